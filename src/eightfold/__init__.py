@@ -1,0 +1,28 @@
+"""eightfold: compress vision networks for edge devices, and prove what was done.
+
+Every public name is imported when it is first used, so that `import eightfold` needs the base install only.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# public name -> module that defines it
+_HOME: dict[str, str] = {
+    "EightfoldError": "eightfold.errors",
+}
+
+__all__ = ["EightfoldError", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'eightfold' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

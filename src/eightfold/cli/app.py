@@ -1,0 +1,63 @@
+"""The command line: one file per sub-command, listed here. Errors become one line and an exit code, here only."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+import eightfold
+from eightfold.errors import EightfoldError
+
+# Sub-command -> the module of eightfold.cli that defines a function of the same name ('-' becomes '_').
+COMMANDS: tuple[str, ...] = ()
+
+app = typer.Typer(
+    help="Compress vision networks for edge devices, and prove what was done.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"eightfold {eightfold.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    if debug:
+        os.environ["EIGHTFOLD_DEBUG"] = "1"
+
+
+for name in COMMANDS:
+    module = importlib.import_module(f"eightfold.cli.{name.replace('-', '_')}")
+    app.command(name)(getattr(module, name.replace("-", "_")))
+
+
+def main() -> int:
+    """Run the command line. Returns the exit code: 0, 1 for a failure, 2 for wrong usage, 130 when interrupted."""
+    try:
+        app(prog_name="eightfold")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except EightfoldError as error:
+        if os.environ.get("EIGHTFOLD_DEBUG"):
+            raise
+        print(f"eightfold: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("eightfold: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    return 0

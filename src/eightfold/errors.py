@@ -1,0 +1,113 @@
+"""Every error that eightfold raises for a reason its user can act on, as one family.
+
+    EightfoldError                  exit code 1
+    ├── UsageError                  exit code 2: the command, a recipe or an argument is wrong
+    │   ├── RecipeError             a recipe's key or value
+    │   └── UnknownNameError        a model, target, score, ... that is not in its registry
+    ├── MissingExtraError           an optional dependency is not installed
+    ├── ImageError                  an image or a set of images cannot be used
+    ├── ModelError                  a model or model file cannot be used
+    │   ├── TraceError              the channel trace cannot follow the model
+    │   └── PlanMismatchError       a pruning plan does not fit the architecture
+    ├── CalibrationError            ranges cannot be computed or do not belong to the graph
+    ├── VerificationError           a step changed the model's answer beyond its tolerance
+    ├── BuildError                  an engine builder refused the model
+    ├── BundleError                 a bundle cannot be read
+    │   └── IntegrityError          a file of it differs from what the manifest says
+    └── BackendError                a backend is absent, or failed while it ran
+
+A message is one line that says what was seen, what is allowed and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class EightfoldError(Exception):
+    """Base of the family. `str()` of it is the one line that the command line prints.
+
+    Args:
+        seen: what was found, with the name of the thing at fault.
+        allowed: what would have been accepted.
+        remedy: what the user should do next.
+    """
+
+    exit_code = 1
+
+    def __init__(self, seen: str, *, allowed: str = "", remedy: str = "") -> None:
+        self.seen, self.allowed, self.remedy = seen, allowed, remedy
+        parts = [seen.rstrip("."), f"allowed: {allowed}" if allowed else "", remedy]
+        super().__init__("; ".join(" ".join(part.split()) for part in parts if part))
+
+
+class UsageError(EightfoldError):
+    exit_code = 2
+
+
+class RecipeError(UsageError):
+    pass
+
+
+class UnknownNameError(UsageError):
+    """A name that is not in a registry.
+
+    >>> str(UnknownNameError.of("score", "l3", ["l1", "l2"]))
+    "unknown score 'l3'; allowed: l1, l2; did you mean 'l1'?"
+    """
+
+    @classmethod
+    def of(cls, kind: str, seen: str, known: Iterable[str]) -> UnknownNameError:
+        names = sorted(known)
+        close = difflib.get_close_matches(seen, names, n=1)
+        shown = ", ".join(names[:12]) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")
+        return cls(
+            f"unknown {kind} {seen!r}",
+            allowed=shown,
+            remedy=f"did you mean {close[0]!r}?" if close else f"choose a {kind} from that list",
+        )
+
+
+class MissingExtraError(EightfoldError):
+    pass
+
+
+class ImageError(EightfoldError):
+    pass
+
+
+class ModelError(EightfoldError):
+    pass
+
+
+class TraceError(ModelError):
+    pass
+
+
+class PlanMismatchError(ModelError):
+    pass
+
+
+class CalibrationError(EightfoldError):
+    pass
+
+
+class VerificationError(EightfoldError):
+    pass
+
+
+class BuildError(EightfoldError):
+    pass
+
+
+class BundleError(EightfoldError):
+    pass
+
+
+class IntegrityError(BundleError):
+    pass
+
+
+class BackendError(EightfoldError):
+    pass

@@ -1,0 +1,55 @@
+"""Optional dependencies. Adapter modules import them through `require`, inside functions, so that every module
+of eightfold can be imported with the base install alone."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from types import ModuleType
+
+from eightfold.errors import MissingExtraError
+
+EXTRA_OF = {
+    "cv2": "images",
+    "jinja2": "report",
+    "matplotlib": "report",
+    "mlxtend": "demo",
+    "onnx": "export",
+    "onnx_ir": "export",
+    "onnxruntime": "cpu",
+    "onnxscript": "export",
+    "onnxsim": "export",
+    "onnxslim": "export",
+    "openvino": "openvino",
+    "safetensors": "compress",
+    "scipy": "compress",
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "rtx",
+    "timm": "timm",
+    "torch": "compress",
+    "torchvision": "compress",
+    "ultralytics": "ultralytics",
+    "yaml": "compress",
+}
+
+
+def require(module: str, purpose: str) -> ModuleType:
+    """Import `module` (dotted names allowed), or raise MissingExtraError with the pip command.
+
+    Only absence counts as missing: a package that is there but broken raises its own error.
+
+    Args:
+        module: what to import, e.g. "onnxruntime" or "matplotlib.pyplot".
+        purpose: what it is needed for, in words that complete "... to <purpose>".
+    """
+    top = module.partition(".")[0]
+    if not installed(top):
+        raise MissingExtraError(
+            f"{top} is not installed, and is needed to {purpose}",
+            remedy=f"run: pip install 'eightfold[{EXTRA_OF[top]}]'",
+        )
+    return importlib.import_module(module)
+
+
+def installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
