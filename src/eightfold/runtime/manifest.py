@@ -63,7 +63,11 @@ class Artifact(Frozen):
     metrics: tuple[Metric, ...] = ()
     steps: tuple[Step, ...] = ()
     requires: dict[str, str] = Field(
-        default={}, description="what the machine must have, e.g. tensorrt_rtx=1.7.1.116, compute_capability=8.6"
+        default_factory=dict,
+        description="what the machine must have, e.g. tensorrt_rtx=1.7.1.116, compute_capability=8.6",
+    )
+    layers: dict[str, int] = Field(
+        default_factory=dict, description="how many layers run in each precision, e.g. int8=52, fp32=1"
     )
     deterministic: bool = True
 
@@ -74,7 +78,7 @@ class Task(Frozen):
     kind: Literal["classify", "detect", "segment", "matte", "tensors"]
     decode: str
     labels: tuple[str, ...] = ()
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class FileEntry(Frozen):
@@ -94,9 +98,9 @@ class Manifest(Value):
     artifacts: tuple[Artifact, ...]
     files: dict[str, FileEntry]
     documents: dict[str, str] = Field(
-        default={}, description="role -> path of what is not run: plan, ranges, latency, report, ..."
+        default_factory=dict, description="role -> path of what is not run: plan, ranges, latency, report, ..."
     )
-    provenance: dict[str, Any] = {}
+    provenance: dict[str, Any] = Field(default_factory=dict)
 
     def describe(self) -> str:
         size = sum(entry.bytes for entry in self.files.values())

@@ -1,0 +1,200 @@
+"""Where a bundle's bytes lie: in a directory, or in a zip whose members are unpacked one by one when asked for.
+
+A store trusts nothing: links are refused, sizes are checked before reading, and nothing is read beyond a stated size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tempfile
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from eightfold.errors import BundleError, IntegrityError
+from eightfold.runtime.manifest import FileEntry
+
+CHUNK_BYTES = 1 << 20
+REMEDY = "copy the bundle again from where it was made, or make it again"
+
+
+class Store(ABC):
+    """The files of one bundle, by name ('/' separated, relative)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @abstractmethod
+    def names(self) -> list[str]: ...
+
+    @abstractmethod
+    def size(self, name: str) -> int:
+        """Size in bytes. Raises IntegrityError when there is no such regular file."""
+
+    @abstractmethod
+    def open(self, name: str) -> IO[bytes]: ...
+
+    @abstractmethod
+    def fetch(self, name: str, entry: FileEntry) -> Path:
+        """A path whose content has the digest in `entry`."""
+
+    def check_size(self, name: str, expected: int) -> None:
+        seen = self.size(name)
+        if seen != expected:
+            raise IntegrityError(
+                f"{self.path}: {name} has {seen} bytes", allowed=f"{expected}, as the manifest says", remedy=REMEDY
+            )
+
+    def read(self, name: str, limit: int) -> bytes:
+        """The whole of a small file."""
+        if self.size(name) > limit:
+            raise BundleError(f"{self.path}: {name} has {self.size(name)} bytes", allowed=f"at most {limit}")
+        with self.open(name) as stream:
+            return stream.read(limit + 1)
+
+    def _absent(self, name: str) -> IntegrityError:
+        return IntegrityError(f"{self.path}: {name} is missing", allowed="the files the manifest lists", remedy=REMEDY)
+
+    def _differs(self, name: str) -> IntegrityError:
+        return IntegrityError(
+            f"{self.path}: {name} differs from its SHA-256 in the manifest",
+            allowed="files as they were written",
+            remedy=REMEDY,
+        )
+
+
+class DirectoryStore(Store):
+    def names(self) -> list[str]:
+        return [found.relative_to(self.path).as_posix() for found in self.path.rglob("*") if not found.is_dir()]
+
+    def size(self, name: str) -> int:
+        place = self.path
+        for part in name.split("/"):  # a link anywhere on the way could lead out of the bundle
+            place = place / part
+            mode = self._mode(place, name)
+            if stat.S_ISLNK(mode):
+                raise IntegrityError(f"{self.path}: {name} is or lies behind a link", allowed="regular files")
+        if not stat.S_ISREG(mode):
+            raise IntegrityError(f"{self.path}: {name} is not a regular file", allowed="regular files")
+        return place.stat().st_size
+
+    def open(self, name: str) -> IO[bytes]:
+        try:
+            return (self.path / name).open("rb")
+        except FileNotFoundError:
+            raise self._absent(name) from None
+
+    def fetch(self, name: str, entry: FileEntry) -> Path:
+        self.check_size(name, entry.bytes)
+        with self.open(name) as stream:
+            digest = _hash(_chunks(stream, entry.bytes))
+        if digest != entry.sha256:
+            raise self._differs(name)
+        return self.path / name
+
+    def _mode(self, place: Path, name: str) -> int:
+        try:
+            return place.lstat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            raise self._absent(name) from None
+
+
+class ZipStore(Store):
+    """Members are unpacked into a temporary directory that lives as long as the store."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
+            raise BundleError(
+                f"{path} is not a bundle ({error})", allowed="a bundle directory or a complete .eightfold file"
+            ) from None
+        self._members = {info.filename: info for info in self._zip.infolist() if not info.is_dir()}
+        if len(self._members) != sum(not info.is_dir() for info in self._zip.infolist()):
+            raise BundleError(f"{path} holds two files of one name", allowed="each name once", remedy=REMEDY)
+        self._unpacked = tempfile.TemporaryDirectory(prefix="eightfold-")
+
+    def names(self) -> list[str]:
+        return list(self._members)
+
+    def size(self, name: str) -> int:
+        info = self._member(name)
+        mode = info.external_attr >> 16
+        if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+            raise IntegrityError(f"{self.path}: {name} is a link", allowed="regular files")
+        return info.file_size
+
+    def open(self, name: str) -> IO[bytes]:
+        try:
+            return self._zip.open(self._member(name))
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+            raise IntegrityError(f"{self.path}: {name} cannot be unpacked ({error})", remedy=REMEDY) from None
+
+    def read(self, name: str, limit: int) -> bytes:
+        try:
+            return super().read(name, limit)
+        except _UNPACK_ERRORS as error:
+            raise IntegrityError(f"{self.path}: {name} cannot be unpacked ({error})", remedy=REMEDY) from None
+
+    def fetch(self, name: str, entry: FileEntry) -> Path:
+        self.check_size(name, entry.bytes)
+        target = Path(self._unpacked.name, *name.split("/"))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with self.open(name) as stream, target.open("wb") as output:
+                digest = _hash(_copied(_chunks(stream, entry.bytes), output))
+        except _UNPACK_ERRORS:
+            raise self._differs(name) from None
+        if digest != entry.sha256:
+            target.unlink()
+            raise self._differs(name)
+        return target
+
+    def _member(self, name: str) -> zipfile.ZipInfo:
+        try:
+            return self._members[name]
+        except KeyError:
+            raise self._absent(name) from None
+
+
+# What zipfile and zlib raise on members whose bytes were damaged.
+_UNPACK_ERRORS = (zipfile.BadZipFile, EOFError, OSError, zlib.error)
+
+
+def open_store(path: Path) -> Store:
+    if path.is_dir():
+        return DirectoryStore(path)
+    if path.is_file():
+        return ZipStore(path)
+    raise BundleError(
+        f"there is no bundle at {os.fspath(path)!r}",
+        allowed="a bundle directory or an .eightfold file",
+        remedy="make one with: eightfold run RECIPE",
+    )
+
+
+def _chunks(stream: IO[bytes], expected: int) -> Iterator[bytes]:
+    """At most one byte more than expected, so that a member that lies about its size is never unpacked whole."""
+    left = expected + 1
+    while left > 0 and (chunk := stream.read(min(CHUNK_BYTES, left))):
+        left -= len(chunk)
+        yield chunk
+
+
+def _copied(chunks: Iterator[bytes], output: IO[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        output.write(chunk)
+        yield chunk
+
+
+def _hash(chunks: Iterator[bytes]) -> str:
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.hexdigest()
