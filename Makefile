@@ -1,0 +1,40 @@
+# One command set for people and for CI. Every target sets up what it needs in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+LINKS := compress calib export runtime
+
+.PHONY: demo demo-mobilenetv2 test test-gpu check bench docs clean
+
+demo: $(VENV)/demo.installed  ## train, compress, export, calibrate, quantize, build, measure
+	$(BIN)/eightfold run recipes/demo.yaml
+
+demo-mobilenetv2: $(VENV)/demo.installed  ## the same with depthwise convolutions
+	$(BIN)/eightfold run recipes/mobilenetv2.yaml
+
+test: $(VENV)/dev.installed  ## all tests that need no GPU, with coverage
+	$(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadscope --cov --cov-report=term:skip-covered
+
+test-gpu: $(VENV)/dev.installed  ## what needs an NVIDIA GPU
+	$(BIN)/python -m pytest -m gpu
+
+check: $(VENV)/dev.installed  ## style, types, layers, Dockerfile
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile.jetson
+
+bench: $(VENV)/dev.installed  ## the programs in benchmarks/; each rewrites its table in benchmarks/results/
+	for program in benchmarks/*.py; do $(BIN)/python $$program || exit 1; done
+
+clean:  ## what the targets made, the runs included
+	rm -rf $(VENV) runs build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/%.installed: pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --editable '.[$*]'
+	touch $@

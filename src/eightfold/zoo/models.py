@@ -1,0 +1,122 @@
+"""Model sources: turns a name into a network with random weights, and a weights file into its values.
+
+A source is `NAME` (torchvision), `timm:NAME`, or `package.module:function` (your own; called with `num_classes=`).
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eightfold.errors import ModelError, UnknownNameError
+from eightfold.extras import require
+from eightfold.files import PathLike
+
+if TYPE_CHECKING:
+    import torch
+
+
+def build_model(source: str, *, num_classes: int, seed: int = 0) -> torch.nn.Module:
+    """Construct the network named by `source` with `num_classes` outputs; the seed fixes its random weights.
+
+    Raises:
+        UnknownNameError: no such model, with the closest name.
+        ModelError: your own function is absent or does not return a torch module.
+    """
+    torch = require("torch", "build a model")
+    torch.manual_seed(seed)
+    prefix, colon, rest = source.partition(":")
+    if not colon:
+        return _from_torchvision(source, num_classes)
+    if prefix == "timm":
+        return _from_timm(rest, num_classes)
+    return _from_function(prefix, rest, num_classes)
+
+
+def _from_torchvision(name: str, num_classes: int) -> torch.nn.Module:
+    models = require("torchvision", "build a torchvision model").models
+    known = models.list_models(module=models)
+    if name not in known:
+        raise UnknownNameError.of("model", name, known)
+    model: torch.nn.Module = models.get_model(name, weights=None, num_classes=num_classes)
+    return model
+
+
+def _from_timm(name: str, num_classes: int) -> torch.nn.Module:
+    timm = require("timm", "build a timm model")
+    if not timm.is_model(name):
+        raise UnknownNameError.of("timm model", name, timm.list_models())
+    model: torch.nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes)
+    return model
+
+
+def _from_function(module_name: str, function: str, num_classes: int) -> torch.nn.Module:
+    nn = require("torch.nn", "build a model")
+    try:
+        build = getattr(importlib.import_module(module_name), function)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ModelError(
+            f"cannot find {module_name}:{function} ({error})",
+            allowed="a torchvision name, timm:NAME, or package.module:function",
+            remedy="check that the module can be imported from here",
+        ) from None
+    model = build(num_classes=num_classes)
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{module_name}:{function} returned {type(model).__name__}", allowed="a torch.nn.Module")
+    network: torch.nn.Module = model
+    return network
+
+
+def load_weights(model: torch.nn.Module, path: PathLike) -> None:
+    """Load a `.safetensors` file, or a `.pt`/`.pth` state dict that needs no unpickling, into `model`.
+
+    DataParallel's `module.` prefix is dropped. Raises ModelError naming the first tensor that differs and both shapes.
+    """
+    state = _read_state(Path(path))
+    if state and all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    wanted = model.state_dict()
+    for name in [*wanted, *state]:
+        seen, need = state.get(name), wanted.get(name)
+        if seen is None or need is None or seen.shape != need.shape:
+            raise ModelError(
+                f"{path}: {name} is {_shape(seen)}, the model has {_shape(need)}",
+                remedy="name the model and the number of classes that these weights were trained with",
+            )
+    model.load_state_dict(state)
+
+
+def _shape(tensor: torch.Tensor | None) -> str:
+    return "absent" if tensor is None else str(tuple(tensor.shape))
+
+
+def _read_state(path: Path) -> dict[str, torch.Tensor]:
+    torch = require("torch", "read weights")
+    if not path.is_file():
+        raise ModelError(f"no weights file {path}", allowed="a .safetensors or .pt file")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    import pickle
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ModelError(
+            f"{path} is not a plain state dict ({str(error).splitlines()[0]:.120})",
+            allowed="tensors only; eightfold never unpickles code",
+            remedy="where you trust the file: torch.save(model.state_dict(), 'weights.pt')",
+        ) from None
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ModelError(f"{path} holds {type(state).__name__}", allowed="a state dict of tensors")
+    return dict(state)
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    safetensors = require("safetensors", "read weights")
+    load_file = require("safetensors.torch", "read weights").load_file
+    try:
+        return dict(load_file(str(path)))
+    except safetensors.SafetensorError as error:
+        raise ModelError(f"{path} is not a safetensors file ({error})", remedy="make it again") from None
