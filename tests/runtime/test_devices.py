@@ -1,0 +1,155 @@
+"""Device facts, read from trees that hold what real machines show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from eightfold.runtime.device_probe import Probe, run_command
+from eightfold.runtime.devices import Device, describe_device, read_state, runtime_versions
+
+XEON = {
+    "proc/cpuinfo": "processor\t: 0\nmodel name\t: Intel(R) Xeon(R)   Processor\ncpu MHz\t\t: 2100.000\n"
+    "flags\t\t: fpu sse4_2 avx2 hypervisor avx512f avx512_vnni\n",
+    "proc/self/status": "Name:\tpython\nCpus_allowed_list:\t0-3,6\n",
+    "proc/meminfo": "MemTotal:       24731708 kB\nMemFree: 1 kB\n",
+    "proc/loadavg": "0.45 0.30 0.10 1/100 4242\n",
+    "etc/os-release": 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nID=debian\n',
+    "proc/sys/kernel/osrelease": "6.1.0\n",
+    "sys/fs/cgroup/cpu.max": "150000 100000\n",
+    ".dockerenv": "",
+}
+POLICY = "sys/devices/system/cpu/cpufreq/policy"
+GPU = "sys/class/devfreq/17000000.ga10b/"
+MONITOR = "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon3/"
+ORIN = {
+    "proc/cpuinfo": "".join(
+        f"processor\t: {core}\nmodel name\t: ARMv8 Processor rev 1 (v8l)\nFeatures\t: fp asimd asimdhp asimddp\n"
+        "CPU implementer\t: 0x41\nCPU part\t: 0xd42\n\n"
+        for core in range(6)
+    ),
+    "proc/device-tree/model": "NVIDIA Jetson Orin Nano Developer Kit\0",
+    "etc/nv_tegra_release": "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: ...",
+    "var/lib/nvpmodel/status": "pmode:0001\n",
+    "etc/nvpmodel.conf": "< POWER_MODEL ID=0 NAME=15W >\nCPU_ONLINE CORE_0 1\n< POWER_MODEL ID=1 NAME=25W >\n",
+    f"{POLICY}0/scaling_governor": "schedutil\n",
+    f"{POLICY}0/scaling_min_freq": "1728000\n",
+    f"{POLICY}0/scaling_max_freq": "1728000\n",
+    f"{POLICY}0/scaling_cur_freq": "1728000\n",
+    f"{GPU}min_freq": "1020000000\n",
+    f"{GPU}max_freq": "1020000000\n",
+    f"{GPU}cur_freq": "1020000000\n",
+    "sys/class/thermal/thermal_zone0/type": "cpu-thermal\n",
+    "sys/class/thermal/thermal_zone0/temp": "51250\n",
+    "sys/class/thermal/thermal_zone1/type": "cv0-thermal\n",
+    "sys/class/thermal/thermal_zone1/temp": "-256000\n",
+    f"{MONITOR}in1_label": "VDD_IN\n",
+    f"{MONITOR}in1_input": "5000\n",
+    f"{MONITOR}curr1_input": "1200\n",
+    f"{MONITOR}in2_label": "VDD_CPU_GPU_CV\n",  # its current cannot be read: the rail is left out
+    f"{MONITOR}in2_input": "5000\n",
+    "sys/class/hwmon/hwmon1/oc1_event_cnt": "2\n",
+    "sys/class/hwmon/hwmon1/oc3_event_cnt": "1\n",
+}
+SMI = (
+    "NVIDIA H100 80GB HBM3, 9.0, 81559, 550.54.15, 1980, 345, 2619, 34, 69.21, 700.00, Enabled, 0x0000000000000001\n"
+    "Tesla T4, 7.5, 15360, 550.54.15, 1590, 585, 5001, 84, [N/A], 70.00, Disabled, 0x0000000000000024\n"
+)
+
+
+def recorded(root: Path, files: Mapping[str, str], machine: str, answers: Mapping[str, str] | None = None) -> Probe:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return Probe(root=root, run=lambda command: (answers or {}).get(command[0]), machine=machine)
+
+
+def test_x86_container(tmp_path: Path) -> None:
+    device = describe_device(recorded(tmp_path, XEON, "x86_64"))
+    assert device.cpu.model == "Intel(R) Xeon(R) Processor"
+    assert device.cpu.cores == 5
+    assert device.cpu.quota_cores == 1.5
+    assert device.cpu.features == ("sse4_2", "avx2", "avx512f", "avx512_vnni")
+    assert device.cpu.has_int8_dot
+    assert device.cpu.virtual
+    assert device.cpu.clocks_locked is None
+    assert device.memory_bytes == 24731708 * 1024
+    assert device.os == "Debian GNU/Linux 12 (bookworm)"
+    assert device.container == "docker"
+    assert device.gpus == ()
+    assert device.jetson is None
+    assert device.state.cpu_mhz == 2100.0
+    assert device.state.load_1min == 0.45
+    assert device.line() == "Intel(R) Xeon(R) Processor, 5 cores, 24 GiB"
+    assert "limited to 1.5 cores" in device.describe()
+
+
+def test_jetson_with_locked_clocks(tmp_path: Path) -> None:
+    device = describe_device(recorded(tmp_path, ORIN, "aarch64"))
+    assert device.cpu.model == "6 x Cortex-A78AE"
+    assert device.cpu.features == ("neon", "fp16", "dotprod")
+    assert device.jetson is not None
+    assert device.jetson.l4t == "36.4.3"
+    assert device.jetson.power_mode == "25W"
+    assert device.jetson.clocks_locked is True
+    assert device.line() == "NVIDIA Jetson Orin Nano Developer Kit"
+
+
+def test_state_leaves_out_what_cannot_be_read(tmp_path: Path) -> None:
+    state = read_state(recorded(tmp_path, ORIN, "aarch64"))
+    assert state.temperatures_c == {"cpu-thermal": 51.25}
+    assert state.rails_mw == {"VDD_IN": 6000.0}
+    assert state.gpu_mhz == 1020.0
+    assert state.slowdowns == 3
+    assert state.describe() == "CPU 1728 MHz, GPU 1020 MHz, hottest 51 C (cpu-thermal), VDD_IN 6.0 W, " + (
+        "3 slowdowns since boot"
+    )
+
+
+def test_jetson_with_free_clocks_says_what_to_type(tmp_path: Path) -> None:
+    free = ORIN | {f"{GPU}min_freq": "306000000\n"}
+    device = describe_device(recorded(tmp_path, free, "aarch64", {"nvpmodel": "NV Power Mode: MAXN\n0\n"}))
+    assert device.jetson is not None
+    assert device.jetson.power_mode == "MAXN"  # the program knows better than its files
+    assert "clocks NOT locked (sudo jetson_clocks)" in device.describe()
+
+
+def test_jetpack_4_rails(tmp_path: Path) -> None:
+    monitor = "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0/"
+    files = {f"{monitor}rail_name_0": "POM_5V_IN\n", f"{monitor}in_power0_input": "2450\n"}
+    assert read_state(recorded(tmp_path, files, "aarch64")).rails_mw == {"POM_5V_IN": 2450.0}
+
+
+def test_gpus_from_nvidia_smi(tmp_path: Path) -> None:
+    first, second = describe_device(recorded(tmp_path, XEON, "x86_64", {"nvidia-smi": SMI})).gpus
+    assert (first.compute_capability, first.max_mhz, first.throttled_by) == ("9.0", 1980.0, ())
+    assert second.power_w is None
+    assert second.throttled_by == ("power cap", "software thermal slowdown")
+    assert "throttled by power cap" in second.describe()
+
+
+def test_nothing_readable_is_no_error(tmp_path: Path) -> None:
+    device = describe_device(recorded(tmp_path, {}, "riscv64"))
+    assert device.cpu.model == "unknown processor"
+    assert device.memory_bytes is None
+    assert device.describe()
+
+
+def test_json_round_trip(tmp_path: Path) -> None:
+    device = describe_device(recorded(tmp_path, ORIN, "aarch64", {"nvidia-smi": SMI}))
+    assert Device.from_json(device.to_json()) == device
+
+
+@pytest.mark.parametrize("command", [["no-such-program-eightfold"], ["false"]])
+def test_commands_that_are_absent_or_fail_answer_none(command: list[str]) -> None:
+    assert run_command(command) is None
+
+
+def test_this_machine() -> None:
+    device = describe_device()
+    assert device.cpu.cores
+    assert device.memory_bytes
+    assert {"python", "numpy", "eightfold"} <= runtime_versions().keys()
