@@ -93,12 +93,18 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _check_batches(self) -> Recipe:
-        allowed = self.export.batches
-        if not allowed or min(allowed) < 1 or len(set(allowed)) != len(allowed):
-            raise ValueError(f"export.batches must be different positive numbers, seen {list(allowed)}")
-        stray = set(self.engines.batches) - set(allowed) if self.engines else set()
+        batches = self.export.batches
+        if not batches or min(batches) < 1 or len(set(batches)) != len(batches):
+            raise RecipeError(
+                f"export.batches is {list(batches)}", allowed="different positive numbers", remedy="correct that line"
+            )
+        stray = set(self.engines.batches) - set(batches) if self.engines else set()
         if stray:
-            raise ValueError(f"engines.batches {sorted(stray)} are not among export.batches {list(allowed)}")
+            raise RecipeError(
+                f"engines.batches has {sorted(stray)}",
+                allowed=f"what export.batches has: {list(batches)}",
+                remedy="add them there or remove them here",
+            )
         return self
 
 
@@ -126,10 +132,12 @@ def recipe_from(data: Any, *, source: str = "recipe") -> Recipe:
 
 
 def _allowed_beside(error: ValidationError) -> str:
-    """The keys that the section of the first fault may hold."""
-    place = error.errors()[0]["loc"][:-1]
+    """Where a key is unknown or missing: the keys that its section may hold."""
+    fault = error.errors()[0]
+    if fault["type"] not in ("extra_forbidden", "missing"):
+        return ""
     section: Any = Recipe
-    for key in place:
+    for key in fault["loc"][:-1]:
         field = getattr(section, "model_fields", {}).get(key)
         if field is None:
             break

@@ -101,5 +101,8 @@ def first_fault(error: ValidationError) -> str:
     """The first key at fault and what is wrong with it, on one line."""
     fault = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in fault["loc"]) or "value"
-    seen = f" (seen {fault['input']!r:.60})" if fault["type"] not in ("missing", "extra_forbidden") else ""
-    return f"{place}: {fault['msg'][0].lower()}{fault['msg'][1:]}{seen}"
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key {place}"
+    if fault["type"] == "missing":
+        return f"missing key {place}"
+    return f"{place}: {fault['msg'][0].lower()}{fault['msg'][1:]} (seen {fault['input']!r:.60})"
