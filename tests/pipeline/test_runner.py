@@ -1,0 +1,112 @@
+"""The step runner: what changed is redone, what did not is skipped, and a kill loses one step at most."""
+
+from __future__ import annotations
+
+import fcntl
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from eightfold.errors import EightfoldError
+from eightfold.pipeline.runner import Step, StepResult, digest_of, run_steps
+
+INPUTS: dict[str, tuple[str, ...]] = {"a": (), "b": ("a.txt",), "c": ("b.txt",)}
+
+
+class Chain:
+    """a -> b -> c, each a file that appends its letter to what it read; counts how often each ran."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.ran: list[str] = []
+        self.settings = {"a": 1, "b": 1, "c": 1}
+
+    def steps(self) -> list[Step]:
+        return [
+            Step(name, INPUTS[name], (f"{name}.txt",), {"n": self.settings[name]}, partial(self.act, name))
+            for name in "abc"
+        ]
+
+    def act(self, name: str) -> str:
+        self.ran.append(name)
+        text = "".join((self.directory / path).read_text() for path in INPUTS[name])
+        (self.directory / f"{name}.txt").write_text(text + name * min(2, self.settings[name]))
+        return f"wrote {name}"
+
+    def run(self) -> list[str]:
+        self.ran = []
+        run_steps(self.directory, self.steps(), lambda _: None)
+        return self.ran
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Chain:
+    chain = Chain(tmp_path)
+    assert chain.run() == ["a", "b", "c"]
+    return chain
+
+
+def test_a_second_run_does_nothing(chain: Chain) -> None:
+    assert chain.run() == []
+
+
+def test_a_deleted_output_redoes_only_its_step_when_it_comes_out_the_same(chain: Chain) -> None:
+    (chain.directory / "b.txt").unlink()
+    assert chain.run() == ["b"]
+
+
+def test_a_damaged_output_is_made_again(chain: Chain) -> None:
+    (chain.directory / "b.txt").write_text("damaged")
+    assert chain.run() == ["b"]
+    assert (chain.directory / "c.txt").read_text() == "abc"
+
+
+def test_changed_settings_redo_what_depends_on_the_result(chain: Chain) -> None:
+    chain.settings["b"] = 2
+    assert chain.run() == ["b", "c"]
+    assert (chain.directory / "c.txt").read_text() == "abbc"
+
+
+def test_changed_settings_that_change_nothing_stop_there(chain: Chain) -> None:
+    chain.settings["b"] = 2
+    chain.run()
+    chain.settings["b"] = 3
+    assert chain.run() == ["b"]
+
+
+def test_a_damaged_record_only_redoes_its_step(chain: Chain) -> None:
+    (chain.directory / "steps" / "c.json").write_text("[")
+    assert chain.run() == ["c"]
+
+
+def test_results_say_what_was_skipped(chain: Chain) -> None:
+    results: list[StepResult | str] = []
+    run_steps(chain.directory, chain.steps(), results.append)
+    assert [(r.name, r.skipped, r.said) for r in results if isinstance(r, StepResult)] == [
+        (name, True, f"wrote {name}") for name in "abc"
+    ]
+
+
+def test_a_step_that_forgets_an_output_is_a_defect(tmp_path: Path) -> None:
+    step = Step("x", (), ("x.txt",), {}, lambda: "nothing")
+    with pytest.raises(EightfoldError, match=r"step x did not write x\.txt"):
+        run_steps(tmp_path, [step], lambda _: None)
+
+
+def test_two_runs_in_one_directory_are_refused(chain: Chain) -> None:
+    with (chain.directory / ".lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with pytest.raises(EightfoldError, match="another run is at work"):
+            chain.run()
+
+
+def test_a_folder_is_digested_by_names_and_contents(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a").write_text("1")
+    first = digest_of(tmp_path / "d")
+    (tmp_path / "d" / "a").rename(tmp_path / "d" / "b")
+    second = digest_of(tmp_path / "d")
+    (tmp_path / "d" / "b").write_text("2")
+    assert len({first, second, digest_of(tmp_path / "d"), None}) == 4
+    assert digest_of(tmp_path / "absent") is None

@@ -1,0 +1,61 @@
+"""Writes happen whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from eightfold.files import atomic_directory, atomic_path, sha256_of_file, write_text
+
+
+def test_sha256_of_the_standard_example(tmp_path: Path) -> None:
+    path = tmp_path / "abc"
+    path.write_bytes(b"abc")
+    # FIPS 180-2, appendix B.1
+    assert sha256_of_file(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def fail_after_writing(path: Path) -> None:
+    path.write_text("half")
+    raise RuntimeError("midway")
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(RuntimeError, match="midway"), atomic_path(path) as temporary:
+        fail_after_writing(temporary)
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_the_temporary_name_keeps_the_suffix(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "model.onnx") as temporary:
+        assert temporary.suffix == ".onnx"
+        temporary.write_text("x")
+
+
+def test_parents_are_made(tmp_path: Path) -> None:
+    write_text(tmp_path / "a" / "b" / "c.txt", "x")
+    assert (tmp_path / "a" / "b" / "c.txt").read_text() == "x"
+
+
+def test_a_directory_replaces_the_old_one_whole(tmp_path: Path) -> None:
+    target = tmp_path / "set"
+    with atomic_directory(target) as temporary:
+        (temporary / "old").touch()
+    with atomic_directory(target) as temporary:
+        (temporary / "new").touch()
+    assert [p.name for p in target.iterdir()] == ["new"]
+    assert [p.name for p in tmp_path.iterdir()] == ["set"]
+
+
+def test_a_failed_directory_keeps_the_old_one(tmp_path: Path) -> None:
+    target = tmp_path / "set"
+    with atomic_directory(target) as temporary:
+        (temporary / "old").touch()
+    with pytest.raises(RuntimeError, match="midway"), atomic_directory(target) as temporary:
+        fail_after_writing(temporary / "new")
+    assert [p.name for p in target.iterdir()] == ["old"]
+    assert [p.name for p in tmp_path.iterdir()] == ["set"]

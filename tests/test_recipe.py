@@ -1,0 +1,76 @@
+"""Recipes: the shipped ones are valid; a wrong key or value is one line that says what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from eightfold.errors import RecipeError
+from eightfold.recipe import read_recipe, recipe_from
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+def demo() -> dict[str, Any]:
+    data: dict[str, Any] = yaml.safe_load((RECIPES / "demo.yaml").read_text())
+    return data
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_recipes_are_valid(path: Path) -> None:
+    assert read_recipe(path).name == path.stem
+
+
+def change(data: dict[str, Any], place: str, value: object) -> None:
+    *sections, key = place.split(".")
+    for section in sections:
+        data = data[section]
+    data[key] = value
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        ("colour", "red", r"unknown key colour; allowed: the keys name, output, seed"),
+        ("train.epoch", 2, r"unknown key train\.epoch; allowed: the keys epochs, batch"),
+        ("compress.finetune.batch", "x", r"compress\.finetune\.batch: input should be a valid integer.*seen 'x'"),
+        ("compress.keep_ratio", 1.5, r"compress\.keep_ratio: input should be less than or equal to 1"),
+        ("calibrate.method", "best", r"calibrate\.method: input should be 'minmax'"),
+        ("export.batches", [1, 1], r"export\.batches is \[1, 1\]; allowed: different positive numbers"),
+        ("engines.batches", [3], r"engines\.batches has \[3\]; allowed: what export\.batches has"),
+        ("preprocess.resize", "squash", r"preprocess\.resize: input should be 'stretch'"),
+    ],
+)
+def test_wrong_recipes_are_one_line(place: str, value: object, words: str) -> None:
+    data = demo()
+    change(data, place, value)
+    with pytest.raises(RecipeError, match=words) as caught:
+        recipe_from(data)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_a_missing_section_lists_the_sections() -> None:
+    data = demo()
+    del data["model"]
+    with pytest.raises(RecipeError, match=r"missing key model; allowed: the keys name"):
+        recipe_from(data)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("a: [", "is not YAML"), ("- 1\n", "holds list; allowed: the keys name"), ("", "holds NoneType")],
+)
+def test_files_that_hold_no_recipe(tmp_path: Path, content: str, words: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(content)
+    with pytest.raises(RecipeError, match=words):
+        read_recipe(path)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="cannot read recipe"):
+        read_recipe(tmp_path / "none.yaml")

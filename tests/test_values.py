@@ -1,0 +1,65 @@
+"""The base of the values: frozen, strict, round trip through JSON, stable digest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from eightfold.errors import BundleError, EightfoldError
+from eightfold.values import Value
+
+
+class Point(Value):
+    kind: ClassVar[str] = "point"
+    error: ClassVar[type[EightfoldError]] = BundleError
+
+    x: float
+    y: int = 0
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.integers())
+def test_round_trip(x: float, y: int) -> None:
+    point = Point(x=x, y=y)
+    again = Point.from_json(point.to_json())
+    assert again == point
+    assert again.digest() == point.digest()
+
+
+def test_digest_tells_values_apart() -> None:
+    assert Point(x=1).digest() != Point(x=2).digest()
+
+
+def test_values_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        Point(x=1).x = 2  # type: ignore[misc]  # the point of the test
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "p.json is not JSON"),
+        ('{"x": "a"}', "p.json: x: input should be a valid number"),
+        ('{"x": 1, "z": 1}', "p.json: unknown key z"),
+        ("{}", "p.json: missing key x"),
+        ('{"x": 1, "schema": 7}', "point has schema 7; allowed: schema 1"),
+        ('{"x": 1, "kind": "line"}', "this JSON holds a 'line'; allowed: point"),
+    ],
+)
+def test_bad_json_is_one_line(text: str, words: str) -> None:
+    with pytest.raises(BundleError, match=words):
+        Point.from_json(text, source="p.json")
+
+
+def test_save_and_load(tmp_path: Path) -> None:
+    path = Point(x=0.1).save(tmp_path / "p.json")
+    assert Point.load(path) == Point(x=0.1)
+
+
+def test_loading_what_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"cannot read .*nothing\.json.*allowed: a point file"):
+        Point.load(tmp_path / "nothing.json")
