@@ -1,12 +1,16 @@
 """`Preprocess`: the one definition of how an image becomes a tensor, for training evaluation, calibration and every
-runtime. This file holds the value; `calib/resize.py` and its neighbours carry it out."""
+runtime. This file holds the value; `calib/transform.py`, `calib/resize.py` and `calib/geometry.py` carry it out."""
 
 from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+import numpy.typing as npt
+from pydantic import Field, model_validator
+from typing_extensions import Self
 
+from eightfold.calib.geometry import Placement, place
+from eightfold.calib.transform import Tensor, reference_tensor_from_image, tensor_from_image
 from eightfold.errors import EightfoldError, UsageError
 from eightfold.values import Value
 
@@ -14,7 +18,15 @@ from eightfold.values import Value
 class Preprocess(Value):
     """How an image becomes one row of the model's input.
 
-    The tensor is `(pixel * scale - mean) / std` per channel, in `color` order.
+    The tensor is `(pixel * scale - mean) / std` per channel, in `color` order. With `dtype="uint8"` it holds the pixels
+    themselves, and the graph is expected to scale them. The exact steps stand at the head of `calib/transform.py`.
+
+    >>> import numpy as np
+    >>> preprocess = Preprocess(height=32, width=32, resize="letterbox", mean=(0.5,), std=(0.5,))
+    >>> preprocess(np.zeros((10, 20, 3), np.uint8)).shape
+    (3, 32, 32)
+    >>> preprocess.place(10, 20).boxes_to_image([[0, 8, 16, 24]])
+    array([[ 0.,  0., 10., 10.]])
     """
 
     kind: ClassVar[str] = "preprocess"
@@ -39,8 +51,58 @@ class Preprocess(Value):
     def channels(self) -> int:
         return 1 if self.color == "grey" else 3
 
+    @property
+    def means(self) -> tuple[float, ...]:
+        """`mean`, one entry per channel."""
+        return _per_channel(self.mean, self.channels)
+
+    @property
+    def stds(self) -> tuple[float, ...]:
+        """`std`, one entry per channel."""
+        return _per_channel(self.std, self.channels)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, self.channels) and len(set(values)) > 1:
+                raise ValueError(f"{name} has {len(values)} entries; allowed: 1 or {self.channels}, for {self.color}")
+        if not self.mean or not self.std or any(value <= 0 for value in self.std):
+            raise ValueError(f"std is {self.std}; allowed: positive numbers")
+        if self.shorter_side is not None and self.shorter_side < max(self.height, self.width):
+            raise ValueError(f"shorter_side {self.shorter_side} is smaller than the crop {self.width}x{self.height}")
+        return self
+
+    def __call__(self, image: npt.ArrayLike) -> Tensor:
+        """One image -> one row of the model's input (no batch axis).
+
+        Uses OpenCV where it is installed (within one level of the reference before scaling), the reference otherwise.
+
+        Args:
+            image: (H, W, 3) uint8 RGB; also (H, W), (H, W, 1) grey and (H, W, 4) RGBA, whose alpha is dropped.
+
+        Returns:
+            (C, height, width) for nchw, (height, width, C) for nhwc; float32 or uint8 as `dtype` says; contiguous.
+
+        Raises:
+            ImageError: another shape or type, or zero size.
+        """
+        return tensor_from_image(self, image)
+
+    def reference(self, image: npt.ArrayLike) -> Tensor:
+        """The same as a call, computed in float64 by numpy alone: the definition that every runtime is held to."""
+        return reference_tensor_from_image(self, image)
+
+    def place(self, height: int, width: int) -> Placement:
+        """Where an image of this size lands in the tensor; it maps boxes, points and masks back."""
+        return place(self, height, width)
+
     def describe(self) -> str:
         return (
             f"{self.resize} to {self.width}x{self.height} ({self.interpolation}), {self.color}, "
             f"(x * {self.scale:.6g} - {self.mean}) / {self.std}, {self.layout} {self.dtype}"
         )
+
+
+def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """`values` that are all equal stand for any number of channels."""
+    return values if len(values) == channels else values[:1] * channels
