@@ -1,0 +1,30 @@
+"""Backends by name. Importing this imports none of their libraries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from eightfold.errors import BackendError, UnknownNameError
+from eightfold.runtime.backends.base import Backend, Session, SessionOptions
+from eightfold.runtime.backends.ort import OrtBackend
+
+BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (OrtBackend(),)}
+
+
+def backend_named(name: str) -> Backend:
+    """The backend, if it can be used on this machine."""
+    if name not in BACKENDS:
+        raise UnknownNameError.of("backend", name, BACKENDS)
+    reason = BACKENDS[name].absent()
+    if reason:
+        raise BackendError(f"backend {name!r} cannot be used here: {reason}", allowed=", ".join(usable_backends()))
+    return BACKENDS[name]
+
+
+def usable_backends() -> list[str]:
+    return [name for name, backend in BACKENDS.items() if backend.absent() is None]
+
+
+def open_session(path: Path, backend: str, options: SessionOptions | None = None) -> Session:
+    """Load a model file with a backend."""
+    return backend_named(backend).open(path, options or SessionOptions())

@@ -1,0 +1,114 @@
+"""What every backend is to the rest of the runtime. Each backend's library is imported in its own module only."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eightfold.errors import BackendError
+from eightfold.runtime.manifest import TensorSpec
+
+Array = NDArray[Any]
+Arrays = Mapping[str, Array]
+# What the time of one `Slot.run` covers: see `LatencyRow`.
+Scope = Literal["model", "model+copies", "end-to-end"]
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """What a user may choose about how a model runs.
+
+    Attributes:
+        threads: intra-op threads on a CPU; None leaves it to the backend.
+        device: number of the accelerator.
+        provider: onnxruntime only: "cpu", "cuda" or "tensorrt".
+    """
+
+    threads: int | None = None
+    device: int = 0
+    provider: str = "cpu"
+
+
+class Slot(ABC):
+    """Buffers for one request in flight; belongs to one thread at a time.
+
+    `inputs` are written by the caller, `outputs` are valid until the next run of this slot.
+    """
+
+    inputs: dict[str, Array]
+    outputs: dict[str, Array]
+
+    @abstractmethod
+    def run(self) -> None:
+        """inputs -> outputs. Raises BackendError."""
+
+    def run_on(self, arrays: Arrays) -> None:
+        """Run on arrays of the caller, which have been checked. Backends that can bind them do without the copy."""
+        for name, buffer in self.inputs.items():
+            np.copyto(buffer, arrays[name])
+        self.run()
+
+
+class Session(ABC):
+    """A loaded model of static shapes. Safe to share between threads, each with its own slot."""
+
+    backend: str
+    version: str
+    provider: str = ""
+    threads: int | None = None
+    scope: Scope = "model"
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @abstractmethod
+    def new_slot(self) -> Slot: ...
+
+    def close(self) -> None:  # noqa: B027  most backends release with the last reference
+        """Release device memory."""
+
+    def check(self, arrays: Arrays) -> None:
+        """Raise BackendError unless `arrays` are exactly what the model takes."""
+        if len(arrays) != len(self.inputs) or any(spec.name not in arrays for spec in self.inputs):
+            raise BackendError(
+                f"inputs named {', '.join(sorted(map(repr, arrays))) or 'none'}",
+                allowed=", ".join(repr(spec.name) for spec in self.inputs),
+            )
+        for spec in self.inputs:
+            _check_array(arrays[spec.name], spec)
+
+
+def _check_array(array: Array, spec: TensorSpec) -> None:
+    if not isinstance(array, np.ndarray):
+        raise BackendError(f"input {spec.name!r} is a {type(array).__name__}", allowed="a numpy array")
+    if array.dtype.name != spec.dtype:
+        raise BackendError(
+            f"input {spec.name!r} has dtype {array.dtype.name}",
+            allowed=spec.dtype,
+            remedy=f"use .astype({spec.dtype!r})",
+        )
+    if array.shape != spec.shape:
+        raise BackendError(f"input {spec.name!r} has shape {array.shape}", allowed=str(spec.shape))
+
+
+def empty_like(spec: TensorSpec) -> Array:
+    return np.zeros(spec.shape, np.dtype(spec.dtype))
+
+
+class Backend(ABC):
+    """A library that runs models: how to tell whether it is there, and how to open a file with it."""
+
+    name: str
+    formats: tuple[str, ...]
+
+    @abstractmethod
+    def absent(self) -> str | None:
+        """Why it cannot be used on this machine, or None when it can."""
+
+    @abstractmethod
+    def open(self, path: Path, options: SessionOptions) -> Session: ...

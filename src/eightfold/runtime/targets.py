@@ -1,0 +1,28 @@
+"""Which artifacts of a bundle this machine can run, and with which backend."""
+
+from __future__ import annotations
+
+import platform
+
+from eightfold.runtime.backends import BACKENDS
+from eightfold.runtime.manifest import Artifact
+
+# Machines by Python's name for them -> the CPU target whose arithmetic is fast there.
+CPU_TARGETS = {"x86_64": "cpu-x86", "AMD64": "cpu-x86", "aarch64": "cpu-arm", "arm64": "cpu-arm"}
+# Backend -> targets it is meant for, beside "any".
+TARGETS_OF = {"openvino": ("openvino",), "tensorrt": ("tensorrt", "rtx")}
+
+
+def runs_here(artifact: Artifact, backend: str, machine: str | None = None) -> bool:
+    """Whether `backend` runs this artifact on this machine as it was meant.
+
+    A quantized graph made for another target may well load, but slowly or with other results: it does not count.
+    """
+    if artifact.format not in BACKENDS[backend].formats:
+        return False
+    return artifact.target == "any" or artifact.target.partition(":")[0] in targets_of(backend, machine)
+
+
+def targets_of(backend: str, machine: str | None = None) -> tuple[str, ...]:
+    cpu = CPU_TARGETS.get(machine or platform.machine(), "")
+    return TARGETS_OF.get(backend, (cpu,))
