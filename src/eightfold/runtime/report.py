@@ -1,0 +1,64 @@
+"""The report: one HTML file with everything in it, made from `ReportContent`. The only module that uses jinja2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import eightfold
+from eightfold.extras import require
+from eightfold.files import PathLike, write_text
+from eightfold.runtime import report_format, report_plots
+from eightfold.runtime.report_content import ReportContent
+
+TEMPLATE = "report.html.j2"
+FILTERS: dict[str, Callable[..., str]] = {
+    "quantity": report_format.quantity,
+    "digits": report_format.digits,
+    "milliseconds": report_format.milliseconds,
+    "signed": report_format.signed,
+    "relative": lambda after, before: report_format.relative(before, after),
+    "error": report_format.error,
+}
+
+
+def write_report(path: PathLike, content: ReportContent) -> Path:
+    """Write a self-contained HTML report: no scripts, nothing loaded; the same content gives the same bytes.
+
+    Args:
+        path: the file to write; replaced whole or not at all.
+        content: what to show.
+
+    Raises:
+        MissingExtraError: matplotlib or jinja2 is not installed.
+    """
+    write_text(path, render_report(content))
+    return Path(path)
+
+
+def render_report(content: ReportContent) -> str:
+    """The report's HTML. All text of `content` is escaped."""
+    jinja2 = require("jinja2", "write a report")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(FILTERS)
+    template = environment.from_string((resources.files("eightfold.runtime") / TEMPLATE).read_text())
+    rendered: str = template.render(content=content, version=eightfold.__version__, **_drawings(content))
+    return rendered
+
+
+def _drawings(content: ReportContent) -> dict[str, Any]:
+    table = content.latency
+    drawn = table is not None and bool(table.rows)
+    return {
+        "table": table if drawn else None,
+        "series": report_plots.series_of(table) if table else {},
+        "glyphs": report_plots.GLYPHS,
+        "latency_plot": report_plots.latency_plot(table) if table and drawn else "",
+        "speedup_plot": report_plots.speedup_plot(table) if table and drawn else "",
+        "accuracy_plot": report_plots.accuracy_plot(table) if table and drawn else "",
+        "widths_plot": report_plots.widths_plot(content.widths),
+    }

@@ -1,0 +1,213 @@
+"""The report: complete, escaped, self-contained, and the same bytes for the same content."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eightfold.runtime.device_cpu import Cpu
+from eightfold.runtime.devices import Device, DeviceState
+from eightfold.runtime.latency import LatencyRow, LatencyTable
+from eightfold.runtime.manifest import Metric, Step
+from eightfold.runtime.report import render_report, write_report
+from eightfold.runtime.report_content import (
+    Accuracy,
+    ArtifactSteps,
+    Card,
+    Check,
+    Engine,
+    LayerWidths,
+    NotDone,
+    ReportContent,
+    Snippet,
+)
+from eightfold.runtime.timing import Timing, speedup
+
+EVIL = "<script>alert('$x$')</script>&"
+VOID = {"meta", "br", "path", "use", "rect", "image", "line"}
+
+
+def row(name: str, batch: int, times: np.ndarray, baseline: np.ndarray | None) -> LatencyRow:
+    return LatencyRow(
+        name=name,
+        backend="onnxruntime",
+        backend_version="1.31.1",
+        precision="fp32",
+        batch=batch,
+        input_shapes={"input": (batch, 3, 64, 64)},
+        scope="model",
+        threads=2,
+        warmup_runs=5,
+        warmup_s=0.1,
+        warmup_stable=True,
+        rounds=10,
+        metrics=(Metric(name=f"top-1 {EVIL}", value=98.0, data="digest", images=1000),),
+        timing=Timing.of(times),
+        speedup=None if baseline is None else speedup(baseline, times, resamples=50),
+        before=DeviceState(slowdowns=0),
+        after=DeviceState(slowdowns=1),
+        notes=("measured beside other work",),
+    )
+
+
+def table() -> LatencyTable:
+    random = np.random.default_rng(0)
+    rows = []
+    for batch in (1, 8):
+        baseline = (2.0 * batch + random.gamma(1, 0.1, size=(10, 4))) / 1e3
+        rows += [row("baseline fp32", batch, baseline, None), row(f"pruned {EVIL}", batch, baseline / 3, baseline)]
+    return LatencyTable(
+        device=Device(cpu=Cpu(model="Test CPU", architecture="x86_64"), os="Test OS"),
+        versions={"onnxruntime": "1.31.1"},
+        measured_at="2026-01-01T00:00:00Z",
+        baseline="baseline fp32",
+        seconds_per_row=0.1,
+        rows=tuple(rows),
+    )
+
+
+def full_content() -> ReportContent:
+    step = Step(name="export", tool="torch", max_abs_error=2.5e-6, cosine=1.0, seconds=2.0, notes=("folded", EVIL))
+    return ReportContent(
+        title=f"demo {EVIL}",
+        subtitle="what it is",
+        cards=(
+            Card(label="Parameters", value=2.9e6, before=11.2e6, unit="count", note=EVIL),
+            Card(label="Speed-up", value=3.0, low=2.9, high=3.1, unit="times"),
+            Card(label="top-1", value=98.0, before=98.4, unit="percent"),
+        ),
+        checks=(
+            Check(name="three times as fast", passed=True, seen="3.0 times"),
+            Check(name="half the size", passed=False, seen="0.6", wanted="at most 0.5"),
+            Check(name="engine answers", passed=None, seen="no GPU here"),
+        ),
+        latency=table(),
+        accuracy=(
+            Accuracy(artifact="baseline", metric="top-1", value=98.4, images=1000),
+            Accuracy(artifact="pruned", metric="top-1", value=98.0, images=1000, change=-0.4),
+            Accuracy(artifact="engine", metric="top-1", value=None, note="needs a GPU"),
+            Accuracy(artifact="detector", metric="mAP", value=0.4123, unit="plain", change=0.0),
+        ),
+        widths=(LayerWidths(layer="conv1", kind="Conv2d", in_before=3, in_after=3, out_before=64, out_after=24),),
+        plan=f"plan {EVIL}",
+        artifacts=(ArtifactSteps(artifact="a", bytes=1234, steps=(step,)), ArtifactSteps(artifact="bare", steps=())),
+        engines=(
+            Engine(name="e1", target="rtx:sm86", precision="fp16", built=True, bytes=5000, messages=(EVIL,)),
+            Engine(name="e2", target="rtx:sm86", precision="int8", built=False, requires={"tensorrt_rtx": "1.7"}),
+        ),
+        not_done=(NotDone(what="OpenVINO was not measured", why="not asked for", remedy=f"eightfold bench {EVIL}"),),
+        usage=(Snippet(title="Python", code=f"print('{EVIL}')"),),
+        provenance={"Seeds": {"training": "0"}},
+    )
+
+
+class Reader(HTMLParser):
+    """Collects tags, text and ids, and checks that tags nest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.ids += [value for name, value in attrs if name == "id" and value]
+        self.links += [value for name, value in attrs if name in ("href", "xlink:href", "src") and value]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def html() -> str:
+    return render_report(full_content())
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Reader:
+    reader = Reader()
+    reader.feed(html)
+    assert reader.open == []
+    return reader
+
+
+def test_shows_every_section(page: Reader) -> None:
+    sections = {"checks", "glance", "latency", "accuracy", "widths", "artifacts", "engines", "not-done", "usage"}
+    assert sections | {"provenance"} <= set(page.ids)
+    for words in (
+        "2.90",
+        "was 11.2",
+        "does not hold",
+        "not tested",
+        "Test CPU",
+        "2.5e-06",
+        "NOT built",
+        "not asked for",
+    ):
+        assert words in page.text.replace("\u202f", " "), words
+
+
+def test_escapes_what_users_wrote(html: str, page: Reader) -> None:
+    assert "<script" not in html
+    assert "script" not in page.tags
+    assert page.text.count(EVIL) >= 8
+
+
+def test_loads_nothing(html: str, page: Reader) -> None:
+    assert "default-src 'none'" in html
+    assert all(link.startswith("#") for link in page.links)
+    assert not re.findall(r"@import|url\((?!#)", html)
+
+
+def test_links_and_ids_match(page: Reader) -> None:
+    assert len(page.ids) == len(set(page.ids))
+    assert {link.removeprefix("#") for link in page.links} <= set(page.ids)
+
+
+def test_has_four_plots_in_the_page_s_colours(html: str) -> None:
+    assert html.count('class="plot"') == 4
+    assert "#0102" not in html
+    assert "<metadata" not in html
+    assert "font: " not in html[html.index('class="plot"') :]
+
+
+def test_marks_rows_during_which_the_hardware_slowed_down(html: str) -> None:
+    assert html.count("the hardware slowed itself down") == 4
+
+
+def test_same_content_gives_the_same_bytes(html: str, tmp_path: Path) -> None:
+    path = write_report(tmp_path / "report.html", full_content())
+    assert path.read_bytes() == html.encode()
+
+
+def test_content_survives_json() -> None:
+    assert ReportContent.from_json(full_content().to_json()) == full_content()
+
+
+def test_nothing_but_a_title_is_a_report_too() -> None:
+    reader = Reader()
+    reader.feed(render_report(ReportContent(title="empty")))
+    assert reader.open == []
+    assert reader.ids == []
+
+
+def test_describe_names_what_does_not_hold() -> None:
+    assert "half the size: DOES NOT HOLD (0.6)" in full_content().describe()

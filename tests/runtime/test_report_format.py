@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+
+from eightfold.runtime.report_format import digits, error, milliseconds, quantity, relative, signed
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0, "count", "0"),
+        (640, "count", "640"),
+        (999_499, "count", "999 k"),
+        (999_999, "count", "1.00 M"),
+        (11_181_642, "count", "11.2 M"),
+        (2.5e9, "MACs", "2.50 G"),
+        (0, "bytes", "0 B"),
+        (44_800_000, "bytes", "44.8 MB"),
+        (98.04, "percent", "98.0 %"),
+        (4.6321, "times", "4.63\u00d7"),
+        (0.4231, "ms", "0.423 ms"),
+        (12.0, "seconds", "12.0 s"),
+        (None, "bytes", "\u2013"),
+    ],
+)
+def test_quantity(value: float | None, unit: str, text: str) -> None:
+    assert quantity(value, unit).replace("\u202f", " ") == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.1234, "0.123"), (56.78, "56.78"), (1234.5, "1234.5"), (None, "\u2013")])
+def test_milliseconds(value: float | None, text: str) -> None:
+    assert milliseconds(value) == text
+
+
+def test_signs_and_changes() -> None:
+    assert signed(0.4) == "+0.4"
+    assert signed(-0.4) == "\u22120.4"
+    assert signed(0.04) == "±0.0"
+    assert relative(0, 5.0) == ""
+    assert relative(None, 5.0) == ""
+    assert relative(100.0, 125.0).replace("\u202f", " ") == "+25 %"
+
+
+def test_errors_and_digits() -> None:
+    assert error(0.0) == "0"
+    assert error(2.13e-6) == "2.1e-06"
+    assert digits(1234.5) == "1,234"
+    assert digits(0.0) == "0.000"
