@@ -12,10 +12,31 @@ __version__ = "0.1.0"
 
 # public name -> module that defines it
 _HOME: dict[str, str] = {
+    "Bundle": "eightfold.runtime.bundle",
     "EightfoldError": "eightfold.errors",
+    "LatencyTable": "eightfold.runtime.latency",
+    "Predictor": "eightfold.runtime.predictor",
+    "bench": "eightfold.runtime.bench",
+    "build_engine": "eightfold.export.tensorrt.build",
+    "compare_latency": "eightfold.runtime.bench",
+    "export_onnx": "eightfold.export.onnx_export",
+    "simplify": "eightfold.export.simplify",
+    "write_bundle": "eightfold.export.bundle",
 }
 
-__all__ = ["EightfoldError", "__version__"]
+__all__ = [
+    "Bundle",
+    "EightfoldError",
+    "LatencyTable",
+    "Predictor",
+    "__version__",
+    "bench",
+    "build_engine",
+    "compare_latency",
+    "export_onnx",
+    "simplify",
+    "write_bundle",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,11 @@ import eightfold
 from eightfold.errors import EightfoldError
 
 # Sub-command -> the module of eightfold.cli that defines a function of the same name ('-' becomes '_').
-COMMANDS: tuple[str, ...] = ()
+COMMANDS: tuple[str, ...] = (
+    "bench",
+    "inspect",
+    "predict",
+)
 
 app = typer.Typer(
     help="Compress vision networks for edge devices, and prove what was done.",

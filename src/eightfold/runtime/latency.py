@@ -10,8 +10,11 @@ from eightfold.errors import BackendError, EightfoldError
 from eightfold.runtime.backends.base import Scope
 from eightfold.runtime.devices import Device, DeviceState
 from eightfold.runtime.manifest import Metric, Precision
+from eightfold.runtime.text_table import text_table
 from eightfold.runtime.timing import Interval, Timing
 from eightfold.values import Frozen, Value
+
+HEAD = ("batch", "candidate", "p50 ms", "p90 ms", "p99 ms", "images/s", "speed-up [95%]", "memory", "")
 
 
 class LatencyRow(Frozen):
@@ -80,12 +83,13 @@ class LatencyTable(Value):
             allowed=", ".join(f"{row.name} b{row.batch}" for row in self.rows),
         )
 
+    def is_of(self, device: Device) -> bool:
+        """Whether it was measured on a machine like `device`: the same processor, cores, board and GPUs."""
+        return _identity(self.device) == _identity(device)
+
     def describe(self) -> str:
-        head = ["batch", "candidate", "p50 ms", "p90 ms", "p99 ms", "images/s", "speed-up [95%]", "memory", ""]
-        lines = [head, *(_cells(row) for row in self.rows)]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-        table = ["  ".join(_aligned(line, widths)).rstrip() for line in lines]
-        return "\n".join([*self._context(), *table, *self._notes()])
+        lines = [HEAD, *(_cells(row) for row in self.rows)]
+        return "\n".join([*self._context(), *text_table(lines, left={1, 8}), *self._notes()])
 
     def _context(self) -> list[str]:
         threads = sorted({row.threads for row in self.rows if row.threads is not None})
@@ -106,12 +110,17 @@ class LatencyTable(Value):
         return sorted(notes)
 
 
-def _cells(row: LatencyRow) -> list[str]:
+def _identity(device: Device) -> tuple[object, ...]:
+    cpu = device.cpu
+    return cpu.model, cpu.cores, cpu.quota_cores, device.board, tuple(gpu.name for gpu in device.gpus)
+
+
+def _cells(row: LatencyRow) -> tuple[str, ...]:
     timing = row.timing
     memory = "-" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 2**20:.0f} MiB"
     marks = ("!" if row.slowed_down else "") + ("" if row.warmup_stable else "~")
     speed = str(row.speedup) if row.speedup else "-"
-    return [
+    return (
         str(row.batch),
         row.name,
         *(_ms(value) for value in (timing.p50_ms, timing.p90_ms, timing.p99_ms)),
@@ -119,16 +128,8 @@ def _cells(row: LatencyRow) -> list[str]:
         speed,
         memory,
         marks,
-    ]
+    )
 
 
 def _ms(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}" if value < 100 else f"{value:.1f}"
-
-
-def _aligned(line: list[str], widths: list[int]) -> list[str]:
-    """Names to the left, numbers to the right."""
-    return [
-        cell.ljust(width) if column == 1 else cell.rjust(width)
-        for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-    ]

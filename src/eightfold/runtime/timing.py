@@ -72,7 +72,7 @@ class Interval(Frozen):
     confidence: float = CONFIDENCE
 
     def __str__(self) -> str:
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        return f"{self.value:.2f}x [{self.low:.2f}, {self.high:.2f}]"
 
 
 def speedup(

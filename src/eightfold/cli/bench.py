@@ -1,0 +1,31 @@
+"""`eightfold bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def bench(
+    bundle: Annotated[Path, typer.Argument(help="A bundle, or a fixed-size .onnx file.")],
+    batch: Annotated[
+        list[int] | None, typer.Option(help="Batch size to measure; repeat for more. Default: all.")
+    ] = None,
+    backend: Annotated[list[str] | None, typer.Option(help="Backend to measure; repeat for more.")] = None,
+    seconds: Annotated[float, typer.Option(help="Timed seconds per row of the table.")] = 4.0,
+    threads: Annotated[int | None, typer.Option(help="CPU threads. Default: the backend's own choice.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="Candidate that speed-ups refer to. Default: the first.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the table as JSON.")] = None,
+) -> None:
+    """Measure latency by batch size: candidates take turns in one run, outliers stay in.
+
+    Example: eightfold bench runs/demo/bundle --batch 1 --batch 8
+    """
+    from eightfold.runtime.bench import bench as measure
+
+    table = measure(bundle, batches=batch, backends=backend, seconds=seconds, threads=threads, baseline=baseline)
+    print(table.describe())
+    if output is not None:
+        typer.echo(f"wrote {table.save(output)}", err=True)

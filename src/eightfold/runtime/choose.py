@@ -1,0 +1,155 @@
+"""Which of a bundle's artifacts a predictor runs, and why. Plain data in, plain data out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from eightfold.errors import BackendError, UsageError
+from eightfold.runtime.latency import LatencyTable
+from eightfold.runtime.manifest import Artifact
+from eightfold.runtime.targets import runs_here
+
+# By rule, where nothing was measured: narrow numbers first, engines before graphs.
+PRECISIONS = ("int8", "fp16", "bf16", "fp32")
+BACKEND_ORDER = ("tensorrt", "onnxruntime", "openvino")
+BASELINE = "baseline"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user asked for; "auto" and None leave it open."""
+
+    backend: str = "auto"
+    precision: str = "auto"
+    batch: int | None = None
+    variant: str = "auto"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One network in one precision on one backend, at each batch size there is."""
+
+    backend: str
+    variant: str
+    precision: str
+    target: str
+    artifacts: tuple[Artifact, ...]
+    reason: str = ""
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        return tuple(artifact.batch for artifact in self.artifacts)
+
+    def describe(self) -> str:
+        batches = ", ".join(map(str, self.batches))
+        return f"{self.variant} {self.precision} on {self.backend} (batch {batches}): {self.reason}"
+
+
+def choose(
+    artifacts: Sequence[Artifact], usable: Sequence[str], wish: Wish, table: LatencyTable | None = None
+) -> Choice:
+    """Pick what to run.
+
+    Args:
+        artifacts: of the bundle.
+        usable: backends that work on this machine.
+        wish: what was asked for.
+        table: times measured on this very device, if there are any.
+
+    Raises BackendError saying what there is when nothing fits.
+    """
+    runnable = _choices(artifacts, usable)
+    fitting = [choice for choice in runnable if _fits(choice, wish)]
+    if not fitting:
+        raise _nothing_fits(artifacts, runnable, wish)
+    fitting = _preferred_variant(fitting, wish)
+    picked = _by_table(fitting, table) or _by_rule(fitting)
+    return _at_batch(picked, wish.batch)
+
+
+def _choices(artifacts: Sequence[Artifact], usable: Sequence[str]) -> list[Choice]:
+    groups: dict[tuple[str, str, str, str], list[Artifact]] = {}
+    for backend in usable:
+        for artifact in artifacts:
+            if runs_here(artifact, backend):
+                key = (backend, artifact.variant, artifact.precision, artifact.target)
+                groups.setdefault(key, []).append(artifact)
+    return [Choice(*key, tuple(sorted(group, key=lambda each: each.batch))) for key, group in groups.items()]
+
+
+def _fits(choice: Choice, wish: Wish) -> bool:
+    return (
+        wish.backend in ("auto", choice.backend)
+        and wish.precision in ("auto", choice.precision)
+        and wish.variant in ("auto", choice.variant)
+        and wish.batch in (None, *choice.batches)
+    )
+
+
+def _preferred_variant(choices: list[Choice], wish: Wish) -> list[Choice]:
+    """A bundle carries its baseline for comparison; it is run only when asked for or alone."""
+    if wish.variant != "auto":
+        return choices
+    return [choice for choice in choices if choice.variant != BASELINE] or choices
+
+
+def _by_table(choices: list[Choice], table: LatencyTable | None) -> Choice | None:
+    if table is None:
+        return None
+    times = {(row.artifact, row.backend): row.timing.mean_ms / row.batch for row in table.rows}
+    measured = {
+        choice: [
+            times[artifact.id, choice.backend]
+            for artifact in choice.artifacts
+            if (artifact.id, choice.backend) in times
+        ]
+        for choice in choices
+    }
+    known = {choice: each for choice, each in measured.items() if each}
+    if not known:
+        return None
+    best = min(known, key=lambda choice: known[choice][0])
+    return _because(best, f"the fastest in the bundle's table for this device, {known[best][0]:.2f} ms per image")
+
+
+def _by_rule(choices: list[Choice]) -> Choice:
+    best = min(choices, key=_rank)
+    others = len(choices) - 1
+    why = "the only one that fits" if not others else f"preferred by rule to {others} more, none measured here"
+    return _because(best, why)
+
+
+def _rank(choice: Choice) -> tuple[bool, int, int]:
+    return (
+        choice.backend != "tensorrt",
+        PRECISIONS.index(choice.precision),
+        BACKEND_ORDER.index(choice.backend),
+    )
+
+
+def _because(choice: Choice, reason: str) -> Choice:
+    return Choice(choice.backend, choice.variant, choice.precision, choice.target, choice.artifacts, reason)
+
+
+def _at_batch(choice: Choice, batch: int | None) -> Choice:
+    if batch is None:
+        return choice
+    only = tuple(artifact for artifact in choice.artifacts if artifact.batch == batch)
+    return Choice(choice.backend, choice.variant, choice.precision, choice.target, only, choice.reason)
+
+
+def _nothing_fits(artifacts: Sequence[Artifact], runnable: Sequence[Choice], wish: Wish) -> BackendError | UsageError:
+    asked = ", ".join(f"{name} {value!r}" for name, value in vars(wish).items() if value not in ("auto", None))
+    if not runnable:
+        held = sorted({f"{artifact.format} for {artifact.target}" for artifact in artifacts})
+        return BackendError(
+            f"nothing in this bundle runs here; it holds {', '.join(held)}",
+            allowed="an artifact for this machine with its backend installed",
+            remedy="run: eightfold doctor",
+        )
+    there = "; ".join(
+        f"{choice.variant} {choice.precision} on {choice.backend}, batch {'/'.join(map(str, choice.batches))}"
+        for choice in runnable
+    )
+    return UsageError(f"nothing in this bundle has {asked}", allowed=there)

@@ -1,0 +1,222 @@
+"""`Predictor`: from images to answers, with the bundle's own preprocessing and decoding."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eightfold.calib.decode import read_image
+from eightfold.calib.geometry import Placement, place
+from eightfold.errors import BackendError, UsageError
+from eightfold.files import PathLike
+from eightfold.runtime.backends import backend_named, open_session, usable_backends
+from eightfold.runtime.backends.base import Array, SessionOptions
+from eightfold.runtime.bundle import Bundle
+from eightfold.runtime.choose import Choice, Wish, choose
+from eightfold.runtime.devices import describe_device
+from eightfold.runtime.latency import LatencyTable
+from eightfold.runtime.packing import pack
+from eightfold.runtime.pool import SlotPool
+from eightfold.runtime.postprocess import decoder_of
+
+Image = PathLike | NDArray[np.uint8]
+
+
+class Predictor:
+    """Runs a bundle.
+
+    Safe to share between threads. Models are loaded when their batch size is first needed; buffers are allocated once
+    and used again.
+
+    Args:
+        bundle: an opened bundle or its path.
+        backend: "onnxruntime", "openvino", "tensorrt", or "auto": the fastest in the bundle's own latency table if
+            that was measured on this device, else by rule. `describe()` tells what was picked and why.
+        precision: "fp32", "fp16", "int8" or "auto".
+        batch: run only this batch size; by default all that the bundle has are used, with the least padding.
+        variant: "pruned", "baseline", ...; "auto" prefers what was compressed.
+        threads: threads of a CPU backend for one request; its own default when None.
+        in_flight: requests that may run at once; more wait. Each holds buffers for one batch.
+
+    Example:
+        >>> with Predictor("model.eightfold") as predictor:  # doctest: +SKIP
+        ...     print(predictor.predict("digit.png").label)
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | PathLike,
+        backend: str = "auto",
+        precision: str = "auto",
+        batch: int | None = None,
+        *,
+        variant: str = "auto",
+        threads: int | None = None,
+        in_flight: int | None = None,
+    ) -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        self.choice = _choose(self.bundle, Wish(backend, precision, batch, variant))
+        self.preprocess = self.bundle.manifest.preprocess
+        self._decode = decoder_of(self.bundle.manifest.task)
+        self._options = SessionOptions(threads=threads)
+        self._in_flight = in_flight or max(2, os.cpu_count() or 1)
+        self._pools: dict[int, SlotPool] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def predict(self, image: Image | Sequence[Image]) -> Any:
+        """Predict one image, or a list of images.
+
+        Args:
+            image: a path, or an RGB array (H, W, 3), grey (H, W) or RGBA (H, W, 4) of uint8; or a list of these.
+
+        Returns:
+            the task's result (`Classification`, ...), or a list of them in the order given.
+        """
+        if isinstance(image, (str, Path, np.ndarray)):
+            return self.predict_batch([image])[0]
+        return self.predict_batch(image)
+
+    def predict_batch(self, images: Sequence[Image]) -> list[Any]:
+        """Predict a list of images, packed into the bundle's batch sizes."""
+        results: list[Any] = []
+        for start, count, batch in self._parts(len(images)):
+            results += self._predict_part(images[start : start + count], batch)
+        return results
+
+    def run(self, arrays: Array | Mapping[str, Array]) -> dict[str, Array]:
+        """Run on tensors that are already preprocessed.
+
+        Args:
+            arrays: input name -> array shaped (N, ...) in the model's dtype; a lone array when there is one input.
+
+        Returns:
+            output name -> array (N, ...), which is the caller's own.
+        """
+        feeds = {self._input_name: arrays} if isinstance(arrays, np.ndarray) else dict(arrays)
+        counts = {len(array) for array in feeds.values() if np.ndim(array)}
+        if len(counts) != 1:
+            raise BackendError(f"inputs hold {sorted(counts) or 'no'} rows", allowed="the same number in each")
+        (count,) = counts
+        _check_finite(feeds)
+        parts = [self._run_part(_rows(feeds, start, rows), batch) for start, rows, batch in self._parts(count)]
+        return (
+            parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        )
+
+    def warmup(self, runs: int = 3) -> None:
+        """Load every batch size and run it a few times, so that the first request is as fast as the others."""
+        for batch in self.choice.batches:
+            with self._pool(batch).slot() as slot:
+                for _ in range(runs):
+                    slot.run()
+
+    def close(self) -> None:
+        """Release the models. Using the predictor afterwards raises UsageError."""
+        with self._lock:
+            self._closed = True
+            pools, self._pools = list(self._pools.values()), {}
+        for pool in pools:
+            pool.session.close()
+
+    def describe(self) -> str:
+        """What was picked and why."""
+        return self.choice.describe()
+
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def _input_name(self) -> str:
+        return self.choice.artifacts[0].inputs[0].name
+
+    def _parts(self, count: int) -> Iterator[tuple[int, int, int]]:
+        """(first row, number of rows, batch size) of each call."""
+        if count == 0:
+            raise UsageError("no images", allowed="one or more")
+        start = 0
+        for batch in pack(count, self.choice.batches):
+            rows = min(batch, count - start)
+            yield start, rows, batch
+            start += rows
+
+    def _predict_part(self, images: Sequence[Image], batch: int) -> Sequence[Any]:
+        pool = self._pool(batch)
+        with pool.slot() as slot:
+            rows = slot.inputs[self._input_name]
+            placements = [self._load(image, rows[index]) for index, image in enumerate(images)]
+            rows[len(images) :] = 0
+            slot.run()
+            return self._decode(slot.outputs, placements)
+
+    def _load(self, image: Image, row: Array) -> Placement:
+        pixels = image if isinstance(image, np.ndarray) else read_image(image)
+        np.copyto(row, self.preprocess(pixels))
+        return place(self.preprocess, *pixels.shape[:2])
+
+    def _run_part(self, feeds: Mapping[str, Array], batch: int) -> dict[str, Array]:
+        pool = self._pool(batch)
+        count = len(next(iter(feeds.values())))
+        padded = feeds if count == batch else {name: _padded(array, batch) for name, array in feeds.items()}
+        pool.session.check(padded)
+        with pool.slot() as slot:
+            slot.run_on(padded)
+            return {name: array[:count].copy() for name, array in slot.outputs.items()}
+
+    def _pool(self, batch: int) -> SlotPool:
+        pool = self._pools.get(batch)
+        if pool is not None:
+            return pool
+        with self._lock:
+            if self._closed:
+                raise UsageError("this predictor is closed", allowed="use inside its 'with' block")
+            if batch not in self._pools:
+                self._pools[batch] = self._open(batch)
+            return self._pools[batch]
+
+    def _open(self, batch: int) -> SlotPool:
+        artifact = next(each for each in self.choice.artifacts if each.batch == batch)
+        path = self.bundle.artifact_path(artifact)
+        return SlotPool(open_session(path, self.choice.backend, self._options), self._in_flight)
+
+
+def _choose(bundle: Bundle, wish: Wish) -> Choice:
+    usable = usable_backends() if wish.backend == "auto" else [backend_named(wish.backend).name]
+    return choose(bundle.manifest.artifacts, usable, wish, _table_for_here(bundle))
+
+
+def _table_for_here(bundle: Bundle) -> LatencyTable | None:
+    """The bundle's latency table, if it was measured on a machine like this one."""
+    path = bundle.document("latency")
+    if path is None:
+        return None
+    table = LatencyTable.load(path)
+    return table if table.is_of(describe_device()) else None
+
+
+def _rows(feeds: Mapping[str, Array], start: int, count: int) -> Mapping[str, Array]:
+    return {name: array[start : start + count] for name, array in feeds.items()}
+
+
+def _padded(array: Array, batch: int) -> Array:
+    padding = np.zeros((batch - len(array), *array.shape[1:]), array.dtype)
+    return np.concatenate([array, padding])
+
+
+def _check_finite(feeds: Mapping[str, Array]) -> None:
+    """One sum finds any NaN or infinity; only a sum that is not finite pays for the exact look."""
+    for name, array in feeds.items():
+        if array.dtype.kind == "f" and not np.isfinite(array.sum()) and not np.isfinite(array).all():
+            raise BackendError(f"input {name!r} holds NaN or infinity", allowed="finite numbers")
