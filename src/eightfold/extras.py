@@ -10,6 +10,7 @@ from types import ModuleType
 from eightfold.errors import MissingExtraError
 
 EXTRA_OF = {
+    "cuda": "tensorrt",
     "cv2": "images",
     "jinja2": "report",
     "matplotlib": "report",
@@ -21,6 +22,7 @@ EXTRA_OF = {
     "onnxsim": "export",
     "onnxslim": "export",
     "openvino": "openvino",
+    "pycuda": "tensorrt",
     "safetensors": "compress",
     "scipy": "compress",
     "tensorrt": "tensorrt",
