@@ -41,6 +41,11 @@ def change(data: dict[str, Any], place: str, value: object) -> None:
         ("calibrate.method", "best", r"calibrate\.method: input should be 'minmax'"),
         ("export.batches", [1, 1], r"export\.batches is \[1, 1\]; allowed: different positive numbers"),
         ("engines.batches", [3], r"engines\.batches has \[3\]; allowed: what export\.batches has"),
+        (
+            "quantize.targets",
+            ["cpu-x86"],
+            r"engines asks for int8 on rtx:sm86; allowed: what quantize\.targets has: cpu-x86",
+        ),
         ("preprocess.resize", "squash", r"preprocess\.resize: input should be 'stretch'"),
     ],
 )

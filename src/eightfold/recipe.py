@@ -92,7 +92,7 @@ class Recipe(Frozen):
     bench: BenchSection = BenchSection()
 
     @model_validator(mode="after")
-    def _check_batches(self) -> Recipe:
+    def _check_references(self) -> Recipe:
         batches = self.export.batches
         if not batches or min(batches) < 1 or len(set(batches)) != len(batches):
             raise RecipeError(
@@ -104,6 +104,12 @@ class Recipe(Frozen):
                 f"engines.batches has {sorted(stray)}",
                 allowed=f"what export.batches has: {list(batches)}",
                 remedy="add them there or remove them here",
+            )
+        if self.engines and "int8" in self.engines.precisions and self.engines.target not in self.quantize.targets:
+            raise RecipeError(
+                f"engines asks for int8 on {self.engines.target}",
+                allowed=f"what quantize.targets has: {', '.join(self.quantize.targets) or 'nothing'}",
+                remedy=f"add {self.engines.target!r} to quantize.targets",
             )
         return self
 

@@ -28,8 +28,9 @@ class Chain:
             for name in "abc"
         ]
 
-    def act(self, name: str) -> str:
+    def act(self, name: str, scratch: Path) -> str:
         self.ran.append(name)
+        (scratch / "checkpoint").touch()
         text = "".join((self.directory / path).read_text() for path in INPUTS[name])
         (self.directory / f"{name}.txt").write_text(text + name * min(2, self.settings[name]))
         return f"wrote {name}"
@@ -89,9 +90,27 @@ def test_results_say_what_was_skipped(chain: Chain) -> None:
 
 
 def test_a_step_that_forgets_an_output_is_a_defect(tmp_path: Path) -> None:
-    step = Step("x", (), ("x.txt",), {}, lambda: "nothing")
+    step = Step("x", (), ("x.txt",), {}, lambda _: "nothing")
     with pytest.raises(EightfoldError, match=r"step x did not write x\.txt"):
         run_steps(tmp_path, [step], lambda _: None)
+
+
+def test_unfinished_work_survives_a_kill_and_only_for_the_same_work(tmp_path: Path) -> None:
+    seen: list[list[str]] = []
+
+    def killed(scratch: Path) -> str:
+        seen.append([path.name for path in scratch.iterdir()])
+        (scratch / "epoch1").touch()
+        raise KeyboardInterrupt
+
+    for settings in (1, 1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            run_steps(tmp_path, [Step("x", (), (), {"n": settings}, killed)], lambda _: None)
+    assert seen == [[], ["epoch1"], []]
+
+
+def test_finished_work_leaves_no_scratch(chain: Chain) -> None:
+    assert sorted(path.name for path in (chain.directory / "steps").iterdir()) == ["a.json", "b.json", "c.json"]
 
 
 def test_two_runs_in_one_directory_are_refused(chain: Chain) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,14 +30,15 @@ class Step:
         inputs: files or folders it reads, relative to the run directory, made by earlier steps.
         outputs: files or folders it writes.
         settings: everything else its result depends on, as JSON-able data.
-        action: does the work. Returns a few words on what it did, for the terminal.
+        action: does the work, and returns a few words on what it did, for the terminal. It is given a folder for
+            what should survive a kill (checkpoints): a second attempt at the same work finds it as the first left it.
     """
 
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     settings: Mapping[str, Any]
-    action: Callable[[], str] = field(compare=False)
+    action: Callable[[Path], str] = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -69,14 +71,29 @@ def _run_step(directory: Path, step: Step, listener: Listener) -> StepResult:
     if record.get("key") == key and record.get("outputs") == _digests(directory, step.outputs):
         return StepResult(step.name, True, time.monotonic() - start, str(record.get("said", "")))
     listener(step.name)
-    said = step.action()
+    said = step.action(_scratch(directory, step.name, key))
     outputs = _digests(directory, step.outputs)
     missing = [path for path, digest in outputs.items() if digest is None]
     if missing:
         raise EightfoldError(f"step {step.name} did not write {', '.join(missing)}", remedy="report this as a defect")
     new_record = {"key": key, "outputs": outputs, "said": said}
     write_text(record_path, json.dumps(new_record, indent=1, sort_keys=True) + "\n")
+    _remove_scratch(directory, step.name)
     return StepResult(step.name, False, time.monotonic() - start, said)
+
+
+def _scratch(directory: Path, name: str, key: str) -> Path:
+    """The folder for unfinished work of this step at this key; what other keys left is removed."""
+    scratch = directory / "steps" / f"{name}-{key[:16]}"
+    if not scratch.is_dir():
+        _remove_scratch(directory, name)
+        scratch.mkdir(parents=True)
+    return scratch
+
+
+def _remove_scratch(directory: Path, name: str) -> None:
+    for old in (directory / "steps").glob(f"{name}-{'[0-9a-f]' * 16}"):
+        shutil.rmtree(old)
 
 
 def _key(directory: Path, step: Step) -> str:

@@ -1,0 +1,62 @@
+"""The artifacts that a recipe asks for: their names, where they lie in the run directory and in the bundle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from eightfold.recipe import Recipe
+
+Precision = Literal["fp32", "fp16", "int8"]
+VARIANTS = ("baseline", "pruned")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One artifact to be. `path` is the same in the run directory and in the bundle."""
+
+    variant: str
+    precision: Precision
+    target: str
+    batch: int
+    format: Literal["onnx", "engine"] = "onnx"
+
+    @property
+    def curve(self) -> str:
+        """What the artifacts of all batch sizes share: "pruned-int8-cpu-x86"."""
+        suffix = "" if self.target == "any" else f"-{self.target.replace(':', '-')}"
+        return f"{self.variant}-{self.precision}{suffix}"
+
+    @property
+    def id(self) -> str:
+        return f"{self.curve}-b{self.batch}" + ("-engine" if self.format == "engine" else "")
+
+    @property
+    def path(self) -> str:
+        folder, suffix = ("engines", "engine") if self.format == "engine" else ("onnx", "onnx")
+        return f"{folder}/{self.curve}-b{self.batch}.{suffix}"
+
+
+def float_artifacts(recipe: Recipe, variant: str) -> list[Wanted]:
+    return [Wanted(variant, "fp32", "any", batch) for batch in recipe.export.batches]
+
+
+def int8_artifacts(recipe: Recipe, target: str) -> list[Wanted]:
+    return [Wanted("pruned", "int8", target, batch) for batch in recipe.export.batches]
+
+
+def onnx_artifacts(recipe: Recipe) -> list[Wanted]:
+    """Everything that a CPU can run."""
+    floats = [wanted for variant in VARIANTS for wanted in float_artifacts(recipe, variant)]
+    return floats + [wanted for target in recipe.quantize.targets for wanted in int8_artifacts(recipe, target)]
+
+
+def engine_artifacts(recipe: Recipe) -> list[Wanted]:
+    section = recipe.engines
+    if section is None:
+        return []
+    return [
+        Wanted("pruned", precision, section.target, batch, "engine")
+        for precision in section.precisions
+        for batch in section.batches
+    ]

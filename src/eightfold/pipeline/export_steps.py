@@ -1,0 +1,168 @@
+"""The steps from a torch module to files that other machines run: ONNX, ranges, INT8, engines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+from eightfold.files import atomic_directory
+from eightfold.pipeline import job as at
+from eightfold.pipeline.artifacts import (
+    VARIANTS,
+    Wanted,
+    engine_artifacts,
+    float_artifacts,
+    int8_artifacts,
+)
+from eightfold.pipeline.job import Job
+from eightfold.pipeline.runner import Step
+from eightfold.progress import track
+from eightfold.runtime.versions import runtime_versions
+
+VERIFIED_IMAGES = 16
+
+
+def export_steps(job: Job) -> list[Step]:
+    recipe = job.recipe
+    sources = {"baseline": (at.BASELINE,), "pruned": (at.PRUNED, at.BASELINE)}
+    settings = {
+        "export": recipe.export.model_dump(),
+        "model": recipe.model.source,
+        "preprocess": recipe.preprocess.digest(),
+        "versions": _versions(),
+    }
+    exports = [
+        Step(
+            f"export {variant}",
+            (*sources[variant], at.DATA),
+            (*_paths(float_artifacts(recipe, variant)), at.facts_of(variant)),
+            settings,
+            partial(export_variant, job, variant),
+        )
+        for variant in VARIANTS
+    ]
+    return [*exports, _calibrate_step(job), *_quantize_steps(job), *_engine_steps(job)]
+
+
+def _versions() -> dict[str, str]:
+    """The versions of the libraries whose output may change with them."""
+    return {name: version for name, version in runtime_versions().items() if version}
+
+
+def _paths(wanted: Iterable[Wanted]) -> tuple[str, ...]:
+    return tuple(each.path for each in wanted)
+
+
+def export_variant(job: Job, variant: str, _: Path) -> str:
+    """Export at every batch size, simplify, and compare each with torch on test images."""
+    from eightfold.export.onnx_export import export_onnx
+    from eightfold.export.simplify import simplify_onnx
+    from eightfold.export.verify import Tolerance, verify_module, verify_onnx
+
+    model, section = job.model(variant), job.recipe.export
+    tolerance = Tolerance(max_rel_error=section.tolerance)
+    images = job.first_test_images(max(VERIFIED_IMAGES, *section.batches))
+    facts = {}
+    for wanted in track(float_artifacts(job.recipe, variant), f"exporting {variant}"):
+        path = job.path(wanted.path)
+        raw = path.with_suffix(".raw.onnx")
+        export_onnx(model, raw, batch=wanted.batch, image_size=job.image_size)
+        exported = verify_module(model, raw, images[: wanted.batch], tolerance=tolerance)
+        simplified = simplify_onnx(raw, path)
+        inputs = {"images": images[: wanted.batch]}
+        after = verify_onnx(raw, path, inputs, step="simplify", tolerance=tolerance)
+        after = after.model_copy(update={"tool": simplified.step.tool, "notes": simplified.step.notes})
+        raw.unlink()
+        facts[wanted.id] = [exported.model_dump(mode="json"), after.model_dump(mode="json")]
+    job.write(at.facts_of(variant), facts)
+    worst = max(step["max_rel_error"] for steps in facts.values() for step in steps)
+    return f"{len(facts)} graphs, largest relative error {worst:.1g}"
+
+
+def _calibrate_step(job: Job) -> Step:
+    recipe = job.recipe
+    graph = _calibration_graph(job)
+    settings = {
+        "calibrate": recipe.calibrate.model_dump(),
+        "preprocess": recipe.preprocess.digest(),
+        "seed": recipe.seed,
+    }
+    return Step("calibrate", (graph.path, at.DATA), (at.RANGES,), settings, partial(calibrate_pruned, job))
+
+
+def _calibration_graph(job: Job) -> Wanted:
+    """The largest batch: it runs fastest per image, and the ranges hold for all."""
+    return max(float_artifacts(job.recipe, "pruned"), key=lambda wanted: wanted.batch)
+
+
+def calibrate_pruned(job: Job, _: Path) -> str:
+    from eightfold.calib.calibrate import calibrate
+
+    section, graph = job.recipe.calibrate, _calibration_graph(job)
+    images = job.train_images.sample(section.images, seed=job.recipe.seed)
+    ranges = calibrate(job.path(graph.path), images, job.recipe.preprocess, method=section.method, batch=graph.batch)
+    ranges.save(job.path(at.RANGES))
+    return f"{len(ranges.tensors)} tensors, {ranges.images} images, {section.method}"
+
+
+def _quantize_steps(job: Job) -> list[Step]:
+    floats = _paths(float_artifacts(job.recipe, "pruned"))
+    return [
+        Step(
+            f"quantize {target}",
+            (at.RANGES, *floats),
+            (*_paths(int8_artifacts(job.recipe, target)), at.facts_of(f"int8-{target}")),
+            {"target": target, "versions": _versions()},
+            partial(quantize_pruned, job, target),
+        )
+        for target in job.recipe.quantize.targets
+    ]
+
+
+def quantize_pruned(job: Job, target: str, _: Path) -> str:
+    """Emit INT8 for one target at every batch size; record how far each moves from FP32 on test images."""
+    from eightfold.calib.ranges import Ranges
+    from eightfold.export.quantize import quantize
+    from eightfold.export.verify import Tolerance, verify_onnx
+
+    ranges = Ranges.load(job.path(at.RANGES))
+    images = job.first_test_images(max(job.recipe.export.batches))
+    facts = {}
+    for source, wanted in zip(float_artifacts(job.recipe, "pruned"), int8_artifacts(job.recipe, target), strict=True):
+        before, after = job.path(source.path), job.path(wanted.path)
+        quantize(before, ranges, after, target=target)
+        inputs = {"images": images[: wanted.batch]}
+        # Recorded, not judged: how much INT8 may change is a question of the task's metric, measured below.
+        step = verify_onnx(before, after, inputs, step=f"quantize for {target}", tolerance=Tolerance())
+        facts[wanted.id] = [step.model_dump(mode="json")]
+    job.write(at.facts_of(f"int8-{target}"), facts)
+    cosine = min(step["cosine"] for steps in facts.values() for step in steps)
+    return f"{len(facts)} graphs, lowest cosine to FP32 {cosine:.4f}"
+
+
+def _engine_steps(job: Job) -> list[Step]:
+    wanted = engine_artifacts(job.recipe)
+    if not wanted:
+        return []
+    sources = sorted({_source_of(engine).path for engine in wanted})
+    settings = {"engines": [engine.id for engine in wanted], "versions": _versions()}
+    return [Step("engines", tuple(sources), (at.ENGINES,), settings, partial(build_engines, job))]
+
+
+def _source_of(engine: Wanted) -> Wanted:
+    """The graph an engine is built from: FP32 for FP16, the target's Q/DQ graph for INT8."""
+    if engine.precision == "int8":
+        return Wanted("pruned", "int8", engine.target, engine.batch)
+    return Wanted("pruned", "fp32", "any", engine.batch)
+
+
+def build_engines(job: Job, _: Path) -> str:
+    from eightfold.export.tensorrt.build import build_engine
+
+    wanted = engine_artifacts(job.recipe)
+    with atomic_directory(job.path(at.ENGINES)) as folder:
+        for engine in track(wanted, "building engines"):
+            source = job.path(_source_of(engine).path)
+            build_engine(source, folder / Path(engine.path).name, target=engine.target, precision=engine.precision)
+    return f"{len(wanted)} engines for {wanted[0].target}"

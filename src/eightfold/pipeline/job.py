@@ -1,0 +1,110 @@
+"""A job: a recipe and the directory it works in, with the names of everything in there and how to read it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eightfold.files import write_text
+from eightfold.recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from eightfold.calib.images import ImageSet
+
+# Folders and files of a run directory.
+DATA = "data"
+BASELINE = "baseline/weights.safetensors"
+BASELINE_FACTS = "baseline/facts.json"
+PLAN = "plan/plan.json"
+WIDTHS = "plan/widths.json"
+PRUNED = "pruned"
+PRUNED_FACTS = "pruned.json"
+RANGES = "ranges.json"
+METRICS = "metrics.json"
+ENGINES = "engines"
+LATENCY = "latency.json"
+REPORT = "report.html"
+BUNDLE = "bundle"
+
+
+def facts_of(what: str) -> str:
+    """Where the steps that led to a family of graphs are recorded, by artifact id."""
+    return f"onnx/{what.replace(':', '-')}.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    recipe: Recipe
+    directory: Path
+
+    def path(self, name: str) -> Path:
+        return self.directory / name
+
+    def read(self, name: str) -> Any:
+        return json.loads(self.path(name).read_text())
+
+    def write(self, name: str, data: Any) -> None:
+        write_text(self.path(name), json.dumps(data, indent=1, sort_keys=True) + "\n")
+
+    @cached_property
+    def train_images(self) -> ImageSet:
+        return self._images("train")
+
+    @cached_property
+    def test_images(self) -> ImageSet:
+        return self._images("test")
+
+    def _images(self, part: str) -> ImageSet:
+        from eightfold.tasks.classify import labelled_images
+
+        return labelled_images(self.path(DATA) / part)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.recipe.preprocess.height, self.recipe.preprocess.width
+
+    def first_test_images(self, count: int) -> NDArray[np.float32]:
+        """Up to `count` test images of all classes as model input, for comparing artifacts with each other."""
+        from eightfold.tasks.classify import tensors
+
+        images = self.test_images.sample(count, seed=self.recipe.seed)
+        return tensors(images, np.arange(len(images)), self.recipe.preprocess)
+
+    def example_inputs(self) -> tuple[torch.Tensor]:
+        """One random image batch, float32 (1, channels, height, width)."""
+        import torch
+
+        generator = torch.Generator().manual_seed(0)
+        return (torch.rand(1, self.recipe.preprocess.channels, *self.image_size, generator=generator),)
+
+    def new_model(self) -> nn.Module:
+        """The architecture with the random weights that the recipe's seed gives."""
+        from eightfold.zoo.models import build_model
+
+        classes = len(self.train_images.classes)
+        return build_model(self.recipe.model.source, num_classes=classes, seed=self.recipe.seed)
+
+    def baseline_model(self) -> nn.Module:
+        from eightfold.zoo.models import load_weights
+
+        model = self.new_model()
+        load_weights(model, self.path(BASELINE))
+        return model.eval()
+
+    def pruned_model(self) -> nn.Module:
+        from eightfold.compress.artifacts import load_pruned
+
+        return load_pruned(self.new_model, self.path(PRUNED)).eval()
+
+    def model(self, variant: str) -> nn.Module:
+        return self.baseline_model() if variant == "baseline" else self.pruned_model()

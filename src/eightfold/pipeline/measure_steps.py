@@ -1,0 +1,191 @@
+"""The steps that say what the artifacts are worth: top-1 of each, latency of all, the report, the bundle."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eightfold.files import sha256_of_file
+from eightfold.pipeline import job as at
+from eightfold.pipeline.artifacts import Wanted, engine_artifacts, onnx_artifacts
+from eightfold.pipeline.job import Job
+from eightfold.pipeline.runner import Step
+from eightfold.progress import track
+from eightfold.runtime.manifest import Artifact, Metric, Task
+from eightfold.runtime.manifest import Step as ManifestStep
+from eightfold.runtime.versions import runtime_versions
+
+if TYPE_CHECKING:
+    from eightfold.runtime.bench import Candidate
+
+
+def measure_steps(job: Job) -> list[Step]:
+    recipe = job.recipe
+    graphs = tuple(wanted.path for wanted in onnx_artifacts(recipe))
+    facts = tuple(at.facts_of(family) for family in families(job))
+    engines = (at.ENGINES,) if recipe.engines else ()
+    numbers = (at.METRICS, at.LATENCY, at.BASELINE_FACTS, at.PRUNED_FACTS, at.WIDTHS, at.PLAN, at.RANGES)
+    images = {"preprocess": recipe.preprocess.digest()}
+    everything = {"recipe": recipe.model_dump(mode="json"), "versions": runtime_versions()}
+    measured = (at.METRICS, *_bench_paths(job))
+    return [
+        Step("evaluate", (at.DATA, *graphs), (at.METRICS,), images, partial(evaluate, job)),
+        Step("bench", measured, (at.LATENCY,), {"bench": recipe.bench.model_dump()}, partial(measure, job)),
+        Step("report", (*numbers, *facts, *engines), (at.REPORT,), everything, partial(report, job)),
+        Step(
+            "bundle", (at.REPORT, *numbers, *facts, *graphs, *engines), (at.BUNDLE,), everything, partial(bundle, job)
+        ),
+    ]
+
+
+def families(job: Job) -> list[str]:
+    return ["baseline", "pruned", *(f"int8-{target}" for target in job.recipe.quantize.targets)]
+
+
+def evaluate(job: Job, scratch: Path) -> str:
+    """Top-1 of every graph on the test images, measured by running that graph itself on this CPU."""
+    from eightfold.tasks.classify import top1
+
+    images = job.test_images
+    metrics: dict[str, Any] = {}
+    for wanted in track(onnx_artifacts(job.recipe), "measuring accuracy"):
+        value = top1(_predictor(job, wanted), images, job.recipe.preprocess, batch=wanted.batch)
+        metric = Metric(name="top1", value=value, data=images.digest(), images=len(images))
+        metrics[wanted.id] = metric.model_dump(mode="json")
+    job.write(at.METRICS, metrics)
+    lowest = min(metrics, key=lambda artifact: metrics[artifact]["value"])
+    return f"{len(metrics)} graphs; lowest top-1 {metrics[lowest]['value']:.1%} ({lowest})"
+
+
+def _predictor(job: Job, wanted: Wanted) -> Any:
+    from eightfold.runtime.backends import open_session
+
+    session = open_session(job.path(wanted.path), "onnxruntime")
+    slot = session.new_slot()
+    name_in, name_out = session.inputs[0].name, session.outputs[0].name
+
+    def predict(inputs: Any) -> Any:
+        slot.run_on({name_in: inputs})
+        return slot.outputs[name_out]
+
+    return predict
+
+
+def _bench_paths(job: Job) -> list[str]:
+    return [wanted.path for wanted in _benched(job)]
+
+
+def _benched(job: Job) -> list[Wanted]:
+    """What is meant for this kind of machine: the float graphs, and INT8 for its processor."""
+    from eightfold.runtime.targets import targets_of
+
+    here = ("any", *targets_of("onnxruntime"))
+    return [wanted for wanted in onnx_artifacts(job.recipe) if wanted.target in here]
+
+
+def measure(job: Job, _: Path) -> str:
+    from eightfold.runtime.alternate import Schedule
+    from eightfold.runtime.backends.base import SessionOptions
+    from eightfold.runtime.bench import BenchOptions, compare_latency
+
+    section, metrics = job.recipe.bench, job.read(at.METRICS)
+    options = BenchOptions(
+        schedule=Schedule(seconds=section.seconds_per_row), session=SessionOptions(threads=section.threads)
+    )
+    candidates = [_candidate(job, wanted, metrics) for wanted in _benched(job)]
+    table = compare_latency(candidates, baseline="baseline-fp32", options=options)
+    table.save(job.path(at.LATENCY))
+    return f"{len(table.rows)} rows"
+
+
+def _candidate(job: Job, wanted: Wanted, metrics: dict[str, Any]) -> Candidate:
+    from eightfold.runtime.bench import Candidate
+
+    path = job.path(wanted.path)
+    return Candidate(
+        name=wanted.curve,
+        path=path,
+        batch=wanted.batch,
+        precision=wanted.precision,
+        variant=wanted.variant,
+        artifact=wanted.id,
+        sha256=sha256_of_file(path),
+        metrics=(Metric.model_validate(metrics[wanted.id]),),
+    )
+
+
+def report(job: Job, _: Path) -> str:
+    from eightfold.pipeline.report_content import content_of
+    from eightfold.runtime.report import write_report
+
+    write_report(job.path(at.REPORT), content_of(job))
+    return str(job.path(at.REPORT))
+
+
+def bundle(job: Job, _: Path) -> str:
+    from eightfold.export.bundle import write_bundle
+    from eightfold.export.tensorrt.record import sidecar_path
+
+    engines = [wanted.path for wanted in engine_artifacts(job.recipe)]
+    sidecars = [str(sidecar_path(path)) for path in engines]
+    paths = [wanted.path for wanted in onnx_artifacts(job.recipe)] + engines + sidecars
+    documents = {"plan": "plan.json", "ranges": at.RANGES, "latency": at.LATENCY, "report": at.REPORT}
+    files = {path: job.path(path) for path in paths}
+    files |= {name: job.path(at.PLAN if role == "plan" else name) for role, name in documents.items()}
+    write_bundle(
+        job.path(at.BUNDLE),
+        name=job.recipe.name,
+        task=Task(kind="classify", decode="softmax", labels=job.train_images.classes),
+        preprocess=job.recipe.preprocess,
+        artifacts=artifacts_of(job),
+        files=files,
+        documents=documents,
+        provenance=_provenance(job),
+    )
+    size = sum(path.stat().st_size for path in job.path(at.BUNDLE).rglob("*") if path.is_file())
+    return f"{len(paths)} files, {size / 1e6:.0f} MB"
+
+
+def artifacts_of(job: Job) -> list[Artifact]:
+    """The manifest's entries, with the steps and the metric of each."""
+    from eightfold.export.bundle import engine_artifact, onnx_artifact
+
+    metrics, steps = job.read(at.METRICS), steps_of(job)
+    graphs = [
+        onnx_artifact(
+            job.path(wanted.path),
+            id=wanted.id,
+            inside=wanted.path,
+            variant=wanted.variant,
+            precision=wanted.precision,
+            target=wanted.target,
+            metrics=[Metric.model_validate(metrics[wanted.id])],
+            steps=steps[wanted.id],
+        )
+        for wanted in onnx_artifacts(job.recipe)
+    ]
+    engines = [
+        engine_artifact(job.path(wanted.path), id=wanted.id, inside=wanted.path, variant=wanted.variant)
+        for wanted in engine_artifacts(job.recipe)
+    ]
+    return graphs + engines
+
+
+def steps_of(job: Job) -> dict[str, list[ManifestStep]]:
+    """Artifact id -> the recorded steps that made it."""
+    found: dict[str, list[ManifestStep]] = {}
+    for family in families(job):
+        for artifact, steps in job.read(at.facts_of(family)).items():
+            found[artifact] = [ManifestStep.model_validate(step) for step in steps]
+    return found
+
+
+def _provenance(job: Job) -> dict[str, Any]:
+    return {
+        "recipe": job.recipe.model_dump(mode="json"),
+        "versions": runtime_versions(),
+        "seed": job.recipe.seed,
+        "train_images": job.train_images.digest(),
+        "test_images": job.test_images.digest(),
+    }

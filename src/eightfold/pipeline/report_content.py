@@ -1,0 +1,258 @@
+"""What a run's report shows, gathered from the files that its steps left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eightfold.pipeline import job as at
+from eightfold.pipeline.artifacts import Wanted, engine_artifacts, onnx_artifacts
+from eightfold.pipeline.job import Job
+from eightfold.pipeline.measure_steps import steps_of
+from eightfold.runtime.devices import describe_device
+from eightfold.runtime.latency import LatencyTable
+from eightfold.runtime.report_content import (
+    Accuracy,
+    ArtifactSteps,
+    Card,
+    Check,
+    Engine,
+    LayerWidths,
+    NotDone,
+    ReportContent,
+    Snippet,
+)
+from eightfold.runtime.timing import Interval
+from eightfold.runtime.versions import runtime_versions
+
+# What pruning and INT8 may cost, in points of top-1, before the report says so.
+PRUNED_DROP, INT8_DROP = 0.5, 1.0
+
+
+def content_of(job: Job) -> ReportContent:
+    table = LatencyTable.load(job.path(at.LATENCY))
+    recipe = job.recipe
+    return ReportContent(
+        title=recipe.name,
+        subtitle=f"{recipe.model.source} at {recipe.preprocess.width}x{recipe.preprocess.height}, "
+        f"{len(job.train_images)} training and {len(job.test_images)} test images",
+        created=table.measured_at,
+        cards=_cards(job, table),
+        checks=_checks(job, table),
+        latency=table,
+        accuracy=_accuracy(job),
+        widths=_widths(job),
+        plan=_plan(job),
+        artifacts=_artifacts(job),
+        engines=_engines(job),
+        not_done=_not_done(job),
+        usage=_usage(job),
+        provenance=_provenance(job),
+    )
+
+
+def int8_curve(job: Job) -> str:
+    """The name of the INT8 candidate in the latency table: the one made for this machine's processor, if any."""
+    names = {row.name for row in LatencyTable.load(job.path(at.LATENCY)).rows if row.precision == "int8"}
+    return min(names, default="")
+
+
+def speedup_of(table: LatencyTable, curve: str, batch: int) -> Interval | None:
+    return next((row.speedup for row in table.rows if (row.name, row.batch) == (curve, batch)), None)
+
+
+def metric_of(job: Job, artifact: str) -> float:
+    """Top-1 of an artifact in percent."""
+    value: float = job.read(at.METRICS)[artifact]["value"]
+    return 100 * value
+
+
+def _bytes(job: Job, curve: str, batch: int) -> float:
+    return float(job.path(f"onnx/{curve}-b{batch}.onnx").stat().st_size)
+
+
+def _cards(job: Job, table: LatencyTable) -> tuple[Card, ...]:
+    before, after = job.read(at.BASELINE_FACTS), job.read(at.PRUNED_FACTS)
+    int8, batch = int8_curve(job), min(job.recipe.export.batches)
+    best = int8 or "pruned-fp32"
+    cards = [
+        Card(label="Parameters", value=after["parameters"], before=before["parameters"], unit="count"),
+        Card(label="MACs per image", value=after["macs"], before=before["macs"], unit="MACs"),
+        Card(
+            label="Top-1",
+            value=metric_of(job, f"{best}-b{batch}"),
+            before=metric_of(job, f"baseline-fp32-b{batch}"),
+            unit="percent",
+            note=best,
+        ),
+        Card(label="File", value=_bytes(job, best, batch), before=_bytes(job, "baseline-fp32", batch), unit="bytes"),
+    ]
+    return (*cards, *_speed_cards(job, table, best))
+
+
+def _speed_cards(job: Job, table: LatencyTable, curve: str) -> list[Card]:
+    found = [(batch, speedup_of(table, curve, batch)) for batch in job.recipe.export.batches if batch in (1, 8)]
+    return [
+        Card(label=f"Speed, batch {batch}", value=ratio.value, low=ratio.low, high=ratio.high, unit="times", note=curve)
+        for batch, ratio in found
+        if ratio is not None
+    ]
+
+
+def _checks(job: Job, table: LatencyTable) -> tuple[Check, ...]:
+    batch = min(job.recipe.export.batches)
+    baseline, int8 = metric_of(job, f"baseline-fp32-b{batch}"), int8_curve(job)
+    checks = [
+        _drop_check("Pruned FP32 keeps the accuracy", baseline, metric_of(job, f"pruned-fp32-b{batch}"), PRUNED_DROP),
+        _alignment_check(job),
+        *(
+            _speed_check(table, curve)
+            for curve in dict.fromkeys(row.name for row in table.rows)
+            if curve != "baseline-fp32"
+        ),
+    ]
+    if int8:
+        checks.append(_drop_check("INT8 keeps the accuracy", baseline, metric_of(job, f"{int8}-b{batch}"), INT8_DROP))
+    if job.recipe.engines:
+        checks.append(Check(name="Engines give the same answers", passed=None, seen="no GPU on this machine"))
+    return tuple(checks)
+
+
+def _drop_check(name: str, before: float, after: float, limit: float) -> Check:
+    seen = f"{before:.1f}% before, {after:.1f}% after"
+    # Both are shares of the same images, so the difference is exact up to rounding in the last digit.
+    return Check(name=name, passed=before - after <= limit + 1e-9, seen=seen, wanted=f"at most {limit} points less")
+
+
+def _speed_check(table: LatencyTable, curve: str) -> Check:
+    """Faster at every batch size, by the lower end of the interval."""
+    rows = [row for row in table.rows if row.name == curve and row.speedup is not None]
+    lows = {row.batch: row.speedup.low for row in rows if row.speedup is not None}
+    slowest = min(lows, key=lambda batch: lows[batch])
+    return Check(
+        name=f"{curve} is faster than the baseline",
+        passed=lows[slowest] > 1,
+        seen=f"at least {lows[slowest]:.2f} times as fast (batch {slowest})",
+        wanted="more than 1.00 at every batch size",
+    )
+
+
+def _alignment_check(job: Job) -> Check:
+    from eightfold.compress import PrunePlan
+
+    multiple = PrunePlan.load(job.path(at.PLAN)).multiple
+    odd = [width["layer"] for width in job.read(at.WIDTHS) if misaligned(width, multiple)]
+    seen = "all, image input and classes excepted" if not odd else f"not {', '.join(odd)}"
+    return Check(name=f"Layer widths are multiples of {multiple}", passed=not odd, seen=seen)
+
+
+def misaligned(width: dict[str, Any], multiple: int) -> bool:
+    """Whether a width that pruning could choose is not a multiple: widths that it left as they were do not count."""
+    ends = ((width["in_before"], width["in_after"]), (width["out_before"], width["out_after"]))
+    return any(after % multiple and after != before for before, after in ends)
+
+
+def _accuracy(job: Job) -> tuple[Accuracy, ...]:
+    metrics = job.read(at.METRICS)
+    rows = [_accuracy_row(job, wanted, metrics) for wanted in onnx_artifacts(job.recipe)]
+    engines = [
+        Accuracy(artifact=wanted.id, metric="top-1", value=None, note="needs a GPU to run")
+        for wanted in engine_artifacts(job.recipe)
+    ]
+    return (*rows, *engines)
+
+
+def _accuracy_row(job: Job, wanted: Wanted, metrics: dict[str, Any]) -> Accuracy:
+    metric = metrics[wanted.id]
+    baseline = metrics[f"baseline-fp32-b{wanted.batch}"]["value"]
+    change = None if wanted.curve == "baseline-fp32" else 100 * (metric["value"] - baseline)
+    note = "run by onnxruntime on the CPU" if wanted.target not in ("any", "cpu-x86", "cpu-arm") else ""
+    return Accuracy(
+        artifact=wanted.id,
+        metric="top-1",
+        value=100 * metric["value"],
+        images=metric["images"],
+        change=change,
+        note=note,
+    )
+
+
+def _widths(job: Job) -> tuple[LayerWidths, ...]:
+    return tuple(LayerWidths.model_validate(width) for width in job.read(at.WIDTHS))
+
+
+def _plan(job: Job) -> str:
+    from eightfold.compress import PrunePlan
+
+    return PrunePlan.load(job.path(at.PLAN)).describe()
+
+
+def _artifacts(job: Job) -> tuple[ArtifactSteps, ...]:
+    steps = steps_of(job)
+    return tuple(
+        ArtifactSteps(
+            artifact=wanted.id,
+            path=wanted.path,
+            bytes=job.path(wanted.path).stat().st_size,
+            steps=tuple(steps[wanted.id]),
+        )
+        for wanted in onnx_artifacts(job.recipe)
+    )
+
+
+def _engines(job: Job) -> tuple[Engine, ...]:
+    return tuple(_engine(job, wanted) for wanted in engine_artifacts(job.recipe))
+
+
+def _engine(job: Job, wanted: Wanted) -> Engine:
+    from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
+
+    record = EngineRecord.load(sidecar_path(job.path(wanted.path)))
+    return Engine(
+        name=wanted.id,
+        target=record.target,
+        precision=record.precision,
+        batch=wanted.batch,
+        built=True,
+        bytes=record.engine_bytes,
+        seconds=record.seconds,
+        requires=record.requires,
+        messages=record.messages,
+    )
+
+
+def _not_done(job: Job) -> tuple[NotDone, ...]:
+    if job.recipe.engines is None:
+        return ()
+    return (
+        NotDone(
+            what="Latency and accuracy of the engines",
+            why="an engine runs only on a GPU of its compute capability, and this machine has none",
+            remedy="copy the bundle to such a machine and run: eightfold bench BUNDLE",
+        ),
+    )
+
+
+def _usage(job: Job) -> tuple[Snippet, ...]:
+    where = job.path(at.BUNDLE)
+    python = f'import eightfold as ef\npredictor = ef.Predictor("{where}")\nprint(predictor.predict("image.png"))'
+    shell = f"eightfold predict {where} image.png\neightfold bench {where}\neightfold inspect {where}"
+    return Snippet(title="In Python", code=python), Snippet(title="On the command line", code=shell)
+
+
+def _provenance(job: Job) -> dict[str, dict[str, str]]:
+    recipe = job.recipe
+    digests = {
+        "training images": job.train_images.digest(),
+        "test images": job.test_images.digest(),
+        "preprocess": recipe.preprocess.digest(),
+    }
+    settings = {
+        "seed": str(recipe.seed),
+        "score": recipe.compress.score,
+        "rule": recipe.compress.rule,
+        "keep ratio": str(recipe.compress.keep_ratio),
+        "calibration": f"{recipe.calibrate.method}, {recipe.calibrate.images} images",
+        "preprocess": recipe.preprocess.describe(),
+    }
+    device = {"machine": describe_device().describe()}
+    return {"Recipe": settings, "Digests": digests, "Versions": runtime_versions(), "Machine": device}

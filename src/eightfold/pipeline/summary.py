@@ -1,0 +1,28 @@
+"""The last lines on the terminal after a run: what changed, how fast it is, where it lies, what to type next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from eightfold.pipeline import job as at
+from eightfold.pipeline.report_content import content_of
+from eightfold.runtime.latency import LatencyTable
+
+if TYPE_CHECKING:
+    from eightfold.pipeline.run import RunResult
+
+
+def summary(result: RunResult) -> str:
+    job = result.job
+    image = next(iter(job.test_images.items))
+    return "\n".join(
+        [
+            LatencyTable.load(job.path(at.LATENCY)).describe(),
+            "",
+            content_of(job).describe(),
+            "",
+            f"bundle  {result.bundle}",
+            f"report  {result.report}",
+            f"next    eightfold predict {result.bundle} {image}",
+        ]
+    )

@@ -1,0 +1,136 @@
+"""The steps that end in a pruned, fine-tuned network: data, baseline, plan, fine-tuning."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from eightfold.extras import require
+from eightfold.files import atomic_path
+from eightfold.pipeline import job as at
+from eightfold.pipeline.job import Job
+from eightfold.pipeline.runner import Step
+from eightfold.recipe import TrainSection
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def train_steps(job: Job) -> list[Step]:
+    recipe = job.recipe
+    model = {"model": recipe.model.model_dump(), "seed": recipe.seed}
+    images = {"preprocess": recipe.preprocess.digest()}
+    train = {**model, **images, "train": recipe.train.model_dump()}
+    prune = {**model, "compress": recipe.compress.model_dump(exclude={"finetune"}), "size": job.image_size}
+    finetune = {**model, **images, "finetune": recipe.compress.finetune.model_dump()}
+    pruned = (at.PLAN, at.BASELINE, at.DATA)
+    return [
+        Step("data", (), (at.DATA,), {"data": _data_settings(job), "seed": recipe.seed}, partial(write_data, job)),
+        Step("train", (at.DATA,), (at.BASELINE, at.BASELINE_FACTS), train, partial(train_baseline, job)),
+        Step("prune", (at.BASELINE,), (at.PLAN, at.WIDTHS), prune, partial(prune_baseline, job)),
+        Step("finetune", pruned, (at.PRUNED, at.PRUNED_FACTS), finetune, partial(finetune_pruned, job)),
+    ]
+
+
+def _data_settings(job: Job) -> dict[str, Any]:
+    """For a folder of the user's own, its digest too: images that were added or changed make the run start over."""
+    from eightfold.pipeline.runner import digest_of
+
+    section = job.recipe.data
+    return {**section.model_dump(), "digest": digest_of(Path(section.source)) if section.source != "mnist" else ""}
+
+
+def write_data(job: Job, _: Path) -> str:
+    from eightfold.zoo.datasets import write_dataset
+
+    section = job.recipe.data
+    write_dataset(
+        section.source,
+        job.path(at.DATA),
+        train_images=section.train_images,
+        test_images=section.test_images,
+        seed=job.recipe.seed,
+    )
+    return f"{len(job.train_images)} training and {len(job.test_images)} test images"
+
+
+def train_baseline(job: Job, scratch: Path) -> str:
+    from eightfold.zoo.models import load_weights
+
+    save_file = require("safetensors.torch", "write weights").save_file
+    model = job.new_model()
+    if job.recipe.model.weights:
+        load_weights(model, job.recipe.model.weights)
+    facts = _train(job, model, job.recipe.train, scratch, "training")
+    with atomic_path(job.path(at.BASELINE)) as temporary:
+        save_file(model.state_dict(), str(temporary))
+    job.write(at.BASELINE_FACTS, facts)
+    return f"top-1 {facts['top1']:.1%}, {facts['parameters']:,} parameters, {facts['macs'] / 1e6:,.0f} M MACs"
+
+
+def prune_baseline(job: Job, _: Path) -> str:
+    from eightfold.compress import apply_plan, plan_pruning
+
+    section = job.recipe.compress
+    model = job.baseline_model()
+    plan = plan_pruning(
+        model,
+        job.example_inputs(),
+        rule=section.rule,
+        score=section.score,
+        keep_ratio=section.keep_ratio,
+        multiple=section.multiple,
+    )
+    report = apply_plan(model, plan)
+    plan.save(job.path(at.PLAN))
+    job.write(at.WIDTHS, [width.model_dump() for width in report.widths])
+    return f"{len(plan.groups)} groups pruned, {report.parameters_before:,} -> {report.parameters_after:,} parameters"
+
+
+def finetune_pruned(job: Job, scratch: Path) -> str:
+    from eightfold.compress import PrunePlan, apply_plan, save_pruned
+
+    model, plan = job.baseline_model(), PrunePlan.load(job.path(at.PLAN))
+    apply_plan(model, plan)
+    facts = _train(job, model, job.recipe.compress.finetune, scratch, "fine-tuning")
+    shutil.rmtree(job.path(at.PRUNED), ignore_errors=True)
+    save_pruned(model, plan, job.path(at.PRUNED))
+    job.write(at.PRUNED_FACTS, facts)
+    return f"top-1 {facts['top1']:.1%}, {facts['parameters']:,} parameters, {facts['macs'] / 1e6:,.0f} M MACs"
+
+
+def _train(job: Job, model: nn.Module, section: TrainSection, scratch: Path, what: str) -> dict[str, Any]:
+    """Train `model` in place and measure it: top-1 on the test images, parameters, MACs of one image."""
+    from torch.nn.functional import cross_entropy
+
+    from eightfold.compress import count_macs, count_parameters
+    from eightfold.compress.train import Schedule, train
+    from eightfold.tasks.classify import TrainingBatches
+
+    preprocess, seed = job.recipe.preprocess, job.recipe.seed
+    batches = TrainingBatches(job.train_images, preprocess, section.batch, section.shift_pixels, seed)
+    schedule = Schedule(section.epochs, len(batches), section.learning_rate, section.weight_decay, seed)
+    loss = train(model, batches, cross_entropy, schedule, checkpoint=scratch / "checkpoint.safetensors", what=what)
+    return {
+        "loss": loss,
+        "top1": torch_top1(job, model),
+        "parameters": count_parameters(model),
+        "macs": count_macs(model, job.example_inputs()),
+    }
+
+
+def torch_top1(job: Job, model: nn.Module) -> float:
+    import torch
+
+    from eightfold.tasks.classify import top1
+
+    def predict(inputs: np.ndarray[Any, np.dtype[np.float32]]) -> Any:
+        with torch.inference_mode():
+            return model(torch.from_numpy(inputs)).numpy()
+
+    model.eval()
+    return top1(predict, job.test_images, job.recipe.preprocess, batch=50)

@@ -1,0 +1,41 @@
+"""What is costly and shared: one whole run of a small recipe, made once for each test process that asks for it."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "output": "unused",
+    "model": {"source": "mobilenet_v2"},
+    "data": {"source": "mnist", "train_images": 192, "test_images": 50},
+    "preprocess": {"height": 32, "width": 32},
+    "train": {"epochs": 1, "batch": 32},
+    "compress": {"keep_ratio": 0.5, "finetune": {"epochs": 1, "batch": 32}},
+    "export": {"batches": [1, 2]},
+    "calibrate": {"images": 16},
+    "quantize": {"targets": ["cpu-x86", "rtx:sm86"]},
+    "engines": {"target": "rtx:sm86", "precisions": ["fp16", "int8"], "batches": [1]},
+    "bench": {"threads": 1, "seconds_per_row": 0.05},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe() -> dict[str, Any]:
+    """The recipe of `tiny_run`, as plain data. A test that changes it changes its own copy."""
+    return copy.deepcopy(TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a finished run. Tests read it only."""
+    from eightfold.pipeline.run import run
+    from eightfold.recipe import recipe_from
+
+    directory = tmp_path_factory.mktemp("tiny")
+    run(recipe_from(TINY), output=directory)
+    return directory

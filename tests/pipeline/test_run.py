@@ -1,0 +1,152 @@
+"""The spine, end to end on a small recipe: what comes out, that a second run does nothing, what a kill costs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import yaml
+
+from eightfold.export.bundle import Bundle
+from eightfold.files import sha256_of_file
+from eightfold.pipeline.run import run
+from eightfold.recipe import recipe_from
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def copied(tiny_run: Path, tmp_path: Path) -> Path:
+    """A copy of the run that a test may damage. Its digests must hold there as well as where it was made."""
+    return Path(shutil.copytree(tiny_run, tmp_path / "run"))
+
+
+def again(recipe: dict[str, Any], directory: Path) -> list[str]:
+    """Run once more; the names of the steps that were not skipped."""
+    result = run(recipe_from(recipe), output=directory)
+    return [step.name for step in result.steps if not step.skipped]
+
+
+def deterministic_digests(directory: Path) -> dict[str, str]:
+    """SHA-256 of everything in the bundle that must come out the same: not times, engines, and what quotes them."""
+    files = json.loads((directory / "bundle" / "manifest.json").read_text())["files"]
+    stable = {name: entry["sha256"] for name, entry in files.items() if name.startswith("onnx/")}
+    return stable | {name: files[name]["sha256"] for name in ("plan.json", "ranges.json")}
+
+
+def test_the_bundle_holds_every_artifact_and_verifies(tiny_run: Path) -> None:
+    bundle = Bundle.open(tiny_run / "bundle")
+    bundle.verify()
+    assert {artifact.id for artifact in bundle.manifest.artifacts} == {
+        *(f"{curve}-b{batch}" for curve in ("baseline-fp32", "pruned-fp32") for batch in (1, 2)),
+        *(f"pruned-int8-{target}-b{batch}" for target in ("cpu-x86", "rtx-sm86") for batch in (1, 2)),
+        "pruned-fp16-rtx-sm86-b1-engine",
+        "pruned-int8-rtx-sm86-b1-engine",
+    }
+    assert set(bundle.manifest.documents) == {"plan", "ranges", "latency", "report"}
+
+
+def test_every_graph_has_a_measured_accuracy_and_recorded_steps(tiny_run: Path) -> None:
+    for artifact in Bundle.open(tiny_run / "bundle").manifest.artifacts:
+        if artifact.format == "onnx":
+            assert [metric.images for metric in artifact.metrics] == [50]
+            assert artifact.steps
+
+
+def test_every_convolution_and_linear_width_is_a_multiple_of_8(tiny_run: Path) -> None:
+    graph = onnx.load(tiny_run / "onnx" / "pruned-fp32-b1.onnx").graph
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    weights = [(node, shapes[node.input[1]]) for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    assert len(weights) == 53
+    for node, (outputs, inputs, *_) in weights:
+        assert outputs % 8 == 0 or outputs == 10, node.name
+        assert inputs % 8 == 0 or inputs in (1, 3), node.name
+
+
+def test_the_network_became_smaller(tiny_run: Path) -> None:
+    before = json.loads((tiny_run / "baseline" / "facts.json").read_text())
+    after = json.loads((tiny_run / "pruned.json").read_text())
+    assert after["parameters"] < 0.75 * before["parameters"]
+    assert after["macs"] < before["macs"]
+
+
+def test_the_report_is_self_contained(tiny_run: Path) -> None:
+    text = (tiny_run / "bundle" / "report.html").read_text()
+    assert "<svg" in text
+    assert "src=" not in text.replace("srcset", "")
+    assert "http://" not in text.replace("http://www.w3.org", "")
+
+
+def test_a_second_run_does_nothing(copied: Path, tiny_recipe: dict[str, Any]) -> None:
+    assert again(tiny_recipe, copied) == []
+
+
+def test_a_deleted_artifact_is_made_again_alone_and_the_same(copied: Path, tiny_recipe: dict[str, Any]) -> None:
+    before = deterministic_digests(copied)
+    (copied / "onnx" / "pruned-fp32-b2.onnx").unlink()
+    assert again(tiny_recipe, copied) == ["export pruned"]
+    assert deterministic_digests(copied) == before
+
+
+def test_a_deleted_bundle_file_is_put_back(copied: Path, tiny_recipe: dict[str, Any]) -> None:
+    (copied / "bundle" / "plan.json").unlink()
+    assert again(tiny_recipe, copied) == ["bundle"]
+    Bundle.open(copied / "bundle").verify()
+
+
+def test_a_changed_setting_redoes_only_what_depends_on_it(copied: Path, tiny_recipe: dict[str, Any]) -> None:
+    steps = again({**tiny_recipe, "calibrate": {"images": 24}}, copied)
+    assert steps[0] == "calibrate"
+    assert not {"train", "prune", "finetune", "export baseline", "export pruned"} & set(steps)
+
+
+def test_killed_at_several_stages_it_ends_with_the_same_digests(
+    tiny_run: Path, tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(tiny_recipe))
+    directory = tmp_path / "killed"
+    for stage in ("train ...", "finetune ...", "export pruned ...", "quantize cpu-x86 ...", "bundle ..."):
+        _kill_at(recipe, directory, stage)
+    finished = subprocess.run(_command(recipe, directory), check=True, capture_output=True, text=True)
+    assert "train: up to date" in finished.stdout
+    assert deterministic_digests(directory) == deterministic_digests(tiny_run)
+    assert not list(directory.rglob("*.tmp*"))
+
+
+def _command(recipe: Path, directory: Path) -> list[str]:
+    return [sys.executable, "-m", "eightfold", "run", str(recipe), "--output", str(directory)]
+
+
+def _kill_at(recipe: Path, directory: Path, stage: str) -> None:
+    """Start a run and kill it without warning as soon as it says that `stage` has begun."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(_command(recipe, directory), stdout=subprocess.PIPE, text=True, env=environment) as process:
+        for line in process.stdout or ():
+            if line.startswith(stage):
+                process.send_signal(signal.SIGKILL)
+                break
+    assert process.returncode == -signal.SIGKILL, f"the run ended before {stage!r}"
+
+
+def test_int8_agrees_with_float(tiny_run: Path) -> None:
+    """Not an accuracy claim (the tiny network is hardly trained): the graphs compute nearly the same function."""
+    steps = json.loads((tiny_run / "onnx" / "int8-cpu-x86.json").read_text())
+    assert min(step["cosine"] for each in steps.values() for step in each) > 0.9
+    assert np.isfinite([step["max_abs_error"] for each in steps.values() for step in each]).all()
+
+
+def test_engines_are_plain_files_with_a_sidecar(tiny_run: Path) -> None:
+    engine = tiny_run / "bundle" / "engines" / "pruned-int8-rtx-sm86-b1.engine"
+    sidecar = json.loads(Path(f"{engine}.json").read_text())
+    assert sidecar["engine_sha256"] == sha256_of_file(engine)
+    assert sidecar["compute_capability"] == "8.6"
