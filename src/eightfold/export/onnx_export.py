@@ -1,0 +1,283 @@
+"""A torch module becomes a fixed-size ONNX file: static shapes, names for people, the same bytes every time."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from eightfold.errors import EightfoldError, ModelError, UsageError
+from eightfold.export.onnx_clean import clean
+from eightfold.export.onnx_files import load_onnx, opset_of, save_onnx
+from eightfold.extras import require
+from eightfold.files import PathLike
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+Exporter = Literal["auto", "torchscript", "dynamo"]
+
+# What every runtime since TensorRT 8.6 and onnxruntime 1.12 reads.
+DEFAULT_OPSET = 17
+# The newer exporter writes opset 18 and up, and converting its graphs down fails more often than not.
+DYNAMO_LOWEST_OPSET = 18
+
+
+def export_onnx(
+    model: torch.nn.Module,
+    path: PathLike,
+    *,
+    batch: int,
+    image_size: int | tuple[int, int],
+    opset: int | None = None,
+    channels: int = 3,
+    output_names: Sequence[str] = (),
+    exporter: Exporter = "auto",
+) -> Path:
+    """Export `model` with one input, "images": float32 (batch, channels, height, width).
+
+    The model is run in evaluation mode and left as it was. The same weights give the same bytes in every process.
+
+    Args:
+        model: a module whose forward takes one image tensor and returns tensors, or lists, tuples or
+            dictionaries of tensors.
+        path: where the file goes.
+        batch: images per run; static, like every other shape.
+        image_size: side of a square, or (height, width), in pixels.
+        opset: ONNX operator set; 17 when None.
+        channels: colour channels of the input.
+        output_names: names of the outputs in order. By default dictionary keys; "logits" for a single output of
+            shape (batch, classes); otherwise "output0", "output1", ...
+        exporter: "torchscript", "dynamo", or "auto", which tries one after the other. The one that worked is
+            written into the file's metadata as "exporter".
+
+    Returns:
+        `path`.
+
+    Raises:
+        ModelError: the model does not run on such an input, or no exporter can follow it.
+    """
+    torch = require("torch", "export a torch module")
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if min(batch, height, width, channels) < 1:
+        raise UsageError(f"batch {batch}, {channels} channels, {height}x{width}", allowed="whole numbers of at least 1")
+    reference = next(model.parameters(), torch.empty(0))
+    # Random, because some networks take another path on constant images (e.g. when nothing is detected).
+    example = torch.rand(batch, channels, height, width, generator=torch.Generator().manual_seed(0))
+    graph = onnx_from_module(
+        model, example.to(reference.device), opset=opset, output_names=output_names, exporter=exporter
+    )
+    return save_onnx(graph, path)
+
+
+def onnx_from_module(
+    model: torch.nn.Module,
+    example: torch.Tensor,
+    *,
+    opset: int | None = None,
+    output_names: Sequence[str] = (),
+    exporter: Exporter = "auto",
+) -> onnx.ModelProto:
+    """The same in memory: `example` fixes shape and dtype of the input."""
+    with evaluating(model):
+        found = tuple(named_tensors(run_module(model, example)))
+        names = _output_names(model, found, output_names)
+        graph = _export(_flat(model), example, names, opset, exporter)
+    _state_output_shapes(graph, [tensor for _, tensor in found])
+    return clean(graph)
+
+
+def exporter_order(opset: int | None, exporter: Exporter) -> tuple[str, ...]:
+    """Exporters to try, in order. TorchScript comes first: it honours every opset and takes a tenth of the time."""
+    if exporter != "auto":
+        return (exporter,)
+    return ("torchscript", "dynamo")
+
+
+def _export(
+    model: torch.nn.Module, example: torch.Tensor, names: Sequence[str], opset: int | None, exporter: Exporter
+) -> onnx.ModelProto:
+    failures = []
+    for choice in exporter_order(opset, exporter):
+        try:
+            graph = _EXPORTERS[choice](model, example, names, opset or DEFAULT_OPSET)
+        # The exporters raise anything at all, from RuntimeError to SystemError, when they cannot follow a model.
+        except Exception as error:
+            if isinstance(error, EightfoldError | MemoryError):
+                raise
+            failures.append(f"{choice}: {_first_line(error)}")
+            continue
+        graph.metadata_props.add(key="exporter", value=choice)
+        return graph
+    raise ModelError(
+        f"{_class_of(model)} cannot be exported ({'; '.join(failures)})",
+        allowed="a model that one of torch's exporters can follow",
+        remedy="remove the operation that the message names from forward(), or export to ONNX yourself",
+    )
+
+
+def _with_torchscript(
+    model: torch.nn.Module, example: torch.Tensor, names: Sequence[str], opset: int
+) -> onnx.ModelProto:
+    import torch
+
+    with tempfile.TemporaryDirectory(prefix="eightfold-") as folder, _quiet():
+        file = Path(folder) / "model.onnx"
+        torch.onnx.export(
+            model,
+            (example,),
+            str(file),
+            input_names=["images"],
+            output_names=list(names),
+            opset_version=opset,
+            dynamo=False,
+        )
+        return load_onnx(file)
+
+
+def _with_dynamo(model: torch.nn.Module, example: torch.Tensor, names: Sequence[str], opset: int) -> onnx.ModelProto:
+    import torch
+
+    with tempfile.TemporaryDirectory(prefix="eightfold-") as folder, _quiet():
+        file = Path(folder) / "model.onnx"
+        torch.onnx.export(
+            model,
+            (example,),
+            str(file),
+            input_names=["images"],
+            output_names=list(names),
+            opset_version=max(opset, DYNAMO_LOWEST_OPSET),
+            dynamo=True,
+            verbose=False,
+        )
+        graph = load_onnx(file)
+    return graph if opset_of(graph) == opset else _converted(graph, opset)
+
+
+_EXPORTERS: dict[str, Callable[[torch.nn.Module, torch.Tensor, Sequence[str], int], onnx.ModelProto]] = {
+    "torchscript": _with_torchscript,
+    "dynamo": _with_dynamo,
+}
+
+
+def _converted(graph: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    from onnx import version_converter
+
+    try:
+        return version_converter.convert_version(graph, opset)
+    except RuntimeError as error:
+        raise ModelError(
+            f"the graph was written with opset {opset_of(graph)} and cannot be converted to {opset} "
+            f"({_first_line(error)})",
+            allowed=f"opset {opset_of(graph)} and up for this model",
+            remedy="ask for a higher opset, or change forward() so that the TorchScript exporter can follow it",
+        ) from None
+
+
+def _flat(model: torch.nn.Module) -> torch.nn.Module:
+    """A module with a plain tuple of tensors as output. Class names end up in node names: keep the model's own."""
+    import torch
+
+    class Flat(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return tuple(tensor for _, tensor in named_tensors(self.model(images)))
+
+    flat = Flat()
+    flat.training = False
+    return flat
+
+
+def named_tensors(output: Any, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor in a model's output, with the dictionary keys that lead to it ("" where there are none)."""
+    if isinstance(output, Mapping):
+        for key, value in output.items():
+            yield from named_tensors(value, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(output, list | tuple):
+        for value in output:
+            yield from named_tensors(value, prefix)
+    elif hasattr(output, "dtype") and hasattr(output, "shape"):
+        yield prefix, output
+
+
+def _state_output_shapes(graph: onnx.ModelProto, tensors: Sequence[torch.Tensor]) -> None:
+    """The TorchScript exporter loses some shapes on the way; the run has shown what they are."""
+    for value, tensor in zip(graph.graph.output, tensors, strict=True):
+        shape = value.type.tensor_type.shape
+        del shape.dim[:]
+        for size in tensor.shape:
+            shape.dim.add(dim_value=size)
+
+
+def _output_names(
+    model: torch.nn.Module, found: Sequence[tuple[str, torch.Tensor]], wanted: Sequence[str]
+) -> list[str]:
+    if not found:
+        raise ModelError(f"{_class_of(model)} returns no tensor", allowed="tensors, or lists or dictionaries of them")
+    if wanted and len(wanted) != len(found):
+        raise UsageError(f"{len(wanted)} output names for {len(found)} outputs", allowed="one name per output")
+    keys = [key for key, _ in found]
+    if wanted:
+        return list(wanted)
+    if all(keys) and len(set(keys)) == len(keys):
+        return keys
+    if len(found) == 1 and found[0][1].ndim == 2:
+        return ["logits"]
+    return [f"output{index}" for index in range(len(found))]
+
+
+def run_module(model: torch.nn.Module, example: torch.Tensor) -> Any:
+    """The model's output without gradients. Raises ModelError where the model does not take `example`."""
+    import torch
+
+    try:
+        with torch.no_grad():
+            return model(example)
+    except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AssertionError) as error:
+        raise ModelError(
+            f"{_class_of(model)} does not run on an input of shape {tuple(example.shape)} ({_first_line(error)})",
+            allowed="a model whose forward() takes one image tensor",
+            remedy="check image_size and channels",
+        ) from error
+
+
+@contextlib.contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode; each module gets its own flag back, since some keep parts frozen while others train."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporters warn of every constant they fold and log whole stack traces; a failure is reported by us."""
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _class_of(model: torch.nn.Module) -> str:
+    inner = getattr(model, "model", None)
+    return type(inner if type(model).__name__ == "Flat" and inner is not None else model).__name__
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,124 @@
+"""Reading and writing ONNX files: whole or not at all, with the same bytes for the same graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eightfold.errors import ModelError
+from eightfold.extras import require
+from eightfold.files import PathLike, atomic_path, sha256_of_file
+from eightfold.runtime.manifest import TensorSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+# protobuf cannot hold more; beyond it the weights go to a file of their own. Some room is left for the graph itself.
+PROTOBUF_LIMIT_BYTES = 2**31 - 2**24
+DTYPE_OF_ELEM_TYPE = {
+    1: "float32",
+    2: "uint8",
+    3: "int8",
+    6: "int32",
+    7: "int64",
+    9: "bool",
+    10: "float16",
+}
+
+
+def load_onnx(path: PathLike) -> onnx.ModelProto:
+    """Read an ONNX file with its external weights. Raises ModelError for whatever is not a whole ONNX file."""
+    require("onnx", "read ONNX files")
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(str(path))
+    except (OSError, DecodeError, onnx.checker.ValidationError, ValueError) as error:
+        raise ModelError(
+            f"cannot read {path} as ONNX ({error})", allowed="a whole ONNX file", remedy="export it again"
+        ) from None
+    if not model.graph.node or not model.graph.output:
+        raise ModelError(f"{path} holds no graph", allowed="an ONNX file with nodes and outputs")
+    return model
+
+
+def save_onnx(model: onnx.ModelProto, path: PathLike) -> Path:
+    """Write `model` atomically. Weights beyond protobuf's 2 GiB go to `<name>.<digest>.data` beside it."""
+    path = Path(path)
+    if _weight_bytes(model) >= PROTOBUF_LIMIT_BYTES:
+        return _save_with_external_data(model, path)
+    with atomic_path(path) as temporary:
+        # Without `deterministic`, the order of protobuf maps may change from process to process.
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
+    return path
+
+
+def external_files(path: PathLike) -> tuple[str, ...]:
+    """Names of the external weight files that an ONNX file refers to, sorted."""
+    require("onnx", "read ONNX files")
+    import onnx
+
+    model = onnx.load(str(path), load_external_data=False)
+    entries = (entry for tensor in model.graph.initializer for entry in tensor.external_data)
+    return tuple(sorted({entry.value for entry in entries if entry.key == "location"}))
+
+
+def tensor_specs(model: onnx.ModelProto) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs and outputs of a fixed-size graph. Raises ModelError where a shape is not static."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = tuple(_spec(value) for value in model.graph.input if value.name not in weights)
+    return inputs, tuple(_spec(value) for value in model.graph.output)
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of the standard operator set that the model imports."""
+    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    dims = [dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or "?") for dim in tensor.shape.dim]
+    if any(not isinstance(dim, int) for dim in dims):
+        raise ModelError(
+            f"tensor {value.name!r} has the shape ({', '.join(map(str, dims))})",
+            allowed="static shapes",
+            remedy="freeze it with `eightfold export MODEL.onnx --batch N --size HxW`",
+        )
+    if tensor.elem_type not in DTYPE_OF_ELEM_TYPE:
+        raise ModelError(
+            f"tensor {value.name!r} has ONNX element type {tensor.elem_type}",
+            allowed=", ".join(DTYPE_OF_ELEM_TYPE.values()),
+        )
+    dtype: Any = DTYPE_OF_ELEM_TYPE[tensor.elem_type]
+    return TensorSpec(name=value.name, dtype=dtype, shape=tuple(int(dim) for dim in dims))
+
+
+def _weight_bytes(model: onnx.ModelProto) -> int:
+    return sum(len(tensor.raw_data) or 4 * len(tensor.float_data) for tensor in model.graph.initializer)
+
+
+def _save_with_external_data(model: onnx.ModelProto, path: Path) -> Path:
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    with atomic_path(path.with_suffix(".data")) as blob:
+        onnx.external_data_helper.convert_model_to_external_data(copy, location=blob.name, size_threshold=1024)
+        onnx.external_data_helper.write_external_data_tensors(copy, str(blob.parent))
+        final = f"{path.stem}.{sha256_of_file(blob)[:12]}.data"
+        _rename_external_data(copy, final)
+        with atomic_path(path.with_name(final)) as weights:
+            blob.replace(weights)
+            blob.touch()
+    path.with_suffix(".data").unlink(missing_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(copy.SerializeToString(deterministic=True))
+    return path
+
+
+def _rename_external_data(model: onnx.ModelProto, name: str) -> None:
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = name

@@ -1,0 +1,119 @@
+"""Smaller graphs with the same answer: onnxsim and onnxslim each have a try, and numbers decide between them.
+
+Both tools have crashed, hung or changed the answer of some network, so each runs in a child process with a time limit,
+and a result counts only if it agrees with the original on random inputs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from eightfold.errors import EightfoldError
+from eightfold.export.onnx_clean import clean
+from eightfold.export.onnx_files import load_onnx, save_onnx
+from eightfold.export.verify import Tolerance, random_inputs, verify_onnx
+from eightfold.files import PathLike
+from eightfold.runtime.manifest import Step
+
+TOOLS = ("onnxsim", "onnxslim")
+TIME_LIMIT_S = 300.0
+TOLERANCE = Tolerance(max_rel_error=1e-4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Simplified:
+    """What `simplify_onnx` did. `step.notes` says how each tool fared."""
+
+    path: Path
+    nodes_before: int
+    nodes_after: int
+    step: Step
+
+
+def simplify(path: PathLike, output: PathLike | None = None) -> Path:
+    """Simplify a fixed-size ONNX file, in place when `output` is None; returns the path of the result.
+
+    The result has at most as many nodes as the original and agrees with it within a relative error of 1e-4.
+    """
+    return simplify_onnx(path, output).path
+
+
+def simplify_onnx(path: PathLike, output: PathLike | None = None, *, time_limit_s: float = TIME_LIMIT_S) -> Simplified:
+    """As `simplify`, with a report. A tool that crashes, hangs or changes the answer is noted and passed over.
+
+    Args:
+        path: a fixed-size ONNX file.
+        output: where the result goes; `path` when None.
+        time_limit_s: limit for each tool, in seconds.
+    """
+    start = time.monotonic()
+    before = load_onnx(path)
+    with tempfile.TemporaryDirectory(prefix="eightfold-") as folder:
+        found, notes = _best(Path(path), len(before.graph.node), Path(folder), time_limit_s)
+        candidate, tool, step = found or (Path(path), "", Step(name="simplify"))
+        after = clean(load_onnx(candidate))
+    save_onnx(after, output or path)
+    step = step.model_copy(update={"tool": tool, "notes": notes, "seconds": round(time.monotonic() - start, 3)})
+    return Simplified(Path(output or path), len(before.graph.node), len(after.graph.node), step)
+
+
+def _best(
+    source: Path, nodes: int, folder: Path, time_limit_s: float
+) -> tuple[tuple[Path, str, Step] | None, tuple[str, ...]]:
+    """The candidate with the fewest nodes that agrees with `source`, and one note per tool."""
+    notes: list[str] = []
+    candidates = sorted(_candidates(source, folder, time_limit_s, notes), key=lambda candidate: candidate[0])
+    inputs = random_inputs(source)
+    for count, tool, file in candidates:
+        if count > nodes:
+            notes.append(f"{tool}: more nodes than before, passed over")
+            continue
+        try:
+            step = verify_onnx(source, file, inputs, step="simplify", tolerance=TOLERANCE)
+        except EightfoldError as error:
+            notes.append(f"{tool}: passed over ({error})")
+            continue
+        return (file, tool, step), tuple(notes)
+    return None, tuple(notes)
+
+
+def _candidates(source: Path, folder: Path, time_limit_s: float, notes: list[str]) -> Iterator[tuple[int, str, Path]]:
+    """(nodes, tool, file) of each tool that answered. Both run at once: the time is that of the slower one."""
+    started = [(tool, folder / f"{tool}.onnx") for tool in TOOLS]
+    children = [_start(tool, source, file) for tool, file in started]
+    deadline = time.monotonic() + time_limit_s
+    for (tool, file), child in zip(started, children, strict=True):
+        failure = _wait(child, deadline)
+        if failure:
+            notes.append(f"{tool}: {failure}")
+            continue
+        count = len(load_onnx(file).graph.node)
+        notes.append(f"{tool}: {count} nodes")
+        yield count, tool, file
+
+
+def _start(tool: str, source: Path, target: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "eightfold.export._simplify_child", tool, str(source.resolve()), str(target)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def _wait(child: subprocess.Popen[str], deadline: float) -> str:
+    """ "" on success, else what went wrong, in a few words."""
+    try:
+        _, errors = child.communicate(timeout=max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.communicate()
+        return "stopped at the time limit"
+    if child.returncode == 0:
+        return ""
+    if child.returncode < 0:
+        return f"crashed (signal {-child.returncode})"
+    lines = errors.strip().splitlines() or ["no message"]
+    return f"failed ({lines[-1][:200]})"

@@ -1,0 +1,21 @@
+"""What a TensorRT parser and builder say, kept instead of printed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+KEPT = ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO")
+
+
+def collecting_logger(trt: Any, messages: list[str]) -> Any:
+    """A `trt.ILogger` that appends "SEVERITY: text" to `messages`, details left out."""
+
+    class Collector(trt.ILogger):  # type: ignore[misc]  # the base class is known at run time only
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity.name in KEPT and not message.startswith("----"):
+                messages.append(f"{severity.name}: {' '.join(message.split())}")
+
+    return Collector()

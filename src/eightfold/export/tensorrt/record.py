@@ -1,0 +1,60 @@
+"""The sidecar of an engine file: how it was built and what a machine must have to run it. The engine itself stays a
+plain engine that every other tool can load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from eightfold.errors import BuildError, EightfoldError
+from eightfold.files import PathLike
+from eightfold.runtime.manifest import Step, TensorSpec
+from eightfold.values import Value
+
+
+class EngineRecord(Value):
+    """`<engine>.json`.
+
+    Attributes:
+        builder: the Python module that built it: "tensorrt" or "tensorrt_rtx".
+        builder_version: its full version; an engine runs on no other.
+        device: name of the GPU it was built on; "" when built without one.
+        compute_capability: "8.6", ...; "" where it is not known.
+        flags: builder and network flags that were set.
+        onnx_sha256: digest of the ONNX file that was given, before any conversion to float16.
+        messages: what parser and builder said, from information to errors.
+    """
+
+    kind: ClassVar[str] = "engine record"
+    error: ClassVar[type[EightfoldError]] = BuildError
+
+    target: str
+    precision: Literal["fp32", "fp16", "int8"]
+    builder: str
+    builder_version: str
+    device: str = ""
+    compute_capability: str = ""
+    flags: tuple[str, ...] = ()
+    onnx_sha256: str
+    engine_sha256: str
+    engine_bytes: int
+    seconds: float
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    steps: tuple[Step, ...] = ()
+    messages: tuple[str, ...] = ()
+
+    @property
+    def requires(self) -> dict[str, str]:
+        """What a machine must have, as the manifest states it."""
+        needs = {self.builder: self.builder_version}
+        return needs | ({"compute_capability": self.compute_capability} if self.compute_capability else {})
+
+    def describe(self) -> str:
+        needs = ", ".join(f"{name} {value}" for name, value in self.requires.items())
+        return f"{self.precision} engine for {self.target}, {self.engine_bytes / 1e6:.1f} MB, needs {needs}"
+
+
+def sidecar_path(engine: PathLike) -> Path:
+    """Where the record of an engine file lies."""
+    return Path(f"{engine}.json")

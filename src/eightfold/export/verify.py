@@ -1,0 +1,207 @@
+"""Every step of the way is checked against the one before it: same inputs through both, differences measured,
+and a failure that names the first tensor that differs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eightfold.errors import ModelError, VerificationError
+from eightfold.export.onnx_files import load_onnx, tensor_specs
+from eightfold.extras import require
+from eightfold.files import PathLike
+from eightfold.runtime.manifest import Step, TensorSpec
+from eightfold.values import Frozen
+
+if TYPE_CHECKING:
+    import torch
+
+Array = NDArray[Any]
+Arrays = Mapping[str, Array]
+
+
+class Tolerance(Frozen):
+    """How far a step may move the answer. None means that the figure is recorded but not judged."""
+
+    max_abs_error: float | None = None
+    max_rel_error: float | None = None
+    cosine: float | None = None
+
+
+class Difference(Frozen):
+    """How two versions of one tensor differ.
+
+    Attributes:
+        max_abs_error: largest absolute difference.
+        max_rel_error: that, over the largest magnitude of the reference: 1e-4 means four digits of the full scale.
+        cosine: cosine of the angle between the two as vectors; 1 for two zero tensors.
+    """
+
+    tensor: str
+    max_abs_error: float
+    max_rel_error: float
+    cosine: float
+
+    def beyond(self, tolerance: Tolerance) -> str:
+        """What exceeds the tolerance, in words; "" when nothing does. NaN never passes."""
+        limits = (
+            ("max abs error", self.max_abs_error, tolerance.max_abs_error, self.max_abs_error),
+            ("max relative error", self.max_rel_error, tolerance.max_rel_error, self.max_rel_error),
+        )
+        words = [
+            f"{name} {seen:.3g} > {limit:g}"
+            for name, seen, limit, _ in limits
+            if limit is not None and not seen <= limit
+        ]
+        if tolerance.cosine is not None and not self.cosine >= tolerance.cosine:
+            words.append(f"cosine {self.cosine:.6f} < {tolerance.cosine:g}")
+        return ", ".join(words)
+
+
+def difference(tensor: str, reference: Array, seen: Array) -> Difference:
+    """Compare in float64. Raises VerificationError where the shapes differ."""
+    if reference.shape != seen.shape:
+        raise VerificationError(
+            f"tensor {tensor!r} has shape {seen.shape}", allowed=f"{reference.shape}, as before the step"
+        )
+    a, b = reference.astype(np.float64).ravel(), seen.astype(np.float64).ravel()
+    if np.array_equal(a, b, equal_nan=True):
+        return Difference(tensor=tensor, max_abs_error=0.0, max_rel_error=0.0, cosine=1.0)
+    max_abs = float(np.max(np.abs(a - b)))
+    scale, norms = float(np.max(np.abs(a))), float(np.linalg.norm(a) * np.linalg.norm(b))
+    return Difference(
+        tensor=tensor,
+        max_abs_error=max_abs,
+        max_rel_error=max_abs / scale if scale > 0 else float("inf"),
+        cosine=float(a @ b) / norms if norms != 0 else 0.0,
+    )
+
+
+def compare(reference: Arrays, seen: Arrays) -> tuple[Difference, ...]:
+    """Differences of the tensors in `reference`, by name where the names agree and else in order."""
+    if len(reference) != len(seen):
+        raise VerificationError(f"{len(seen)} outputs", allowed=f"{len(reference)}, as before the step")
+    by_name = set(reference) == set(seen)
+    others = [seen[name] for name in reference] if by_name else list(seen.values())
+    return tuple(difference(name, array, other) for (name, array), other in zip(reference.items(), others, strict=True))
+
+
+def step_from(differences: Sequence[Difference], *, name: str, tool: str = "", notes: Sequence[str] = ()) -> Step:
+    """The worst figures over all tensors, as the manifest keeps them."""
+    return Step(
+        name=name,
+        tool=tool,
+        max_abs_error=max(item.max_abs_error for item in differences),
+        max_rel_error=max(item.max_rel_error for item in differences),
+        cosine=min(item.cosine for item in differences),
+        notes=tuple(notes),
+    )
+
+
+def require_within(differences: Sequence[Difference], tolerance: Tolerance, *, step: str, first: str = "") -> None:
+    """Raise VerificationError if any tensor is beyond the tolerance, naming `first` or else that tensor."""
+    for item in differences:
+        words = item.beyond(tolerance)
+        if words:
+            raise VerificationError(
+                f"{step} changed output {item.tensor!r}: {words}; first diverging tensor: {first or item.tensor!r}",
+                remedy="the file from before the step was left as it was",
+            )
+
+
+def verify_onnx(
+    before: PathLike,
+    after: PathLike,
+    inputs: Arrays,
+    *,
+    step: str,
+    tolerance: Tolerance,
+) -> Step:
+    """Run both ONNX files on `inputs` with onnxruntime on the CPU and compare the outputs.
+
+    Raises:
+        VerificationError: beyond the tolerance; the message names the first tensor on the way that differs.
+    """
+    differences = compare(run_onnx(before, inputs), run_onnx(after, inputs))
+    if any(item.beyond(tolerance) for item in differences):
+        require_within(differences, tolerance, step=step, first=first_diverging(before, after, inputs, tolerance))
+    return step_from(differences, name=step)
+
+
+def verify_module(model: torch.nn.Module, onnx_path: PathLike, images: Array, *, tolerance: Tolerance) -> Step:
+    """Run a torch module in evaluation mode and its ONNX file on `images` (batch, channels, height, width)."""
+    from eightfold.export.onnx_export import evaluating, named_tensors, run_module
+
+    torch = require("torch", "run the torch module")
+    with evaluating(model):
+        found = [
+            tensor.detach().cpu().numpy() for _, tensor in named_tensors(run_module(model, torch.from_numpy(images)))
+        ]
+    inputs, outputs = tensor_specs(load_onnx(onnx_path))
+    reference = {spec.name: array for spec, array in zip(outputs, found, strict=True)}
+    differences = compare(reference, run_onnx(onnx_path, {inputs[0].name: images}))
+    require_within(differences, tolerance, step="export")
+    return step_from(differences, name="export", tool="torch.onnx")
+
+
+def run_onnx(path: PathLike | bytes, inputs: Arrays, *, optimize: bool = True) -> dict[str, Array]:
+    """Outputs by name. Raises ModelError where onnxruntime refuses the file."""
+    ort = require("onnxruntime", "check ONNX files numerically")
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 0
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    source = path if isinstance(path, bytes) else str(path)
+    try:
+        session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+    # onnxruntime's exceptions derive from RuntimeError or Exception, depending on their kind.
+    except Exception as error:
+        shown = path if not isinstance(path, bytes) else "the graph"
+        raise ModelError(
+            f"onnxruntime refuses {shown} ({(str(error).strip() or type(error).__name__).splitlines()[0][:200]})",
+            allowed="a valid fixed-size ONNX file",
+        ) from error
+
+
+def random_inputs(path: PathLike, seed: int = 0) -> dict[str, Array]:
+    """One array per input of a fixed-size ONNX file: uniform in [0, 1) for floats, pixels for integers."""
+    rng = np.random.default_rng(seed)
+    specs, _ = tensor_specs(load_onnx(path))
+    return {spec.name: _random(spec, rng) for spec in specs}
+
+
+def _random(spec: TensorSpec, rng: np.random.Generator) -> Array:
+    if spec.dtype in ("float32", "float16"):
+        return rng.random(spec.shape, dtype=np.float32).astype(spec.dtype)
+    if spec.dtype == "bool":
+        return rng.integers(0, 2, spec.shape).astype(np.bool_)
+    return rng.integers(0, 128 if spec.dtype == "int8" else 256, spec.shape).astype(spec.dtype)
+
+
+def first_diverging(before: PathLike, after: PathLike, inputs: Arrays, tolerance: Tolerance) -> str:
+    """The first tensor, in the order of `after`'s nodes, that both graphs know by name and that differs; else ""."""
+    graphs = load_onnx(before), load_onnx(after)
+    shared = {name for node in graphs[0].graph.node for name in node.output if name}
+    names: list[str] = [name for node in graphs[1].graph.node for name in node.output if name in shared]
+    with_all = [_with_outputs(graph, names) for graph in graphs]
+    found = [run_onnx(data, inputs, optimize=False) for data in with_all]
+    for name in names:
+        reference, seen = found[0][name], found[1][name]
+        if reference.shape == seen.shape and difference(name, reference, seen).beyond(tolerance):
+            return name
+    return ""
+
+
+def _with_outputs(model: Any, names: Sequence[str]) -> bytes:
+    from onnx import ValueInfoProto
+
+    del model.graph.output[:]
+    model.graph.output.extend(ValueInfoProto(name=name) for name in dict.fromkeys(names))
+    data: bytes = model.SerializeToString()
+    return data

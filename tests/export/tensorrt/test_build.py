@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from eightfold.errors import BuildError, UnknownNameError, UsageError
+from eightfold.export.onnx_export import export_onnx
+from eightfold.export.tensorrt.build import EnginePrecision, build_engine
+from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
+from eightfold.files import sha256_of_file
+from tests.export.networks import graph, saved, small_net
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_onnx(small_net(), tmp_path_factory.mktemp("net") / "net.onnx", batch=1, image_size=16)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_an_engine_is_built_without_a_gpu(tmp_path: Path, network: Path, precision: EnginePrecision) -> None:
+    engine = build_engine(network, tmp_path / "net.engine", precision=precision)
+    record = EngineRecord.load(sidecar_path(engine))
+    assert record.engine_sha256 == sha256_of_file(engine)
+    assert record.onnx_sha256 == sha256_of_file(network)
+    assert record.requires == {"tensorrt_rtx": record.builder_version, "compute_capability": "8.6"}
+    assert record.flags == ("STRONGLY_TYPED",)
+    assert any("Engine generation completed" in text for text in record.messages)
+    assert str(tmp_path) not in record.to_json()
+
+
+def test_int8_is_built_from_quantized_pairs(tmp_path: Path) -> None:
+    nodes = []
+    for name, source in (("x", "images"), ("w", "weight")):
+        nodes.append(helper.make_node("QuantizeLinear", [source, f"{name}_scale", "zero"], [f"{name}_q"]))
+        nodes.append(helper.make_node("DequantizeLinear", [f"{name}_q", f"{name}_scale", "zero"], [f"{name}_d"]))
+    nodes.append(helper.make_node("Conv", ["x_d", "w_d"], ["out"], kernel_shape=[1, 1]))
+    weights = {
+        "weight": np.random.default_rng(0).standard_normal((8, 8, 1, 1)).astype(np.float32),
+        "x_scale": np.float32(0.01),
+        "w_scale": np.float32(0.02),
+        "zero": np.int8(0),
+    }
+    arrays = {name: np.asarray(value) for name, value in weights.items()}
+    model = graph(nodes, {"images": [1, 8, 4, 4]}, {"out": [1, 8, 4, 4]}, arrays)
+    file = saved(model, tmp_path / "q.onnx")
+    engine = build_engine(file, tmp_path / "q.engine", precision="int8")
+    assert EngineRecord.load(sidecar_path(engine)).precision == "int8"
+
+
+def test_int8_wants_quantized_pairs(tmp_path: Path, network: Path) -> None:
+    with pytest.raises(UsageError, match=r"has no QuantizeLinear node; allowed: .* quantize it first"):
+        build_engine(network, tmp_path / "net.engine", precision="int8")
+
+
+def test_an_operator_the_parser_refuses_is_named_and_the_old_engine_stays(tmp_path: Path) -> None:
+    model = graph([helper.make_node("Det", ["images"], ["out"], name="volume")], {"images": [3, 3]}, {"out": []})
+    file = saved(model, tmp_path / "det.onnx")
+    (tmp_path / "net.engine").write_bytes(b"old")
+    with pytest.raises(BuildError, match=r"TensorRT's parser refuses the graph at node 'volume' \(Det\)"):
+        build_engine(file, tmp_path / "net.engine", precision="fp32")
+    assert (tmp_path / "net.engine").read_bytes() == b"old"
+
+
+def test_unknown_names_are_refused_before_any_work(tmp_path: Path, network: Path) -> None:
+    with pytest.raises(UnknownNameError, match="unknown precision 'fp8'"):
+        build_engine(network, tmp_path / "x", precision="fp8")  # type: ignore[arg-type]  # that is the point
+    with pytest.raises(UnknownNameError, match="unknown engine target 'rtx'"):
+        build_engine(network, tmp_path / "x", target="rtx")
+    with pytest.raises(UnknownNameError, match="unknown compute capability 'SM12'"):
+        build_engine(network, tmp_path / "x", target="rtx:sm12", precision="fp32")

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from eightfold.errors import ModelError, UsageError
+from eightfold.export.onnx_export import Exporter, export_onnx
+from eightfold.export.onnx_files import opset_of, tensor_specs
+from eightfold.export.verify import Tolerance, run_onnx, verify_module
+from eightfold.files import sha256_of_file
+from tests.export.networks import DictNet, SmallNet, images, small_net
+
+EXACT = Tolerance(max_rel_error=1e-5)
+
+
+@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+def test_the_file_answers_as_the_module(tmp_path: Path, exporter: Exporter) -> None:
+    net = small_net()
+    file = export_onnx(net, tmp_path / "net.onnx", batch=2, image_size=16, opset=18, exporter=exporter)
+    step = verify_module(net, file, images(2), tolerance=EXACT)
+    assert step.cosine == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("opset", [13, 17, 18])
+def test_the_opset_is_the_one_asked_for(tmp_path: Path, opset: int) -> None:
+    model = onnx.load(export_onnx(small_net(), tmp_path / "net.onnx", batch=1, image_size=16, opset=opset))
+    assert opset_of(model) == opset
+    onnx.checker.check_model(model)
+
+
+def test_shapes_are_static_and_names_are_for_people(tmp_path: Path) -> None:
+    model = onnx.load(export_onnx(small_net(), tmp_path / "net.onnx", batch=4, image_size=(24, 16)))
+    (inputs,), (outputs,) = tensor_specs(model)
+    assert (inputs.name, inputs.shape, inputs.dtype) == ("images", (4, 3, 24, 16), "float32")
+    assert (outputs.name, outputs.shape) == ("logits", (4, 5))
+
+
+def test_dictionary_keys_name_the_outputs(tmp_path: Path) -> None:
+    model = onnx.load(export_onnx(DictNet(), tmp_path / "net.onnx", batch=1, image_size=16))
+    assert [output.name for output in model.graph.output] == ["mask", "scores"]
+
+
+def test_several_outputs_are_numbered(tmp_path: Path) -> None:
+    class Two(SmallNet):
+        def forward(self, images: torch.Tensor) -> list[torch.Tensor]:  # type: ignore[override]  # that is the point
+            return [self.stem(images), super().forward(images)]
+
+    model = onnx.load(export_onnx(Two(), tmp_path / "net.onnx", batch=1, image_size=16))
+    assert [output.name for output in model.graph.output] == ["output0", "output1"]
+
+
+def test_the_module_is_left_as_it_was(tmp_path: Path) -> None:
+    net = small_net().train()
+    net.stem[1].eval()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    export_onnx(net, tmp_path / "net.onnx", batch=1, image_size=16)
+    assert net.training
+    assert not net.stem[1].training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+
+
+PROGRAM = """
+import sys
+from eightfold.export.onnx_export import export_onnx
+from tests.export.networks import small_net
+export_onnx(small_net(), sys.argv[1], batch=1, image_size=16, opset=18, exporter=sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+def test_another_process_writes_the_same_bytes(tmp_path: Path, exporter: Exporter) -> None:
+    here = export_onnx(small_net(), tmp_path / "here.onnx", batch=1, image_size=16, opset=18, exporter=exporter)
+    there = tmp_path / "there.onnx"
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", PROGRAM, str(there), exporter], check=True, cwd=root)
+    assert sha256_of_file(here) == sha256_of_file(there)
+
+
+@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+def test_nothing_of_this_machine_is_in_the_file(tmp_path: Path, exporter: Exporter) -> None:
+    file = export_onnx(small_net(), tmp_path / "net.onnx", batch=1, image_size=16, opset=18, exporter=exporter)
+    data = file.read_bytes()
+    for word in (b"site-packages", b".py", str(Path(__file__).parents[2]).encode(), b"stack_trace"):
+        assert word not in data
+    assert {entry.key: entry.value for entry in onnx.load(file).metadata_props} == {"exporter": exporter}
+
+
+def test_the_second_exporter_is_tried_where_the_first_fails(tmp_path: Path) -> None:
+    class Fft(SmallNet):
+        """TorchScript's exporter has no rule for this operator."""
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return super().forward(torch.fft.irfft2(torch.fft.rfft2(images)))
+
+    file = export_onnx(Fft(), tmp_path / "net.onnx", batch=1, image_size=16, opset=18)
+    assert {entry.key: entry.value for entry in onnx.load(file).metadata_props} == {"exporter": "dynamo"}
+
+
+def test_a_model_no_exporter_can_follow_says_what_each_said(tmp_path: Path) -> None:
+    class Opaque(SmallNet):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            values: torch.Tensor = torch.linalg.eigvals(images)
+            return values.real
+
+    with pytest.raises(ModelError, match=r"Opaque cannot be exported \(torchscript: .*; dynamo: "):
+        export_onnx(Opaque(), tmp_path / "net.onnx", batch=1, image_size=16)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_input_size_is_the_models_own_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"SmallNet does not run on an input of shape \(1, 4, 16, 16\)"):
+        export_onnx(small_net(), tmp_path / "net.onnx", batch=1, image_size=16, channels=4)
+
+
+def test_sizes_below_one_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="batch 0"):
+        export_onnx(small_net(), tmp_path / "net.onnx", batch=0, image_size=16)
+
+
+def test_a_batch_gives_the_same_rows_as_single_images(tmp_path: Path) -> None:
+    net, rows = small_net(), images(4)
+    one = export_onnx(net, tmp_path / "b1.onnx", batch=1, image_size=16)
+    four = export_onnx(net, tmp_path / "b4.onnx", batch=4, image_size=16)
+    single = np.concatenate([run_onnx(one, {"images": row[None]})["logits"] for row in rows])
+    np.testing.assert_allclose(run_onnx(four, {"images": rows})["logits"], single, rtol=1e-4, atol=1e-6)

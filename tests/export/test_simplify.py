@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from eightfold.errors import ModelError
+from eightfold.export import simplify as module
+from eightfold.export.onnx_export import export_onnx
+from eightfold.export.simplify import simplify, simplify_onnx
+from eightfold.export.verify import run_onnx
+from eightfold.files import sha256_of_file
+from tests.export.networks import graph, images, saved, small_net
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    return export_onnx(small_net(), tmp_path / "net.onnx", batch=2, image_size=16)
+
+
+def test_fewer_nodes_and_the_same_answer(exported: Path, tmp_path: Path) -> None:
+    before = exported.read_bytes()
+    done = simplify_onnx(exported, tmp_path / "small.onnx")
+    assert done.nodes_after <= done.nodes_before
+    assert done.step.max_rel_error is not None
+    assert done.step.max_rel_error < 1e-5
+    assert exported.read_bytes() == before
+    feeds = {"images": images(2)}
+    np.testing.assert_allclose(run_onnx(done.path, feeds)["logits"], run_onnx(exported, feeds)["logits"], atol=1e-6)
+
+
+def test_the_step_says_how_each_tool_fared(exported: Path) -> None:
+    step = simplify_onnx(exported).step
+    assert step.tool in ("onnxsim", "onnxslim")
+    assert [note.partition(":")[0] for note in step.notes] == ["onnxsim", "onnxslim"]
+
+
+def test_in_place_and_deterministic(exported: Path, tmp_path: Path) -> None:
+    other = simplify(exported, tmp_path / "other.onnx")
+    assert simplify(exported) == exported
+    assert sha256_of_file(exported) == sha256_of_file(other)
+
+
+def test_a_tool_that_crashes_is_noted_and_passed_over(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TOOLS", ("onnxsim", "no-such-tool"))
+    monkeypatch.setenv("PYTHONPATH", str(_broken_onnxslim(exported.parent)))
+    step = simplify_onnx(exported).step
+    assert step.tool == "onnxsim"
+    assert step.notes[1] == "no-such-tool: crashed (signal 6)"
+
+
+def test_a_tool_that_hangs_is_stopped(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TOOLS", ("onnxslim",))
+    monkeypatch.setenv("PYTHONPATH", str(_broken_onnxslim(exported.parent, "import time; time.sleep(600)")))
+    done = simplify_onnx(exported, time_limit_s=1)
+    assert done.nodes_after == done.nodes_before
+    assert done.step.notes == ("onnxslim: stopped at the time limit",)
+
+
+def test_a_tool_that_changes_the_answer_is_passed_over(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    liar = """
+from onnx import numpy_helper
+def slim(model):
+    del model.graph.node[1:]
+    model.graph.node[0].output[0] = "logits"
+    return model
+"""
+    monkeypatch.setenv("PYTHONPATH", str(_broken_onnxslim(exported.parent, liar)))
+    step = simplify_onnx(exported).step
+    assert step.tool == "onnxsim"
+    assert any(note.startswith("onnxslim: passed over") for note in step.notes)
+
+
+def test_a_graph_that_is_minimal_stays(tmp_path: Path) -> None:
+    model = graph([helper.make_node("Relu", ["images"], ["out"])], {"images": [1, 3]}, {"out": [1, 3]})
+    done = simplify_onnx(saved(model, tmp_path / "relu.onnx"))
+    assert (done.nodes_before, done.nodes_after) == (1, 1)
+
+
+def test_dynamic_axes_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    model = graph([helper.make_node("Relu", ["images"], ["out"])], {"images": ["n", 3]}, {"out": ["n", 3]})
+    with pytest.raises(ModelError, match=r"shape \(n, 3\); allowed: static shapes; freeze it"):
+        simplify(saved(model, tmp_path / "relu.onnx"))
+
+
+def test_a_file_that_is_not_onnx_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").write_bytes(b"not onnx at all")
+    with pytest.raises(ModelError, match="allowed: a whole ONNX file"):
+        simplify(tmp_path / "x.onnx")
+
+
+def test_a_truncated_file_is_refused(exported: Path) -> None:
+    exported.write_bytes(exported.read_bytes()[:200])
+    with pytest.raises(ModelError, match=r"cannot read .*net\.onnx as ONNX|holds no graph"):
+        simplify(exported)
+
+
+def _broken_onnxslim(folder: Path, code: str = "import os; os.abort()") -> Path:
+    """A folder whose `onnxslim` the child process finds first."""
+    place = folder / "path"
+    place.mkdir()
+    (place / "onnxslim.py").write_text(code)
+    return place
+
+
+def test_the_result_is_valid_onnx(exported: Path) -> None:
+    onnx.checker.check_model(str(simplify(exported)))
