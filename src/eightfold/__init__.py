@@ -19,9 +19,13 @@ _HOME: dict[str, str] = {
     "bench": "eightfold.runtime.bench",
     "build_engine": "eightfold.export.tensorrt.build",
     "compare_latency": "eightfold.runtime.bench",
+    "content_of_bundle": "eightfold.runtime.report_bundle",
+    "describe_device": "eightfold.runtime.devices",
+    "diagnose": "eightfold.runtime.doctor",
     "export_onnx": "eightfold.export.onnx_export",
     "simplify": "eightfold.export.simplify",
     "write_bundle": "eightfold.export.bundle",
+    "write_report": "eightfold.runtime.report",
 }
 
 __all__ = [
@@ -33,9 +37,13 @@ __all__ = [
     "bench",
     "build_engine",
     "compare_latency",
+    "content_of_bundle",
+    "describe_device",
+    "diagnose",
     "export_onnx",
     "simplify",
     "write_bundle",
+    "write_report",
 ]
 
 

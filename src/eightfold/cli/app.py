@@ -18,6 +18,7 @@ COMMANDS: tuple[str, ...] = (
     "doctor",
     "inspect",
     "predict",
+    "report",
 )
 
 app = typer.Typer(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 THIN = "\u202f"  # narrow no-break space, between a number and its unit
 MINUS = "\u2212"
+SHARES = {"top1": "top-1", "top5": "top-5"}  # metrics kept as a share of the images, and written in percent
 
 
 def quantity(value: float | None, unit: str) -> str:
@@ -83,6 +84,14 @@ def relative(before: float | None, after: float) -> str:
 def error(value: float | None) -> str:
     """A numeric error: two digits and an exponent, or a plain zero."""
     return "\u2013" if value is None else "0" if value == 0 else f"{value:.1e}"
+
+
+def is_share(metric: str) -> bool:
+    return metric in SHARES
+
+
+def metric_label(metric: str) -> str:
+    return SHARES.get(metric, metric)
 
 
 def _scaled(value: float, units: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from eightfold.extras import require
 from eightfold.runtime.latency import LatencyRow, LatencyTable
 from eightfold.runtime.report_content import LayerWidths
+from eightfold.runtime.report_format import is_share, metric_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -127,13 +128,14 @@ def accuracy_plot(table: LatencyTable) -> str:
     rows = [row for row in table.rows if row.batch == batch and row.metrics and row.timing.p50_ms]
     if not rows:
         return ""
-    series = series_of(table)
+    series, name = series_of(table), rows[0].metrics[0].name
+    scale, label = (100.0, f"{metric_label(name)} in %") if is_share(name) else (1.0, name)
 
     def draw(axes: Axes) -> None:
         for row in rows:
             axes.plot(
                 [row.timing.p50_ms or 0.0],
-                [row.metrics[0].value],
+                [scale * row.metrics[0].value],
                 color=COLORS[series[row.name]],
                 marker=MARKERS[series[row.name]],
                 markersize=10,
@@ -141,11 +143,11 @@ def accuracy_plot(table: LatencyTable) -> str:
             )
         axes.margins(0.12, 0.25)
         axes.set_xlim(left=0.0)
-        axes.set_ylim(*_honest_limits([row.metrics[0].value for row in rows]))
+        axes.set_ylim(*_honest_limits([scale * row.metrics[0].value for row in rows]))
         axes.set_xlabel(f"ms per call at batch {batch} (p50)")
-        axes.set_ylabel(rows[0].metrics[0].name)
+        axes.set_ylabel(label)
 
-    return _svg("accuracy", f"{rows[0].metrics[0].name} against latency at batch {batch}", draw)
+    return _svg("accuracy", f"{metric_label(name)} against latency at batch {batch}", draw)
 
 
 def widths_plot(widths: Sequence[LayerWidths]) -> str:
