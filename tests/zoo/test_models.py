@@ -1,0 +1,109 @@
+"""Model sources: names, functions and weight files; wrong ones are one line."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from eightfold.errors import ModelError, UnknownNameError
+from eightfold.zoo.models import build_model, load_weights
+
+
+def small() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+
+
+def test_the_seed_fixes_the_weights() -> None:
+    first, again, other = (build_model("squeezenet1_1", num_classes=3, seed=seed) for seed in (0, 0, 1))
+    key = "classifier.1.weight"
+    assert torch.equal(first.state_dict()[key], again.state_dict()[key])
+    assert not torch.equal(first.state_dict()[key], other.state_dict()[key])
+
+
+def test_an_unknown_name_suggests_the_closest() -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown model 'resnet19'.*did you mean 'resnet1[08]'"):
+        build_model("resnet19", num_classes=2)
+
+
+def test_an_unknown_timm_name() -> None:
+    pytest.importorskip("timm", reason="the extra [timm] is not installed")
+    with pytest.raises(UnknownNameError, match="unknown timm model 'resnet18x'"):
+        build_model("timm:resnet18x", num_classes=2)
+
+
+def test_a_function_of_your_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mynets.py").write_text(
+        "from torch import nn\n"
+        "def net(num_classes):\n    return nn.Linear(4, num_classes)\n"
+        "def wrong(num_classes):\n    return 'net'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    model = build_model("mynets:net", num_classes=7)
+    assert isinstance(model, nn.Linear)
+    assert model.out_features == 7
+    with pytest.raises(ModelError, match=r"mynets:wrong returned str; allowed: a torch\.nn\.Module"):
+        build_model("mynets:wrong", num_classes=7)
+    with pytest.raises(ModelError, match="cannot find mynets:absent"):
+        build_model("mynets:absent", num_classes=7)
+    del sys.modules["mynets"]
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_weights_come_back(tmp_path: Path, suffix: str, prefix: str) -> None:
+    source, target, path = small(), small(), tmp_path / f"w{suffix}"
+    nn.init.constant_(source[0].weight, 3.0)  # type: ignore[index]  # Sequential is indexed by position
+    state = {prefix + name: tensor for name, tensor in source.state_dict().items()}
+    if suffix == ".pt":
+        torch.save({"state_dict": state}, path)
+    else:
+        save_file(state, path)
+    load_weights(target, path)
+    assert all(torch.equal(target.state_dict()[name], tensor) for name, tensor in source.state_dict().items())
+
+
+def test_weights_of_another_shape_name_the_first_difference(tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    torch.save(nn.Sequential(nn.Conv2d(3, 9, 3), nn.BatchNorm2d(8)).state_dict(), path)
+    with pytest.raises(ModelError, match=r"0\.weight is \(9, 3, 3, 3\), the model has \(8, 3, 3, 3\)"):
+        load_weights(small(), path)
+
+
+def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    torch.save({}, path)
+    with pytest.raises(ModelError, match=r"0\.weight is absent, the model has"):
+        load_weights(small(), path)
+
+
+class Payload:
+    """Unpickling one leaves a mark."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (Path("unpickled"),)
+
+
+def test_nothing_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"w": Payload()}, "whole.pt")
+    Path("plain.pt").write_bytes(pickle.dumps(Payload(), protocol=2))
+    for name in ("whole.pt", "plain.pt"):
+        with pytest.raises(ModelError, match=r"not a plain state dict.*torch\.save\(model\.state_dict\(\)"):
+            load_weights(small(), name)
+    assert not Path("unpickled").exists()
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
+def test_files_that_hold_no_weights(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ModelError, match="no weights file"):
+        load_weights(small(), tmp_path / name)
+    (tmp_path / name).write_bytes(b"nonsense")
+    with pytest.raises(ModelError, match="is not a"):
+        load_weights(small(), tmp_path / name)
