@@ -22,10 +22,10 @@ class Schedule:
     """How long to measure.
 
     Attributes:
-        seconds: timed seconds per candidate, which decide the number of rounds together with `rounds`.
+        seconds: timed seconds per candidate; with `rounds` they decide the number of rounds.
         rounds: at least this many, whatever the time: fewer give no interval.
-        block_s: about how long one block lasts.
-        warmup_s: the longest that warming up one candidate may take.
+        block_s: about how long one block lasts; less where `seconds` would not reach for `rounds` of them.
+        warmup_s: the longest that warming up one candidate may take; at most half of `seconds`.
         stable_within: two successive warm-up windows whose medians differ by less end the warm-up.
         seed: of the order of candidates.
     """
@@ -36,6 +36,14 @@ class Schedule:
     warmup_s: float = 1.0
     stable_within: float = 0.02
     seed: int = 0
+
+    @property
+    def block(self) -> float:
+        return min(self.block_s, self.seconds / self.rounds)
+
+    @property
+    def warmup(self) -> float:
+        return min(self.warmup_s, self.seconds / 2)
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ def alternate(
     """
     schedule = schedule or Schedule()
     warm = {name: warm_up(call, schedule, clock) for name, call in calls.items()}
-    sizes = {name: max(2, round(schedule.block_s / max(state.call_s, 1e-9))) for name, state in warm.items()}
+    sizes = {name: max(2, round(schedule.block / max(state.call_s, 1e-9))) for name, state in warm.items()}
     times: dict[str, list[NDArray[np.float64]]] = {name: [] for name in calls}
     for order in _rounds(list(calls), schedule, times):
         for name in order:
@@ -82,7 +90,7 @@ def warm_up(call: Call, schedule: Schedule, clock: Clock) -> WarmUp:
     call()  # the first call allocates; it belongs to no window
     last, runs = _window(call, schedule, clock)
     runs += 1
-    while clock() - start < schedule.warmup_s:
+    while clock() - start < schedule.warmup:
         now, more = _window(call, schedule, clock)
         runs += more
         if abs(now - last) <= schedule.stable_within * last:
@@ -95,7 +103,7 @@ def _window(call: Call, schedule: Schedule, clock: Clock) -> tuple[float, int]:
     """Median seconds per call over a tenth of the warm-up's time, five calls at least; and how many calls."""
     times: list[float] = []
     begin = clock()
-    while len(times) < 5 or (clock() - begin < schedule.warmup_s / 10 and len(times) < 1000):
+    while len(times) < 5 or (clock() - begin < schedule.warmup / 10 and len(times) < 1000):
         times.append(float(_block(call, 1, clock, opening=False)[0]))
     return float(np.median(times)), len(times)
 

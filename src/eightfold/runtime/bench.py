@@ -165,7 +165,7 @@ def _at_batches(candidates: Sequence[Candidate], batches: Sequence[int] | None) 
     present = sorted({candidate.batch for candidate in candidates})
     for batch in batches:
         if batch not in present:
-            raise UsageError(f"batch {batch}", allowed=f"what is there: {', '.join(map(str, present))}")
+            raise UsageError(f"batch {batch} is not in it", allowed=", ".join(map(str, present)))
     return [candidate for candidate in candidates if candidate.batch in batches]
 
 

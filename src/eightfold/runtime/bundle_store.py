@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
 import tempfile
+import weakref
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
@@ -117,8 +119,10 @@ class ZipStore(Store):
             ) from None
         self._members = {info.filename: info for info in self._zip.infolist() if not info.is_dir()}
         if len(self._members) != sum(not info.is_dir() for info in self._zip.infolist()):
+            self._zip.close()
             raise BundleError(f"{path} holds two files of one name", allowed="each name once", remedy=REMEDY)
-        self._unpacked = tempfile.TemporaryDirectory(prefix="eightfold-")
+        self._unpacked = Path(tempfile.mkdtemp(prefix="eightfold-"))
+        weakref.finalize(self, _discard, self._zip, self._unpacked)
 
     def names(self) -> list[str]:
         return list(self._members)
@@ -144,7 +148,7 @@ class ZipStore(Store):
 
     def fetch(self, name: str, entry: FileEntry) -> Path:
         self.check_size(name, entry.bytes)
-        target = Path(self._unpacked.name, *name.split("/"))
+        target = Path(self._unpacked, *name.split("/"))
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with self.open(name) as stream, target.open("wb") as output:
@@ -165,6 +169,11 @@ class ZipStore(Store):
 
 # What zipfile and zlib raise on members whose bytes were damaged.
 _UNPACK_ERRORS = (zipfile.BadZipFile, EOFError, OSError, zlib.error)
+
+
+def _discard(archive: zipfile.ZipFile, unpacked: Path) -> None:
+    archive.close()
+    shutil.rmtree(unpacked, ignore_errors=True)
 
 
 def open_store(path: Path) -> Store:

@@ -97,20 +97,20 @@ def _preferred_variant(choices: list[Choice], wish: Wish) -> list[Choice]:
 def _by_table(choices: list[Choice], table: LatencyTable | None) -> Choice | None:
     if table is None:
         return None
-    times = {(row.artifact, row.backend): row.timing.mean_ms / row.batch for row in table.rows}
-    measured = {
-        choice: [
-            times[artifact.id, choice.backend]
-            for artifact in choice.artifacts
-            if (artifact.id, choice.backend) in times
-        ]
-        for choice in choices
-    }
-    known = {choice: each for choice, each in measured.items() if each}
-    if not known:
+    measured = [(time, at) for at, choice in enumerate(choices) if (time := _ms_per_image(choice, table)) is not None]
+    if not measured:
         return None
-    best = min(known, key=lambda choice: known[choice][0])
-    return _because(best, f"the fastest in the bundle's table for this device, {known[best][0]:.2f} ms per image")
+    time, at = min(measured)
+    return _because(choices[at], f"the fastest in the bundle's table for this device, {time:.2f} ms per image")
+
+
+def _ms_per_image(choice: Choice, table: LatencyTable) -> float | None:
+    """At the smallest of its batch sizes that was measured."""
+    for artifact in choice.artifacts:
+        for row in table.rows:
+            if (row.artifact, row.backend) == (artifact.id, choice.backend):
+                return row.timing.mean_ms / row.batch
+    return None
 
 
 def _by_rule(choices: list[Choice]) -> Choice:

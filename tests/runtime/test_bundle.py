@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eightfold.errors import BundleError, IntegrityError
+from eightfold.export.bundle import zip_bundle
+from eightfold.runtime.bundle import MANIFEST_DIGEST_NAME, MANIFEST_NAME, Bundle, manifest_digest_line
+from eightfold.runtime.predictor import Predictor
+
+FILE = "onnx/pruned-b1.onnx"
+
+
+def rewrite_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Edit the manifest as an attacker would: with its digest."""
+    data = json.loads((bundle / MANIFEST_NAME).read_text())
+    change(data)
+    text = json.dumps(data).encode()
+    (bundle / MANIFEST_NAME).write_bytes(text)
+    (bundle / MANIFEST_DIGEST_NAME).write_text(manifest_digest_line(text))
+
+
+def flip_byte(path: Path, at: int = 100) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def zipped(bundle_path: Path, tmp_path: Path) -> Path:
+    return zip_bundle(bundle_path, tmp_path / "colours.eightfold")
+
+
+def test_a_bundle_opens_and_verifies(bundle_path: Path) -> None:
+    bundle = Bundle.open(bundle_path)
+    assert bundle.verify() == 2
+    assert bundle.file(FILE) == bundle_path / FILE
+    assert bundle.artifact("pruned-fp32-b4").batch == 4
+
+
+def test_a_zip_opens_and_its_members_are_unpacked_when_asked_for(zipped: Path, bundle_path: Path) -> None:
+    bundle = Bundle.open(zipped)
+    assert bundle.file(FILE).read_bytes() == (bundle_path / FILE).read_bytes()
+    assert bundle.verify() == 2
+
+
+def test_a_zip_leaves_nothing_behind(zipped: Path) -> None:
+    bundle = Bundle.open(zipped)
+    unpacked = bundle.file(FILE)
+    del bundle
+    assert not unpacked.exists()
+
+
+def test_a_predictor_runs_a_zip(zipped: Path) -> None:
+    import numpy as np
+
+    with Predictor(zipped) as predictor:
+        assert predictor.predict(np.full((9, 9, 3), (0, 0, 255), np.uint8)).label == "blue"
+
+
+def test_the_digest_file_is_what_sha256sum_reads(bundle_path: Path) -> None:
+    digest, name = (bundle_path / MANIFEST_DIGEST_NAME).read_text().split("  ")
+    assert len(digest) == 64
+    assert name == "manifest.json\n"
+
+
+def test_a_flipped_byte_names_the_file(bundle_path: Path) -> None:
+    flip_byte(bundle_path / FILE)
+    bundle = Bundle.open(bundle_path)  # sizes agree; the digest is checked when the file is needed
+    with pytest.raises(IntegrityError, match=r"onnx/pruned-b1\.onnx differs from its SHA-256"):
+        bundle.verify()
+    bundle.file("onnx/pruned-b4.onnx")
+
+
+def test_a_flipped_byte_in_a_zip_names_the_file(zipped: Path, bundle_path: Path) -> None:
+    content = (bundle_path / FILE).read_bytes()
+    flip_byte(zipped, zipped.read_bytes().index(content) + 100)
+    with pytest.raises(IntegrityError, match=r"onnx/pruned-b1\.onnx differs from its SHA-256"):
+        Bundle.open(zipped).verify()
+
+
+def test_a_truncated_file(bundle_path: Path) -> None:
+    (bundle_path / FILE).write_bytes(b"short")
+    with pytest.raises(IntegrityError, match=r"pruned-b1\.onnx has 5 bytes; allowed: \d+, as the manifest says"):
+        Bundle.open(bundle_path)
+
+
+def test_a_missing_file(bundle_path: Path) -> None:
+    (bundle_path / FILE).unlink()
+    with pytest.raises(IntegrityError, match=r"pruned-b1\.onnx is missing"):
+        Bundle.open(bundle_path)
+
+
+def test_a_manifest_edited_by_hand(bundle_path: Path) -> None:
+    manifest = bundle_path / MANIFEST_NAME
+    manifest.write_text(manifest.read_text().replace("red", "rot"))
+    with pytest.raises(IntegrityError, match=r"manifest\.json differs from the digest in manifest\.sha256"):
+        Bundle.open(bundle_path)
+
+
+def test_a_bundle_without_the_manifest_digest(bundle_path: Path) -> None:
+    (bundle_path / MANIFEST_DIGEST_NAME).unlink()
+    with pytest.raises(IntegrityError, match=r"manifest\.sha256 is missing"):
+        Bundle.open(bundle_path)
+
+
+def test_an_unknown_schema_says_what_can_read_it(bundle_path: Path) -> None:
+    rewrite_manifest(bundle_path, lambda data: data.update(schema=99))
+    with pytest.raises(BundleError, match=r"schema 99; allowed: schema 1; .*version that wrote it"):
+        Bundle.open(bundle_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["../outside", "/etc/passwd", "a/../../b", "a//b", "./a", "a\\b", "C:/windows", "", "a/", "a\0b"]
+)
+def test_names_that_leave_the_bundle(bundle_path: Path, name: str) -> None:
+    rewrite_manifest(bundle_path, lambda data: data["files"].update({name: data["files"][FILE]}))
+    with pytest.raises(BundleError, match="the manifest names the file"):
+        Bundle.open(bundle_path)
+
+
+@pytest.mark.parametrize("inside", [FILE, "onnx"])
+def test_links_are_refused(bundle_path: Path, inside: str, tmp_path: Path) -> None:
+    target = tmp_path / "elsewhere"
+    (bundle_path / inside).rename(target)
+    (bundle_path / inside).symlink_to(target)
+    with pytest.raises(IntegrityError, match="is or lies behind a link"):
+        Bundle.open(bundle_path)
+
+
+def test_a_directory_in_the_place_of_a_file(bundle_path: Path) -> None:
+    (bundle_path / FILE).unlink()
+    (bundle_path / FILE).mkdir()
+    with pytest.raises(IntegrityError, match="is not a regular file"):
+        Bundle.open(bundle_path)
+
+
+def test_a_pipe_in_the_place_of_a_file_does_not_hang(bundle_path: Path) -> None:
+    (bundle_path / FILE).unlink()
+    os.mkfifo(bundle_path / FILE)
+    with pytest.raises(IntegrityError, match="is not a regular file"):
+        Bundle.open(bundle_path)
+
+
+def test_a_reference_to_a_file_that_is_not_listed(bundle_path: Path) -> None:
+    rewrite_manifest(bundle_path, lambda data: data["documents"].update(plan="plan.json"))
+    with pytest.raises(BundleError, match=r"refers to 'plan\.json', which is not among its files"):
+        Bundle.open(bundle_path)
+
+
+def test_no_bundle_there(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"there is no bundle at .*make one with: eightfold run RECIPE"):
+        Bundle.open(tmp_path / "nothing")
+
+
+def test_an_empty_directory(tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError, match=r"manifest\.json is missing"):
+        Bundle.open(tmp_path)
+
+
+def test_a_file_that_is_no_zip(tmp_path: Path) -> None:
+    path = tmp_path / "x.eightfold"
+    path.write_text("hello")
+    with pytest.raises(BundleError, match="is not a bundle"):
+        Bundle.open(path)
+
+
+def test_a_truncated_zip(zipped: Path) -> None:
+    zipped.write_bytes(zipped.read_bytes()[:-200])
+    with pytest.raises(BundleError, match="is not a bundle"):
+        Bundle.open(zipped)
+
+
+def test_a_zip_with_a_link(zipped: Path, tmp_path: Path) -> None:
+    evil = tmp_path / "evil.eightfold"
+    with zipfile.ZipFile(zipped) as source, zipfile.ZipFile(evil, "w") as target:
+        for info in source.infolist():
+            if info.filename == FILE:
+                info.external_attr = 0o120777 << 16
+            target.writestr(info, source.read(info.filename))
+    with pytest.raises(IntegrityError, match=r"pruned-b1\.onnx is a link"):
+        Bundle.open(evil)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")  # zipfile warns about what this test makes
+def test_a_zip_with_one_name_twice(zipped: Path) -> None:
+    with zipfile.ZipFile(zipped, "a") as archive:
+        archive.writestr(FILE, "other")
+    with pytest.raises(BundleError, match="two files of one name"):
+        Bundle.open(zipped)
+
+
+def test_a_zip_member_larger_than_the_manifest_says(zipped: Path, tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb.eightfold"
+    with zipfile.ZipFile(zipped) as source, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as target:
+        for info in source.infolist():
+            data = bytes(50_000_000) if info.filename == FILE else source.read(info.filename)
+            target.writestr(info.filename, data)
+    with pytest.raises(IntegrityError, match="has 50000000 bytes"):
+        Bundle.open(bomb)
+
+
+def test_files_beside_the_bundles_own_are_named_and_never_read(bundle_path: Path) -> None:
+    (bundle_path / "notes.txt").write_text("mine")
+    assert Bundle.open(bundle_path).unlisted() == ["notes.txt"]
+
+
+def test_an_unknown_artifact(bundle_path: Path) -> None:
+    with pytest.raises(BundleError, match="holds no artifact 'x'; allowed: pruned-fp32-b1, pruned-fp32-b4"):
+        Bundle.open(bundle_path).artifact("x")
