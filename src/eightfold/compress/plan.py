@@ -113,14 +113,13 @@ def architecture_digest(shapes: Shapes) -> str:
 
 
 def raise_first_difference(expected: Shapes, seen: Shapes, *, what: str, remedy: str) -> None:
-    """Raise PlanMismatchError naming the first tensor on which `seen` differs from `expected`; return if none does."""
+    """Raise PlanMismatchError naming the first tensor, in the order of `seen`, that differs from `expected`."""
+    for name, shape in seen.items():
+        if name not in expected:
+            raise PlanMismatchError(f"tensor {name!r} {tuple(shape)} is not in {what}", remedy=remedy)
+        if tuple(shape) != tuple(expected[name]):
+            allowed = f"{tuple(expected[name])} as in {what}"
+            raise PlanMismatchError(f"tensor {name!r} has shape {tuple(shape)}", allowed=allowed, remedy=remedy)
     for name, shape in expected.items():
         if name not in seen:
             raise PlanMismatchError(f"tensor {name!r} {tuple(shape)} of {what} is missing", remedy=remedy)
-        if tuple(seen[name]) != tuple(shape):
-            raise PlanMismatchError(
-                f"tensor {name!r} has shape {tuple(seen[name])}", allowed=f"{tuple(shape)} as in {what}", remedy=remedy
-            )
-    for name in seen:
-        if name not in expected:
-            raise PlanMismatchError(f"tensor {name!r} {tuple(seen[name])} is not in {what}", remedy=remedy)

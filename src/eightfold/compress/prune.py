@@ -1,0 +1,68 @@
+"""The way from a model to a plan that is known to run: trace, score, select, check."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from eightfold.compress.check import checked
+from eightfold.compress.groups import ChannelGraph, Kept, Scores
+from eightfold.compress.plan import PrunePlan
+from eightfold.compress.scores import Score, scores_of
+from eightfold.compress.select import Selection, select
+from eightfold.compress.trace import trace
+from eightfold.files import sha256_of_bytes
+
+
+def plan_pruning(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    rule: str = "uniform",
+    score: str | Score = "l2",
+    keep_ratio: float = 0.5,
+    multiple: int = 8,
+    ignore: Sequence[str] = (),
+    graph: ChannelGraph | None = None,
+) -> PrunePlan:
+    """Decide which channels of `model` stay. The model is left untouched.
+
+    Args:
+        model: any module; nothing about its layers has to be named or rewritten.
+        example_inputs: what the model is called with: a tensor, a tuple of arguments, or a dictionary of keywords.
+        rule: how scores become kept channels: "uniform" (the same share of every group) or "global" (one threshold over
+            scores divided by their group's mean).
+        score: importance criterion: "l2", "l1", "bn_scale", or a function of the model and its graph.
+        keep_ratio: share of the channels that stays.
+        multiple: every convolution and linear width becomes a multiple of this. Groups narrower than it stay whole.
+        ignore: parameter names (with wildcards) whose groups stay whole.
+        graph: the result of `trace`, when it is at hand.
+
+    Raises:
+        TraceError: the model does not run on the inputs.
+        UnknownNameError: rule or score.
+    """
+    graph = graph or trace(model, example_inputs)
+    scores = scores_of(model, graph, score)
+    selection = Selection(rule=rule, keep_ratio=keep_ratio, multiple=multiple, ignore=tuple(ignore))
+    name = score if isinstance(score, str) else getattr(score, "__name__", "custom")
+
+    def plan_of(kept: Kept) -> PrunePlan:
+        return PrunePlan.from_graph(
+            graph,
+            kept,
+            multiple=multiple,
+            rule=rule,
+            score=name,
+            budget=f"keep ratio {keep_ratio:g}",
+            scores_digest=digest_of_scores(scores),
+        )
+
+    return checked(model, example_inputs, plan_of(select(graph, scores, selection)))
+
+
+def digest_of_scores(scores: Scores) -> str:
+    """SHA-256 over group ids and float64 scores."""
+    return sha256_of_bytes(b"".join(name.encode() + values.tobytes() for name, values in sorted(scores.items())))

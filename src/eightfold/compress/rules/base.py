@@ -1,0 +1,144 @@
+"""The call that a rule sees, the registry of rules, and the few steps that many rules share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._pytree import tree_leaves
+
+from eightfold.compress.labels import Axes, LabelSpace, Vector, axes_of, set_axes
+
+# Marks tensors of one repeated or random value (zeros, dropout masks): they follow any width.
+_UNIFORM = "_eightfold_uniform"
+
+
+@dataclass(frozen=True)
+class RawLayer:
+    """A convolution or linear call as it was traced, still in labels."""
+
+    op: str
+    module: str
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    inputs: Vector
+    outputs: Vector
+    geometry: Mapping[str, Any] = field(default_factory=dict)
+    macs: int = 0
+
+
+@dataclass(frozen=True)
+class RawSize:
+    """A size argument that equals a labelled width: it must follow the width, or the width is fixed."""
+
+    module: str
+    value: int
+    labels: Vector
+
+
+@dataclass
+class Record:
+    """Everything that a trace collects."""
+
+    space: LabelSpace
+    layers: list[RawLayer] = field(default_factory=list)
+    sizes: list[RawSize] = field(default_factory=list)
+    norms: list[tuple[int, int]] = field(default_factory=list)  # (id of the scale, id of the tensor normalised)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One finished ATen call."""
+
+    name: str  # without namespace and overload: "convolution"
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    result: Any
+    module: str  # path of the module whose forward is running
+    record: Record
+
+    @property
+    def space(self) -> LabelSpace:
+        return self.record.space
+
+    @property
+    def out(self) -> torch.Tensor:
+        """The first tensor of the result."""
+        first: torch.Tensor = self.result if isinstance(self.result, torch.Tensor) else self.result[0]
+        return first
+
+    @property
+    def outs(self) -> list[torch.Tensor]:
+        return [leaf for leaf in tree_leaves(self.result) if isinstance(leaf, torch.Tensor)]
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        return [leaf for leaf in tree_leaves((self.args, dict(self.kwargs))) if isinstance(leaf, torch.Tensor)]
+
+    def arg(self, position: int, name: str, default: Any = None) -> Any:
+        return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
+
+    def why(self, text: str) -> str:
+        """A reason to freeze, with the place."""
+        return f"{text} in {self.module or 'the model'}"
+
+    def freeze(self, tensor: torch.Tensor, text: str, dims: Iterable[int] | None = None) -> None:
+        """Freeze the labels of `tensor` along `dims` (all by default)."""
+        axes = axes_of(tensor)
+        for dim in axes if dims is None else dims:
+            if dim in axes:
+                self.space.freeze(axes[dim], self.why(text))
+
+    def unite(self, left: Vector, right: Vector, text: str = "") -> None:
+        self.space.unite(left, right, self.why(text or f"{self.name} with something that is no channel"))
+
+    def join(self, left: Vector | None, right: Vector | None) -> None:
+        """Unite the two sides; a side without labels freezes the other."""
+        if left is not None and right is not None:
+            self.unite(left, right)
+        elif left is not None or right is not None:
+            alone = left if left is not None else right
+            self.space.freeze(np.asarray(alone), self.why(f"{self.name} with something of fixed size"))
+
+
+Rule = Callable[[Call], None]
+RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register a rule for operators, and for their in-place forms (a trailing underscore)."""
+
+    def register(function: Rule) -> Rule:
+        for name in names:
+            RULES[name] = function
+            RULES[f"{name}_"] = function
+        return function
+
+    return register
+
+
+def positive(dim: int, tensor: torch.Tensor) -> int:
+    return dim % tensor.dim() if tensor.dim() else 0
+
+
+def dims_of(value: Any, tensor: torch.Tensor) -> list[int]:
+    """The dimensions that a `dim` argument names: an int, a list, or None and [] for all."""
+    if value is None or (isinstance(value, (list, tuple)) and not value):
+        return list(range(tensor.dim()))
+    return [positive(dim, tensor) for dim in (value if isinstance(value, (list, tuple)) else [value])]
+
+
+def is_uniform(tensor: torch.Tensor) -> bool:
+    return tensor.numel() <= 1 or getattr(tensor, _UNIFORM, False)
+
+
+def set_uniform(tensor: torch.Tensor) -> None:
+    setattr(tensor, _UNIFORM, True)
+
+
+def carry(call: Call, axes: Axes) -> None:
+    """Give `axes` to the result."""
+    set_axes(call.out, axes)

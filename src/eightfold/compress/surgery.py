@@ -1,0 +1,195 @@
+"""Surgery: apply a plan to a model in place, or for the length of a `with` block."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from eightfold.compress.groups import Index, SizeLink
+from eightfold.compress.plan import PrunePlan, Shapes
+from eightfold.errors import PlanMismatchError
+
+
+@dataclass(frozen=True)
+class Width:
+    """Output and input channels of one layer, before and after."""
+
+    weight: str
+    before: tuple[int, int]
+    after: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class PruneReport:
+    """What surgery did."""
+
+    widths: tuple[Width, ...]  # every weight with an output and an input dimension, in the model's order
+    parameters_before: int
+    parameters_after: int
+
+    @property
+    def changed(self) -> tuple[Width, ...]:
+        return tuple(width for width in self.widths if width.before != width.after)
+
+    def describe(self) -> str:
+        share = self.parameters_after / max(self.parameters_before, 1)
+        head = f"parameters {self.parameters_before} -> {self.parameters_after} ({share:.1%})"
+        rows = [
+            f"  {w.weight}: {w.before[1]} -> {w.before[0]} becomes {w.after[1]} -> {w.after[0]}" for w in self.changed
+        ]
+        return "\n".join([head, *rows])
+
+
+def apply_plan(model: nn.Module, plan: PrunePlan, *, optimizer: torch.optim.Optimizer | None = None) -> PruneReport:
+    """Remove the plan's channels from `model`, in place.
+
+    Parameters keep their identity (tied weights stay tied, an optimizer keeps its references), and with `optimizer`
+    given, its per-parameter state (momentum, second moments) loses the same channels.
+
+    Raises:
+        PlanMismatchError: the model is not the architecture the plan was made for; names the first tensor and shapes.
+    """
+    plan.check_fits(shapes_of(model))
+    before = shapes_of(model)
+    count = _parameters(model)
+    removed = plan.removed_indices()
+    _cut_tensors(model, removed, optimizer)
+    _update_attributes(model, plan, set())
+    after = shapes_of(model)
+    return PruneReport(_widths(before, after), count, _parameters(model))
+
+
+@contextlib.contextmanager
+def applied(model: nn.Module, plan: PrunePlan) -> Iterator[nn.Module]:
+    """`model` with the plan applied inside the block, and as it was afterwards. No original tensor is copied."""
+    tensors = _tensors(model)
+    data = {name: tensor.data for name, tensor in tensors.items()}
+    attributes = {module: dict(vars(module)) for module in model.modules()}
+    try:
+        apply_plan(model, plan)
+        yield model
+    finally:
+        for name, tensor in tensors.items():
+            tensor.data = data[name]
+        for module, values in attributes.items():
+            module.__dict__.update(values)
+
+
+def shapes_of(model: nn.Module) -> Shapes:
+    """Shape of every tensor in the state dict."""
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _cut_tensors(
+    model: nn.Module, removed: Mapping[tuple[str, int], Index], optimizer: torch.optim.Optimizer | None
+) -> None:
+    tensors = _tensors(model)
+    for (name, dim), gone in removed.items():
+        tensor = tensors[name]
+        kept = torch.from_numpy(np.delete(np.arange(tensor.shape[dim]), gone)).to(tensor.device)
+        old_shape = tensor.shape
+        if tensor.grad is not None:
+            gradient, tensor.grad = tensor.grad, None
+            tensor.data = tensor.data.index_select(dim, kept)
+            tensor.grad = gradient.index_select(dim, kept)
+        else:
+            tensor.data = tensor.data.index_select(dim, kept)
+        if optimizer is not None and tensor in optimizer.state:
+            _cut_state(optimizer.state[tensor], old_shape, dim, kept)
+
+
+def _cut_state(state: dict[str, Any], shape: torch.Size, dim: int, kept: torch.Tensor) -> None:
+    for key, value in state.items():
+        if isinstance(value, torch.Tensor) and value.shape == shape:
+            state[key] = value.index_select(dim, kept)
+
+
+def _update_attributes(model: nn.Module, plan: PrunePlan, skip: set[tuple[str, str]]) -> None:
+    changed = {tensor.rpartition(".")[0] for group in plan.groups for tensor in {m.tensor for m in group.members}}
+    for path in changed:
+        _sync_owner(model, path)
+    for link in plan.sizes:
+        if (link.module, link.attribute) not in skip:
+            _update_size(model, link, plan)
+
+
+def _sync_owner(model: nn.Module, path: str) -> None:
+    """The sizes that torch's layers keep beside their tensors; parametrized tensors lie below their layer."""
+    sync_sizes(model.get_submodule(path.partition(".parametrizations")[0].removesuffix("parametrizations")))
+
+
+def sync_sizes(module: nn.Module) -> None:
+    """Set in_channels, num_features, normalized_shape and the like of one layer to what its tensors say."""
+    weight = getattr(module, "weight", None)
+    if isinstance(module, nn.modules.conv._ConvNd) and isinstance(weight, torch.Tensor):
+        _sync_conv(module, weight)
+    elif isinstance(module, nn.Linear) and isinstance(weight, torch.Tensor):
+        module.out_features, module.in_features = weight.shape
+    elif isinstance(module, (nn.modules.batchnorm._NormBase, nn.GroupNorm)):
+        _sync_norm(module)
+    elif isinstance(module, nn.LayerNorm) and isinstance(weight, torch.Tensor):
+        module.normalized_shape = tuple(weight.shape)
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = module.weight.numel()
+    elif isinstance(module, nn.Embedding):
+        module.num_embeddings, module.embedding_dim = module.weight.shape
+
+
+def _sync_conv(module: nn.modules.conv._ConvNd, weight: torch.Tensor) -> None:
+    first, second = weight.shape[:2]
+    whole_groups = module.in_channels == module.groups  # depthwise: the groups are channels and shrink with them
+    if module.transposed:
+        module.groups = first if whole_groups else module.groups
+        module.in_channels, module.out_channels = first, second * module.groups
+        return
+    if whole_groups and module.groups > 1:
+        module.groups = first * module.groups // module.out_channels
+    module.out_channels, module.in_channels = first, second * module.groups
+
+
+def _sync_norm(module: nn.modules.batchnorm._NormBase | nn.GroupNorm) -> None:
+    known = [getattr(module, name, None) for name in ("weight", "running_mean")]
+    width = next((tensor.shape[0] for tensor in known if isinstance(tensor, torch.Tensor)), None)
+    if width is None:
+        return
+    if isinstance(module, nn.GroupNorm):
+        module.num_groups = width if module.num_groups == module.num_channels else module.num_groups
+        module.num_channels = width
+    else:
+        module.num_features = width
+
+
+def _update_size(model: nn.Module, link: SizeLink, plan: PrunePlan) -> None:
+    kept = plan.kept
+    lost = 0
+    for group, spans in link.parts:
+        if group in kept:
+            channels = np.concatenate([span.channels() for span in spans])
+            lost += int((~np.isin(channels, kept[group])).sum())
+    module = model.get_submodule(link.module)
+    if getattr(module, link.attribute, None) != link.value:
+        raise PlanMismatchError(
+            f"{link.module}.{link.attribute} is {getattr(module, link.attribute, None)!r}",
+            allowed=f"{link.value} as in the plan",
+            remedy="apply the plan to the model it was made for",
+        )
+    setattr(module, link.attribute, link.value - lost)
+
+
+def _widths(before: Shapes, after: Shapes) -> tuple[Width, ...]:
+    names: Iterable[str] = (name for name, shape in before.items() if len(shape) >= 2)
+    return tuple(Width(name, before[name][:2], after[name][:2]) for name in names)  # type: ignore[arg-type]

@@ -1,0 +1,256 @@
+"""The trace: run the model once, watch every ATen call, and let labels show which channels are coupled.
+
+It follows whatever Python the model executes, needs no export and knows no architecture; see `rules` for the operators.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from eightfold.compress.components import Grouping, group_channels, runs, solve
+from eightfold.compress.groups import ChannelGraph, LayerCall, Role, SizeLink
+from eightfold.compress.labels import LabelSpace, axes_of, clear_axes, set_axes
+from eightfold.compress.rules import RULES, Call
+from eightfold.compress.rules.base import RawLayer, Record
+from eightfold.compress.rules.elementwise import elementwise, factory
+from eightfold.errors import TraceError
+
+
+def trace(model: nn.Module, example_inputs: Any) -> ChannelGraph:
+    """Find every group of coupled channels of `model`.
+
+    The model runs on `example_inputs` in evaluation mode, and once more in training mode when some parameters were not
+    used (auxiliary heads); its parameters, buffers, mode and random state are left as they were.
+
+    Args:
+        model: any module.
+        example_inputs: one tensor, or a tuple of positional arguments, or a dictionary of keyword arguments.
+
+    Raises:
+        TraceError: the model does not run on the inputs.
+    """
+    tensors = named_tensors(model)
+    record = Record(LabelSpace())
+    used: set[int] = set()
+    with _labelled(record.space, tensors), _module_paths(model) as path:
+        _run(model, example_inputs, record, used, path, training=False)
+        if any(id(tensor) not in used for _, tensor in model.named_parameters()):
+            with contextlib.suppress(TraceError):
+                _run(model, example_inputs, record, used, path, training=True)
+        for name, tensor in tensors.items():
+            if id(tensor) not in used:
+                for labels in axes_of(tensor).values():
+                    record.space.freeze(labels, f"{name} is not used by the forward pass")
+        return _graph(model, record, tensors)
+
+
+def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and floating-point buffers by their first name; tied tensors appear once."""
+    tensors: dict[str, torch.Tensor] = dict(model.named_parameters())
+    tensors.update((name, buffer) for name, buffer in model.named_buffers() if buffer.is_floating_point())
+    return tensors
+
+
+def call_model(model: nn.Module, example_inputs: Any) -> Any:
+    """`model` on its inputs: a dictionary is keyword arguments, a tuple positional ones."""
+    if isinstance(example_inputs, Mapping):
+        return model(**example_inputs)
+    return model(*example_inputs) if isinstance(example_inputs, tuple) else model(example_inputs)
+
+
+@contextlib.contextmanager
+def _labelled(space: LabelSpace, tensors: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    try:
+        for name, tensor in tensors.items():
+            set_axes(tensor, space.add_slots(name, tensor.shape))
+        yield
+    finally:
+        for tensor in tensors.values():
+            clear_axes(tensor)
+
+
+@contextlib.contextmanager
+def _module_paths(model: nn.Module) -> Iterator[list[str]]:
+    """Yield a stack whose last entry is the path of the module that is running."""
+    stack = [""]
+    names = {id(module): name for name, module in model.named_modules()}
+
+    def enter(module: nn.Module, _: Any) -> None:
+        stack.append(names.get(id(module), stack[-1]))
+
+    def leave(*_: Any) -> None:
+        stack.pop()
+
+    handles = [
+        nn.modules.module.register_module_forward_pre_hook(enter),
+        nn.modules.module.register_module_forward_hook(leave, always_call=True),
+    ]
+    try:
+        yield stack
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _run(model: nn.Module, inputs: Any, record: Record, used: set[int], path: list[str], *, training: bool) -> None:
+    with preserved(model), torch.no_grad(), _plain_attention():
+        model.train(training)
+        inputs = _doubled(inputs) if training else inputs
+        try:
+            with _Watch(record, used, path):
+                result = call_model(model, inputs)
+        except (RuntimeError, ValueError, TypeError, AssertionError, IndexError, KeyError, AttributeError) as error:
+            raise TraceError(
+                f"the model does not run on the example inputs ({type(error).__name__}: {error})",
+                remedy="pass example_inputs with which model(*example_inputs) works in evaluation mode",
+            ) from error
+        for leaf in tree_leaves(result):
+            for labels in axes_of(leaf).values():
+                record.space.freeze(labels, "output of the model")
+
+
+@contextlib.contextmanager
+def preserved(model: nn.Module) -> Iterator[None]:
+    """Put modes, buffers and the random state back as they were."""
+    modes = {module: module.training for module in model.modules()}
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            for module, training in modes.items():
+                module.training = training
+            with torch.no_grad():
+                for buffer, value in buffers:
+                    if not torch.equal(buffer, value):
+                        buffer.copy_(value)
+
+
+def _doubled(inputs: Any) -> Any:
+    """A batch of one becomes two, because batch norm cannot train on one."""
+    return tree_map(lambda x: torch.cat([x, x]) if isinstance(x, torch.Tensor) and x.dim() == 4 else x, inputs)
+
+
+@contextlib.contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Switch off the fused encoder kernel, which hides its operators."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base class has no annotations
+    """Applies the rule of every operator that meets a labelled tensor."""
+
+    def __init__(self, record: Record, used: set[int], path: list[str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # as above
+        self.record, self.used, self.path = record, used, path
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        call = Call(func.overloadpacket.__name__, args, kwargs or {}, result, self.path[-1], self.record)
+        self.used.update(id(tensor) for tensor in call.tensors)
+        _apply_rule(call, func)
+        return result
+
+
+def _apply_rule(call: Call, func: Any) -> None:
+    labelled = [tensor for tensor in call.tensors if axes_of(tensor)]
+    rule = RULES.get(call.name)
+    if rule is None and _is_pointwise(func):
+        rule = elementwise
+    if rule is factory or (rule is not None and (labelled or rule is elementwise)):
+        rule(call)
+    elif rule is None and call.outs:
+        for tensor in labelled:
+            call.freeze(tensor, f"operator {func.overloadpacket}")
+
+
+@functools.cache
+def _is_pointwise(func: Any) -> bool:
+    """Whether ATen tags the operator, or the plain form of an in-place one, as pointwise."""
+    if torch.Tag.pointwise in func.tags:
+        return True
+    packet = func.overloadpacket
+    plain = getattr(torch.ops.aten, packet.__name__.removesuffix("_"), packet)
+    return any(torch.Tag.pointwise in getattr(plain, overload).tags for overload in plain.overloads())
+
+
+def _graph(model: nn.Module, record: Record, tensors: Mapping[str, torch.Tensor]) -> ChannelGraph:
+    space = record.space
+    widths = [labels for layer in record.layers for labels in (layer.inputs, layer.outputs)]
+    grouping = group_channels(space, solve(space), _roles(record), widths)
+    names = {id(tensor): name for name, tensor in tensors.items()}
+    layers = tuple(_layer(layer, grouping, names) for layer in record.layers)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    groups = tuple(group for group in grouping.groups if any(m.role != "channelwise" for m in group.members))
+    return ChannelGraph(groups, layers, shapes, sizes=_sizes(model, record, grouping))
+
+
+def _roles(record: Record) -> dict[int, Role]:
+    """Slots that weights and biases of layers use, found by the labels that the layers saw."""
+    firsts = np.array([slot.first for slot in record.space.slots])
+    roles: dict[int, Role] = {}
+
+    def mark(tensor: torch.Tensor | None, dim: int, role: Role) -> None:
+        labels = axes_of(tensor).get(dim)
+        if labels is not None and labels[0] > 0:
+            roles[int(np.searchsorted(firsts, labels[0], side="right")) - 1] = role
+
+    for layer in record.layers:
+        out, into = (1, 0) if layer.op != "conv" else (0, 1)
+        mark(layer.weight, into, "consumer")
+        mark(layer.weight, out, "producer")
+        mark(layer.bias, 0, "producer")
+    return roles
+
+
+def _layer(raw: RawLayer, grouping: Grouping, names: Mapping[int, str]) -> LayerCall:
+    weight = raw.weight if id(raw.weight) in names else raw.weight._base
+    return LayerCall(
+        op=raw.op,  # type: ignore[arg-type]  # the rules use the three names
+        module=raw.module,
+        weight=names.get(id(weight), ""),
+        bias=names.get(id(raw.bias), ""),
+        inputs=grouping.places(raw.inputs),
+        outputs=grouping.places(raw.outputs),
+        macs=raw.macs,
+        **raw.geometry,
+    )
+
+
+def _sizes(model: nn.Module, record: Record, grouping: Grouping) -> tuple[SizeLink, ...]:
+    """Integer attributes that equal a size argument made of channels, in the module that passed it."""
+    links: dict[tuple[str, str], SizeLink] = {}
+    for size in record.sizes:
+        attributes = _integers(model.get_submodule(size.module))
+        for name in (name for name, value in attributes.items() if value == size.value):
+            parts = tuple((grouping.groups[group].id, spans) for group, spans in runs(grouping.places(size.labels)))
+            links.setdefault((size.module, name), SizeLink(size.module, name, size.value, parts))
+    return tuple(links.values())
+
+
+# Names of integers that never count channels, though they may equal a width.
+_NO_WIDTH = ("kernel", "stride", "pad", "dilat", "reso", "window", "dim", "size", "index", "level", "num_layers")
+
+
+def _integers(module: nn.Module) -> dict[str, int]:
+    """The module's own integer attributes that may be widths; layers of torch itself are updated by their type."""
+    if type(module).__module__.startswith("torch.nn"):
+        return {}
+    found = {name: value for name, value in vars(module).items() if type(value) is int}
+    return {name: value for name, value in found.items() if not any(part in name for part in _NO_WIDTH)}
