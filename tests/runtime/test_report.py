@@ -190,7 +190,14 @@ def test_has_four_plots_in_the_page_s_colours(html: str) -> None:
 
 
 def test_marks_rows_during_which_the_hardware_slowed_down(html: str) -> None:
-    assert html.count("the hardware slowed itself down") == 4
+    assert html.count('title="the hardware slowed itself down"') == 4
+    assert "the hardware slowed itself down during this row" in html
+
+
+def test_names_the_step_that_added_the_largest_error() -> None:
+    steps = (Step(name="export", max_rel_error=1e-6), Step(name="half", max_rel_error=2e-3), Step(name="build"))
+    content = ReportContent(title="t", artifacts=(ArtifactSteps(artifact="a", steps=steps),))
+    assert "the largest relative error, 2.0e-03, was added by half of a" in render_report(content)
 
 
 def test_same_content_gives_the_same_bytes(html: str, tmp_path: Path) -> None:

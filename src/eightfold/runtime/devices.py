@@ -67,18 +67,22 @@ class Device(Value):
         gpus = "".join(f", {gpu.name}" for gpu in self.gpus)
         return f"{self.board or self.cpu.model}{cores}{memory}{gpus}"
 
+    def facts(self) -> dict[str, str]:
+        """Heading -> what is known, in words; without what is not known."""
+        facts = {
+            "board": self.board or "",
+            "CPU": self.cpu.describe(),
+            "features": " ".join(self.cpu.features) or "none known",
+            "memory": f"{self.memory_bytes / 2**30:.1f} GiB" if self.memory_bytes else "",
+            "system": f"{self.os}, kernel {self.kernel}" + (f", in {self.container}" if self.container else ""),
+            "GPU": "; ".join(gpu.describe() for gpu in self.gpus),
+            "Jetson": self.jetson.describe() if self.jetson else "",
+            "state": self.state.describe(),
+        }
+        return {name: text for name, text in facts.items() if text}
+
     def describe(self) -> str:
-        lines = [
-            f"board      {self.board}" if self.board else "",
-            f"CPU        {self.cpu.describe()}",
-            f"features   {' '.join(self.cpu.features) or 'none known'}",
-            f"memory     {self.memory_bytes / 2**30:.1f} GiB" if self.memory_bytes else "",
-            f"system     {self.os}, kernel {self.kernel}" + (f", in {self.container}" if self.container else ""),
-            *(f"GPU        {gpu.describe()}" for gpu in self.gpus),
-            f"Jetson     {self.jetson.describe()}" if self.jetson else "",
-            f"now        {self.state.describe()}",
-        ]
-        return "\n".join(line for line in lines if line)
+        return "\n".join(f"{name:<10} {text}" for name, text in self.facts().items())
 
 
 def describe_device(probe: Probe | None = None) -> Device:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import eightfold
 from eightfold.extras import require
 from eightfold.files import PathLike, write_text
 from eightfold.runtime import report_format, report_plots
-from eightfold.runtime.report_content import ReportContent
+from eightfold.runtime.report_content import ArtifactSteps, ReportContent
 
 TEMPLATE = "report.html.j2"
 FILTERS: dict[str, Callable[..., str]] = {
@@ -60,5 +60,20 @@ def _drawings(content: ReportContent) -> dict[str, Any]:
         "latency_plot": report_plots.latency_plot(table) if table and drawn else "",
         "speedup_plot": report_plots.speedup_plot(table) if table and drawn else "",
         "accuracy_plot": report_plots.accuracy_plot(table) if table and drawn else "",
+        "worst": _worst_step(content.artifacts),
         "widths_plot": report_plots.widths_plot(content.widths),
     }
+
+
+def _worst_step(artifacts: Sequence[ArtifactSteps]) -> str:
+    """Which step of which artifact added the largest relative error."""
+    errors = [
+        (step.max_rel_error, step.name, artifact.artifact)
+        for artifact in artifacts
+        for step in artifact.steps
+        if step.max_rel_error is not None
+    ]
+    if not errors:
+        return "with the error that each step added"
+    largest, step, artifact = max(errors)
+    return f"the largest relative error, {report_format.error(largest)}, was added by {step} of {artifact}"
