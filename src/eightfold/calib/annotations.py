@@ -1,0 +1,76 @@
+"""Image sets that an annotation file names: list files, COCO json, YOLO data sets. Only the images are read here;
+what is annotated in them belongs to the tasks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from eightfold.calib.decode import SUFFIXES
+from eightfold.calib.images import ImageSet, open_images
+from eightfold.errors import ImageError
+
+
+def open_list(path: Path) -> ImageSet:
+    """One image per line, relative to the file; a class index may follow after a tab. '#' starts a comment."""
+    try:
+        lines = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    except UnicodeDecodeError:
+        raise ImageError(
+            f"{path} is neither an image nor a text file", allowed="an image, a list file, a COCO .json, a YOLO .yaml"
+        ) from None
+    names, marks = zip(*(_name_and_label(line) for line in lines), strict=True) if lines else ((), ())
+    items = tuple(path.parent / name for name in names)
+    return ImageSet(items, tuple(map(int, marks)) if all(marks) and marks else None)
+
+
+def _name_and_label(line: str) -> tuple[str, str]:
+    name, _, label = line.strip().partition("\t")
+    return name.strip(), label.strip()
+
+
+def open_coco(path: Path) -> ImageSet:
+    """The images of a COCO annotation file, looked for beside it, in `images/`, and in the folder of its own name
+    (`annotations/instances_val2017.json` -> `val2017/`)."""
+    try:
+        names = [str(image["file_name"]) for image in json.loads(path.read_text())["images"]]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ImageError(
+            f"{path} is not COCO json ({type(error).__name__}: {error})", allowed="a list 'images' with 'file_name's"
+        ) from None
+    root = path.parent
+    split = path.stem.rpartition("_")[2]
+    folders = [base / name for base in (root, root.parent) for name in ("", "images", split, f"images/{split}")]
+    home = next((folder for folder in folders if names and (folder / names[0]).is_file()), root)
+    return ImageSet(tuple(home / name for name in names))
+
+
+def open_yolo(path: Path) -> ImageSet:
+    """The `val` images (`train` where there is none) of a YOLO data set's yaml: a folder, a list file, or several."""
+    entries = _yaml_entries(path)
+    base = path.parent / str(entries.get("path", ""))
+    places = entries.get("val") or entries.get("train")
+    if not places:
+        raise ImageError(f"{path} names no images", allowed="an entry 'val' or 'train'")
+    files: list[Any] = []
+    for place in places if isinstance(places, list) else [places]:
+        files += _files_of(base / str(place))
+    return ImageSet(tuple(files))
+
+
+def _yaml_entries(path: Path) -> dict[str, Any]:
+    from eightfold.extras import require
+
+    yaml = require("yaml", "read YOLO data sets")
+    try:
+        entries = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ImageError(f"{path} is not YAML ({error})", allowed="a YOLO data set") from None
+    return entries if isinstance(entries, dict) else {}
+
+
+def _files_of(place: Path) -> list[Any]:
+    if place.is_dir():
+        return sorted(file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES)
+    return list(open_images(place).items)

@@ -1,0 +1,156 @@
+"""`calibrate`: stream images through the FP32 graph and remember, per activation, a state of fixed size."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from eightfold.calib.graph import Graph, read_graph
+from eightfold.calib.observers import Observer, make_observer
+from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.ranges import METHODS, Method, Ranges
+from eightfold.calib.rows import Rows, rows_of
+from eightfold.calib.session import Runner, open_runner
+from eightfold.errors import CalibrationError, UnknownNameError, UsageError
+from eightfold.files import PathLike
+from eightfold.progress import track
+
+T = TypeVar("T")
+Tensor = npt.NDArray[Any]
+NamedRow = tuple[str, Tensor]
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """How ranges are chosen. `percentile` is the share of values to cover, in percent, for that method."""
+
+    method: Method = "entropy"
+    percentile: float = 99.99
+    batch: int = 8
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UnknownNameError.of("method", self.method, METHODS)
+        if not 50 < self.percentile <= 100:
+            raise UsageError(f"percentile is {self.percentile}", allowed="more than 50, at most 100")
+        if self.batch < 1:
+            raise UsageError(f"batch is {self.batch}", allowed="at least 1")
+
+
+def calibrate(
+    onnx_path: PathLike,
+    images: Any,
+    preprocess: Preprocess | None,
+    *,
+    method: Method = "entropy",
+    batch: int = 8,
+    percentile: float = 99.99,
+    threads: int = 0,
+) -> Ranges:
+    """The ranges of every activation of a network, from images. Memory does not grow with their number.
+
+    Args:
+        onnx_path: an FP32 graph with fixed sizes, of any batch size.
+        images: a folder, list file, glob pattern, list of paths, `ImageSet`, array or iterator of (H, W, C) uint8
+            images; with `preprocess=None` an array or iterator of tensors that are ready for the model, (C, H, W) or
+            whole batches.
+        preprocess: how an image becomes a row of the model's input.
+        method: "minmax", "moving-average", "percentile", "entropy" or "mse"; see `thresholds.range_of`.
+        batch: images to run at a time; fewer where activations are large.
+        percentile: share of the values to cover, in percent, for "percentile".
+        threads: for the network and for the observers; 0 for one per core.
+
+    Returns:
+        The ranges, the same for the same images in the same order, whatever `batch` and `threads` are (rounding of
+        the network's own arithmetic aside).
+
+    Raises:
+        CalibrationError: the graph cannot be calibrated, or an activation is NaN or infinite.
+        ImageError: no images, or more than 5% of them cannot be read.
+    """
+    options = CalibrationOptions(method, percentile, batch, threads or os.cpu_count() or 1)
+    graph = read_graph(onnx_path)
+    rows = rows_of(images, preprocess, graph.input_shape[1:])
+    observers = observe(graph, rows, options)
+    return _ranges(graph, rows, preprocess, observers, options)
+
+
+def observe(graph: Graph, rows: Rows, options: CalibrationOptions) -> dict[str, Observer]:
+    """One observer per activation of `graph.observed`, after seeing all rows."""
+    observers = {name: make_observer(options.method, percentile=options.percentile) for name in graph.observed}
+    stream = iter(track(rows, "calibrating", total=rows.total))
+    first = next(stream, None)
+    if first is None:  # an empty stream has raised by now; a generator that ends is all that is left
+        raise CalibrationError("no images to calibrate with", allowed="at least one")
+    runner = open_runner(graph, graph.observed, first[1], batch=options.batch, threads=options.threads)
+    with ThreadPoolExecutor(options.threads) as pool:
+        for named in _batched(_chain(first, stream), runner.rows):
+            _see(graph, runner, named, observers, pool)
+    return observers
+
+
+def _see(
+    graph: Graph, runner: Runner, named: list[NamedRow], observers: dict[str, Observer], pool: ThreadPoolExecutor
+) -> None:
+    def see(item: tuple[str, Tensor]) -> str | None:
+        name, values = item
+        if not values.size:
+            return None
+        if not np.isfinite(values.min()) or not np.isfinite(values.max()):
+            return name
+        observers[name].see(values)
+        return None
+
+    for part in runner([row for _, row in named]):
+        for fault in pool.map(see, part.items()):
+            if fault is not None:
+                raise _not_finite(graph, fault, part[fault], [name for name, _ in named])
+
+
+def _not_finite(graph: Graph, tensor: str, values: Tensor, images: list[str]) -> CalibrationError:
+    row = int(np.argwhere(~np.isfinite(values))[0][0]) if values.ndim else 0
+    node = graph.producer.get(tensor)
+    maker = f"node {node.name or tensor!r} ({node.op_type})" if node is not None else "the input"
+    return CalibrationError(
+        f"{maker} gives NaN or infinite values in {tensor!r} for {images[min(row, len(images) - 1)]}",
+        allowed="finite activations",
+        remedy="check the model on that image",
+    )
+
+
+def _ranges(
+    graph: Graph,
+    rows: Rows,
+    preprocess: Preprocess | None,
+    observers: dict[str, Observer],
+    options: CalibrationOptions,
+) -> Ranges:
+    with ThreadPoolExecutor(options.threads) as pool:
+        found = dict(zip(observers, pool.map(lambda observer: observer.range(), observers.values()), strict=True))
+    return Ranges(
+        method=options.method,
+        images=rows.tally.used,
+        image_set=rows.tally.digest(),
+        graph=graph.digest(),
+        preprocess=preprocess.digest() if preprocess else "",
+        tensors={name: found[first] for name, first in graph.alias.items() if first in found},
+    )
+
+
+def _chain(first: T, rest: Iterator[T]) -> Iterator[T]:
+    yield first
+    yield from rest
+
+
+def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    stream = iter(items)
+    while batch := list(islice(stream, size)):
+        yield batch

@@ -1,0 +1,86 @@
+"""What is remembered of an activation while images stream by: state of fixed size, fed batch by batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from eightfold.calib.histogram import Histogram
+from eightfold.calib.ranges import Method, TensorRange
+from eightfold.calib.thresholds import full_range, range_of
+
+Floats = npt.NDArray[np.floating[Any]]
+MOMENTUM = 0.99  # of the moving average, per row
+
+
+class Observer(Protocol):
+    """Sees values, and gives a range in the end."""
+
+    def see(self, values: Floats) -> None:
+        """Take in finite values; their first axis is the batch."""
+
+    def range(self) -> TensorRange:
+        """The range of all that was seen."""
+
+
+@dataclass
+class MinMax:
+    """The extremes."""
+
+    low: float = np.inf
+    high: float = -np.inf
+
+    def see(self, values: Floats) -> None:
+        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+
+    def range(self) -> TensorRange:
+        return full_range(self.low, self.high)
+
+
+@dataclass
+class MovingAverage:
+    """Exponential moving averages of every row's extremes. Rows count in their order, however they are batched."""
+
+    momentum: float = MOMENTUM
+    low: float | None = None
+    high: float | None = None
+    extremes: MinMax = field(default_factory=MinMax)
+
+    def see(self, values: Floats) -> None:
+        self.extremes.see(values)
+        rows = values.reshape(values.shape[0] if values.ndim else 1, -1).astype(np.float64)
+        for low, high in zip(rows.min(axis=1), rows.max(axis=1), strict=True):
+            self.low = self._moved(self.low, float(low))
+            self.high = self._moved(self.high, float(high))
+
+    def _moved(self, average: float | None, value: float) -> float:
+        return value if average is None else self.momentum * average + (1 - self.momentum) * value
+
+    def range(self) -> TensorRange:
+        low, high = self.low or 0.0, self.high or 0.0
+        seen = self.extremes
+        return TensorRange(min=seen.low, max=seen.high, low=low, high=high, threshold=max(-low, high, 0.0))
+
+
+@dataclass
+class Histogrammed:
+    """A histogram, from which `method` chooses the range."""
+
+    method: Method
+    percentile: float
+    histogram: Histogram = field(default_factory=Histogram)
+
+    def see(self, values: Floats) -> None:
+        self.histogram.add(values)
+
+    def range(self) -> TensorRange:
+        return range_of(self.histogram, self.method, percentile=self.percentile)
+
+
+def make_observer(method: Method, *, percentile: float = 99.99) -> Observer:
+    if method == "minmax":
+        return MinMax()
+    return MovingAverage() if method == "moving-average" else Histogrammed(method, percentile)

@@ -1,0 +1,57 @@
+"""`Ranges`: what calibration found out about every activation of a network. Made once, read by every target."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, get_args
+
+from pydantic import Field
+
+from eightfold.errors import CalibrationError, EightfoldError
+from eightfold.values import Frozen, Value
+
+Method = Literal["minmax", "moving-average", "percentile", "entropy", "mse"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+
+class TensorRange(Frozen):
+    """One activation tensor, in real units.
+
+    `low` and `high` bound what an asymmetric (zero-point) 8-bit type should cover, `threshold` what a symmetric signed
+    one should: [-threshold, threshold]. `min` and `max` are the extremes that were seen.
+    """
+
+    min: float
+    max: float
+    low: float
+    high: float
+    threshold: float = Field(ge=0)
+
+
+class Ranges(Value):
+    """The ranges of a network's activations, by tensor name."""
+
+    kind: ClassVar[str] = "ranges"
+    error: ClassVar[type[EightfoldError]] = CalibrationError
+
+    method: Method
+    images: int = Field(ge=1, description="number of images that were used")
+    image_set: str = Field(description="digest of their content")
+    graph: str = Field(description="digest of the network, the same for every batch size")
+    preprocess: str = Field(
+        default="", description="digest of the Preprocess, empty where rows came ready for the model"
+    )
+    tensors: dict[str, TensorRange]
+
+    def check_graph(self, digest: str, name: str) -> None:
+        """Raise CalibrationError unless the ranges were made for this network."""
+        if digest != self.graph:
+            raise CalibrationError(
+                f"the ranges belong to another network (graph digest {self.graph[:12]}) than {name} ({digest[:12]})",
+                allowed="the network that was calibrated, at any batch size",
+                remedy="calibrate this network",
+            )
+
+    def describe(self) -> str:
+        widest = sorted(self.tensors.items(), key=lambda item: -item[1].threshold)[:3]
+        shown = ", ".join(f"{name} [{entry.min:.4g}, {entry.max:.4g}]" for name, entry in widest)
+        return f"{len(self.tensors)} tensors, {self.method}, {self.images} images; widest: {shown}"

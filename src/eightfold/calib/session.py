@@ -1,0 +1,154 @@
+"""Running a graph to see its activations, in onnxruntime, with bounded memory.
+
+Where the graph allows it, the batch axis is made free, so that any number of rows can be run at a time. A graph that
+bakes its batch size in is run at that size; its last batch is filled up, and what was filled up is not shown.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from eightfold.calib.graph import SHAPE_INPUT, Graph
+from eightfold.extras import require
+
+if TYPE_CHECKING:
+    import onnx
+
+MAX_BYTES = 256 << 20  # of activations held at a time
+CLOSE = 1e-3  # how near a freed graph's answer must be to the graph's own
+Tensor = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Runner:
+    """Runs rows through a graph. `parts` are sessions that each give some of the tensors; `rows` go in at a time."""
+
+    input_name: str
+    parts: tuple[tuple[Any, tuple[str, ...]], ...]
+    rows: int
+    fixed: bool
+
+    def __call__(self, rows: Sequence[Tensor]) -> Iterator[dict[str, Tensor]]:
+        """The activations for at most `rows` rows, by tensor name, a part at a time."""
+        used = len(rows)
+        batch = np.stack([rows[i % used] for i in range(self.rows)] if self.fixed else rows)
+        for session, names in self.parts:
+            found = session.run(list(names), {self.input_name: batch})
+            yield {name: self._shown(value, used) for name, value in zip(names, found, strict=True)}
+
+    def _shown(self, value: Tensor, used: int) -> Tensor:
+        filled_up = self.fixed and used < self.rows and value.ndim and value.shape[0] == self.rows
+        return value[:used] if filled_up else value
+
+
+def open_runner(graph: Graph, names: Sequence[str], probe: Tensor, *, batch: int = 8, threads: int = 0) -> Runner:
+    """A runner for the activations `names`.
+
+    Args:
+        graph: an FP32 network.
+        names: what to hand out.
+        probe: a row of the input, (C, H, W); with its mirror image it tells whether the batch axis can be freed.
+        batch: rows to run at a time; fewer where their activations would not fit into MAX_BYTES.
+        threads: for onnxruntime; 0 for one per core.
+    """
+    threads = threads or os.cpu_count() or 1
+    freed = _freed(graph)
+    fixed = not _same_answer(graph, freed, probe)
+    sizes = [_bytes_per_row(graph, name) for name in names]
+    rows = max(graph.batch, 1) if fixed else max(1, min(batch, MAX_BYTES // max(1, sum(sizes))))
+    model = graph.model if fixed else freed
+    chunks = _chunks(names, [size * rows for size in sizes])
+    parts = tuple((open_session(with_outputs(model, chunk), threads=threads), tuple(chunk)) for chunk in chunks)
+    return Runner(graph.input.name, parts, rows, fixed)
+
+
+def open_session(model: onnx.ModelProto, *, threads: int, quiet: bool = False) -> Any:
+    """An onnxruntime session on the CPU."""
+    ort = require("onnxruntime", "run the network")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4 if quiet else 3
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """A copy of the model whose outputs are `names`; the copy shares nothing with the original."""
+    helper = require("onnx", "edit models").helper
+    result = copy.deepcopy(model)
+    del result.graph.output[:]
+    result.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
+    return result
+
+
+def _chunks(names: Sequence[str], sizes: Sequence[int]) -> list[list[str]]:
+    """Neighbours together, as many as fit into MAX_BYTES."""
+    chunks: list[list[str]] = [[]]
+    filled = 0
+    for name, size in zip(names, sizes, strict=True):
+        if chunks[-1] and filled + size > MAX_BYTES:
+            chunks.append([])
+            filled = 0
+        chunks[-1].append(name)
+        filled += size
+    return chunks
+
+
+def _bytes_per_row(graph: Graph, name: str) -> int:
+    shape = graph.types[name][1]
+    return 4 * int(np.prod([size for size in shape if size > 0], dtype=np.int64)) // max(graph.batch, 1)
+
+
+def _freed(graph: Graph) -> onnx.ModelProto:
+    """A copy whose batch axis is free, where shapes that name the batch size are all that stands in the way."""
+    model = copy.deepcopy(graph.model)
+    for value in [*model.graph.output, *(v for v in model.graph.input if v.name == graph.input.name)]:
+        if value.type.tensor_type.shape.dim:
+            value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    del model.graph.value_info[:]
+    _free_shapes(model, graph.batch)
+    return model
+
+
+def _free_shapes(model: onnx.ModelProto, batch: int) -> None:
+    helper = require("onnx", "edit models").numpy_helper
+    wanted = {node.input[1] for node in model.graph.node if node.op_type in SHAPE_INPUT}
+    for tensor in model.graph.initializer:
+        if tensor.name not in wanted:
+            continue
+        shape = np.array(helper.to_array(tensor))
+        if shape.ndim == 1 and shape.size and shape[0] == batch and -1 not in shape:
+            shape[0] = -1
+            tensor.CopyFrom(helper.from_array(shape, tensor.name))
+
+
+def _same_answer(graph: Graph, freed: onnx.ModelProto, probe: Tensor) -> bool:
+    """Whether two different rows through `freed` at once give what the graph gives for them."""
+    rows = np.stack([probe, probe[..., ::-1]])
+    try:
+        together = open_session(freed, threads=1, quiet=True).run(None, {graph.input.name: rows})
+    except run_errors():
+        return False
+    size = max(graph.batch, 1)
+    session = open_session(graph.model, threads=1)
+    filled = [session.run(None, {graph.input.name: np.stack([rows[(i + k) % 2] for k in range(size)])}) for i in (0, 1)]
+    for index, value in enumerate(together):
+        own = [answer[index] for answer in filled]
+        if value.shape[:1] != (2,) or any(entry.shape[:1] != (size,) for entry in own):
+            return False
+        if not all(np.allclose(value[i], own[i][0], rtol=CLOSE, atol=CLOSE, equal_nan=True) for i in (0, 1)):
+            return False
+    return True
+
+
+def run_errors() -> tuple[type[Exception], ...]:
+    """What onnxruntime raises for a graph or input that does not fit; the classes have no common base of their own."""
+    state = require("onnxruntime.capi.onnxruntime_pybind11_state", "run the network")
+    names = ("Fail", "InvalidArgument", "InvalidGraph", "NotImplemented", "RuntimeException", "InvalidProtobuf")
+    return tuple(getattr(state, name) for name in names)

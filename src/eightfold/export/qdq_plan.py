@@ -1,0 +1,183 @@
+"""Deciding what becomes INT8: which tensors get a scale, which inputs read the quantized form, which weights are
+quantized along which axis, and why the rest stays float. `export/qdq.py` carries the plan out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from eightfold.calib.graph import FUSED, MOVING, Graph
+from eightfold.calib.ranges import Ranges
+from eightfold.errors import UsageError
+from eightfold.export.int8 import ActivationType, activation_type
+from eightfold.export.targets import Target
+
+if TYPE_CHECKING:
+    import onnx
+
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+# Hand quantized values on as they are: input and output share one scale.
+SAME_SCALE = MOVING | {"MaxPool"}
+Edge = tuple[int, int]  # node index, input index
+
+
+@dataclass
+class QdqPlan:
+    """What will be done to a graph.
+
+    Args:
+        tensors: activation -> its 8-bit type.
+        edges: the inputs that read the quantized form.
+        weights: constant input -> axis of its output channels; None for one scale.
+        kept_float: label of a node that could have been quantized -> why it was not.
+        quantized: labels of the nodes that run on integers.
+    """
+
+    target: Target
+    tensors: dict[str, ActivationType] = field(default_factory=dict)
+    edges: set[Edge] = field(default_factory=set)
+    weights: dict[Edge, int | None] = field(default_factory=dict)
+    kept_float: dict[str, str] = field(default_factory=dict)
+    quantized: list[str] = field(default_factory=list)
+
+
+def label(node: onnx.NodeProto) -> str:
+    """A node's name, or its first output where it has none."""
+    return node.name or node.output[0]
+
+
+def plan_qdq(graph: Graph, ranges: Ranges, target: Target, *, keep_float: Collection[str] = ()) -> QdqPlan:
+    """Decide.
+
+    Args:
+        graph: the float graph.
+        ranges: made for this graph.
+        target: what to emit for.
+        keep_float: labels of nodes to leave in float.
+
+    Raises:
+        UsageError: `keep_float` names a node that is not there.
+    """
+    unknown = set(keep_float) - {label(node) for node in graph.model.graph.node}
+    if unknown:
+        raise UsageError(f"no node is called {min(unknown)!r}", allowed="names of nodes of the graph")
+    plan = QdqPlan(target)
+    planner = _Planner(graph, ranges, plan, frozenset(keep_float))
+    planner.run()
+    return plan
+
+
+@dataclass(frozen=True)
+class _Planner:
+    graph: Graph
+    ranges: Ranges
+    plan: QdqPlan
+    keep_float: frozenset[str]
+
+    def run(self) -> None:
+        for index, node in enumerate(self.graph.model.graph.node):
+            if node.op_type not in self.plan.target.operators:
+                continue
+            reason = self._obstacle(node)
+            if reason:
+                self.plan.kept_float[label(node)] = reason
+                continue
+            self.plan.quantized.append(label(node))
+            self._plan_weight(index, node)
+            self._plan_activations(index, node)
+        if self.plan.target.placement == "tensors":
+            self._pass_scales_on()
+            self._read_everywhere()
+
+    def _obstacle(self, node: onnx.NodeProto) -> str:
+        """Why a node cannot be quantized; empty if it can."""
+        if label(node) in self.keep_float:
+            return "asked to stay float"
+        activations = list(self._activation_inputs(node))
+        if not activations:
+            return "reads no activation"
+        if node.op_type in WEIGHTED and (not self._is_constant(node.input[1]) or _attribute(node, "alpha", 1.0) != 1.0):
+            return "its weight is not a constant"
+        if node.op_type not in WEIGHTED and len(activations) != len(node.input):
+            return "one of its inputs is a constant"
+        missing = [name for _, name in activations if self._range_of(name) is None]
+        return f"no range for {missing[0]!r}" if missing else ""
+
+    def _is_constant(self, name: str) -> bool:
+        return name in self.graph.initializers
+
+    def _activation_inputs(self, node: onnx.NodeProto) -> Iterator[tuple[int, str]]:
+        for position, name in enumerate(node.input):
+            if name and not self._is_constant(name) and self.graph.is_float(name):
+                yield position, name
+
+    def _range_of(self, name: str) -> ActivationType | None:
+        found = self.ranges.tensors.get(name)
+        if found is None:
+            return None
+        return activation_type(found, dtype=self.plan.target.activation, symmetric=self.plan.target.symmetric)
+
+    def _plan_weight(self, index: int, node: onnx.NodeProto) -> None:
+        if node.op_type in WEIGHTED:
+            rank = len(self.graph.initializers[node.input[1]].dims)
+            axis = _channel_axis(node, rank) if self.plan.target.per_channel else None
+            self.plan.weights[index, 1] = axis
+
+    def _plan_activations(self, index: int, node: onnx.NodeProto) -> None:
+        inputs = list(self._activation_inputs(node))
+        if self.plan.target.placement == "inputs":
+            inputs = self._fusable_inputs(node, inputs)
+            self.plan.edges.update((index, position) for position, _ in inputs)
+        for _, name in inputs:
+            self._quantize(name)
+        if self.plan.target.placement == "tensors":
+            self._quantize(self._result(node))
+
+    def _quantize(self, name: str) -> None:
+        found = self._range_of(name)
+        if found is not None:
+            self.plan.tensors[name] = found
+
+    def _result(self, node: onnx.NodeProto) -> str:
+        """The tensor that a node's integers end up in: behind the activation that is fused into it."""
+        name = str(node.output[0])
+        if self.graph.is_fused_away(name) and self.graph.consumers[name][0].op_type in FUSED:
+            return str(self.graph.consumers[name][0].output[0])
+        return name
+
+    def _fusable_inputs(self, node: onnx.NodeProto, inputs: list[tuple[int, str]]) -> list[tuple[int, str]]:
+        """All inputs, except the one of an addition that is fused into the convolution that makes it."""
+        if node.op_type != "Add":
+            return inputs
+        fused = [position for position, name in inputs if self._made_by_convolution(name)]
+        return [entry for entry in inputs if entry[0] != fused[-1]] if fused else []
+
+    def _made_by_convolution(self, name: str) -> bool:
+        maker = self.graph.producer.get(name)
+        return maker is not None and maker.op_type in WEIGHTED and len(self.graph.consumers[name]) == 1
+
+    def _pass_scales_on(self) -> None:
+        for node in self.graph.model.graph.node:
+            if node.op_type in SAME_SCALE and node.input[0] in self.plan.tensors:
+                self.plan.tensors[node.output[0]] = self.plan.tensors[node.input[0]]
+
+    def _read_everywhere(self) -> None:
+        for index, node in enumerate(self.graph.model.graph.node):
+            self.plan.edges.update((index, i) for i, name in enumerate(node.input) if name in self.plan.tensors)
+
+
+def _channel_axis(node: onnx.NodeProto, rank: int) -> int:
+    """The axis of a weight that holds the output channels."""
+    if node.op_type == "MatMul":
+        return rank - 1
+    if node.op_type == "Gemm":
+        return 0 if _attribute(node, "transB", 0) else 1
+    return 1 if node.op_type == "ConvTranspose" else 0
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: float) -> float:
+    for attribute in node.attribute:
+        if attribute.name == name:
+            return float(attribute.f if attribute.type == attribute.FLOAT else attribute.i)
+    return default
