@@ -14,6 +14,7 @@ from eightfold.errors import EightfoldError
 
 # Sub-command -> the module of eightfold.cli that defines a function of the same name ('-' becomes '_').
 COMMANDS: tuple[str, ...] = (
+    "run",
     "bench",
     "doctor",
     "inspect",

@@ -137,7 +137,7 @@ def _speed_check(table: LatencyTable, curve: str) -> Check:
 
 
 def _alignment_check(job: Job) -> Check:
-    from eightfold.compress import PrunePlan
+    from eightfold.compress.plan import PrunePlan
 
     multiple = PrunePlan.load(job.path(at.PLAN)).multiple
     odd = [width["layer"] for width in job.read(at.WIDTHS) if misaligned(width, multiple)]
@@ -181,7 +181,7 @@ def _widths(job: Job) -> tuple[LayerWidths, ...]:
 
 
 def _plan(job: Job) -> str:
-    from eightfold.compress import PrunePlan
+    from eightfold.compress.plan import PrunePlan
 
     return PrunePlan.load(job.path(at.PLAN)).describe()
 

@@ -19,6 +19,8 @@ from eightfold.recipe import TrainSection
 if TYPE_CHECKING:
     from torch import nn
 
+    from eightfold.compress.surgery import Width
+
 
 def train_steps(job: Job) -> list[Step]:
     recipe = job.recipe
@@ -73,7 +75,8 @@ def train_baseline(job: Job, scratch: Path) -> str:
 
 
 def prune_baseline(job: Job, _: Path) -> str:
-    from eightfold.compress import apply_plan, plan_pruning
+    from eightfold.compress.prune import plan_pruning
+    from eightfold.compress.surgery import apply_plan
 
     section = job.recipe.compress
     model = job.baseline_model()
@@ -87,12 +90,26 @@ def prune_baseline(job: Job, _: Path) -> str:
     )
     report = apply_plan(model, plan)
     plan.save(job.path(at.PLAN))
-    job.write(at.WIDTHS, [width.model_dump() for width in report.widths])
+    job.write(at.WIDTHS, [width_facts(width) for width in report.widths])
     return f"{len(plan.groups)} groups pruned, {report.parameters_before:,} -> {report.parameters_after:,} parameters"
 
 
+def width_facts(width: Width) -> dict[str, Any]:
+    """A layer's widths as the report shows them. `Width` counts (outputs, inputs), as weights do."""
+    (out_before, in_before), (out_after, in_after) = width.before, width.after
+    return {
+        "layer": width.weight.removesuffix(".weight"),
+        "in_before": in_before,
+        "in_after": in_after,
+        "out_before": out_before,
+        "out_after": out_after,
+    }
+
+
 def finetune_pruned(job: Job, scratch: Path) -> str:
-    from eightfold.compress import PrunePlan, apply_plan, save_pruned
+    from eightfold.compress.artifacts import save_pruned
+    from eightfold.compress.plan import PrunePlan
+    from eightfold.compress.surgery import apply_plan
 
     model, plan = job.baseline_model(), PrunePlan.load(job.path(at.PLAN))
     apply_plan(model, plan)
@@ -107,7 +124,7 @@ def _train(job: Job, model: nn.Module, section: TrainSection, scratch: Path, wha
     """Train `model` in place and measure it: top-1 on the test images, parameters, MACs of one image."""
     from torch.nn.functional import cross_entropy
 
-    from eightfold.compress import count_macs, count_parameters
+    from eightfold.compress.macs import count_macs, count_parameters
     from eightfold.compress.train import Schedule, train
     from eightfold.tasks.classify import TrainingBatches
 
