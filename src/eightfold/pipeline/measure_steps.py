@@ -136,7 +136,7 @@ def bundle(job: Job, _: Path) -> str:
     write_bundle(
         job.path(at.BUNDLE),
         name=job.recipe.name,
-        task=Task(kind="classify", decode="softmax", labels=job.train_images.classes),
+        task=Task(kind="classify", decode="classify", labels=job.train_images.classes),
         preprocess=job.recipe.preprocess,
         artifacts=artifacts_of(job),
         files=files,

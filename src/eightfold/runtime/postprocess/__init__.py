@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from pydantic import ValidationError
 
-from eightfold.calib.geometry import Placement
 from eightfold.errors import BundleError, UnknownNameError
-from eightfold.runtime.backends.base import Arrays
 from eightfold.runtime.manifest import Task
+from eightfold.runtime.postprocess.anchor_heads import Fcos, RetinaNet, Ssd
 from eightfold.runtime.postprocess.classify import TopK
+from eightfold.runtime.postprocess.decoder import Decoder
+from eightfold.runtime.postprocess.dense import AlphaMatte, AsTheyAre, Segment
+from eightfold.runtime.postprocess.yolo import EndToEnd, YoloAnchors, YoloBoxes, YoloDfl
+from eightfold.values import first_fault
 
-# Outputs by name, one placement per image (fewer than rows when the batch is padded) -> one result per image.
-Decoder = Callable[[Arrays, Sequence[Placement]], Sequence[Any]]
-
-DECODERS: dict[str, Callable[..., Decoder]] = {"classify": TopK}
-ALIASES = {"softmax": "classify", "topk": "classify", "top-k": "classify"}
+DECODERS: dict[str, type[Decoder]] = {
+    "classify": TopK,
+    "yolo-anchors": YoloAnchors,
+    "yolo-dfl": YoloDfl,
+    "yolo-boxes": YoloBoxes,
+    "end-to-end": EndToEnd,
+    "ssd": Ssd,
+    "retinanet": RetinaNet,
+    "fcos": Fcos,
+    "segment": Segment,
+    "matte": AlphaMatte,
+    "tensors": AsTheyAre,
+}
 
 
 def decoder_of(task: Task) -> Decoder:
-    """The decoder that a manifest asks for, with its options."""
-    name = ALIASES.get(task.decode, task.decode)
-    if name not in DECODERS:
+    """The decoder that a manifest asks for, with its options.
+
+    Raises UnknownNameError for another name, BundleError for an option it does not have or of the wrong type.
+    """
+    if task.decode not in DECODERS:
         raise UnknownNameError.of("decoder", task.decode, DECODERS)
+    kind = DECODERS[task.decode]
     try:
-        return DECODERS[name](labels=task.labels, **task.options)
-    except TypeError as error:
-        raise BundleError(f"decoder {task.decode!r} has options {task.options} ({error})") from None
+        return kind(labels=task.labels, **task.options)
+    except ValidationError as error:
+        raise BundleError(
+            f"decoder {task.decode!r}: option {first_fault(error)}",
+            allowed=", ".join(sorted(set(kind.model_fields) - {"labels"})),
+            remedy="make the bundle with a recipe that gives only these",
+        ) from None

@@ -1,69 +1,38 @@
-"""Classification: the likeliest classes. Definitions: docs/decoders.md."""
+"""Classification: the likeliest classes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from eightfold.calib.geometry import Placement
-from eightfold.errors import UsageError
 from eightfold.runtime.backends.base import Array, Arrays
-from eightfold.runtime.results import Classification, ClassScore
+from eightfold.runtime.postprocess.arithmetic import sigmoid, softmax
+from eightfold.runtime.postprocess.decoder import Decoder, the_output
+from eightfold.runtime.results import Classification, ClassScore, label_of
 
 
-@dataclass(frozen=True)
-class TopK:
-    """Top-k classes of one output shaped (batch, classes).
+class TopK(Decoder):
+    """`classify`: the k likeliest classes of one output (B, C) or (B, C, 1, 1)."""
 
-    Attributes:
-        labels: names by index; an index without a name is its own name.
-        k: how many.
-        activation: what turns the outputs into probabilities; "none" when the graph has done it.
-    """
-
-    labels: tuple[str, ...] = ()
-    k: int = 5
+    k: int = Field(default=5, ge=1)
     activation: Literal["softmax", "sigmoid", "none"] = "softmax"
 
-    def __post_init__(self) -> None:
-        if self.k < 1:
-            raise UsageError(f"k is {self.k}", allowed="1 or more")
-        if self.activation not in _ACTIVATIONS:
-            raise UsageError(f"activation {self.activation!r}", allowed=", ".join(_ACTIVATIONS))
-
     def __call__(self, outputs: Arrays, placements: Sequence[Placement]) -> list[Classification]:
-        (scores,) = outputs.values()
-        rows = np.asarray(scores[: len(placements)], np.float32).reshape(len(placements), -1)
-        return [self._row(row) for row in _ACTIVATIONS[self.activation](rows)]
+        rows = the_output(outputs)[: len(placements)].reshape(len(placements), -1)
+        return [self._answer(self._activate(row)) for row in rows]
 
-    def _row(self, probabilities: Array) -> Classification:
-        # Sorting is stable, so that equal scores rank by index in every runtime.
-        best = np.argsort(-probabilities, kind="stable")[: self.k]
+    def _activate(self, row: Array) -> Array:
+        if self.activation == "none":
+            return row
+        return softmax(row) if self.activation == "softmax" else sigmoid(row)
+
+    def _answer(self, probabilities: Array) -> Classification:
+        # A stable sort ranks equal scores by index, in every runtime.
+        best = np.argsort(-probabilities, kind="stable")[: self.k].tolist()
         return Classification(
-            tuple(ClassScore(int(index), self._label(int(index)), float(probabilities[index])) for index in best)
+            tuple(ClassScore(index, label_of(self.labels, index), float(probabilities[index])) for index in best)
         )
-
-    def _label(self, index: int) -> str:
-        return self.labels[index] if index < len(self.labels) else str(index)
-
-
-def softmax(logits: Array, axis: int = -1) -> Array:
-    shifted = np.exp(logits - logits.max(axis=axis, keepdims=True))
-    result: Array = shifted / shifted.sum(axis=axis, keepdims=True)
-    return result
-
-
-def sigmoid(logits: Array) -> Array:
-    """Without overflow on either side: tanh saturates where exp would not."""
-    result: Array = 0.5 * (1 + np.tanh(0.5 * logits))
-    return result
-
-
-_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "softmax": softmax,
-    "sigmoid": sigmoid,
-    "none": lambda scores: scores,
-}
