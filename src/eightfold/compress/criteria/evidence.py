@@ -1,0 +1,103 @@
+"""What a criterion may look at: the network, its channel graph and, if the caller has them, images and targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from eightfold.compress.groups import ChannelGraph, Group, Member
+from eightfold.errors import UsageError
+
+Array = npt.NDArray[np.float64]
+LayerScores = Mapping[str, Array]
+"""Group id -> float64 [layers, width]; larger is more important."""
+Args = tuple[Any, ...]
+Loss = Callable[[Any, Any], Tensor]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """
+    Attributes:
+        batches: positional arguments of one forward call each.
+        targets: what `loss` compares each batch's output with.
+        loss: (output, target) -> scalar tensor.
+        seed: for criteria that draw random numbers.
+    """
+
+    model: nn.Module
+    graph: ChannelGraph
+    batches: Sequence[Args] = ()
+    targets: Sequence[Any] = ()
+    loss: Loss | None = None
+    seed: int = 0
+    _cache: dict[str, Array] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        return dict(self.model.named_parameters())
+
+    def value(self, tensor: str) -> Array:
+        """A parameter as float64."""
+        if tensor not in self._cache:
+            self._cache[tensor] = self.parameters[tensor].detach().double().cpu().numpy()
+        return self._cache[tensor]
+
+    def weights(self, group: Group, *roles: str) -> list[Member]:
+        """The group's members with one of `roles` that are weights of at least two dimensions."""
+        return [m for m in group.members if m.role in roles and m.tensor in self.parameters and self._rank(m) > 1]
+
+    def norm_scales(self, group: Group) -> list[Member]:
+        """The group's members that scale the output of a batch norm."""
+        return [m for m in group.members if m.role == "channelwise" and self._is_norm_scale(m.tensor)]
+
+    def need_images(self, criterion: str) -> Sequence[Args]:
+        if not self.batches:
+            raise UsageError(
+                f"the score {criterion!r} got no images",
+                allowed="images=... (a tensor, or batches of model inputs)",
+                remedy="pass images, or choose a score of weights alone such as 'l2'",
+            )
+        return self.batches
+
+    def need_loss(self, criterion: str) -> tuple[Sequence[Args], Sequence[Any], Loss]:
+        batches = self.need_images(criterion)
+        if self.loss is None or len(self.targets) != len(batches):
+            raise UsageError(
+                f"the score {criterion!r} got no loss or not one target for each of {len(batches)} batches",
+                allowed="images=..., targets=... and loss=(output, target) -> scalar",
+                remedy="pass them, or choose a score without gradients such as 'lsq'",
+            )
+        return batches, self.targets, self.loss
+
+    def _rank(self, member: Member) -> int:
+        return self.parameters[member.tensor].dim()
+
+    def _is_norm_scale(self, tensor: str) -> bool:
+        module, _, name = tensor.rpartition(".")
+        return name == "weight" and tensor in self.parameters and f"{module}.running_mean" in self.graph.shapes
+
+
+def per_channel(member: Member, values: Array, width: int) -> Array:
+    """Mean of `values` [size of the member's dimension] over the positions of each coupled channel, [width]."""
+    channels = member.channels()
+    total = np.bincount(channels, weights=values[member.indices()], minlength=width)
+    return total / np.maximum(np.bincount(channels, minlength=width), 1)
+
+
+def along(member: Member, values: Array) -> Array:
+    """Mean over all dimensions but the member's."""
+    others = tuple(axis for axis in range(values.ndim) if axis != member.dim)
+    mean: Array = values.mean(axis=others) if others else values
+    return mean
+
+
+def rows(parts: Sequence[Array], width: int) -> Array:
+    """A matrix of one row per part; a single row of ones where no layer has an opinion."""
+    return np.stack(parts) if parts else np.ones((1, width))

@@ -1,0 +1,38 @@
+"""States of a model that a piece of work needs for a while, and that are put back afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Evaluation mode for every module; each module's own mode afterwards."""
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    for model in models:
+        model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def gradients_of(model: nn.Module) -> Iterator[None]:
+    """Gradients for every parameter, none at the start; the parameters' own gradients and flags afterwards."""
+    before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    for parameter, _, _ in before:
+        parameter.requires_grad_(True)
+        parameter.grad = None
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for parameter, wanted, gradient in before:
+            parameter.requires_grad_(wanted)
+            parameter.grad = gradient
