@@ -29,6 +29,10 @@ check: $(VENV)/dev.installed  ## style, types, layers, Dockerfile
 bench: $(VENV)/dev.installed  ## the programs in benchmarks/; each rewrites its table in benchmarks/results/
 	for program in benchmarks/*.py; do $(BIN)/python $$program || exit 1; done
 
+docs: $(VENV)/dev.installed  ## the reference pages anew, then build/site; a broken link fails
+	$(BIN)/python docs/generate_reference.py
+	$(BIN)/python -m mkdocs build --quiet
+
 clean:  ## what the targets made, the runs included
 	rm -rf $(VENV) runs build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*
 
