@@ -50,6 +50,14 @@ class Grouping:
     def places(self, labels: Vector) -> Matrix:
         return self.place[labels]
 
+    def of_layers(self) -> Grouping:
+        """Without the groups that no convolution or linear layer makes or reads, and numbered anew."""
+        stays = np.array([any(m.role != "channelwise" for m in group.members) for group in self.groups], dtype=bool)
+        number = np.append(np.where(stays, np.cumsum(stays) - 1, -1), -1)  # the last entry serves group -1
+        group = number[self.place[:, 0]]
+        place = np.stack([group, np.where(group < 0, -1, self.place[:, 1])], axis=1)
+        return Grouping(tuple(group for group, stay in zip(self.groups, stays, strict=True) if stay), place)
+
 
 def group_channels(
     space: LabelSpace,

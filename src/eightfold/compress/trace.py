@@ -193,12 +193,11 @@ def _is_pointwise(func: Any) -> bool:
 def _graph(model: nn.Module, record: Record, tensors: Mapping[str, torch.Tensor]) -> ChannelGraph:
     space = record.space
     widths = [labels for layer in record.layers for labels in (layer.inputs, layer.outputs)]
-    grouping = group_channels(space, solve(space), _roles(record), widths)
+    grouping = group_channels(space, solve(space), _roles(record), widths).of_layers()
     names = {id(tensor): name for name, tensor in tensors.items()}
     layers = tuple(_layer(layer, grouping, names) for layer in record.layers)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    groups = tuple(group for group in grouping.groups if any(m.role != "channelwise" for m in group.members))
-    return ChannelGraph(groups, layers, shapes, sizes=_sizes(model, record, grouping))
+    return ChannelGraph(grouping.groups, layers, shapes, sizes=_sizes(model, record, grouping))
 
 
 def _roles(record: Record) -> dict[int, Role]:
