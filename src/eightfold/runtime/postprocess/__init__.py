@@ -40,7 +40,7 @@ def decoder_of(task: Task) -> Decoder:
         return kind(labels=task.labels, **task.options)
     except ValidationError as error:
         raise BundleError(
-            f"decoder {task.decode!r}: option {first_fault(error)}",
+            f"options of decoder {task.decode!r}: {first_fault(error)}",
             allowed=", ".join(sorted(set(kind.model_fields) - {"labels"})),
             remedy="make the bundle with a recipe that gives only these",
         ) from None

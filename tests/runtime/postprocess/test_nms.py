@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.ops import batched_nms, box_iou
+from torchvision.ops import nms as torch_nms
+
+from eightfold.runtime.backends.base import Array
+from eightfold.runtime.postprocess.nms import iou, nms, soft_nms
+
+
+def random_boxes(seed: int, count: int, spread: float = 100.0) -> tuple[Array, Array, Array]:
+    random = np.random.default_rng(seed)
+    corner = random.uniform(0, spread, (count, 2))
+    boxes = np.concatenate([corner, corner + random.uniform(1, 40, (count, 2))], axis=1).astype(np.float32)
+    scores = np.sort(random.permutation(count) / count)[::-1].astype(np.float32)
+    return boxes, np.ascontiguousarray(scores), random.integers(0, 4, count)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 600), st.floats(0.1, 0.9), st.floats(20, 400))
+def test_keeps_what_torchvision_keeps(seed: int, count: int, threshold: float, spread: float) -> None:
+    boxes, scores, _ = random_boxes(seed, count, spread)
+    expected = torch_nms(torch.tensor(boxes), torch.tensor(scores), threshold)
+    np.testing.assert_array_equal(nms(boxes, None, threshold, count), expected)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 600))
+def test_classes_do_not_compete(seed: int, count: int) -> None:
+    boxes, scores, classes = random_boxes(seed, count)
+    expected = batched_nms(torch.tensor(boxes), torch.tensor(scores), torch.tensor(classes), 0.5)
+    np.testing.assert_array_equal(nms(boxes, classes, 0.5, count), expected)
+
+
+def test_the_limit_keeps_the_first() -> None:
+    boxes, _, _ = random_boxes(0, 700, 1000)
+    np.testing.assert_array_equal(nms(boxes, None, 0.5, 10), nms(boxes, None, 0.5, 700)[:10])
+
+
+def test_nothing_in_nothing_out() -> None:
+    assert len(nms(np.zeros((0, 4), np.float32), None, 0.5, 10)) == 0
+
+
+def test_iou_is_torchvisions() -> None:
+    first, second = random_boxes(1, 30)[0], random_boxes(2, 40)[0]
+    np.testing.assert_allclose(iou(first, second), box_iou(torch.tensor(first), torch.tensor(second)), atol=1e-6)
+
+
+def test_boxes_of_no_area_do_not_suppress_each_other() -> None:
+    point = np.array([[5, 5, 5, 5]] * 3, np.float32)
+    assert iou(point, point).max() == 0
+    assert len(nms(point, None, 0.5, 10)) == 3
+
+
+def test_an_overlap_of_exactly_the_threshold_is_kept() -> None:
+    boxes = np.array([[0, 0, 2, 1], [0, 0, 1, 1]], np.float32)  # IoU is exactly one half
+    assert nms(boxes, None, 0.5, 10).tolist() == [0, 1]
+    assert nms(boxes, None, 0.499, 10).tolist() == [0]
+
+
+def test_soft_nms_lowers_scores_by_overlap() -> None:
+    boxes = np.array([[0, 0, 2, 1], [0, 0, 1, 1], [10, 10, 11, 11]], np.float32)
+    scores = np.array([0.9, 0.8, 0.5], np.float32)
+    kept, lowered = soft_nms(boxes, scores, None, sigma=0.5, threshold=0.1, limit=10)
+    assert kept.tolist() == [0, 2, 1]
+    np.testing.assert_allclose(lowered, [0.9, 0.5, 0.8 * np.exp(-0.25 / 0.5)], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("limit", "threshold", "expected"), [(1, 0.1, [0]), (10, 0.49, [0, 2])])
+def test_soft_nms_ends_at_its_limits(limit: int, threshold: float, expected: list[int]) -> None:
+    boxes = np.array([[0, 0, 2, 1], [0, 0, 1, 1], [10, 10, 11, 11]], np.float32)
+    scores = np.array([0.9, 0.8, 0.5], np.float32)
+    kept, _ = soft_nms(boxes, scores, None, sigma=0.5, threshold=threshold, limit=limit)
+    assert kept.tolist() == expected
