@@ -3,70 +3,99 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from eightfold.compress.groups import ChannelGraph
 from eightfold.compress.plan import GroupPlan, PrunePlan
 from eightfold.compress.surgery import applied
-from eightfold.compress.trace import call_model, preserved
+from eightfold.compress.trace import call_model, module_paths, preserved
 
 # What torch and model code raise when a size does not fit.
 FAILURES = (RuntimeError, ValueError, TypeError, AssertionError, IndexError, KeyError, AttributeError)
+ATTEMPTS = 12
+
+Shapes = list[tuple[int, ...]]
 
 
-def checked(model: nn.Module, example_inputs: Any, plan: PrunePlan) -> PrunePlan:
+def checked(model: nn.Module, example_inputs: Any, plan: PrunePlan, graph: ChannelGraph) -> PrunePlan:
     """`plan` without the groups at whose new width the model does not run, which are named in a warning."""
-    expected = _shapes(model, example_inputs)
-    if not plan.groups or _runs(model, example_inputs, plan, expected):
-        return plan
-    faulty = _faulty(model, example_inputs, plan, expected)
-    names = ", ".join(group.id for group in faulty)
-    warnings.warn(f"left whole, because the model's code fixes their size: {names}", stacklevel=2)
-    return without(plan, {group.id for group in faulty})
+    expected, _ = _try(model, example_inputs)
+    original = plan
+    for _ in range(ATTEMPTS):
+        seen, place = _try_plan(model, example_inputs, plan)
+        if seen == expected:
+            break
+        at_fault = next(filter(None, _guesses(model, graph, plan, place)), set())
+        if not at_fault:
+            at_fault = _by_halving(model, example_inputs, plan, expected)
+        plan = plan.without(at_fault)
+    else:
+        plan = plan.without(_by_halving(model, example_inputs, plan, expected))
+    _tell(original, plan)
+    return plan
 
 
-def without(plan: PrunePlan, ids: set[str]) -> PrunePlan:
-    """The plan with some groups left whole."""
-    groups = tuple(group for group in plan.groups if group.id not in ids)
-    return plan.model_copy(update={"groups": groups})
+def _tell(before: PrunePlan, after: PrunePlan) -> None:
+    whole = [group.id for group in before.groups if group.id not in after.kept]
+    if whole:
+        names = ", ".join(whole[:6]) + (f" and {len(whole) - 6} more" if len(whole) > 6 else "")
+        warnings.warn(f"left whole, because the model's code fixes their size: {names}", stacklevel=3)
 
 
-def _faulty(
-    model: nn.Module, inputs: Any, plan: PrunePlan, expected: Sequence[tuple[int, ...]]
-) -> tuple[GroupPlan, ...]:
-    """Groups that fail, found by halving: those that fail alone, or together with the groups already accepted."""
+def _guesses(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, place: str) -> Iterator[set[str]]:
+    """Which groups may be at fault when the module `place` raised, the likeliest first."""
+    planned = set(plan.kept)
+    for path in _upwards(place):
+        code = type(model.get_submodule(path)).__qualname__
+        # Modules of the same class run the same code, so they are settled together.
+        yield {suspect.group for suspect in graph.suspects if suspect.code == code} & planned
+        if path == place:
+            yield {group.id for group in plan.groups if any(m.tensor.startswith(f"{path}.") for m in group.members)}
+
+
+def _upwards(path: str) -> Iterator[str]:
+    while path:
+        yield path
+        path = path.rpartition(".")[0]
+    yield ""
+
+
+def _by_halving(model: nn.Module, inputs: Any, plan: PrunePlan, expected: Shapes | None) -> set[str]:
+    """Groups that fail, found by halving: those that fail together with the groups already accepted."""
     accepted: list[GroupPlan] = []
-    faulty: list[GroupPlan] = []
+    faulty: set[str] = set()
 
     def visit(groups: Sequence[GroupPlan]) -> None:
         trial = plan.model_copy(update={"groups": (*accepted, *groups)})
-        if _runs(model, inputs, trial, expected):
+        if _try_plan(model, inputs, trial)[0] == expected:
             accepted.extend(groups)
         elif len(groups) == 1:
-            faulty.extend(groups)
+            faulty.add(groups[0].id)
         else:
             middle = len(groups) // 2
             visit(groups[:middle])
             visit(groups[middle:])
 
     visit(plan.groups)
-    return tuple(faulty)
+    return faulty
 
 
-def _runs(model: nn.Module, inputs: Any, plan: PrunePlan, expected: Sequence[tuple[int, ...]]) -> bool:
-    try:
-        with applied(model, plan):
-            return _shapes(model, inputs) == expected
-    except FAILURES:
-        return False
+def _try_plan(model: nn.Module, inputs: Any, plan: PrunePlan) -> tuple[Shapes | None, str]:
+    with applied(model, plan):
+        return _try(model, inputs)
 
 
-def _shapes(model: nn.Module, inputs: Any) -> list[tuple[int, ...]]:
-    with preserved(model), torch.no_grad():
+def _try(model: nn.Module, inputs: Any) -> tuple[Shapes | None, str]:
+    """The shapes of the model's outputs; or None, and the path of the module that raised."""
+    with module_paths(model, keep_on_error=True) as path, preserved(model), torch.no_grad():
         model.eval()
-        leaves = tree_leaves(call_model(model, inputs))
-    return [tuple(leaf.shape) for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        try:
+            leaves = tree_leaves(call_model(model, inputs))
+        except FAILURES:
+            return None, path[-1]
+    return [tuple(leaf.shape) for leaf in leaves if isinstance(leaf, torch.Tensor)], ""

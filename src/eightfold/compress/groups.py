@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from math import gcd
 from typing import Literal, NamedTuple
@@ -89,7 +89,13 @@ class Group:
     """Groups that name the same tie keep equally many channels: the parts of a chunk, or of a half-and-half norm."""
 
     def step(self, multiple: int) -> int:
-        """The kept count must be a multiple of this, so that every conv and linear width becomes one of `multiple`."""
+        """The kept count must be a multiple of this, so that every conv and linear width becomes one of `multiple`.
+
+        A wide group inside a grouped convolution keeps a multiple within each convolution group, too: that is the width
+        the kernels see. A narrow one (4 channels in each of 32 groups) could not, and aligns the sum.
+        """
+        if self.width >= 2 * multiple:
+            return multiple
         steps = [multiple // gcd(multiple, count) for count in self.multiplicities]
         return int(np.lcm.reduce(steps)) if steps else 1
 
@@ -149,6 +155,14 @@ class SizeLink:
     parts: tuple[tuple[str, tuple[Span, ...]], ...]
 
 
+class Suspect(NamedTuple):
+    """A group that the code of a module cut or split by an integer: if the pruned model fails there, that is why."""
+
+    module: str
+    code: str  # the module's class: modules of one class share their code
+    group: str
+
+
 @dataclass(frozen=True)
 class ChannelGraph:
     """What `trace` found: every group, the layers in execution order, and the shapes of the traced architecture."""
@@ -157,7 +171,7 @@ class ChannelGraph:
     layers: tuple[LayerCall, ...]
     shapes: Mapping[str, tuple[int, ...]]  # every tensor of the state dict
     sizes: tuple[SizeLink, ...] = ()
-    aliases: Mapping[str, str] = field(default_factory=dict)  # tied or shared tensors: other name -> name used here
+    suspects: tuple[Suspect, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @cached_property

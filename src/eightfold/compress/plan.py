@@ -6,7 +6,7 @@ model without tracing it. Needs no torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -77,6 +77,10 @@ class PrunePlan(Value):
     def kept(self) -> Kept:
         """Group id -> kept coupled channels, int64."""
         return {group.id: np.asarray(group.kept, dtype=np.int64) for group in self.groups}
+
+    def without(self, ids: Collection[str]) -> PrunePlan:
+        """The plan with the groups `ids` left whole."""
+        return self.model_copy(update={"groups": tuple(group for group in self.groups if group.id not in ids)})
 
     def removed_indices(self) -> Mapping[tuple[str, int], Index]:
         """(tensor, dim) -> positions to remove, ascending int64."""

@@ -60,7 +60,7 @@ def plan_pruning(
             scores_digest=digest_of_scores(scores),
         )
 
-    return checked(model, example_inputs, plan_of(select(graph, scores, selection)))
+    return checked(model, example_inputs, plan_of(select(graph, scores, selection)), graph)
 
 
 def digest_of_scores(scores: Scores) -> str:

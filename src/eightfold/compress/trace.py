@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from eightfold.compress.components import Grouping, group_channels, runs, solve
-from eightfold.compress.groups import ChannelGraph, LayerCall, Role, SizeLink
+from eightfold.compress.groups import ChannelGraph, LayerCall, Role, SizeLink, Suspect
 from eightfold.compress.labels import LabelSpace, axes_of, clear_axes, set_axes
 from eightfold.compress.rules import RULES, Call
 from eightfold.compress.rules.base import RawLayer, Record
@@ -41,11 +41,13 @@ def trace(model: nn.Module, example_inputs: Any) -> ChannelGraph:
     tensors = named_tensors(model)
     record = Record(LabelSpace())
     used: set[int] = set()
-    with _labelled(record.space, tensors), _module_paths(model) as path:
+    with _labelled(record.space, tensors), module_paths(model) as path:
         _run(model, example_inputs, record, used, path, training=False)
         if any(id(tensor) not in used for _, tensor in model.named_parameters()):
-            with contextlib.suppress(TraceError):
+            try:
                 _run(model, example_inputs, record, used, path, training=True)
+            except TraceError as error:
+                record.warnings.append(f"what runs in training mode only was not followed: {error.seen}")
         for name, tensor in tensors.items():
             if id(tensor) not in used:
                 for labels in axes_of(tensor).values():
@@ -79,8 +81,11 @@ def _labelled(space: LabelSpace, tensors: Mapping[str, torch.Tensor]) -> Iterato
 
 
 @contextlib.contextmanager
-def _module_paths(model: nn.Module) -> Iterator[list[str]]:
-    """Yield a stack whose last entry is the path of the module that is running."""
+def module_paths(model: nn.Module, *, keep_on_error: bool = False) -> Iterator[list[str]]:
+    """Yield a stack whose last entry is the path of the module that is running.
+
+    With `keep_on_error`, a module that raises stays on the stack, so that the last entry tells who it was.
+    """
     stack = [""]
     names = {id(module): name for name, module in model.named_modules()}
 
@@ -92,7 +97,7 @@ def _module_paths(model: nn.Module) -> Iterator[list[str]]:
 
     handles = [
         nn.modules.module.register_module_forward_pre_hook(enter),
-        nn.modules.module.register_module_forward_hook(leave, always_call=True),
+        nn.modules.module.register_module_forward_hook(leave, always_call=not keep_on_error),
     ]
     try:
         yield stack
@@ -243,8 +248,18 @@ def _sizes(model: nn.Module, record: Record, grouping: Grouping) -> tuple[SizeLi
     return tuple(links.values())
 
 
+def _suspects(model: nn.Module, record: Record, grouping: Grouping) -> tuple[Suspect, ...]:
+    found: dict[Suspect, None] = {}
+    for size in record.sizes:
+        code = type(model.get_submodule(size.module)).__qualname__
+        for group in np.unique(grouping.places(size.labels)[:, 0]).tolist():
+            if group >= 0:
+                found[Suspect(size.module, code, grouping.groups[group].id)] = None
+    return tuple(found)
+
+
 # Names of integers that never count channels, though they may equal a width.
-_NO_WIDTH = ("kernel", "stride", "pad", "dilat", "reso", "window", "dim", "size", "index", "level", "num_layers")
+_NO_WIDTH = ("kernel", "stride", "pad", "dilat", "reso", "window", "size", "index", "level", "num_layers")
 
 
 def _integers(module: nn.Module) -> dict[str, int]:

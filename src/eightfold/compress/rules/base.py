@@ -46,7 +46,7 @@ class Record:
     space: LabelSpace
     layers: list[RawLayer] = field(default_factory=list)
     sizes: list[RawSize] = field(default_factory=list)
-    norms: list[tuple[int, int]] = field(default_factory=list)  # (id of the scale, id of the tensor normalised)
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

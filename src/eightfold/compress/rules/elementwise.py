@@ -9,14 +9,18 @@ from eightfold.compress.rules.base import Call, is_uniform, rule, set_uniform
 
 
 @rule(
-    "constant", "clone", "contiguous", "detach", "alias", "_to_copy", "lift_fresh", "lift", "dropout",
-    "native_dropout", "_prelu_kernel", "bernoulli", "prelu", "rrelu_with_noise", "nan_to_num", "to", "type_as",
-    "fake_quantize", "glu_jvp", "masked_fill", "where", "lerp", "addcmul", "addcdiv", "resolve_conj", "_conj",
-    "view_as_real", "resolve_neg", "requires_grad", "bitwise_not", "logical_not", "isnan", "isinf", "celu",
-    "selu", "log_sigmoid_forward",
+    "_conj", "_prelu_kernel", "_to_copy", "abs", "add", "addcdiv", "addcmul", "alias", "bernoulli",
+    "bitwise_not", "celu", "clamp", "clamp_max", "clamp_min", "clone", "constant", "contiguous", "detach",
+    "div", "dropout", "elu", "exp", "fake_quantize", "gelu", "glu_jvp", "hardshrink", "hardsigmoid",
+    "hardswish", "hardtanh", "isinf", "isnan", "leaky_relu", "lerp", "lift", "lift_fresh", "log",
+    "log_sigmoid_forward", "logical_not", "logit", "masked_fill", "maximum", "minimum", "mish", "mul",
+    "nan_to_num", "native_dropout", "neg", "pow", "prelu", "relu", "relu6", "requires_grad", "resolve_conj",
+    "resolve_neg", "rrelu_with_noise", "rsqrt", "rsub", "selu", "sigmoid", "silu", "softplus", "softshrink",
+    "softsign", "sqrt", "sub", "tanh", "threshold", "to", "type_as", "view_as_real", "where",
 )  # fmt: skip
 def elementwise(call: Call) -> None:
-    """Everything that works position by position, with broadcasting."""
+    """Everything that works position by position, with broadcasting. ATen tags most of these operators as pointwise
+    and the trace goes by the tag; the names above are those that some torch release leaves untagged."""
     shape = call.out.shape
     operands = [tensor for tensor in call.tensors if tensor.dim() <= len(shape)]
     axes: Axes = {}
