@@ -39,7 +39,7 @@ def zipped(bundle_path: Path, tmp_path: Path) -> Path:
 
 def test_a_bundle_opens_and_verifies(bundle_path: Path) -> None:
     bundle = Bundle.open(bundle_path)
-    assert bundle.verify() == 2
+    assert bundle.verify() == len(bundle.manifest.files) >= 2
     assert bundle.file(FILE) == bundle_path / FILE
     assert bundle.artifact("pruned-fp32-b4").batch == 4
 
@@ -47,7 +47,7 @@ def test_a_bundle_opens_and_verifies(bundle_path: Path) -> None:
 def test_a_zip_opens_and_its_members_are_unpacked_when_asked_for(zipped: Path, bundle_path: Path) -> None:
     bundle = Bundle.open(zipped)
     assert bundle.file(FILE).read_bytes() == (bundle_path / FILE).read_bytes()
-    assert bundle.verify() == 2
+    assert bundle.verify() == len(bundle.manifest.files) >= 2
 
 
 def test_a_zip_leaves_nothing_behind(zipped: Path) -> None:

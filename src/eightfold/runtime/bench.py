@@ -13,14 +13,14 @@ from eightfold.errors import BackendError, UsageError
 from eightfold.files import PathLike, sha256_of_file
 from eightfold.progress import track
 from eightfold.runtime.alternate import Samples, Schedule, alternate
-from eightfold.runtime.backends import BACKENDS, open_session, usable_backends
+from eightfold.runtime.backends import BACKENDS, backend_named, open_session, usable_backends
 from eightfold.runtime.backends.base import Array, Session, SessionOptions, Slot
 from eightfold.runtime.bundle import Bundle
 from eightfold.runtime.devices import DeviceState, describe_device, read_state
 from eightfold.runtime.latency import LatencyRow, LatencyTable
 from eightfold.runtime.manifest import Artifact, Metric, Precision, TensorSpec
 from eightfold.runtime.peak_memory import peak_memory_bytes
-from eightfold.runtime.targets import runs_here
+from eightfold.runtime.targets import default_backends, runs_here
 from eightfold.runtime.timing import Timing, speedup
 from eightfold.runtime.versions import runtime_versions
 
@@ -71,7 +71,7 @@ def bench(
     Args:
         bundle_or_model: a bundle (opened or its path), or the path of a fixed-size `.onnx` file.
         batches: batch sizes to measure; all that there are by default.
-        backends: "onnxruntime", "openvino", "tensorrt"; all that are usable here by default.
+        backends: "onnxruntime", "openvino", "tensorrt"; by default every one that some artifact was made for.
         seconds: timed seconds per row.
         threads: threads of a CPU backend; its own default when None.
         baseline: the candidate that the others are compared with; the first by default.
@@ -83,7 +83,7 @@ def bench(
         >>> table = bench("model.eightfold", batches=[1, 8])  # doctest: +SKIP
         >>> print(table.describe())  # doctest: +SKIP
     """
-    candidates = _candidates(bundle_or_model, usable_backends() if backends is None else backends)
+    candidates = _candidates(bundle_or_model, backends)
     options = BenchOptions(schedule=Schedule(seconds=seconds), session=SessionOptions(threads=threads))
     return compare_latency(_at_batches(candidates, batches), baseline=baseline, options=options)
 
@@ -140,15 +140,16 @@ def _candidate(bundle: Bundle, artifact: Artifact, backend: str) -> Candidate:
     )
 
 
-def _candidates(source: Bundle | PathLike, backends: Sequence[str]) -> list[Candidate]:
-    for name in backends:
-        if name not in BACKENDS:
-            raise UsageError(f"unknown backend {name!r}", allowed=", ".join(BACKENDS))
-    if isinstance(source, Bundle):
-        return candidates_of_bundle(source, backends)
-    path = Path(source)
-    if path.suffix != ".onnx":
-        return candidates_of_bundle(Bundle.open(path), backends)
+def _candidates(source: Bundle | PathLike, backends: Sequence[str] | None) -> list[Candidate]:
+    for name in backends or ():
+        backend_named(name)
+    if not isinstance(source, Bundle) and Path(source).suffix == ".onnx":
+        return _candidates_of_file(Path(source), backends or ["onnxruntime"])
+    bundle = source if isinstance(source, Bundle) else Bundle.open(source)
+    return candidates_of_bundle(bundle, default_backends(bundle.manifest.artifacts) if backends is None else backends)
+
+
+def _candidates_of_file(path: Path, backends: Sequence[str]) -> list[Candidate]:
     if not path.is_file():
         raise UsageError(f"there is no file {str(path)!r}", allowed="a bundle or a fixed-size .onnx file")
     return [_candidate_of_file(path, backend) for backend in backends if "onnx" in BACKENDS[backend].formats]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 
-from eightfold.runtime.backends import BACKENDS
+from eightfold.runtime.backends import BACKENDS, usable_backends
 from eightfold.runtime.manifest import Artifact
 
 # Machines by Python's name for them -> the CPU target whose arithmetic is fast there.
 CPU_TARGETS = {"x86_64": "cpu-x86", "AMD64": "cpu-x86", "aarch64": "cpu-arm", "arm64": "cpu-arm"}
-# Backend -> targets it is meant for, beside "any".
+# Backend -> targets that are its own, beside "any" and those of the CPU.
 TARGETS_OF = {"openvino": ("openvino",), "tensorrt": ("tensorrt", "rtx")}
+# Backends that run what was quantized for a CPU. OpenVINO does so too, since the Q/DQ form is the same.
+ON_CPU = ("onnxruntime", "openvino")
 
 
 def runs_here(artifact: Artifact, backend: str, machine: str | None = None) -> bool:
@@ -24,5 +27,18 @@ def runs_here(artifact: Artifact, backend: str, machine: str | None = None) -> b
 
 
 def targets_of(backend: str, machine: str | None = None) -> tuple[str, ...]:
-    cpu = CPU_TARGETS.get(machine or platform.machine(), "")
-    return TARGETS_OF.get(backend, (cpu,))
+    cpu = (CPU_TARGETS.get(machine or platform.machine(), ""),) if backend in ON_CPU else ()
+    return TARGETS_OF.get(backend, ()) + cpu
+
+
+def default_backends(artifacts: Sequence[Artifact]) -> list[str]:
+    """The usable backends that some artifact was made for; onnxruntime counts as that of every plain graph."""
+    return [
+        name
+        for name in usable_backends()
+        if any(
+            runs_here(artifact, name)
+            and (name == "onnxruntime" or artifact.target.partition(":")[0] in TARGETS_OF[name])
+            for artifact in artifacts
+        )
+    ]

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from eightfold.errors import BackendError, UnknownNameError
 from eightfold.runtime.backends.base import Backend, Session, SessionOptions
+from eightfold.runtime.backends.openvino import OpenVinoBackend
 from eightfold.runtime.backends.ort import OrtBackend
 
-BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (OrtBackend(),)}
+BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (OrtBackend(), OpenVinoBackend())}
 
 
 def backend_named(name: str) -> Backend:

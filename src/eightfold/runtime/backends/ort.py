@@ -9,7 +9,16 @@ import numpy as np
 
 from eightfold.errors import BackendError, ModelError
 from eightfold.extras import installed, require
-from eightfold.runtime.backends.base import Array, Arrays, Backend, Session, SessionOptions, Slot, empty_like
+from eightfold.runtime.backends.base import (
+    Array,
+    Arrays,
+    Backend,
+    Session,
+    SessionOptions,
+    Slot,
+    empty_like,
+    first_line,
+)
 from eightfold.runtime.manifest import TensorSpec
 
 if TYPE_CHECKING:
@@ -72,7 +81,7 @@ class OrtSlot(Slot):
         try:
             self._session.raw.run_with_iobinding(self._binding)
         except Exception as error:  # onnxruntime raises classes of its own without a common base but Exception
-            raise BackendError(f"onnxruntime failed while running ({_first_line(error)})") from error
+            raise BackendError(f"onnxruntime failed while running ({first_line(error)})") from error
 
     def run_on(self, arrays: Arrays) -> None:
         """Without copying, where an array is contiguous: its memory is bound for this call."""
@@ -93,11 +102,12 @@ def _open(ort: Any, path: Path, options: SessionOptions) -> onnxruntime.Inferenc
     chosen.log_severity_level = 3  # its warnings speak of graph internals a user cannot act on
     if options.threads is not None:
         chosen.intra_op_num_threads = options.threads
+    providers = _providers(ort, options)
     try:
-        return ort.InferenceSession(str(path), chosen, providers=_providers(ort, options))
+        return ort.InferenceSession(str(path), chosen, providers=providers)
     except Exception as error:  # see OrtSlot.run
         raise ModelError(
-            f"onnxruntime cannot load {path} ({_first_line(error)})",
+            f"onnxruntime cannot load {path} ({first_line(error)})",
             allowed=f"an ONNX model that onnxruntime {ort.__version__} supports",
             remedy="export it again, or install a newer onnxruntime",
         ) from error
@@ -126,7 +136,3 @@ def _spec(node: Any, path: Path) -> TensorSpec:
     if node.type not in DTYPES:
         raise ModelError(f"{path}: {node.name!r} is a {node.type}", allowed=", ".join(sorted(DTYPES)))
     return TensorSpec(name=node.name, dtype=DTYPES[node.type], shape=tuple(node.shape))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:300]

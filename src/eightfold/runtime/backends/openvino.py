@@ -1,0 +1,103 @@
+"""OpenVINO, on CPUs. The only module of the runtime that imports openvino."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from eightfold.errors import BackendError, ModelError
+from eightfold.extras import installed, require
+from eightfold.runtime.backends.base import Backend, Session, SessionOptions, Slot, empty_like, last_line
+from eightfold.runtime.manifest import TensorSpec
+
+DTYPES = {
+    "f32": "float32",
+    "f16": "float16",
+    "u8": "uint8",
+    "i8": "int8",
+    "i32": "int32",
+    "i64": "int64",
+    "boolean": "bool",
+}
+
+
+class OpenVinoBackend(Backend):
+    name = "openvino"
+    formats = ("onnx", "openvino")
+
+    def absent(self) -> str | None:
+        return None if installed("openvino") else "openvino is not installed (pip install 'eightfold[openvino]')"
+
+    def open(self, path: Path, options: SessionOptions) -> Session:
+        return OpenVinoSession(path, options)
+
+
+class OpenVinoSession(Session):
+    backend = "openvino"
+    provider = "cpu"
+
+    def __init__(self, path: Path, options: SessionOptions) -> None:
+        self.module = require("openvino", "run models with OpenVINO")
+        self.version = self.module.__version__.partition("-")[0]
+        core = self.module.Core()
+        model = _loaded(core.read_model, path)
+        # Compiling merges nodes and with them names, so the names are those of the model as it was read.
+        self.inputs = tuple(_spec(port, path) for port in model.inputs)
+        self.outputs = tuple(_spec(port, path) for port in model.outputs)
+        self.raw = _loaded(lambda _: core.compile_model(model, "CPU", _settings(options)), path)
+        self.threads = int(self.raw.get_property("INFERENCE_NUM_THREADS"))
+
+    def new_slot(self) -> Slot:
+        return OpenVinoSlot(self)
+
+
+class OpenVinoSlot(Slot):
+    """An inference request over numpy memory."""
+
+    def __init__(self, session: OpenVinoSession) -> None:
+        self._request = session.raw.create_infer_request()
+        self.inputs = {spec.name: empty_like(spec) for spec in session.inputs}
+        self.outputs = {spec.name: empty_like(spec) for spec in session.outputs}
+        tensor = session.module.Tensor
+        for port, array in zip(session.raw.inputs, self.inputs.values(), strict=True):
+            self._request.set_tensor(port, tensor(array, shared_memory=True))
+        for port, array in zip(session.raw.outputs, self.outputs.values(), strict=True):
+            self._request.set_tensor(port, tensor(array, shared_memory=True))
+
+    def run(self) -> None:
+        try:
+            self._request.start_async()
+            self._request.wait()
+        except RuntimeError as error:
+            raise BackendError(f"openvino failed while running ({last_line(error)})") from error
+
+
+def _settings(options: SessionOptions) -> dict[str, Any]:
+    # Left alone, OpenVINO rounds FP32 graphs to bfloat16 where the processor is fast at it: not what was measured.
+    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    return settings if options.threads is None else settings | {"INFERENCE_NUM_THREADS": options.threads}
+
+
+def _loaded(step: Callable[[str], Any], path: Path) -> Any:
+    try:
+        return step(str(path))
+    except RuntimeError as error:
+        raise ModelError(
+            f"openvino cannot load {path} ({last_line(error)})",
+            allowed="a model whose operators OpenVINO has",
+            remedy="use --backend onnxruntime, or export it again",
+        ) from error
+
+
+def _spec(port: Any, path: Path) -> TensorSpec:
+    if port.partial_shape.is_dynamic:
+        raise ModelError(
+            f"{path}: {port.any_name!r} has shape {port.partial_shape}",
+            allowed="fixed sizes",
+            remedy="export it with a fixed batch and image size: eightfold export",
+        )
+    name, kind = port.any_name, port.element_type.get_type_name()
+    if kind not in DTYPES:
+        raise ModelError(f"{path}: {name!r} is a {kind}", allowed=", ".join(sorted(DTYPES)))
+    return TensorSpec.model_validate({"name": name, "dtype": DTYPES[kind], "shape": tuple(port.shape)})
