@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from eightfold.errors import UsageError
 from eightfold.files import atomic_directory, atomic_path, sha256_of_file, write_text
 
 
@@ -39,6 +41,18 @@ def test_the_temporary_name_keeps_the_suffix(tmp_path: Path) -> None:
 def test_parents_are_made(tmp_path: Path) -> None:
     write_text(tmp_path / "a" / "b" / "c.txt", "x")
     assert (tmp_path / "a" / "b" / "c.txt").read_text() == "x"
+
+
+def test_a_directory_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot write .*: it is a directory; allowed: the name of a file"):
+        write_text(tmp_path, "x")
+
+
+def test_a_device_or_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="it is a device or pipe"):
+        write_text(tmp_path / "pipe", "x")
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_a_directory_replaces_the_old_one_whole(tmp_path: Path) -> None:

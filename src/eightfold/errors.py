@@ -5,6 +5,7 @@
     │   ├── RecipeError             a recipe's key or value
     │   └── UnknownNameError        a model, target, score, ... that is not in its registry
     ├── MissingExtraError           an optional dependency is not installed
+    ├── BrokenExtraError            an optional dependency is installed, and cannot be imported
     ├── ImageError                  an image or a set of images cannot be used
     ├── ModelError                  a model or model file cannot be used
     │   ├── TraceError              the channel trace cannot follow the model
@@ -70,6 +71,10 @@ class UnknownNameError(UsageError):
 
 
 class MissingExtraError(EightfoldError):
+    pass
+
+
+class BrokenExtraError(EightfoldError):
     pass
 
 

@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 from types import ModuleType
 
-from eightfold.errors import MissingExtraError
+from eightfold.errors import BrokenExtraError, MissingExtraError
 
 EXTRA_OF = {
     "cuda": "tensorrt",
@@ -38,7 +38,7 @@ EXTRA_OF = {
 def require(module: str, purpose: str) -> ModuleType:
     """Import `module` (dotted names allowed), or raise MissingExtraError with the pip command.
 
-    Only absence counts as missing: a package that is there but broken raises its own error.
+    Only absence counts as missing: a package that is there but cannot be imported raises BrokenExtraError.
 
     Args:
         module: what to import, e.g. "onnxruntime" or "matplotlib.pyplot".
@@ -50,7 +50,13 @@ def require(module: str, purpose: str) -> ModuleType:
             f"{top} is not installed, and is needed to {purpose}",
             remedy=f"run: pip install 'eightfold[{EXTRA_OF[top]}]'",
         )
-    return importlib.import_module(module)
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise BrokenExtraError(
+            f"{top} is installed but cannot be imported ({error}), and is needed to {purpose}",
+            remedy="run: eightfold doctor",
+        ) from error
 
 
 def installed(module: str) -> bool:

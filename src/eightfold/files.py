@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from eightfold.errors import UsageError
+
 PathLike = str | Path
 
 
@@ -32,6 +34,11 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
     The temporary name keeps the suffix, because some writers choose the format by it.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # a rename would put a plain file in the place of a device
+        raise UsageError(
+            f"cannot write {path}: it is a {'directory' if path.is_dir() else 'device or pipe'}",
+            allowed="the name of a file, new or existing",
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=f".tmp{path.suffix}", dir=path.parent)
     os.close(handle)

@@ -64,6 +64,11 @@ def main() -> int:
             raise
         print(f"eightfold: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:  # no permission, no space, a name too long: what the machine said is what a user needs
+        if os.environ.get("EIGHTFOLD_DEBUG"):
+            raise
+        print(f"eightfold: {error.strerror or error}: {error.filename or 'no file named'}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("eightfold: interrupted; run the same command again to go on", file=sys.stderr)
         return 130

@@ -1,0 +1,37 @@
+"""What the machine refuses is one line, too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from eightfold.cli import app
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr("sys.argv", ["eightfold", *arguments])
+    return app.main()
+
+
+def test_an_error_of_the_operating_system_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("eightfold.runtime.report_bundle.content_of_bundle", lambda *_: None)
+    monkeypatch.setattr("eightfold.runtime.report.render_report", lambda _: "")
+    monkeypatch.setattr("eightfold.runtime.bundle.Bundle.open", lambda _: None)
+    assert run(monkeypatch, "report", "bundle", "-o", str(tmp_path / "file" / "report.html")) == 1
+    assert capsys.readouterr().err == f"eightfold: File exists: {tmp_path / 'file'}\n"
+
+
+def test_debug_shows_it_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eightfold.runtime.bundle.Bundle.open", lambda _: (_ for _ in ()).throw(OSError(28, "full")))
+    monkeypatch.setenv("EIGHTFOLD_DEBUG", "")
+    with pytest.raises(OSError, match="full"):
+        run(monkeypatch, "--debug", "inspect", "bundle")
+
+
+def test_a_wrong_command_exits_with_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "frobnicate") == 2
+    assert "No such command 'frobnicate'" in capsys.readouterr().err
