@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import pytest
+from scipy.stats import binomtest
 
-from eightfold.runtime.report_format import digits, error, milliseconds, quantity, relative, signed
+from eightfold.runtime.report_format import digits, error, milliseconds, quantity, relative, share_interval, signed
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,17 @@ def test_quantity(value: float | None, unit: str, text: str) -> None:
 @pytest.mark.parametrize(("value", "text"), [(0.1234, "0.123"), (56.78, "56.78"), (1234.5, "1234.5"), (None, "\u2013")])
 def test_milliseconds(value: float | None, text: str) -> None:
     assert milliseconds(value) == text
+
+
+@pytest.mark.parametrize(("right", "images"), [(980, 1000), (1000, 1000), (0, 50), (1, 3)])
+def test_interval_of_a_share_is_scipy_s(right: int, images: int) -> None:
+    low, high = binomtest(right, images).proportion_ci(0.95, method="wilson")
+    assert share_interval(100 * right / images, images, "top-1") == f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def test_other_metrics_have_no_interval() -> None:
+    assert share_interval(41.2, 5000, "mAP") == ""
+    assert share_interval(98.0, 0, "top-1") == ""
 
 
 def test_signs_and_changes() -> None:

@@ -21,6 +21,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "signed": report_format.signed,
     "relative": lambda after, before: report_format.relative(before, after),
     "error": report_format.error,
+    "share_interval": report_format.share_interval,
 }
 
 

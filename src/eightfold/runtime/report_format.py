@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 THIN = "\u202f"  # narrow no-break space, between a number and its unit
 MINUS = "\u2212"
+NORMAL_95 = 1.959964  # the normal distribution's 97.5% quantile
 SHARES = {"top1": "top-1", "top5": "top-5"}  # metrics kept as a share of the images, and written in percent
 
 
@@ -92,6 +94,20 @@ def is_share(metric: str) -> bool:
 
 def metric_label(metric: str) -> str:
     return SHARES.get(metric, metric)
+
+
+def share_interval(percent: float, images: int, metric: str) -> str:
+    """The 95% interval of a share of `images`, in percent, by Wilson's score; empty for other metrics.
+
+    E. B. Wilson, Journal of the American Statistical Association 22 (1927): sound near 100% too, where the usual
+    "plus or minus" is not.
+    """
+    if metric not in SHARES.values() or not images:
+        return ""
+    share, z2 = percent / 100, NORMAL_95**2
+    middle = (share + z2 / (2 * images)) / (1 + z2 / images)
+    half = NORMAL_95 / (1 + z2 / images) * math.sqrt(share * (1 - share) / images + z2 / (4 * images**2))
+    return f"{max(0.0, 100 * (middle - half)):.1f} to {min(100.0, 100 * (middle + half)):.1f}"
 
 
 def _scaled(value: float, units: Sequence[str]) -> str:
