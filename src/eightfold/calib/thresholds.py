@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +14,8 @@ from eightfold.calib.ranges import Method, TensorRange
 
 Floats = npt.NDArray[np.float64]
 
-CANDIDATES = 128  # thresholds tried by "mse"
+COARSE, FINE = 32, 4  # "mse" tries fractions of the range on a grid of 1/32, then of 1/128 around the best
+MSE_BINS = 2048
 ENTROPY_BINS = 2048  # TensorRT's
 ENTROPY_STRIDE = 8  # bins between the thresholds that "entropy" tries, 0.4% of the range
 START_BIN = 128  # the smallest of them
@@ -137,23 +140,46 @@ class _Mass:
 
 
 def _mse(histogram: Histogram) -> TensorRange:
-    occupied = np.flatnonzero(histogram.counts)
-    centre = ((occupied - BINS + 0.5) * histogram.width).astype(np.float64)
-    # A bin that holds zeros only stands for zero: every type represents it exactly.
-    centre[occupied == BINS] = 0.0
-    mass = _Mass(centre, (histogram.counts[occupied] / histogram.counts.sum()).astype(np.float64))
-    fractions = np.arange(1, CANDIDATES + 1) / CANDIDATES
+    mass = _mass(histogram)
     reach = max(-histogram.min, histogram.max)
-    threshold = _best(mass, [(-reach * f, reach * f) for f in fractions], levels=255)[1]
+    threshold = reach * _best_fraction(mass, lambda f: (-reach * f, reach * f), levels=255)
     low, high = min(histogram.min, 0.0), max(histogram.max, 0.0)
-    for _ in range(2):  # one end at a time, twice: the ends hardly depend on each other
-        high = _best(mass, [(low, histogram.max * f) for f in fractions if histogram.max > 0] or [(low, 0.0)])[1]
-        low = _best(mass, [(histogram.min * f, high) for f in fractions if histogram.min < 0] or [(0.0, high)])[0]
+    for _ in range(2 if low < 0 < high else 1):  # one end at a time, twice: the ends hardly depend on each other
+        if high > 0:
+            high = histogram.max * _best_fraction(mass, partial(_with_high, low, histogram.max))
+        if low < 0:
+            low = histogram.min * _best_fraction(mass, partial(_with_low, histogram.min, high))
     return _bounded(histogram, low if low < 0 else histogram.min, high if high > 0 else histogram.max, threshold)
 
 
-def _best(mass: _Mass, ranges: list[tuple[float, float]], levels: int = 256) -> tuple[float, float]:
-    return ranges[int(np.argmin([quantization_error(mass.centre, mass.share, *ends, levels) for ends in ranges]))]
+def _with_high(low: float, reach: float, fraction: float) -> tuple[float, float]:
+    return low, reach * fraction
+
+
+def _with_low(reach: float, high: float, fraction: float) -> tuple[float, float]:
+    return reach * fraction, high
+
+
+def _mass(histogram: Histogram) -> _Mass:
+    """The occupied bins, merged by powers of two until at most MSE_BINS are left."""
+    occupied = np.flatnonzero(histogram.counts) - BINS
+    merge = max(0, int(np.ceil(np.log2(max(int(np.ptp(occupied)), 1) / MSE_BINS))))
+    bins, where = np.unique(occupied >> merge, return_inverse=True)
+    counts = np.bincount(where, histogram.counts[occupied + BINS])
+    centre = (bins + 0.5) * (histogram.width * 2**merge)
+    return _Mass(centre, (counts / counts.sum()).astype(np.float64))
+
+
+def _best_fraction(mass: _Mass, ends: Callable[[float], tuple[float, float]], levels: int = 256) -> float:
+    """The fraction in (0, 1] whose range has the least error: on a coarse grid, then on a fine one around the best."""
+
+    def best(fractions: Floats) -> float:
+        losses = [quantization_error(mass.centre, mass.share, *ends(fraction), levels) for fraction in fractions]
+        return float(fractions[int(np.argmin(losses))])
+
+    coarse = best(np.arange(1, COARSE + 1) / COARSE)
+    fine = coarse + np.arange(-FINE + 1, FINE) / (COARSE * FINE)
+    return best(fine[(fine > 0) & (fine <= 1)])
 
 
 def quantization_error(values: Floats, share: Floats, low: float, high: float, levels: int) -> float:
