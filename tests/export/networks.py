@@ -46,6 +46,13 @@ def small_net(seed: int = 0) -> SmallNet:
     return net
 
 
+def wide_net() -> torch.nn.Sequential:
+    """Weights enough that the graph around them hardly counts."""
+    torch.manual_seed(0)
+    convolution, pool = torch.nn.Conv2d(3, 128, 9), torch.nn.AdaptiveAvgPool2d(1)
+    return torch.nn.Sequential(convolution, torch.nn.ReLU(), pool, torch.nn.Flatten(), torch.nn.Linear(128, 100))
+
+
 def images(batch: int = 1, size: int = 16, seed: int = 1) -> NDArray[np.float32]:
     return np.random.default_rng(seed).random((batch, 3, size, size), dtype=np.float32)
 

@@ -2,17 +2,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import BundleError
+from eightfold.export.batches import export_batches
 from eightfold.export.bundle import engine_artifact, onnx_artifact, write_bundle, zip_bundle
 from eightfold.export.onnx_export import export_onnx
 from eightfold.export.tensorrt.build import build_engine
+from eightfold.export.verify import run_onnx
 from eightfold.files import sha256_of_file
 from eightfold.runtime.bundle import Bundle
 from eightfold.runtime.manifest import Artifact, Task
-from tests.export.networks import small_net
+from tests.export.networks import images, small_net, wide_net
 
 TASK = Task(kind="classify", decode="softmax", labels=("a", "b", "c", "d", "e"))
 PREPROCESS = Preprocess(height=16, width=16)
@@ -65,6 +68,22 @@ def test_an_engine_brings_its_record(tmp_path: Path, network: Path) -> None:
     where = tmp_path / "bundle"
     write_bundle(where, name="x", task=TASK, preprocess=PREPROCESS, artifacts=[artifact], files=files)
     assert Bundle.open(where).verify() == 2
+
+
+def test_batches_of_one_network_share_their_weights(tmp_path: Path) -> None:
+    paths = {batch: tmp_path / f"b{batch}.onnx" for batch in (1, 2)}
+    export_batches(wide_net(), paths, images=images(2))
+    artifacts = [onnx_artifact(path, id=f"b{n}", inside=f"onnx/b{n}.onnx", variant="v") for n, path in paths.items()]
+    files = {f"onnx/b{batch}.onnx": path for batch, path in paths.items()}
+    where = tmp_path / "bundle"
+    write_bundle(where, name="x", task=TASK, preprocess=PREPROCESS, artifacts=artifacts, files=files)
+    bundle = Bundle.open(where)
+    assert {artifact.files for artifact in bundle.manifest.artifacts} == {("onnx/v-fp32-any.weights",)}
+    assert sum(entry.bytes for entry in bundle.manifest.files.values()) < 1.2 * paths[1].stat().st_size
+    for artifact in bundle.manifest.artifacts:
+        feeds = {"images": images(artifact.batch)}
+        here, there = run_onnx(bundle.artifact_path(artifact), feeds), run_onnx(paths[artifact.batch], feeds)
+        np.testing.assert_array_equal(here["logits"], there["logits"])
 
 
 def test_a_missing_source_leaves_the_old_bundle(tmp_path: Path, network: Path) -> None:

@@ -7,6 +7,7 @@ that a runtime would refuse.
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import BundleError
 from eightfold.export.onnx_files import external_files, load_onnx, tensor_specs
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
+from eightfold.export.weights import share_weights
 from eightfold.files import PathLike, atomic_directory, atomic_path, sha256_of_file
 from eightfold.runtime.bundle import MANIFEST_DIGEST_NAME, MANIFEST_NAME, SUFFIX, Bundle, manifest_digest_line
 from eightfold.runtime.manifest import Artifact, FileEntry, Manifest, Metric, Precision, Step, Task
@@ -39,6 +41,8 @@ def write_bundle(
 ) -> Path:
     """Write a bundle whole or not at all; an existing one is replaced.
 
+    ONNX files of one network at several batches are rewritten to share one file of weights.
+
     Args:
         path: a directory, or a file whose name ends in ".eightfold" for the zip form.
         name: what the bundle is called.
@@ -56,18 +60,19 @@ def write_bundle(
         BundleError: a source is missing, or the result would not be accepted by a runtime.
     """
     path = Path(path)
-    manifest = Manifest(
-        name=name,
-        task=task,
-        preprocess=preprocess,
-        artifacts=tuple(artifacts),
-        files={inside: _entry(source) for inside, source in sorted(files.items())},
-        documents=dict(documents or {}),
-        provenance=dict(provenance or {}),
-    )
     with _destination(path) as folder:
         for inside, source in files.items():
             _copy(Path(source), folder, inside)
+        artifacts = _share_weights(folder, artifacts)
+        manifest = Manifest(
+            name=name,
+            task=task,
+            preprocess=preprocess,
+            artifacts=tuple(artifacts),
+            files=_entries(folder),
+            documents=dict(documents or {}),
+            provenance=dict(provenance or {}),
+        )
         text = manifest.to_json()
         (folder / MANIFEST_NAME).write_text(text)
         (folder / MANIFEST_DIGEST_NAME).write_text(manifest_digest_line(text.encode()))
@@ -172,16 +177,40 @@ def _destination(path: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _entry(source: PathLike) -> FileEntry:
-    source = Path(source)
-    if not source.is_file():
-        raise BundleError(f"there is no file {source}", allowed="files that exist", remedy="make it first")
-    return FileEntry(bytes=source.stat().st_size, sha256=sha256_of_file(source))
+def _share_weights(folder: Path, artifacts: Sequence[Artifact]) -> list[Artifact]:
+    """Store the weights of one network at several batches once; returns the artifacts with the files they now need."""
+    groups: dict[tuple[str, ...], list[Artifact]] = {}
+    for artifact in artifacts:
+        if artifact.format == "onnx" and (folder / artifact.path).is_file():
+            place = Path(artifact.path).parent.as_posix()
+            groups.setdefault((place, artifact.variant, artifact.precision, artifact.target), []).append(artifact)
+    shared: dict[str, str] = {}
+    for (place, *words), members in groups.items():
+        if len(members) > 1:
+            name = re.sub(r"[^A-Za-z0-9.-]", "-", "-".join(words)) + ".weights"
+            share_weights([folder / artifact.path for artifact in members], name)
+            shared |= {artifact.id: (Path(place) / name).as_posix() for artifact in members}
+    return [
+        artifact.model_copy(update={"files": (*artifact.files, shared[artifact.id])})
+        if artifact.id in shared
+        else artifact
+        for artifact in artifacts
+    ]
+
+
+def _entries(folder: Path) -> dict[str, FileEntry]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {
+        file.relative_to(folder).as_posix(): FileEntry(bytes=file.stat().st_size, sha256=sha256_of_file(file))
+        for file in files
+    }
 
 
 def _copy(source: Path, folder: Path, inside: str) -> None:
     target = (folder / inside).resolve()
     if not target.is_relative_to(folder.resolve()) or target == folder.resolve():
         raise BundleError(f"the name {inside!r} leaves the bundle", allowed="relative paths with '/' inside the bundle")
+    if not source.is_file():
+        raise BundleError(f"there is no file {source}", allowed="files that exist", remedy="make it first")
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)

@@ -68,8 +68,8 @@ def _best(
 ) -> tuple[tuple[Path, str, Step] | None, tuple[str, ...]]:
     """The candidate with the fewest nodes that agrees with `source`, and one note per tool."""
     notes: list[str] = []
-    candidates = sorted(_candidates(source, folder, time_limit_s, notes), key=lambda candidate: candidate[0])
     inputs = random_inputs(source)
+    candidates = sorted(_candidates(source, folder, time_limit_s, notes), key=lambda candidate: candidate[0])
     for count, tool, file in candidates:
         if count > nodes:
             notes.append(f"{tool}: more nodes than before, passed over")
@@ -84,36 +84,34 @@ def _best(
 
 
 def _candidates(source: Path, folder: Path, time_limit_s: float, notes: list[str]) -> Iterator[tuple[int, str, Path]]:
-    """(nodes, tool, file) of each tool that answered. Both run at once: the time is that of the slower one."""
-    started = [(tool, folder / f"{tool}.onnx") for tool in TOOLS]
-    children = [_start(tool, source, file) for tool, file in started]
-    deadline = time.monotonic() + time_limit_s
-    for (tool, file), child in zip(started, children, strict=True):
-        failure = _wait(child, deadline)
+    """(nodes, tools, file) of each attempt that answered.
+
+    The second tool starts from the first one's result: it finds more there than either finds alone, in a fraction
+    of the time (Swin-T: 482 nodes; 490 and 530 alone). Where the first failed, it starts from the original.
+    """
+    start, done = source, ""
+    for tool in TOOLS:
+        target = folder / f"{tool}.onnx"
+        failure = _run(tool, start, target, time_limit_s)
         if failure:
             notes.append(f"{tool}: {failure}")
             continue
-        count = len(load_onnx(file).graph.node)
+        start, done = target, f"{done} + {tool}" if done else tool
+        count = len(load_onnx(target).graph.node)
         notes.append(f"{tool}: {count} nodes")
-        yield count, tool, file
+        yield count, done, target
 
 
-def _start(tool: str, source: Path, target: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "eightfold.export._simplify_child", tool, str(source.resolve()), str(target)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-
-def _wait(child: subprocess.Popen[str], deadline: float) -> str:
+def _run(tool: str, source: Path, target: Path, time_limit_s: float) -> str:
     """ "" on success, else what went wrong, in a few words."""
+    command = [sys.executable, "-m", "eightfold.export._simplify_child", tool, str(source.resolve()), str(target)]
     try:
-        _, errors = child.communicate(timeout=max(0.0, deadline - time.monotonic()))
+        child = subprocess.run(command, capture_output=True, text=True, timeout=time_limit_s)
     except subprocess.TimeoutExpired:
-        child.kill()
-        child.communicate()
         return "stopped at the time limit"
     if child.returncode == 0:
         return ""
     if child.returncode < 0:
         return f"crashed (signal {-child.returncode})"
-    lines = errors.strip().splitlines() or ["no message"]
+    lines = child.stderr.strip().splitlines() or ["no message"]
     return f"failed ({lines[-1][:200]})"

@@ -131,20 +131,30 @@ def verify_onnx(
     return step_from(differences, name=step)
 
 
-def verify_module(model: torch.nn.Module, onnx_path: PathLike, images: Array, *, tolerance: Tolerance) -> Step:
-    """Run a torch module in evaluation mode and its ONNX file on `images` (batch, channels, height, width)."""
-    from eightfold.export.onnx_export import evaluating, named_tensors, run_module
+def verify_module(
+    model: torch.nn.Module, onnx_path: PathLike, images: Array, *, tolerance: Tolerance, tool: str = "torch.onnx"
+) -> Step:
+    """Run a torch module in evaluation mode and its ONNX file on `images` (batch, channels, height, width).
 
-    torch = require("torch", "run the torch module")
-    with evaluating(model):
-        found = [
-            tensor.detach().cpu().numpy() for _, tensor in named_tensors(run_module(model, torch.from_numpy(images)))
-        ]
+    Raises VerificationError beyond the tolerance.
+    """
     inputs, outputs = tensor_specs(load_onnx(onnx_path))
+    found = run_module_arrays(model, images)
     reference = {spec.name: array for spec, array in zip(outputs, found, strict=True)}
     differences = compare(reference, run_onnx(onnx_path, {inputs[0].name: images}))
     require_within(differences, tolerance, step="export")
-    return step_from(differences, name="export", tool="torch.onnx")
+    return step_from(differences, name="export", tool=tool)
+
+
+def run_module_arrays(model: torch.nn.Module, images: Array) -> list[Array]:
+    """What a torch module returns for `images`, flattened, in evaluation mode and on the model's device."""
+    from eightfold.export.onnx_export import evaluating, named_tensors, run_module
+
+    torch = require("torch", "run the torch module")
+    device = next((parameter.device for parameter in model.parameters()), "cpu")
+    with evaluating(model):
+        output = run_module(model, torch.from_numpy(images).to(device))
+    return [tensor.detach().cpu().numpy() for _, tensor in named_tensors(output)]
 
 
 def run_onnx(path: PathLike | bytes, inputs: Arrays, *, optimize: bool = True) -> dict[str, Array]:

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper, numpy_helper
+
+from eightfold.errors import ModelError, VerificationError
+from eightfold.export.batches import export_batches
+from eightfold.export.rebatch import rebatched
+from eightfold.export.verify import Tolerance, run_module_arrays, run_onnx
+from eightfold.export.weights import share_weights
+from tests.export.networks import SmallNet, graph, images, saved, small_net
+
+
+class TokenNet(torch.nn.Module):
+    """A class token, heads and windows: the batch goes into reshapes and into an expanded constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = torch.nn.Conv2d(3, 16, 8, 8)
+        self.token = torch.nn.Parameter(torch.randn(1, 1, 16))
+        self.qkv = torch.nn.Linear(16, 48)
+        self.head = torch.nn.Linear(16, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        n = images.shape[0]
+        tokens = torch.cat([self.token.expand(n, -1, -1), self.patch(images).flatten(2).transpose(1, 2)], 1)
+        q, k, v = self.qkv(tokens).reshape(n, -1, 3, 2, 8).permute(2, 0, 3, 1, 4).reshape(3, n * 2, -1, 8).unbind()
+        mixed = ((q @ k.transpose(1, 2)).softmax(-1) @ v).reshape(n, 2, -1, 8).transpose(1, 2).reshape(n, -1, 16)
+        out: torch.Tensor = self.head(mixed[:, 0])
+        return out
+
+
+@pytest.mark.parametrize("build", [small_net, TokenNet])
+def test_derived_batches_answer_as_the_module(tmp_path: Path, build: type[torch.nn.Module]) -> None:
+    net, rows = build(), images(5)
+    paths = {batch: tmp_path / f"b{batch}.onnx" for batch in (1, 2, 4, 5)}
+    steps = export_batches(net, paths, images=rows)
+    assert {batch: steps[batch][0].tool for batch in paths} == {
+        1: "derived from two other batches",
+        2: "torch.onnx (torchscript)",
+        4: "torch.onnx (torchscript)",
+        5: "derived from two other batches",
+    }
+    reference = run_module_arrays(net, rows)[0]
+    for batch, path in paths.items():
+        onnx.checker.check_model(str(path), full_check=True)
+        (seen,) = run_onnx(path, {"images": rows[:batch]}).values()
+        np.testing.assert_allclose(seen, reference[:batch], rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_whose_graph_depends_on_the_batch_is_exported_at_each(tmp_path: Path) -> None:
+    class PerBatch(SmallNet):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            out = super().forward(images)
+            for _ in range(images.shape[0]):
+                out = out.sin()
+            return out
+
+    paths = {batch: tmp_path / f"b{batch}.onnx" for batch in (1, 2, 3)}
+    steps = export_batches(PerBatch(), paths, images=images(3))
+    assert {steps[batch][0].tool for batch in paths} == {"torch.onnx (torchscript)"}
+
+
+def test_a_size_that_is_not_linear_in_the_batch_is_refused() -> None:
+    def at(batch: int, size: int) -> onnx.ModelProto:
+        nodes = [helper.make_node("Expand", ["images", "shape"], ["out"])]
+        return graph(nodes, {"images": [batch, 1]}, {"out": [batch, size]}, {"shape": np.array([batch, size])})
+
+    assert list(numpy_helper.to_array(rebatched(at(2, 4), at(4, 8), 3).graph.initializer[0])) == [3, 6]
+    with pytest.raises(ModelError, match="a size goes from 4 to 7 with the batch from 2 to 4"):
+        rebatched(at(2, 4), at(4, 7), 3)
+
+
+def test_weights_that_depend_on_the_batch_are_refused() -> None:
+    def at(batch: int) -> onnx.ModelProto:
+        nodes = [helper.make_node("Mul", ["images", "w"], ["out"])]
+        return graph(nodes, {"images": [batch, 1]}, {"out": [batch, 1]}, {"w": np.array([batch / 3], np.float32)})
+
+    with pytest.raises(ModelError, match="constant 'w' depends on the batch"):
+        rebatched(at(2), at(3), 1)
+
+
+def test_a_failed_check_leaves_the_old_file(tmp_path: Path) -> None:
+    (tmp_path / "b1.onnx").write_bytes(b"old")
+    with pytest.raises(VerificationError):
+        export_batches(small_net(), {1: tmp_path / "b1.onnx"}, images=images(), tolerance=Tolerance(max_abs_error=-1))
+    assert (tmp_path / "b1.onnx").read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["b1.onnx"]
+
+
+def _linear(batch: int, path: Path) -> Path:
+    weight = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    nodes = [helper.make_node("MatMul", ["images", "w"], ["out"])]
+    return saved(graph(nodes, {"images": [batch, 64]}, {"out": [batch, 64]}, {"w": weight}), path)
+
+
+def test_shared_weights_are_stored_once_and_answer_the_same(tmp_path: Path) -> None:
+    files = [_linear(batch, tmp_path / f"b{batch}.onnx") for batch in (1, 2, 8)]
+    feeds = {"images": np.random.default_rng(1).random((8, 64), dtype=np.float32)}
+    before = run_onnx(files[2], feeds)["out"]
+    blob = share_weights(files, "net.weights")
+    assert blob.stat().st_size == 64 * 64 * 4
+    assert all(file.stat().st_size < 1024 for file in files)
+    np.testing.assert_array_equal(run_onnx(files[2], feeds)["out"], before)
+
+
+def test_sharing_twice_changes_nothing(tmp_path: Path) -> None:
+    files = [_linear(batch, tmp_path / f"b{batch}.onnx") for batch in (1, 2)]
+    blob = share_weights(files, "net.weights")
+    first = [file.read_bytes() for file in (*files, blob)]
+    share_weights(files, "net.weights")
+    assert [file.read_bytes() for file in (*files, blob)] == first
