@@ -75,6 +75,8 @@ def _speed(row: LatencyRow) -> float:
 
 def _accuracy(bundle: Bundle, table: LatencyTable | None) -> Iterator[Accuracy]:
     baseline = _baseline_metrics(bundle, table)
+    if not any(artifact.metrics for artifact in bundle.manifest.artifacts):
+        return
     for artifact in bundle.manifest.artifacts:
         for metric in artifact.metrics:
             yield _accuracy_row(artifact, metric, baseline.get((metric.name, artifact.batch)))

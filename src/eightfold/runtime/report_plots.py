@@ -195,6 +195,9 @@ def _log_axis(axes: Axes) -> None:
     ticker = require("matplotlib.ticker", "draw the report's plots")
     axes.set_yscale("log")
     low, high = axes.get_ylim()
+    stretch = max(1.0, 4.0 / (high / low)) ** 0.5  # less than a factor of four would show noise as a mountain
+    low, high = low / stretch, high * stretch
+    axes.set_ylim(low, high)
     # One decade or less gets labels in between; otherwise an axis could end up with a single number.
     steps = (1.0, 2.0, 5.0) if high / low < 300 else (1.0,)
     axes.yaxis.set_major_locator(ticker.LogLocator(subs=steps))
