@@ -33,9 +33,13 @@ def test_removed_indices_follow_the_repeat() -> None:
 
 @pytest.mark.parametrize(("multiplicities", "step"), [((1,), 8), ((4,), 2), ((49,), 8), ((32,), 1), ((1, 4), 8)])
 def test_step_makes_every_width_aligned(multiplicities: tuple[int, ...], step: int) -> None:
-    group = Group("w", 64, (), multiplicities=multiplicities)
+    group = Group("w", 12, (), multiplicities=multiplicities)
     assert group.step(8) == step
     assert all(step * count % 8 == 0 for count in multiplicities)
+
+
+def test_wide_convolution_groups_are_aligned_each() -> None:
+    assert Group("w", 24, (), multiplicities=(38,)).step(8) == 8
 
 
 def test_narrow_and_frozen_groups_are_not_prunable() -> None:

@@ -172,6 +172,8 @@ class ChannelGraph:
     shapes: Mapping[str, tuple[int, ...]]  # every tensor of the state dict
     sizes: tuple[SizeLink, ...] = ()
     suspects: tuple[Suspect, ...] = ()
+    outputs: tuple[tuple[int, ...], ...] = ()  # shape of every output tensor for the traced input
+    data_dependent: bool = False  # an operator (nms, nonzero) made shapes depend on values
     warnings: tuple[str, ...] = ()
 
     @cached_property

@@ -118,7 +118,10 @@ def _run(model: nn.Module, inputs: Any, record: Record, used: set[int], path: li
                 f"the model does not run on the example inputs ({type(error).__name__}: {error})",
                 remedy="pass example_inputs with which model(*example_inputs) works in evaluation mode",
             ) from error
-        for leaf in tree_leaves(result):
+        leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        if not training:
+            record.outputs = tuple(tuple(leaf.shape) for leaf in leaves)
+        for leaf in leaves:
             for labels in axes_of(leaf).values():
                 record.space.freeze(labels, "output of the model")
 
@@ -169,8 +172,13 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's bas
         result = func(*args, **(kwargs or {}))
         call = Call(func.overloadpacket.__name__, args, kwargs or {}, result, self.path[-1], self.record)
         self.used.update(id(tensor) for tensor in call.tensors)
+        self.record.data_dependent |= call.name in _DATA_DEPENDENT
         _apply_rule(call, func)
         return result
+
+
+# Operators whose output shape depends on values: boxes that survive, for example.
+_DATA_DEPENDENT = frozenset(("nonzero", "nms", "masked_select", "unique", "_unique2", "unique_dim", "argwhere"))
 
 
 def _apply_rule(call: Call, func: Any) -> None:

@@ -47,6 +47,8 @@ class Record:
     layers: list[RawLayer] = field(default_factory=list)
     sizes: list[RawSize] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    outputs: tuple[tuple[int, ...], ...] = ()
+    data_dependent: bool = False
 
 
 @dataclass(frozen=True)
