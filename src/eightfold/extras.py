@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from types import ModuleType
 
 from eightfold.errors import BrokenExtraError, MissingExtraError
@@ -60,4 +61,5 @@ def require(module: str, purpose: str) -> ModuleType:
 
 
 def installed(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
+    # A module that another thread is just importing may have no spec yet, which find_spec takes amiss.
+    return sys.modules.get(module) is not None or importlib.util.find_spec(module) is not None
