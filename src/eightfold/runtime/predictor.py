@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,6 +26,7 @@ from eightfold.runtime.latency import LatencyTable
 from eightfold.runtime.packing import pack
 from eightfold.runtime.pool import SlotPool
 from eightfold.runtime.postprocess import decoder_of
+from eightfold.runtime.requests import RequestQueue
 
 Image = PathLike | NDArray[np.uint8]
 
@@ -44,6 +46,7 @@ class Predictor:
         variant: "pruned", "baseline", ...; "auto" prefers what was compressed.
         threads: threads of a CPU backend for one request; its own default when None.
         in_flight: requests that may run at once; more wait. Each holds buffers for one batch.
+        queue: images that may wait after `submit`.
 
     Example:
         >>> with Predictor("model.eightfold") as predictor:  # doctest: +SKIP
@@ -60,6 +63,7 @@ class Predictor:
         variant: str = "auto",
         threads: int | None = None,
         in_flight: int | None = None,
+        queue: int = 64,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self.choice = _choose(self.bundle, Wish(backend, precision, batch, variant))
@@ -70,6 +74,8 @@ class Predictor:
         self._pools: dict[int, SlotPool] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self._queue_depth = queue
+        self._requests: RequestQueue | None = None
 
     def predict(self, image: Image | Sequence[Image]) -> Any:
         """Predict one image, or a list of images.
@@ -91,6 +97,19 @@ class Predictor:
             results += self._predict_part(images[start : start + count], batch)
         return results
 
+    def submit(self, image: Image, *, timeout: float | None = None) -> Future[Any]:
+        """Queue one image; images that wait together run as one batch.
+
+        Args:
+            image: as in `predict`.
+            timeout: seconds to wait while the queue is full, None for as long as it takes.
+
+        Returns:
+            a future; `result()` gives the answer or raises the error of this very image. In asyncio:
+            `await asyncio.wrap_future(predictor.submit(image))`.
+        """
+        return self._request_queue().put(image, timeout)
+
     def run(self, arrays: Array | Mapping[str, Array]) -> dict[str, Array]:
         """Run on tensors that are already preprocessed.
 
@@ -106,10 +125,10 @@ class Predictor:
             raise BackendError(f"inputs hold {sorted(counts) or 'no'} rows", allowed="the same number in each")
         (count,) = counts
         _check_finite(feeds)
+        if count in self.choice.batches:
+            return self._run_part(feeds, count)
         parts = [self._run_part(_rows(feeds, start, rows), batch) for start, rows, batch in self._parts(count)]
-        return (
-            parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        )
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def warmup(self, runs: int = 3) -> None:
         """Load every batch size and run it a few times, so that the first request is as fast as the others."""
@@ -120,6 +139,10 @@ class Predictor:
 
     def close(self) -> None:
         """Release the models. Using the predictor afterwards raises UsageError."""
+        with self._lock:
+            requests, self._requests = self._requests, None
+        if requests is not None:
+            requests.close()
         with self._lock:
             self._closed = True
             pools, self._pools = list(self._pools.values()), {}
@@ -137,6 +160,22 @@ class Predictor:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _request_queue(self) -> RequestQueue:
+        with self._lock:
+            self._check_open()
+            if self._requests is None:
+                self._requests = RequestQueue(
+                    self.predict_batch,
+                    depth=self._queue_depth,
+                    largest=max(self.choice.batches),
+                    workers=min(2, self._in_flight),
+                )
+            return self._requests
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("this predictor is closed", allowed="use inside its 'with' block")
 
     @property
     def _input_name(self) -> str:
@@ -180,8 +219,7 @@ class Predictor:
         if pool is not None:
             return pool
         with self._lock:
-            if self._closed:
-                raise UsageError("this predictor is closed", allowed="use inside its 'with' block")
+            self._check_open()
             if batch not in self._pools:
                 self._pools[batch] = self._open(batch)
             return self._pools[batch]
@@ -216,7 +254,7 @@ def _padded(array: Array, batch: int) -> Array:
 
 
 def _check_finite(feeds: Mapping[str, Array]) -> None:
-    """One sum finds any NaN or infinity; only a sum that is not finite pays for the exact look."""
+    """NaN goes through min and max, which need no memory as isfinite would."""
     for name, array in feeds.items():
-        if array.dtype.kind == "f" and not np.isfinite(array.sum()) and not np.isfinite(array).all():
+        if array.dtype.kind == "f" and array.size and not (np.isfinite(array.max()) and np.isfinite(array.min())):
             raise BackendError(f"input {name!r} holds NaN or infinity", allowed="finite numbers")

@@ -86,7 +86,7 @@ class Session(ABC):
 def _check_array(array: Array, spec: TensorSpec) -> None:
     if not isinstance(array, np.ndarray):
         raise BackendError(f"input {spec.name!r} is a {type(array).__name__}", allowed="a numpy array")
-    if array.dtype.name != spec.dtype:
+    if array.dtype != spec.dtype:  # not by name: numpy builds that anew each time
         raise BackendError(
             f"input {spec.name!r} has dtype {array.dtype.name}",
             allowed=spec.dtype,

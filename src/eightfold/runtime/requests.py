@@ -1,0 +1,113 @@
+"""A bounded queue in front of a predictor: requests wait, and those that wait together run together."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from eightfold.errors import BackendError, UsageError
+
+# An item, and where its answer goes; None ends a worker.
+Request = tuple[Any, "Future[Any]"] | None
+Answer = Callable[[Sequence[Any]], Sequence[Any]]
+
+
+class RequestQueue:
+    """Answers items in worker threads.
+
+    Args:
+        answer: list of items -> list of results; called by several workers at once.
+        depth: items that may wait; one more makes `put` wait.
+        largest: at most so many items are answered in one call.
+        workers: threads.
+    """
+
+    def __init__(self, answer: Answer, *, depth: int, largest: int, workers: int) -> None:
+        self._answer = answer
+        self._largest = largest
+        self._waiting: queue.Queue[Request] = queue.Queue(depth)
+        self._closed = False
+        self._workers = [
+            threading.Thread(target=self._work, name=f"eightfold-{number}", daemon=True) for number in range(workers)
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    def put(self, item: Any, timeout: float | None = None) -> Future[Any]:
+        """Queue one item.
+
+        Raises BackendError when the queue stays full for `timeout` seconds (None waits as long as it takes).
+        """
+        if self._closed:
+            raise UsageError("this predictor is closed", allowed="use inside its 'with' block")
+        future: Future[Any] = Future()
+        try:
+            self._waiting.put((item, future), timeout=timeout)
+        except queue.Full:
+            raise BackendError(
+                f"{self._waiting.maxsize} requests are waiting already",
+                allowed=f"at most {self._waiting.maxsize}",
+                remedy="submit more slowly, or wait longer with timeout=",
+            ) from None
+        return future
+
+    def close(self) -> None:
+        """Answer what is waiting, then end the workers."""
+        if self._closed:
+            return
+        self._closed = True
+        for _ in self._workers:
+            self._waiting.put(None)
+        for worker in self._workers:
+            worker.join()
+        self._cancel_rest()
+
+    def _cancel_rest(self) -> None:
+        """What slipped in while closing."""
+        while not self._waiting.empty():
+            request = self._waiting.get()
+            if request is not None:
+                request[1].cancel()
+
+    def _work(self) -> None:
+        while (batch := self._next_batch()) is not None:
+            self._resolve(batch)
+
+    def _next_batch(self) -> list[tuple[Any, Future[Any]]] | None:
+        """Wait for one request, and take along what waits behind it. None at the end."""
+        first = self._waiting.get()
+        if first is None:
+            return None
+        batch = [first]
+        while len(batch) < self._largest:
+            try:
+                request = self._waiting.get_nowait()
+            except queue.Empty:
+                break
+            if request is None:
+                self._waiting.put(None)  # this worker ends after its batch
+                break
+            batch.append(request)
+        return [request for request in batch if request[1].set_running_or_notify_cancel()]
+
+    def _resolve(self, batch: list[tuple[Any, Future[Any]]]) -> None:
+        if not batch:
+            return
+        try:
+            results = self._answer([item for item, _ in batch])
+        except Exception as error:  # whatever it is, it belongs to whoever waits for the answer
+            self._blame(batch, error)
+            return
+        for (_, future), result in zip(batch, results, strict=True):
+            future.set_result(result)
+
+    def _blame(self, batch: list[tuple[Any, Future[Any]]], error: Exception) -> None:
+        """One bad image must not fail its neighbours: ask for each alone."""
+        if len(batch) == 1:
+            batch[0][1].set_exception(error)
+            return
+        for request in batch:
+            self._resolve([request])

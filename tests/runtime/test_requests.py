@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eightfold.errors import BackendError, ImageError, UsageError
+from eightfold.runtime.predictor import Predictor
+from eightfold.runtime.requests import RequestQueue
+
+
+class Gate:
+    """Squares numbers, once it is opened; keeps the batches it was asked for."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.entered = threading.Event()
+        self.batches: list[list[int]] = []
+
+    def __call__(self, items: Sequence[int]) -> list[int]:
+        self.entered.set()
+        self.open.wait(10)
+        self.batches.append(list(items))
+        if -1 in items:
+            raise ImageError("minus one")
+        return [item * item for item in items]
+
+
+def test_what_waits_together_runs_together() -> None:
+    gate = Gate()
+    requests = RequestQueue(gate, depth=10, largest=3, workers=1)
+    first = requests.put(1)
+    gate.entered.wait(10)
+    others = [requests.put(item) for item in (2, 3, 4, 5)]
+    gate.open.set()
+    assert first.result(10) == 1
+    assert [future.result(10) for future in others] == [4, 9, 16, 25]
+    assert gate.batches == [[1], [2, 3, 4], [5]]
+    requests.close()
+
+
+def test_a_full_queue_is_an_error_in_time() -> None:
+    gate = Gate()
+    requests = RequestQueue(gate, depth=2, largest=1, workers=1)
+    futures = [requests.put(1)]
+    gate.entered.wait(10)
+    futures += [requests.put(2), requests.put(3)]
+    with pytest.raises(BackendError, match=r"2 requests are waiting already; .*submit more slowly"):
+        requests.put(4, timeout=0.01)
+    gate.open.set()
+    assert [future.result(10) for future in futures] == [1, 4, 9]
+    requests.close()
+
+
+def test_an_error_reaches_only_its_own_request() -> None:
+    gate = Gate()
+    requests = RequestQueue(gate, depth=10, largest=8, workers=1)
+    requests.put(0)
+    gate.entered.wait(10)
+    futures = [requests.put(item) for item in (2, -1, 3)]
+    gate.open.set()
+    assert (futures[0].result(10), futures[2].result(10)) == (4, 9)
+    with pytest.raises(ImageError, match="minus one"):
+        futures[1].result(10)
+    assert requests.put(5).result(10) == 25
+    requests.close()
+
+
+def test_a_cancelled_request_is_not_run() -> None:
+    gate = Gate()
+    requests = RequestQueue(gate, depth=10, largest=8, workers=1)
+    requests.put(1)
+    gate.entered.wait(10)
+    cancelled = requests.put(2)
+    assert cancelled.cancel()
+    gate.open.set()
+    requests.close()
+    assert gate.batches == [[1]]
+
+
+def test_closing_answers_what_waits() -> None:
+    gate = Gate()
+    gate.open.set()
+    requests = RequestQueue(gate, depth=100, largest=4, workers=2)
+    futures = [requests.put(item) for item in range(50)]
+    requests.close()
+    requests.close()
+    assert [future.result(0) for future in futures] == [item * item for item in range(50)]
+    with pytest.raises(UsageError, match="closed"):
+        requests.put(1)
+
+
+def test_a_predictor_answers_futures(bundle_path: Path) -> None:
+    red, zero = np.full((9, 9, 3), (255, 0, 0), np.uint8), np.zeros((0, 9, 3), np.uint8)
+    with Predictor(bundle_path, queue=4) as predictor:
+        futures = [predictor.submit(red) for _ in range(20)]
+        bad = predictor.submit(zero)
+        assert [future.result(10).label for future in futures] == ["red"] * 20
+        with pytest.raises(ImageError, match="zero size"):
+            bad.result(10)
+
+
+def test_a_predictor_in_asyncio(bundle_path: Path) -> None:
+    async def work(predictor: Predictor) -> list[str]:
+        image = np.full((9, 9, 3), (0, 0, 255), np.uint8)
+        answers = await asyncio.gather(*(asyncio.wrap_future(predictor.submit(image)) for _ in range(5)))
+        return [answer.label for answer in answers]
+
+    with Predictor(bundle_path) as predictor:
+        assert asyncio.run(work(predictor)) == ["blue"] * 5
