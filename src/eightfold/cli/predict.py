@@ -10,19 +10,26 @@ import typer
 
 def predict(
     bundle: Annotated[Path, typer.Argument(help="A bundle: a directory or an .eightfold file.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    sources: Annotated[
+        list[str], typer.Argument(help="Image files, folders, video files, camera numbers or stream addresses.")
+    ],
+    json: Annotated[Path | None, typer.Option(help="Also write one JSON object per picture to this file.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Also write annotated pictures to this folder.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Stop after so many pictures.")] = None,
     backend: Annotated[str, typer.Option(help="onnxruntime, openvino, tensorrt or auto.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32, fp16, int8 or auto.")] = "auto",
     batch: Annotated[int | None, typer.Option(help="Use only this batch size.")] = None,
     variant: Annotated[str, typer.Option(help="pruned, baseline, ... or auto.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads. Default: the backend's own choice.")] = None,
 ) -> None:
-    """Run a bundle on images and print one line for each.
+    """Run a bundle on pictures and print one line for each.
 
     Example: eightfold predict runs/demo/bundle digit.png
     """
+    from eightfold.runtime.predict_sources import predict_sources
     from eightfold.runtime.predictor import Predictor
 
-    with Predictor(bundle, backend, precision, batch, variant=variant) as predictor:
+    with Predictor(bundle, backend, precision, batch, variant=variant, threads=threads) as predictor:
         typer.echo(predictor.describe(), err=True)
-        for image, result in zip(images, predictor.predict_batch(images), strict=True):
-            print(f"{image}: {result}")
+        for prediction in predict_sources(predictor, sources, json_lines=json, annotated=save, limit=limit):
+            print(prediction, flush=True)

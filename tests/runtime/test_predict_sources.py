@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from eightfold.calib.decode import read_image
+from eightfold.errors import ImageError, UsageError
+from eightfold.runtime.draw import GREEN, colour_of, draw
+from eightfold.runtime.frames import frames_of, is_live
+from eightfold.runtime.predict_sources import predict_sources
+from eightfold.runtime.predictor import Predictor
+from eightfold.runtime.results import Classification, ClassScore, Detections, Matte, Segmentation, Tensors
+
+RED_BGR, BLUE_BGR = (0, 0, 255), (255, 0, 0)
+
+
+def flat(colour: tuple[int, int, int], size: tuple[int, int] = (48, 64)) -> NDArray[np.uint8]:
+    return np.full((*size, 3), colour, np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """b.png is red, a.jpg is blue."""
+    path = tmp_path / "images"
+    path.mkdir()
+    cv2.imwrite(str(path / "b.png"), flat(RED_BGR))
+    cv2.imwrite(str(path / "a.jpg"), flat(BLUE_BGR))
+    (path / "notes.txt").write_text("no image")
+    return path
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    """Six frames: three red, three blue."""
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (64, 48))
+    for colour in [RED_BGR] * 3 + [BLUE_BGR] * 3:
+        writer.write(flat(colour))
+    writer.release()
+    return path
+
+
+def test_a_folder_in_name_order(bundle_path: Path, folder: Path) -> None:
+    with Predictor(bundle_path) as predictor:
+        found = [(Path(each.frame.source).name, str(each.result)[:4]) for each in predict_sources(predictor, [folder])]
+    assert found == [("a.jpg", "blue"), ("b.png", "red ")]
+
+
+def test_a_video_frame_by_frame(bundle_path: Path, video: Path) -> None:
+    with Predictor(bundle_path) as predictor:
+        predictions = list(predict_sources(predictor, [video]))
+    assert [each.result.to_dict()["top"][0]["label"] for each in predictions] == ["red"] * 3 + ["blue"] * 3
+    assert str(predictions[4]).startswith(f"{video} frame 4: blue")
+    assert predictions[0].frame.fps == pytest.approx(10)
+
+
+def test_the_limit(bundle_path: Path, video: Path) -> None:
+    with Predictor(bundle_path) as predictor:
+        assert len(list(predict_sources(predictor, [video], limit=2))) == 2
+        with pytest.raises(UsageError, match="a limit of 0 pictures"):
+            list(predict_sources(predictor, [video], limit=0))
+
+
+def test_json_lines(bundle_path: Path, folder: Path, video: Path, tmp_path: Path) -> None:
+    output = tmp_path / "answers.jsonl"
+    with Predictor(bundle_path) as predictor:
+        list(predict_sources(predictor, [folder / "b.png", video], json_lines=output))
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    assert len(lines) == 7
+    assert lines[0]["source"] == str(folder / "b.png")
+    assert lines[0]["size"] == [48, 64]
+    assert lines[0]["result"]["top"][0]["label"] == "red"
+    assert "frame" not in lines[0]
+    assert lines[6]["frame"] == 5
+
+
+def test_nothing_half_written_stays(bundle_path: Path, folder: Path, tmp_path: Path) -> None:
+    (folder / "c.png").write_bytes(b"broken")
+    with Predictor(bundle_path, batch=1) as predictor, pytest.raises(ImageError, match=r"c\.png"):
+        list(predict_sources(predictor, [folder], json_lines=tmp_path / "answers.jsonl"))
+    assert sorted(path.name for path in tmp_path.glob("*answers*")) == []
+
+
+def test_annotated_pictures(bundle_path: Path, folder: Path, video: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with Predictor(bundle_path) as predictor:
+        list(predict_sources(predictor, [folder, video], annotated=output))
+    assert sorted(path.name for path in output.iterdir()) == ["a.jpg", "b.png", "clip-annotated.mp4"]
+    assert (read_image(output / "b.png") != read_image(folder / "b.png")).any()
+    assert len(list(frames_of([output / "clip-annotated.mp4"]))) == 6
+
+
+def test_the_pictures_themselves_are_never_overwritten(bundle_path: Path, folder: Path) -> None:
+    before = (folder / "b.png").read_bytes()
+    with Predictor(bundle_path) as predictor:
+        list(predict_sources(predictor, [folder / "b.png"], annotated=folder))
+    assert (folder / "b.png").read_bytes() == before
+    assert (folder / "b-annotated.png").exists()
+
+
+def test_what_is_live() -> None:
+    assert is_live("0")
+    assert is_live("rtsp://camera/stream")
+    assert not is_live("clip.mp4")
+
+
+def test_sources_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"cannot read .*none\.png"):
+        next(frames_of([tmp_path / "none.png"]))
+    with pytest.raises(ImageError, match=r"there is no video .*none\.mp4"):
+        next(frames_of([tmp_path / "none.mp4"]))
+    with pytest.raises(ImageError, match="no images in"):
+        next(frames_of([tmp_path]))
+
+
+def test_a_box_is_drawn_where_it_is() -> None:
+    image = np.zeros((200, 300, 3), np.uint8)
+    found = Detections(
+        np.array([[50, 80, 150, 180]], np.float32), np.array([0.9], np.float32), np.array([3], np.int64), ("cat",)
+    )
+    drawn = draw(image, found)
+    assert tuple(drawn[130, 50]) == colour_of(3)
+    assert tuple(drawn[180, 100]) == colour_of(3)
+    assert not drawn[130, 100].any()
+    assert not image.any()
+
+
+def test_classes_are_written_in_the_corner() -> None:
+    drawn = draw(np.zeros((200, 300, 3), np.uint8), Classification((ClassScore(1, "dog", 0.75),)))
+    assert tuple(drawn[1, 1]) == colour_of(1)
+    assert not drawn[150].any()
+
+
+def test_areas_are_coloured() -> None:
+    classes = np.zeros((10, 10), np.uint8)
+    classes[5:] = 7
+    drawn = draw(np.zeros((10, 10, 3), np.uint8), Segmentation(classes, ()))
+    np.testing.assert_array_equal(drawn[9, 9], np.array(colour_of(7)) // 2)
+
+
+def test_a_matte_is_put_on_green() -> None:
+    drawn = draw(np.full((4, 4, 3), 200, np.uint8), Matte(np.eye(4, dtype=np.float32)))
+    assert tuple(drawn[0, 0]) == (200, 200, 200)
+    assert tuple(drawn[0, 1]) == GREEN
+
+
+def test_other_answers_leave_the_picture_alone() -> None:
+    image = np.full((4, 4, 3), 9, np.uint8)
+    np.testing.assert_array_equal(draw(image, Tensors({})), image)
