@@ -50,8 +50,8 @@ def predict_sources(
     Args:
         predictor: what answers.
         sources: image files, folders, video files, camera numbers, addresses of streams.
-        json_lines: also write one JSON object per picture and line to this file; at the end all at once, or line by line
-            where a source is live, which ends only by interruption.
+        json_lines: also write one JSON object per picture and line to this file; all at the end, or line by line where
+            a source is live, which ends only by interruption.
         annotated: also write pictures with the answers drawn on them to this folder: each under its own name, videos
             and cameras as .mp4.
         limit: stop after so many pictures.
