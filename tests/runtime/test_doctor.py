@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from eightfold.extras import EXTRA_OF
-from eightfold.runtime import doctor
+from eightfold.runtime import doctor, import_check
 from eightfold.runtime.device_cpu import Cpu
 from eightfold.runtime.device_gpu import Gpu
 from eightfold.runtime.device_jetson import Jetson
@@ -19,10 +19,13 @@ from eightfold.runtime.devices import Device, DeviceState
 
 PACKAGES = {
     "eightfold_works": "__version__ = '1'",
+    "eightfold_works_too": "",
+    "eightfold_sleeps": "import time; time.sleep(60)",
     "eightfold_lacks_a_library": "raise ImportError('libcudnn.so.9: cannot open shared object file')",
     "eightfold_crashes": "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
     "eightfold_prints": "print('hello from a chatty package')",
     "eightfold_exits": "import sys; sys.exit(3)",
+    "eightfold_ends": "import os; os._exit(3)",
 }
 
 
@@ -34,41 +37,55 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
 
 
+WHAT_HAPPENS = {
+    "eightfold_works": ("ok", ""),
+    "eightfold_prints": ("ok", ""),
+    "eightfold_crashes": ("broken", "importing it crashed Python (SIGSEGV)"),
+    "eightfold_lacks_a_library": ("broken", "ImportError: libcudnn.so.9: cannot open shared object file"),
+    "eightfold_exits": ("broken", "SystemExit: 3"),
+    "eightfold_ends": ("broken", "importing it ended Python"),
+    "eightfold_left_over": ("broken", "ImportError: an empty folder stands where the package should be"),
+    "eightfold_works_too": ("ok", ""),
+}
+
+
 @pytest.mark.usefixtures("packages")
-@pytest.mark.parametrize(
-    ("module", "state", "detail"),
-    [
-        ("eightfold_works", "ok", ""),
-        ("eightfold_prints", "ok", ""),
-        ("eightfold_lacks_a_library", "broken", "ImportError: libcudnn.so.9: cannot open shared object file"),
-        ("eightfold_crashes", "broken", "importing it crashed Python (SIGSEGV)"),
-        ("eightfold_exits", "broken", "exit code 3"),
-        ("eightfold_left_over", "broken", "ImportError: an empty folder stands where the package should be"),
-    ],
-)
-def test_broken_is_told_from_working(module: str, state: str, detail: str) -> None:
-    finding = doctor.examine("backends", module)
-    assert (finding.state, finding.detail) == (state, detail)
-    if state == "broken":
-        assert finding.remedy == f"pip install --force-reinstall --no-deps {module}"
+def test_broken_is_told_from_working_and_hides_no_other() -> None:
+    findings = doctor.examine(list(WHAT_HAPPENS))
+    assert {each.module: (each.state, each.detail) for each in findings} == WHAT_HAPPENS
+    assert findings[2].remedy == "pip install --force-reinstall --no-deps eightfold_crashes"
+
+
+@pytest.mark.usefixtures("packages")
+def test_an_import_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_check, "IMPORT_TIMEOUT_S", 1.0)
+    (finding,) = doctor.examine(["eightfold_sleeps"])
+    assert (finding.state, finding.detail) == ("broken", "importing it did not end within 1 s")
 
 
 def test_missing_names_the_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(EXTRA_OF, "eightfold_absent", "cpu")
-    finding = doctor.examine("backends", "eightfold_absent")
+    (finding,) = doctor.examine(["eightfold_absent"])
     assert (finding.state, finding.remedy) == ("missing", "pip install 'eightfold[cpu]'")
 
 
 def test_jetpack_s_tensorrt_hidden_by_a_virtual_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "usr/lib/python3.10/dist-packages/tensorrt").mkdir(parents=True)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    finding = doctor.examine("backends", "tensorrt", probe=Probe(root=tmp_path))
+    (finding,) = doctor.examine(["tensorrt"], probe=Probe(root=tmp_path))
     assert "--system-site-packages" in finding.remedy
 
 
 def test_every_optional_package_is_examined() -> None:
-    shown = {module for modules in doctor.SECTIONS.values() for module in modules}
-    assert shown == EXTRA_OF.keys()
+    shown = [module for modules in doctor.sections().values() for module in modules]
+    assert sorted(shown) == sorted(EXTRA_OF)
+
+
+def test_what_is_in_no_section_is_shown_as_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXTRA_OF, "eightfold_new", "cpu")
+    assert "eightfold_new" in doctor.sections()["other"]
+    (finding,) = doctor.examine(["eightfold_new"])
+    assert finding.section == "other"
 
 
 def found(**states: str) -> dict[str, doctor.Finding]:
@@ -81,6 +98,18 @@ def found(**states: str) -> dict[str, doctor.Finding]:
 
 def advice(device: Device, **states: str) -> str:
     return "\n".join(doctor._advice(device, found(**states)))
+
+
+@pytest.fixture(autouse=True)
+def no_clashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is installed where the tests run is no business of theirs."""
+    monkeypatch.setattr(doctor, "providers_of", lambda name: {})
+
+
+def test_advice_about_packages_that_overwrite_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = {"onnxruntime": "1.20", "onnxruntime-gpu": "1.20"}
+    monkeypatch.setattr(doctor, "providers_of", lambda name: both if name == "onnxruntime" else {})
+    assert "pip uninstall onnxruntime onnxruntime-gpu, then install one" in advice(QUIET, onnxruntime="ok")
 
 
 CPU = Cpu(model="Test", architecture="x86_64", cores=4, features=("avx2",))
@@ -129,7 +158,7 @@ def test_the_command(tmp_path: Path) -> None:
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('no lib')")
     program = (
         "import sys; sys.argv = ['eightfold', 'doctor', '--json']\n"
-        "from eightfold.runtime import doctor; doctor.SECTIONS = {'backends': doctor.SECTIONS['backends'][:1]}\n"
+        "from eightfold.runtime import doctor; doctor.sections = lambda: {'backends': ('onnxruntime',)}\n"
         "doctor._advice = lambda device, found: []\n"
         "from eightfold.cli.app import main; sys.exit(main())"
     )

@@ -1,19 +1,16 @@
 """What of eightfold works on this machine, what is missing, and what is there but broken.
 
-Every package is imported in a process of its own: a library that crashes takes nothing down with it, and libraries
-that do not get along in one process cannot blame each other.
+Packages are really imported. Each back end gets a process of its own; the others share one, because importing torch
+anew for each that needs it would take too long.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import platform
-import signal
-import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar, Literal
 
@@ -22,10 +19,9 @@ from eightfold.extras import EXTRA_OF
 from eightfold.progress import track
 from eightfold.runtime.device_probe import Probe
 from eightfold.runtime.devices import Device, describe_device
-from eightfold.runtime.versions import installed_version, provider_of
+from eightfold.runtime.import_check import Attempt, Outcome, try_imports
+from eightfold.runtime.versions import providers_of
 from eightfold.values import Frozen, Value
-
-IMPORT_TIMEOUT_S = 120.0
 
 # Section -> modules, in the order in which they are shown.
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -47,16 +43,6 @@ DETAIL = {
 }
 # Never imported unless the user asks for them: their licence is not ours to accept.
 NOT_IMPORTED = {"ultralytics": "AGPL-3.0, not imported"}
-
-CHILD = """
-import importlib, json, sys, warnings
-warnings.simplefilter("ignore")
-name, detail, sys.path[:] = json.loads(sys.argv[1])
-m = importlib.import_module(name)
-if getattr(m, "__file__", None) is None and getattr(m, "__spec__", None) and m.__spec__.origin is None:
-    raise ImportError("an empty folder stands where the package should be")
-print("\\n" + json.dumps(eval(detail, {"m": m}) if detail else ""))
-"""
 
 
 class Finding(Frozen):
@@ -100,46 +86,63 @@ def diagnose(probe: Probe | None = None) -> Diagnosis:
     """Look at the machine and at every optional package. Takes a few seconds: each package is really imported."""
     probe = probe or Probe()
     device = describe_device(probe)
-    parts = [(section, module) for section, modules in SECTIONS.items() for module in modules]
+    backends, *others = sections().values()
+    groups = [[module] for module in backends] + [[module for modules in others for module in modules]]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        examined = pool.map(lambda part: examine(*part, probe=probe), parts)
-        findings = tuple(track(examined, "importing packages", total=len(parts)))
+        examined = pool.map(lambda group: examine(group, probe=probe), groups)
+        findings = [each for group in track(examined, "importing packages", total=len(groups)) for each in group]
     return Diagnosis(
         eightfold=eightfold.__version__,
         python=platform.python_version(),
         executable=sys.executable,
         device=device,
-        findings=findings,
+        findings=tuple(findings),
         advice=tuple(_advice(device, {finding.module: finding for finding in findings})),
     )
 
 
-def examine(section: str, module: str, *, probe: Probe | None = None) -> Finding:
-    """Whether one package is there and can be imported."""
-    if importlib.util.find_spec(module) is None:
-        return Finding(section=section, module=module, state="missing", remedy=_how_to_get(module, probe or Probe()))
-    version = installed_version(module) or ""
-    if module in NOT_IMPORTED:
-        return Finding(section=section, module=module, state="ok", version=version, detail=NOT_IMPORTED[module])
-    said, fault = _import_in_a_process(IMPORTED.get(module, module), DETAIL.get(module, ""))
-    if fault:
-        remedy = f"pip install --force-reinstall --no-deps {provider_of(module)}"
-        return Finding(section=section, module=module, state="broken", version=version, detail=fault, remedy=remedy)
-    return Finding(section=section, module=module, state="ok", version=version, detail=said)
+def sections() -> dict[str, tuple[str, ...]]:
+    """SECTIONS, and what is optional but in none of them."""
+    shown = {module for modules in SECTIONS.values() for module in modules}
+    rest = tuple(sorted(EXTRA_OF.keys() - shown))
+    return SECTIONS | ({"other": rest} if rest else {})
 
 
-def _import_in_a_process(name: str, detail: str) -> tuple[str, str]:
-    """(what the detail expression gave, what went wrong); one of them is empty."""
-    command = [sys.executable, "-c", CHILD, json.dumps([name, detail, sys.path])]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired:
-        return "", f"importing it did not end within {IMPORT_TIMEOUT_S:.0f} s"
-    if done.returncode < 0:
-        return "", f"importing it crashed Python ({signal.Signals(-done.returncode).name})"
-    if done.returncode:
-        return "", (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-    return str(json.loads(done.stdout.strip().splitlines()[-1])), ""
+def examine(modules: Sequence[str], *, probe: Probe | None = None) -> list[Finding]:
+    """Whether each of these packages is there and can be imported. They share a process."""
+    present = [module for module in modules if importlib.util.find_spec(module) is not None]
+    attempts = {
+        module: Attempt(IMPORTED.get(module, module), DETAIL.get(module, ""))
+        for module in present
+        if module not in NOT_IMPORTED
+    }
+    imported = dict(zip(attempts, try_imports(list(attempts.values())), strict=True))
+    return [
+        _finding(module, imported.get(module, Outcome(said=NOT_IMPORTED.get(module, ""))))
+        if module in present
+        else _missing(module, probe or Probe())
+        for module in modules
+    ]
+
+
+def _finding(module: str, outcome: Outcome) -> Finding:
+    found = providers_of(module)
+    version = next(iter(found.values()), "")
+    if not outcome.fault:
+        return Finding(section=_section(module), module=module, state="ok", version=version, detail=outcome.said)
+    packages = " ".join(f"{name}=={number}" for name, number in found.items()) or module
+    remedy = f"pip install --force-reinstall --no-deps {packages}"
+    return Finding(
+        section=_section(module), module=module, state="broken", version=version, detail=outcome.fault, remedy=remedy
+    )
+
+
+def _missing(module: str, probe: Probe) -> Finding:
+    return Finding(section=_section(module), module=module, state="missing", remedy=_how_to_get(module, probe))
+
+
+def _section(module: str) -> str:
+    return next((section for section, modules in sections().items() if module in modules), "")
 
 
 def _how_to_get(module: str, probe: Probe) -> str:
@@ -159,7 +162,17 @@ def _advice(device: Device, found: dict[str, Finding]) -> Iterable[str]:
         yield "tensorrt_rtx builds engines here; running them needs an NVIDIA GPU"
     if device.cpu.features and not device.cpu.has_int8_dot:
         yield "this CPU has no 8-bit dot product (VNNI, AMX, dotprod): INT8 may be no faster than FP32, so measure"
+    yield from _clashes()
     yield from _timing_advice(device)
+
+
+def _clashes() -> Iterable[str]:
+    """Packages that put their files into one folder: the one installed last wins, in part."""
+    for module in ("onnxruntime", "cv2"):
+        names = list(providers_of(module))
+        if len(names) > 1:
+            remedy = f"pip uninstall {' '.join(names)}, then install one"
+            yield f"{' and '.join(names)} overwrite each other's files: {remedy}"
 
 
 def _timing_advice(device: Device) -> Iterable[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
 
@@ -38,23 +39,13 @@ def runtime_versions() -> dict[str, str]:
 
 def installed_version(name: str) -> str | None:
     """The version of a package by its import name, or None when it is not installed."""
-    for distribution in _distributions(name):
-        try:
-            return importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
+    return next(iter(providers_of(name).values()), None)
 
 
-def provider_of(name: str) -> str:
-    """The distribution that provides an import name, pinned to the installed version: what pip would reinstall."""
-    for distribution in _distributions(name):
-        try:
-            return f"{distribution}=={importlib.metadata.version(distribution)}"
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return _distributions(name)[0]
-
-
-def _distributions(name: str) -> tuple[str, ...]:
-    return DISTRIBUTIONS.get(name, (OTHERS.get(name, name),))
+def providers_of(name: str) -> dict[str, str]:
+    """Installed distribution -> version, of those that provide an import name. More than one is often a mistake."""
+    found = {}
+    for distribution in DISTRIBUTIONS.get(name, (OTHERS.get(name, name),)):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[distribution] = importlib.metadata.version(distribution)
+    return found
