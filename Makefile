@@ -14,7 +14,8 @@ demo-mobilenetv2: $(VENV)/demo.installed  ## the same with depthwise convolution
 	$(BIN)/eightfold run recipes/mobilenetv2.yaml
 
 test: $(VENV)/dev.installed  ## all tests that need no GPU, with coverage
-	$(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadscope --cov --cov-report=term:skip-covered
+	# One thread for each of the two test processes: more only wait for each other.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadscope --cov --cov-report=term:skip-covered
 
 test-gpu: $(VENV)/dev.installed  ## what needs an NVIDIA GPU
 	$(BIN)/python -m pytest -m gpu
