@@ -14,7 +14,7 @@ from torch import Tensor
 from eightfold.errors import ModelError
 
 RIDGE_STEPS = 8
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # relative to the mean variance of an input
+RIDGES = (10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4)  # relative to the mean variance of an input
 
 
 @dataclass(frozen=True)
@@ -95,23 +95,25 @@ class Moments:
 
 
 def validated_fit(halves: tuple[Moments, Moments], prior: Tensor, *, intercept: bool) -> Fit:
-    """Ridge regression on both halves, with the ridge of `RIDGES` that predicts either half best from the other.
+    """Ridge regression on both halves, with the ridge of `RIDGES` at which the first half best predicts the second.
 
-    Two-fold validation costs no further pass over the data, since the error on a half follows from its moments. It
-    matters where rows are few: a deep layer of a small image has fewer positions than weights.
+    Validation costs no further pass over the data, since the error on a half follows from its moments. It matters
+    where rows are few: a deep layer of a small image has fewer positions than weights. The search walks down from the
+    strongest ridge and stops where the error turns.
     """
     total = halves[0] + halves[1]
     if not (halves[0].rows and halves[1].rows):
-        return total.fit(prior, ridge=RIDGES[-1], intercept=intercept)
+        return total.fit(prior, ridge=RIDGES[0], intercept=intercept)
     scale = total.output_variance()
     scale = scale + 1e-6 * scale.mean() + torch.finfo(scale.dtype).tiny
-
-    def error(ridge: float) -> float:
-        fits = [half.fit(prior, ridge=ridge, intercept=intercept) for half in halves]
-        crossed = halves[1].squared_error(fits[0]) + halves[0].squared_error(fits[1])
-        return float((crossed / scale).sum())
-
-    return total.fit(prior, ridge=min(RIDGES, key=error), intercept=intercept)
+    best, least = RIDGES[0], float("inf")
+    for ridge in RIDGES:
+        fit = halves[0].fit(prior, ridge=ridge, intercept=intercept)
+        error = float((halves[1].squared_error(fit) / scale).sum())
+        if error > least:
+            break
+        best, least = ridge, error
+    return total.fit(prior, ridge=best, intercept=intercept)
 
 
 def solve_ridge(gram: Tensor, target: Tensor, ridge: float) -> Tensor:

@@ -31,33 +31,35 @@ class Site:
     calls: int  # how often one forward pass runs it
 
 
-def sites_of(graph: ChannelGraph, plan: PrunePlan) -> Mapping[str, Site]:
-    """Weight name -> Site, for every layer of the graph."""
+def sites_of(graph: ChannelGraph, plan: PrunePlan, running_means: Mapping[str, str]) -> Mapping[str, Site]:
+    """Weight name -> Site, for every layer of the graph.
+
+    Args:
+        running_means: of the batch norms behind convolutions, as `running_means_behind` finds them.
+    """
     stays = _masks(graph, plan)
     by_weight: dict[str, list[LayerCall]] = {}
     for call in graph.layers:
         by_weight.setdefault(call.weight, []).append(call)
-    return {weight: _site(calls, stays, graph) for weight, calls in by_weight.items()}
+    return {weight: _site(calls, stays, running_means) for weight, calls in by_weight.items()}
 
 
-def _site(calls: list[LayerCall], stays: list[npt.NDArray[np.bool_]], graph: ChannelGraph) -> Site:
+def _site(calls: list[LayerCall], stays: list[npt.NDArray[np.bool_]], running_means: Mapping[str, str]) -> Site:
     first = calls[0]
-    sinks = {_sink(call, graph) for call in calls}
     return Site(
         weight=first.weight,
         kept_outputs=np.flatnonzero(_staying(first.outputs, stays)),
         removed_inputs=np.flatnonzero(~_staying(first.inputs, stays)),
-        # A weight whose calls have norms of their own has no one place for an offset.
-        sink=sinks.pop() if len(sinks) == 1 else None,
+        sink=_sink(first, running_means),
         calls=len(calls),
     )
 
 
-def _sink(call: LayerCall, graph: ChannelGraph) -> Sink | None:
+def _sink(call: LayerCall, running_means: Mapping[str, str]) -> Sink | None:
     if call.bias:
         return Sink(call.bias, +1)
-    running_mean = f"{call.norm}.running_mean"
-    return Sink(running_mean, -1) if call.norm and running_mean in graph.shapes else None
+    running_mean = running_means.get(call.weight, "")
+    return Sink(running_mean, -1) if running_mean else None
 
 
 def _masks(graph: ChannelGraph, plan: PrunePlan) -> list[npt.NDArray[np.bool_]]:
