@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -13,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from eightfold.calib.graph import Graph, read_graph
-from eightfold.calib.observers import Observer, make_observer
+from eightfold.calib.observers import ChannelReach, Observer, Seeing, make_observer
 from eightfold.calib.preprocess import Preprocess
 from eightfold.calib.ranges import METHODS, Method, Ranges
 from eightfold.calib.rows import Rows, rows_of
-from eightfold.calib.session import Runner, open_runner
+from eightfold.calib.session import open_runner
 from eightfold.errors import CalibrationError, UnknownNameError, UsageError
 from eightfold.files import PathLike
 from eightfold.progress import track
@@ -76,7 +77,7 @@ def calibrate(
         CalibrationError: the graph cannot be calibrated, or an activation is NaN or infinite.
         ImageError: no images, or more than 5% of them cannot be read.
     """
-    options = CalibrationOptions(method, percentile, batch, threads or os.cpu_count() or 1)
+    options = CalibrationOptions(method, percentile, batch, threads)
     graph = read_graph(onnx_path)
     rows = rows_of(images, preprocess, graph.input_shape[1:])
     observers = observe(graph, rows, options)
@@ -86,33 +87,48 @@ def calibrate(
 def observe(graph: Graph, rows: Rows, options: CalibrationOptions) -> dict[str, Observer]:
     """One observer per activation of `graph.observed`, after seeing all rows."""
     observers = {name: make_observer(options.method, percentile=options.percentile) for name in graph.observed}
+    show(graph, rows, observers, options)
+    return observers
+
+
+def channel_reach(
+    graph: Graph, images: Any, preprocess: Preprocess | None, options: CalibrationOptions
+) -> dict[str, npt.NDArray[np.float64]]:
+    """The largest magnitude of every channel of every watched activation, by tensor name."""
+    observers = {name: ChannelReach() for name in graph.observed if len(graph.types[name][1]) > 1}
+    show(graph, rows_of(images, preprocess, graph.input_shape[1:]), observers, options)
+    return {name: observer.reach for name, observer in observers.items() if observer.reach is not None}
+
+
+def show(graph: Graph, rows: Rows, observers: Mapping[str, Seeing], options: CalibrationOptions) -> None:
+    """Run all rows through the graph; every observer sees the activation that it is filed under.
+
+    Raises:
+        CalibrationError: an activation is NaN or infinite.
+    """
+    threads = options.threads or os.cpu_count() or 1
     stream = iter(track(rows, "calibrating", total=rows.total))
     first = next(stream, None)
     if first is None:  # an empty stream has raised by now; a generator that ends is all that is left
         raise CalibrationError("no images to calibrate with", allowed="at least one")
-    runner = open_runner(graph, graph.observed, first[1], batch=options.batch, threads=options.threads)
-    with ThreadPoolExecutor(options.threads) as pool:
+    runner = open_runner(graph, tuple(observers), first[1], batch=options.batch, threads=threads)
+    with ThreadPoolExecutor(threads) as pool:
         for named in _batched(_chain(first, stream), runner.rows):
-            _see(graph, runner, named, observers, pool)
-    return observers
+            for part in runner([row for _, row in named]):
+                for fault in pool.map(partial(_see, observers), part.items()):
+                    if fault is not None:
+                        raise _not_finite(graph, fault, part[fault], [name for name, _ in named])
 
 
-def _see(
-    graph: Graph, runner: Runner, named: list[NamedRow], observers: dict[str, Observer], pool: ThreadPoolExecutor
-) -> None:
-    def see(item: tuple[str, Tensor]) -> str | None:
-        name, values = item
-        if not values.size:
-            return None
-        if not np.isfinite(values.min()) or not np.isfinite(values.max()):
-            return name
-        observers[name].see(values)
+def _see(observers: Mapping[str, Seeing], item: tuple[str, Tensor]) -> str | None:
+    """Show a tensor to its observer; returns its name if it is not finite."""
+    name, values = item
+    if not values.size:
         return None
-
-    for part in runner([row for _, row in named]):
-        for fault in pool.map(see, part.items()):
-            if fault is not None:
-                raise _not_finite(graph, fault, part[fault], [name for name, _ in named])
+    if not np.isfinite(values.min()) or not np.isfinite(values.max()):
+        return name
+    observers[name].see(values)
+    return None
 
 
 def _not_finite(graph: Graph, tensor: str, values: Tensor, images: list[str]) -> CalibrationError:
@@ -133,7 +149,7 @@ def _ranges(
     observers: dict[str, Observer],
     options: CalibrationOptions,
 ) -> Ranges:
-    with ThreadPoolExecutor(options.threads) as pool:
+    with ThreadPoolExecutor(options.threads or os.cpu_count() or 1) as pool:
         found = dict(zip(observers, pool.map(lambda observer: observer.range(), observers.values()), strict=True))
     return Ranges(
         method=options.method,

@@ -16,11 +16,15 @@ Floats = npt.NDArray[np.floating[Any]]
 MOMENTUM = 0.99  # of the moving average, per row
 
 
-class Observer(Protocol):
-    """Sees values, and gives a range in the end."""
+class Seeing(Protocol):
+    """Sees values."""
 
     def see(self, values: Floats) -> None:
         """Take in finite values; their first axis is the batch."""
+
+
+class Observer(Seeing, Protocol):
+    """Sees values, and gives a range in the end."""
 
     def range(self) -> TensorRange:
         """The range of all that was seen."""
@@ -78,6 +82,18 @@ class Histogrammed:
 
     def range(self) -> TensorRange:
         return range_of(self.histogram, self.method, percentile=self.percentile)
+
+
+@dataclass
+class ChannelReach:
+    """The largest magnitude of every channel. Channels lie on axis 1; tensors without one are one channel."""
+
+    reach: npt.NDArray[np.float64] | None = None
+
+    def see(self, values: Floats) -> None:
+        others = tuple(axis for axis in range(values.ndim) if axis != 1)
+        found = np.maximum(values.max(axis=others), -values.min(axis=others)).astype(np.float64).reshape(-1)
+        self.reach = found if self.reach is None else np.maximum(self.reach, found)
 
 
 def make_observer(method: Method, *, percentile: float = 99.99) -> Observer:

@@ -3,11 +3,13 @@ quantized along which axis, and why the rest stays float. `export/qdq.py` carrie
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from eightfold.calib.graph import FUSED, MOVING, Graph
+from eightfold.calib.layers import WEIGHTED, Layer, attribute, label
 from eightfold.calib.ranges import Ranges
 from eightfold.errors import UsageError
 from eightfold.export.int8 import ActivationType, activation_type
@@ -16,7 +18,10 @@ from eightfold.export.targets import Target
 if TYPE_CHECKING:
     import onnx
 
-WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+# Have an integer form that gives float: nothing is gained by leaving the last of them in float.
+FLOAT_RESULT = frozenset({"Gemm", "MatMul"})
+# What decodes a result on its way out of the graph.
+DECODING = MOVING | {"Sigmoid", "Softmax", "Tanh", "Exp", "Concat", "Resize", "Clip", "Relu"}
 # Hand quantized values on as they are: input and output share one scale.
 SAME_SCALE = MOVING | {"MaxPool"}
 Edge = tuple[int, int]  # node index, input index
@@ -42,29 +47,33 @@ class QdqPlan:
     quantized: list[str] = field(default_factory=list)
 
 
-def label(node: onnx.NodeProto) -> str:
-    """A node's name, or its first output where it has none."""
-    return node.name or node.output[0]
-
-
-def plan_qdq(graph: Graph, ranges: Ranges, target: Target, *, keep_float: Collection[str] = ()) -> QdqPlan:
-    """Decide.
+@dataclass(frozen=True)
+class FloatRules:
+    """What stays float although the target could run it on integers.
 
     Args:
-        graph: the float graph.
-        ranges: made for this graph.
-        target: what to emit for.
-        keep_float: labels of nodes to leave in float.
+        keep: labels of nodes.
+        only: where given, labels of the only nodes to quantize.
+        float_outputs: also the layers whose result leaves the graph, dense ones excepted.
+    """
+
+    keep: frozenset[str] = frozenset()
+    only: frozenset[str] | None = None
+    float_outputs: bool = False
+
+
+def plan_qdq(graph: Graph, ranges: Ranges, target: Target, rules: FloatRules | None = None) -> QdqPlan:
+    """Decide what becomes INT8 for `target`.
 
     Raises:
-        UsageError: `keep_float` names a node that is not there.
+        UsageError: `rules` name a node that is not there.
     """
-    unknown = set(keep_float) - {label(node) for node in graph.model.graph.node}
+    rules = rules or FloatRules()
+    unknown = (rules.keep | (rules.only or frozenset())) - {label(node) for node in graph.model.graph.node}
     if unknown:
         raise UsageError(f"no node is called {min(unknown)!r}", allowed="names of nodes of the graph")
     plan = QdqPlan(target)
-    planner = _Planner(graph, ranges, plan, frozenset(keep_float))
-    planner.run()
+    _Planner(graph, ranges, plan, rules).run()
     return plan
 
 
@@ -73,7 +82,16 @@ class _Planner:
     graph: Graph
     ranges: Ranges
     plan: QdqPlan
-    keep_float: frozenset[str]
+    rules: FloatRules
+
+    @cached_property
+    def exposed(self) -> frozenset[str]:
+        """The outputs of the graph, and what becomes one by mere decoding, where they are to stay float."""
+        found = set(self.graph.outputs if self.rules.float_outputs else ())
+        for node in reversed(self.graph.model.graph.node):
+            if node.op_type in DECODING and found.intersection(node.output):
+                found.update(node.input)
+        return frozenset(found)
 
     def run(self) -> None:
         for index, node in enumerate(self.graph.model.graph.node):
@@ -92,12 +110,14 @@ class _Planner:
 
     def _obstacle(self, node: onnx.NodeProto) -> str:
         """Why a node cannot be quantized; empty if it can."""
-        if label(node) in self.keep_float:
+        if label(node) in self.rules.keep or (self.rules.only is not None and label(node) not in self.rules.only):
             return "asked to stay float"
+        if node.op_type not in FLOAT_RESULT and self._result(node) in self.exposed:
+            return "its result leaves the graph"
         activations = list(self._activation_inputs(node))
         if not activations:
             return "reads no activation"
-        if node.op_type in WEIGHTED and (not self._is_constant(node.input[1]) or _attribute(node, "alpha", 1.0) != 1.0):
+        if node.op_type in WEIGHTED and (not self._is_constant(node.input[1]) or attribute(node, "alpha", 1.0) != 1.0):
             return "its weight is not a constant"
         if node.op_type not in WEIGHTED and len(activations) != len(node.input):
             return "one of its inputs is a constant"
@@ -120,9 +140,8 @@ class _Planner:
 
     def _plan_weight(self, index: int, node: onnx.NodeProto) -> None:
         if node.op_type in WEIGHTED:
-            rank = len(self.graph.initializers[node.input[1]].dims)
-            axis = _channel_axis(node, rank) if self.plan.target.per_channel else None
-            self.plan.weights[index, 1] = axis
+            layer = Layer(node, tuple(self.graph.initializers[node.input[1]].dims))
+            self.plan.weights[index, 1] = layer.output_axis if self.plan.target.per_channel else None
 
     def _plan_activations(self, index: int, node: onnx.NodeProto) -> None:
         inputs = list(self._activation_inputs(node))
@@ -131,7 +150,7 @@ class _Planner:
             self.plan.edges.update((index, position) for position, _ in inputs)
         for _, name in inputs:
             self._quantize(name)
-        if self.plan.target.placement == "tensors":
+        if self.plan.target.placement == "tensors" and self._result(node) not in self.exposed:
             self._quantize(self._result(node))
 
     def _quantize(self, name: str) -> None:
@@ -159,25 +178,10 @@ class _Planner:
 
     def _pass_scales_on(self) -> None:
         for node in self.graph.model.graph.node:
-            if node.op_type in SAME_SCALE and node.input[0] in self.plan.tensors:
+            readable = node.op_type in SAME_SCALE and node.output[0] not in self.exposed
+            if readable and node.input[0] in self.plan.tensors:
                 self.plan.tensors[node.output[0]] = self.plan.tensors[node.input[0]]
 
     def _read_everywhere(self) -> None:
         for index, node in enumerate(self.graph.model.graph.node):
             self.plan.edges.update((index, i) for i, name in enumerate(node.input) if name in self.plan.tensors)
-
-
-def _channel_axis(node: onnx.NodeProto, rank: int) -> int:
-    """The axis of a weight that holds the output channels."""
-    if node.op_type == "MatMul":
-        return rank - 1
-    if node.op_type == "Gemm":
-        return 0 if _attribute(node, "transB", 0) else 1
-    return 1 if node.op_type == "ConvTranspose" else 0
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: float) -> float:
-    for attribute in node.attribute:
-        if attribute.name == name:
-            return float(attribute.f if attribute.type == attribute.FLOAT else attribute.i)
-    return default

@@ -9,7 +9,7 @@ from eightfold.calib.graph import Graph, read_graph
 from eightfold.calib.ranges import Ranges
 from eightfold.export.fold import prepare
 from eightfold.export.qdq import apply_qdq
-from eightfold.export.qdq_plan import QdqPlan, plan_qdq
+from eightfold.export.qdq_plan import FloatRules, QdqPlan, plan_qdq
 from eightfold.export.targets import target_named
 from eightfold.extras import require
 from eightfold.files import PathLike, write_bytes
@@ -44,6 +44,7 @@ def quantize(
     *,
     target: str = "cpu-x86",
     keep_float: Collection[str] = (),
+    float_outputs: bool = False,
 ) -> tuple[Path, QuantReport]:
     """Write the INT8 form of a graph for a target. The same inputs give the same bytes.
 
@@ -53,6 +54,8 @@ def quantize(
         output: where the quantized graph goes. Replaced only when all went well.
         target: "cpu-x86", "cpu-arm", "openvino", "tensorrt", "tensorrt:8.2", "rtx:sm86", "tensorrt-dla", ...
         keep_float: names of nodes to leave in float.
+        float_outputs: leave the layers whose result leaves the graph in float: a little slower, and the outputs are
+            not rounded to 256 levels.
 
     Returns:
         The output's path, and what was done.
@@ -65,7 +68,7 @@ def quantize(
     graph = read_graph(onnx_path)
     ranges.check_graph(graph.digest(), str(onnx_path))
     prepared = Graph(prepare(graph), graph.name)
-    plan = plan_qdq(prepared, ranges, rules, keep_float=keep_float)
+    plan = plan_qdq(prepared, ranges, rules, FloatRules(frozenset(keep_float), float_outputs=float_outputs))
     model = apply_qdq(prepared, plan)
     require("onnx", "check models").checker.check_model(model)
     write_bytes(output, model.SerializeToString(deterministic=True))
