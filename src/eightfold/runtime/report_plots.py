@@ -143,7 +143,8 @@ def accuracy_plot(table: LatencyTable) -> str:
             )
         axes.margins(0.12, 0.25)
         axes.set_xlim(left=0.0)
-        axes.set_ylim(*_honest_limits([scale * row.metrics[0].value for row in rows]))
+        low, high = _honest_limits([scale * row.metrics[0].value for row in rows])
+        axes.set_ylim(low, min(high, 100.5) if is_share(name) else high)
         axes.set_xlabel(f"ms per call at batch {batch} (p50)")
         axes.set_ylabel(label)
 
@@ -151,14 +152,14 @@ def accuracy_plot(table: LatencyTable) -> str:
 
 
 def widths_plot(widths: Sequence[LayerWidths]) -> str:
-    """Output channels of every layer, in order: before as an outline, after as an area; empty without layers."""
+    """Output channels of every layer, in order: one area before, one after; empty without layers."""
     if not widths:
         return ""
 
     def draw(axes: Axes) -> None:
         edges = [index - 0.5 for index in range(len(widths) + 1)]
-        axes.stairs([layer.out_after for layer in widths], edges, fill=True, color=COLORS[1], alpha=0.75)
-        axes.stairs([layer.out_before for layer in widths], edges, color=COLORS[0], linewidth=1.6, baseline=None)
+        axes.stairs([layer.out_before for layer in widths], edges, fill=True, color=COLORS[0], alpha=0.35)
+        axes.stairs([layer.out_after for layer in widths], edges, fill=True, color=COLORS[1], alpha=0.85)
         axes.set_xlim(edges[0], edges[-1])
         axes.set_ylim(bottom=0)
         axes.locator_params(axis="x", integer=True)
