@@ -57,7 +57,7 @@ class Environment:
 def base(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     folder = tmp_path_factory.mktemp("base")
     sources = folder / "sources"
-    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "build*", "third_party")
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", "build-*", "third_party")
     shutil.copytree(ROOT / "src", sources / "src", ignore=ignored)
     for name in ("pyproject.toml", "LICENSE"):
         shutil.copy(ROOT / name, sources)

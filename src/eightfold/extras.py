@@ -12,6 +12,7 @@ from eightfold.errors import BrokenExtraError, MissingExtraError
 
 EXTRA_OF = {
     "cuda": "tensorrt",
+    "cryptography": "sign",
     "cv2": "images",
     "jinja2": "report",
     "matplotlib": "report",

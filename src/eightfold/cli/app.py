@@ -16,6 +16,12 @@ from eightfold.errors import EightfoldError
 COMMANDS: tuple[str, ...] = (
     "run",
     "bench",
+    "export",
+    "simplify",
+    "build",
+    "compare",
+    "sign",
+    "verify",
     "doctor",
     "inspect",
     "predict",

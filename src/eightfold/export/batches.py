@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from eightfold.errors import EightfoldError
-from eightfold.export.onnx_export import export_onnx
-from eightfold.export.onnx_files import load_onnx, save_onnx
+from eightfold.errors import ModelError
+from eightfold.export.freeze import freeze_onnx
+from eightfold.export.onnx_export import export_onnx, exporter_of
+from eightfold.export.onnx_files import input_specs, load_onnx, save_onnx
 from eightfold.export.rebatch import rebatched
 from eightfold.export.simplify import simplify_onnx
-from eightfold.export.verify import Tolerance, verify_module
+from eightfold.export.verify import Tolerance, compare_in_order, require_within, run_module_arrays, run_onnx, step_from
 from eightfold.files import PathLike
 from eightfold.runtime.manifest import Step
 
@@ -23,42 +25,93 @@ if TYPE_CHECKING:
 
     from eightfold.export.verify import Array
 
+DEFAULT_TOLERANCE = Tolerance(max_rel_error=1e-4)
+
+
+class Source(Protocol):
+    """Where fixed-size graphs of one network come from, and what they have to answer."""
+
+    def write(self, rows: Array, path: Path) -> str:
+        """Write the graph for inputs shaped like `rows`; returns the name of the tool that made it."""
+
+    def answer(self, rows: Array) -> list[Array]:
+        """The outputs for `rows`, in order."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModuleSource:
+    """A torch module with one image input."""
+
+    model: torch.nn.Module
+    opset: int | None = None
+
+    def write(self, rows: Array, path: Path) -> str:
+        batch, channels, height, width = rows.shape
+        export_onnx(self.model, path, batch=batch, image_size=(height, width), channels=channels, opset=self.opset)
+        return f"torch.onnx ({exporter_of(load_onnx(path))})"
+
+    def answer(self, rows: Array) -> list[Array]:
+        return run_module_arrays(self.model, rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class OnnxSource:
+    """An ONNX file with one input whose axes may be dynamic."""
+
+    path: Path
+
+    def write(self, rows: Array, path: Path) -> str:
+        freeze_onnx(self.path, path, shapes={self._input(): rows.shape})
+        return "freeze"
+
+    def answer(self, rows: Array) -> list[Array]:
+        return list(run_onnx(self.path, {self._input(): rows}).values())
+
+    def _input(self) -> str:
+        graph = load_onnx(self.path).graph
+        weights = {tensor.name for tensor in graph.initializer}
+        names = [value.name for value in graph.input if value.name not in weights]
+        if len(names) != 1:
+            raise ModelError(f"{self.path} has {len(names)} inputs ({', '.join(names)})", allowed="one image input")
+        return str(names[0])
+
 
 def export_batches(
-    model: torch.nn.Module,
+    source: torch.nn.Module | PathLike,
     paths: Mapping[int, PathLike],
     *,
     images: Array,
     opset: int | None = None,
-    tolerance: Tolerance | None = None,
+    tolerance: Tolerance = DEFAULT_TOLERANCE,
 ) -> dict[int, tuple[Step, ...]]:
-    """Write simplified fixed-size ONNX files for several batches; each is compared with the module itself.
+    """Write simplified fixed-size ONNX files for several batches; each is compared with its source on `images`.
 
     Two batches are exported; where the others follow from these two, they are derived from them (`rebatch`), and
     exported like them where not. `Step.tool` says which it was.
 
     Args:
-        model: as for `export_onnx`.
+        source: a module as for `export_onnx`, or an ONNX file whose batch is dynamic.
         paths: batch -> where its file goes.
-        images: model-ready images, float32 (n, channels, height, width); repeated where a batch is larger than n.
-        opset: as for `export_onnx`.
-        tolerance: of each file against the module; a relative error of 1e-4 when None.
+        images: model-ready images (n, channels, height, width); repeated where a batch is larger than n.
+        opset: as for `export_onnx`; an ONNX file keeps its own.
+        tolerance: of each file against the source.
 
     Raises:
-        VerificationError: a file differs from the module beyond the tolerance; files already there are left alone.
+        VerificationError: a file differs from the source beyond the tolerance; what was there before is left alone.
     """
-    limit = tolerance or Tolerance(max_rel_error=1e-4)
+    origin = OnnxSource(Path(source)) if isinstance(source, str | Path) else ModuleSource(source, opset)
     steps: dict[int, tuple[Step, ...]] = {}
     points = _points(sorted(paths))
     for batch in points:
-        steps[batch] = _export(model, Path(paths[batch]), _rows(images, batch), opset, limit)
+        steps[batch] = _export(origin, Path(paths[batch]), _rows(images, batch), tolerance)
     for batch in sorted(set(paths) - set(points)):
         rows = _rows(images, batch)
+        low, high = (load_onnx(paths[point]) for point in points)
         try:
-            made = rebatched(load_onnx(paths[points[0]]), load_onnx(paths[points[1]]), batch)
-            steps[batch] = (_derive(model, made, Path(paths[batch]), rows, limit),)
-        except EightfoldError:
-            steps[batch] = _export(model, Path(paths[batch]), rows, opset, limit)
+            steps[batch] = (_derive(origin, rebatched(low, high, batch), Path(paths[batch]), rows, tolerance),)
+        except ModelError as error:
+            first, *rest = _export(origin, Path(paths[batch]), rows, tolerance)
+            steps[batch] = (first.model_copy(update={"notes": (f"not derived: {error}",)}), *rest)
     return steps
 
 
@@ -75,27 +128,31 @@ def _rows(images: Array, batch: int) -> Array:
     return np.resize(images, (batch, *images.shape[1:]))
 
 
-def _export(model: torch.nn.Module, path: Path, rows: Array, opset: int | None, limit: Tolerance) -> tuple[Step, ...]:
+def _export(origin: Source, path: Path, rows: Array, tolerance: Tolerance) -> tuple[Step, ...]:
     raw = path.with_suffix(".raw.onnx")
     try:
-        export_onnx(
-            model, raw, batch=len(rows), image_size=(rows.shape[2], rows.shape[3]), channels=rows.shape[1], opset=opset
-        )
-        exporter = next((entry.value for entry in load_onnx(raw).metadata_props if entry.key == "exporter"), "")
+        tool = origin.write(rows, raw)
         simplified = simplify_onnx(raw)
-        step = verify_module(model, raw, rows, tolerance=limit, tool=f"torch.onnx ({exporter})")
+        step = _check(origin, raw, rows, tolerance, tool)
         raw.replace(path)
     finally:
         raw.unlink(missing_ok=True)
     return step, simplified.step
 
 
-def _derive(model: torch.nn.Module, made: onnx.ModelProto, path: Path, rows: Array, limit: Tolerance) -> Step:
+def _derive(origin: Source, made: onnx.ModelProto, path: Path, rows: Array, tolerance: Tolerance) -> Step:
     raw = path.with_suffix(".raw.onnx")
     try:
         save_onnx(made, raw)
-        step = verify_module(model, raw, rows, tolerance=limit, tool="derived from two other batches")
+        step = _check(origin, raw, rows, tolerance, "derived from two other batches")
         raw.replace(path)
     finally:
         raw.unlink(missing_ok=True)
     return step
+
+
+def _check(origin: Source, path: Path, rows: Array, tolerance: Tolerance, tool: str) -> Step:
+    (images,) = input_specs(load_onnx(path))
+    differences = compare_in_order(origin.answer(rows), run_onnx(path, {images.name: rows}))
+    require_within(differences, tolerance, step="export")
+    return step_from(differences, name="export", tool=tool)

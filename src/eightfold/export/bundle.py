@@ -22,6 +22,7 @@ from eightfold.export.weights import share_weights
 from eightfold.files import PathLike, atomic_directory, atomic_path, sha256_of_file
 from eightfold.runtime.bundle import MANIFEST_DIGEST_NAME, MANIFEST_NAME, SUFFIX, Bundle, manifest_digest_line
 from eightfold.runtime.manifest import Artifact, FileEntry, Manifest, Metric, Precision, Step, Task
+from eightfold.runtime.signature import SIGNATURE_NAME
 
 # Zip archives cannot hold earlier dates. A fixed one keeps the bytes the same from run to run.
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
@@ -88,7 +89,8 @@ def zip_bundle(directory: PathLike, output: PathLike) -> Path:
     bundle = Bundle.open(directory)
     bundle.verify()
     with atomic_path(output) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-        for inside in (MANIFEST_NAME, MANIFEST_DIGEST_NAME, *sorted(bundle.manifest.files)):
+        signature = [SIGNATURE_NAME] if (Path(directory) / SIGNATURE_NAME).is_file() else []
+        for inside in (MANIFEST_NAME, MANIFEST_DIGEST_NAME, *signature, *sorted(bundle.manifest.files)):
             member = zipfile.ZipInfo(inside, ZIP_DATE)
             member.external_attr = REGULAR_FILE << 16
             with (Path(directory) / inside).open("rb") as source, archive.open(member, "w", force_zip64=True) as target:

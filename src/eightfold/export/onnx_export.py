@@ -93,7 +93,12 @@ def onnx_from_module(
     return clean(graph)
 
 
-def exporter_order(opset: int | None, exporter: Exporter) -> tuple[str, ...]:
+def exporter_of(model: onnx.ModelProto) -> str:
+    """Which exporter wrote a file of `export_onnx`; "" for other files."""
+    return next((str(entry.value) for entry in model.metadata_props if entry.key == "exporter"), "")
+
+
+def exporter_order(exporter: Exporter) -> tuple[str, ...]:
     """Exporters to try, in order. TorchScript comes first: it honours every opset and takes a tenth of the time."""
     if exporter != "auto":
         return (exporter,)
@@ -104,7 +109,7 @@ def _export(
     model: torch.nn.Module, example: torch.Tensor, names: Sequence[str], opset: int | None, exporter: Exporter
 ) -> onnx.ModelProto:
     failures = []
-    for choice in exporter_order(opset, exporter):
+    for choice in exporter_order(exporter):
         try:
             graph = _EXPORTERS[choice](model, example, names, opset or DEFAULT_OPSET)
         # The exporters raise anything at all, from RuntimeError to SystemError, when they cannot follow a model.

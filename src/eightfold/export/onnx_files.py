@@ -66,9 +66,13 @@ def external_files(path: PathLike) -> tuple[str, ...]:
 
 def tensor_specs(model: onnx.ModelProto) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Inputs and outputs of a fixed-size graph. Raises ModelError where a shape is not static."""
+    return input_specs(model), tuple(_spec(value) for value in model.graph.output)
+
+
+def input_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
+    """Inputs of a fixed-size graph, weights that old exporters list there left out."""
     weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = tuple(_spec(value) for value in model.graph.input if value.name not in weights)
-    return inputs, tuple(_spec(value) for value in model.graph.output)
+    return tuple(_spec(value) for value in model.graph.input if value.name not in weights)
 
 
 def opset_of(model: onnx.ModelProto) -> int:

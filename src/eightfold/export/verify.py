@@ -84,9 +84,17 @@ def compare(reference: Arrays, seen: Arrays) -> tuple[Difference, ...]:
     """Differences of the tensors in `reference`, by name where the names agree and else in order."""
     if len(reference) != len(seen):
         raise VerificationError(f"{len(seen)} outputs", allowed=f"{len(reference)}, as before the step")
-    by_name = set(reference) == set(seen)
-    others = [seen[name] for name in reference] if by_name else list(seen.values())
-    return tuple(difference(name, array, other) for (name, array), other in zip(reference.items(), others, strict=True))
+    if set(reference) != set(seen):
+        return compare_in_order(list(reference.values()), seen)
+    return tuple(difference(name, array, seen[name]) for name, array in reference.items())
+
+
+def compare_in_order(reference: Sequence[Array], seen: Arrays) -> tuple[Difference, ...]:
+    """The same where the reference has no names."""
+    if len(reference) != len(seen):
+        raise VerificationError(f"{len(seen)} outputs", allowed=f"{len(reference)}, as before the step")
+    pairs = zip(seen.items(), reference, strict=True)
+    return tuple(difference(name, array, other) for (name, other), array in pairs)
 
 
 def step_from(differences: Sequence[Difference], *, name: str, tool: str = "", notes: Sequence[str] = ()) -> Step:
@@ -138,10 +146,8 @@ def verify_module(
 
     Raises VerificationError beyond the tolerance.
     """
-    inputs, outputs = tensor_specs(load_onnx(onnx_path))
-    found = run_module_arrays(model, images)
-    reference = {spec.name: array for spec, array in zip(outputs, found, strict=True)}
-    differences = compare(reference, run_onnx(onnx_path, {inputs[0].name: images}))
+    inputs, _ = tensor_specs(load_onnx(onnx_path))
+    differences = compare_in_order(run_module_arrays(model, images), run_onnx(onnx_path, {inputs[0].name: images}))
     require_within(differences, tolerance, step="export")
     return step_from(differences, name="export", tool=tool)
 
@@ -181,8 +187,12 @@ def run_onnx(path: PathLike | bytes, inputs: Arrays, *, optimize: bool = True) -
 
 def random_inputs(path: PathLike, seed: int = 0) -> dict[str, Array]:
     """One array per input of a fixed-size ONNX file: uniform in [0, 1) for floats, pixels for integers."""
+    return random_inputs_of(tensor_specs(load_onnx(path))[0], seed)
+
+
+def random_inputs_of(specs: Sequence[TensorSpec], seed: int = 0) -> dict[str, Array]:
+    """The same for given inputs."""
     rng = np.random.default_rng(seed)
-    specs, _ = tensor_specs(load_onnx(path))
     return {spec.name: _random(spec, rng) for spec in specs}
 
 
@@ -199,7 +209,7 @@ def first_diverging(before: PathLike, after: PathLike, inputs: Arrays, tolerance
     graphs = load_onnx(before), load_onnx(after)
     shared = {name for node in graphs[0].graph.node for name in node.output if name}
     names: list[str] = [name for node in graphs[1].graph.node for name in node.output if name in shared]
-    with_all = [_with_outputs(graph, names) for graph in graphs]
+    with_all = [with_outputs(graph, names) for graph in graphs]
     found = [run_onnx(data, inputs, optimize=False) for data in with_all]
     for name in names:
         reference, seen = found[0][name], found[1][name]
@@ -208,7 +218,8 @@ def first_diverging(before: PathLike, after: PathLike, inputs: Arrays, tolerance
     return ""
 
 
-def _with_outputs(model: Any, names: Sequence[str]) -> bytes:
+def with_outputs(model: Any, names: Sequence[str]) -> bytes:
+    """The serialized graph with `names` as its outputs; `model` is changed."""
     from onnx import ValueInfoProto
 
     del model.graph.output[:]

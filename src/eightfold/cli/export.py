@@ -1,0 +1,59 @@
+"""`eightfold export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import torch
+
+
+def export(
+    model: Annotated[
+        str, typer.Argument(help="An .onnx file, a torchvision name, timm:NAME or package.module:function.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Bundle directory, or a file ending in .eightfold.")],
+    batch: Annotated[list[int] | None, typer.Option(help="Images per run; repeat for more. Default: 1.")] = None,
+    size: Annotated[str, typer.Option(help="Image size: SIDE or HEIGHTxWIDTH.")] = "224",
+    weights: Annotated[Path | None, typer.Option(help="Weights of a named model (.safetensors or .pt).")] = None,
+    classes: Annotated[int, typer.Option(help="Number of outputs of a named model.")] = 1000,
+    opset: Annotated[int | None, typer.Option(help="ONNX opset of a named model. Default: 17.")] = None,
+    preprocess: Annotated[Path | None, typer.Option(help="JSON file of a Preprocess; --size is ignored then.")] = None,
+) -> None:
+    """Export a network at fixed sizes, simplify it, compare it with its source, and bundle it.
+
+    Example: eightfold export resnet18 --batch 1 --batch 8 -o resnet18.eightfold
+    """
+    from eightfold.calib.preprocess import Preprocess
+    from eightfold.export.foreign import export_bundle
+
+    height, width = _parse_size(size)
+    how = Preprocess.load(preprocess) if preprocess else Preprocess(height=height, width=width)
+    source = model if model.endswith(".onnx") else _module(model, classes, weights)
+    name = Path(model).stem if model.endswith(".onnx") else model.rpartition(":")[2]
+    written = export_bundle(source, output, preprocess=how, batches=batch or (1,), opset=opset, name=name)
+    print(f"wrote {written}; next: eightfold inspect {written}")
+
+
+def _module(name: str, classes: int, weights: Path | None) -> torch.nn.Module:
+    from eightfold.zoo.models import build_model, load_weights
+
+    module = build_model(name, num_classes=classes)
+    if weights is not None:
+        load_weights(module, weights)
+    return module
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    from eightfold.errors import UsageError
+
+    try:
+        sides = [int(part) for part in text.lower().split("x")]
+    except ValueError:
+        sides = []
+    if len(sides) not in (1, 2) or min(sides) < 1:
+        raise UsageError(f"--size {text}", allowed="SIDE or HEIGHTxWIDTH, e.g. 224 or 480x640")
+    return sides[0], sides[-1]

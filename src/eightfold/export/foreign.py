@@ -1,0 +1,71 @@
+"""Any network, straight into a bundle: a torch module or an ONNX file from anywhere, at the batches asked for."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from eightfold.calib.preprocess import Preprocess
+from eightfold.export.batches import export_batches
+from eightfold.export.bundle import onnx_artifact, write_bundle
+from eightfold.files import PathLike, sha256_of_file
+from eightfold.runtime.manifest import Task
+from eightfold.runtime.versions import runtime_versions
+
+if TYPE_CHECKING:
+    import torch
+
+RAW_OUTPUTS = Task(kind="tensors", decode="none")
+
+
+def export_bundle(
+    source: torch.nn.Module | PathLike,
+    output: PathLike,
+    *,
+    preprocess: Preprocess,
+    batches: Sequence[int] = (1,),
+    task: Task = RAW_OUTPUTS,
+    name: str = "",
+    opset: int | None = None,
+) -> Path:
+    """Export a network at each batch, simplify and check it, and bundle it.
+
+    Args:
+        source: a torch module, or an ONNX file with one image input, whose dynamic axes are frozen.
+        output: a directory, or a file that ends in ".eightfold".
+        preprocess: how images become the network's input; its size is the size that is exported.
+        batches: images per run.
+        task: what the outputs mean.
+        name: of the bundle; the file's or class's name when empty.
+        opset: of exported modules.
+
+    Returns:
+        `output`.
+    """
+    is_file = isinstance(source, str | Path)
+    name = name or (Path(source).stem if isinstance(source, str | Path) else type(source).__name__)
+    shape = (max(batches), preprocess.channels, preprocess.height, preprocess.width)
+    images = np.random.default_rng(0).random(shape, dtype=np.float32)
+    with tempfile.TemporaryDirectory(prefix="eightfold-") as folder:
+        files = {batch: Path(folder) / f"{name}-b{batch}.onnx" for batch in sorted(set(batches))}
+        steps = export_batches(source, files, images=images, opset=opset)
+        artifacts = [
+            onnx_artifact(file, id=file.stem, inside=f"onnx/{file.name}", variant="baseline", steps=steps[batch])
+            for batch, file in files.items()
+        ]
+        provenance = {"source": {"name": name}, "versions": runtime_versions()}
+        if is_file:
+            provenance["source"] = {"name": name, "sha256": sha256_of_file(str(source))}
+        return write_bundle(
+            output,
+            name=name,
+            task=task,
+            preprocess=preprocess,
+            artifacts=artifacts,
+            files={f"onnx/{file.name}": file for file in files.values()},
+            provenance=provenance,
+        )

@@ -1,0 +1,116 @@
+"""An ONNX file from anywhere becomes a fixed-size one: dynamic axes get numbers, and the outputs' shapes are stated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eightfold.errors import ModelError, UsageError
+from eightfold.export.onnx_clean import clean
+from eightfold.export.onnx_files import input_specs, load_onnx, save_onnx
+from eightfold.export.verify import random_inputs_of, run_onnx
+from eightfold.files import PathLike
+
+if TYPE_CHECKING:
+    import onnx
+
+SMALL_CHANNEL_COUNTS = (1, 3, 4)
+
+
+def freeze_onnx(
+    path: PathLike,
+    output: PathLike,
+    *,
+    batch: int = 1,
+    image_size: int | tuple[int, int] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> Path:
+    """Give every dynamic axis of an ONNX file's inputs a number.
+
+    Args:
+        path: an ONNX file from any exporter.
+        output: where the fixed-size file goes.
+        batch: for the first axis of each input, where it is dynamic.
+        image_size: side or (height, width) for dynamic axes of images, whose layout is told by the axis that holds
+            1, 3 or 4 channels (the second where that is dynamic as well).
+        shapes: input name -> whole shape, where the rules above do not fit.
+
+    Raises:
+        ModelError: an axis is dynamic and nothing says how long it is, or the network does not run at that size.
+    """
+    return save_onnx(frozen(load_onnx(path), batch=batch, image_size=image_size, shapes=shapes), output)
+
+
+def frozen(
+    model: onnx.ModelProto,
+    *,
+    batch: int = 1,
+    image_size: int | tuple[int, int] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> onnx.ModelProto:
+    """The same in memory; `model` is not changed."""
+    from onnx import ModelProto
+
+    made = ModelProto()
+    made.CopyFrom(model)
+    weights = {tensor.name for tensor in made.graph.initializer}
+    inputs = [value for value in made.graph.input if value.name not in weights]
+    _require_known(shapes or {}, [value.name for value in inputs])
+    del made.graph.input[:]
+    for value in inputs:
+        _set_shape(value, (shapes or {}).get(value.name) or _shape_of(value, batch, image_size))
+    made.graph.input.extend(inputs)  # weights that were listed as inputs as well are inputs no longer
+    del made.graph.value_info[:]
+    _state_output_shapes(made)
+    return clean(made)
+
+
+def _require_known(shapes: Mapping[str, Sequence[int]], names: Sequence[str]) -> None:
+    for name in shapes:
+        if name not in names:
+            raise UsageError(f"the network has no input {name!r}", allowed=", ".join(names))
+
+
+def _shape_of(value: onnx.ValueInfoProto, batch: int, image_size: int | tuple[int, int] | None) -> list[int]:
+    dims = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else 0 for dim in _dims(value)]
+    if dims and not dims[0]:
+        dims[0] = batch
+    if len(dims) == 4 and image_size is not None:
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        channels_last = dims[3] in SMALL_CHANNEL_COUNTS and dims[1] not in SMALL_CHANNEL_COUNTS
+        wanted = (0, height, width, 0) if channels_last else (0, 0, height, width)
+        dims = [seen or size for seen, size in zip(dims, wanted, strict=True)]
+    if not dims or not all(dims):
+        shown = ", ".join(str(size or "?") for size in dims)
+        raise ModelError(
+            f"input {value.name!r} has the shape ({shown}) and nothing says how long its dynamic axes are",
+            allowed="static shapes",
+            remedy=f"name the image size, or the whole shape of {value.name!r}",
+        )
+    return dims
+
+
+def _dims(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
+    return list(value.type.tensor_type.shape.dim)
+
+
+def _set_shape(value: onnx.ValueInfoProto, shape: Sequence[int]) -> None:
+    tensor = value.type.tensor_type
+    tensor.ClearField("shape")
+    for size in shape:
+        tensor.shape.dim.add(dim_value=size)
+
+
+def _state_output_shapes(model: onnx.ModelProto) -> None:
+    """By running the network once: shape inference loses track in many graphs, a run never does."""
+    from onnx import helper
+
+    inputs = random_inputs_of(input_specs(model))
+    for output in model.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    results = run_onnx(model.SerializeToString(), inputs)
+    for output in model.graph.output:
+        array = results[output.name]
+        output.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(array.dtype)
+        _set_shape(output, array.shape)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from eightfold.cli.app import main
+from eightfold.export.onnx_export import export_onnx
+from tests.export.networks import small_net
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_onnx(small_net(), tmp_path_factory.mktemp("net") / "net.onnx", batch=1, image_size=16)
+
+
+def _call(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
+    monkeypatch.setattr(sys, "argv", ["eightfold", *map(str, words)])
+    return main()
+
+
+def test_from_a_foreign_file_to_a_signed_bundle(
+    tmp_path: Path, network: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle, key = tmp_path / "bundle", tmp_path / "key"
+    assert _call(monkeypatch, "export", network, "-o", bundle, "--size", "16") == 0
+    assert _call(monkeypatch, "sign", bundle, "--key", key, "--new-key") == 0
+    assert _call(monkeypatch, "verify", bundle, "--key", f"{key}.pub") == 0
+    assert "1 files are what the manifest says; signed by" in capsys.readouterr().out
+    assert _call(monkeypatch, "compare", network, f"{bundle}:net-b1") == 0
+    assert "logits" in capsys.readouterr().out
+
+
+def test_build_says_what_the_engine_needs(
+    tmp_path: Path, network: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _call(monkeypatch, "build", network, "-o", tmp_path / "net.engine") == 0
+    assert "fp16 engine for rtx:sm86" in capsys.readouterr().out
+
+
+def test_simplify_says_how_many_nodes_are_left(
+    tmp_path: Path, network: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _call(monkeypatch, "simplify", network, "-o", tmp_path / "small.onnx") == 0
+    assert "nodes became" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("size", ["0", "a", "1x2x3", "16x-1"])
+def test_a_size_that_is_none_is_refused(
+    network: Path, tmp_path: Path, size: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _call(monkeypatch, "export", network, "-o", tmp_path / "b", f"--size={size}") == 2
+    assert "allowed: SIDE or HEIGHTxWIDTH" in capsys.readouterr().err

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper
+
+from eightfold.calib.preprocess import Preprocess
+from eightfold.errors import ModelError, UsageError
+from eightfold.export.foreign import export_bundle
+from eightfold.export.freeze import freeze_onnx
+from eightfold.export.onnx_files import tensor_specs
+from eightfold.export.verify import run_onnx
+from eightfold.runtime.bundle import Bundle
+from tests.export.networks import graph, images, saved, small_net
+
+
+@pytest.fixture(scope="module")
+def dynamic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As others export: every axis dynamic, names of their own."""
+    path = tmp_path_factory.mktemp("foreign") / "theirs.onnx"
+    axes = {"pixels": {0: "n", 2: "h", 3: "w"}, "scores": {0: "n"}}
+    with pytest.warns(DeprecationWarning, match="TorchScript|feature will be removed"):
+        torch.onnx.export(
+            small_net().eval(),
+            (torch.zeros(1, 3, 16, 16),),
+            str(path),
+            input_names=["pixels"],
+            output_names=["scores"],
+            dynamic_axes=axes,
+            dynamo=False,
+            opset_version=13,
+        )
+    return path
+
+
+def test_dynamic_axes_become_numbers(tmp_path: Path, dynamic: Path) -> None:
+    fixed = freeze_onnx(dynamic, tmp_path / "fixed.onnx", batch=2, image_size=16)
+    (inputs,), (outputs,) = tensor_specs(onnx.load(fixed))
+    assert (inputs.name, inputs.shape) == ("pixels", (2, 3, 16, 16))
+    assert (outputs.name, outputs.shape) == ("scores", (2, 5))
+    feeds = {"pixels": images(2)}
+    np.testing.assert_array_equal(run_onnx(fixed, feeds)["scores"], run_onnx(dynamic, feeds)["scores"])
+
+
+def test_channels_last_images_are_told_by_their_axis(tmp_path: Path) -> None:
+    model = graph([helper.make_node("Relu", ["x"], ["y"])], {"x": ["n", "h", "w", 3]}, {"y": ["n", "h", "w", 3]})
+    fixed = freeze_onnx(saved(model, tmp_path / "x.onnx"), tmp_path / "y.onnx", image_size=(8, 4))
+    assert tensor_specs(onnx.load(fixed))[0][0].shape == (1, 8, 4, 3)
+
+
+def test_an_axis_nothing_tells_is_named(tmp_path: Path, dynamic: Path) -> None:
+    with pytest.raises(ModelError, match=r"input 'pixels' has the shape \(1, 3, \?, \?\) and nothing says how long"):
+        freeze_onnx(dynamic, tmp_path / "y.onnx")
+
+
+def test_an_unknown_input_is_refused(tmp_path: Path, dynamic: Path) -> None:
+    with pytest.raises(UsageError, match="no input 'images'; allowed: pixels"):
+        freeze_onnx(dynamic, tmp_path / "y.onnx", shapes={"images": (1, 3, 8, 8)})
+
+
+def test_weights_listed_as_inputs_are_inputs_no_longer(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Mul", ["x", "w"], ["y"])]
+    weights = {"w": np.array([2], np.float32)}
+    model = graph(nodes, {"x": ["n", 3], "w": [1]}, {"y": ["n", 3]}, weights)
+    fixed = freeze_onnx(saved(model, tmp_path / "x.onnx"), tmp_path / "y.onnx")
+    assert [value.name for value in onnx.load(fixed).graph.input] == ["x"]
+
+
+def test_a_foreign_file_becomes_a_bundle(tmp_path: Path, dynamic: Path) -> None:
+    where = export_bundle(dynamic, tmp_path / "b", preprocess=Preprocess(height=16, width=16), batches=(1, 2, 3))
+    bundle = Bundle.open(where)
+    assert [artifact.batch for artifact in bundle.manifest.artifacts] == [1, 2, 3]
+    assert bundle.manifest.provenance["source"]["name"] == "theirs"
+    assert bundle.verify() == len(bundle.manifest.files)
+    rows = images(3)
+    for artifact in bundle.manifest.artifacts:
+        feeds = {"pixels": rows[: artifact.batch]}
+        seen = run_onnx(bundle.artifact_path(artifact), feeds)["scores"]
+        np.testing.assert_allclose(seen, run_onnx(dynamic, feeds)["scores"], rtol=1e-4, atol=1e-6)
