@@ -78,8 +78,8 @@ def _by_halving(model: nn.Module, inputs: Any, plan: PrunePlan, graph: ChannelGr
         trial = plan.model_copy(update={"groups": (*accepted, *groups)})
         if _fits(_try_plan(model, inputs, trial)[0], graph):
             accepted.extend(groups)
-        elif len(groups) == 1:
-            faulty.add(groups[0].id)
+        elif len(groups) < 2:
+            faulty.update(group.id for group in groups)
         else:
             middle = len(groups) // 2
             visit(groups[:middle])

@@ -210,7 +210,16 @@ def _graph(model: nn.Module, record: Record, tensors: Mapping[str, torch.Tensor]
     names = {id(tensor): name for name, tensor in tensors.items()}
     layers = tuple(_layer(layer, grouping, names) for layer in record.layers)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    return ChannelGraph(grouping.groups, layers, shapes, sizes=_sizes(model, record, grouping))
+    return ChannelGraph(
+        grouping.groups,
+        layers,
+        shapes,
+        sizes=_sizes(model, record, grouping),
+        suspects=_suspects(model, record, grouping),
+        outputs=record.outputs,
+        data_dependent=record.data_dependent,
+        warnings=tuple(record.warnings),
+    )
 
 
 def _roles(record: Record) -> dict[int, Role]:
