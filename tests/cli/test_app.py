@@ -35,3 +35,12 @@ def test_debug_shows_it_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_wrong_command_exits_with_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, "frobnicate") == 2
     assert "No such command 'frobnicate'" in capsys.readouterr().err
+
+
+def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("eightfold.runtime.bundle.Bundle.open", interrupted)
+    assert run(monkeypatch, "inspect", "bundle") == 130
+    assert capsys.readouterr().err.endswith("eightfold: interrupted; run the same command again to go on\n")

@@ -12,6 +12,7 @@ import typer
 import eightfold
 from eightfold.errors import EightfoldError
 
+INTERRUPTED = 130
 # Sub-command -> the module of eightfold.cli that defines a function of the same name ('-' becomes '_').
 COMMANDS: tuple[str, ...] = (
     "run",
@@ -64,7 +65,10 @@ def main() -> int:
     try:
         app(prog_name="eightfold")
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        if code == INTERRUPTED:  # typer turns Ctrl-C into this, without a word
+            print("eightfold: interrupted; run the same command again to go on", file=sys.stderr)
+        return code
     except EightfoldError as error:
         if os.environ.get("EIGHTFOLD_DEBUG"):
             raise
@@ -75,7 +79,4 @@ def main() -> int:
             raise
         print(f"eightfold: {error.strerror or error}: {error.filename or 'no file named'}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("eightfold: interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
     return 0

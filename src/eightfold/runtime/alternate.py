@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from eightfold.errors import UsageError
+
 Call = Callable[[], object]
 Clock = Callable[[], float]
 
@@ -36,6 +38,10 @@ class Schedule:
     warmup_s: float = 1.0
     stable_within: float = 0.02
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.seconds < float("inf"):  # NaN fails this, too
+            raise UsageError(f"{self.seconds} seconds for each row", allowed="a positive number")
 
     @property
     def block(self) -> float:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from eightfold.errors import BackendError
+from eightfold.errors import BackendError, UsageError
 from eightfold.runtime.manifest import TensorSpec
 
 Array = NDArray[Any]
@@ -33,6 +33,12 @@ class SessionOptions:
     threads: int | None = None
     device: int = 0
     provider: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(
+                f"{self.threads} threads", allowed="1 or more", remedy="leave it out for the backend's own choice"
+            )
 
 
 class Slot(ABC):
