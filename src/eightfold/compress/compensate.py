@@ -13,13 +13,13 @@ Three methods, from cheap to strong:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from eightfold.compress.batches import BATCH, batches_of
 from eightfold.compress.constants import constants_from_beta, fold_constants, mean_inputs
 from eightfold.compress.fitting import fit_layers
 from eightfold.compress.groups import ChannelGraph
@@ -31,7 +31,6 @@ from eightfold.compress.trace import trace
 from eightfold.errors import UnknownNameError, UsageError
 
 METHODS = ("none", "bn_beta", "mean", "lsq")
-Args = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def compensate(
     *,
     method: str = "lsq",
     graph: ChannelGraph | None = None,
-    batch: int = 16,
+    batch: int = BATCH,
     memory_mb: int = 768,
     seed: int = 0,
 ) -> CompensationReport:
@@ -80,7 +79,9 @@ def compensate(
     """
     if method not in METHODS:
         raise UnknownNameError.of("compensation", method, METHODS)
-    batches = _batches(images, batch)
+    batches = batches_of(images, batch)
+    if not batches:
+        raise UsageError("compensation got no images", allowed="at least one batch", remedy="pass some 256 images")
     if method == "none":
         return CompensationReport(method, (), ())
     graph = graph or trace(original, batches[0])
@@ -94,11 +95,3 @@ def compensate(
             )
             changed = fold_constants(pruned, original, sites, constants)
     return CompensationReport(method, changed, tuple(name for name in sites if sites[name].sink is None))
-
-
-def _batches(images: Tensor | Iterable[Any], batch: int) -> Sequence[Args]:
-    parts = torch.split(images, batch) if isinstance(images, Tensor) else images
-    batches = [part if isinstance(part, tuple) else (part,) for part in parts]
-    if not batches:
-        raise UsageError("compensation got no images", allowed="at least one batch", remedy="pass some 256 images")
-    return batches

@@ -8,24 +8,16 @@ fewer batches take part, and the others catch up later through the layers alread
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from operator import attrgetter
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from eightfold.compress.marching import Args, in_step, live_bytes, rows_wanted
 from eightfold.compress.moments import Moments, validated_fit
 from eightfold.compress.patches import Positions, input_rows, output_rows, weight_from_matrix, weight_matrix
 from eightfold.compress.sites import Site
 from eightfold.compress.stepping import PausedCall, layer_calls
 from eightfold.errors import ModelError
-
-Args = Sequence[Any]
-ROWS_PER_INPUT = 10
-ROWS_AT_LEAST = 8192
-ROWS_AT_MOST = 32768
-# A batch that joins must be able to stay for this many layers: forward passes that come and go cost time.
-JOIN_FOR_LAYERS = 16
 
 
 def fit_layers(
@@ -49,28 +41,20 @@ def fit_layers(
     """
     fitter = _Fitter(pruned, original, sites, seed)
     room = _room(pruned, original, batches[0], memory_bytes)
-    pairs: list[_Pair] = []
-    waiting = list(batches)
-    try:
-        for layer in range(len(room)):
-            while len(pairs) > room[layer]:
-                waiting.append(pairs.pop().close())
-            while waiting and len(pairs) < min(room[layer : layer + JOIN_FOR_LAYERS]):
-                pairs.append(_Pair(pruned, original, waiting.pop(0), skip=layer))
-            on_layer(fitter.step(pairs, layer))
-    finally:
-        for pair in pairs:
-            pair.close()
+
+    def start(args: Args, skip: int) -> _Pair:
+        return _Pair(pruned, original, args, skip=skip)
+
+    for layer, pairs in in_step(start, batches, room):
+        on_layer(fitter.step(pairs, layer))
     return tuple(fitter.fitted)
 
 
 def _room(pruned: nn.Module, original: nn.Module, args: Args, memory_bytes: int) -> list[int]:
     """How many batches like `args` may take part at each layer of the pruned network."""
     names = {name for name, _ in pruned.named_parameters()}
-    held = attrgetter("weight", "live_bytes")
-    # map() drops each call before it asks for the next; a loop variable would keep one more activation alive.
-    mine = list(map(held, layer_calls(pruned, args, measure=True)))
-    theirs = [item for item in map(held, layer_calls(original, args, measure=True)) if item[0] in names]
+    mine = live_bytes(pruned, args)
+    theirs = [item for item in live_bytes(original, args) if item[0] in names]
     if [name for name, _ in mine] != [name for name, _ in theirs]:
         raise ModelError(
             "the pruned and the original network do not run the same layers on the same images",
@@ -150,7 +134,7 @@ class _Fitter:
         assert call is not None, "the pilot pass counted the layers"
         weight, geometry = call.weight, call.geometry
         halves = self._moments(weight)
-        limit = _rows_wanted(call) // len(pairs) + 1
+        limit = rows_wanted(call) // len(pairs) + 1
         del call
         kept = torch.from_numpy(self._sites[weight].kept_outputs)
         for number, pair in enumerate(pairs):
@@ -179,13 +163,6 @@ class _Fitter:
         if site.sink is not None:
             base = self._before[site.sink.tensor][torch.from_numpy(site.kept_outputs)].double()
             self._tensors[site.sink.tensor].data.copy_(base + site.sink.sign * offset.reshape(-1))
-
-
-def _rows_wanted(call: PausedCall) -> int:
-    inputs = call.input.shape[1] // call.geometry.groups
-    for taps in call.geometry.kernel:
-        inputs *= taps
-    return min(max(ROWS_PER_INPUT * inputs, ROWS_AT_LEAST), ROWS_AT_MOST)
 
 
 def _by_group(rows: Tensor, groups: int) -> Tensor:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from eightfold.compress.batches import batches_of, targets_of
 from eightfold.compress.check import checked
+from eightfold.compress.criteria.evidence import Evidence, Loss
 from eightfold.compress.groups import ChannelGraph, Kept, Scores
 from eightfold.compress.plan import PrunePlan
-from eightfold.compress.scores import Score, scores_of
+from eightfold.compress.scores import Criterion, combined, layer_scores
 from eightfold.compress.select import Selection, select
 from eightfold.compress.trace import trace
 from eightfold.files import sha256_of_bytes
@@ -21,10 +23,14 @@ def plan_pruning(
     example_inputs: Any,
     *,
     rule: str = "uniform",
-    score: str | Score = "l2",
+    score: str | Criterion = "l2",
     keep_ratio: float = 0.5,
     multiple: int = 8,
     ignore: Sequence[str] = (),
+    images: Tensor | Iterable[Any] = (),
+    targets: Iterable[Any] = (),
+    loss: Loss | None = None,
+    seed: int = 0,
     graph: ChannelGraph | None = None,
 ) -> PrunePlan:
     """Decide which channels of `model` stay. The model is left untouched.
@@ -34,18 +40,26 @@ def plan_pruning(
         example_inputs: what the model is called with: a tensor, a tuple of arguments, or a dictionary of keywords.
         rule: how scores become kept channels: "uniform" (the same share of every group) or "global" (one threshold over
             scores divided by their group's mean).
-        score: importance criterion: "l2", "l1", "bn_scale", or a function of the model and its graph.
+        score: importance criterion: a name of `eightfold.compress.scores.CRITERIA` (of weights: "l2", "l1", "bn_scale",
+            "lamp", "fpgm", "group_l2", "random"; of images: "lsq", "activation_mean"; of a loss: "taylor",
+            "hessian_diag"), or a function of `Evidence`.
         keep_ratio: share of the channels that stays.
         multiple: every convolution and linear width becomes a multiple of this. Groups narrower than it stay whole.
         ignore: parameter names (with wildcards) whose groups stay whole.
+        images: for scores that look at images: one tensor [n, channels, height, width], or batches of model inputs.
+        targets: for scores that need a loss: labels [n] beside a tensor of images, or one target for each batch.
+        loss: (output, target) -> scalar tensor.
+        seed: for what is random.
         graph: the result of `trace`, when it is at hand.
 
     Raises:
         TraceError: the model does not run on the inputs.
         UnknownNameError: rule or score.
+        UsageError: the score needs images or a loss.
     """
     graph = graph or trace(model, example_inputs)
-    scores = scores_of(model, graph, score)
+    evidence = Evidence(model, graph, batches_of(images), targets_of(targets), loss, seed)
+    scores = combined(layer_scores(evidence, score))
     selection = Selection(rule=rule, keep_ratio=keep_ratio, multiple=multiple, ignore=tuple(ignore))
     name = score if isinstance(score, str) else getattr(score, "__name__", "custom")
 

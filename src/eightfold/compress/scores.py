@@ -1,82 +1,67 @@
-"""Importance scores of coupled channels, by name. A score sees the model and its graph and gives every free group a
-float64 vector of its width; larger is more important."""
+"""Scores of coupled channels, by name: what each criterion thinks of every group, and one opinion for each channel."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 import numpy as np
-import numpy.typing as npt
 
-from eightfold.compress.groups import ChannelGraph, Group, Member, Scores
-from eightfold.errors import UnknownNameError
+from eightfold.compress.criteria import data, reconstruction, weights
+from eightfold.compress.criteria.evidence import Array, Evidence, LayerScores
+from eightfold.compress.groups import Group, Scores
+from eightfold.errors import UnknownNameError, UsageError
 
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
+Criterion = Callable[[Evidence], Mapping[str, Array]]
+"""Gives each free group a vector [width], or a matrix [layers, width] of one opinion per layer."""
 
-Vector = npt.NDArray[np.float64]
-Score = Callable[["nn.Module", ChannelGraph], Scores]
+CRITERIA: dict[str, Criterion] = {
+    "activation_mean": data.activation_mean,
+    "bn_scale": weights.bn_scale,
+    "fpgm": weights.fpgm,
+    "group_l2": weights.group_l2,
+    "hessian_diag": data.hessian_diag,
+    "l1": weights.l1,
+    "l2": weights.l2,
+    "lamp": weights.lamp,
+    "lsq": reconstruction.lsq,
+    "random": weights.random,
+    "taylor": data.taylor,
+}
 
 
-def scores_of(model: nn.Module, graph: ChannelGraph, score: str | Score) -> Scores:
-    """Scores of every free group by `score`: a registered name, or a function of the model and its graph."""
+def register_score(name: str, criterion: Criterion) -> None:
+    """Make `criterion` available as `score=name`. A name that is taken is refused."""
+    if name in CRITERIA:
+        raise UsageError(f"the score {name!r} exists", allowed="a new name", remedy="choose another name")
+    CRITERIA[name] = criterion
+
+
+def layer_scores(evidence: Evidence, score: str | Criterion) -> LayerScores:
+    """Group id -> float64 [layers, width], checked, for every free group.
+
+    Args:
+        score: a registered name, or a function of `Evidence`.
+    """
     if isinstance(score, str):
-        if score not in SCORES:
-            raise UnknownNameError.of("score", score, SCORES)
-        score = SCORES[score]
-    return score(model, graph)
+        if score not in CRITERIA:
+            raise UnknownNameError.of("score", score, CRITERIA)
+        score = CRITERIA[score]
+    found = score(evidence)
+    return {group.id: _checked(found, group) for group in evidence.graph.free}
 
 
-def l1(model: nn.Module, graph: ChannelGraph) -> Scores:
-    """Mean absolute weight of each channel over the group's producers (Li et al. 2017, arXiv:1608.08710)."""
-    tensors = model.state_dict()
-    return {group.id: _mean_over_producers(tensors, group, power=1) for group in graph.free}
+def combined(scores: LayerScores) -> Scores:
+    """One score for each channel, float64 [width]: the mean over the group's layers."""
+    return {name: matrix.mean(axis=0) for name, matrix in scores.items()}
 
 
-def l2(model: nn.Module, graph: ChannelGraph) -> Scores:
-    """Root mean square weight of each channel over the group's producers."""
-    tensors = model.state_dict()
-    return {group.id: np.sqrt(_mean_over_producers(tensors, group, power=2)) for group in graph.free}
-
-
-def bn_scale(model: nn.Module, graph: ChannelGraph) -> Scores:
-    """Mean |gamma| over the group's norm scales (Liu et al. 2017, arXiv:1708.06519); L1 where there is none."""
-    tensors = model.state_dict()
-    return {group.id: _mean_scale(tensors, group) for group in graph.free}
-
-
-SCORES: dict[str, Score] = {"l1": l1, "l2": l2, "bn_scale": bn_scale}
-
-
-def _mean_over_producers(tensors: dict[str, torch.Tensor], group: Group, power: int) -> Vector:
-    total, count = np.zeros(group.width), np.zeros(group.width)
-    for member in group.members_as("producer"):
-        tensor = tensors[member.tensor]
-        if tensor.dim() > 1:  # a bias says nothing about how much of the input comes through
-            _add(total, count, member, _sums(tensor, member.dim, power), tensor.numel() // tensor.shape[member.dim])
-    return total / np.maximum(count, 1)
-
-
-def _mean_scale(tensors: dict[str, torch.Tensor], group: Group) -> Vector:
-    total, count = np.zeros(group.width), np.zeros(group.width)
-    for member in group.members_as("channelwise"):
-        tensor = tensors[member.tensor]
-        # The scale of a norm is the vector that has running statistics or a bias beside it and ends in "weight".
-        if tensor.dim() == 1 and member.tensor.endswith("weight"):
-            _add(total, count, member, _sums(tensor, 0, power=1), 1)
-    return total / count if count.all() else _mean_over_producers(tensors, group, power=1)
-
-
-def _sums(tensor: torch.Tensor, dim: int, power: int) -> Vector:
-    """Sum of |value|**power over all dimensions but `dim`, float64 [tensor.shape[dim]]."""
-    flat = tensor.detach().movedim(dim, 0).reshape(tensor.shape[dim], -1).float()
-    sums = flat.norm(p=power, dim=1).double().cpu().numpy() ** power
-    return np.asarray(sums, dtype=np.float64)
-
-
-def _add(total: Vector, count: Vector, member: Member, sums: Vector, values: int) -> None:
-    channels = member.channels()
-    np.add.at(total, channels, sums[member.indices()])
-    np.add.at(count, channels, float(values))
+def _checked(found: Mapping[str, Array], group: Group) -> Array:
+    if group.id not in found:
+        raise UsageError(f"the score gave nothing for group {group.id!r}", allowed="a score for every free group")
+    matrix = np.atleast_2d(np.asarray(found[group.id], dtype=np.float64))
+    if matrix.ndim != 2 or matrix.shape[1] != group.width or not np.isfinite(matrix).all():
+        raise UsageError(
+            f"the score of group {group.id!r} has shape {matrix.shape} or holds NaN",
+            allowed=f"finite [{group.width}] or [layers, {group.width}]",
+        )
+    return matrix
