@@ -1,0 +1,330 @@
+#include "eightfold/engine.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <map>
+#include <mutex>
+#include <thread>
+
+#include "choose.hpp"
+#include "decoder.hpp"
+#include "packing.hpp"
+#include "session_pool.hpp"
+#include "thread_pool.hpp"
+
+namespace eightfold {
+namespace {
+
+using detail::Session;
+using detail::SessionPool;
+
+void check_options(const EngineOptions& options) {
+  const auto check = [](const char* name, int value, int least) {
+    if (value >= least) return;
+    throw Error(ErrorCode::usage, std::string(name) + " is " + std::to_string(value),
+                std::to_string(least) + " or more");
+  };
+  check("batch", options.batch, 0);
+  check("threads", options.threads, 0);
+  check("preprocess_threads", options.preprocess_threads, 1);
+  check("in_flight", options.in_flight, 0);
+  check("device", options.device, 0);
+}
+
+void check_same(const std::vector<TensorSpec>& stated, const std::vector<TensorSpec>& seen,
+                const Artifact& artifact) {
+  const auto same = [](const TensorSpec& a, const TensorSpec& b) {
+    return a.name == b.name && a.type == b.type && a.shape == b.shape;
+  };
+  if (stated.size() == seen.size() && std::equal(stated.begin(), stated.end(), seen.begin(), same)) return;
+  throw Error(ErrorCode::bundle, artifact.path + " takes or gives other tensors than the manifest says",
+              "what the manifest says", "make the bundle again");
+}
+
+void check_image_input(const std::vector<TensorSpec>& inputs, const Preprocessor& preprocessor, int batch) {
+  const DataType type = preprocessor.definition().bytes ? DataType::uint8 : DataType::float32;
+  if (inputs.size() == 1 && inputs[0].type == type && !inputs[0].shape.empty() &&
+      inputs[0].shape[0] == batch &&
+      inputs[0].bytes() == preprocessor.bytes() * static_cast<std::size_t>(batch)) {
+    return;
+  }
+  throw Error(ErrorCode::usage, "the model's input is not what the bundle's preprocessing makes",
+              "one input of batch x channels x height x width", "pass it tensors with run_tensors");
+}
+
+// Bytes of one row of a tensor whose first side is the batch.
+std::size_t row_bytes_of(const TensorSpec& spec, int batch) {
+  if (spec.shape.empty() || spec.shape[0] != batch) {
+    throw Error(ErrorCode::usage, "'" + spec.name + "' does not have the batch as its first side",
+                "tensors of batch x anything");
+  }
+  return spec.bytes() / static_cast<std::size_t>(batch);
+}
+
+// Four sums at a time, any of which is not finite if a number is not; only then is each looked at.
+bool all_finite(const float* values, std::size_t count) {
+  float sums[4] = {0, 0, 0, 0};
+  std::size_t i = 0;
+  for (; i + 4 <= count; i += 4) {
+    for (std::size_t k = 0; k < 4; ++k) sums[k] += values[i + k];
+  }
+  for (; i < count; ++i) sums[0] += values[i];
+  if (std::isfinite(sums[0] + sums[1] + sums[2] + sums[3])) return true;
+  return std::all_of(values, values + count, [](float value) { return std::isfinite(value); });
+}
+
+void check_tensors(span<const TensorView> views, std::size_t rows, const Artifact& artifact) {
+  const std::vector<TensorSpec>& specs = artifact.inputs;
+  if (views.size() != specs.size()) {
+    throw Error(ErrorCode::usage, std::to_string(views.size()) + " inputs", std::to_string(specs.size()));
+  }
+  for (std::size_t i = 0; i < specs.size(); ++i) {
+    const std::size_t expected = row_bytes_of(specs[i], artifact.batch) * rows;
+    if (views[i].data == nullptr || views[i].bytes != expected) {
+      throw Error(
+          ErrorCode::usage, "input '" + specs[i].name + "' has " + std::to_string(views[i].bytes) + " bytes",
+          std::to_string(expected) + " for " + std::to_string(rows) + " rows of " + name_of(specs[i].type));
+    }
+    if (specs[i].type == DataType::float32 &&
+        !all_finite(static_cast<const float*>(views[i].data), expected / sizeof(float))) {
+      throw Error(ErrorCode::usage, "input '" + specs[i].name + "' holds NaN or infinity", "finite numbers");
+    }
+  }
+}
+
+// A decoder is made once, for all batch sizes.
+void check_alike(const std::vector<Artifact>& artifacts) {
+  const auto same_row = [](const TensorSpec& a, const TensorSpec& b) {
+    return a.name == b.name && a.type == b.type && a.shape.size() == b.shape.size() &&
+           std::equal(a.shape.begin() + 1, a.shape.end(), b.shape.begin() + 1);
+  };
+  for (const Artifact& artifact : artifacts) {
+    const std::vector<TensorSpec>& first = artifacts[0].outputs;
+    for (const TensorSpec& output : artifact.outputs) row_bytes_of(output, artifact.batch);
+    if (artifact.outputs.size() == first.size() &&
+        std::equal(first.begin(), first.end(), artifact.outputs.begin(), same_row)) {
+      continue;
+    }
+    throw Error(ErrorCode::bundle, artifact.id + " gives other outputs than " + artifacts[0].id,
+                "the same at every batch size", "make the bundle again");
+  }
+}
+
+std::unique_ptr<detail::Decoder> make_decoder(const Manifest& manifest,
+                                              const std::vector<Artifact>& artifacts) {
+  check_alike(artifacts);
+  const Size tensor = {manifest.preprocess.height, manifest.preprocess.width};
+  return detail::decoder_of(manifest.task, {artifacts[0].outputs, tensor});
+}
+
+int default_in_flight() { return std::max(2, static_cast<int>(std::thread::hardware_concurrency())); }
+
+}  // namespace
+
+struct Engine::State {
+  State(Bundle opened, const EngineOptions& chosen)
+      : bundle(std::move(opened)),
+        options(chosen),
+        choice(detail::choose(bundle.manifest(), detail::backend_entries(), options)),
+        backend(choice.backend->name),
+        preprocessor(bundle.manifest().preprocess),
+        decoder(make_decoder(bundle.manifest(), choice.artifacts)),
+        threads(options.preprocess_threads) {
+    for (const Artifact& artifact : choice.artifacts) batches.push_back(artifact.batch);
+  }
+
+  // For preprocessing apart from a request.
+  struct Scratch {
+    std::vector<PreprocessScratch> threads;
+    std::vector<Placement> placements;
+  };
+
+  SessionPool& pool(int batch);
+  std::unique_ptr<Scratch> take_scratch();
+  std::unique_ptr<Session> open(const Artifact& artifact) const;
+  void preprocess(span<const ImageView> images, std::uint8_t* tensor, std::vector<PreprocessScratch>& buffers,
+                  std::vector<Placement>& placements);
+  void run_part(span<const ImageView> images, int batch, Prediction* predictions);
+  void run_tensor_part(span<const TensorView> inputs, std::size_t first, std::size_t rows, int batch,
+                       std::vector<Tensor>& outputs);
+
+  Bundle bundle;
+  EngineOptions options;
+  detail::Choice choice;
+  std::string backend;
+  std::vector<int> batches;
+  Preprocessor preprocessor;
+  std::unique_ptr<detail::Decoder> decoder;
+  detail::ThreadPool threads;
+  std::mutex lock;
+  std::map<int, std::unique_ptr<SessionPool>> pools;
+  std::vector<std::unique_ptr<Scratch>> scratch;
+};
+
+std::unique_ptr<Engine::State::Scratch> Engine::State::take_scratch() {
+  const std::lock_guard<std::mutex> guard(lock);
+  if (scratch.empty()) {
+    auto made = std::make_unique<Scratch>();
+    made->threads.resize(static_cast<std::size_t>(threads.size()));
+    return made;
+  }
+  std::unique_ptr<Scratch> taken = std::move(scratch.back());
+  scratch.pop_back();
+  return taken;
+}
+
+std::unique_ptr<Session> Engine::State::open(const Artifact& artifact) const {
+  std::unique_ptr<Session> session = choice.backend->open(bundle, artifact, options);
+  check_same(artifact.inputs, session->inputs(), artifact);
+  check_same(artifact.outputs, session->outputs(), artifact);
+  return session;
+}
+
+SessionPool& Engine::State::pool(int batch) {
+  const std::lock_guard<std::mutex> guard(lock);
+  std::unique_ptr<SessionPool>& pool = pools[batch];
+  if (!pool) {
+    const auto artifact = std::find_if(choice.artifacts.begin(), choice.artifacts.end(),
+                                       [&](const Artifact& each) { return each.batch == batch; });
+    const int limit = options.in_flight > 0 ? options.in_flight : default_in_flight();
+    pool = std::make_unique<SessionPool>(open(*artifact), limit, threads.size());
+  }
+  return *pool;
+}
+
+// Threads share the images, or the rows of each image where there are fewer images than threads.
+void Engine::State::preprocess(span<const ImageView> images, std::uint8_t* tensor,
+                               std::vector<PreprocessScratch>& buffers, std::vector<Placement>& placements) {
+  const auto count = static_cast<int>(images.size());
+  const int bands = count < threads.size() && preprocessor.shares_rows() ? threads.size() : 1;
+  const int height = preprocessor.definition().height;
+  placements.resize(images.size());
+  threads.run(count * bands, [&](int part, int thread) {
+    const auto image = static_cast<std::size_t>(part / bands);
+    const int band = part % bands;
+    const RowRange rows = {height * band / bands, height * (band + 1) / bands};
+    const Placement placement = preprocessor.run(images[image], tensor + image * preprocessor.bytes(),
+                                                 buffers[static_cast<std::size_t>(thread)], rows);
+    if (band == 0) placements[image] = placement;
+  });
+}
+
+void Engine::State::run_part(span<const ImageView> images, int batch, Prediction* predictions) {
+  SessionPool& models = pool(batch);
+  check_image_input(models.session().inputs(), preprocessor, batch);
+  const SessionPool::Lease request(models);
+  const std::size_t filled = images.size() * preprocessor.bytes();
+  auto* tensor = static_cast<std::uint8_t*>(request->slot->input(0));
+  preprocess(images, tensor, request->preprocess, request->placements);
+  std::memset(tensor + filled, 0, static_cast<std::size_t>(batch) * preprocessor.bytes() - filled);
+  request->slot->run();
+  for (std::size_t i = 0; i < request->outputs.size(); ++i)
+    request->outputs[i].data = request->slot->output(i);
+  for (std::size_t row = 0; row < images.size(); ++row) {
+    decoder->decode(request->outputs, row, request->placements[row], request->decode, predictions[row]);
+  }
+}
+
+void Engine::State::run_tensor_part(span<const TensorView> inputs, std::size_t first, std::size_t rows,
+                                    int batch, std::vector<Tensor>& outputs) {
+  SessionPool& models = pool(batch);
+  const SessionPool::Lease request(models);
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const std::size_t row = row_bytes_of(models.session().inputs()[i], batch);
+    auto* target = static_cast<std::uint8_t*>(request->slot->input(i));
+    std::memcpy(target, static_cast<const std::uint8_t*>(inputs[i].data) + first * row, rows * row);
+    std::memset(target + rows * row, 0, (static_cast<std::size_t>(batch) - rows) * row);
+  }
+  request->slot->run();
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    const std::size_t row = row_bytes_of(models.session().outputs()[i], batch);
+    std::memcpy(outputs[i].bytes.data() + first * row, request->slot->output(i), rows * row);
+  }
+}
+
+Engine::Engine(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Engine::Engine(Engine&&) noexcept = default;
+Engine& Engine::operator=(Engine&&) noexcept = default;
+Engine::~Engine() = default;
+
+Engine Engine::load(const std::string& path, const EngineOptions& options) {
+  check_options(options);
+  return Engine(std::make_unique<State>(Bundle::open(path), options));
+}
+
+std::vector<Prediction> Engine::run(span<const ImageView> images) const {
+  std::vector<Prediction> predictions;
+  run(images, predictions);
+  return predictions;
+}
+
+void Engine::run(span<const ImageView> images, std::vector<Prediction>& predictions) const {
+  if (images.empty() || images.size() > std::numeric_limits<int>::max()) {
+    throw Error(ErrorCode::usage, std::to_string(images.size()) + " images", "one or more");
+  }
+  predictions.resize(images.size());
+  std::size_t first = 0;
+  for (const int batch : detail::pack(static_cast<int>(images.size()), state_->batches)) {
+    const std::size_t rows = std::min(static_cast<std::size_t>(batch), images.size() - first);
+    state_->run_part(images.subspan(first, rows), batch, predictions.data() + first);
+    first += rows;
+  }
+}
+
+std::vector<Tensor> Engine::run_tensors(span<const TensorView> inputs, std::size_t rows) const {
+  if (rows == 0 || rows > std::numeric_limits<int>::max()) {
+    throw Error(ErrorCode::usage, std::to_string(rows) + " rows", "one or more");
+  }
+  const Artifact& any = state_->choice.artifacts[0];
+  check_tensors(inputs, rows, any);
+  std::vector<Tensor> outputs;
+  for (TensorSpec spec : any.outputs) {
+    const std::size_t bytes = row_bytes_of(spec, any.batch) * rows;
+    spec.shape[0] = static_cast<std::int64_t>(rows);
+    outputs.push_back({std::move(spec), std::vector<std::uint8_t>(bytes)});
+  }
+  std::size_t first = 0;
+  for (const int batch : detail::pack(static_cast<int>(rows), state_->batches)) {
+    const std::size_t part = std::min(static_cast<std::size_t>(batch), rows - first);
+    state_->run_tensor_part(inputs, first, part, batch, outputs);
+    first += part;
+  }
+  return outputs;
+}
+
+void Engine::preprocess(span<const ImageView> images, void* tensor) const {
+  std::unique_ptr<State::Scratch> scratch = state_->take_scratch();
+  state_->preprocess(images, static_cast<std::uint8_t*>(tensor), scratch->threads, scratch->placements);
+  const std::lock_guard<std::mutex> guard(state_->lock);
+  state_->scratch.push_back(std::move(scratch));
+}
+
+std::size_t Engine::input_row_bytes() const { return state_->preprocessor.bytes(); }
+
+void Engine::warmup(int runs) const {
+  for (const int batch : state_->batches) {
+    const SessionPool::Lease request(state_->pool(batch));
+    for (int i = 0; i < runs; ++i) request->slot->run();
+  }
+}
+
+const Manifest& Engine::manifest() const { return state_->bundle.manifest(); }
+const std::string& Engine::backend() const { return state_->backend; }
+const std::vector<Artifact>& Engine::artifacts() const { return state_->choice.artifacts; }
+
+std::string Engine::describe() const {
+  const Artifact& first = artifacts()[0];
+  std::string batches;
+  for (const int batch : state_->batches) batches += (batches.empty() ? "" : ", ") + std::to_string(batch);
+  return first.variant + " " + name_of(first.precision) + " on " + backend() + " (batch " + batches + ")";
+}
+
+std::string Engine::label(int index) const {
+  const std::vector<std::string>& labels = manifest().task.labels;
+  const bool named = index >= 0 && static_cast<std::size_t>(index) < labels.size();
+  return named ? labels[static_cast<std::size_t>(index)] : std::to_string(index);
+}
+
+}  // namespace eightfold

@@ -1,0 +1,196 @@
+// ONNX Runtime. The only file that includes its headers.
+#include <onnxruntime_cxx_api.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "eightfold/error.hpp"
+#include "session.hpp"
+
+namespace eightfold::detail {
+namespace {
+
+std::string version() { return OrtGetApiBase()->GetVersionString(); }
+
+// A library older than the headers has no such API.
+std::string absent() {
+  return OrtGetApiBase()->GetApi(ORT_API_VERSION) != nullptr
+             ? ""
+             : "libonnxruntime " + version() + " is older than the headers this was built with";
+}
+
+// The library must not print: what ONNX Runtime would log is dropped, what fails comes back as an exception.
+void drop_message(void*, OrtLoggingLevel, const char*, const char*, const char*, const char*) {}
+
+Ort::Env& environment() {
+  static Ort::Env env(ORT_LOGGING_LEVEL_FATAL, "eightfold", drop_message, nullptr);
+  return env;
+}
+
+std::string first_line(const char* message) {
+  const std::string text(message);
+  return text.substr(0, std::min<std::size_t>(text.find('\n'), 300));
+}
+
+DataType type_from(ONNXTensorElementDataType type, const std::string& name) {
+  switch (type) {
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT:
+      return DataType::float32;
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16:
+      return DataType::float16;
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8:
+      return DataType::uint8;
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8:
+      return DataType::int8;
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32:
+      return DataType::int32;
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64:
+      return DataType::int64;
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL:
+      return DataType::boolean;
+    default:
+      throw Error(ErrorCode::backend,
+                  "'" + name + "' has element type " + std::to_string(static_cast<int>(type)),
+                  "float32, float16, uint8, int8, int32, int64, bool");
+  }
+}
+
+ONNXTensorElementDataType onnx_type(DataType type) {
+  switch (type) {
+    case DataType::float32:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+    case DataType::float16:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
+    case DataType::uint8:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
+    case DataType::int8:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8;
+    case DataType::int32:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32;
+    case DataType::int64:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+    default:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL;
+  }
+}
+
+TensorSpec spec_from(std::string name, const Ort::TypeInfo& info) {
+  if (info.GetONNXType() != ONNX_TYPE_TENSOR) {
+    throw Error(ErrorCode::backend, "'" + name + "' is not a tensor", "tensors");
+  }
+  const auto tensor = info.GetTensorTypeAndShapeInfo();
+  TensorSpec spec = {std::move(name), DataType::float32, tensor.GetShape()};
+  spec.type = type_from(tensor.GetElementType(), spec.name);
+  if (std::any_of(spec.shape.begin(), spec.shape.end(), [](std::int64_t side) { return side < 1; })) {
+    throw Error(ErrorCode::backend, "'" + spec.name + "' has a shape that is not fixed", "fixed sizes",
+                "export it with a fixed batch and image size");
+  }
+  return spec;
+}
+
+class OrtSlot : public Slot {
+ public:
+  OrtSlot(Ort::Session& session, const std::vector<TensorSpec>& inputs,
+          const std::vector<TensorSpec>& outputs)
+      : session_(session), binding_(session) {
+    for (const TensorSpec& spec : inputs) binding_.BindInput(spec.name.c_str(), allocated(spec, inputs_));
+    for (const TensorSpec& spec : outputs) binding_.BindOutput(spec.name.c_str(), allocated(spec, outputs_));
+  }
+
+  void* input(std::size_t index) override { return inputs_[index].GetTensorMutableRawData(); }
+  const void* output(std::size_t index) const override { return outputs_[index].GetTensorRawData(); }
+
+  void run() override {
+    try {
+      session_.Run(options_, binding_);
+    } catch (const Ort::Exception& error) {
+      throw Error(ErrorCode::backend, "onnxruntime failed while running (" + first_line(error.what()) + ")");
+    }
+  }
+
+ private:
+  // ONNX Runtime's own allocator aligns as its kernels like it.
+  Ort::Value& allocated(const TensorSpec& spec, std::vector<Ort::Value>& values) {
+    values.push_back(
+        Ort::Value::CreateTensor(allocator_, spec.shape.data(), spec.shape.size(), onnx_type(spec.type)));
+    std::memset(values.back().GetTensorMutableRawData(), 0, spec.bytes());
+    return values.back();
+  }
+
+  Ort::Session& session_;
+  Ort::AllocatorWithDefaultOptions allocator_;
+  Ort::RunOptions options_;
+  Ort::IoBinding binding_;
+  std::vector<Ort::Value> inputs_;
+  std::vector<Ort::Value> outputs_;
+};
+
+class OrtSession : public Session {
+ public:
+  explicit OrtSession(Ort::Session session) : session_(std::move(session)) {
+    const Ort::AllocatorWithDefaultOptions allocator;
+    for (std::size_t i = 0; i < session_.GetInputCount(); ++i) {
+      inputs_.push_back(
+          spec_from(session_.GetInputNameAllocated(i, allocator).get(), session_.GetInputTypeInfo(i)));
+    }
+    for (std::size_t i = 0; i < session_.GetOutputCount(); ++i) {
+      outputs_.push_back(
+          spec_from(session_.GetOutputNameAllocated(i, allocator).get(), session_.GetOutputTypeInfo(i)));
+    }
+  }
+
+  const std::vector<TensorSpec>& inputs() const override { return inputs_; }
+  const std::vector<TensorSpec>& outputs() const override { return outputs_; }
+  std::unique_ptr<Slot> new_slot() const override {
+    return std::make_unique<OrtSlot>(session_, inputs_, outputs_);
+  }
+
+ private:
+  mutable Ort::Session session_;  // its Run may be called from many threads, but is not marked const
+  std::vector<TensorSpec> inputs_;
+  std::vector<TensorSpec> outputs_;
+};
+
+void append_provider(Ort::SessionOptions& session, const EngineOptions& options) {
+  if (options.provider == "cuda") {
+    OrtCUDAProviderOptions cuda;
+    cuda.device_id = options.device;
+    session.AppendExecutionProvider_CUDA(cuda);
+  } else if (options.provider == "tensorrt") {
+    OrtTensorRTProviderOptions tensorrt = {};
+    tensorrt.device_id = options.device;
+    session.AppendExecutionProvider_TensorRT(tensorrt);
+  } else if (options.provider != "cpu") {
+    throw Error(ErrorCode::usage, "unknown provider '" + options.provider + "'", "cpu, cuda, tensorrt");
+  }
+}
+
+Ort::Session load(const Bundle& bundle, const Artifact& artifact, const Ort::SessionOptions& options) {
+  if (artifact.files.empty()) {
+    const std::vector<std::uint8_t> model = bundle.read(artifact.path);
+    return {environment(), model.data(), model.size(), options};
+  }
+  // External weights are found beside the model's file.
+  for (const std::string& name : artifact.files) bundle.unpacked_path(name);
+  return {environment(), bundle.unpacked_path(artifact.path).c_str(), options};
+}
+
+std::unique_ptr<Session> open(const Bundle& bundle, const Artifact& artifact, const EngineOptions& options) {
+  try {
+    Ort::SessionOptions session;
+    if (options.threads > 0) session.SetIntraOpNumThreads(options.threads);
+    append_provider(session, options);
+    return std::make_unique<OrtSession>(load(bundle, artifact, session));
+  } catch (const Ort::Exception& error) {
+    throw Error(ErrorCode::backend,
+                "onnxruntime cannot load " + artifact.path + " (" + first_line(error.what()) + ")",
+                "an ONNX model that onnxruntime " + version() + " supports",
+                "export it again, or use a newer onnxruntime");
+  }
+}
+
+}  // namespace
+
+BackendEntry onnxruntime_entry() { return {"onnxruntime", Format::onnx, &version, &absent, &open}; }
+
+}  // namespace eightfold::detail

@@ -1,0 +1,201 @@
+#include "eightfold/preprocess.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "eightfold/error.hpp"
+#include "resizer.hpp"
+#include "tensor_writer.hpp"
+
+namespace eightfold {
+namespace {
+
+using detail::Pixels;
+using detail::Window;
+
+constexpr int kLargestSide = 1 << 16;
+
+void check(const ImageView& image) {
+  const std::string size = std::to_string(image.width) + "x" + std::to_string(image.height);
+  if (image.data == nullptr || image.width < 1 || image.height < 1) {
+    throw Error(ErrorCode::image, "an image of zero size, " + size, "at least one pixel");
+  }
+  if (image.width > kLargestSide || image.height > kLargestSide) {
+    throw Error(ErrorCode::image, "an image of " + size + " pixels", "at most 65536 pixels a side");
+  }
+  const auto format = static_cast<int>(image.format);
+  if (format < static_cast<int>(PixelFormat::rgb) || format > static_cast<int>(PixelFormat::bgra)) {
+    throw Error(ErrorCode::image, "pixel format " + std::to_string(format), "0 (rgb) to 4 (bgra)");
+  }
+  const std::size_t packed =
+      static_cast<std::size_t>(image.width) * static_cast<std::size_t>(channels_of(image.format));
+  if (image.row_bytes() < packed) {
+    throw Error(ErrorCode::image, "a stride of " + std::to_string(image.stride) + " bytes",
+                "0, or at least the " + std::to_string(packed) + " bytes of a row");
+  }
+}
+
+bool is_bgr(PixelFormat format) { return format == PixelFormat::bgr || format == PixelFormat::bgra; }
+
+Pixels pixels_of(const ImageView& image) {
+  const int channels = channels_of(image.format);
+  return {image.data, {image.height, image.width}, image.row_bytes(), channels, std::min(channels, 3)};
+}
+
+// Pillow's ITU-R 601-2 luma, exact in integers.
+Pixels grey_of(const ImageView& image, std::vector<std::uint8_t>& buffer) {
+  const Pixels color = pixels_of(image);
+  if (color.channels == 1) return color;
+  const auto width = static_cast<std::size_t>(image.width);
+  buffer.resize(width * static_cast<std::size_t>(image.height));
+  const int red = is_bgr(image.format) ? 2 : 0;
+  for (std::size_t y = 0; y < static_cast<std::size_t>(image.height); ++y) {
+    const std::uint8_t* pixel = color.data + y * color.row_bytes;
+    for (std::size_t x = 0; x < width; ++x, pixel += color.pixel_bytes) {
+      const std::uint32_t luma = 19595U * pixel[red] + 38470U * pixel[1] + 7471U * pixel[2 - red];
+      buffer[y * width + x] = static_cast<std::uint8_t>((luma + 32768U) >> 16U);
+    }
+  }
+  return {buffer.data(), color.size, width, 1, 1};
+}
+
+Placement letterbox(const Preprocess& preprocess, int height, int width) {
+  const double ratio = std::min(static_cast<double>(preprocess.height) / height,
+                                static_cast<double>(preprocess.width) / width);
+  Placement placement = {{height, width}, {}, 0, 0, {preprocess.height, preprocess.width}};
+  placement.resized = {std::max(1, static_cast<int>(std::nearbyint(height * ratio))),
+                       std::max(1, static_cast<int>(std::nearbyint(width * ratio)))};
+  if (preprocess.anchor == Anchor::center) {
+    placement.top = (preprocess.height - placement.resized.height) / 2;
+    placement.left = (preprocess.width - placement.resized.width) / 2;
+  }
+  return placement;
+}
+
+Placement center_crop(const Preprocess& preprocess, int height, int width) {
+  const int side =
+      preprocess.shorter_side > 0 ? preprocess.shorter_side : std::max(preprocess.height, preprocess.width);
+  const double longer = static_cast<double>(side) * std::max(height, width) / std::min(height, width);
+  if (longer > kLargestSide) {
+    throw Error(
+        ErrorCode::image,
+        "an image of " + std::to_string(width) + "x" + std::to_string(height) + " pixels, too long to crop",
+        "sides that differ less");
+  }
+  Placement placement = {{height, width}, {}, 0, 0, {preprocess.height, preprocess.width}};
+  placement.resized =
+      height <= width ? Size{side, static_cast<int>(longer)} : Size{static_cast<int>(longer), side};
+  placement.top = -static_cast<int>(std::nearbyint((placement.resized.height - preprocess.height) / 2.0));
+  placement.left = -static_cast<int>(std::nearbyint((placement.resized.width - preprocess.width) / 2.0));
+  return placement;
+}
+
+// The rows and columns that tensor and resized image share, in the coordinates of the image.
+Window overlap(const Placement& placement) {
+  const auto low = [](int offset) { return std::max(0, -offset); };
+  const auto high = [](int offset, int resized, int tensor) { return std::min(resized, tensor - offset); };
+  return {low(placement.top), high(placement.top, placement.resized.height, placement.tensor.height),
+          low(placement.left), high(placement.left, placement.resized.width, placement.tensor.width)};
+}
+
+detail::ChannelOrder channel_order(const Preprocess& preprocess, PixelFormat format, int source_channels) {
+  if (source_channels == 1) return {1, {0, 0, 0}};
+  const bool reversed = is_bgr(format) != (preprocess.color == Color::bgr);
+  return reversed ? detail::ChannelOrder{3, {2, 1, 0}} : detail::ChannelOrder{3, {0, 1, 2}};
+}
+
+template <typename T>
+void fill(const detail::TensorWriter<T>& writer, const Preprocess& preprocess,
+          const detail::ChannelOrder& order, const Pixels& pixels, const Placement& placement, RowRange rows,
+          detail::Resizer& resizer) {
+  const Window window = overlap(placement);
+  const bool grows =
+      placement.resized.height > placement.source.height || placement.resized.width > placement.source.width;
+  resizer.prepare(pixels, placement.resized, window, detail::kernel_of(preprocess, grows));
+  const auto padding = static_cast<std::uint8_t>(preprocess.pad_value);
+  const int left = window.left + placement.left;
+  const int right = window.right + placement.left;
+  for (int y = rows.first; y < rows.last; ++y) {
+    const int source_y = y - placement.top;
+    if (source_y < window.top || source_y >= window.bottom) {
+      writer.pad(y, 0, preprocess.width, padding);
+      continue;
+    }
+    writer.pad(y, 0, left, padding);
+    writer.row(y, left, resizer.row(pixels, source_y), right - left, order);
+    writer.pad(y, right, preprocess.width, padding);
+  }
+}
+
+}  // namespace
+
+double Placement::x_to_image(double x) const {
+  const double scale = static_cast<double>(resized.width) / source.width;
+  return std::clamp((x - left) / scale, 0.0, static_cast<double>(source.width));
+}
+
+double Placement::y_to_image(double y) const {
+  const double scale = static_cast<double>(resized.height) / source.height;
+  return std::clamp((y - top) / scale, 0.0, static_cast<double>(source.height));
+}
+
+Placement place(const Preprocess& preprocess, int height, int width) {
+  if (preprocess.resize == Resize::letterbox) return letterbox(preprocess, height, width);
+  if (preprocess.resize == Resize::center_crop) return center_crop(preprocess, height, width);
+  const Size tensor = {preprocess.height, preprocess.width};
+  return {{height, width}, tensor, 0, 0, tensor};
+}
+
+struct PreprocessScratch::State {
+  detail::Resizer resizer;
+  std::vector<std::uint8_t> grey;
+};
+
+PreprocessScratch::PreprocessScratch() : state_(std::make_unique<State>()) {}
+PreprocessScratch::~PreprocessScratch() = default;
+PreprocessScratch::PreprocessScratch(PreprocessScratch&&) noexcept = default;
+PreprocessScratch& PreprocessScratch::operator=(PreprocessScratch&&) noexcept = default;
+
+Preprocessor::Preprocessor(Preprocess preprocess)
+    : preprocess_(std::move(preprocess)), normalizer_(std::make_unique<detail::Normalizer>(preprocess_)) {}
+Preprocessor::Preprocessor(Preprocessor&&) noexcept = default;
+Preprocessor& Preprocessor::operator=(Preprocessor&&) noexcept = default;
+Preprocessor::~Preprocessor() = default;
+
+std::size_t Preprocessor::bytes() const {
+  const std::size_t elements = static_cast<std::size_t>(preprocess_.height) *
+                               static_cast<std::size_t>(preprocess_.width) *
+                               static_cast<std::size_t>(preprocess_.channels());
+  return preprocess_.bytes ? elements : elements * sizeof(float);
+}
+
+bool Preprocessor::shares_rows() const { return preprocess_.color != Color::grey; }
+
+Placement Preprocessor::run(const ImageView& image, void* tensor, PreprocessScratch& scratch) const {
+  return run(image, tensor, scratch, {0, preprocess_.height});
+}
+
+Placement Preprocessor::run(const ImageView& image, void* tensor, PreprocessScratch& scratch,
+                            RowRange rows) const {
+  check(image);
+  PreprocessScratch::State& state = *scratch.state_;
+  const Pixels pixels = preprocess_.color == Color::grey ? grey_of(image, state.grey) : pixels_of(image);
+  const Placement placement = place(preprocess_, image.height, image.width);
+  const detail::ChannelOrder order = channel_order(preprocess_, image.format, pixels.channels);
+  if (preprocess_.bytes) {
+    const detail::TensorWriter<std::uint8_t> writer(preprocess_, *normalizer_, tensor);
+    fill(writer, preprocess_, order, pixels, placement, rows, state.resizer);
+  } else {
+    const detail::TensorWriter<float> writer(preprocess_, *normalizer_, tensor);
+    fill(writer, preprocess_, order, pixels, placement, rows, state.resizer);
+  }
+  return placement;
+}
+
+Placement Preprocessor::run(const ImageView& image, void* tensor) const {
+  PreprocessScratch scratch;
+  return run(image, tensor, scratch);
+}
+
+}  // namespace eightfold

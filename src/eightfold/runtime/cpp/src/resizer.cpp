@@ -1,0 +1,170 @@
+#include "resizer.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace eightfold::detail {
+namespace {
+
+constexpr int kReadBytes = 8;  // what the fast bilinear loop reads from an offset
+
+bool same_kind(const Pixels& a, const Pixels& b) {
+  return a.size == b.size && a.pixel_bytes == b.pixel_bytes && a.channels == b.channels;
+}
+
+// A bound of what single precision can add to a sum of bytes with these weights, with room to spare: each of
+// the products and sums errs by at most 2^-24 of a value that stays below 255 times the weights' sums.
+float rounding_margin(const Taps& across, const Taps& down) {
+  if (across.exact_in_float() && down.exact_in_float()) return 0;
+  const double largest = 255 * across.largest_weight_sum() * down.largest_weight_sum() + 1;
+  return static_cast<float>(largest * 2 * (across.count + down.count + 4) * std::ldexp(1.0, -24));
+}
+
+std::uint8_t rounded(double value) {
+  return static_cast<std::uint8_t>(std::clamp(std::floor(value + 0.5), 0.0, 255.0));
+}
+
+}  // namespace
+
+void Resizer::prepare(const Pixels& kind, Size resized, const Window& window, Kernel kernel) {
+  if (!row_.empty() && same_kind(kind, kind_) && resized == resized_ && window == window_ &&
+      kernel == kernel_)
+    return;
+  kind_ = kind;
+  resized_ = resized;
+  window_ = window;
+  kernel_ = kernel;
+  row_.assign(static_cast<std::size_t>(columns() * kind.channels) + 1, 0);
+  way_ = Way::copy;
+  if (kind.size == resized) return;
+  across_ = axis_taps(kind.size.width, resized.width, kernel, window.left, window.right);
+  down_ = axis_taps(kind.size.height, resized.height, kernel, window.top, window.bottom);
+  margin_ = rounding_margin(across_, down_);
+  if (kernel == Kernel::bilinear && kind.channels == 3 && kind.size.width >= 2) {
+    prepare_bilinear(kind);
+    return;
+  }
+  way_ = Way::separable;
+  const auto [first, last] = std::minmax_element(across_.index.begin(), across_.index.end());
+  first_column_ = *first;
+  blended_.resize(static_cast<std::size_t>((*last - *first + 1) * kind.channels));
+  across_weight_.assign(across_.weight.begin(), across_.weight.end());
+}
+
+// Border pixels are repeated, that is, the other of two neighbours has no weight.
+void Resizer::prepare_bilinear(const Pixels& kind) {
+  way_ = Way::bilinear;
+  const auto count = static_cast<std::size_t>(columns());
+  offset_.resize(count);
+  weights_.resize(count * kBilinearWeights);
+  doubtful_.resize(count);
+  const int last_left = kind.size.width - 2;
+  fast_end_ = 0;
+  for (std::size_t x = 0; x < count; ++x) {
+    const int left = across_.index[2 * x];
+    const bool beyond = left > last_left;
+    const bool before = across_.index[2 * x + 1] == left && !beyond;
+    offset_[x] = std::min(left, last_left) * kind.pixel_bytes;
+    const float right = beyond ? 1.0F : before ? 0.0F : static_cast<float>(across_.weight[2 * x + 1]);
+    float* weights = &weights_[x * kBilinearWeights];
+    std::fill(weights, weights + 4, 1 - right);
+    std::fill(weights + 4, weights + 8, right);
+    if (offset_[x] + kReadBytes <= kind.size.width * kind.pixel_bytes) fast_end_ = static_cast<int>(x) + 1;
+  }
+}
+
+const std::uint8_t* Resizer::row(const Pixels& image, int y) {
+  if (way_ == Way::bilinear) {
+    bilinear(image, y - window_.top);
+  } else if (way_ == Way::separable) {
+    separable(image, y - window_.top);
+  } else {
+    const std::uint8_t* source = image.data + image.row_bytes * static_cast<std::size_t>(y);
+    for (int x = 0; x < columns(); ++x) {
+      const std::uint8_t* pixel = source + (window_.left + x) * image.pixel_bytes;
+      std::copy_n(pixel, image.channels, &row_[static_cast<std::size_t>(x * image.channels)]);
+    }
+  }
+  return row_.data();
+}
+
+void Resizer::bilinear(const Pixels& image, int y) {
+  const auto tap = static_cast<std::size_t>(2 * y);
+  const BilinearRow work = {image.data + image.row_bytes * static_cast<std::size_t>(down_.index[tap]),
+                            image.data + image.row_bytes * static_cast<std::size_t>(down_.index[tap + 1]),
+                            static_cast<float>(down_.weight[tap + 1]),
+                            offset_.data(),
+                            weights_.data(),
+                            image.pixel_bytes,
+                            margin_};
+  const int doubts = bilinear_row()(work, fast_end_, row_.data(), doubtful_.data());
+  const auto repeat = [&](int x) {
+    for (int channel = 0; channel < 3; ++channel) {
+      row_[static_cast<std::size_t>(3 * x + channel)] = exact(image, x, y, channel);
+    }
+  };
+  std::for_each(doubtful_.begin(), doubtful_.begin() + doubts, repeat);
+  for (int x = fast_end_; x < columns(); ++x) repeat(x);
+}
+
+void Resizer::blend_rows(const Pixels& image, int y) {
+  std::fill(blended_.begin(), blended_.end(), 0.0F);
+  const int channels = image.channels;
+  const auto pixels = static_cast<int>(blended_.size()) / channels;
+  for (int k = 0; k < down_.count; ++k) {
+    const auto tap = static_cast<std::size_t>(y * down_.count + k);
+    const auto weight = static_cast<float>(down_.weight[tap]);
+    if (weight == 0) continue;
+    const std::uint8_t* source = image.data + image.row_bytes * static_cast<std::size_t>(down_.index[tap]) +
+                                 first_column_ * image.pixel_bytes;
+    if (channels == image.pixel_bytes) {  // contiguous: the compiler vectorises this
+      for (std::size_t i = 0; i < blended_.size(); ++i) blended_[i] += static_cast<float>(source[i]) * weight;
+      continue;
+    }
+    for (int x = 0; x < pixels; ++x) {
+      for (int channel = 0; channel < channels; ++channel) {
+        blended_[static_cast<std::size_t>(x * channels + channel)] +=
+            static_cast<float>(source[x * image.pixel_bytes + channel]) * weight;
+      }
+    }
+  }
+}
+
+void Resizer::separable(const Pixels& image, int y) {
+  blend_rows(image, y);
+  const int channels = image.channels;
+  for (int x = 0; x < columns(); ++x) {
+    const auto tap = static_cast<std::size_t>(x * across_.count);
+    for (int channel = 0; channel < channels; ++channel) {
+      float sum = 0;
+      for (int k = 0; k < across_.count; ++k) {
+        const int column = across_.index[tap + static_cast<std::size_t>(k)] - first_column_;
+        sum += blended_[static_cast<std::size_t>(column * channels + channel)] *
+               across_weight_[tap + static_cast<std::size_t>(k)];
+      }
+      const float whole = std::floor(sum + 0.5F);
+      const bool doubtful = std::abs(sum + 0.5F - whole - 0.5F) > 0.5F - margin_;
+      row_[static_cast<std::size_t>(x * channels + channel)] =
+          doubtful ? exact(image, x, y, channel) : static_cast<std::uint8_t>(std::clamp(whole, 0.0F, 255.0F));
+    }
+  }
+}
+
+// The definition: horizontal sums first, one tap after the other, nothing rounded in between.
+std::uint8_t Resizer::exact(const Pixels& image, int x, int y, int channel) const {
+  const auto across = static_cast<std::size_t>(x * across_.count);
+  const auto down = static_cast<std::size_t>(y * down_.count);
+  double sum = 0;
+  for (std::size_t j = down; j < down + static_cast<std::size_t>(down_.count); ++j) {
+    const std::uint8_t* row =
+        image.data + image.row_bytes * static_cast<std::size_t>(down_.index[j]) + channel;
+    double row_sum = 0;
+    for (std::size_t i = across; i < across + static_cast<std::size_t>(across_.count); ++i) {
+      row_sum += row[across_.index[i] * image.pixel_bytes] * across_.weight[i];
+    }
+    sum += row_sum * down_.weight[j];
+  }
+  return rounded(sum);
+}
+
+}  // namespace eightfold::detail

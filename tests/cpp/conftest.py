@@ -1,0 +1,54 @@
+"""The C++ library under test. `make check-cpp` builds it and says where it is."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from eightfold.calib.preprocess import Preprocess
+from eightfold.export.bundle import onnx_artifact, write_bundle
+from eightfold.runtime.manifest import Task
+from tests.cpp.native import load_library
+from tests.cpp.networks import Spread, save_network
+
+LIBRARY_VARIABLE = "EIGHTFOLD_CPP_LIBRARY"
+
+
+@pytest.fixture(scope="session")
+def library() -> ctypes.CDLL:
+    path = os.environ.get(LIBRARY_VARIABLE)
+    if not path:
+        pytest.skip(f"{LIBRARY_VARIABLE} does not name a built libeightfold.so; run: make check-cpp")
+    return load_library(Path(path))
+
+
+MakeBundle = Callable[..., Path]
+
+
+@pytest.fixture
+def make_bundle(tmp_path: Path) -> MakeBundle:
+    """make_bundle(preprocess, task, outputs, batches=(1,)) -> path of a bundle whose network has those outputs."""
+
+    def make(
+        preprocess: Preprocess,
+        task: Task,
+        outputs: Mapping[str, tuple[int, ...]],
+        batches: tuple[int, ...] = (1,),
+        spreads: dict[str, Spread] | None = None,
+    ) -> Path:
+        artifacts, files = [], {}
+        for batch in batches:
+            inside = f"onnx/pruned-b{batch}.onnx"
+            source = tmp_path / f"b{batch}.onnx"
+            save_network(source, preprocess, outputs, batch, spreads)
+            files[inside] = source
+            artifacts.append(onnx_artifact(source, id=f"pruned-fp32-b{batch}", inside=inside, variant="pruned"))
+        return write_bundle(
+            tmp_path / "bundle", name="test", task=task, preprocess=preprocess, artifacts=artifacts, files=files
+        )
+
+    return make
