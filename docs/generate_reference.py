@@ -1,16 +1,20 @@
-"""Writes `docs/cli.md` and `docs/python.md` from the commands and the public names themselves. `make docs` runs it."""
+"""Writes the reference pages from the commands, the public names and the recipe themselves. `make docs` runs it."""
 
 from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 import eightfold
 from eightfold.cli.app import app
+from eightfold.recipe import Recipe
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Written by docs/generate_reference.py: `make docs` writes it anew. -->\n"
@@ -63,6 +67,9 @@ def _paragraphs(text: str | None) -> list[str]:
     """The docstring, whose examples become code."""
     lines: list[str] = []
     for paragraph in inspect.cleandoc(text or "").split("\n\n"):
+        if paragraph.startswith(">>>"):
+            lines += ["```python", *paragraph.splitlines(), "```", ""]
+            continue
         one = " ".join(paragraph.split())
         example = one.removeprefix("Example: ")
         lines += [one, ""] if example == one else ["For example:", "", "```", *example.split("; "), "```", ""]
@@ -112,8 +119,80 @@ def _parameter(parameter: inspect.Parameter) -> str:
     return f"{stars}{parameter.name}: {parameter.annotation}{default}"
 
 
+def recipe_page() -> str:
+    """The reference of recipes, as Markdown: every key with its kind, default and meaning."""
+    lines = [
+        NOTE,
+        "# Recipes",
+        "",
+        "A recipe is a YAML file that says what `eightfold run` is to do. The recipes of the",
+    ]
+    lines += [
+        "repository's folder `recipes/` are commented examples. An unknown key or value is refused with its name.",
+        "",
+    ]
+    top = {name: field for name, field in Recipe.model_fields.items() if not _section_of(field)}
+    lines += ["## At the top", "", *_keys(top), ""]
+    for name, field in Recipe.model_fields.items():
+        lines += _section(name, field, level=2)
+    return "\n".join(lines)
+
+
+def _section(name: str, field: FieldInfo, level: int) -> list[str]:
+    section = _section_of(field)
+    if section is None:
+        return []
+    needed = "" if field.is_required() else " It may be left out."
+    own = section.__doc__ if "__doc__" in vars(section) else ""
+    lines = [f"{'#' * level} `{name}`", "", *_paragraphs((own or "") + needed), *_keys(section.model_fields), ""]
+    for inner, each in section.model_fields.items():
+        lines += _section(f"{name}.{inner}", each, level + 1)
+    return lines
+
+
+def _section_of(field: FieldInfo) -> type[BaseModel] | None:
+    kinds = (field.annotation, *get_args(field.annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+
+
+def _keys(fields: Mapping[str, FieldInfo]) -> list[str]:
+    rows = [
+        f"| `{name}` | {_kind(field.annotation)} | {_default(field)} | {_cell(field.description or '')} |"
+        for name, field in fields.items()
+        if _section_of(field) is None
+    ]
+    return ["| key | kind | default | |", "|---|---|---|---|", *rows]
+
+
+def _kind(annotation: Any) -> str:
+    """The values that a key may have, in words."""
+    names = {
+        int: "whole number",
+        float: "number",
+        str: "text",
+        bool: "true or false",
+        type(None): "nothing",
+        dict: "map",
+    }
+    inner = [each for each in get_args(annotation) if each is not ...]
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{value}`" for value in inner)
+    if get_origin(annotation) in (tuple, list):
+        return "list of: " + _kind(inner[0])
+    if inner and get_origin(annotation) is not dict:
+        return " or ".join(_kind(each) for each in inner)
+    return names.get(get_origin(annotation) or annotation, "see the example")
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "must be given"
+    value = field.get_default(call_default_factory=True)
+    return "" if value is None else f"`{list(value) if isinstance(value, tuple) else value}`"
+
+
 def pages() -> dict[Path, str]:
-    return {HERE / "cli.md": command_page(), HERE / "python.md": python_page()}
+    return {HERE / "cli.md": command_page(), HERE / "python.md": python_page(), HERE / "recipes.md": recipe_page()}
 
 
 def main() -> int:

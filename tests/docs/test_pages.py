@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import typer
-from docs.generate_reference import command_page, python_page
+from docs.generate_reference import command_page, python_page, recipe_page
 
 import eightfold
 from eightfold.cli.app import app
@@ -27,6 +27,10 @@ def test_the_command_page_is_in_step() -> None:
 def test_the_python_page_has_every_public_name() -> None:
     sections = set(re.findall(r"^## `ef\.(\w+)`$", (ROOT / "docs/python.md").read_text(), re.M))
     assert sections == set(eightfold.__all__) - {"__version__"}, "run: make docs"
+
+
+def test_the_recipe_page_is_in_step() -> None:
+    assert (ROOT / "docs/recipes.md").read_text() == recipe_page(), "run: make docs"
 
 
 def test_every_public_name_has_a_docstring() -> None:
