@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from eightfold.compress.plan import PrunePlan, raise_first_difference
-from eightfold.compress.surgery import apply_plan, shapes_of
+from eightfold.compress.surgery import apply_plan
+from eightfold.compress.trace import shapes_of
 from eightfold.errors import ModelError
 from eightfold.extras import require
 from eightfold.files import PathLike, atomic_directory
@@ -50,7 +51,8 @@ def load_pruned(factory: Callable[[], nn.Module], directory: PathLike) -> nn.Mod
     model = factory()
     apply_plan(model, plan)
     seen = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    raise_first_difference(shapes_of(model), seen, what="the pruned model", remedy="save it again with save_pruned")
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    raise_first_difference(expected, seen, what="the pruned model", remedy="save it again with save_pruned")
     model.load_state_dict(weights)
     return model
 

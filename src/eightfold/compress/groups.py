@@ -169,7 +169,7 @@ class ChannelGraph:
 
     groups: tuple[Group, ...]
     layers: tuple[LayerCall, ...]
-    shapes: Mapping[str, tuple[int, ...]]  # every tensor of the state dict
+    shapes: Mapping[str, tuple[int, ...]]  # every parameter and buffer; tied ones by their first name
     sizes: tuple[SizeLink, ...] = ()
     suspects: tuple[Suspect, ...] = ()
     outputs: tuple[tuple[int, ...], ...] = ()  # shape of every output tensor for the traced input

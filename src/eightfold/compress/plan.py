@@ -43,7 +43,7 @@ class PrunePlan(Value):
     kind: ClassVar[str] = "prune plan"
     error: ClassVar[type[PlanMismatchError]] = PlanMismatchError
 
-    shapes: dict[str, tuple[int, ...]] = Field(description="every tensor of the original architecture's state dict")
+    shapes: dict[str, tuple[int, ...]] = Field(description="every parameter and buffer of the original architecture")
     source: str = Field(description="digest of `shapes`: the architecture the plan belongs to")
     groups: tuple[GroupPlan, ...] = Field(description="the groups that lose channels; others stay whole")
     sizes: tuple[SizeLink, ...] = Field(default=(), description="module attributes that follow a group's width")

@@ -13,6 +13,7 @@ from torch import nn
 
 from eightfold.compress.groups import Index, SizeLink
 from eightfold.compress.plan import PrunePlan, Shapes
+from eightfold.compress.trace import shapes_of
 from eightfold.errors import PlanMismatchError
 
 
@@ -79,11 +80,6 @@ def applied(model: nn.Module, plan: PrunePlan) -> Iterator[nn.Module]:
             tensor.data = data[name]
         for module, values in attributes.items():
             module.__dict__.update(values)
-
-
-def shapes_of(model: nn.Module) -> Shapes:
-    """Shape of every tensor in the state dict."""
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:

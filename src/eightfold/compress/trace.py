@@ -39,7 +39,7 @@ def trace(model: nn.Module, example_inputs: Any) -> ChannelGraph:
         TraceError: the model does not run on the inputs.
     """
     tensors = named_tensors(model)
-    record = Record(LabelSpace())
+    record = Record(LabelSpace(), functools.partial(integers_of, model))
     used: set[int] = set()
     with _labelled(record.space, tensors), module_paths(model) as path:
         _run(model, example_inputs, record, used, path, training=False)
@@ -60,6 +60,12 @@ def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = dict(model.named_parameters())
     tensors.update((name, buffer) for name, buffer in model.named_buffers() if buffer.is_floating_point())
     return tensors
+
+
+def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shape of every parameter and buffer, by its first name; tied tensors appear once."""
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    return {name: tuple(tensor.shape) for name, tensor in tensors}
 
 
 def call_model(model: nn.Module, example_inputs: Any) -> Any:
@@ -209,11 +215,10 @@ def _graph(model: nn.Module, record: Record, tensors: Mapping[str, torch.Tensor]
     grouping = group_channels(space, solve(space), _roles(record), widths).of_layers()
     names = {id(tensor): name for name, tensor in tensors.items()}
     layers = tuple(_layer(layer, grouping, names) for layer in record.layers)
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     return ChannelGraph(
         grouping.groups,
         layers,
-        shapes,
+        shapes_of(model),
         sizes=_sizes(model, record, grouping),
         suspects=_suspects(model, record, grouping),
         outputs=record.outputs,
@@ -258,9 +263,10 @@ def _sizes(model: nn.Module, record: Record, grouping: Grouping) -> tuple[SizeLi
     """Integer attributes that equal a size argument made of channels, in the module that passed it."""
     links: dict[tuple[str, str], SizeLink] = {}
     for size in record.sizes:
-        attributes = _integers(model.get_submodule(size.module))
-        for name in (name for name, value in attributes.items() if value == size.value):
-            parts = tuple((grouping.groups[group].id, spans) for group, spans in runs(grouping.places(size.labels)))
+        for name in integers_of(model, size.module, size.value):
+            parts = tuple(
+                (grouping.groups[group].id, spans) for group, spans in runs(grouping.places(size.labels)) if group >= 0
+            )
             links.setdefault((size.module, name), SizeLink(size.module, name, size.value, parts))
     return tuple(links.values())
 
@@ -279,9 +285,12 @@ def _suspects(model: nn.Module, record: Record, grouping: Grouping) -> tuple[Sus
 _NO_WIDTH = ("kernel", "stride", "pad", "dilat", "reso", "window", "size", "index", "level", "num_layers")
 
 
-def _integers(module: nn.Module) -> dict[str, int]:
-    """The module's own integer attributes that may be widths; layers of torch itself are updated by their type."""
+def integers_of(model: nn.Module, path: str, value: int) -> list[str]:
+    """Attributes of the module at `path` that hold the integer `value` and may be widths.
+
+    Layers of torch itself are left out: surgery updates them by their type."""
+    module = model.get_submodule(path)
     if type(module).__module__.startswith("torch.nn"):
-        return {}
-    found = {name: value for name, value in vars(module).items() if type(value) is int}
-    return {name: value for name, value in found.items() if not any(part in name for part in _NO_WIDTH)}
+        return []
+    names = [name for name, held in vars(module).items() if type(held) is int and held == value]
+    return [name for name in names if not any(part in name for part in _NO_WIDTH)]

@@ -44,6 +44,7 @@ class Record:
     """Everything that a trace collects."""
 
     space: LabelSpace
+    integers: Callable[[str, int], list[str]]  # (module path, value) -> its attributes of that value that may be widths
     layers: list[RawLayer] = field(default_factory=list)
     sizes: list[RawSize] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -144,3 +145,8 @@ def set_uniform(tensor: torch.Tensor) -> None:
 def carry(call: Call, axes: Axes) -> None:
     """Give `axes` to the result."""
     set_axes(call.out, axes)
+
+
+def note_size(call: Call, labels: Vector) -> None:
+    """The call was given the length of `labels` as a size; an attribute of the module may hold it."""
+    call.record.sizes.append(RawSize(call.module, len(labels), labels))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from eightfold.compress.labels import Axes, Vector, axes_of, set_axes
-from eightfold.compress.rules.base import Call, RawLayer, carry, rule
+from eightfold.compress.rules.base import Call, RawLayer, carry, note_size, rule
 
 
 @rule("convolution", "_convolution", "convolution_overrideable", "mkldnn_convolution", "cudnn_convolution")
@@ -24,6 +24,8 @@ def convolution(call: Call) -> None:
     outputs = _transposed(call, inputs, w, groups) if transposed else _forward(call, inputs, w, groups)
     if bias is not None:
         call.join(outputs, axes_of(bias).get(0))
+    if groups > 1:
+        note_size(call, inputs)
     carry(call, {**_only(axes_of(x), channel - 1), channel: outputs})
     geometry = {
         "kernel_size": tuple(weight.shape[2:]), "stride": tuple(stride), "padding": tuple(padding),

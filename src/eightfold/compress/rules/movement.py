@@ -7,7 +7,7 @@ import torch
 
 from eightfold.compress import views
 from eightfold.compress.labels import Axes, Vector, axes_of, set_axes
-from eightfold.compress.rules.base import Call, RawSize, carry, is_uniform, positive, rule, set_uniform
+from eightfold.compress.rules.base import Call, carry, is_uniform, note_size, positive, rule, set_uniform
 
 
 @rule("view", "_unsafe_view", "reshape", "_reshape_alias", "flatten", "unflatten")
@@ -50,6 +50,7 @@ def _split(call: Call, labels: Vector, sizes: list[int]) -> tuple[int, Vector]:
     if len(varying) > 1:
         rows = np.moveaxis(table, free, -1).reshape(-1, sizes[free])
         call.space.unite_rows(rows, call.why("split of a channel dimension"))
+        note_size(call, labels)
     vector = views.along(table, free)
     note_size(call, vector)
     return free, vector
@@ -58,11 +59,6 @@ def _split(call: Call, labels: Vector, sizes: list[int]) -> tuple[int, Vector]:
 def _freeze_single(call: Call, x: torch.Tensor, axes: Axes) -> None:
     """Labels on a dimension of one index name a channel picked by position."""
     call.freeze(x, "one channel taken by its position", [dim for dim in axes if x.shape[dim] == 1])
-
-
-def note_size(call: Call, labels: Vector) -> None:
-    """The call was given the length of `labels` as a size; an attribute of the module may hold it."""
-    call.record.sizes.append(RawSize(call.module, len(labels), labels))
 
 
 @rule("permute")
@@ -169,9 +165,14 @@ def slice_(call: Call) -> None:
 
 def _cut(call: Call, labels: Vector, start: int, size: int, step: int) -> Vector:
     taken = np.ascontiguousarray(labels[start : start + size * step : step])
+    bounds = [bound for bound in (start, start + size) if 0 < bound < len(labels)]
     if step == 1 and size > 1 and len(labels) % size == 0 and start % size == 0:
         call.space.unite_rows(labels.reshape(-1, size), call.why("cut into equal parts"))
         note_size(call, taken)
+        note_size(call, labels)
+    elif step == 1 and all(call.record.integers(call.module, bound) for bound in bounds):
+        for bound in bounds:
+            note_size(call, np.ascontiguousarray(labels[:bound]))
     else:
         call.space.freeze(labels, call.why("cut at a fixed position"))
     return taken
@@ -185,6 +186,7 @@ def split(call: Call) -> None:
     labels = axes_of(x).get(dim)
     if labels is not None and len(parts) > 1:
         _couple_parts(call, labels, [part.shape[dim] for part in parts])
+        note_size(call, labels)
     start = 0
     for part in parts:
         axes = dict(axes_of(x))
@@ -197,9 +199,10 @@ def split(call: Call) -> None:
 
 
 def _couple_parts(call: Call, labels: Vector, sizes: list[int]) -> None:
+    """Equal parts keep equal positions; other sizes must be attributes of the module, which then follow."""
     if len(set(sizes)) == 1 and sizes[0] > 1:
         call.space.unite_rows(labels.reshape(len(sizes), -1), call.why("cut into equal parts"))
-    else:
+    elif not all(call.record.integers(call.module, size) for size in sizes):
         call.space.freeze(labels, call.why("cut at a fixed position"))
 
 
