@@ -55,6 +55,10 @@ def test_a_graph_quantized_for_another_target_is_not_run() -> None:
     assert not runs_here(artifact(precision="int8", target="tensorrt"), "onnxruntime")
 
 
+def test_an_engine_comes_first_where_tensorrt_works() -> None:
+    assert choose(ALL, ["onnxruntime", "tensorrt-rtx"], Wish()).backend == "tensorrt-rtx"
+
+
 def test_batches_are_collected_smallest_first() -> None:
     assert choose(ALL, ["onnxruntime"], Wish(precision="fp32")).batches == (1, 4)
 

@@ -12,7 +12,8 @@ from eightfold.runtime.targets import runs_here
 
 # By rule, where nothing was measured: narrow numbers first, engines before graphs.
 PRECISIONS = ("int8", "fp16", "bf16", "fp32")
-BACKEND_ORDER = ("tensorrt", "onnxruntime", "openvino")
+BACKEND_ORDER = ("tensorrt", "tensorrt-rtx", "onnxruntime", "openvino")
+ON_GPU = ("tensorrt", "tensorrt-rtx")
 BASELINE = "baseline"
 
 
@@ -122,7 +123,7 @@ def _by_rule(choices: list[Choice]) -> Choice:
 
 def _rank(choice: Choice) -> tuple[bool, int, int]:
     return (
-        choice.backend != "tensorrt",
+        choice.backend not in ON_GPU,
         PRECISIONS.index(choice.precision),
         BACKEND_ORDER.index(choice.backend),
     )

@@ -39,7 +39,7 @@ class Predictor:
 
     Args:
         bundle: an opened bundle or its path.
-        backend: "onnxruntime", "openvino", "tensorrt", or "auto": the fastest in the bundle's own latency table if
+        backend: "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", or "auto": the fastest in the bundle's own latency table if
             that was measured on this device, else by rule. `describe()` tells what was picked and why.
         precision: "fp32", "fp16", "int8" or "auto".
         batch: run only this batch size; by default all that the bundle has are used, with the least padding.

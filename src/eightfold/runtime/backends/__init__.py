@@ -8,8 +8,15 @@ from eightfold.errors import BackendError, UnknownNameError
 from eightfold.runtime.backends.base import Backend, Session, SessionOptions
 from eightfold.runtime.backends.openvino import OpenVinoBackend
 from eightfold.runtime.backends.ort import OrtBackend
+from eightfold.runtime.backends.tensorrt import TensorRtBackend
 
-BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (OrtBackend(), OpenVinoBackend())}
+_ALL: tuple[Backend, ...] = (
+    OrtBackend(),
+    OpenVinoBackend(),
+    TensorRtBackend("tensorrt", "tensorrt"),
+    TensorRtBackend("tensorrt-rtx", "tensorrt_rtx"),
+)
+BACKENDS: dict[str, Backend] = {backend.name: backend for backend in _ALL}
 
 
 def backend_named(name: str) -> Backend:

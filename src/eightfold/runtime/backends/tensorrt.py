@@ -1,0 +1,137 @@
+"""TensorRT engines (8.5 to 11) and TensorRT-RTX engines, whose Python API is the same. Only this module of the runtime
+imports either."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from eightfold.errors import BackendError, ModelError
+from eightfold.extras import installed, require
+from eightfold.runtime.backends.base import Backend, Session, SessionOptions, Slot
+from eightfold.runtime.cuda_memory import Cuda, cuda_absent, nbytes_of, open_cuda
+from eightfold.runtime.manifest import TensorSpec
+
+DTYPES = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "UINT8": "uint8",
+    "INT8": "int8",
+    "INT32": "int32",
+    "INT64": "int64",
+    "BOOL": "bool",
+}
+EXTRAS = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
+
+
+class TensorRtBackend(Backend):
+    """One of the two modules."""
+
+    formats = ("engine",)
+
+    def __init__(self, name: str, module: str) -> None:
+        self.name = name
+        self._module = module
+
+    def absent(self) -> str | None:
+        if not installed(self._module):
+            return f"{self._module} is not installed (pip install 'eightfold[{EXTRAS[self._module]}]')"
+        return cuda_absent()
+
+    def open(self, path: Path, options: SessionOptions) -> Session:
+        module = require(self._module, "run TensorRT engines")
+        return TensorRtSession(self.name, module, open_cuda(options.device), path)
+
+
+class TensorRtSession(Session):
+    """One engine on one device. Each slot has an execution context, a stream and buffers of its own."""
+
+    scope = "model+copies"
+
+    def __init__(self, backend: str, module: Any, cuda: Cuda, path: Path) -> None:
+        self.backend, self.version, self.cuda = backend, module.__version__, cuda
+        check_engine(path, module, cuda)
+        self._logger = module.Logger(module.Logger.ERROR)
+        self._runtime = module.Runtime(self._logger)
+        self.engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        if self.engine is None:
+            raise _refused(path, f"{module.__name__} {module.__version__} cannot load it")
+        names = [self.engine.get_tensor_name(index) for index in range(self.engine.num_io_tensors)]
+        inputs = [name for name in names if self.engine.get_tensor_mode(name) == module.TensorIOMode.INPUT]
+        self.inputs = tuple(self._spec(name, path) for name in inputs)
+        self.outputs = tuple(self._spec(name, path) for name in names if name not in inputs)
+
+    def new_slot(self) -> Slot:
+        self.cuda.activate()
+        return TensorRtSlot(self)
+
+    def _spec(self, name: str, path: Path) -> TensorSpec:
+        shape, kind = tuple(self.engine.get_tensor_shape(name)), self.engine.get_tensor_dtype(name).name
+        if any(size < 0 for size in shape):
+            raise ModelError(f"{path}: {name!r} has shape {shape}", allowed="fixed sizes", remedy="build it again")
+        if kind not in DTYPES:
+            raise ModelError(f"{path}: {name!r} is {kind}", allowed=", ".join(DTYPES))
+        return TensorSpec.model_validate({"name": name, "dtype": DTYPES[kind], "shape": shape})
+
+
+class TensorRtSlot(Slot):
+    """Pinned host arrays, device buffers, and after the first run a CUDA graph of copies and kernels."""
+
+    def __init__(self, session: TensorRtSession) -> None:
+        self._cuda = session.cuda
+        self._context = session.engine.create_execution_context()
+        if self._context is None:
+            raise BackendError("TensorRT cannot make an execution context", remedy="free device memory")
+        self._stream = self._cuda.stream()
+        self.inputs = {spec.name: self._cuda.pinned(spec.shape, spec.dtype) for spec in session.inputs}
+        self.outputs = {spec.name: self._cuda.pinned(spec.shape, spec.dtype) for spec in session.outputs}
+        specs = (*session.inputs, *session.outputs)
+        self._buffers = {spec.name: self._cuda.allocate(nbytes_of(spec.shape, spec.dtype)) for spec in specs}
+        for name, buffer in self._buffers.items():
+            self._context.set_tensor_address(name, buffer.address)
+        # TensorRT allows capture only after a first run, which may still allocate.
+        self._enqueue()
+        self._stream.synchronize()
+        self._graph = self._stream.record(self._enqueue)
+
+    def run(self) -> None:
+        self._cuda.activate()
+        if self._graph is not None:
+            self._graph.launch()
+        else:
+            self._enqueue()
+        self._stream.synchronize()
+
+    def _enqueue(self) -> None:
+        for name, array in self.inputs.items():
+            self._stream.upload(self._buffers[name], array)
+        if not self._context.execute_async_v3(self._stream.handle):
+            raise BackendError("TensorRT failed while running", remedy="run: eightfold doctor")
+        for name, array in self.outputs.items():
+            self._stream.download(array, self._buffers[name])
+
+
+def check_engine(path: Path, module: Any, cuda: Cuda) -> None:
+    """Compare an engine's sidecar, where there is one, with this machine, before TensorRT says less clearly that it
+    does not fit."""
+    sidecar = Path(f"{path}.json")
+    if not sidecar.is_file():
+        return
+    record = json.loads(sidecar.read_text())
+    builder, version = record.get("builder"), record.get("builder_version")
+    if builder != module.__name__ or version != module.__version__:
+        raise _refused(path, f"it was built by {builder} {version}, and here is {module.__name__} {module.__version__}")
+    wanted, here = record.get("compute_capability"), cuda.compute_capability()
+    if wanted and wanted != here:
+        raise _refused(path, f"it was built for compute capability {wanted}, and this GPU has {here}", here, module)
+
+
+def _refused(path: Path, why: str, capability: str = "", module: Any = None) -> ModelError:
+    rtx = module is not None and module.__name__ == "tensorrt_rtx"
+    target = f"rtx:sm{capability.replace('.', '')}" if rtx else "tensorrt"
+    return ModelError(
+        f"engine {path}: {why}",
+        allowed="engines built by this very version for this GPU",
+        remedy=f"build it here: eightfold build MODEL.onnx --target {target} -o {path.name}",
+    )

@@ -1,0 +1,1 @@
+"""The libraries behind `eightfold.runtime.cuda_memory`, one module each."""

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from eightfold.errors import BackendError, ModelError
+from eightfold.runtime.backends import BACKENDS, usable_backends
+from eightfold.runtime.backends.tensorrt import TensorRtSession
+from eightfold.runtime.cuda.cuda_python import CudaPython
+
+WriteSidecar = Callable[..., None]
+
+
+@pytest.fixture
+def session(cuda_runtime: Any, tensorrt_module: Any, engine_path: Path) -> TensorRtSession:
+    return TensorRtSession("tensorrt", tensorrt_module, CudaPython(0, cuda_runtime), engine_path)
+
+
+def test_specs_come_from_the_engine(session: TensorRtSession) -> None:
+    assert [(spec.name, spec.dtype, spec.shape) for spec in session.inputs] == [("images", "float32", (2, 3))]
+    assert [(spec.name, spec.dtype, spec.shape) for spec in session.outputs] == [("doubled", "float32", (2, 3))]
+    assert (session.version, session.scope) == ("10.3.0", "model+copies")
+
+
+def test_a_run_copies_in_computes_and_copies_out(session: TensorRtSession) -> None:
+    slot = session.new_slot()
+    for value in (1.0, 5.0):
+        slot.inputs["images"][:] = value
+        slot.run()
+        assert (slot.outputs["doubled"] == 2 * value).all()
+    slot.run_on({"images": np.full((2, 3), 7, np.float32)})
+    assert (slot.outputs["doubled"] == 14).all()
+
+
+def test_after_the_first_run_a_graph_is_launched(session: TensorRtSession, cuda_runtime: Any) -> None:
+    slot = session.new_slot()
+    cuda_runtime.calls.clear()
+    slot.run()
+    assert cuda_runtime.calls == ["cudaGraphLaunch", "cudaStreamSynchronize"]
+
+
+@pytest.mark.parametrize("step", ["cudaStreamEndCapture", "cudaGraphInstantiate"])
+def test_work_that_cannot_be_recorded_is_begun_anew_each_time(
+    session: TensorRtSession, cuda_runtime: Any, step: str
+) -> None:
+    cuda_runtime.failing.add(step)
+    slot = session.new_slot()
+    slot.inputs["images"][:] = 3
+    cuda_runtime.calls.clear()
+    slot.run()
+    assert (slot.outputs["doubled"] == 6).all()
+    assert "cudaGraphLaunch" not in cuda_runtime.calls
+
+
+def test_slots_are_apart_and_give_everything_back(session: TensorRtSession, cuda_runtime: Any) -> None:
+    first, second = session.new_slot(), session.new_slot()
+    first.inputs["images"][:] = 1
+    second.inputs["images"][:] = 2
+    first.run()
+    second.run()
+    assert (first.outputs["doubled"] == 2).all()
+    kept = second.outputs["doubled"]
+    del first, second
+    gc.collect()
+    assert (kept == 4).all()  # a view keeps its pinned memory
+    assert len(cuda_runtime.memory) == 1
+    del kept
+    gc.collect()
+    assert cuda_runtime.memory == {}
+
+
+def test_each_thread_makes_the_device_current_once(session: TensorRtSession, cuda_runtime: Any) -> None:
+    slot = session.new_slot()
+    cuda_runtime.calls.clear()
+    thread = threading.Thread(target=lambda: (slot.run(), slot.run()))
+    thread.start()
+    thread.join()
+    assert cuda_runtime.calls.count("cudaSetDevice") == 1
+
+
+def test_a_failing_run_says_so_and_the_slot_stays_usable(session: TensorRtSession, cuda_runtime: Any) -> None:
+    cuda_runtime.failing.add("cudaGraphInstantiate")
+    slot = session.new_slot()
+    cuda_runtime.failing.add("execute_async_v3")
+    with pytest.raises(BackendError, match="TensorRT failed while running"):
+        slot.run()
+    cuda_runtime.failing.clear()
+    slot.inputs["images"][:] = 4
+    slot.run()
+    assert (slot.outputs["doubled"] == 8).all()
+
+
+def test_no_device_memory(session: TensorRtSession, cuda_runtime: Any) -> None:
+    cuda_runtime.failing.add("cudaMalloc")
+    with pytest.raises(BackendError, match="cudaMalloc failed: out of memory"):
+        session.new_slot()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"builder_version": "8.6.1"}, r"built by tensorrt 8\.6\.1, and here is tensorrt 10\.3\.0"),
+        ({"builder": "tensorrt_rtx"}, "built by tensorrt_rtx"),
+        ({"compute_capability": "7.2"}, r"compute capability 7\.2, and this GPU has 8\.6"),
+    ],
+)
+def test_an_engine_of_another_version_or_gpu(
+    cuda_runtime: Any,
+    tensorrt_module: Any,
+    engine_path: Path,
+    write_sidecar: WriteSidecar,
+    change: dict[str, str],
+    message: str,
+) -> None:
+    write_sidecar(**change)
+    with pytest.raises(ModelError, match=message) as caught:
+        TensorRtSession("tensorrt", tensorrt_module, CudaPython(0, cuda_runtime), engine_path)
+    assert "eightfold build MODEL.onnx --target tensorrt -o model.engine" in str(caught.value)
+
+
+def test_an_engine_that_fits_its_sidecar(
+    cuda_runtime: Any, tensorrt_module: Any, engine_path: Path, write_sidecar: WriteSidecar
+) -> None:
+    write_sidecar()
+    TensorRtSession("tensorrt", tensorrt_module, CudaPython(0, cuda_runtime), engine_path)
+
+
+def test_an_engine_that_tensorrt_refuses(cuda_runtime: Any, tensorrt_module: Any, engine_path: Path) -> None:
+    engine_path.write_bytes(b"something else")
+    with pytest.raises(ModelError, match=r"tensorrt 10\.3\.0 cannot load it; .*eightfold build"):
+        TensorRtSession("tensorrt", tensorrt_module, CudaPython(0, cuda_runtime), engine_path)
+
+
+def test_without_a_driver_the_backends_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eightfold.runtime.cuda_memory.DRIVER_FILES", ())
+    monkeypatch.setattr("eightfold.runtime.backends.tensorrt.installed", lambda module: module == "tensorrt_rtx")
+    assert BACKENDS["tensorrt-rtx"].absent() == "this machine has no NVIDIA driver"
+    assert "pip install 'eightfold[tensorrt]'" in (BACKENDS["tensorrt"].absent() or "")
+    assert "tensorrt-rtx" not in usable_backends()
