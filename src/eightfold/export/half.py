@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from eightfold.export.onnx_clean import clean
 from eightfold.export.onnx_files import load_onnx, save_onnx
+from eightfold.export.passes.graph_index import captured_names
 from eightfold.files import PathLike
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class _Halving:
         self.weights = {tensor.name: tensor for tensor in self.graph.initializer}
         self.floats = set(_float_values(self.graph))
         self.have = {value.name: FLOAT for value in self.graph.input}
-        self.captured = set(_captured(self.graph))
+        self.captured = set(captured_names(self.graph))
         self.nodes: list[onnx.NodeProto] = []
         self.made: set[str] = set()
         for node in list(self.graph.node):
@@ -180,16 +181,6 @@ def _float_values(graph: onnx.GraphProto) -> Iterator[str]:
     for tensor in graph.initializer:
         if tensor.data_type == FLOAT:
             yield tensor.name
-
-
-def _captured(graph: onnx.GraphProto) -> Iterator[str]:
-    """Names that inner graphs (of If, Loop, Scan) read; some may be their own, which does no harm."""
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from (name for inner_node in inner.node for name in inner_node.input)
-                yield from (value.name for value in inner.output)
-                yield from _captured(inner)
 
 
 def _fits_half(tensor: onnx.TensorProto) -> bool:

@@ -1,4 +1,4 @@
-"""Smaller graphs with the same answer: onnxsim and onnxslim each have a try, and numbers decide between them.
+"""Smaller graphs with the same answer: onnxsim, onnxslim and our own passes have a try, and numbers decide.
 
 Both tools have crashed, hung or changed the answer of some network, so each runs in a child process with a time limit,
 and a result counts only if it agrees with the original on random inputs.
@@ -17,6 +17,7 @@ from pathlib import Path
 from eightfold.errors import EightfoldError
 from eightfold.export.onnx_clean import clean
 from eightfold.export.onnx_files import load_onnx, save_onnx
+from eightfold.export.passes.run import apply_passes
 from eightfold.export.verify import Tolerance, random_inputs, verify_onnx
 from eightfold.files import PathLike
 from eightfold.runtime.manifest import Step
@@ -53,34 +54,40 @@ def simplify_onnx(path: PathLike, output: PathLike | None = None, *, time_limit_
         time_limit_s: limit for each tool, in seconds.
     """
     start = time.monotonic()
-    before = load_onnx(path)
+    before = len(load_onnx(path).graph.node)
     with tempfile.TemporaryDirectory(prefix="eightfold-") as folder:
-        found, notes = _best(Path(path), len(before.graph.node), Path(folder), time_limit_s)
-        candidate, tool, step = found or (Path(path), "", Step(name="simplify"))
-        after = clean(load_onnx(candidate))
+        source = save_onnx(clean(load_onnx(path)), Path(folder) / "source.onnx")
+        best, tool, step = _best(source, before, Path(folder), time_limit_s)
+        after = load_onnx(best)
     save_onnx(after, output or path)
-    step = step.model_copy(update={"tool": tool, "notes": notes, "seconds": round(time.monotonic() - start, 3)})
-    return Simplified(Path(output or path), len(before.graph.node), len(after.graph.node), step)
+    step = step.model_copy(update={"tool": tool, "seconds": round(time.monotonic() - start, 3)})
+    return Simplified(Path(output or path), before, len(after.graph.node), step)
 
 
-def _best(
-    source: Path, nodes: int, folder: Path, time_limit_s: float
-) -> tuple[tuple[Path, str, Step] | None, tuple[str, ...]]:
-    """The candidate with the fewest nodes that agrees with `source`, and one note per tool."""
+def _best(source: Path, nodes: int, folder: Path, time_limit_s: float) -> tuple[Path, str, Step]:
+    """The first attempt that agrees with `source`, those with few nodes first; the tools; what was found."""
     notes: list[str] = []
     inputs = random_inputs(source)
-    candidates = sorted(_candidates(source, folder, time_limit_s, notes), key=lambda candidate: candidate[0])
-    for count, tool, file in candidates:
-        if count > nodes:
-            notes.append(f"{tool}: more nodes than before, passed over")
-            continue
-        try:
-            step = verify_onnx(source, file, inputs, step="simplify", tolerance=TOLERANCE)
-        except EightfoldError as error:
-            notes.append(f"{tool}: passed over ({error})")
-            continue
-        return (file, tool, step), tuple(notes)
-    return None, tuple(notes)
+    candidates = [(nodes, "", source), *_candidates(source, folder, time_limit_s, notes)]
+    # Of two with as many nodes the later one: it went through more hands.
+    for count, tool, file in sorted(reversed(candidates), key=lambda each: each[0]):
+        for words, attempt in ((f"{tool} + passes".removeprefix(" + "), _cleaned(file)), (tool, file)):
+            try:
+                step = verify_onnx(source, attempt, inputs, step="simplify", tolerance=TOLERANCE)
+            except EightfoldError as error:
+                notes.append(f"{words}: passed over ({error})")
+                continue
+            left = count if attempt == file else len(load_onnx(attempt).graph.node)
+            notes.append(f"{words or 'as it was'}: {left} nodes")
+            return attempt, words, step.model_copy(update={"notes": tuple(notes)})
+    return source, "", Step(name="simplify", notes=tuple(notes))
+
+
+def _cleaned(source: Path) -> Path:
+    """The file after our own passes."""
+    model = load_onnx(source)
+    apply_passes(model)
+    return save_onnx(clean(model), source.with_suffix(".passes.onnx"))
 
 
 def _candidates(source: Path, folder: Path, time_limit_s: float, notes: list[str]) -> Iterator[tuple[int, str, Path]]:

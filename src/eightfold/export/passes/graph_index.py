@@ -1,0 +1,134 @@
+"""Who makes and who reads each tensor of a graph, and the edits that passes have in common."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import onnx
+
+
+class GraphIndex:
+    """A view of a graph as it was when this was made; a pass makes one, edits, and lets it go."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.graph = graph
+        self.weights = {tensor.name: tensor for tensor in graph.initializer}
+        self.producer = {name: node for node in graph.node for name in node.output if name}
+        self.readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in graph.node:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+        self.outputs = {value.name for value in graph.output}
+        self.captured = set(captured_names(graph))
+        self.shapes = dict(_static_shapes(graph))
+        self.shapes |= {name: tuple(tensor.dims) for name, tensor in self.weights.items()}
+
+    def array(self, name: str) -> NDArray[Any] | None:
+        """The value of a constant; None for what is computed."""
+        from onnx import numpy_helper
+
+        tensor = self.weights.get(name)
+        return None if tensor is None else numpy_helper.to_array(tensor)
+
+    def only_reader(self, name: str) -> onnx.NodeProto | None:
+        """The one node that reads a tensor; None where there are several, or where others can see it."""
+        readers = self.readers.get(name, [])
+        if len(readers) != 1 or name in self.outputs or name in self.captured:
+            return None
+        return readers[0] if list(readers[0].input).count(name) == 1 else None
+
+    def replace(self, old: str, new: str) -> bool:
+        """Let every reader of `old` read `new`. False, and nothing done, where `old` is visible outside."""
+        if old in self.outputs or old in self.captured:
+            return False
+        for node in self.readers.get(old, []):
+            node.input[:] = [new if name == old else name for name in node.input]
+        self.readers.setdefault(new, []).extend(self.readers.pop(old, []))
+        return True
+
+    def set_weight(self, name: str, array: NDArray[Any]) -> str:
+        """Add a constant under a free name that begins with `name`; returns the name."""
+        from onnx import numpy_helper
+
+        taken = self.weights.keys() | self.producer.keys()
+        free = next(each for each in _numbered(name) if each not in taken)
+        tensor = numpy_helper.from_array(array, free)
+        self.graph.initializer.append(tensor)
+        self.weights[free] = tensor
+        return free
+
+    def remove(self, nodes: list[onnx.NodeProto]) -> None:
+        gone = {id(node) for node in nodes}
+        kept = [node for node in self.graph.node if id(node) not in gone]
+        del self.graph.node[:]
+        self.graph.node.extend(kept)
+
+
+def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    """The value of a node's attribute, bytes decoded."""
+    from onnx import helper
+
+    for each in node.attribute:
+        if each.name == name:
+            value = helper.get_attribute_value(each)
+            return value.decode() if isinstance(value, bytes) else value
+    return default
+
+
+def set_attribute(node: onnx.NodeProto, name: str, value: Any) -> None:
+    from onnx import helper
+
+    kept = [each for each in node.attribute if each.name != name]
+    del node.attribute[:]
+    node.attribute.extend([*kept, helper.make_attribute(name, value)])
+
+
+def captured_names(graph: onnx.GraphProto) -> Iterator[str]:
+    """Names that inner graphs (of If, Loop, Scan) read; some may be their own, which does no harm."""
+    for node in graph.node:
+        for each in node.attribute:
+            for inner in (each.g, *each.graphs):
+                yield from (name for inner_node in inner.node for name in inner_node.input)
+                yield from (value.name for value in inner.output)
+                yield from captured_names(inner)
+
+
+def drop_unused(graph: onnx.GraphProto) -> int:
+    """Remove nodes and constants that nothing reads. Returns the number of nodes removed."""
+    keep_names = {value.name for value in graph.output} | set(captured_names(graph))
+    reads = Counter(name for node in graph.node for name in node.input)
+    kept: list[onnx.NodeProto] = []
+    for node in reversed(graph.node):
+        if any(reads[name] or name in keep_names for name in node.output):
+            kept.append(node)
+        else:
+            reads.subtract(node.input)
+    removed = len(graph.node) - len(kept)
+    weights = [tensor for tensor in graph.initializer if reads[tensor.name] or tensor.name in keep_names]
+    if removed:
+        del graph.node[:]
+        graph.node.extend(reversed(kept))
+    if len(weights) < len(graph.initializer):
+        del graph.initializer[:]
+        graph.initializer.extend(weights)
+    return removed
+
+
+def _static_shapes(graph: onnx.GraphProto) -> Iterator[tuple[str, tuple[int, ...]]]:
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        tensor = value.type.tensor_type
+        if tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim):
+            yield value.name, tuple(dim.dim_value for dim in tensor.shape.dim)
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    number = 1
+    while True:
+        yield f"{name}_{number}"
+        number += 1
