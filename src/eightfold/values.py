@@ -26,7 +26,7 @@ from eightfold.files import PathLike, sha256_of_bytes, write_text
 class Frozen(BaseModel):
     """A part of a value: immutable, and strict about unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Value(Frozen):

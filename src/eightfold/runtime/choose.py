@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from eightfold.errors import BackendError, UsageError
-from eightfold.runtime.latency import LatencyTable
 from eightfold.runtime.manifest import Artifact
 from eightfold.runtime.targets import runs_here
+
+if TYPE_CHECKING:
+    from eightfold.runtime.latency import LatencyTable
 
 # By rule, where nothing was measured: narrow numbers first, engines before graphs.
 PRECISIONS = ("int8", "fp16", "bf16", "fp32")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,13 @@ from eightfold.runtime.backends import backend_named, open_session, usable_backe
 from eightfold.runtime.backends.base import Array, SessionOptions
 from eightfold.runtime.bundle import Bundle
 from eightfold.runtime.choose import Choice, Wish, choose
-from eightfold.runtime.devices import describe_device
-from eightfold.runtime.latency import LatencyTable
 from eightfold.runtime.packing import pack
 from eightfold.runtime.pool import SlotPool
 from eightfold.runtime.postprocess import decoder_of
 from eightfold.runtime.requests import RequestQueue
+
+if TYPE_CHECKING:
+    from eightfold.runtime.latency import LatencyTable
 
 Image = PathLike | NDArray[np.uint8]
 
@@ -39,8 +40,8 @@ class Predictor:
 
     Args:
         bundle: an opened bundle or its path.
-        backend: "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", or "auto": the fastest in the bundle's own latency table if
-            that was measured on this device, else by rule. `describe()` tells what was picked and why.
+        backend: "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", or "auto": the fastest in the bundle's own table
+            of latencies if that was measured on this device, else by rule. `describe()` tells what was picked and why.
         precision: "fp32", "fp16", "int8" or "auto".
         batch: run only this batch size; by default all that the bundle has are used, with the least padding.
         variant: "pruned", "baseline", ...; "auto" prefers what was compressed.
@@ -240,6 +241,9 @@ def _table_for_here(bundle: Bundle) -> LatencyTable | None:
     path = bundle.document("latency")
     if path is None:
         return None
+    from eightfold.runtime.devices import describe_device  # here, so that bundles without a table start quickly
+    from eightfold.runtime.latency import LatencyTable
+
     table = LatencyTable.load(path)
     return table if table.is_of(describe_device()) else None
 

@@ -9,7 +9,7 @@ import pytest
 from eightfold.calib.geometry import Placement
 from eightfold.errors import BundleError, UnknownNameError
 from eightfold.runtime.manifest import Task
-from eightfold.runtime.postprocess import DECODERS, decoder_of
+from eightfold.runtime.postprocess import DECODERS, decoder_class, decoder_of
 from eightfold.runtime.postprocess.classify import TopK
 
 IDENTITY = Placement((8, 8), (8, 8), (0, 0), (8, 8))
@@ -48,7 +48,7 @@ def test_wrong_options(decode: str, options: dict[str, Any], message: str) -> No
 def test_every_decoder_and_option_is_on_the_page(name: str) -> None:
     page = PAGE.read_text()
     assert f"`{name}`" in page
-    for option in set(DECODERS[name].model_fields) - {"labels"}:
+    for option in set(decoder_class(name).model_fields) - {"labels"}:
         assert f"`{option}`" in page
 
 

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import importlib
+
 from pydantic import ValidationError
 
 from eightfold.errors import BundleError, UnknownNameError
 from eightfold.runtime.manifest import Task
-from eightfold.runtime.postprocess.anchor_heads import Fcos, RetinaNet, Ssd
-from eightfold.runtime.postprocess.classify import TopK
 from eightfold.runtime.postprocess.decoder import Decoder
-from eightfold.runtime.postprocess.dense import AlphaMatte, AsTheyAre, Segment
-from eightfold.runtime.postprocess.yolo import EndToEnd, YoloAnchors, YoloBoxes, YoloDfl
 from eightfold.values import first_fault
 
-DECODERS: dict[str, type[Decoder]] = {
-    "classify": TopK,
-    "yolo-anchors": YoloAnchors,
-    "yolo-dfl": YoloDfl,
-    "yolo-boxes": YoloBoxes,
-    "end-to-end": EndToEnd,
-    "ssd": Ssd,
-    "retinanet": RetinaNet,
-    "fcos": Fcos,
-    "segment": Segment,
-    "matte": AlphaMatte,
-    "tensors": AsTheyAre,
+# name -> module and class; imported when asked for, because a bundle needs one of them and wants to start quickly.
+DECODERS: dict[str, tuple[str, str]] = {
+    "classify": ("classify", "TopK"),
+    "yolo-anchors": ("yolo", "YoloAnchors"),
+    "yolo-dfl": ("yolo", "YoloDfl"),
+    "yolo-boxes": ("yolo", "YoloBoxes"),
+    "end-to-end": ("yolo", "EndToEnd"),
+    "ssd": ("anchor_heads", "Ssd"),
+    "retinanet": ("anchor_heads", "RetinaNet"),
+    "fcos": ("anchor_heads", "Fcos"),
+    "segment": ("dense", "Segment"),
+    "matte": ("dense", "AlphaMatte"),
+    "tensors": ("dense", "AsTheyAre"),
 }
+
+
+def decoder_class(name: str) -> type[Decoder]:
+    """The decoder of that name. Raises UnknownNameError."""
+    if name not in DECODERS:
+        raise UnknownNameError.of("decoder", name, DECODERS)
+    module, kind = DECODERS[name]
+    found: type[Decoder] = getattr(importlib.import_module(f"{__name__}.{module}"), kind)
+    return found
 
 
 def decoder_of(task: Task) -> Decoder:
@@ -33,9 +41,7 @@ def decoder_of(task: Task) -> Decoder:
 
     Raises UnknownNameError for another name, BundleError for an option it does not have or of the wrong type.
     """
-    if task.decode not in DECODERS:
-        raise UnknownNameError.of("decoder", task.decode, DECODERS)
-    kind = DECODERS[task.decode]
+    kind = decoder_class(task.decode)
     try:
         return kind(labels=task.labels, **task.options)
     except ValidationError as error:
