@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from eightfold.compress.batches import batches_of, targets_of
+from eightfold.compress.budget import limits_of, within
 from eightfold.compress.check import checked
 from eightfold.compress.criteria.evidence import Evidence, Loss
-from eightfold.compress.groups import ChannelGraph, Kept, Scores
+from eightfold.compress.groups import ChannelGraph, Kept
 from eightfold.compress.plan import PrunePlan
-from eightfold.compress.scores import Criterion, combined, layer_scores
-from eightfold.compress.select import Selection, select
+from eightfold.compress.scores import Criterion, layer_scores
+from eightfold.compress.select import LayerRange, Rounding, Selection
+from eightfold.compress.selection_rules import LayerScores, Merge
 from eightfold.compress.trace import trace
 from eightfold.files import sha256_of_bytes
 
@@ -27,6 +29,13 @@ def plan_pruning(
     keep_ratio: float = 0.5,
     multiple: int = 8,
     ignore: Sequence[str] = (),
+    keep: Mapping[str, float] | None = None,
+    max_macs: float | None = None,
+    max_params: float | None = None,
+    rounding: Rounding | None = None,
+    layer_keep: float = 0.01,
+    merge: Merge = "union",
+    ranges: Sequence[LayerRange] = (),
     images: Tensor | Iterable[Any] = (),
     targets: Iterable[Any] = (),
     loss: Loss | None = None,
@@ -38,14 +47,24 @@ def plan_pruning(
     Args:
         model: any module; nothing about its layers has to be named or rewritten.
         example_inputs: what the model is called with: a tensor, a tuple of arguments, or a dictionary of keywords.
-        rule: how scores become kept channels: "uniform" (the same share of every group) or "global" (one threshold over
-            scores divided by their group's mean).
+        rule: how scores become kept channels: "uniform" (the same share of every group), "global" (one threshold over
+            scores divided by their group's mean), "normal", "regular", "shortcut", "slim", "layer", "layer_channel":
+            see `eightfold.compress.selection_rules`.
         score: importance criterion: a name of `eightfold.compress.scores.CRITERIA` (of weights: "l2", "l1", "bn_scale",
             "lamp", "fpgm", "group_l2", "random"; of images: "lsq", "activation_mean"; of a loss: "taylor",
             "hessian_diag"), or a function of `Evidence`.
         keep_ratio: share of the channels that stays.
         multiple: every convolution and linear width becomes a multiple of this. Groups narrower than it stay whole.
         ignore: parameter names (with wildcards) whose groups stay whole.
+        keep: parameter or module names (with wildcards) -> keep ratio of their group, whatever the rule says, such as
+            {"layer3.*.conv2": 0.4}; the last match counts.
+        max_macs: a budget of multiply-accumulates instead of `keep_ratio`: a number, or, up to 1, a share of the
+            model's own. The plan keeps as much as fits.
+        max_params: the same for parameters; with both, both hold.
+        rounding: of counts to the multiple: "nearest", "up" or "down".
+        layer_keep: for "slim": the least share of a layer.
+        merge: for "slim": how coupled layers agree: "union", "intersection", "least" or "most".
+        ranges: stretches of the network, in groups by execution order, each with a pool and a keep ratio of its own.
         images: for scores that look at images: one tensor [n, channels, height, width], or batches of model inputs.
         targets: for scores that need a loss: labels [n] beside a tensor of images, or one target for each batch.
         loss: (output, target) -> scalar tensor.
@@ -59,8 +78,19 @@ def plan_pruning(
     """
     graph = graph or trace(model, example_inputs)
     evidence = Evidence(model, graph, batches_of(images), targets_of(targets), loss, seed)
-    scores = combined(layer_scores(evidence, score))
-    selection = Selection(rule=rule, keep_ratio=keep_ratio, multiple=multiple, ignore=tuple(ignore))
+    scores = layer_scores(evidence, score)
+    selection = Selection(
+        rule=rule,
+        keep_ratio=keep_ratio,
+        multiple=multiple,
+        ignore=tuple(ignore),
+        keep=dict(keep or {}),
+        rounding=rounding,
+        layer_keep=layer_keep,
+        merge=merge,
+        ranges=tuple(ranges),
+    )
+    limits = limits_of(model, graph, max_macs=max_macs, max_params=max_params)
     name = score if isinstance(score, str) else getattr(score, "__name__", "custom")
 
     def plan_of(kept: Kept) -> PrunePlan:
@@ -70,13 +100,13 @@ def plan_pruning(
             multiple=multiple,
             rule=rule,
             score=name,
-            budget=f"keep ratio {keep_ratio:g}",
+            budget=", ".join(limit.words for limit in limits) or f"keep ratio {keep_ratio:g}",
             scores_digest=digest_of_scores(scores),
         )
 
-    return checked(model, example_inputs, plan_of(select(graph, scores, selection)), graph)
+    return checked(model, example_inputs, plan_of(within(limits, graph, scores, selection)), graph)
 
 
-def digest_of_scores(scores: Scores) -> str:
+def digest_of_scores(scores: LayerScores) -> str:
     """SHA-256 over group ids and float64 scores."""
     return sha256_of_bytes(b"".join(name.encode() + values.tobytes() for name, values in sorted(scores.items())))

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from eightfold.compress.groups import ChannelGraph, Group, Index, Kept, Scores
-from eightfold.errors import UnknownNameError
+from eightfold.compress.groups import ChannelGraph, Group, Index, Kept
+from eightfold.compress.selection_rules import RULES, Knobs, LayerScores, Merge, Wish
+from eightfold.errors import UnknownNameError, UsageError
 from eightfold.values import Frozen
 
 Counts = dict[str, int]
+Rounding = Literal["nearest", "up", "down"]
+
+
+class LayerRange(Frozen):
+    """A stretch of the network with a threshold of its own, in groups counted in execution order."""
+
+    until: int = Field(ge=1, description="groups before this number, from the end of the range before")
+    keep_ratio: float = Field(gt=0, le=1)
 
 
 class Selection(Frozen):
@@ -22,47 +33,45 @@ class Selection(Frozen):
     rule: str = Field(default="uniform", description="a name of RULES")
     keep_ratio: float = Field(default=0.5, gt=0, le=1, description="share of the channels that stays")
     multiple: int = Field(default=8, ge=1, description="every conv and linear width becomes a multiple of this")
+    rounding: Rounding | None = Field(default=None, description="of counts; up for the rule regular, else nearest")
     ignore: tuple[str, ...] = Field(default=(), description="groups that stay whole: parameter names, * allowed")
+    keep: dict[str, float] = Field(default={}, description="parameter names, * allowed -> keep ratio of their group")
+    layer_keep: float = Field(default=0.01, ge=0, le=1, description="slim: least share of a layer")
+    merge: Merge = Field(default="union", description="slim: how coupled layers agree")
+    ranges: tuple[LayerRange, ...] = Field(default=(), description="a threshold for each stretch of the network")
 
 
-def select(graph: ChannelGraph, scores: Scores, selection: Selection) -> Kept:
-    """The coupled channels that stay in every prunable group: the highest-scored ones, in ascending order.
+def select(graph: ChannelGraph, scores: LayerScores, selection: Selection) -> Kept:
+    """The coupled channels that stay in every prunable group, in ascending order.
 
     Counts are multiples of each group's step, at least one step, never above the width; tied groups keep equal counts.
+
+    Args:
+        scores: group id -> [layers, width], for every free group.
+
+    Raises:
+        UnknownNameError: no such rule, or a name in `keep` that no layer has.
     """
     if selection.rule not in RULES:
         raise UnknownNameError.of("rule", selection.rule, RULES)
     groups = [group for group in graph.free if group.prunable(selection.multiple) and not _ignored(group, selection)]
-    wanted = RULES[selection.rule](groups, scores, selection)
-    counts = {group.id: round_count(wanted[group.id], group, selection.multiple) for group in groups}
-    return {name: top(scores[name], count) for name, count in _equal_ties(graph, counts).items()}
+    wishes = {**_by_rule(graph, groups, scores, selection), **_explicit(graph, groups, scores, selection.keep)}
+    rounding = selection.rounding or ("up" if selection.rule == "regular" else "nearest")
+    counts = {
+        group.id: round_count(wishes[group.id].count, group, selection.multiple, rounding)
+        for group in groups
+        if group.id in wishes
+    }
+    return {name: top(wishes[name].order, count) for name, count in _equal_ties(graph, counts).items()}
 
 
-def uniform(groups: list[Group], scores: Scores, selection: Selection) -> dict[str, float]:
-    """The same share of every group."""
-    return {group.id: group.width * selection.keep_ratio for group in groups}
-
-
-def global_threshold(groups: list[Group], scores: Scores, selection: Selection) -> dict[str, float]:
-    """One threshold for all groups, over scores divided by their group's mean, so that layers are comparable."""
-    normal = {group.id: scores[group.id] / max(float(scores[group.id].mean()), 1e-12) for group in groups}
-    everything = np.sort(np.concatenate([*normal.values(), np.zeros(0)]))
-    if not everything.size:
-        return {}
-    cut = min(int(everything.size * (1 - selection.keep_ratio)), everything.size - 1)
-    return {name: float((values >= everything[cut]).sum()) for name, values in normal.items()}
-
-
-RULES: dict[str, Callable[[list[Group], Scores, Selection], dict[str, float]]] = {
-    "uniform": uniform,
-    "global": global_threshold,
-}
-
-
-def round_count(wanted: float, group: Group, multiple: int) -> int:
-    """`wanted` rounded to the nearest multiple of the group's step: at least one step, never above the width."""
+def round_count(wanted: float, group: Group, multiple: int, rounding: Rounding = "nearest") -> int:
+    """`wanted` as a multiple of the group's step: at least one step, never above the width."""
     step = group.step(multiple)
-    return int(np.clip(round(wanted / step), 1, group.width // step)) * step
+    return int(np.clip(_ROUND[rounding](wanted / step), 1, group.width // step)) * step
+
+
+_ROUND: Mapping[Rounding, Callable[[float], float]] = {"nearest": round, "up": math.ceil, "down": math.floor}
 
 
 def top(scores: npt.NDArray[np.float64], count: int) -> Index:
@@ -70,9 +79,44 @@ def top(scores: npt.NDArray[np.float64], count: int) -> Index:
     return np.sort(np.argsort(-scores, kind="stable")[:count])
 
 
+def _by_rule(
+    graph: ChannelGraph, groups: Sequence[Group], scores: LayerScores, selection: Selection
+) -> dict[str, Wish]:
+    """The rule over the whole network, or with each of `ranges` as a pool of its own; beyond the last, all stays."""
+    depthwise = frozenset(layer.weight for layer in graph.layers if layer.depthwise)
+    wishes: dict[str, Wish] = {}
+    first = 0
+    for stretch in selection.ranges or (LayerRange(until=len(groups) + 1, keep_ratio=selection.keep_ratio),):
+        knobs = Knobs(stretch.keep_ratio, selection.layer_keep, selection.merge, depthwise)
+        wishes.update(RULES[selection.rule](groups[first : stretch.until], scores, knobs))
+        first = stretch.until
+    return wishes
+
+
+def _explicit(
+    graph: ChannelGraph, groups: Sequence[Group], scores: LayerScores, keep: Mapping[str, float]
+) -> dict[str, Wish]:
+    """Groups whose ratio the caller gave; the last pattern that matches counts."""
+    wishes: dict[str, Wish] = {}
+    for pattern, ratio in keep.items():
+        if not 0 < ratio <= 1:
+            raise UsageError(f"keep ratio {ratio:g} for {pattern!r}", allowed="above 0, at most 1")
+        if not any(matches(group, pattern) for group in graph.groups):
+            raise UnknownNameError.of("parameter", pattern, [group.id for group in graph.free])
+        for group in groups:
+            if matches(group, pattern):
+                wishes[group.id] = Wish(group.width * ratio, scores[group.id].mean(0))
+    return wishes
+
+
+def matches(group: Group, pattern: str) -> bool:
+    """Whether `pattern` names a parameter that makes the group's channels, or the module that holds it."""
+    makers = {group.id, *(member.tensor for member in group.members if member.role == "producer")}
+    return any(fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name, f"{pattern}.weight") for name in makers)
+
+
 def _ignored(group: Group, selection: Selection) -> bool:
-    names = [group.id, *(member.tensor for member in group.members if member.role == "producer")]
-    return any(fnmatch.fnmatch(name, pattern) for name in names for pattern in selection.ignore)
+    return any(matches(group, pattern) for pattern in selection.ignore)
 
 
 def _equal_ties(graph: ChannelGraph, counts: Counts) -> Counts:

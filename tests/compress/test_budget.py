@@ -1,0 +1,70 @@
+"""Costs against the models that surgery makes, and plans against brute force."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from eightfold.compress.budget import macs_cost, parameters_cost
+from eightfold.compress.macs import count_macs, count_parameters
+from eightfold.compress.oracle import random_plan
+from eightfold.compress.prune import plan_pruning
+from eightfold.compress.surgery import apply_plan
+from eightfold.compress.trace import trace
+from eightfold.errors import UsageError
+
+INPUT = torch.rand(1, 3, 64, 64)
+
+
+@pytest.fixture(scope="module")
+def mobilenet() -> nn.Module:
+    torch.manual_seed(0)
+    return torchvision.models.mobilenet_v2(weights=None).eval()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "resnext50_32x4d", "squeezenet1_1"])
+def test_costs_are_those_of_the_pruned_model(name: str) -> None:
+    model = torchvision.models.get_model(name, weights=None)
+    graph = trace(model, INPUT)
+    plan = random_plan(graph, keep_ratio=0.6)
+    macs, parameters = macs_cost(graph), parameters_cost(graph, dict(model.named_parameters()))
+    assert macs({}) == count_macs(model, INPUT)
+    assert parameters({}) == count_parameters(model)
+    expected = macs(plan.kept), parameters(plan.kept)
+    apply_plan(model, plan)
+    assert (count_macs(model, INPUT), count_parameters(model)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("rule", ["uniform", "global"])
+def test_a_macs_budget_is_met_and_used(rule: str, mobilenet: nn.Module) -> None:
+    plan = plan_pruning(mobilenet, INPUT, rule=rule, max_macs=0.5)
+    pruned = copy.deepcopy(mobilenet)
+    apply_plan(pruned, plan)
+    assert 0.48 < count_macs(pruned, INPUT) / count_macs(mobilenet, INPUT) <= 0.5
+    assert "MACs" in plan.budget
+
+
+def test_both_budgets_hold(mobilenet: nn.Module) -> None:
+    most = 1_200_000
+    pruned = copy.deepcopy(mobilenet)
+    apply_plan(pruned, plan_pruning(mobilenet, INPUT, max_macs=0.8, max_params=most))
+    assert 0.95 * most < count_parameters(pruned) <= most
+    assert count_macs(pruned, INPUT) <= 0.8 * count_macs(mobilenet, INPUT)
+
+
+def test_every_width_stays_a_multiple(mobilenet: nn.Module) -> None:
+    plan = plan_pruning(mobilenet, INPUT, max_macs=0.37)
+    assert all(len(group.kept) % 8 == 0 for group in plan.groups)
+    assert all(np.all(np.diff(group.kept) > 0) for group in plan.groups)
+
+
+def test_a_budget_out_of_reach_says_what_is_within(mobilenet: nn.Module) -> None:
+    with pytest.raises(UsageError, match="at most 100 MACs is out of reach; allowed"):
+        plan_pruning(mobilenet, INPUT, max_macs=100)
+    with pytest.raises(UsageError, match="budget of -1 parameters"):
+        plan_pruning(mobilenet, INPUT, max_params=-1)
