@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from eightfold.calib.checkpoint import kept_in
 from eightfold.calib.graph import Graph, read_graph
+from eightfold.calib.images import ImageSet
 from eightfold.calib.observers import ChannelReach, Observer, Seeing, make_observer
 from eightfold.calib.preprocess import Preprocess
-from eightfold.calib.ranges import METHODS, Method, Ranges
-from eightfold.calib.rows import Rows, rows_of
+from eightfold.calib.ranges import Method, Ranges, checked_method
+from eightfold.calib.rows import Rows, batched, peeked, rows_of
 from eightfold.calib.session import open_runner
-from eightfold.errors import CalibrationError, UnknownNameError, UsageError
-from eightfold.files import PathLike
-from eightfold.progress import track
+from eightfold.errors import CalibrationError, UsageError
+from eightfold.files import PathLike, sha256_of_bytes
 
-T = TypeVar("T")
 Tensor = npt.NDArray[Any]
-NamedRow = tuple[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -38,8 +36,7 @@ class CalibrationOptions:
     threads: int = 0
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise UnknownNameError.of("method", self.method, METHODS)
+        checked_method(self.method)
         if not 50 < self.percentile <= 100:
             raise UsageError(f"percentile is {self.percentile}", allowed="more than 50, at most 100")
         if self.batch < 1:
@@ -55,6 +52,7 @@ def calibrate(
     batch: int = 8,
     percentile: float = 99.99,
     threads: int = 0,
+    checkpoint: PathLike | None = None,
 ) -> Ranges:
     """The ranges of every activation of a network, from images. Memory does not grow with their number.
 
@@ -68,6 +66,8 @@ def calibrate(
         batch: images to run at a time; fewer where activations are large.
         percentile: share of the values to cover, in percent, for "percentile".
         threads: for the network and for the observers; 0 for one per core.
+        checkpoint: a file that keeps what was seen when the work is interrupted; the same call goes on from it, and
+            removes it when done. Needs images that can be opened again: not an iterator.
 
     Returns:
         The ranges, the same for the same images in the same order, whatever `batch` and `threads` are (rounding of
@@ -80,15 +80,18 @@ def calibrate(
     options = CalibrationOptions(method, percentile, batch, threads)
     graph = read_graph(onnx_path)
     rows = rows_of(images, preprocess, graph.input_shape[1:])
-    observers = observe(graph, rows, options)
+    observers = {name: make_observer(options.method, percentile=options.percentile) for name in graph.observed}
+    with kept_in(checkpoint, _identity(graph, rows, preprocess, options), rows, observers) as keep:
+        if rows.left != 0:
+            show(graph, rows, observers, options, after_batch=keep)
     return _ranges(graph, rows, preprocess, observers, options)
 
 
-def observe(graph: Graph, rows: Rows, options: CalibrationOptions) -> dict[str, Observer]:
-    """One observer per activation of `graph.observed`, after seeing all rows."""
-    observers = {name: make_observer(options.method, percentile=options.percentile) for name in graph.observed}
-    show(graph, rows, observers, options)
-    return observers
+def _identity(graph: Graph, rows: Rows, preprocess: Preprocess | None, options: CalibrationOptions) -> str:
+    """What two calibrations must have in common for one to go on where the other stopped."""
+    images = rows.images.digest() if isinstance(rows.images, ImageSet) else ""
+    parts = (graph.digest(), images, preprocess.digest() if preprocess else "", options.method, str(options.percentile))
+    return sha256_of_bytes(" ".join(parts).encode())
 
 
 def channel_reach(
@@ -100,24 +103,33 @@ def channel_reach(
     return {name: observer.reach for name, observer in observers.items() if observer.reach is not None}
 
 
-def show(graph: Graph, rows: Rows, observers: Mapping[str, Seeing], options: CalibrationOptions) -> None:
+def show(
+    graph: Graph,
+    rows: Rows,
+    observers: Mapping[str, Seeing],
+    options: CalibrationOptions,
+    *,
+    optimize: bool = True,
+    what: str = "calibrating",
+    after_batch: Callable[[], None] = lambda: None,
+) -> None:
     """Run all rows through the graph; every observer sees the activation that it is filed under.
+
+    `optimize=False` keeps onnxruntime from rewriting a quantized graph; `what` is the work that progress speaks of.
 
     Raises:
         CalibrationError: an activation is NaN or infinite.
     """
     threads = options.threads or os.cpu_count() or 1
-    stream = iter(track(rows, "calibrating", total=rows.total))
-    first = next(stream, None)
-    if first is None:  # an empty stream has raised by now; a generator that ends is all that is left
-        raise CalibrationError("no images to calibrate with", allowed="at least one")
-    runner = open_runner(graph, tuple(observers), first[1], batch=options.batch, threads=threads)
+    first, stream = peeked(rows, what)
+    runner = open_runner(graph, tuple(observers), first, batch=options.batch, threads=threads, optimize=optimize)
     with ThreadPoolExecutor(threads) as pool:
-        for named in _batched(_chain(first, stream), runner.rows):
+        for named in batched(stream, runner.rows):
             for part in runner([row for _, row in named]):
                 for fault in pool.map(partial(_see, observers), part.items()):
                     if fault is not None:
                         raise _not_finite(graph, fault, part[fault], [name for name, _ in named])
+            after_batch()
 
 
 def _see(observers: Mapping[str, Seeing], item: tuple[str, Tensor]) -> str | None:
@@ -159,14 +171,3 @@ def _ranges(
         preprocess=preprocess.digest() if preprocess else "",
         tensors={name: found[first] for name, first in graph.alias.items() if first in found},
     )
-
-
-def _chain(first: T, rest: Iterator[T]) -> Iterator[T]:
-    yield first
-    yield from rest
-
-
-def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    stream = iter(items)
-    while batch := list(islice(stream, size)):
-        yield batch

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -176,3 +177,13 @@ def _open_sequence(source: Any) -> ImageSet:
             remedy="pass tensors that are ready for the model with preprocess=None",
         )
     return ImageSet(tuple(Path(item) if isinstance(item, str | Path) else np.asarray(item) for item in source))
+
+
+def warn_of_overlap(calibration: ImageSet, evaluation: ImageSet) -> int:
+    """Warn if images are in both sets: the metric would flatter the ranges. Returns how many are."""
+    known = set(evaluation.digests)
+    shared = sum(digest in known for digest in calibration.digests)
+    if shared:
+        text = f"{shared} of {len(calibration)} calibration images are also in the evaluation set"
+        warnings.warn(ImageWarning(text), stacklevel=2)
+    return shared

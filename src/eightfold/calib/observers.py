@@ -13,6 +13,7 @@ from eightfold.calib.ranges import Method, TensorRange
 from eightfold.calib.thresholds import full_range, range_of
 
 Floats = npt.NDArray[np.floating[Any]]
+State = npt.NDArray[np.float64]
 MOMENTUM = 0.99  # of the moving average, per row
 
 
@@ -29,6 +30,12 @@ class Observer(Seeing, Protocol):
     def range(self) -> TensorRange:
         """The range of all that was seen."""
 
+    def state(self) -> State:
+        """All that is remembered, as numbers."""
+
+    def restore(self, state: State) -> None:
+        """Go back to a `state`."""
+
 
 @dataclass
 class MinMax:
@@ -42,6 +49,12 @@ class MinMax:
 
     def range(self) -> TensorRange:
         return full_range(self.low, self.high)
+
+    def state(self) -> State:
+        return np.array([self.low, self.high])
+
+    def restore(self, state: State) -> None:
+        self.low, self.high = state.tolist()
 
 
 @dataclass
@@ -68,6 +81,19 @@ class MovingAverage:
         seen = self.extremes
         return TensorRange(min=seen.low, max=seen.high, low=low, high=high, threshold=max(-low, high, 0.0))
 
+    def state(self) -> State:
+        return np.array(
+            [
+                np.nan if self.low is None else self.low,
+                np.nan if self.high is None else self.high,
+                *self.extremes.state(),
+            ]
+        )
+
+    def restore(self, state: State) -> None:
+        self.low, self.high = (None if np.isnan(value) else float(value) for value in state[:2])
+        self.extremes.restore(state[2:])
+
 
 @dataclass
 class Histogrammed:
@@ -83,6 +109,15 @@ class Histogrammed:
     def range(self) -> TensorRange:
         return range_of(self.histogram, self.method, percentile=self.percentile)
 
+    def state(self) -> State:
+        histogram = self.histogram
+        head = (histogram.exponent, histogram.min, histogram.max)
+        return np.concatenate([head, histogram.counts]).astype(np.float64)
+
+    def restore(self, state: State) -> None:
+        exponent, low, high = state[:3].tolist()
+        self.histogram = Histogram(int(exponent), state[3:].astype(np.int64), low, high)
+
 
 @dataclass
 class ChannelReach:
@@ -94,6 +129,25 @@ class ChannelReach:
         others = tuple(axis for axis in range(values.ndim) if axis != 1)
         found = np.maximum(values.max(axis=others), -values.min(axis=others)).astype(np.float64).reshape(-1)
         self.reach = found if self.reach is None else np.maximum(self.reach, found)
+
+
+@dataclass
+class ChannelMean:
+    """The mean of every channel. Channels lie on axis 1."""
+
+    total: npt.NDArray[np.float64] | None = None
+    count: int = 0
+
+    def see(self, values: Floats) -> None:
+        others = tuple(axis for axis in range(values.ndim) if axis != 1)
+        found = values.sum(axis=others, dtype=np.float64)
+        self.total = found if self.total is None else self.total + found
+        self.count += values.size // values.shape[1]
+
+    def mean(self) -> npt.NDArray[np.float64]:
+        if self.total is None:
+            raise ValueError("the mean of nothing")
+        return self.total / self.count
 
 
 def make_observer(method: Method, *, percentile: float = 99.99) -> Observer:

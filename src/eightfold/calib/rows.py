@@ -9,8 +9,9 @@ import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +19,12 @@ import numpy.typing as npt
 from eightfold.calib.images import ImageSet, ImageWarning, open_images
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import CalibrationError, ImageError
+from eightfold.progress import track
 
 MAX_SKIPPED = 0.05
+T = TypeVar("T")
 Tensor = npt.NDArray[Any]
+NamedRow = tuple[str, Tensor]
 
 
 @dataclass
@@ -31,12 +35,12 @@ class Tally:
     skipped: int = 0
     first_reason: str = ""
     distinct: set[bytes] = field(default_factory=set)
-    seen: Any = field(default_factory=hashlib.sha256)
+    chain: bytes = b""
 
     def use(self, content: bytes) -> None:
         self.used += 1
         self.distinct.add(content)
-        self.seen.update(content)
+        self.chain = hashlib.sha256(self.chain + content).digest()
 
     def skip(self, reason: str) -> None:
         self.skipped += 1
@@ -48,7 +52,7 @@ class Tally:
 
     def digest(self) -> str:
         """SHA-256 over the content of what was used, in order."""
-        return str(self.seen.hexdigest())
+        return self.chain.hex()
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,12 @@ class Rows:
         """Number of images, where the source knows it."""
         return len(self.images) if isinstance(self.images, ImageSet | list | tuple | np.ndarray) else None
 
-    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+    @property
+    def left(self) -> int | None:
+        """Number of images that were not delivered yet, where the source knows it."""
+        return None if self.total is None else self.total - self.tally.used - self.tally.skipped
+
+    def __iter__(self) -> Iterator[NamedRow]:
         """Yield (name, row).
 
         Raises:
@@ -93,7 +102,8 @@ class Rows:
     def _items(self) -> Iterator[tuple[str, Callable[[], tuple[bytes, Tensor]]]]:
         """(name, function that reads the image and gives its content's digest beside it)."""
         if isinstance(self.images, ImageSet):
-            for index in range(len(self.images)):
+            # What a checkpoint counts is not read again.
+            for index in range(self.tally.used + self.tally.skipped, len(self.images)):
                 yield self.images.name(index), _reader(self.images, index)
         else:
             for index, image in enumerate(self.images):
@@ -157,3 +167,23 @@ def rows_of(images: Any, preprocess: Preprocess | None, row_shape: tuple[int, ..
     if isinstance(images, list | tuple) and images and isinstance(images[0], str | Path):
         return Rows(open_images(images), preprocess, row_shape)
     return Rows(images, preprocess, row_shape)
+
+
+def peeked(rows: Rows, what: str) -> tuple[Tensor, Iterator[NamedRow]]:
+    """The first row, and the stream of all named rows with it, showing progress as `what`.
+
+    Raises:
+        ImageError: there are none.
+    """
+    stream = iter(track(rows, what, total=rows.left))
+    first = next(stream, None)
+    if first is None:  # an empty stream has raised by now; this says so to type checkers
+        raise ImageError("no images", allowed="at least one")
+    return first[1], chain([first], stream)
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` items; the last may be shorter."""
+    stream = iter(items)
+    while batch := list(islice(stream, size)):
+        yield batch

@@ -48,7 +48,9 @@ class Runner:
         return value[:used] if filled_up else value
 
 
-def open_runner(graph: Graph, names: Sequence[str], probe: Tensor, *, batch: int = 8, threads: int = 0) -> Runner:
+def open_runner(
+    graph: Graph, names: Sequence[str], probe: Tensor, *, batch: int = 8, threads: int = 0, optimize: bool = True
+) -> Runner:
     """A runner for the activations `names`.
 
     Args:
@@ -57,6 +59,7 @@ def open_runner(graph: Graph, names: Sequence[str], probe: Tensor, *, batch: int
         probe: a row of the input, (C, H, W); with its mirror image it tells whether the batch axis can be freed.
         batch: rows to run at a time; fewer where their activations would not fit into MAX_BYTES.
         threads: for onnxruntime; 0 for one per core.
+        optimize: let onnxruntime rewrite the graph. Without, Q/DQ nodes do exactly what they say.
     """
     threads = threads or os.cpu_count() or 1
     freed = _freed(graph)
@@ -65,16 +68,20 @@ def open_runner(graph: Graph, names: Sequence[str], probe: Tensor, *, batch: int
     rows = max(graph.batch, 1) if fixed else max(1, min(batch, MAX_BYTES // max(1, sum(sizes))))
     model = graph.model if fixed else freed
     chunks = _chunks(names, [size * rows for size in sizes])
-    parts = tuple((open_session(with_outputs(model, chunk), threads=threads), tuple(chunk)) for chunk in chunks)
+    parts = tuple(
+        (open_session(with_outputs(model, chunk), threads=threads, optimize=optimize), tuple(chunk)) for chunk in chunks
+    )
     return Runner(graph.input.name, parts, rows, fixed)
 
 
-def open_session(model: onnx.ModelProto, *, threads: int, quiet: bool = False) -> Any:
+def open_session(model: onnx.ModelProto, *, threads: int, quiet: bool = False, optimize: bool = True) -> Any:
     """An onnxruntime session on the CPU."""
     ort = require("onnxruntime", "run the network")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4 if quiet else 3
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 

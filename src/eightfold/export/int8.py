@@ -32,6 +32,13 @@ class QuantizedWeight:
     scale: npt.NDArray[np.float32]
     axis: int | None
 
+    def real(self) -> npt.NDArray[np.float32]:
+        """What the integers stand for."""
+        shape = [1] * self.values.ndim
+        if self.axis is not None:
+            shape[self.axis] = -1
+        return self.values * self.scale.reshape(shape)
+
 
 def activation_type(found: TensorRange, *, dtype: Literal["uint8", "int8"], symmetric: bool) -> ActivationType:
     """Scale and zero point that cover a range; 0.0 is always exact."""

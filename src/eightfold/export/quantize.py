@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import Field
 
 from eightfold.calib.graph import Graph, read_graph
+from eightfold.calib.preprocess import Preprocess
 from eightfold.calib.ranges import Ranges
+from eightfold.calib.rows import Rows, rows_of
+from eightfold.errors import UnknownNameError, UsageError
+from eightfold.export.bias_correction import (
+    Correction,
+    correct_analytically,
+    correct_empirically,
+    corrected_layers,
+)
 from eightfold.export.fold import prepare
 from eightfold.export.qdq import apply_qdq
 from eightfold.export.qdq_plan import FloatRules, QdqPlan, plan_qdq
-from eightfold.export.targets import target_named
+from eightfold.export.targets import Target, target_named
 from eightfold.extras import require
 from eightfold.files import PathLike, write_bytes
 from eightfold.values import Frozen
+
+if TYPE_CHECKING:
+    import onnx
 
 
 class QuantReport(Frozen):
@@ -24,17 +40,45 @@ class QuantReport(Frozen):
         method: how the ranges were chosen.
         quantized: labels of the nodes that run on integers.
         kept_float: label of a node that could have been quantized -> why it was not.
+        bias_shifts: layer -> root mean square of what bias correction added to its biases.
     """
 
     target: str
     method: str
     quantized: tuple[str, ...]
     kept_float: dict[str, str]
+    bias_shifts: dict[str, float] = Field(default_factory=dict)
 
     def describe(self) -> str:
         lines = [f"{len(self.quantized)} layers in INT8 for {self.target}, {len(self.kept_float)} kept in float"]
         lines += [f"  {name}: {reason}" for name, reason in self.kept_float.items()]
+        if self.bias_shifts:
+            name = max(self.bias_shifts, key=lambda key: self.bias_shifts[key])
+            lines.append(
+                f"  {len(self.bias_shifts)} biases corrected, the most: {name} by {self.bias_shifts[name]:.3g}"
+            )
         return "\n".join(lines)
+
+
+def checked_correction(name: str) -> Correction:
+    """Raises UnknownNameError for what is not a bias correction."""
+    for correction in get_args(Correction):
+        if correction == name:
+            found: Correction = correction
+            return found
+    raise UnknownNameError.of("bias correction", name, get_args(Correction))
+
+
+@dataclass(frozen=True)
+class QuantOptions:
+    """What `quantize` is asked for beside ranges and target; see there."""
+
+    keep_float: frozenset[str] = frozenset()
+    float_outputs: bool = False
+    bias_correction: Correction = "none"
+
+    def __post_init__(self) -> None:
+        checked_correction(self.bias_correction)
 
 
 def quantize(
@@ -45,6 +89,9 @@ def quantize(
     target: str = "cpu-x86",
     keep_float: Collection[str] = (),
     float_outputs: bool = False,
+    bias_correction: Correction = "none",
+    images: Any = None,
+    preprocess: Preprocess | None = None,
 ) -> tuple[Path, QuantReport]:
     """Write the INT8 form of a graph for a target. The same inputs give the same bytes.
 
@@ -56,24 +103,71 @@ def quantize(
         keep_float: names of nodes to leave in float.
         float_outputs: leave the layers whose result leaves the graph in float: a little slower, and the outputs are
             not rounded to 256 levels.
+        bias_correction: "analytic" takes back what the weights' rounding adds on average, in one pass over `images`;
+            "empirical" what is measured in the quantized network, one partial pass per layer.
+        images, preprocess: as for `calibrate`; what the corrections look at.
 
     Returns:
         The output's path, and what was done.
 
     Raises:
-        UnknownNameError: no such target.
+        UnknownNameError: no such target or correction.
+        UsageError: a correction without images; `keep_float` names no node.
         CalibrationError: the ranges belong to another network, or the graph cannot be quantized.
     """
-    rules = target_named(target)
-    graph = read_graph(onnx_path)
-    ranges.check_graph(graph.digest(), str(onnx_path))
-    prepared = Graph(prepare(graph), graph.name)
-    plan = plan_qdq(prepared, ranges, rules, FloatRules(frozenset(keep_float), float_outputs=float_outputs))
-    model = apply_qdq(prepared, plan)
+    options = QuantOptions(frozenset(keep_float), float_outputs, bias_correction)
+    source = read_graph(onnx_path)
+    ranges.check_graph(source.digest(), str(onnx_path))
+    work = _Work(Graph(prepare(source), source.name), ranges, target_named(target), options)
+    shifts = work.correct_biases_(images, preprocess)
+    model = work.quantized_model()
     require("onnx", "check models").checker.check_model(model)
     write_bytes(output, model.SerializeToString(deterministic=True))
-    return Path(output), _report(plan, target, ranges)
+    return Path(output), _report(work.plan(), target, ranges, shifts)
 
 
-def _report(plan: QdqPlan, target: str, ranges: Ranges) -> QuantReport:
-    return QuantReport(target=target, method=ranges.method, quantized=tuple(plan.quantized), kept_float=plan.kept_float)
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """A float graph on its way to INT8. Corrections change it before it is quantized."""
+
+    graph: Graph
+    ranges: Ranges
+    target: Target
+    options: QuantOptions
+
+    def plan(self) -> QdqPlan:
+        rules = FloatRules(self.options.keep_float, float_outputs=self.options.float_outputs)
+        return plan_qdq(self.graph, self.ranges, self.target, rules)
+
+    def quantized_model(self) -> onnx.ModelProto:
+        return apply_qdq(self.graph, self.plan())
+
+    def correct_biases_(self, images: Any, preprocess: Preprocess | None) -> dict[str, float]:
+        if self.options.bias_correction == "none":
+            return {}
+        if images is None:
+            raise UsageError("bias correction was asked for without images", allowed="the calibration images")
+        images = _replayable(images)
+        layers = corrected_layers(self.graph, frozenset(self.plan().quantized))
+
+        def rows() -> Rows:
+            return rows_of(images, preprocess, self.graph.input_shape[1:])
+
+        if self.options.bias_correction == "analytic":
+            return correct_analytically(self.graph, layers, rows())
+        return correct_empirically(self.graph, layers, rows, lambda graph: Graph(self.quantized_model(), graph.name))
+
+
+def _replayable(images: Any) -> Any:
+    """An iterator can be run through once only; corrections may need the images again."""
+    return list(images) if hasattr(images, "__next__") else images
+
+
+def _report(plan: QdqPlan, target: str, ranges: Ranges, shifts: dict[str, float]) -> QuantReport:
+    return QuantReport(
+        target=target,
+        method=ranges.method,
+        quantized=tuple(plan.quantized),
+        kept_float=plan.kept_float,
+        bias_shifts=shifts,
+    )
