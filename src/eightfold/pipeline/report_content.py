@@ -8,7 +8,6 @@ from eightfold.pipeline import job as at
 from eightfold.pipeline.artifacts import Wanted, engine_artifacts, onnx_artifacts
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.measure_steps import steps_of
-from eightfold.runtime.devices import describe_device
 from eightfold.runtime.latency import LatencyTable
 from eightfold.runtime.report_content import (
     Accuracy,
@@ -254,5 +253,4 @@ def _provenance(job: Job) -> dict[str, dict[str, str]]:
         "calibration": f"{recipe.calibrate.method}, {recipe.calibrate.images} images",
         "preprocess": recipe.preprocess.describe(),
     }
-    device = {"machine": describe_device().describe()}
-    return {"Recipe": settings, "Digests": digests, "Versions": runtime_versions(), "Machine": device}
+    return {"Recipe": settings, "Digests": digests, "Versions": runtime_versions()}
