@@ -133,3 +133,17 @@ def test_grey_is_pillows_luma() -> None:
 def test_what_is_not_an_image_is_refused(image: Any, words: str) -> None:
     with pytest.raises(ImageError, match=words):
         checked_pixels(image)
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+@pytest.mark.parametrize("color", ["rgb", "bgr", "grey"])
+def test_a_given_array_is_written_in_place(layout: str, dtype: str, color: str) -> None:
+    how = {"height": 24, "width": 32, "resize": "letterbox", "layout": layout, "dtype": dtype, "color": color}
+    preprocess = Preprocess.model_validate(how)
+    image = photo(40, 31)
+    new = preprocess(image)
+    batch = np.full((3, *new.shape), 99, new.dtype)
+    assert preprocess(image, batch[1]).base is batch
+    np.testing.assert_array_equal(batch[1], new)
+    assert (batch[[0, 2]] == 99).all()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from eightfold.errors import BackendError, ImageError, IntegrityError, UsageError
+from eightfold.errors import BackendError, BundleError, ImageError, IntegrityError, UsageError
 from eightfold.runtime.predictor import Predictor
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -138,6 +138,21 @@ def test_a_file_deleted_before_its_batch_is_needed(bundle_path: Path) -> None:
         with pytest.raises(IntegrityError, match=r"pruned-b4\.onnx is missing"):
             predictor.predict([picture("red")] * 4)
         assert predictor.predict(picture("blue")).label == "blue"
+
+
+def test_preprocessing_that_does_not_fit_the_network(bundle_path: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from eightfold.runtime.bundle import Bundle
+
+    bundle = Bundle.open(bundle_path)
+    other = bundle.manifest.preprocess.model_copy(update={"height": 9})
+    wrong = replace(bundle, manifest=bundle.manifest.model_copy(update={"preprocess": other}))
+    message = r"the network takes float32 \(3, 8, 8\), and the bundle's preprocessing gives float32 \(3, 9, 8\)"
+    with Predictor(wrong) as predictor:
+        with pytest.raises(BundleError, match=message):
+            predictor.predict(picture("red"))
+        predictor.run(np.zeros((1, 3, 8, 8), np.float32))
 
 
 def test_a_closed_predictor(bundle_path: Path) -> None:

@@ -72,21 +72,22 @@ class Preprocess(Value):
             raise ValueError(f"shorter_side {self.shorter_side} is smaller than the crop {self.width}x{self.height}")
         return self
 
-    def __call__(self, image: npt.ArrayLike) -> Tensor:
+    def __call__(self, image: npt.ArrayLike, out: Tensor | None = None) -> Tensor:
         """One image -> one row of the model's input (no batch axis).
 
         Uses OpenCV where it is installed (within one level of the reference before scaling), the reference otherwise.
 
         Args:
             image: (H, W, 3) uint8 RGB; also (H, W), (H, W, 1) grey and (H, W, 4) RGBA, whose alpha is dropped.
+            out: contiguous array of the result's shape and type to write into; a new one when None.
 
         Returns:
-            (C, height, width) for nchw, (height, width, C) for nhwc; float32 or uint8 as `dtype` says; contiguous.
+            `out`: (C, height, width) for nchw, (height, width, C) for nhwc; float32 or uint8 as `dtype` says.
 
         Raises:
             ImageError: another shape or type, or zero size.
         """
-        return tensor_from_image(self, image)
+        return tensor_from_image(self, image, out)
 
     def reference(self, image: npt.ArrayLike) -> Tensor:
         """The same as a call, computed in float64 by numpy alone: the definition that every runtime is held to."""

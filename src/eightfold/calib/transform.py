@@ -10,13 +10,14 @@ The steps, in this order, are the definition that every runtime follows:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from eightfold.calib.geometry import overlap, place
+from eightfold.calib.geometry import Placement, overlap, place
 from eightfold.calib.resize import Pixels, kernel_name, resize
 from eightfold.errors import ImageError
 from eightfold.extras import installed, require
@@ -27,25 +28,40 @@ if TYPE_CHECKING:
 Tensor = npt.NDArray[Any]
 
 
-def tensor_from_image(preprocess: Preprocess, image: npt.ArrayLike) -> Tensor:
+def tensor_from_image(preprocess: Preprocess, image: npt.ArrayLike, out: Tensor | None = None) -> Tensor:
     """The fast path. See `Preprocess.__call__`."""
-    return _carry_out(preprocess, image, fast=installed("cv2"))
+    return _carry_out(preprocess, image, out, fast=installed("cv2"))
 
 
 def reference_tensor_from_image(preprocess: Preprocess, image: npt.ArrayLike) -> Tensor:
     """The definition itself, in float64. See `Preprocess.reference`."""
-    return _carry_out(preprocess, image, fast=False)
+    return _carry_out(preprocess, image, None, fast=False)
 
 
-def _carry_out(preprocess: Preprocess, image: npt.ArrayLike, *, fast: bool) -> Tensor:
+def _carry_out(preprocess: Preprocess, image: npt.ArrayLike, out: Tensor | None, *, fast: bool) -> Tensor:
     pixels = checked_pixels(image)
     pixels = grey_of(pixels) if preprocess.color == "grey" else _three_channels(pixels)
     placement = place(preprocess, *pixels.shape[:2])
     resized = _resized(preprocess, pixels, placement.resized, fast=fast)
+    if out is None:
+        out = np.empty(_shape(preprocess), preprocess.dtype)
+    _normalize(preprocess, _placed(preprocess, resized, placement), out, fast=fast)
+    return out
+
+
+def _shape(preprocess: Preprocess) -> tuple[int, int, int]:
+    size = (preprocess.height, preprocess.width)
+    return (preprocess.channels, *size) if preprocess.layout == "nchw" else (*size, preprocess.channels)
+
+
+def _placed(preprocess: Preprocess, resized: Pixels, placement: Placement) -> Pixels:
+    """Padded or cropped to the tensor's size."""
+    if (placement.resized, placement.offset) == (placement.tensor, (0, 0)):
+        return resized
     in_tensor, in_image = overlap(placement)
     canvas = np.full((*placement.tensor, resized.shape[2]), preprocess.pad_value, np.uint8)
     canvas[in_tensor] = resized[in_image]
-    return _normalized(preprocess, canvas[..., ::-1] if preprocess.color == "bgr" else canvas)
+    return canvas
 
 
 def checked_pixels(image: npt.ArrayLike) -> Pixels:
@@ -91,15 +107,27 @@ def _opencv_resize(pixels: Pixels, size: tuple[int, int], kernel: str) -> Pixels
     return resized if resized.ndim == 3 else resized[..., None]  # OpenCV drops a single channel's axis
 
 
-def _normalized(preprocess: Preprocess, pixels: Pixels) -> Tensor:
-    nchw = preprocess.layout == "nchw"
+def _normalize(preprocess: Preprocess, pixels: Pixels, out: Tensor, *, fast: bool) -> None:
+    planes = out if preprocess.layout == "nchw" else out.transpose(2, 0, 1)
+    channels = _channels(pixels, fast=fast)
+    if preprocess.color == "bgr":
+        channels = channels[::-1]
     if preprocess.dtype == "uint8":
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1) if nchw else pixels)
-    table = normalization_table(preprocess)
-    result = np.empty((pixels.shape[2], *pixels.shape[:2]), np.float32)
-    for channel in range(pixels.shape[2]):
-        np.take(table[channel], pixels[..., channel], out=result[channel])
-    return result if nchw else np.ascontiguousarray(result.transpose(1, 2, 0))
+        for plane, channel in zip(planes, channels, strict=True):
+            plane[...] = channel
+        return
+    for plane, channel, entries in zip(planes, channels, normalization_table(preprocess), strict=True):
+        if fast and plane.flags.c_contiguous:
+            require("cv2", "normalise images fast").LUT(channel, entries, dst=plane)
+        else:
+            plane[...] = entries[channel]
+
+
+def _channels(pixels: Pixels, *, fast: bool) -> Sequence[Pixels]:
+    if fast and pixels.shape[2] > 1:
+        planes: Sequence[Pixels] = require("cv2", "split channels fast").split(pixels)
+        return planes
+    return [pixels[..., channel] for channel in range(pixels.shape[2])]
 
 
 @lru_cache(maxsize=16)

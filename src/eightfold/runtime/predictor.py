@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from eightfold.calib.decode import read_image
 from eightfold.calib.geometry import Placement, place
-from eightfold.errors import BackendError, UsageError
+from eightfold.errors import BackendError, BundleError, UsageError
 from eightfold.files import PathLike
 from eightfold.runtime.backends import backend_named, open_session, usable_backends
 from eightfold.runtime.backends.base import Array, SessionOptions
@@ -174,6 +174,18 @@ class Predictor:
                 )
             return self._requests
 
+    def _check_takes_images(self) -> None:
+        given, how = self.choice.artifacts[0].inputs, self.preprocess
+        size = (how.height, how.width)
+        image = (how.channels, *size) if how.layout == "nchw" else (*size, how.channels)
+        if len(given) != 1 or (given[0].shape[1:], given[0].dtype) != (image, how.dtype):
+            taken = ", ".join(f"{spec.dtype} {spec.shape[1:]}" for spec in given)
+            raise BundleError(
+                f"the network takes {taken}, and the bundle's preprocessing gives {how.dtype} {image}",
+                allowed="one input of that shape",
+                remedy="use run() with tensors, or make the bundle again",
+            )
+
     def _check_open(self) -> None:
         if self._closed:
             raise UsageError("this predictor is closed", allowed="use inside its 'with' block")
@@ -193,8 +205,8 @@ class Predictor:
             start += rows
 
     def _predict_part(self, images: Sequence[Image], batch: int) -> Sequence[Any]:
-        pool = self._pool(batch)
-        with pool.slot() as slot:
+        self._check_takes_images()
+        with self._pool(batch).slot() as slot:
             rows = slot.inputs[self._input_name]
             placements = [self._load(image, rows[index]) for index, image in enumerate(images)]
             rows[len(images) :] = 0
@@ -203,7 +215,7 @@ class Predictor:
 
     def _load(self, image: Image, row: Array) -> Placement:
         pixels = image if isinstance(image, np.ndarray) else read_image(image)
-        np.copyto(row, self.preprocess(pixels))
+        self.preprocess(pixels, row)
         return place(self.preprocess, *pixels.shape[:2])
 
     def _run_part(self, feeds: Mapping[str, Array], batch: int) -> dict[str, Array]:
