@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from eightfold.compress.groups import ChannelGraph
 from eightfold.compress.plan import GroupPlan, PrunePlan
+from eightfold.compress.skim import Skim
 from eightfold.compress.surgery import applied
 from eightfold.compress.trace import call_model, module_paths, preserved
 
@@ -99,7 +100,8 @@ def _try(model: nn.Module, inputs: Any) -> tuple[Shapes | None, str]:
     with module_paths(model, keep_on_error=True) as path, preserved(model), torch.no_grad():
         model.eval()
         try:
-            leaves = tree_leaves(call_model(model, inputs))
+            with Skim():
+                leaves = tree_leaves(call_model(model, inputs))
         except FAILURES:
             return None, path[-1]
     return [tuple(leaf.shape) for leaf in leaves if isinstance(leaf, torch.Tensor)], ""

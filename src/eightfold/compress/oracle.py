@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,23 +47,45 @@ def zeroed(model: nn.Module, plan: PrunePlan) -> Iterator[nn.Module]:
             parameter.data = data[name]
 
 
-def oracle_error(model: nn.Module, example_inputs: Any, plan: PrunePlan) -> float:
-    """Largest |pruned - zeroed| over all outputs in evaluation mode, relative to each output's largest."""
+def oracle_error(model: nn.Module, example_inputs: Any, plan: PrunePlan, graph: ChannelGraph | None = None) -> float:
+    """Largest |pruned - zeroed| over all outputs in evaluation mode, relative to each output's largest.
+
+    With `graph`, the outputs of all layers that the plan leaves whole are compared as well: a detector's own outputs
+    are empty when no box survives, those of its heads are not.
+    """
+    probes = whole_layers(graph, plan) if graph else ()
     with zeroed(model, plan):
-        expected = outputs(model, example_inputs)
+        expected = outputs(model, example_inputs, probes)
     with applied(model, plan):
-        seen = outputs(model, example_inputs)
+        seen = outputs(model, example_inputs, probes)
     if [tensor.shape for tensor in seen] != [tensor.shape for tensor in expected]:
         return float("inf")
     return max((_relative(a, b) for a, b in zip(seen, expected, strict=True)), default=0.0)
 
 
-def outputs(model: nn.Module, example_inputs: Any) -> list[torch.Tensor]:
-    """All tensors that the model returns in evaluation mode, in order."""
-    with preserved(model), torch.no_grad():
-        model.eval()
-        leaves = tree_leaves(call_model(model, example_inputs))
-    return [leaf.detach().clone() for leaf in leaves if isinstance(leaf, torch.Tensor)]
+def whole_layers(graph: ChannelGraph, plan: PrunePlan) -> tuple[str, ...]:
+    """Paths of the modules that run a layer none of whose output channels goes."""
+    pruned = {index for index, group in enumerate(graph.groups) if group.id in plan.kept}
+    layers = (layer for layer in graph.layers if not pruned & set(layer.outputs[:, 0].tolist()))
+    return tuple(dict.fromkeys(layer.module for layer in layers if layer.module))
+
+
+def outputs(model: nn.Module, example_inputs: Any, probes: Sequence[str] = ()) -> list[torch.Tensor]:
+    """All tensors that the model, and before it the modules `probes`, return in evaluation mode, in order."""
+    found: list[torch.Tensor] = []
+
+    def collect(_: nn.Module, __: Any, result: Any) -> None:
+        found.extend(leaf.detach().clone() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor))
+
+    handles = [model.get_submodule(path).register_forward_hook(collect) for path in probes]
+    try:
+        with preserved(model), torch.no_grad():
+            model.eval()
+            collect(model, None, call_model(model, example_inputs))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
 
 
 def _relative(seen: torch.Tensor, expected: torch.Tensor) -> float:

@@ -1,6 +1,7 @@
 """The trace: run the model once, watch every ATen call, and let labels show which channels are coupled.
 
 It follows whatever Python the model executes, needs no export and knows no architecture; see `rules` for the operators.
+Heavy products are skimmed (see `skim`): the trace needs shapes, not values.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from eightfold.compress.labels import LabelSpace, axes_of, clear_axes, set_axes
 from eightfold.compress.rules import RULES, Call
 from eightfold.compress.rules.base import RawLayer, Record
 from eightfold.compress.rules.elementwise import elementwise, factory
+from eightfold.compress.skim import run_or_skim
 from eightfold.errors import TraceError
 
 
@@ -175,7 +177,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's bas
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
+        result = run_or_skim(func, args, kwargs or {})
         call = Call(func.overloadpacket.__name__, args, kwargs or {}, result, self.path[-1], self.record)
         self.used.update(id(tensor) for tensor in call.tensors)
         self.record.data_dependent |= call.name in _DATA_DEPENDENT

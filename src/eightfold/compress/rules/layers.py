@@ -47,7 +47,7 @@ def _forward(call: Call, inputs: Vector, w: tuple[Vector, Vector], groups: int) 
     outputs, columns = w
     per_group = len(columns)
     if groups == 1:
-        call.unite(inputs, columns, "input of the model")
+        call.unite(inputs, columns, "input without prunable channels")
     elif per_group == 1:
         multiplier = len(outputs) // groups
         call.unite(inputs if multiplier == 1 else np.repeat(inputs, multiplier), outputs)
@@ -59,7 +59,7 @@ def _forward(call: Call, inputs: Vector, w: tuple[Vector, Vector], groups: int) 
 
 def _transposed(call: Call, inputs: Vector, w: tuple[Vector, Vector], groups: int) -> Vector:
     rows, columns = w
-    call.unite(inputs, rows, "input of the model")
+    call.unite(inputs, rows, "input without prunable channels")
     if groups == 1:
         return columns
     if len(columns) == 1:
@@ -78,7 +78,7 @@ def _rows_of(call: Call, rows: Vector, groups: int) -> Vector:
 def _unite_conv_groups(call: Call, inputs: Vector, columns: Vector, groups: int) -> None:
     """Position j of every group meets weight index j, so that the groups keep equal counts."""
     for part in inputs.reshape(groups, -1):
-        call.unite(np.ascontiguousarray(part), columns, "input of the model")
+        call.unite(np.ascontiguousarray(part), columns, "input without prunable channels")
 
 
 @rule("addmm", "mm", "linear", "addmv", "mv")

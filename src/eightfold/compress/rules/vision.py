@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from eightfold.compress.labels import axes_of, set_axes
-from eightfold.compress.rules.base import Call, rule
+from eightfold.compress.rules.base import Call, positive, rule
 
 
 @rule(
@@ -63,6 +63,14 @@ def channel_shuffle(call: Call) -> None:
         call.space.unite_rows(table, call.why("channel shuffle"))
         axes[1] = np.ascontiguousarray(table.T).reshape(-1)
     set_axes(call.out, axes)
+
+
+@rule("unfold")
+def unfold(call: Call) -> None:
+    """Tensor.unfold: windows along one dimension, their positions in a new last one."""
+    x = call.args[0]
+    call.freeze(x, "unfold along channels", [positive(call.args[1], x)])
+    set_axes(call.out, {dim: labels for dim, labels in axes_of(x).items() if dim != positive(call.args[1], x)})
 
 
 @rule("im2col")
