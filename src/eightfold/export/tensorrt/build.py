@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import time
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, get_args
 
 from eightfold.errors import BuildError, UnknownNameError, UsageError
 from eightfold.export.half import half_onnx
 from eightfold.export.onnx_files import external_files, load_onnx, tensor_specs
+from eightfold.export.tensorrt.configure import configure, network_flags
+from eightfold.export.tensorrt.generation import Generation, Module, generation_of, require_version
 from eightfold.export.tensorrt.messages import collecting_logger
+from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.tensorrt.target import EngineTarget, parse_target
+from eightfold.export.tensorrt.timing_cache import cache_path, save_timing_cache, use_timing_cache
 from eightfold.extras import require
 from eightfold.files import PathLike, sha256_of_bytes, sha256_of_file, write_bytes
 
 EnginePrecision = Literal["fp32", "fp16", "int8"]
+MODULE_OF: dict[str, Module] = {"rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
+DEFAULT_OPTIONS = BuildOptions()
 
 
 def build_engine(
@@ -26,15 +32,19 @@ def build_engine(
     *,
     target: str = "rtx:sm86",
     precision: EnginePrecision = "fp16",
+    options: BuildOptions = DEFAULT_OPTIONS,
 ) -> Path:
     """Build an engine from a fixed-size ONNX file; its record goes to `<output>.json`.
 
     Args:
-        onnx_path: a float32 graph for "fp32" and "fp16"; a graph with QuantizeLinear and DequantizeLinear pairs in
-            the form TensorRT takes (signed, symmetric) for "int8".
+        onnx_path: a float32 graph for "fp32" and "fp16". For "int8" a graph with QuantizeLinear and DequantizeLinear
+            pairs in the form TensorRT takes (signed, symmetric), or a float32 graph and ranges in `options`.
         output: where the engine goes.
-        target: "rtx:smXY" builds for that compute capability without any GPU.
-        precision: "fp16" converts the graph to float16 first, keeping float32 where it is needed.
+        target: "rtx:smXY" builds for that compute capability without any GPU; "tensorrt", "tensorrt:10.3" and
+            "tensorrt-dla" build for this machine's device with the TensorRT installed.
+        precision: "fp16" converts the graph to float16 first where the builder is strongly typed, keeping float32
+            where it is needed, and sets the flag where it is not.
+        options: see `BuildOptions`.
 
     Returns:
         `output`.
@@ -46,54 +56,83 @@ def build_engine(
     if precision not in get_args(EnginePrecision):
         raise UnknownNameError.of("precision", precision, get_args(EnginePrecision))
     wanted = parse_target(target)
-    if precision == "int8":
+    if precision == "int8" and not options.has_ranges:
         _require_quantized(onnx_path)
+    if wanted.dla and options.dla_core is None:
+        options = options.model_copy(update={"dla_core": 0})
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="eightfold-") as folder:
-        typed = Path(onnx_path)
-        if precision == "fp16":
-            typed = half_onnx(onnx_path, Path(folder) / "half.onnx")
-        engine, facts = _build(typed, wanted)
-    write_bytes(output, engine)
+    built = _build(Path(onnx_path), wanted, precision, options)
+    write_bytes(output, built.engine)
     inputs, outputs = tensor_specs(load_onnx(onnx_path))
     EngineRecord(
         target=target,
         precision=precision,
+        builder=built.builder,
+        builder_version=built.version,
+        compute_capability=built.compute_capability,
+        flags=built.flags,
+        messages=built.messages,
         onnx_sha256=sha256_of_file(onnx_path),
-        engine_sha256=sha256_of_bytes(engine),
-        engine_bytes=len(engine),
+        engine_sha256=sha256_of_bytes(built.engine),
+        engine_bytes=len(built.engine),
         seconds=round(time.monotonic() - start, 3),
         inputs=inputs,
         outputs=outputs,
-        **facts,
     ).save(sidecar_path(output))
     return Path(output)
 
 
-def _build(onnx_path: Path, target: EngineTarget) -> tuple[bytes, dict[str, Any]]:
-    if target.family != "rtx":
-        raise UsageError("only TensorRT-RTX engines can be built so far", allowed="rtx:sm86 and the like")
-    trt = require("tensorrt_rtx", "build TensorRT-RTX engines")
+@dataclasses.dataclass(frozen=True)
+class _Built:
+    engine: bytes
+    builder: str
+    version: str
+    compute_capability: str
+    flags: tuple[str, ...]
+    messages: tuple[str, ...]
+
+
+def _build(onnx_path: Path, target: EngineTarget, precision: str, options: BuildOptions) -> _Built:
+    module = MODULE_OF[target.family]
+    trt: Any = require(module, f"build engines for {target.family}")
+    version = str(trt.__version__)
+    generation = generation_of(module, version)
+    require_version(target, version)
     messages: list[str] = []
     logger = collecting_logger(trt, messages)
     builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    _parse(trt, network, logger, onnx_path)
+    on_network = network_flags(trt, generation)
+    network = builder.create_network(_bits(trt.NetworkDefinitionCreationFlag, on_network))
+    with tempfile.TemporaryDirectory(prefix="eightfold-") as folder:
+        _parse(trt, network, logger, _typed_graph(onnx_path, generation, precision, Path(folder)))
     config = builder.create_builder_config()
-    capability = _set_compute_capability(trt, config, target)
+    capability = _set_compute_capability(trt, config, target) if generation.compute_capabilities else ""
+    flags = configure(trt, config, network, generation, precision, options)
+    cache = options.timing_cache and cache_path(options.timing_cache, module, version, capability)
+    if cache:
+        use_timing_cache(config, cache)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
-        raise BuildError(f"TensorRT-RTX cannot build this network ({_first_error(messages)})", remedy="see the message")
-    return bytes(engine), {
-        "builder": "tensorrt_rtx",
-        "builder_version": str(trt.__version__),
-        "compute_capability": capability,
-        "flags": ("STRONGLY_TYPED",),
-        "messages": tuple(messages),
-    }
+        raise BuildError(
+            f"the builder of {module} {version} gives up ({_first_error(messages)})",
+            remedy="compare the graph with the version's support matrix",
+        )
+    if cache:
+        save_timing_cache(config, cache)
+    return _Built(bytes(engine), module, version, capability, (*on_network, *flags), tuple(messages))
 
 
-def _set_compute_capability(trt: ModuleType, config: Any, target: EngineTarget) -> str:
+def _typed_graph(onnx_path: Path, generation: Generation, precision: str, folder: Path) -> Path:
+    if precision == "fp16" and generation.strongly_typed:
+        return half_onnx(onnx_path, folder / "half.onnx")
+    return onnx_path
+
+
+def _bits(enum: Any, names: tuple[str, ...]) -> int:
+    return sum(1 << int(getattr(enum, name)) for name in names)
+
+
+def _set_compute_capability(trt: Any, config: Any, target: EngineTarget) -> str:
     major, minor = target.compute_capability or (0, 0)
     name = f"SM{major}{minor}"
     if not hasattr(trt.ComputeCapability, name):
@@ -104,21 +143,29 @@ def _set_compute_capability(trt: ModuleType, config: Any, target: EngineTarget) 
     return f"{major}.{minor}"
 
 
-def _parse(trt: ModuleType, network: Any, logger: Any, onnx_path: Path) -> None:
+def _parse(trt: Any, network: Any, logger: Any, path: Path) -> None:
     parser = trt.OnnxParser(network, logger)
     # From memory where that is possible, so that no path of this machine gets into the messages.
-    parsed = (
-        parser.parse_from_file(str(onnx_path)) if external_files(onnx_path) else parser.parse(onnx_path.read_bytes())
-    )
+    parsed = parser.parse_from_file(str(path)) if external_files(path) else parser.parse(path.read_bytes())
     if not parsed:
-        errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        first = errors[0] if errors else None
-        where = f" at node {first.node_name()!r} ({first.node_operator()})" if first else ""
         raise BuildError(
-            f"TensorRT's parser refuses the graph{where}: {first.desc() if first else 'no message'}",
+            f"TensorRT's parser refuses the graph{_parser_error(parser, path)}",
             allowed="operators of TensorRT's ONNX support table",
-            remedy="see `eightfold export --help` for passes that replace operators",
+            remedy="replace the operator in the model, or cut the graph before it",
         )
+
+
+def _parser_error(parser: Any, path: Path) -> str:
+    """Where and why, as far as this version's parser tells: before 10 it gives the node's number only."""
+    if not parser.num_errors:
+        return ""
+    error = parser.get_error(0)
+    nodes = load_onnx(path).graph.node
+    where = ""
+    if 0 <= error.node() < len(nodes):
+        node = nodes[error.node()]
+        where = f" at node {node.name!r} ({node.op_type})"
+    return f"{where}: {error.desc()}"
 
 
 def _first_error(messages: list[str]) -> str:
@@ -129,6 +176,6 @@ def _require_quantized(onnx_path: PathLike) -> None:
     if not any(node.op_type == "QuantizeLinear" for node in load_onnx(onnx_path).graph.node):
         raise UsageError(
             f"{onnx_path} has no QuantizeLinear node",
-            allowed="a graph with Q/DQ pairs for precision int8",
+            allowed="a graph with Q/DQ pairs for precision int8, or ranges",
             remedy="quantize it first with ef.quantize(..., target='tensorrt')",
         )

@@ -1,0 +1,152 @@
+"""Options become calls on a builder's config: one function per concern, for every generation alike where it can be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eightfold.errors import BuildError, UnknownNameError
+from eightfold.export.tensorrt.generation import Generation
+from eightfold.export.tensorrt.options import BuildOptions
+
+
+def configure(
+    trt: Any, config: Any, network: Any, generation: Generation, precision: str, options: BuildOptions
+) -> tuple[str, ...]:
+    """Set `config` and the network's layers up; returns the names of the flags that were set."""
+    flags = [*_precision_flags(generation, precision, options), *_option_flags(options)]
+    for flag in flags:
+        config.set_flag(_member(trt.BuilderFlag, flag, trt.__version__))
+    _set_workspace(trt, config, generation, options)
+    _set_levels(trt, config, options)
+    _set_dla(trt, config, options)
+    if options.float_layers:
+        _keep_layers_float(trt, network, generation, options)
+    if options.has_ranges and precision == "int8":
+        _set_ranges(trt, config, network, generation, options)
+    return tuple(flags)
+
+
+def network_flags(trt: Any, generation: Generation) -> tuple[str, ...]:
+    """Names of the flags that a network is created with."""
+    flags = (("EXPLICIT_BATCH", generation.explicit_batch), ("STRONGLY_TYPED", generation.strongly_typed))
+    return tuple(name for name, wanted in flags if wanted)
+
+
+def _precision_flags(generation: Generation, precision: str, options: BuildOptions) -> list[str]:
+    if generation.strongly_typed:
+        return []
+    # INT8 engines may use float16 where that is faster or there is no INT8 kernel.
+    flags = {"fp32": [], "fp16": ["FP16"], "int8": ["INT8", "FP16"]}[precision]
+    if options.float_layers:
+        flags.append(f"{options.precision_constraints.upper()}_PRECISION_CONSTRAINTS")
+    return flags
+
+
+def _option_flags(options: BuildOptions) -> list[str]:
+    wanted = {
+        "VERSION_COMPATIBLE": options.version_compatible,
+        "REFIT": options.refittable,
+        "STRIP_PLAN": options.strip_weights,
+        "GPU_FALLBACK": options.dla_core is not None and options.gpu_fallback,
+    }
+    return [name for name, on in wanted.items() if on]
+
+
+def _set_workspace(trt: Any, config: Any, generation: Generation, options: BuildOptions) -> None:
+    if options.workspace_bytes is None:
+        return
+    if generation.memory_pools:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
+    else:
+        config.max_workspace_size = options.workspace_bytes
+
+
+def _set_levels(trt: Any, config: Any, options: BuildOptions) -> None:
+    if options.optimization_level is not None:
+        _require(config, "builder_optimization_level", "an optimization level", trt.__version__)
+        config.builder_optimization_level = options.optimization_level
+    if options.hardware_compatible:
+        _require(config, "hardware_compatibility_level", "hardware compatibility", trt.__version__)
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    if options.tactic_sources is not None:
+        sources = 0
+        for name in options.tactic_sources:
+            sources |= 1 << int(_member(trt.TacticSource, name, trt.__version__))
+        config.set_tactic_sources(sources)
+
+
+def _set_dla(trt: Any, config: Any, options: BuildOptions) -> None:
+    if options.dla_core is not None:
+        config.default_device_type = trt.DeviceType.DLA
+        config.DLA_core = options.dla_core
+
+
+def _keep_layers_float(trt: Any, network: Any, generation: Generation, options: BuildOptions) -> None:
+    if generation.strongly_typed:
+        raise BuildError(
+            "this version takes precisions from the graph, not from layers",
+            allowed="float_layers with TensorRT before 10.12",
+            remedy="keep the layers float in the graph: half_onnx(..., keep_float=...)",
+        )
+    layers = {layer.name: layer for layer in (network.get_layer(place) for place in range(network.num_layers))}
+    for name in options.float_layers:
+        if name not in layers:
+            raise UnknownNameError.of("layer", name, layers)
+        layers[name].precision = trt.float32
+        for place in range(layers[name].num_outputs):
+            layers[name].set_output_type(place, trt.float32)
+
+
+def _set_ranges(trt: Any, config: Any, network: Any, generation: Generation, options: BuildOptions) -> None:
+    if not generation.ranges:
+        raise BuildError(
+            f"TensorRT {trt.__version__} takes INT8 ranges from Q/DQ nodes only",
+            allowed="ranges and calibration caches with TensorRT before 11",
+            remedy="quantize the graph first with ef.quantize(..., target='tensorrt')",
+        )
+    if options.calibration_cache is not None:
+        config.int8_calibrator = _calibrator(trt, options.calibration_cache.read_bytes())
+    for tensor in _tensors(network):
+        if options.ranges is not None and tensor.name in options.ranges:
+            tensor.set_dynamic_range(-options.ranges[tensor.name], options.ranges[tensor.name])
+
+
+def _tensors(network: Any) -> list[Any]:
+    inputs = [network.get_input(place) for place in range(network.num_inputs)]
+    layers = [network.get_layer(place) for place in range(network.num_layers)]
+    return inputs + [layer.get_output(place) for layer in layers for place in range(layer.num_outputs)]
+
+
+def _calibrator(trt: Any, cache: bytes) -> Any:
+    """Serves a cache and never asks for images."""
+
+    class Cache(trt.IInt8EntropyCalibrator2):  # type: ignore[misc]  # the base class is known at run time only
+        def __init__(self) -> None:
+            trt.IInt8EntropyCalibrator2.__init__(self)
+
+        def get_batch_size(self) -> int:
+            return 1
+
+        def get_batch(self, names: list[str]) -> None:
+            return None
+
+        def read_calibration_cache(self) -> bytes:
+            return cache
+
+        def write_calibration_cache(self, data: bytes) -> None:
+            return None
+
+    return Cache()
+
+
+def _member(enum: Any, name: str, version: str) -> Any:
+    if not hasattr(enum, name):
+        raise BuildError(
+            f"TensorRT {version} has no {name}", allowed="what the installed version has", remedy="leave the option out"
+        )
+    return getattr(enum, name)
+
+
+def _require(config: Any, name: str, what: str, version: str) -> None:
+    if not hasattr(config, name):
+        raise BuildError(f"TensorRT {version} has no {name}", allowed=f"{what} from 8.6 on", remedy="leave it out")

@@ -1,0 +1,127 @@
+"""A `tensorrt` module per version that has the names of the real one and raises on anything else.
+
+The names are recorded from the real bindings' sources (surfaces.json). Behaviour is faked where a build needs it.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+SURFACES = json.loads(Path(__file__).with_name("surfaces.json").read_text())["versions"]
+VERSIONS = sorted(SURFACES, key=lambda version: [int(part) for part in version.split(".")])
+
+
+class Strict:
+    """Attributes that the real class has may be set and called; every use is recorded."""
+
+    allowed: frozenset[str] = frozenset()
+    calls: list[tuple[Any, ...]]
+    log: Any
+
+    def __init__(self, *arguments: Any) -> None:
+        object.__setattr__(self, "calls", [])
+        object.__setattr__(self, "arguments", arguments)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._require(name)
+        self.calls.append((name, value))
+        object.__setattr__(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        self._require(name)
+        return functools.partial(self._call, name)
+
+    def _require(self, name: str) -> None:
+        if name not in type(self).allowed:
+            raise AttributeError(f"this version's {type(self).__name__} has no {name!r}")
+
+    def _call(self, name: str, *arguments: Any, **named: Any) -> Any:
+        self.calls.append((name, *arguments))
+        return True
+
+
+class Logger:
+    """The real ILogger is a plain base class."""
+
+
+def fake_tensorrt(version: str) -> tuple[Any, dict[str, Any]]:
+    """The module, and a dictionary in which the objects that a build makes can be found afterwards."""
+    names = SURFACES[version]["names"]
+    trt: Any = ModuleType("tensorrt")
+    made: dict[str, Any] = {}
+    trt.__version__ = f"{version}.0"
+    trt.float32 = "float32"
+    trt.ILogger = Logger
+    for name, members in names.items():
+        if name[0] == "I" and "Calibrator" in name:
+            setattr(trt, name, type(name, (), {}))
+        elif name.isupper() or name in ENUMS:
+            setattr(trt, name, enum.IntEnum(name, {member: place for place, member in enumerate(members)}))
+    _add_classes(trt, names, made)
+    return trt, made
+
+
+ENUMS = {
+    "BuilderFlag",
+    "DeviceType",
+    "EngineCapability",
+    "HardwareCompatibilityLevel",
+    "MemoryPoolType",
+    "NetworkDefinitionCreationFlag",
+    "OnnxParserFlag",
+    "ProfilingVerbosity",
+    "TacticSource",
+}
+
+
+def _strict(name: str, names: dict[str, list[str]], **behaviour: Any) -> type[Strict]:
+    for method in behaviour:
+        if method not in names[name]:
+            raise AssertionError(f"the fake {name} has {method}, the real one does not")
+    return type(name, (Strict,), {"allowed": frozenset(names[name]), **behaviour})
+
+
+def _add_classes(trt: Any, names: dict[str, list[str]], made: dict[str, Any]) -> None:
+    tensor_class = _strict("ITensor", names)
+    layer_class = _strict("ILayer", names, num_outputs=1, get_output=lambda self, place: made["tensor"])
+    made["tensor"], made["layer"] = tensor_class(), layer_class()
+    made["tensor"].name, made["layer"].name = "features", "conv"
+    cache = _strict("ITimingCache", names, serialize=lambda self: b"times", combine=_combine)
+    config = _strict(
+        "IBuilderConfig",
+        names,
+        create_timing_cache=lambda self, data: cache(data),
+        set_timing_cache=lambda self, cache, ignore_mismatch: made.setdefault("caches", []).append(cache) or True,
+        get_timing_cache=lambda self: cache(b""),
+    )
+    network = _strict(
+        "INetworkDefinition",
+        names,
+        num_layers=1,
+        num_inputs=1,
+        get_layer=lambda self, place: made["layer"],
+        get_input=lambda self, place: made["tensor"],
+    )
+
+    def create_network(self: Any, flags: int = 0) -> Any:
+        made["network_flags"] = flags
+        return made.setdefault("network", network())
+
+    trt.Builder = _strict(
+        "Builder",
+        names,
+        create_network=create_network,
+        create_builder_config=lambda self: made.setdefault("config", config()),
+        build_serialized_network=lambda self, network, config: b"engine",
+    )
+    trt.OnnxParser = _strict("OnnxParser", names, parse=lambda self, data: made.setdefault("onnx", data) is not None)
+
+
+def _combine(self: Any, other: Any, ignore_mismatch: bool) -> bool:
+    self.calls.append(("combine", other))
+    return True

@@ -1,0 +1,173 @@
+"""The same build against every TensorRT from 8.2 to 11.1, each with exactly the names that the real one has."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import TensorProto
+
+from eightfold.errors import BuildError, UnknownNameError
+from eightfold.export.onnx_export import export_onnx
+from eightfold.export.tensorrt.build import EnginePrecision, build_engine
+from eightfold.export.tensorrt.generation import generation_of, version_numbers
+from eightfold.export.tensorrt.options import BuildOptions
+from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
+from tests.export.networks import small_net
+from tests.export.tensorrt.fake_tensorrt import SURFACES, VERSIONS, fake_tensorrt
+
+FLAGS = ("FP16", "INT8", "STRONGLY_TYPED", "EXPLICIT_BATCH")
+BEFORE_8_4 = [version for version in VERSIONS if version_numbers(version) < (8, 4)]
+BEFORE_8_6 = [version for version in VERSIONS if version_numbers(version) < (8, 6)]
+FROM_8_6 = [version for version in VERSIONS if version_numbers(version) >= (8, 6)]
+BEFORE_10_12 = [version for version in VERSIONS if version_numbers(version) < (10, 12)]
+FROM_10_12 = [version for version in VERSIONS if version_numbers(version) >= (10, 12)]
+BEFORE_11 = [version for version in VERSIONS if version_numbers(version) < (11, 0)]
+FROM_11 = [version for version in VERSIONS if version_numbers(version) >= (11, 0)]
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_onnx(small_net(), tmp_path_factory.mktemp("net") / "net.onnx", batch=1, image_size=16)
+
+
+class Board:
+    """A machine with a fake TensorRT of some version."""
+
+    def __init__(self, network: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.network, self.folder, self.monkeypatch = network, folder, monkeypatch
+
+    def build(
+        self, version: str, precision: EnginePrecision = "fp32", target: str = "tensorrt", **options: Any
+    ) -> tuple[EngineRecord, dict[str, Any]]:
+        trt, made = fake_tensorrt(version)
+        self.monkeypatch.setitem(sys.modules, "tensorrt", trt)
+        self.monkeypatch.setattr("eightfold.extras.installed", lambda module: True)
+        engine = self.folder / "net.engine"
+        build_engine(self.network, engine, target=target, precision=precision, options=BuildOptions(**options))
+        return EngineRecord.load(sidecar_path(engine)), made
+
+
+@pytest.fixture
+def board(network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Board:
+    return Board(network, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_every_version_builds(board: Board, version: str, precision: EnginePrecision) -> None:
+    record, made = board.build(version, precision)
+    flags = set(FLAGS) & set(record.flags)
+    batch = {"EXPLICIT_BATCH"} if version_numbers(version) < (10, 0) else set()
+    if version in FROM_10_12:
+        assert flags == {"STRONGLY_TYPED"}
+    else:
+        assert flags == batch | ({"FP16"} if precision == "fp16" else set())
+    weights = {tensor.data_type for tensor in onnx.load_from_string(made["onnx"]).graph.initializer}
+    typed_half = precision == "fp16" and version in FROM_10_12
+    assert (TensorProto.FLOAT16 in weights) == typed_half
+    assert (record.builder, record.builder_version) == ("tensorrt", f"{version}.0")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_workspace_is_set_the_versions_way(board: Board, version: str) -> None:
+    _, made = board.build(version, workspace_bytes=1 << 20)
+    (call,) = [call for call in made["config"].calls if "work" in str(call).lower() or "pool" in call[0]]
+    assert call[0] == ("max_workspace_size" if version in BEFORE_8_4 else "set_memory_pool_limit")
+    assert call[-1] == 1 << 20
+
+
+@pytest.mark.parametrize("version", FROM_8_6)
+def test_levels_and_compatibility(board: Board, version: str) -> None:
+    record, made = board.build(version, optimization_level=5, version_compatible=True, hardware_compatible=True)
+    assert "VERSION_COMPATIBLE" in record.flags
+    assert made["config"].builder_optimization_level == 5
+    assert made["config"].hardware_compatibility_level.name == "AMPERE_PLUS"
+
+
+@pytest.mark.parametrize("version", BEFORE_8_6)
+@pytest.mark.parametrize(
+    "option", [{"optimization_level": 5}, {"version_compatible": True}, {"hardware_compatible": True}]
+)
+def test_what_a_version_lacks_is_refused(board: Board, version: str, option: dict[str, Any]) -> None:
+    with pytest.raises(BuildError, match=rf"TensorRT {version}\.0 has no "):
+        board.build(version, **option)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_dla_falls_back_to_the_gpu(board: Board, version: str) -> None:
+    record, made = board.build(version, target="tensorrt-dla")
+    assert "GPU_FALLBACK" in record.flags
+    assert made["config"].DLA_core == 0
+    assert made["config"].default_device_type.name == "DLA"
+
+
+@pytest.mark.parametrize("version", BEFORE_11)
+def test_int8_by_ranges(board: Board, version: str) -> None:
+    record, made = board.build(version, "int8", ranges={"features": 2.5})
+    assert ("set_dynamic_range", -2.5, 2.5) in made["tensor"].calls
+    assert ("INT8" in record.flags) == (version in BEFORE_10_12)
+
+
+@pytest.mark.parametrize("version", BEFORE_11)
+def test_int8_by_a_calibration_cache(board: Board, version: str, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_bytes(b"TRT-EntropyCalibration2")
+    _, made = board.build(version, "int8", calibration_cache=tmp_path / "cache")
+    calibrator = made["config"].int8_calibrator
+    assert calibrator.read_calibration_cache() == b"TRT-EntropyCalibration2"
+    assert calibrator.get_batch(["images"]) is None
+
+
+@pytest.mark.parametrize("version", FROM_11)
+def test_int8_by_ranges_is_gone_in_11(board: Board, version: str) -> None:
+    with pytest.raises(BuildError, match=r"takes INT8 ranges from Q/DQ nodes only"):
+        board.build(version, "int8", ranges={"features": 2.5})
+
+
+@pytest.mark.parametrize("version", BEFORE_10_12)
+def test_layers_kept_in_float(board: Board, version: str) -> None:
+    record, made = board.build(version, "fp16", float_layers=("conv",), precision_constraints="prefer")
+    assert "PREFER_PRECISION_CONSTRAINTS" in record.flags
+    assert ("precision", "float32") in made["layer"].calls
+    with pytest.raises(UnknownNameError, match="unknown layer 'cnv'"):
+        board.build(version, "fp16", float_layers=("cnv",))
+
+
+@pytest.mark.parametrize("version", FROM_10_12)
+def test_layers_kept_in_float_are_a_matter_of_the_graph(board: Board, version: str) -> None:
+    with pytest.raises(BuildError, match="takes precisions from the graph"):
+        board.build(version, "fp16", float_layers=("conv",))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_timing_cache_is_loaded_merged_and_saved(board: Board, version: str, tmp_path: Path) -> None:
+    board.build(version, timing_cache=tmp_path / "times.cache")
+    (file,) = tmp_path.glob("times.*.cache")
+    assert file.name == f"times.tensorrt-{version}.0.cache"
+    assert file.read_bytes() == b"times"
+    _, made = board.build(version, timing_cache=tmp_path / "times.cache")
+    assert made["caches"][0].arguments == (b"times",)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_tactic_sources(board: Board, version: str) -> None:
+    name = SURFACES[version]["names"]["TacticSource"][0]
+    _, made = board.build(version, tactic_sources=(name,))
+    assert ("set_tactic_sources", 1) in made["config"].calls
+    with pytest.raises(BuildError, match="has no NO_SUCH_SOURCE"):
+        board.build(version, tactic_sources=("NO_SUCH_SOURCE",))
+
+
+def test_another_version_than_the_target_names_is_refused(board: Board) -> None:
+    board.build("10.3", target="tensorrt:10.3")
+    board.build("11.1", target="tensorrt:11")
+    with pytest.raises(BuildError, match=r"TensorRT 10\.3\.0 is installed, the target names 8\.2"):
+        board.build("10.3", target="tensorrt:8.2")
+
+
+def test_versions_before_8_2_are_refused() -> None:
+    with pytest.raises(BuildError, match=r"TensorRT 8\.0\.1 is installed; allowed: 8\.2 and later"):
+        generation_of("tensorrt", "8.0.1")
