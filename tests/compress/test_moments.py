@@ -21,7 +21,8 @@ def streamed(x: torch.Tensor, y: torch.Tensor) -> Moments:
 def test_streamed_fit_equals_lstsq_on_all_rows(intercept: bool) -> None:
     random = np.random.default_rng(0)
     x, y = random.normal(1.0, 2.0, (3, 200, 7)), random.normal(3.0, 1.0, (3, 200, 4))
-    fit = streamed(torch.from_numpy(x), torch.from_numpy(y)).fit(torch.zeros(3, 7, 4), ridge=0.0, intercept=intercept)
+    regression = streamed(torch.from_numpy(x), torch.from_numpy(y)).regression(intercept=intercept)
+    fit = regression.fit(torch.zeros(3, 7, 4), ridge=0.0)
     for group in range(3):
         design = np.hstack([x[group], np.full((200, 1), float(intercept))])
         expected, *_ = np.linalg.lstsq(design, y[group], rcond=None)
@@ -32,7 +33,7 @@ def test_streamed_fit_equals_lstsq_on_all_rows(intercept: bool) -> None:
 def test_ridge_pulls_towards_the_prior() -> None:
     x, y, prior = torch.randn(1, 50, 3), torch.randn(1, 50, 2), torch.randn(1, 3, 2).double()
     moments = streamed(x, y)
-    torch.testing.assert_close(moments.fit(prior, ridge=1e9).weight, prior, atol=1e-6, rtol=0)
+    torch.testing.assert_close(moments.regression().fit(prior, ridge=1e9).weight, prior, atol=1e-6, rtol=0)
 
 
 def test_ridge_equals_rows_that_vote_for_the_prior() -> None:
@@ -42,7 +43,7 @@ def test_ridge_equals_rows_that_vote_for_the_prior() -> None:
     strength = np.sqrt(ridge * (x**2).sum() / 5)
     expected, *_ = np.linalg.lstsq(np.vstack([x, strength * np.eye(5)]), np.vstack([y, strength * prior]), rcond=None)
     moments = streamed(torch.from_numpy(x)[None], torch.from_numpy(y)[None])
-    fit = moments.fit(torch.from_numpy(prior)[None], ridge=ridge, intercept=False)
+    fit = moments.regression(intercept=False).fit(torch.from_numpy(prior)[None], ridge=ridge)
     np.testing.assert_allclose(fit.weight[0], expected, rtol=1e-8)
 
 
@@ -50,23 +51,25 @@ def test_fewer_rows_than_inputs_and_dead_inputs_stay_finite() -> None:
     x, y = torch.randn(1, 4, 10), torch.randn(1, 4, 2)
     x[..., 3:5] = 0
     prior = torch.randn(1, 10, 2)
-    fit = streamed(x, y).fit(prior, ridge=0.0)
+    fit = streamed(x, y).regression().fit(prior, ridge=0.0)
     assert torch.isfinite(fit.weight).all()
     torch.testing.assert_close(fit.weight[:, 3:5], prior[:, 3:5].double())
 
 
 def test_squared_error_is_that_of_the_rows_even_of_rows_not_fitted() -> None:
     x, y = torch.randn(2, 80, 4).double(), torch.randn(2, 80, 3).double() + 2
-    fit = streamed(x[:, :40], y[:, :40]).fit(torch.zeros(2, 4, 3), ridge=0.1)
+    fit = streamed(x[:, :40], y[:, :40]).regression().fit(torch.zeros(2, 4, 3), ridge=0.1)
     error = (x @ fit.weight + fit.intercept.unsqueeze(1) - y).square().mean(1)
-    torch.testing.assert_close(streamed(x, y).squared_error(fit), error)
-    torch.testing.assert_close(streamed(x, y).output_variance(), y.var(1, correction=0))
+    torch.testing.assert_close(streamed(x, y).regression().squared_error(fit), error)
+    torch.testing.assert_close(streamed(x, y).regression().yy, y.var(1, correction=0))
 
 
 def test_halves_add_up() -> None:
     x, y, prior = torch.randn(1, 90, 4), torch.randn(1, 90, 3), torch.zeros(1, 4, 3)
     halves = streamed(x[:, :30], y[:, :30]) + streamed(x[:, 30:], y[:, 30:])
-    torch.testing.assert_close(halves.fit(prior, ridge=0.1).weight, streamed(x, y).fit(prior, ridge=0.1).weight)
+    seen, expected = (moments.regression().fit(prior, ridge=0.1) for moments in (halves, streamed(x, y)))
+    torch.testing.assert_close(seen.weight, expected.weight)
+    assert (halves + Moments()).rows == (Moments() + halves).rows == 90
 
 
 def test_validation_trusts_the_prior_when_rows_are_few_and_noisy_and_the_data_when_they_are_many() -> None:

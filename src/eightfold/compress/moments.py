@@ -51,47 +51,46 @@ class Moments:
     def __add__(self, other: Moments) -> Moments:
         total = Moments()
         total.rows = self.rows + other.rows
-        total._sums = tuple(mine + theirs for mine, theirs in zip(self._sums, other._sums, strict=True))
+        both = zip(self._sums or other._sums, other._sums or self._sums, strict=True)
+        total._sums = tuple(a + b if self.rows and other.rows else a for a, b in both)
         return total
 
-    @property
-    def input_mean(self) -> Tensor:
-        """float64 [groups, inputs]."""
-        return self._sums[0] / self.rows
-
-    def centred(self, intercept: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """x'x, x'y and y'y per row: of deviations from the mean with an intercept, raw without one."""
+    def regression(self, *, intercept: bool = True) -> Regression:
+        """Everything per row: deviations from the mean with an intercept, raw moments without one."""
         x, y, xx, xy, yy = (total / self.rows for total in self._sums)
         if not intercept:
-            return xx, xy, yy
-        return xx - x.unsqueeze(2) * x.unsqueeze(1), xy - x.unsqueeze(2) * y.unsqueeze(1), yy - y.square()
+            return Regression(torch.zeros_like(x), torch.zeros_like(y), xx, xy, yy)
+        return Regression(
+            x, y, xx - x.unsqueeze(2) * x.unsqueeze(1), xy - x.unsqueeze(2) * y.unsqueeze(1), yy - y.square()
+        )
 
-    def fit(self, prior: Tensor, *, ridge: float, intercept: bool = True) -> Fit:
-        """argmin |x w + b - y|^2 / rows + ridge * mean(diag(x'x)) * |w - prior|^2.
+
+@dataclass(frozen=True)
+class Regression:
+    """Means of x and y, and covariances: xx [groups, inputs, inputs], xy [groups, inputs, outputs], yy's diagonal."""
+
+    x: Tensor
+    y: Tensor
+    xx: Tensor
+    xy: Tensor
+    yy: Tensor
+
+    def fit(self, prior: Tensor, *, ridge: float) -> Fit:
+        """argmin |x w + b - y|^2 / rows + ridge * mean(diag(xx)) * |w - prior|^2; b is 0 without an intercept.
 
         Args:
             prior: the weights to fall back to where the data says nothing, [groups, inputs, outputs].
             ridge: strength relative to the mean variance of an input; raised tenfold until the system is definite.
-            intercept: False for layers that have nowhere to put one.
         """
         prior = prior.double()
-        xx, xy, _ = self.centred(intercept)
-        change = solve_ridge(xx, xy - xx @ prior, ridge)
+        change = torch.cholesky_solve(self.xy - self.xx @ prior, cholesky_ridge(self.xx, ridge))
         weight = prior + change
-        x, y = self._sums[0] / self.rows, self._sums[1] / self.rows
-        offset = y - (x.unsqueeze(1) @ weight).squeeze(1)
-        return Fit(weight, offset if intercept else torch.zeros_like(offset))
+        return Fit(weight, self.y - (self.x.unsqueeze(1) @ weight).squeeze(1))
 
     def squared_error(self, fit: Fit) -> Tensor:
         """Mean squared error of each output under `fit`, float64 [groups, outputs]."""
-        x, y, xx, xy, yy = (total / self.rows for total in self._sums)
-        made = (x.unsqueeze(1) @ fit.weight).squeeze(1)
-        square = yy - 2 * (fit.weight * xy).sum(1) + (fit.weight * (xx @ fit.weight)).sum(1)
-        return square + fit.intercept * (fit.intercept + 2 * made - 2 * y)
-
-    def output_variance(self) -> Tensor:
-        """float64 [groups, outputs]."""
-        return self.centred(intercept=True)[2].clamp(min=0)
+        around_mean = self.yy + (fit.weight * (self.xx @ fit.weight - 2 * self.xy)).sum(1)
+        return around_mean + (self.y - (self.x.unsqueeze(1) @ fit.weight).squeeze(1) - fit.intercept).square()
 
 
 def validated_fit(halves: tuple[Moments, Moments], prior: Tensor, *, intercept: bool) -> Fit:
@@ -101,36 +100,30 @@ def validated_fit(halves: tuple[Moments, Moments], prior: Tensor, *, intercept: 
     where rows are few: a deep layer of a small image has fewer positions than weights. The search walks down from the
     strongest ridge and stops where the error turns.
     """
-    total = halves[0] + halves[1]
+    total = (halves[0] + halves[1]).regression(intercept=intercept)
     if not (halves[0].rows and halves[1].rows):
-        return total.fit(prior, ridge=RIDGES[0], intercept=intercept)
-    scale = total.output_variance()
-    scale = scale + 1e-6 * scale.mean() + torch.finfo(scale.dtype).tiny
+        return total.fit(prior, ridge=RIDGES[0])
+    seen, held_out = (half.regression(intercept=intercept) for half in halves)
+    scale = total.yy.clamp(min=0) + 1e-6 * total.yy.mean().clamp(min=1e-30)
     best, least = RIDGES[0], float("inf")
     for ridge in RIDGES:
-        fit = halves[0].fit(prior, ridge=ridge, intercept=intercept)
-        error = float((halves[1].squared_error(fit) / scale).sum())
+        error = float((held_out.squared_error(seen.fit(prior, ridge=ridge)) / scale).sum())
         if error > least:
             break
         best, least = ridge, error
-    return total.fit(prior, ridge=best, intercept=intercept)
-
-
-def solve_ridge(gram: Tensor, target: Tensor, ridge: float) -> Tensor:
-    """(gram + ridge * mean(diag(gram)) * I)^-1 target, for a stack of symmetric positive semidefinite `gram`."""
-    solution: Tensor = torch.cholesky_solve(target, cholesky_ridge(gram, ridge))
-    return solution
+    return total.fit(prior, ridge=best)
 
 
 def cholesky_ridge(gram: Tensor, ridge: float) -> Tensor:
     """Lower Cholesky factors of `gram` plus a ridge on its diagonal: `ridge`, or the least the arithmetic allows."""
-    size = gram.diagonal(dim1=-2, dim2=-1).mean(-1)
+    size = gram.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True)
     # A dead input (all its rows constant) has size 0: any positive ridge makes its change 0.
-    size = torch.where(size > 0, size, torch.ones_like(size))[..., None, None]
-    identity = torch.eye(gram.shape[-1], dtype=gram.dtype)
+    size = torch.where(size > 0, size, torch.ones_like(size))
     for _ in range(RIDGE_STEPS):
+        loaded = gram.clone()
+        loaded.diagonal(dim1=-2, dim2=-1).add_(ridge * size)
         factor: Tensor
-        factor, failed = torch.linalg.cholesky_ex(gram + ridge * size * identity)
+        factor, failed = torch.linalg.cholesky_ex(loaded)
         if not failed.any():
             return factor
         ridge = max(10 * ridge, 1e-12)

@@ -100,7 +100,7 @@ def _measured(evidence: Evidence, batches: Sequence[Args]) -> Iterator[tuple[Lay
 
 def _losses(evidence: Evidence, layer: LayerCall, moments: Moments, weight: Tensor) -> dict[int, Array]:
     """Group number -> loss of each of its channels in this layer; the mean over the layer's convolution groups."""
-    gram = moments.centred(intercept=True)[0]
+    gram = moments.regression().xx
     places = layer.inputs.reshape(len(gram), -1, 2)
     free = [index for index, group in enumerate(evidence.graph.groups) if not group.frozen]
     found: dict[int, Array] = {}
