@@ -36,6 +36,11 @@ ARM_CORES = {
 }
 
 
+# proc(5): /proc/stat counts in these units, whatever the kernel's own clock; user, nice, system, irq, softirq, steal.
+TICKS_PER_S = 100
+BUSY_COLUMNS = frozenset({0, 1, 2, 5, 6, 7})
+
+
 class Cpu(Frozen):
     """A processor, as this process may use it."""
 
@@ -70,6 +75,20 @@ class Cpu(Frozen):
         return f"{self.model} ({', '.join(part for part in parts if part)})"
 
 
+class CoreSeconds(Frozen):
+    """How long cores have been busy, summed over the cores that this process may use."""
+
+    uptime_s: float
+    busy_s: float = Field(description="with anything, what a hypervisor took away included")
+    own_s: float = Field(description="with this process")
+
+    def others_since(self, before: CoreSeconds) -> float:
+        """How many cores anything else kept busy since `before`, on average."""
+        passed = self.uptime_s - before.uptime_s
+        others = (self.busy_s - before.busy_s) - (self.own_s - before.own_s)
+        return max(0.0, others) / passed if passed > 0 else 0.0
+
+
 def read_cpu(probe: Probe) -> Cpu:
     info = probe.text("proc/cpuinfo") or ""
     flags = set(_field(info, "flags", "Features").split())
@@ -77,7 +96,7 @@ def read_cpu(probe: Probe) -> Cpu:
     return Cpu(
         model=_model(info) or "unknown processor",
         architecture=probe.machine,
-        cores=_allowed_cores(probe),
+        cores=len(_allowed(probe)) or None,
         quota_cores=_quota_cores(probe),
         features=tuple(dict.fromkeys(name for flag, name in FEATURES.items() if flag in flags)),
         virtual="hypervisor" in flags,
@@ -93,6 +112,22 @@ def read_cpu_mhz(probe: Probe) -> float | None:
     if not now:  # virtual machines have no cpufreq; x86 still tells in cpuinfo
         now = [float(mhz) for mhz in re.findall(r"^cpu MHz\s*:\s*([\d.]+)", probe.text("proc/cpuinfo") or "", re.M)]
     return sum(now) / len(now) if now else None
+
+
+def read_core_seconds(probe: Probe) -> CoreSeconds | None:
+    """None where the kernel does not tell. Its counters move in hundredths of a second."""
+    tick = 1 / TICKS_PER_S
+    uptime, own = probe.text("proc/uptime"), (probe.text("proc/self/stat") or "").rpartition(")")[2].split()
+    cores = _allowed(probe)
+    busy = [
+        sum(int(ticks) for at, ticks in enumerate(values.split()) if at in BUSY_COLUMNS)
+        for core, values in re.findall(r"^cpu(\d+) (.*)$", probe.text("proc/stat") or "", re.M)
+        if int(core) in cores
+    ]
+    if not uptime or not busy or len(own) < 13:
+        return None
+    own_ticks = int(own[11]) + int(own[12])  # utime and stime: fields 14 and 15 of proc(5), counted from the state
+    return CoreSeconds(uptime_s=float(uptime.split()[0]), busy_s=sum(busy) * tick, own_s=own_ticks * tick)
 
 
 def read_cpu_throttles(probe: Probe) -> int | None:
@@ -122,11 +157,11 @@ def _model(info: str) -> str:
     return " + ".join(f"{cores.count(core)} x {core}" for core in dict.fromkeys(cores)) or name
 
 
-def _allowed_cores(probe: Probe) -> int | None:
-    """How many cores the kernel lets this process use; 'Cpus_allowed_list: 0-3,6' is five."""
+def _allowed(probe: Probe) -> frozenset[int]:
+    """The cores that the kernel lets this process use: 'Cpus_allowed_list: 0-3,6'."""
     listed = _field(probe.text("proc/self/status") or "", "Cpus_allowed_list")
     spans = [part.partition("-") for part in listed.split(",") if part]
-    return sum(int(last or first) - int(first) + 1 for first, _, last in spans) or None
+    return frozenset(core for first, _, last in spans for core in range(int(first), int(last or first) + 1))
 
 
 def _quota_cores(probe: Probe) -> float | None:

@@ -8,7 +8,14 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from eightfold.runtime.device_cpu import Cpu, read_cpu, read_cpu_mhz, read_cpu_throttles
+from eightfold.runtime.device_cpu import (
+    CoreSeconds,
+    Cpu,
+    read_core_seconds,
+    read_cpu,
+    read_cpu_mhz,
+    read_cpu_throttles,
+)
 from eightfold.runtime.device_gpu import Gpu, read_gpus
 from eightfold.runtime.device_jetson import Jetson, read_gpu_mhz, read_jetson, read_over_currents, read_rails_mw
 from eightfold.runtime.device_probe import Probe
@@ -29,7 +36,14 @@ class DeviceState(Frozen):
         default=None,
         description="times that heat or current slowed the hardware since it started: more means a bad run",
     )
+    core_seconds: CoreSeconds | None = None
     load_1min: float | None = Field(default=None, description="the kernel's load average: what else was running")
+
+    def others_since(self, before: DeviceState) -> float | None:
+        """How many cores anything but this process kept busy since `before`, on average; None where it is unknown."""
+        if self.core_seconds is None or before.core_seconds is None:
+            return None
+        return self.core_seconds.others_since(before.core_seconds)
 
     def describe(self) -> str:
         hottest = max(self.temperatures_c.items(), key=lambda item: item[1], default=None)
@@ -116,6 +130,7 @@ def read_state(probe: Probe | None = None) -> DeviceState:
         temperatures_c=_temperatures_c(probe),
         rails_mw=read_rails_mw(probe),
         slowdowns=sum(slowdowns) if slowdowns else None,
+        core_seconds=read_core_seconds(probe),
         load_1min=float(load.split()[0]) if (load := probe.text("proc/loadavg")) else None,
     )
 

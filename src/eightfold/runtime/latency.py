@@ -17,6 +17,10 @@ from eightfold.values import Frozen, Value
 HEAD = ("batch", "candidate", "p50 ms", "p90 ms", "p99 ms", "images/s", "speed-up [95%]", "memory", "")
 
 
+# What a system's own housekeeping uses at most.
+QUIET_CORES = 0.1
+
+
 class LatencyRow(Frozen):
     """One candidate at one batch size.
 
@@ -60,6 +64,11 @@ class LatencyRow(Frozen):
         """Whether the hardware throttled while this row was measured, as far as it tells."""
         return (self.after.slowdowns or 0) > (self.before.slowdowns or 0)
 
+    @property
+    def disturbed(self) -> bool:
+        """Whether other work kept cores busy meanwhile, as far as the kernel tells."""
+        return (self.after.others_since(self.before) or 0.0) > QUIET_CORES
+
 
 class LatencyTable(Value):
     """Rows measured on one device in one run. Only rows of one table may be compared."""
@@ -81,6 +90,20 @@ class LatencyTable(Value):
         raise BackendError(
             f"the table has no row {name!r} at batch {batch}",
             allowed=", ".join(f"{row.name} b{row.batch}" for row in self.rows),
+        )
+
+    @property
+    def others_cores(self) -> float:
+        """The most cores that other work kept busy during a row, on average over it; 0 where it is unknown."""
+        return max((row.after.others_since(row.before) or 0.0 for row in self.rows), default=0.0)
+
+    def disturbance(self) -> str:
+        """A warning in words; empty where the machine was quiet."""
+        if self.others_cores <= QUIET_CORES:
+            return ""
+        of = f" of {self.device.cpu.cores}" if self.device.cpu.cores else ""
+        return (
+            f"other work kept up to {self.others_cores:.1f}{of} cores busy meanwhile; measure again on a quiet machine"
         )
 
     def is_of(self, device: Device) -> bool:
@@ -107,6 +130,8 @@ class LatencyTable(Value):
             notes.add("!: the hardware slowed itself down during this row")
         if any(not row.warmup_stable for row in self.rows):
             notes.add("~: not settled after the warm-up")
+        if self.others_cores > QUIET_CORES:
+            notes.add(f"*: {self.disturbance()}")
         return sorted(notes)
 
 
@@ -118,7 +143,7 @@ def _identity(device: Device) -> tuple[object, ...]:
 def _cells(row: LatencyRow) -> tuple[str, ...]:
     timing = row.timing
     memory = "-" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 2**20:.0f} MiB"
-    marks = ("!" if row.slowed_down else "") + ("" if row.warmup_stable else "~")
+    marks = ("!" if row.slowed_down else "") + ("" if row.warmup_stable else "~") + ("*" if row.disturbed else "")
     speed = str(row.speedup) if row.speedup else "-"
     return (
         str(row.batch),
