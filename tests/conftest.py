@@ -1,8 +1,10 @@
-"""What is costly and shared: one whole run of a small recipe, made once for each test process that asks for it."""
+"""What is costly and shared: one whole run of a small recipe, made by the first test process that asks for it."""
 
 from __future__ import annotations
 
 import copy
+import fcntl
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +34,14 @@ def tiny_recipe() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a finished run. Tests read it only."""
+    """The directory of a finished run, made once for all test processes. Tests read it only."""
     from eightfold.pipeline.run import run
     from eightfold.recipe import recipe_from
 
-    directory = tmp_path_factory.mktemp("tiny")
-    run(recipe_from(TINY), output=directory)
-    return directory
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny"
+    shared.mkdir(exist_ok=True)
+    with (shared / "lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        run(recipe_from(TINY), output=shared / "run")  # does nothing when another process has made it
+    return shared / "run"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from eightfold.pipeline.artifacts import (
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.runner import Step
 from eightfold.progress import track
+from eightfold.runtime.manifest import Step as ManifestStep
 from eightfold.runtime.versions import runtime_versions
 
 VERIFIED_IMAGES = 16
@@ -55,29 +56,26 @@ def _paths(wanted: Iterable[Wanted]) -> tuple[str, ...]:
 
 
 def export_variant(job: Job, variant: str, _: Path) -> str:
-    """Export at every batch size, simplify, and compare each with torch on test images."""
-    from eightfold.export.onnx_export import export_onnx
-    from eightfold.export.simplify import simplify_onnx
-    from eightfold.export.verify import Tolerance, verify_module, verify_onnx
+    """Export and simplify at every batch size, and compare each file with torch on test images."""
+    from eightfold.export.batches import export_batches
+    from eightfold.export.verify import Tolerance
 
-    model, section = job.model(variant), job.recipe.export
-    tolerance = Tolerance(max_rel_error=section.tolerance)
-    images = job.first_test_images(max(VERIFIED_IMAGES, *section.batches))
-    facts = {}
-    for wanted in track(float_artifacts(job.recipe, variant), f"exporting {variant}"):
-        path = job.path(wanted.path)
-        raw = path.with_suffix(".raw.onnx")
-        export_onnx(model, raw, batch=wanted.batch, image_size=job.image_size)
-        exported = verify_module(model, raw, images[: wanted.batch], tolerance=tolerance)
-        simplified = simplify_onnx(raw, path)
-        inputs = {"images": images[: wanted.batch]}
-        after = verify_onnx(raw, path, inputs, step="simplify", tolerance=tolerance)
-        after = after.model_copy(update={"tool": simplified.step.tool, "notes": simplified.step.notes})
-        raw.unlink()
-        facts[wanted.id] = [exported.model_dump(mode="json"), after.model_dump(mode="json")]
-    job.write(at.facts_of(variant), facts)
-    worst = max(step["max_rel_error"] for steps in facts.values() for step in steps)
-    return f"{len(facts)} graphs, largest relative error {worst:.1g}"
+    wanted = {each.batch: each for each in float_artifacts(job.recipe, variant)}
+    steps = export_batches(
+        job.model(variant),
+        {batch: job.path(each.path) for batch, each in wanted.items()},
+        images=job.first_test_images(VERIFIED_IMAGES),
+        tolerance=Tolerance(max_rel_error=job.recipe.export.tolerance),
+    )
+    _write_facts(job, variant, {each.id: steps[batch] for batch, each in wanted.items()})
+    worst = max(step.max_rel_error or 0.0 for found in steps.values() for step in found)
+    return f"{len(steps)} graphs, largest relative error {worst:.1g}"
+
+
+def _write_facts(job: Job, family: str, steps: Mapping[str, Sequence[ManifestStep]]) -> None:
+    """Record the steps of each artifact, without their durations: the same work leaves the same file."""
+    facts = {name: [step.model_dump(mode="json", exclude={"seconds"}) for step in made] for name, made in steps.items()}
+    job.write(at.facts_of(family), facts)
 
 
 def _calibrate_step(job: Job) -> Step:
@@ -128,17 +126,17 @@ def quantize_pruned(job: Job, target: str, _: Path) -> str:
 
     ranges = Ranges.load(job.path(at.RANGES))
     images = job.first_test_images(max(job.recipe.export.batches))
-    facts = {}
+    steps = {}
     for source, wanted in zip(float_artifacts(job.recipe, "pruned"), int8_artifacts(job.recipe, target), strict=True):
         before, after = job.path(source.path), job.path(wanted.path)
         quantize(before, ranges, after, target=target)
         inputs = {"images": images[: wanted.batch]}
         # Recorded, not judged: how much INT8 may change is a question of the task's metric, measured below.
         step = verify_onnx(before, after, inputs, step=f"quantize for {target}", tolerance=Tolerance())
-        facts[wanted.id] = [step.model_dump(mode="json")]
-    job.write(at.facts_of(f"int8-{target}"), facts)
-    cosine = min(step["cosine"] for steps in facts.values() for step in steps)
-    return f"{len(facts)} graphs, lowest cosine to FP32 {cosine:.4f}"
+        steps[wanted.id] = [step]
+    _write_facts(job, f"int8-{target}", steps)
+    cosine = min(step.cosine or 0.0 for (step,) in steps.values())
+    return f"{len(steps)} graphs, lowest cosine to FP32 {cosine:.4f}"
 
 
 def _engine_steps(job: Job) -> list[Step]:
