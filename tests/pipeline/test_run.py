@@ -16,10 +16,10 @@ import onnx
 import pytest
 import yaml
 
-from eightfold.export.bundle import Bundle
 from eightfold.files import sha256_of_file
 from eightfold.pipeline.run import run
 from eightfold.recipe import recipe_from
+from eightfold.runtime.bundle import Bundle
 
 pytestmark = pytest.mark.slow
 
