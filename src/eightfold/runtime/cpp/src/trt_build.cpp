@@ -1,0 +1,233 @@
+#include <NvInferPlugin.h>
+#include <NvOnnxParser.h>
+
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "eightfold/build.hpp"
+#include "eightfold/error.hpp"
+#include "file.hpp"
+#include "sha256.hpp"
+#include "trt_common.hpp"
+
+namespace eightfold {
+namespace {
+
+using detail::TrtLogger;
+using Clock = std::chrono::steady_clock;
+
+[[noreturn]] void refused(const BuildOptions& options, const std::string& reason) {
+  throw Error(ErrorCode::build,
+              "TensorRT " + detail::trt_library_version() + " cannot build " + options.onnx_path + " (" +
+                  reason + ")",
+              "a graph that this TensorRT supports",
+              "export it for this version: eightfold export --target tensorrt");
+}
+
+std::vector<std::uint8_t> read_file(const std::string& path) {
+  const detail::File file = detail::File::open(path, detail::Links::follow);
+  std::vector<std::uint8_t> bytes(file.size());
+  if (!file.read_at(0, bytes)) throw Error(ErrorCode::build, "cannot read " + path, "a complete file");
+  return bytes;
+}
+
+// Whole or not at all: written beside, then renamed.
+void write_whole(const std::string& path, span<const std::uint8_t> bytes) {
+  const std::string temporary = path + ".tmp";
+  detail::write_file(temporary, bytes);
+  if (std::rename(temporary.c_str(), path.c_str()) != 0) {
+    std::remove(temporary.c_str());
+    throw Error(ErrorCode::build, "cannot write " + path, "a writable place");
+  }
+}
+
+span<const std::uint8_t> bytes_of(const nvinfer1::IHostMemory& memory) {
+  return {static_cast<const std::uint8_t*>(memory.data()), memory.size()};
+}
+
+#if EIGHTFOLD_TRT_PRECISION_FLAGS
+// A graph with Q/DQ has layers of all three; TensorRT takes the fastest of what is allowed.
+std::vector<std::pair<nvinfer1::BuilderFlag, const char*>> flags_for(Precision precision) {
+  switch (precision) {
+    case Precision::int8:
+      return {{nvinfer1::BuilderFlag::kINT8, "INT8"}, {nvinfer1::BuilderFlag::kFP16, "FP16"}};
+    case Precision::fp16:
+      return {{nvinfer1::BuilderFlag::kFP16, "FP16"}};
+    case Precision::fp32:
+      return {};
+    default:
+      throw Error(ErrorCode::usage, "precision bf16", "fp32, fp16, int8");
+  }
+}
+#endif
+
+class EngineBuilder {
+ public:
+  explicit EngineBuilder(const BuildOptions& options)
+      : options_(options), logger_(TrtLogger::Severity::kINFO) {
+    detail::check_cuda(cudaSetDevice(options.device), "use the GPU");
+    initLibNvInferPlugins(&logger_, "");
+    builder_.reset(nvinfer1::createInferBuilder(logger_));
+    if (!builder_) refused(options_, logger_.reason());
+    network_.reset(builder_->createNetworkV2(network_flags()));
+    config_.reset(builder_->createBuilderConfig());
+    if (!network_ || !config_) refused(options_, logger_.reason());
+    parser_.reset(nvonnxparser::createParser(*network_, logger_));
+    if (!parser_) refused(options_, logger_.reason());
+  }
+
+  std::unique_ptr<nvinfer1::IHostMemory> build() {
+    if (!parser_->parseFromFile(options_.onnx_path.c_str(),
+                                static_cast<int>(TrtLogger::Severity::kWARNING))) {
+      refused(options_, parser_->getNbErrors() > 0 ? parser_->getError(0)->desc() : logger_.reason());
+    }
+    configure();
+    std::unique_ptr<nvinfer1::IHostMemory> plan(builder_->buildSerializedNetwork(*network_, *config_));
+    if (!plan) refused(options_, logger_.reason());
+    keep_timing_cache();
+    return plan;
+  }
+
+  std::vector<TensorSpec> inputs() const {
+    std::vector<TensorSpec> specs;
+    for (int i = 0; i < network_->getNbInputs(); ++i) specs.push_back(spec_of(*network_->getInput(i)));
+    return specs;
+  }
+  std::vector<TensorSpec> outputs() const {
+    std::vector<TensorSpec> specs;
+    for (int i = 0; i < network_->getNbOutputs(); ++i) specs.push_back(spec_of(*network_->getOutput(i)));
+    return specs;
+  }
+  const std::vector<std::string>& flags() const { return flags_; }
+  std::vector<std::string> messages() const { return logger_.messages(); }
+
+ private:
+  static nvinfer1::NetworkDefinitionCreationFlags network_flags() {
+#if NV_TENSORRT_MAJOR < 10
+    return 1U << static_cast<unsigned>(nvinfer1::NetworkDefinitionCreationFlag::kEXPLICIT_BATCH);
+#else
+    return 0;
+#endif
+  }
+
+  static TensorSpec spec_of(const nvinfer1::ITensor& tensor) {
+    return detail::spec_from(tensor.getName(), tensor.getType(), tensor.getDimensions());
+  }
+
+  void configure() {
+#if EIGHTFOLD_TRT_PRECISION_FLAGS
+    for (const auto& [flag, name] : flags_for(options_.precision)) {
+      config_->setFlag(flag);
+      flags_.emplace_back(name);
+    }
+#endif
+    if (options_.workspace_mib > 0) set_workspace(options_.workspace_mib << 20U);
+    if (options_.dla_core >= 0) use_dla();
+    load_timing_cache();
+  }
+
+  void set_workspace(std::size_t bytes) {
+#if NV_TENSORRT_MAJOR > 8 || (NV_TENSORRT_MAJOR == 8 && NV_TENSORRT_MINOR >= 4)
+    config_->setMemoryPoolLimit(nvinfer1::MemoryPoolType::kWORKSPACE, bytes);
+#else
+    config_->setMaxWorkspaceSize(bytes);
+#endif
+  }
+
+  void use_dla() {
+    if (options_.dla_core >= builder_->getNbDLACores()) {
+      throw Error(ErrorCode::usage, "DLA core " + std::to_string(options_.dla_core),
+                  std::to_string(builder_->getNbDLACores()) + " cores, numbered from 0");
+    }
+    config_->setDefaultDeviceType(nvinfer1::DeviceType::kDLA);
+    config_->setDLACore(options_.dla_core);
+    config_->setFlag(nvinfer1::BuilderFlag::kGPU_FALLBACK);
+    flags_.emplace_back("GPU_FALLBACK");
+  }
+
+  void load_timing_cache() {
+    if (options_.timing_cache_path.empty()) return;
+    std::vector<std::uint8_t> known;
+    if (detail::status_of(options_.timing_cache_path, detail::Links::follow).kind == detail::Kind::file) {
+      known = read_file(options_.timing_cache_path);
+    }
+    cache_.reset(config_->createTimingCache(known.data(), known.size()));
+    if (cache_) config_->setTimingCache(*cache_, false);
+  }
+
+  void keep_timing_cache() const {
+    if (!cache_) return;
+    const std::unique_ptr<nvinfer1::IHostMemory> bytes(cache_->serialize());
+    if (bytes) write_whole(options_.timing_cache_path, bytes_of(*bytes));
+  }
+
+  const BuildOptions& options_;
+  TrtLogger logger_;
+  std::unique_ptr<nvinfer1::IBuilder> builder_;
+  std::unique_ptr<nvinfer1::INetworkDefinition> network_;
+  std::unique_ptr<nvinfer1::IBuilderConfig> config_;
+  std::unique_ptr<nvonnxparser::IParser> parser_;
+  std::unique_ptr<nvinfer1::ITimingCache> cache_;
+  std::vector<std::string> flags_;
+};
+
+nlohmann::json json_of(const std::vector<TensorSpec>& specs) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const TensorSpec& spec : specs) {
+    list.push_back({{"name", spec.name}, {"dtype", name_of(spec.type)}, {"shape", spec.shape}});
+  }
+  return list;
+}
+
+std::string device_name(int device) {
+  cudaDeviceProp properties = {};
+  detail::check_cuda(cudaGetDeviceProperties(&properties, device), "read the GPU's name");
+  return properties.name;
+}
+
+// The record that Python's EngineRecord reads.
+std::string sidecar(const BuildOptions& options, const EngineBuilder& builder, span<const std::uint8_t> plan,
+                    double seconds) {
+  const std::string version = detail::trt_library_version();
+  const std::vector<std::uint8_t> onnx = read_file(options.onnx_path);
+  const nlohmann::json record = {{"kind", "engine record"},
+                                 {"schema", 1},
+                                 {"target", "tensorrt:" + version.substr(0, version.rfind('.'))},
+                                 {"precision", name_of(options.precision)},
+                                 {"builder", "tensorrt"},
+                                 {"builder_version", version},
+                                 {"device", device_name(options.device)},
+                                 {"compute_capability", detail::compute_capability(options.device)},
+                                 {"flags", builder.flags()},
+                                 {"onnx_sha256", detail::sha256_hex(onnx)},
+                                 {"engine_sha256", detail::sha256_hex(plan)},
+                                 {"engine_bytes", plan.size()},
+                                 {"seconds", seconds},
+                                 {"inputs", json_of(builder.inputs())},
+                                 {"outputs", json_of(builder.outputs())},
+                                 {"steps", nlohmann::json::array()},
+                                 {"messages", builder.messages()}};
+  return record.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace
+
+BuildReport build_engine(const BuildOptions& options) {
+  if (detail::status_of(options.onnx_path, detail::Links::follow).kind != detail::Kind::file) {
+    throw Error(ErrorCode::usage, "there is no file '" + options.onnx_path + "'",
+                "an ONNX file of fixed sizes");
+  }
+  const auto start = Clock::now();
+  EngineBuilder builder(options);
+  const std::unique_ptr<nvinfer1::IHostMemory> plan = builder.build();
+  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  const std::string record = sidecar(options, builder, bytes_of(*plan), seconds);
+  write_whole(options.engine_path, bytes_of(*plan));
+  write_whole(options.engine_path + ".json",
+              {reinterpret_cast<const std::uint8_t*>(record.data()), record.size()});
+  return {detail::trt_library_version(), seconds, plan->size(), builder.messages()};
+}
+
+}  // namespace eightfold

@@ -1,0 +1,167 @@
+"""What is wrong gets a status and a line that says so; the engine stays usable."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import eightfold
+from eightfold.calib.preprocess import Preprocess
+from eightfold.export.bundle import zip_bundle
+from eightfold.runtime.bundle import MANIFEST_DIGEST_NAME, MANIFEST_NAME, manifest_digest_line
+from eightfold.runtime.manifest import Task
+from tests.cpp.native import NativeEngine, NativeError
+
+MakeBundle = Callable[..., Path]
+PICTURE = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+MODEL = "onnx/pruned-b1.onnx"
+
+
+@pytest.fixture
+def bundle(make_bundle: MakeBundle) -> Path:
+    task = Task(kind="classify", decode="classify", labels=("red", "green", "blue"))
+    return make_bundle(Preprocess(height=32, width=32), task, {"logits": (3,)}, batches=(1, 4))
+
+
+def rewrite_manifest(bundle: Path, change: Callable[[dict[str, object]], None]) -> None:
+    """Edit the manifest and its digest, as someone would who means it."""
+    manifest = json.loads((bundle / MANIFEST_NAME).read_text())
+    change(manifest)
+    text = json.dumps(manifest)
+    (bundle / MANIFEST_NAME).write_text(text)
+    (bundle / MANIFEST_DIGEST_NAME).write_text(manifest_digest_line(text.encode()))
+
+
+def status_of(library: ctypes.CDLL, path: Path) -> tuple[str, str]:
+    with pytest.raises(NativeError) as caught:
+        NativeEngine(library, path, threads=1).run([PICTURE])
+    return caught.value.status, str(caught.value)
+
+
+def test_version(library: ctypes.CDLL) -> None:
+    assert library.eightfold_version().decode() == eightfold.__version__
+
+
+def test_directory_and_zip_give_the_same(library: ctypes.CDLL, bundle: Path, tmp_path: Path) -> None:
+    packed = zip_bundle(bundle, tmp_path / "test.eightfold")
+    pictures = [PICTURE, PICTURE[:20], PICTURE[:, :20]]
+    from_directory = NativeEngine(library, bundle, threads=1).run(pictures)
+    from_zip = NativeEngine(library, packed, threads=1).run(pictures)
+    assert [from_directory.classes(i) for i in range(3)] == [from_zip.classes(i) for i in range(3)]
+
+
+def test_edited_manifest(library: ctypes.CDLL, bundle: Path) -> None:
+    path = bundle / MANIFEST_NAME
+    path.write_text(path.read_text().replace("red", "rot"))
+    assert status_of(library, bundle) == (
+        "integrity",
+        f"{bundle}: manifest.json differs from the digest in manifest.sha256; allowed: a manifest as it was written; "
+        "copy the bundle again from where it was made, or make it again",
+    )
+
+
+def test_flipped_byte_in_a_model(library: ctypes.CDLL, bundle: Path) -> None:
+    data = bytearray((bundle / MODEL).read_bytes())
+    data[len(data) // 2] ^= 1
+    (bundle / MODEL).write_bytes(data)
+    status, message = status_of(library, bundle)
+    assert (status, "differs from its SHA-256" in message) == ("integrity", True)
+
+
+def test_truncated_and_missing_files(library: ctypes.CDLL, bundle: Path) -> None:
+    data = (bundle / MODEL).read_bytes()
+    (bundle / MODEL).write_bytes(data[:-1])
+    assert status_of(library, bundle)[0] == "integrity"
+    (bundle / MODEL).unlink()
+    status, message = status_of(library, bundle)
+    assert (status, "is missing" in message) == ("integrity", True)
+
+
+def test_link_instead_of_a_file(library: ctypes.CDLL, bundle: Path, tmp_path: Path) -> None:
+    (bundle / MODEL).rename(tmp_path / "elsewhere.onnx")
+    (bundle / MODEL).symlink_to(tmp_path / "elsewhere.onnx")
+    status, message = status_of(library, bundle)
+    assert (status, "is or lies behind a link" in message) == ("integrity", True)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a//b", "a/./b", "", "a\\b", "C:/x"])
+def test_names_that_leave_the_bundle(library: ctypes.CDLL, bundle: Path, name: str) -> None:
+    entry = {"bytes": 1, "sha256": "0" * 64}
+    rewrite_manifest(bundle, lambda manifest: manifest["files"].update({name: entry}))  # type: ignore[attr-defined]
+    status, message = status_of(library, bundle)
+    assert (status, "stay inside the bundle" in message) == ("bundle", True)
+
+
+def test_unknown_preprocessing_is_refused(library: ctypes.CDLL, bundle: Path) -> None:
+    rewrite_manifest(bundle, lambda manifest: manifest["preprocess"].update(gamma=2.2))  # type: ignore[attr-defined]
+    status, message = status_of(library, bundle)
+    assert (status, "preprocess.gamma is a key that this version does not know" in message) == ("bundle", True)
+
+
+def test_zip_cut_off_anywhere(library: ctypes.CDLL, bundle: Path, tmp_path: Path) -> None:
+    packed = zip_bundle(bundle, tmp_path / "test.eightfold")
+    data = packed.read_bytes()
+    for size in (0, 1, 100, len(data) // 2, len(data) - 30, len(data) - 1):
+        packed.write_bytes(data[:size])
+        assert status_of(library, packed)[0] in ("bundle", "integrity")
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        ({"backend": "nothing"}, "missing_backend", "no back end 'nothing'"),
+        ({"precision": "int8"}, "usage", "nothing in this bundle is auto int8"),
+        ({"provider": "cuda"}, "backend", "onnxruntime cannot load"),
+        ({"provider": "abacus"}, "usage", "unknown provider 'abacus'"),
+        ({"threads": -1}, "usage", "threads is -1"),
+    ],
+)
+def test_wrong_options(
+    library: ctypes.CDLL, bundle: Path, options: dict[str, object], status: str, message: str
+) -> None:
+    with pytest.raises(NativeError, match=message) as caught:
+        NativeEngine(library, bundle, **options).run([PICTURE])
+    assert caught.value.status == status
+
+
+def test_an_engine_survives_bad_requests(library: ctypes.CDLL, bundle: Path) -> None:
+    engine = NativeEngine(library, bundle, threads=1)
+    before = engine.run([PICTURE]).classes(0)
+    for bad in ([], [np.zeros((0, 3, 3), np.uint8)], [PICTURE, np.zeros((3, 0, 3), np.uint8)]):
+        with pytest.raises(NativeError):
+            engine.run(bad)
+    assert engine.run([PICTURE]).classes(0) == before
+
+
+def test_threads_share_an_engine(library: ctypes.CDLL, bundle: Path) -> None:
+    engine = NativeEngine(library, bundle, threads=1, in_flight=3, preprocess_threads=2)
+    pictures = [np.full((20 + i, 30, 3), 20 * i, np.uint8) for i in range(8)]
+    expected = [engine.run([picture]).classes(0) for picture in pictures]
+    wrong: list[int] = []
+
+    def work(index: int) -> None:
+        for _ in range(100):
+            if engine.run([pictures[index]]).classes(0) != expected[index]:
+                wrong.append(index)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_null_pointers(library: ctypes.CDLL) -> None:
+    assert library.eightfold_engine_load(None, None, None) == 1
+    assert b"path is NULL" in library.eightfold_last_error()
+    assert library.eightfold_engine_run(None, None, 0, None) == 1
+    library.eightfold_engine_free(None)
+    library.eightfold_result_free(None)
+    assert library.eightfold_result_count(None) == 0

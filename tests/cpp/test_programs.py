@@ -1,0 +1,110 @@
+"""eightfold-run, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import eightfold
+from eightfold.calib.preprocess import Preprocess
+from eightfold.runtime.latency import LatencyTable
+from eightfold.runtime.manifest import Task
+from tests.cpp.conftest import LIBRARY_VARIABLE
+
+MakeBundle = Callable[..., Path]
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def run() -> Run:
+    library = os.environ.get(LIBRARY_VARIABLE)
+    if not library:
+        pytest.skip(f"{LIBRARY_VARIABLE} does not name a built libeightfold.so; run: make check-cpp")
+    program = Path(library).parent / "programs" / "eightfold-run"
+
+    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60)
+
+    return call
+
+
+@pytest.fixture
+def bundle(make_bundle: MakeBundle) -> Path:
+    task = Task(kind="classify", decode="classify", labels=("red", "green", "blue"))
+    return make_bundle(Preprocess(height=32, width=32), task, {"logits": (3,)}, batches=(1, 4))
+
+
+def test_version(run: Run) -> None:
+    assert run("--version").stdout == f"eightfold {eightfold.__version__}\n"
+
+
+def test_backends(run: Run) -> None:
+    assert run("--backends").stdout.startswith("onnxruntime 1.")
+
+
+@pytest.mark.parametrize("form", ["rgb.png", "grey.png", "rgba.png", "rgb.ppm", "grey.pgm"])
+def test_image_formats_agree(run: Run, bundle: Path, tmp_path: Path, form: str) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    if "grey" in form:
+        picture[:] = picture[..., :1]
+    stored = {"rgba": cv2.COLOR_BGR2BGRA, "grey": cv2.COLOR_BGR2GRAY}.get(form.partition(".")[0])
+    path, plain = tmp_path / form, tmp_path / "plain.ppm"
+    cv2.imwrite(str(path), picture if stored is None else cv2.cvtColor(picture, stored))
+    cv2.imwrite(str(plain), picture)
+    done = run(bundle, path, plain, "--json", "-")
+    answers = json.loads(done.stdout)
+    assert answers[str(path)] == answers[str(plain)]
+    assert {each["label"] for each in answers[str(path)]["top"]} == {"red", "green", "blue"}
+
+
+def test_one_line_per_image(run: Run, bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    cv2.imwrite(str(path), np.full((8, 8, 3), 200, np.uint8))
+    (line,) = run(bundle, path).stdout.splitlines()
+    assert line.startswith(f"{path}: ")
+    assert line.count("%") == 3
+
+
+def test_bench_writes_a_latency_table(run: Run, bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "latency.json"
+    done = run(bundle, "--bench", "--seconds", "0.2", "--threads", "1", "--json", path)
+    assert done.stdout.count("pruned fp32 on onnxruntime") == 2
+    table = LatencyTable.load(path)
+    assert [row.batch for row in table.rows] == [1, 4]
+    assert all(row.timing.runs > 10 and row.timing.p50_ms for row in table.rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nowhere", "x.png"], 1, "there is no bundle at 'nowhere'"),
+        (["{bundle}", "nowhere.png"], 1, "there is no image at 'nowhere.png'"),
+        (["{bundle}", "{bundle}/manifest.json"], 1, "its format is unknown"),
+        (["{bundle}", "x.png", "--batch", "3"], 2, "nothing in this bundle is auto auto on auto, batch 3"),
+        (["{bundle}", "x.png", "--backend", "tensorrt"], 1, "no back end 'tensorrt'"),
+        (["{bundle}", "x.png", "--threads", "many"], 2, "--threads many"),
+        (["{bundle}", "--wrong"], 2, "unknown option --wrong"),
+        (["{bundle}"], 2, "usage:"),
+    ],
+)
+def test_wrong_input_gives_one_line(run: Run, bundle: Path, arguments: list[str], code: int, message: str) -> None:
+    done = run(*(word.format(bundle=bundle) for word in arguments))
+    assert (done.returncode, done.stdout) == (code, "")
+    assert message in done.stderr
+
+
+def test_damaged_images(run: Run, bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8))
+    whole = path.read_bytes()
+    for size in (8, 20, 40, len(whole) // 2, len(whole) - 20):
+        path.write_bytes(whole[:size])
+        done = run(bundle, path)
+        assert (done.returncode, "cannot read" in done.stderr) == (1, True)
