@@ -8,9 +8,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from eightfold.export.half import half_graph, half_onnx
+from eightfold.errors import VerificationError
+from eightfold.export.half import half_graph, half_onnx, nodes_out_of_range
+from eightfold.export.half_emulation import emulated_half
 from eightfold.export.onnx_export import export_onnx
-from eightfold.export.verify import Tolerance, random_inputs, verify_onnx
+from eightfold.export.verify import Tolerance, random_inputs, run_onnx, verify_onnx
 from tests.export.networks import graph, saved, small_net
 
 
@@ -74,3 +76,57 @@ def test_resize_keeps_its_scales_float(tmp_path: Path) -> None:
     file = saved(model, tmp_path / "x.onnx")
     half = half_onnx(file, tmp_path / "half.onnx")
     verify_onnx(file, half, random_inputs(file), step="half", tolerance=Tolerance(max_rel_error=1e-3))
+
+
+def _amplified(path: Path, gain: float) -> Path:
+    nodes = [
+        helper.make_node("Mul", ["images", "gain"], ["large"], name="amplify"),
+        helper.make_node("Add", ["large", "images"], ["sum"], name="add"),
+        helper.make_node("Div", ["sum", "gain"], ["small"], name="attenuate"),
+        helper.make_node("Sqrt", ["small"], ["out"], name="root"),
+    ]
+    return saved(graph(nodes, {"images": [2, 3]}, {"out": [2, 3]}, {"gain": np.array([gain], np.float32)}), path)
+
+
+def test_what_overflows_on_real_inputs_stays_float(tmp_path: Path) -> None:
+    file = _amplified(tmp_path / "x.onnx", 6e4)
+    inputs = {"images": np.full((2, 3), 3.0, np.float32)}
+    assert nodes_out_of_range(onnx.load(file), inputs) == ["amplify", "add", "attenuate"]
+    half = half_onnx(file, tmp_path / "half.onnx", inputs=inputs)
+    assert _types(onnx.load(half))["sum"] == TensorProto.FLOAT
+    assert np.isfinite(run_onnx(half, inputs)["out"]).all()
+
+
+def test_overflow_shows_in_the_emulation_and_not_in_onnxruntime(tmp_path: Path) -> None:
+    file = _amplified(tmp_path / "x.onnx", 6e4)
+    inputs = {"images": np.full((2, 3), 3.0, np.float32)}
+    blind = half_onnx(file, tmp_path / "blind.onnx")
+    assert np.isfinite(run_onnx(blind, inputs)["out"]).all()
+    assert not np.isfinite(run_onnx(emulated_half(onnx.load(blind)).SerializeToString(), inputs)["out"]).any()
+
+
+@pytest.mark.parametrize("offset", [1.0, 33.3, 4096.0])
+def test_the_emulation_rounds_as_numpy_does(offset: float) -> None:
+    nodes = [
+        helper.make_node("Add", ["images", "offset"], ["far"]),
+        helper.make_node("Sub", ["far", "offset"], ["out"]),
+    ]
+    model = graph(nodes, {"images": [2, 3]}, {"out": [2, 3]}, {"offset": np.array([offset], np.float32)})
+    rows = np.random.default_rng(0).random((2, 3), dtype=np.float32)
+    seen = run_onnx(emulated_half(half_graph(model)).SerializeToString(), {"images": rows})["out"]
+    half = np.float16(offset)
+    np.testing.assert_array_equal(seen, ((rows.astype(np.float16) + half) - half).astype(np.float32))
+
+
+def test_a_graph_too_fine_for_float16_is_refused(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Add", ["images", "offset"], ["far"], name="far"),
+        helper.make_node("Sub", ["far", "offset"], ["out"], name="near"),
+    ]
+    weights = {"offset": np.array([4096], np.float32)}
+    file = saved(graph(nodes, {"images": [2, 3]}, {"out": [2, 3]}, weights), tmp_path / "x.onnx")
+    inputs = {"images": np.random.default_rng(0).random((2, 3), dtype=np.float32)}
+    with pytest.raises(VerificationError, match=r"float16 changed output 'out': cosine .* first diverging tensor"):
+        half_onnx(file, tmp_path / "half.onnx", inputs=inputs)
+    assert not (tmp_path / "half.onnx").exists()
+    assert half_onnx(file, tmp_path / "half.onnx", inputs=inputs, keep_float=["far", "near"]).exists()

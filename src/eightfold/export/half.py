@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from eightfold.export.half_emulation import verify_half
 from eightfold.export.onnx_clean import clean
 from eightfold.export.onnx_files import load_onnx, save_onnx
 from eightfold.export.passes.graph_index import captured_names
+from eightfold.export.verify import Array, Arrays, Tolerance, run_onnx, with_outputs
 from eightfold.files import PathLike
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 FLOAT, FLOAT16 = 1, 10  # onnx.TensorProto's element types
 LARGEST_HALF = 65504.0
+TOLERANCE = Tolerance(cosine=0.9999)
 
 # Operators whose result suffers in float16 whatever the weights are: many terms, or a range of many orders.
 FLOAT32_OPS = frozenset(
@@ -69,15 +72,44 @@ UNTYPED_OPS = frozenset(
 FLOAT32_INPUTS = frozenset({("Resize", 1), ("Resize", 2), ("Upsample", 1)})
 
 
-def half_onnx(path: PathLike, output: PathLike, *, keep_float: Iterable[str] = ()) -> Path:
+def half_onnx(
+    path: PathLike, output: PathLike, *, keep_float: Iterable[str] = (), inputs: Arrays | None = None
+) -> Path:
     """Write the float16 form of a float32 ONNX file.
 
     Args:
         path: a fixed-size ONNX file.
         output: where the result goes.
         keep_float: names of further nodes that stay in float32.
+        inputs: real inputs by name. Nodes that take or make values beyond half of float16's range on them stay in
+            float32 as well, and the result is compared with the original on them.
+
+    Raises:
+        VerificationError: on `inputs`, the float16 graph overflows or its cosine is below 0.9999; nothing is written.
     """
-    return save_onnx(half_graph(load_onnx(path), keep_float=keep_float), output)
+    model = load_onnx(path)
+    if inputs is None:
+        return save_onnx(half_graph(model, keep_float=keep_float), output)
+    kept = frozenset(keep_float) | frozenset(nodes_out_of_range(model, inputs))
+    made = half_graph(model, keep_float=kept)
+    verify_half(path, made, inputs, tolerance=TOLERANCE)
+    return save_onnx(made, output)
+
+
+def nodes_out_of_range(model: onnx.ModelProto, inputs: Arrays, *, limit: float = LARGEST_HALF / 2) -> list[str]:
+    """Names of nodes that take or make float values beyond `limit` in magnitude on `inputs`."""
+    from onnx import ModelProto
+
+    names = [name for node in model.graph.node for name in node.output if name]
+    probe = ModelProto()
+    probe.CopyFrom(model)
+    values = dict(inputs) | run_onnx(with_outputs(probe, names), inputs, optimize=False)
+    large = {name for name, array in values.items() if _beyond(array, limit)}
+    return [node.name for node in model.graph.node if large & {*node.input, *node.output}]
+
+
+def _beyond(array: Array, limit: float) -> bool:
+    return array.dtype.kind == "f" and array.size > 0 and not float(np.max(np.abs(array))) <= limit
 
 
 def half_graph(model: onnx.ModelProto, *, keep_float: Iterable[str] = ()) -> onnx.ModelProto:

@@ -17,6 +17,7 @@ from eightfold.runtime.manifest import Step, TensorSpec
 from eightfold.values import Frozen
 
 if TYPE_CHECKING:
+    import onnx
     import torch
 
 Array = NDArray[Any]
@@ -206,11 +207,14 @@ def _random(spec: TensorSpec, rng: np.random.Generator) -> Array:
 
 def first_diverging(before: PathLike, after: PathLike, inputs: Arrays, tolerance: Tolerance) -> str:
     """The first tensor, in the order of `after`'s nodes, that both graphs know by name and that differs; else ""."""
-    graphs = load_onnx(before), load_onnx(after)
-    shared = {name for node in graphs[0].graph.node for name in node.output if name}
-    names: list[str] = [name for node in graphs[1].graph.node for name in node.output if name in shared]
-    with_all = [with_outputs(graph, names) for graph in graphs]
-    found = [run_onnx(data, inputs, optimize=False) for data in with_all]
+    return first_diverging_of(load_onnx(before), load_onnx(after), inputs, tolerance)
+
+
+def first_diverging_of(before: onnx.ModelProto, after: onnx.ModelProto, inputs: Arrays, tolerance: Tolerance) -> str:
+    """The same for graphs in memory; both are changed."""
+    shared = {name for node in before.graph.node for name in node.output if name}
+    names: list[str] = [name for node in after.graph.node for name in node.output if name in shared]
+    found = [run_onnx(with_outputs(graph, names), inputs, optimize=False) for graph in (before, after)]
     for name in names:
         reference, seen = found[0][name], found[1][name]
         if reference.shape == seen.shape and difference(name, reference, seen).beyond(tolerance):
