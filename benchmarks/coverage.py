@@ -76,7 +76,13 @@ def _timm(name: str) -> tuple[nn.Module, Any]:
 
     model = timm.create_model(name, pretrained=False)
     size = model.default_cfg["input_size"][1]
-    return model, torch.rand(1, 3, size, size)
+    small = torch.rand(1, 3, 128, 128)
+    try:
+        with torch.no_grad():
+            model.eval()(small)
+    except Exception:  # whatever a model's code raises: it wants the size it was made for
+        return model, torch.rand(1, 3, size, size)
+    return model, small
 
 
 def _torchvision(name: str) -> tuple[nn.Module, Any]:
@@ -86,7 +92,7 @@ def _torchvision(name: str) -> tuple[nn.Module, Any]:
         if hasattr(family, name):
             model = getattr(family, name)(weights=None, weights_backbone=None)
             return model, ([torch.rand(3, 128, 128)],) if family is models.detection else torch.rand(1, 3, 128, 128)
-    size = 299 if "inception" in name else 224
+    size = 299 if "inception" in name else 224 if re.search("vit|swin", name) else 64
     return models.get_model(name, weights=None), torch.rand(1, 3, size, size)
 
 
@@ -203,8 +209,8 @@ HEAD = """# Coverage of pruning
 
 "Works": nothing was given but the network and an input; the result of a random plan equals the original with removed
 channels zeroed, within {tolerance:g} of the largest output; the pruned network runs in evaluation mode with the
-original output shapes and (detectors of torchvision apart, which want targets) in training mode; every width of an ungrouped
-convolution or linear layer is a multiple of 8, unless a group of its channels is narrower or frozen.
+original output shapes and (detectors of torchvision apart, which want targets) in training mode; every width of an
+ungrouped convolution or linear layer is a multiple of 8, unless a group of its channels is narrower or frozen.
 
 *free* is the share of coupled channels that may be pruned, *left* the parameters that stay, *error* the largest
 relative difference from the zeroed original, *frozen by* the share of channels that each reason keeps whole.

@@ -39,7 +39,7 @@ def zeroed(model: nn.Module, plan: PrunePlan) -> Iterator[nn.Module]:
     data = {name: parameter.data for name, parameter in parameters.items()}
     try:
         for (name, dim), gone in plan.removed_indices().items():
-            if name in parameters:
+            if name in parameters and "parametrizations" not in name:  # a norm of zero would divide by zero
                 parameters[name].data = parameters[name].data.index_fill(dim, torch.from_numpy(gone), 0.0)
         yield model
     finally:
@@ -50,10 +50,10 @@ def zeroed(model: nn.Module, plan: PrunePlan) -> Iterator[nn.Module]:
 def oracle_error(model: nn.Module, example_inputs: Any, plan: PrunePlan, graph: ChannelGraph | None = None) -> float:
     """Largest |pruned - zeroed| over all outputs in evaluation mode, relative to each output's largest.
 
-    With `graph`, the outputs of all layers that the plan leaves whole are compared as well: a detector's own outputs
-    are empty when no box survives, those of its heads are not.
+    With the `graph` of a model whose output shapes depend on values, the outputs of all layers that the plan leaves
+    whole are compared instead: those of a detector's heads, before boxes are chosen by comparing floats.
     """
-    probes = whole_layers(graph, plan) if graph else ()
+    probes = whole_layers(graph, plan) if graph and graph.data_dependent else ()
     with zeroed(model, plan):
         expected = outputs(model, example_inputs, probes)
     with applied(model, plan):
@@ -71,7 +71,7 @@ def whole_layers(graph: ChannelGraph, plan: PrunePlan) -> tuple[str, ...]:
 
 
 def outputs(model: nn.Module, example_inputs: Any, probes: Sequence[str] = ()) -> list[torch.Tensor]:
-    """All tensors that the model, and before it the modules `probes`, return in evaluation mode, in order."""
+    """All tensors that the model, or the modules `probes` of it, return in evaluation mode, in order."""
     found: list[torch.Tensor] = []
 
     def collect(_: nn.Module, __: Any, result: Any) -> None:
@@ -81,10 +81,12 @@ def outputs(model: nn.Module, example_inputs: Any, probes: Sequence[str] = ()) -
     try:
         with preserved(model), torch.no_grad():
             model.eval()
-            collect(model, None, call_model(model, example_inputs))
+            result = call_model(model, example_inputs)
     finally:
         for handle in handles:
             handle.remove()
+    if not probes:
+        collect(model, None, result)
     return found
 
 

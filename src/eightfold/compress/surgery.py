@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from eightfold.compress.blocks import remove_blocks
 from eightfold.compress.groups import Index, SizeLink
 from eightfold.compress.plan import PrunePlan, Shapes
+from eightfold.compress.sizes import get_size, set_size
 from eightfold.compress.trace import shapes_of
 from eightfold.errors import PlanMismatchError
 
@@ -48,7 +50,7 @@ class PruneReport:
 
 
 def apply_plan(model: nn.Module, plan: PrunePlan, *, optimizer: torch.optim.Optimizer | None = None) -> PruneReport:
-    """Remove the plan's channels from `model`, in place.
+    """Remove the plan's residual blocks and channels from `model`, in place.
 
     Parameters keep their identity (tied weights stay tied, an optimizer keeps its references), and with `optimizer`
     given, its per-parameter state (momentum, second moments) loses the same channels.
@@ -56,12 +58,13 @@ def apply_plan(model: nn.Module, plan: PrunePlan, *, optimizer: torch.optim.Opti
     Raises:
         PlanMismatchError: the model is not the architecture the plan was made for; names the first tensor and shapes.
     """
+    count = _parameters(model)
+    remove_blocks(model, plan.removed_blocks)
     plan.check_fits(shapes_of(model))
     before = shapes_of(model)
-    count = _parameters(model)
     removed = plan.removed_indices()
     _cut_tensors(model, removed, optimizer)
-    _update_attributes(model, plan, set())
+    _update_attributes(model, plan)
     after = shapes_of(model)
     return PruneReport(_widths(before, after), count, _parameters(model))
 
@@ -71,7 +74,8 @@ def applied(model: nn.Module, plan: PrunePlan) -> Iterator[nn.Module]:
     """`model` with the plan applied inside the block, and as it was afterwards. No original tensor is copied."""
     tensors = _tensors(model)
     data = {name: tensor.data for name, tensor in tensors.items()}
-    attributes = {module: dict(vars(module)) for module in model.modules()}
+    # The dictionary of sub-modules is changed in place where blocks go, so a copy of it is kept.
+    attributes = {module: {**vars(module), "_modules": dict(module._modules)} for module in model.modules()}
     try:
         apply_plan(model, plan)
         yield model
@@ -114,13 +118,12 @@ def _cut_state(state: dict[str, Any], shape: torch.Size, dim: int, kept: torch.T
             state[key] = value.index_select(dim, kept)
 
 
-def _update_attributes(model: nn.Module, plan: PrunePlan, skip: set[tuple[str, str]]) -> None:
+def _update_attributes(model: nn.Module, plan: PrunePlan) -> None:
     changed = {tensor.rpartition(".")[0] for group in plan.groups for tensor in {m.tensor for m in group.members}}
     for path in changed:
         _sync_owner(model, path)
     for link in plan.sizes:
-        if (link.module, link.attribute) not in skip:
-            _update_size(model, link, plan)
+        _update_size(model, link, plan)
 
 
 def _sync_owner(model: nn.Module, path: str) -> None:
@@ -177,13 +180,14 @@ def _update_size(model: nn.Module, link: SizeLink, plan: PrunePlan) -> None:
             channels = np.concatenate([span.channels() for span in spans])
             lost += int((~np.isin(channels, kept[group])).sum())
     module = model.get_submodule(link.module)
-    if getattr(module, link.attribute, None) != link.value:
+    seen = get_size(module, link.attribute)
+    if seen != link.value:
         raise PlanMismatchError(
-            f"{link.module}.{link.attribute} is {getattr(module, link.attribute, None)!r}",
+            f"{link.module}.{link.attribute} is {seen!r}",
             allowed=f"{link.value} as in the plan",
             remedy="apply the plan to the model it was made for",
         )
-    setattr(module, link.attribute, link.value - lost)
+    set_size(module, link.attribute, link.value - lost)
 
 
 def _widths(before: Shapes, after: Shapes) -> tuple[Width, ...]:

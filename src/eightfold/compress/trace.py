@@ -17,8 +17,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from eightfold.compress.components import Grouping, group_channels, runs, solve
-from eightfold.compress.groups import ChannelGraph, LayerCall, Role, SizeLink, Suspect
+from eightfold.compress import sizes
+from eightfold.compress.components import Grouping, group_channels, solve
+from eightfold.compress.groups import ChannelGraph, LayerCall, Role, Suspect
 from eightfold.compress.labels import LabelSpace, axes_of, clear_axes, set_axes
 from eightfold.compress.rules import RULES, Call
 from eightfold.compress.rules.base import RawLayer, Record
@@ -41,7 +42,7 @@ def trace(model: nn.Module, example_inputs: Any) -> ChannelGraph:
         TraceError: the model does not run on the inputs.
     """
     tensors = named_tensors(model)
-    record = Record(LabelSpace(), functools.partial(integers_of, model))
+    record = Record(LabelSpace(), functools.partial(sizes.integers_of, model))
     used: set[int] = set()
     with _labelled(record.space, tensors), module_paths(model) as path:
         _run(model, example_inputs, record, used, path, training=False)
@@ -221,7 +222,7 @@ def _graph(model: nn.Module, record: Record, tensors: Mapping[str, torch.Tensor]
         grouping.groups,
         layers,
         shapes_of(model),
-        sizes=_sizes(model, record, grouping),
+        sizes=sizes.links(model, record, grouping),
         suspects=_suspects(model, record, grouping),
         outputs=record.outputs,
         data_dependent=record.data_dependent,
@@ -261,18 +262,6 @@ def _layer(raw: RawLayer, grouping: Grouping, names: Mapping[int, str]) -> Layer
     )
 
 
-def _sizes(model: nn.Module, record: Record, grouping: Grouping) -> tuple[SizeLink, ...]:
-    """Integer attributes that equal a size argument made of channels, in the module that passed it."""
-    links: dict[tuple[str, str], SizeLink] = {}
-    for size in record.sizes:
-        for name in integers_of(model, size.module, size.value):
-            parts = tuple(
-                (grouping.groups[group].id, spans) for group, spans in runs(grouping.places(size.labels)) if group >= 0
-            )
-            links.setdefault((size.module, name), SizeLink(size.module, name, size.value, parts))
-    return tuple(links.values())
-
-
 def _suspects(model: nn.Module, record: Record, grouping: Grouping) -> tuple[Suspect, ...]:
     found: dict[Suspect, None] = {}
     for size in record.sizes:
@@ -281,18 +270,3 @@ def _suspects(model: nn.Module, record: Record, grouping: Grouping) -> tuple[Sus
             if group >= 0:
                 found[Suspect(size.module, code, grouping.groups[group].id)] = None
     return tuple(found)
-
-
-# Names of integers that never count channels, though they may equal a width.
-_NO_WIDTH = ("kernel", "stride", "pad", "dilat", "reso", "window", "size", "index", "level", "num_layers")
-
-
-def integers_of(model: nn.Module, path: str, value: int) -> list[str]:
-    """Attributes of the module at `path` that hold the integer `value` and may be widths.
-
-    Layers of torch itself are left out: surgery updates them by their type."""
-    module = model.get_submodule(path)
-    if type(module).__module__.startswith("torch.nn"):
-        return []
-    names = [name for name, held in vars(module).items() if type(held) is int and held == value]
-    return [name for name in names if not any(part in name for part in _NO_WIDTH)]

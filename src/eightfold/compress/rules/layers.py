@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from eightfold.compress.labels import Axes, Vector, axes_of, set_axes
-from eightfold.compress.rules.base import Call, RawLayer, carry, note_size, rule
+from eightfold.compress.rules.base import Call, RawLayer, carry, note_size, positive, rule
 
 
 @rule("convolution", "_convolution", "convolution_overrideable", "mkldnn_convolution", "cudnn_convolution")
@@ -151,7 +151,19 @@ def group_norm(call: Call) -> None:
         call.join(axes.get(1), axes_of(tensor).get(0))
     if groups != x.shape[1]:
         call.freeze(x, "group norm over several channels", [1])
+    elif 1 in axes:
+        note_size(call, axes[1])
     set_axes(call.out, axes)
+
+
+@rule("_weight_norm_interface", "_weight_norm")
+def weight_norm(call: Call) -> None:
+    """weight = v * g / |v|, the norm over all but `dim`: without some inputs the others would grow, so they stay."""
+    v, g = call.args[:2]
+    dim = positive(call.arg(2, "dim", 0), v)
+    call.freeze(v, "weight norm over inputs", [d for d in axes_of(v) if d != dim])
+    call.join(axes_of(v).get(dim), axes_of(g).get(dim))
+    set_axes(call.out, axes_of(v))
 
 
 def _only(axes: Axes, dim: int) -> Axes:

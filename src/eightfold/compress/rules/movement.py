@@ -37,6 +37,7 @@ def _merge(call: Call, x: torch.Tensor, dims: list[int]) -> Vector | None:
     call.freeze(x, "two kinds of channels merged into one dimension", [dim for dim in labelled if dim != main])
     if len(dims) == 1:
         return axes[main]
+    note_size(call, axes[main])
     return views.merge([x.shape[dim] for dim in dims], dims.index(main), axes[main])
 
 
