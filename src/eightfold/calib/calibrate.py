@@ -129,6 +129,7 @@ def show(
                 for fault in pool.map(partial(_see, observers), part.items()):
                     if fault is not None:
                         raise _not_finite(graph, fault, part[fault], [name for name, _ in named])
+                del part  # before the next run makes as much again
             after_batch()
 
 

@@ -42,7 +42,7 @@ class Ranges(Value):
     error: ClassVar[type[EightfoldError]] = CalibrationError
 
     method: Method
-    images: int = Field(ge=1, description="number of images that were used")
+    images: int = Field(ge=0, description="number of images that were used; 0 where it is not known")
     image_set: str = Field(description="digest of their content")
     graph: str = Field(description="digest of the network, the same for every batch size")
     preprocess: str = Field(
