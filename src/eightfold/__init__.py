@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 # public name -> module that defines it
 _HOME: dict[str, str] = {
+    "BuildOptions": "eightfold.export.tensorrt.options",
     "Bundle": "eightfold.runtime.bundle",
     "ChannelGraph": "eightfold.compress.groups",
     "EightfoldError": "eightfold.errors",
@@ -51,6 +52,7 @@ _HOME: dict[str, str] = {
 }
 
 __all__ = [
+    "BuildOptions",
     "Bundle",
     "ChannelGraph",
     "EightfoldError",
