@@ -101,6 +101,16 @@ def compare_layers(
     return LayerErrors(layers=tuple(sorted(found, key=lambda entry: entry.sqnr_db)), images=rows.tally.used)
 
 
+def output_sqnr_db(
+    fp32_path: PathLike, int8_path: PathLike, images: Any, preprocess: Preprocess | None = None, *, batch: int = 8
+) -> float:
+    """Signal to noise of the graph's outputs in dB, the mean over outputs. Arguments as for `compare_layers`."""
+    before, after = read_graph(fp32_path), Graph(load_model(int8_path), str(int8_path))
+    names = {value.name: value.name for value in before.model.graph.output}
+    energies = _measure(before, after, names, rows_of(images, preprocess, before.input_shape[1:]), batch)
+    return float(np.mean([energy.sqnr_db() for energy in energies.values()]))
+
+
 def _common(before: Graph, after: Graph) -> dict[str, str]:
     """Activation of the FP32 graph -> the same in the INT8 graph, behind its Q/DQ pair where it has one."""
     there = set(after.producer)

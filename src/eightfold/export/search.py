@@ -1,0 +1,270 @@
+"""Which layers must stay float for INT8 to lose no more than `max_drop`: rank layers by damage, give the worst back to
+float one after another, and report what each step gains and costs. Every score is kept in a file, so that an
+interrupted search goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from eightfold.calib.graph import Graph, read_graph
+from eightfold.calib.ranges import Ranges
+from eightfold.errors import UnknownNameError, UsageError
+from eightfold.export.fold import prepare
+from eightfold.export.int8_speed import measure_int8
+from eightfold.export.qdq import apply_qdq
+from eightfold.export.qdq_plan import FloatRules, plan_qdq
+from eightfold.export.score import Score
+from eightfold.export.targets import Target, target_named
+from eightfold.extras import require
+from eightfold.files import PathLike, sha256_of_bytes, write_bytes, write_text
+from eightfold.progress import track
+from eightfold.values import Frozen
+
+Ranking = Literal["quantize-one", "dequantize-one"]
+
+
+class SearchStep(Frozen):
+    """INT8 with some layers in float.
+
+    Args:
+        kept_float: labels of those layers.
+        score: of this file.
+        speedup: over FP32 on this machine; None where it cannot run the target.
+    """
+
+    kept_float: tuple[str, ...]
+    score: float
+    speedup: float | None
+
+
+class SearchReport(Frozen):
+    """What the search found. The last step is what was written.
+
+    Args:
+        score_name, unit: what is measured.
+        float_score: of the float graph.
+        max_drop: what was allowed.
+        damage: layer -> how much it costs, worst first.
+        steps: from all layers in INT8 on.
+        met: whether the last step is within `max_drop`.
+    """
+
+    score_name: str
+    unit: str
+    float_score: float
+    max_drop: float
+    damage: dict[str, float]
+    steps: tuple[SearchStep, ...]
+    met: bool
+
+    def describe(self) -> str:
+        lines = [f"{self.score_name} of FP32: {self.float_score:.2f} {self.unit}; allowed drop {self.max_drop:g}"]
+        lines.append("in float  " + self.score_name.rjust(8) + "      drop  times FP32  last layer given back")
+        for step in self.steps:
+            drop, speed = self.float_score - step.score, f"{step.speedup:.2f}" if step.speedup else "-"
+            last = step.kept_float[-1] if step.kept_float else "(all INT8)"
+            lines.append(f"{len(step.kept_float):8d}  {step.score:8.2f}  {drop:8.2f}  {speed:>10}  {last}")
+        if not self.met:
+            lines.append("WARNING: the drop is larger than allowed")
+        return "\n".join(lines)
+
+    def plot(self, path: PathLike) -> Path:
+        """Score and speed over the number of layers in float, as an SVG or PNG."""
+        pyplot = require("matplotlib.pyplot", "draw plots")
+        figure, axes = pyplot.subplots(figsize=(7, 4))
+        counts = [len(step.kept_float) for step in self.steps]
+        axes.plot(counts, [step.score for step in self.steps], "o-", color="tab:blue", label=self.score_name)
+        axes.axhline(self.float_score - self.max_drop, color="tab:blue", linestyle=":", label="allowed")
+        axes.set_xlabel("layers in float")
+        axes.set_ylabel(f"{self.score_name} [{self.unit}]")
+        if all(step.speedup for step in self.steps):
+            speed = axes.twinx()
+            speed.plot(counts, [step.speedup for step in self.steps], "s--", color="tab:red")
+            speed.set_ylabel("times as fast as FP32")
+        axes.legend(loc="lower right")
+        figure.savefig(str(path), bbox_inches="tight")
+        pyplot.close(figure)
+        return Path(path)
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How to search.
+
+    Args:
+        max_drop: how much lower than the float graph the score may be, in its own unit.
+        ranking: "dequantize-one" measures what giving one layer back gains, "quantize-one" what one layer alone costs.
+        step: layers to give back at a time.
+        limit: layers to give back at most; None for all.
+        measure: time each step against FP32, on targets that run here.
+    """
+
+    max_drop: float
+    ranking: Ranking = "dequantize-one"
+    step: int = 1
+    limit: int | None = None
+    measure: bool = True
+
+    def __post_init__(self) -> None:
+        if self.ranking not in get_args(Ranking):
+            raise UnknownNameError.of("ranking", self.ranking, get_args(Ranking))
+        if self.max_drop < 0 or self.step < 1:
+            raise UsageError(f"max_drop {self.max_drop}, step {self.step}", allowed="max_drop >= 0 and step >= 1")
+
+
+def quantize_within(
+    onnx_path: PathLike,
+    ranges: Ranges,
+    output: PathLike,
+    score: Score,
+    options: SearchOptions,
+    *,
+    rank_by: Score | None = None,
+    target: str = "cpu-x86",
+    state: PathLike | None = None,
+) -> tuple[Path, SearchReport]:
+    """Write the INT8 form that keeps as few layers in float as the allowed drop needs.
+
+    Args:
+        onnx_path, ranges, output, target: as for `quantize`.
+        score: what may drop; see `export.score`.
+        options: how much, and how to search.
+        rank_by: a cheaper score to rank layers by, such as `sqnr_score` on a few images; `score` by default.
+        state: a JSON file that remembers scores, so that the same call goes on after an interrupt.
+
+    Returns:
+        The output's path, and every step. Where even the last step drops more than allowed, that step is written and
+        the report says so.
+    """
+    graph = read_graph(onnx_path)
+    ranges.check_graph(graph.digest(), str(onnx_path))
+    with tempfile.TemporaryDirectory() as folder:
+        forms = _Forms(Path(onnx_path), Graph(prepare(graph), graph.name), ranges, target_named(target), Path(folder))
+        memory = _Memory(None if state is None else Path(state), sha256_of_bytes((forms.identity() + target).encode()))
+        search = _Search(forms, memory, score, rank_by or score, options)
+        report = search.run()
+        write_bytes(output, forms.write(FloatRules(keep=frozenset(report.steps[-1].kept_float))).read_bytes())
+    return Path(output), report
+
+
+@dataclass(frozen=True, eq=False)
+class _Forms:
+    """Makes quantized forms of a graph."""
+
+    source: Path
+    graph: Graph
+    ranges: Ranges
+    target: Target
+    folder: Path
+
+    def identity(self) -> str:
+        return self.ranges.digest()
+
+    def candidates(self) -> list[str]:
+        return plan_qdq(self.graph, self.ranges, self.target).quantized
+
+    def write(self, rules: FloatRules) -> Path:
+        path = self.folder / "int8.onnx"
+        model = apply_qdq(self.graph, plan_qdq(self.graph, self.ranges, self.target, rules))
+        path.write_bytes(model.SerializeToString(deterministic=True))
+        return path
+
+
+@dataclass
+class _Memory:
+    """Numbers by key, in a file of one search. A file of another search is replaced."""
+
+    path: Path | None
+    identity: str
+    numbers: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.path is not None and self.path.is_file():
+            try:
+                stored = json.loads(self.path.read_text())
+            except ValueError:
+                return
+            if isinstance(stored, dict) and stored.get("identity") == self.identity:
+                self.numbers = stored["numbers"]
+
+    def get(self, key: str, measure: Callable[[], float]) -> float:
+        if key not in self.numbers:
+            self.numbers[key] = measure()
+            if self.path is not None:
+                write_text(self.path, json.dumps({"identity": self.identity, "numbers": self.numbers}, indent=1))
+        return self.numbers[key]
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    forms: _Forms
+    memory: _Memory
+    score: Score
+    rank_by: Score
+    options: SearchOptions
+
+    def run(self) -> SearchReport:
+        best = self._float_score(self.score)
+        steps = [self._step(())]
+        damage: dict[str, float] = {}
+        if not self._within(best, steps[-1]):
+            damage = self._damage()
+            for kept in self._growing(list(damage)):
+                steps.append(self._step(kept))
+                if self._within(best, steps[-1]):
+                    break
+        return SearchReport(
+            score_name=self.score.name,
+            unit=self.score.unit,
+            float_score=best,
+            max_drop=self.options.max_drop,
+            damage=damage,
+            steps=tuple(steps),
+            met=self._within(best, steps[-1]),
+        )
+
+    def _within(self, best: float, step: SearchStep) -> bool:
+        return step.score >= best - self.options.max_drop
+
+    def _float_score(self, score: Score) -> float:
+        if score.perfect is not None:
+            return score.perfect
+        return self.memory.get(f"{score.name} float", lambda: score.of(self.forms.source))
+
+    def _growing(self, order: list[str]) -> Iterator[tuple[str, ...]]:
+        limit = len(order) if self.options.limit is None else min(self.options.limit, len(order))
+        for count in range(self.options.step, limit + self.options.step, self.options.step):
+            yield tuple(order[: min(count, limit)])
+
+    def _step(self, kept: tuple[str, ...]) -> SearchStep:
+        rules = FloatRules(keep=frozenset(kept))
+        key = " ".join(kept)
+        score = self.memory.get(f"{self.score.name} keep {key}", lambda: self.score.of(self.forms.write(rules)))
+        return SearchStep(kept_float=kept, score=score, speedup=self._speedup(key, rules))
+
+    def _speedup(self, key: str, rules: FloatRules) -> float | None:
+        if not self.options.measure or self.forms.target.name != "cpu-x86":
+            return None
+
+        def measure() -> float:
+            return measure_int8(self.forms.source, self.forms.write(rules), seconds=0.5).speedup
+
+        return self.memory.get(f"speedup keep {key}", measure)
+
+    def _damage(self) -> dict[str, float]:
+        """Layer -> what it costs, worst first; equal ones in the graph's order."""
+        names = self.forms.candidates()
+        found = {name: self._damage_of(name) for name in track(names, "ranking layers")}
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+    def _damage_of(self, name: str) -> float:
+        alone = self.options.ranking == "quantize-one"
+        rules = FloatRules(only=frozenset({name})) if alone else FloatRules(keep=frozenset({name}))
+        key = f"{self.rank_by.name} rank {self.options.ranking} {name}"
+        score = self.memory.get(key, lambda: self.rank_by.of(self.forms.write(rules)))
+        return self._float_score(self.rank_by) - score if alone else score
