@@ -73,3 +73,38 @@ def test_a_failed_directory_keeps_the_old_one(tmp_path: Path) -> None:
         fail_after_writing(temporary / "new")
     assert [p.name for p in target.iterdir()] == ["old"]
     assert [p.name for p in tmp_path.iterdir()] == ["set"]
+
+
+def test_a_directory_of_other_origin_is_not_replaced(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "cat.jpg").touch()
+    allowed = "a new name, an empty directory, or one with manifest.json to replace"
+    with (
+        pytest.raises(UsageError, match=f"photos holds other things, such as cat.jpg; allowed: {allowed}"),
+        atomic_directory(photos, replaces=("manifest.json",)),
+    ):
+        pass
+    assert [path.name for path in photos.iterdir()] == ["cat.jpg"]
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+@pytest.mark.parametrize("inside", [[], ["manifest.json", "more"]])
+def test_an_empty_directory_or_a_known_one_is_replaced(tmp_path: Path, inside: list[str]) -> None:
+    target = tmp_path / "bundle"
+    target.mkdir()
+    for name in inside:
+        (target / name).touch()
+    with atomic_directory(target, replaces=("manifest.json",)) as temporary:
+        (temporary / "new").touch()
+    assert [path.name for path in target.iterdir()] == ["new"]
+
+
+def test_a_file_is_not_replaced_by_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_text("precious")
+    with (
+        pytest.raises(UsageError, match=r"model.onnx: a file has that name"),
+        atomic_directory(tmp_path / "model.onnx"),
+    ):
+        pass
+    assert (tmp_path / "model.onnx").read_text() == "precious"

@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from eightfold.errors import UsageError
@@ -53,9 +53,16 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_directory(path: PathLike) -> Iterator[Path]:
-    """Yield a temporary directory; put it in place of the directory `path` on success, remove it on failure."""
+def atomic_directory(path: PathLike, *, replaces: Collection[str] | None = None) -> Iterator[Path]:
+    """Yield a temporary directory; put it in place of the directory `path` on success, remove it on failure.
+
+    Args:
+        path: a new name, or a directory to replace.
+        replaces: names by which one knows a directory that may be replaced: one of them must be in it unless it is
+            empty. None: whatever it holds is known to be ours. Without this, a mistyped name would cost a folder.
+    """
     path = Path(path)
+    _check_replaceable(path, replaces)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent))
     try:
@@ -71,6 +78,19 @@ def atomic_directory(path: PathLike) -> Iterator[Path]:
             temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_replaceable(path: Path, known_by: Collection[str] | None) -> None:
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"cannot write the directory {path}: a file has that name", allowed="another name")
+    if known_by is None or not path.is_dir():
+        return
+    names = {entry.name for entry in path.iterdir()}
+    if names and names.isdisjoint(known_by):
+        raise UsageError(
+            f"{path} holds other things, such as {min(names)}",
+            allowed=f"a new name, an empty directory, or one with {' or '.join(sorted(known_by))} to replace",
+        )
 
 
 def write_bytes(path: PathLike, data: bytes) -> None:

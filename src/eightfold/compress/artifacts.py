@@ -31,7 +31,7 @@ def save_pruned(model: nn.Module, plan: PrunePlan, directory: PathLike) -> Path:
         remedy="save the model the plan was applied to",
     )
     safetensors = require("safetensors.torch", "save weights")
-    with atomic_directory(directory) as temporary:
+    with atomic_directory(directory, replaces=(WEIGHTS, PLAN)) as temporary:
         safetensors.save_file(_own_memory(model), temporary / WEIGHTS, metadata={"plan": plan.digest()})
         plan.save(temporary / PLAN)
     return Path(directory)

@@ -167,7 +167,7 @@ def engine_artifact(
 def _destination(path: Path) -> Iterator[Path]:
     """A temporary directory that becomes `path`, or is packed into it."""
     if path.suffix != SUFFIX:
-        with atomic_directory(path) as folder:
+        with atomic_directory(path, replaces=(MANIFEST_NAME, MANIFEST_DIGEST_NAME)) as folder:
             yield folder
         return
     staging = path.with_name(f".{path.name}.staging")
@@ -183,7 +183,8 @@ def _share_weights(folder: Path, artifacts: Sequence[Artifact]) -> list[Artifact
     """Store the weights of one network at several batches once; returns the artifacts with the files they now need."""
     groups: dict[tuple[str, ...], list[Artifact]] = {}
     for artifact in artifacts:
-        if artifact.format == "onnx" and (folder / artifact.path).is_file():
+        # Weights that lie outside the graph already stay as they were measured.
+        if artifact.format == "onnx" and not artifact.files and (folder / artifact.path).is_file():
             place = Path(artifact.path).parent.as_posix()
             groups.setdefault((place, artifact.variant, artifact.precision, artifact.target), []).append(artifact)
     shared: dict[str, str] = {}

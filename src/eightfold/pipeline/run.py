@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from eightfold.errors import UsageError
 from eightfold.files import PathLike
 from eightfold.pipeline import job as at
 from eightfold.pipeline.export_steps import export_steps
@@ -48,11 +49,26 @@ def run(recipe: Recipe | PathLike, *, output: PathLike | None = None, listener: 
 
     Raises:
         RecipeError: the recipe is wrong.
+        UsageError: the run directory holds other things.
         EightfoldError: a step failed; what was there before it is left as it was.
     """
     if not isinstance(recipe, Recipe):
         recipe = read_recipe(recipe)
     job = Job(recipe, Path(output or recipe.output))
+    _check_directory(job.directory)
     steps = [*train_steps(job), *export_steps(job), *measure_steps(job)]
     results = run_steps(job.directory, steps, listener)
     return RunResult(job.path(at.BUNDLE), job.path(at.REPORT), job, tuple(results))
+
+
+def _check_directory(directory: Path) -> None:
+    """Steps replace folders such as `data` whole, so a run must not start in a directory of other origin."""
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"the run directory {directory} is a file", allowed="another --output")
+    names = {entry.name for entry in directory.iterdir()} if directory.is_dir() else set()
+    if names and names.isdisjoint({"steps", ".lock"}):
+        raise UsageError(
+            f"the run directory {directory} holds other things, such as {min(names)}",
+            allowed="a new or empty directory, or that of an earlier run",
+            remedy="choose another --output",
+        )
