@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,6 +36,17 @@ class Wanted:
     def path(self) -> str:
         folder, suffix = ("engines", "engine") if self.format == "engine" else ("onnx", "onnx")
         return f"{folder}/{self.curve}-b{self.batch}.{suffix}"
+
+    @property
+    def weights(self) -> str:
+        """Where the graphs of all batch sizes keep their weights."""
+        return f"onnx/{self.curve}.weights"
+
+
+def files_of(graphs: Iterable[Wanted]) -> tuple[str, ...]:
+    """The files that these graphs consist of: each graph, and the weights of each curve once."""
+    graphs = list(graphs)
+    return (*(wanted.path for wanted in graphs), *dict.fromkeys(wanted.weights for wanted in graphs))
 
 
 def float_artifacts(recipe: Recipe, variant: str) -> list[Wanted]:

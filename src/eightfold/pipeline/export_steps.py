@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from eightfold.pipeline.artifacts import (
     VARIANTS,
     Wanted,
     engine_artifacts,
+    files_of,
     float_artifacts,
     int8_artifacts,
 )
@@ -37,7 +38,7 @@ def export_steps(job: Job) -> list[Step]:
         Step(
             f"export {variant}",
             (*sources[variant], at.DATA),
-            (*_paths(float_artifacts(recipe, variant)), at.facts_of(variant)),
+            (*files_of(float_artifacts(recipe, variant)), at.facts_of(variant)),
             settings,
             partial(export_variant, job, variant),
         )
@@ -49,10 +50,6 @@ def export_steps(job: Job) -> list[Step]:
 def _versions() -> dict[str, str]:
     """The versions of the libraries whose output may change with them."""
     return {name: version for name, version in runtime_versions().items() if version}
-
-
-def _paths(wanted: Iterable[Wanted]) -> tuple[str, ...]:
-    return tuple(each.path for each in wanted)
 
 
 def export_variant(job: Job, variant: str, _: Path) -> str:
@@ -67,9 +64,17 @@ def export_variant(job: Job, variant: str, _: Path) -> str:
         images=job.first_test_images(VERIFIED_IMAGES),
         tolerance=Tolerance(max_rel_error=job.recipe.export.tolerance),
     )
+    _share(job, list(wanted.values()))
     _write_facts(job, variant, {each.id: steps[batch] for batch, each in wanted.items()})
     worst = max(step.max_rel_error or 0.0 for found in steps.values() for step in found)
     return f"{len(steps)} graphs, largest relative error {worst:.1g}"
+
+
+def _share(job: Job, graphs: Sequence[Wanted]) -> None:
+    """Store the weights of one curve once, before anything is measured: what is measured is what is shipped."""
+    from eightfold.export.weights import share_weights
+
+    share_weights([job.path(wanted.path) for wanted in graphs], Path(graphs[0].weights).name)
 
 
 def _write_facts(job: Job, family: str, steps: Mapping[str, Sequence[ManifestStep]]) -> None:
@@ -86,7 +91,7 @@ def _calibrate_step(job: Job) -> Step:
         "preprocess": recipe.preprocess.digest(),
         "seed": recipe.seed,
     }
-    return Step("calibrate", (graph.path, at.DATA), (at.RANGES,), settings, partial(calibrate_pruned, job))
+    return Step("calibrate", (*files_of([graph]), at.DATA), (at.RANGES,), settings, partial(calibrate_pruned, job))
 
 
 def _calibration_graph(job: Job) -> Wanted:
@@ -105,12 +110,12 @@ def calibrate_pruned(job: Job, _: Path) -> str:
 
 
 def _quantize_steps(job: Job) -> list[Step]:
-    floats = _paths(float_artifacts(job.recipe, "pruned"))
+    floats = files_of(float_artifacts(job.recipe, "pruned"))
     return [
         Step(
             f"quantize {target}",
             (at.RANGES, *floats),
-            (*_paths(int8_artifacts(job.recipe, target)), at.facts_of(f"int8-{target}")),
+            (*files_of(int8_artifacts(job.recipe, target)), at.facts_of(f"int8-{target}")),
             {"target": target, "versions": _versions()},
             partial(quantize_pruned, job, target),
         )
@@ -134,6 +139,7 @@ def quantize_pruned(job: Job, target: str, _: Path) -> str:
         # Recorded, not judged: how much INT8 may change is a question of the task's metric, measured below.
         step = verify_onnx(before, after, inputs, step=f"quantize for {target}", tolerance=Tolerance())
         steps[wanted.id] = [step]
+    _share(job, int8_artifacts(job.recipe, target))
     _write_facts(job, f"int8-{target}", steps)
     cosine = min(step.cosine or 0.0 for (step,) in steps.values())
     return f"{len(steps)} graphs, lowest cosine to FP32 {cosine:.4f}"
@@ -143,9 +149,9 @@ def _engine_steps(job: Job) -> list[Step]:
     wanted = engine_artifacts(job.recipe)
     if not wanted:
         return []
-    sources = sorted({_source_of(engine).path for engine in wanted})
+    sources = files_of(dict.fromkeys(map(_source_of, wanted)))
     settings = {"engines": [engine.id for engine in wanted], "versions": _versions()}
-    return [Step("engines", tuple(sources), (at.ENGINES,), settings, partial(build_engines, job))]
+    return [Step("engines", sources, (at.ENGINES,), settings, partial(build_engines, job))]
 
 
 def _source_of(engine: Wanted) -> Wanted:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from eightfold.files import sha256_of_file
 from eightfold.pipeline import job as at
-from eightfold.pipeline.artifacts import Wanted, engine_artifacts, onnx_artifacts
+from eightfold.pipeline.artifacts import Wanted, engine_artifacts, files_of, onnx_artifacts
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.runner import Step
 from eightfold.progress import track
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 def measure_steps(job: Job) -> list[Step]:
     recipe = job.recipe
-    graphs = tuple(wanted.path for wanted in onnx_artifacts(recipe))
+    graphs = files_of(onnx_artifacts(recipe))
     facts = tuple(at.facts_of(family) for family in families(job))
     engines = (at.ENGINES,) if recipe.engines else ()
     numbers = (at.METRICS, at.LATENCY, at.BASELINE_FACTS, at.PRUNED_FACTS, at.WIDTHS, at.PLAN, at.RANGES)
     images = {"preprocess": recipe.preprocess.digest()}
     everything = {"recipe": recipe.model_dump(mode="json"), "versions": runtime_versions()}
-    measured = (at.METRICS, *_bench_paths(job))
+    measured = (at.METRICS, *files_of(_benched(job)))
     return [
         Step("evaluate", (at.DATA, *graphs), (at.METRICS,), images, partial(evaluate, job)),
         Step("bench", measured, (at.LATENCY,), {"bench": recipe.bench.model_dump()}, partial(measure, job)),
@@ -70,10 +70,6 @@ def _predictor(job: Job, wanted: Wanted) -> Any:
         return slot.outputs[name_out]
 
     return predict
-
-
-def _bench_paths(job: Job) -> list[str]:
-    return [wanted.path for wanted in _benched(job)]
 
 
 def _benched(job: Job) -> list[Wanted]:
@@ -129,7 +125,7 @@ def bundle(job: Job, _: Path) -> str:
 
     engines = [wanted.path for wanted in engine_artifacts(job.recipe)]
     sidecars = [str(sidecar_path(path)) for path in engines]
-    paths = [wanted.path for wanted in onnx_artifacts(job.recipe)] + engines + sidecars
+    paths = [*files_of(onnx_artifacts(job.recipe)), *engines, *sidecars]
     documents = {"plan": "plan.json", "ranges": at.RANGES, "latency": at.LATENCY, "report": at.REPORT}
     files = {path: job.path(path) for path in paths}
     files |= {name: job.path(at.PLAN if role == "plan" else name) for role, name in documents.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from eightfold.pipeline import job as at
-from eightfold.pipeline.artifacts import Wanted, engine_artifacts, onnx_artifacts
+from eightfold.pipeline.artifacts import Wanted, engine_artifacts, files_of, onnx_artifacts
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.measure_steps import steps_of
 from eightfold.runtime.latency import LatencyTable
@@ -65,14 +65,16 @@ def metric_of(job: Job, artifact: str) -> float:
     return 100 * value
 
 
-def _bytes(job: Job, curve: str, batch: int) -> float:
-    return float(job.path(f"onnx/{curve}-b{batch}.onnx").stat().st_size)
+def _bytes(job: Job, wanted: Wanted) -> int:
+    """Size of a graph with its weights."""
+    return sum(job.path(name).stat().st_size for name in files_of([wanted]))
 
 
 def _cards(job: Job, table: LatencyTable) -> tuple[Card, ...]:
     before, after = job.read(at.BASELINE_FACTS), job.read(at.PRUNED_FACTS)
     int8, batch = int8_curve(job), min(job.recipe.export.batches)
     best = int8 or "pruned-fp32"
+    sizes = {wanted.id: _bytes(job, wanted) for wanted in onnx_artifacts(job.recipe)}
     cards = [
         Card(label="Parameters", value=after["parameters"], before=before["parameters"], unit="count"),
         Card(label="MACs per image", value=after["macs"], before=before["macs"], unit="MACs"),
@@ -83,7 +85,7 @@ def _cards(job: Job, table: LatencyTable) -> tuple[Card, ...]:
             unit="percent",
             note=best,
         ),
-        Card(label="File", value=_bytes(job, best, batch), before=_bytes(job, "baseline-fp32", batch), unit="bytes"),
+        Card(label="File", value=sizes[f"{best}-b{batch}"], before=sizes[f"baseline-fp32-b{batch}"], unit="bytes"),
     ]
     return (*cards, *_speed_cards(job, table, best))
 
@@ -191,7 +193,7 @@ def _artifacts(job: Job) -> tuple[ArtifactSteps, ...]:
         ArtifactSteps(
             artifact=wanted.id,
             path=wanted.path,
-            bytes=job.path(wanted.path).stat().st_size,
+            bytes=_bytes(job, wanted),
             steps=tuple(steps[wanted.id]),
         )
         for wanted in onnx_artifacts(job.recipe)
