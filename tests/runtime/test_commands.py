@@ -61,7 +61,7 @@ def test_inspect_tells_what_is_inside_and_that_it_is_whole(
     assert eightfold("inspect", bundle_path) == 0
     text = capsys.readouterr().out
     assert "classify" in text
-    assert "pruned-fp32-b4" in text
+    assert re.search(r"pruned +fp32 +onnx +any +1 4 +3x8x8", text)
     assert re.search(r"all \d+ files match their SHA-256", text)
 
 

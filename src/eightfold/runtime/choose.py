@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 # By rule, where nothing was measured: narrow numbers first, engines before graphs.
 PRECISIONS = ("int8", "fp16", "bf16", "fp32")
-BACKEND_ORDER = ("tensorrt", "tensorrt-rtx", "onnxruntime", "openvino")
-ON_GPU = ("tensorrt", "tensorrt-rtx")
+ON_GPU = ("tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt", "onnxruntime-cuda")
+BACKEND_ORDER = (*ON_GPU, "onnxruntime", "openvino")
 BASELINE = "baseline"
 
 

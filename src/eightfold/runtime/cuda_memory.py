@@ -105,11 +105,14 @@ class Cuda(ABC):
 
 def cuda_absent() -> str | None:
     """Why CUDA cannot be used here, or None when it probably can. Imports nothing and starts no driver."""
-    if not any(Path(path).exists() for path in DRIVER_FILES):
-        return "this machine has no NVIDIA driver"
-    if not (_has_cuda_python() or installed("pycuda")):
+    missing = cuda_driver_absent()
+    if missing is None and not (_has_cuda_python() or installed("pycuda")):
         return "neither cuda-python nor PyCUDA is installed (pip install 'eightfold[tensorrt]', or pip install pycuda)"
-    return None
+    return missing
+
+
+def cuda_driver_absent() -> str | None:
+    return None if any(Path(path).exists() for path in DRIVER_FILES) else "this machine has no NVIDIA driver"
 
 
 def open_cuda(device: int = 0) -> Cuda:

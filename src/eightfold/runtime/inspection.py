@@ -10,7 +10,7 @@ from eightfold.runtime.manifest import Artifact
 from eightfold.runtime.targets import runs_here
 from eightfold.runtime.text_table import text_table
 
-HEAD = ("artifact", "precision", "target", "batch", "input", "MB", "quality", "runs here with")
+HEAD = ("network", "precision", "format", "target", "batches", "one input", "MB", "quality", "runs here with")
 
 
 def inspect_bundle(bundle: Bundle) -> str:
@@ -34,23 +34,24 @@ def _head(bundle: Bundle) -> Iterator[str]:
 
 
 def _artifacts(bundle: Bundle) -> list[str]:
+    """One line for a network in one precision, format and target; its batch sizes beside each other."""
     usable = usable_backends()
-    lines = [HEAD, *(_line(bundle, artifact, usable) for artifact in bundle.manifest.artifacts)]
-    return text_table(lines, left={0, 1, 2, 4, 6, 7})
+    groups: dict[tuple[str, ...], list[Artifact]] = {}
+    for each in bundle.manifest.artifacts:
+        groups.setdefault((each.variant, each.precision, each.format, each.target), []).append(each)
+    lines = [HEAD, *((*key, *_cells(bundle, group, usable)) for key, group in groups.items())]
+    return text_table(lines, left=set(range(len(HEAD))) - {6})
 
 
-def _line(bundle: Bundle, artifact: Artifact, usable: list[str]) -> tuple[str, ...]:
-    files = bundle.manifest.files
-    size = sum(files[name].bytes for name in (artifact.path, *artifact.files))
+def _cells(bundle: Bundle, group: list[Artifact], usable: list[str]) -> tuple[str, ...]:
+    files = {name for each in group for name in (each.path, *each.files)}
+    first = group[0]
     return (
-        artifact.id,
-        artifact.precision,
-        artifact.target,
-        str(artifact.batch),
-        " ".join("x".join(map(str, spec.shape)) for spec in artifact.inputs),
-        f"{size / 1e6:.1f}",
-        ", ".join(f"{metric.name} {metric.value:.4g}" for metric in artifact.metrics) or "-",
-        ", ".join(name for name in usable if runs_here(artifact, name)) or "-",
+        " ".join(str(each.batch) for each in group),
+        " ".join("x".join(map(str, spec.shape[1:])) for spec in first.inputs),
+        f"{sum(bundle.manifest.files[name].bytes for name in files) / 1e6:.1f}",
+        ", ".join(f"{metric.name} {metric.value:.4g}" for metric in first.metrics) or "-",
+        ", ".join(name for name in usable if runs_here(first, name)) or "-",
     )
 
 

@@ -40,12 +40,14 @@ class Predictor:
 
     Args:
         bundle: an opened bundle or its path.
-        backend: "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", or "auto": the fastest in the bundle's own table
-            of latencies if that was measured on this device, else by rule. `describe()` tells what was picked and why.
+        backend: "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "openvino", "tensorrt", "tensorrt-rtx"; or
+            "auto": the fastest in the bundle's own table of latencies if that was measured on this device, else by
+            rule. `describe()` tells what was picked and why.
         precision: "fp32", "fp16", "int8" or "auto".
         batch: run only this batch size; by default all that the bundle has are used, with the least padding.
         variant: "pruned", "baseline", ...; "auto" prefers what was compressed.
         threads: threads of a CPU backend for one request; its own default when None.
+        device: number of the GPU.
         in_flight: requests that may run at once; more wait. Each holds buffers for one batch.
         queue: images that may wait after `submit`.
 
@@ -63,6 +65,7 @@ class Predictor:
         *,
         variant: str = "auto",
         threads: int | None = None,
+        device: int = 0,
         in_flight: int | None = None,
         queue: int = 64,
     ) -> None:
@@ -70,7 +73,7 @@ class Predictor:
         self.choice = _choose(self.bundle, Wish(backend, precision, batch, variant))
         self.preprocess = self.bundle.manifest.preprocess
         self._decode = decoder_of(self.bundle.manifest.task)
-        self._options = SessionOptions(threads=threads)
+        self._options = SessionOptions(threads=threads, device=device)
         self._in_flight = in_flight or max(2, os.cpu_count() or 1)
         self._pools: dict[int, SlotPool] = {}
         self._lock = threading.Lock()

@@ -11,7 +11,12 @@ from eightfold.runtime.manifest import Artifact
 # Machines by Python's name for them -> the CPU target whose arithmetic is fast there.
 CPU_TARGETS = {"x86_64": "cpu-x86", "AMD64": "cpu-x86", "aarch64": "cpu-arm", "arm64": "cpu-arm"}
 # Backend -> targets that are its own, beside "any" and those of the CPU.
-TARGETS_OF = {"openvino": ("openvino",), "tensorrt": ("tensorrt", "tensorrt-dla"), "tensorrt-rtx": ("rtx",)}
+TARGETS_OF = {
+    "openvino": ("openvino",),
+    "onnxruntime-tensorrt": ("tensorrt",),
+    "tensorrt": ("tensorrt", "tensorrt-dla"),
+    "tensorrt-rtx": ("rtx",),
+}
 # Backends that run what was quantized for a CPU. OpenVINO does so too, since the Q/DQ form is the same.
 ON_CPU = ("onnxruntime", "openvino")
 
@@ -38,7 +43,7 @@ def default_backends(artifacts: Sequence[Artifact]) -> list[str]:
         for name in usable_backends()
         if any(
             runs_here(artifact, name)
-            and (name == "onnxruntime" or artifact.target.partition(":")[0] in TARGETS_OF[name])
+            and (name == "onnxruntime" or artifact.target.partition(":")[0] in TARGETS_OF.get(name, ()))
             for artifact in artifacts
         )
     ]

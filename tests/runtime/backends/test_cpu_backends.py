@@ -94,9 +94,16 @@ def test_a_corrupt_file(backend: str, tmp_path: Path) -> None:
         open_session(tmp_path / "m.onnx", backend)
 
 
-def test_a_provider_that_this_build_lacks(bundle_path: Path) -> None:
-    with pytest.raises(BackendError, match=r"no CUDAExecutionProvider; allowed: cpu; install onnxruntime-gpu"):
-        open_session(bundle_path / "onnx/pruned-b1.onnx", "onnxruntime", SessionOptions(provider="cuda"))
+def test_a_provider_that_this_build_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eightfold.runtime.cuda_memory.DRIVER_FILES", ("/",))
+    with pytest.raises(BackendError, match=r"no CUDAExecutionProvider \(pip install onnxruntime-gpu\)"):
+        backend_named("onnxruntime-cuda")
+
+
+def test_without_a_driver_no_provider_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eightfold.runtime.cuda_memory.DRIVER_FILES", ())
+    with pytest.raises(BackendError, match="this machine has no NVIDIA driver"):
+        backend_named("onnxruntime-tensorrt")
 
 
 def test_an_unknown_backend() -> None:

@@ -11,7 +11,9 @@ from eightfold.runtime.backends.ort import OrtBackend
 from eightfold.runtime.backends.tensorrt import TensorRtBackend
 
 _ALL: tuple[Backend, ...] = (
-    OrtBackend(),
+    OrtBackend("onnxruntime", "CPUExecutionProvider"),
+    OrtBackend("onnxruntime-cuda", "CUDAExecutionProvider"),
+    OrtBackend("onnxruntime-tensorrt", "TensorrtExecutionProvider"),
     OpenVinoBackend(),
     TensorRtBackend("tensorrt", "tensorrt"),
     TensorRtBackend("tensorrt-rtx", "tensorrt_rtx"),

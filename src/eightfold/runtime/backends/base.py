@@ -27,12 +27,10 @@ class SessionOptions:
     Attributes:
         threads: intra-op threads on a CPU; None leaves it to the backend.
         device: number of the accelerator.
-        provider: onnxruntime only: "cpu", "cuda" or "tensorrt".
     """
 
     threads: int | None = None
     device: int = 0
-    provider: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:

@@ -19,12 +19,13 @@ from eightfold.runtime.backends.base import (
     empty_like,
     first_line,
 )
+from eightfold.runtime.cuda_memory import cuda_driver_absent
 from eightfold.runtime.manifest import TensorSpec
 
 if TYPE_CHECKING:
     import onnxruntime
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+CPU = "CPUExecutionProvider"
 DTYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -37,26 +38,39 @@ DTYPES = {
 
 
 class OrtBackend(Backend):
-    name = "onnxruntime"
+    """onnxruntime with one of its execution providers; the CPU's takes over what the provider cannot do."""
+
     formats = ("onnx",)
 
+    def __init__(self, name: str, provider: str) -> None:
+        self.name = name
+        self._provider = provider
+
     def absent(self) -> str | None:
-        return None if installed("onnxruntime") else "onnxruntime is not installed (pip install 'eightfold[cpu]')"
+        if not installed("onnxruntime"):
+            return "onnxruntime is not installed (pip install 'eightfold[cpu]')"
+        if self._provider == CPU:
+            return None
+        # Importing onnxruntime takes a while: not where there can be no GPU.
+        return cuda_driver_absent() or self._lacks_provider()
 
     def open(self, path: Path, options: SessionOptions) -> Session:
-        return OrtSession(path, options)
+        return OrtSession(self.name, path, self._provider, options)
+
+    def _lacks_provider(self) -> str | None:
+        present = require("onnxruntime", "run ONNX models").get_available_providers()
+        if self._provider in present:
+            return None
+        return f"this onnxruntime has no {self._provider} (pip install onnxruntime-gpu)"
 
 
 class OrtSession(Session):
-    backend = "onnxruntime"
-
-    def __init__(self, path: Path, options: SessionOptions) -> None:
+    def __init__(self, backend: str, path: Path, provider: str, options: SessionOptions) -> None:
         ort = require("onnxruntime", "run ONNX models")
-        self.version = ort.__version__
-        self.provider = options.provider
+        self.backend, self.version, self.provider = backend, ort.__version__, provider
         self.threads = options.threads
-        self.raw = _open(ort, path, options)
-        self._run_options = ort.RunOptions()
+        self.scope = "model" if provider == CPU else "model+copies"
+        self.raw = _open(ort, path, provider, options)
         self.inputs = tuple(_spec(node, path) for node in self.raw.get_inputs())
         self.outputs = tuple(_spec(node, path) for node in self.raw.get_outputs())
 
@@ -97,12 +111,12 @@ class OrtSlot(Slot):
         self._binding.bind_cpu_input(name, array)
 
 
-def _open(ort: Any, path: Path, options: SessionOptions) -> onnxruntime.InferenceSession:
+def _open(ort: Any, path: Path, provider: str, options: SessionOptions) -> onnxruntime.InferenceSession:
     chosen = ort.SessionOptions()
     chosen.log_severity_level = 3  # its warnings speak of graph internals a user cannot act on
     if options.threads is not None:
         chosen.intra_op_num_threads = options.threads
-    providers = _providers(ort, options)
+    providers = [CPU] if provider == CPU else [(provider, {"device_id": options.device}), CPU]
     try:
         return ort.InferenceSession(str(path), chosen, providers=providers)
     except Exception as error:  # see OrtSlot.run
@@ -111,19 +125,6 @@ def _open(ort: Any, path: Path, options: SessionOptions) -> onnxruntime.Inferenc
             allowed=f"an ONNX model that onnxruntime {ort.__version__} supports",
             remedy="export it again, or install a newer onnxruntime",
         ) from error
-
-
-def _providers(ort: Any, options: SessionOptions) -> list[str | tuple[str, dict[str, Any]]]:
-    wanted, present = PROVIDERS[options.provider], ort.get_available_providers()
-    if wanted not in present:
-        raise BackendError(
-            f"this onnxruntime has no {wanted}",
-            allowed=", ".join(name for name, provider in PROVIDERS.items() if provider in present),
-            remedy="install onnxruntime-gpu for 'cuda' and 'tensorrt'",
-        )
-    if options.provider == "cpu":
-        return [wanted]
-    return [(wanted, {"device_id": options.device}), PROVIDERS["cpu"]]
 
 
 def _spec(node: Any, path: Path) -> TensorSpec:
