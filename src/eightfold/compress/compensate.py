@@ -20,6 +20,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from eightfold.compress.batches import BATCH, batches_of
+from eightfold.compress.blocks import bypassed
 from eightfold.compress.constants import constants_from_beta, fold_constants, mean_inputs
 from eightfold.compress.fitting import fit_layers
 from eightfold.compress.groups import ChannelGraph
@@ -67,7 +68,7 @@ def compensate(
         images: model-ready inputs [n, channels, height, width], or an iterable of the model's inputs: a tensor, or a
             tuple of positional arguments, for each forward call. 256 images are plenty; labels are not needed.
         method: "none", "bn_beta", "mean" or "lsq", from cheap to strong.
-        graph: of `original`, if at hand; traced otherwise.
+        graph: of `original` (without the blocks that the plan removes), if at hand; traced otherwise.
         batch: images per forward pass, when `images` is one tensor.
         memory_mb: what activations may take in "lsq"; a smaller budget is slower, not worse.
         seed: chooses the image positions that "lsq" looks at.
@@ -84,7 +85,9 @@ def compensate(
         raise UsageError("compensation got no images", allowed="at least one batch", remedy="pass some 256 images")
     if method == "none":
         return CompensationReport(method, (), ())
-    graph = graph or trace(original, batches[0])
+    if graph is None:
+        with bypassed(original, plan.removed_blocks):
+            graph = trace(original, batches[0])
     with evaluating(pruned, original):
         sites = sites_of(graph, plan, running_means_behind(original, batches[0]))
         if method == "lsq":

@@ -37,17 +37,28 @@ class GroupPlan(Frozen):
         return self
 
 
+class RemovedBlock(Frozen):
+    """A residual block that goes and leaves act(x + shift); see `eightfold.compress.blocks`."""
+
+    path: str = Field(description="the module's path")
+    activation: str = Field(default="", description="what follows the addition: relu, silu, ...; empty for nothing")
+    channels: int = Field(ge=1, description="width of the stream, before pruning")
+    channel_dim: int = Field(default=-3, description="dimension of the channels, from the end: -3 maps, -1 tokens")
+
+
 class PrunePlan(Value):
     """Which channels of which groups stay, for one architecture."""
 
     kind: ClassVar[str] = "prune plan"
     error: ClassVar[type[PlanMismatchError]] = PlanMismatchError
 
-    shapes: dict[str, tuple[int, ...]] = Field(description="every parameter and buffer of the original architecture")
+    shapes: dict[str, tuple[int, ...]] = Field(
+        description="every parameter and buffer of the original architecture, once `removed_blocks` are bypassed"
+    )
     source: str = Field(description="digest of `shapes`: the architecture the plan belongs to")
     groups: tuple[GroupPlan, ...] = Field(description="the groups that lose channels; others stay whole")
     sizes: tuple[SizeLink, ...] = Field(default=(), description="module attributes that follow a group's width")
-    removed_blocks: tuple[str, ...] = Field(default=(), description="module paths of residual blocks taken out")
+    removed_blocks: tuple[RemovedBlock, ...] = Field(default=(), description="residual blocks taken out first")
     multiple: int = Field(default=8, ge=1, description="kept widths are multiples of this")
     rule: str = Field(default="uniform", description="how the scores were turned into kept channels")
     score: str = Field(default="l2", description="the criterion that ranked the channels")
@@ -106,7 +117,7 @@ class PrunePlan(Value):
         before, after = (sum(int(np.prod(s)) for s in t.values()) for t in (self.shapes, self.pruned_shapes()))
         head = f"prune plan: {self.rule}, score {self.score}, {self.budget or 'no budget'}, multiple {self.multiple}"
         lines = [f"  {group.id}: {len(group.kept)} of {group.width}" for group in self.groups]
-        lines += [f"  block removed: {name}" for name in self.removed_blocks]
+        lines += [f"  block removed: {block.path}" for block in self.removed_blocks]
         return "\n".join([head, f"  values in tensors: {before} -> {after}", *lines])
 
 

@@ -8,10 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from eightfold.compress.batches import batches_of, targets_of
+from eightfold.compress.blocks import bypassed, choose_blocks
 from eightfold.compress.budget import limits_of, within
 from eightfold.compress.check import checked
 from eightfold.compress.criteria.evidence import Evidence, Loss
-from eightfold.compress.groups import ChannelGraph, Kept
+from eightfold.compress.groups import ChannelGraph
 from eightfold.compress.plan import PrunePlan
 from eightfold.compress.scores import Criterion, layer_scores
 from eightfold.compress.select import LayerRange, Rounding, Selection
@@ -36,6 +37,8 @@ def plan_pruning(
     layer_keep: float = 0.01,
     merge: Merge = "union",
     ranges: Sequence[LayerRange] = (),
+    remove_blocks: int | Sequence[str] = 0,
+    block_score: str = "contribution",
     images: Tensor | Iterable[Any] = (),
     targets: Iterable[Any] = (),
     loss: Loss | None = None,
@@ -65,6 +68,10 @@ def plan_pruning(
         layer_keep: for "slim": the least share of a layer.
         merge: for "slim": how coupled layers agree: "union", "intersection", "least" or "most".
         ranges: stretches of the network, in groups by execution order, each with a pool and a keep ratio of its own.
+        remove_blocks: residual blocks to take out first: how many, or their module paths. Budgets that are shares are
+            of the model without them.
+        block_score: which go first: those that contribute least ("contribution", measured on `images`), or whose last
+            batch norm has the smallest scales ("bn_scale").
         images: for scores that look at images: one tensor [n, channels, height, width], or batches of model inputs.
         targets: for scores that need a loss: labels [n] beside a tensor of images, or one target for each batch.
         loss: (output, target) -> scalar tensor.
@@ -76,9 +83,9 @@ def plan_pruning(
         UnknownNameError: rule or score.
         UsageError: the score needs images or a loss.
     """
-    graph = graph or trace(model, example_inputs)
-    evidence = Evidence(model, graph, batches_of(images), targets_of(targets), loss, seed)
-    scores = layer_scores(evidence, score)
+    batches = batches_of(images)
+    blocks = choose_blocks(model, batches or batches_of([example_inputs]), remove_blocks, block_score)
+    removed = tuple(block.removed() for block in blocks)
     selection = Selection(
         rule=rule,
         keep_ratio=keep_ratio,
@@ -90,21 +97,21 @@ def plan_pruning(
         merge=merge,
         ranges=tuple(ranges),
     )
-    limits = limits_of(model, graph, max_macs=max_macs, max_params=max_params)
-    name = score if isinstance(score, str) else getattr(score, "__name__", "custom")
-
-    def plan_of(kept: Kept) -> PrunePlan:
-        return PrunePlan.from_graph(
+    with bypassed(model, removed):
+        graph = trace(model, example_inputs) if graph is None or removed else graph
+        scores = layer_scores(Evidence(model, graph, batches, targets_of(targets), loss, seed), score)
+        limits = limits_of(model, graph, max_macs=max_macs, max_params=max_params)
+        plan = PrunePlan.from_graph(
             graph,
-            kept,
+            within(limits, graph, scores, selection),
+            removed_blocks=removed,
             multiple=multiple,
             rule=rule,
-            score=name,
+            score=score if isinstance(score, str) else getattr(score, "__name__", "custom"),
             budget=", ".join(limit.words for limit in limits) or f"keep ratio {keep_ratio:g}",
             scores_digest=digest_of_scores(scores),
         )
-
-    return checked(model, example_inputs, plan_of(within(limits, graph, scores, selection)), graph)
+        return checked(model, example_inputs, plan, graph)
 
 
 def digest_of_scores(scores: LayerScores) -> str:

@@ -1,0 +1,69 @@
+"""Pruning in one call: plan, surgery, compensation."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from eightfold.compress.batches import batches_of
+from eightfold.compress.blocks import find_blocks, remove_blocks
+from eightfold.compress.compensate import CompensationReport, compensate
+from eightfold.compress.plan import PrunePlan
+from eightfold.compress.prune import plan_pruning
+from eightfold.compress.surgery import PruneReport, apply_plan
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What `prune` did."""
+
+    plan: PrunePlan
+    surgery: PruneReport
+    compensation: CompensationReport
+
+    def describe(self) -> str:
+        return "\n".join([self.surgery.describe(), self.compensation.describe()])
+
+
+def prune(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    compensation: str = "none",
+    images: Tensor | Iterable[Any] = (),
+    memory_mb: int = 768,
+    **options: Any,
+) -> Pruned:
+    """Prune `model` in place and, if asked, make up for what was removed, without labels and without training.
+
+    Args:
+        model: any module.
+        example_inputs: what the model is called with.
+        compensation: "none", "bn_beta", "mean" or "lsq"; the last keeps most of the accuracy (see `compensate`).
+        images: calibration images for compensation and for scores that look at images: one tensor
+            [n, channels, height, width], or batches of model inputs. 256 are plenty.
+        memory_mb: what activations may take during "lsq".
+        options: as `plan_pruning` takes them: rule, score, keep_ratio, max_macs, multiple, ...
+
+    Example:
+        >>> import torch, torchvision, eightfold as ef
+        >>> model = torchvision.models.resnet18(weights=None)
+        >>> images = torch.rand(8, 3, 64, 64)
+        >>> done = ef.prune(model, images[:1], keep_ratio=0.5, compensation="bn_beta", images=images)
+        >>> model.layer1[0].conv1.out_channels
+        32
+    """
+    images = images if isinstance(images, Tensor) else list(images)
+    plan = plan_pruning(model, example_inputs, images=images, **options)
+    original = copy.deepcopy(model) if compensation != "none" else model
+    if plan.removed_blocks and compensation != "none":
+        means = {block.path: block.mean for block in find_blocks(model, batches_of(images))}
+        remove_blocks(model, plan.removed_blocks, means)
+    surgery = apply_plan(model, plan)
+    if compensation == "none":
+        return Pruned(plan, surgery, CompensationReport("none", (), ()))
+    return Pruned(plan, surgery, compensate(model, original, plan, images, method=compensation, memory_mb=memory_mb))
