@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,14 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     monkeypatch.setattr("eightfold.runtime.bundle.Bundle.open", interrupted)
     assert run(monkeypatch, "inspect", "bundle") == 130
     assert capsys.readouterr().err.endswith("eightfold: interrupted; run the same command again to go on\n")
+
+
+def test_code_in_the_current_folder_is_found(tmp_path: Path) -> None:
+    """A model of one's own is named as module:function, and its file lies where one works."""
+    (tmp_path / "own_code.py").write_text("found = True\n")
+    program = (
+        "import sys; sys.path[:] = [place for place in sys.path if place]; sys.argv = ['eightfold', '--version']\n"
+        "from eightfold.cli.app import main; main(); import own_code; assert own_code.found"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

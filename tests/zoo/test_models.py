@@ -107,3 +107,8 @@ def test_files_that_hold_no_weights(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"nonsense")
     with pytest.raises(ModelError, match="is not a"):
         load_weights(small(), tmp_path / name)
+
+
+def test_a_function_that_takes_no_classes_is_named() -> None:
+    with pytest.raises(ModelError, match="os:getcwd cannot be called with num_classes=10 .*; allowed: a function with"):
+        build_model("os:getcwd", num_classes=10)

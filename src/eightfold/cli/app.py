@@ -65,6 +65,8 @@ for name in COMMANDS:
 
 def main() -> int:
     """Run the command line. Returns the exit code: 0, 1 for a failure, 2 for wrong usage, 130 when interrupted."""
+    if "" not in sys.path:  # so that package.module:function finds the user's own code here, as with python -m
+        sys.path.append("")
     try:
         app(prog_name="eightfold")
     except SystemExit as stop:

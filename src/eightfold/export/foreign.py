@@ -19,7 +19,7 @@ from eightfold.runtime.versions import runtime_versions
 if TYPE_CHECKING:
     import torch
 
-RAW_OUTPUTS = Task(kind="tensors", decode="none")
+RAW_OUTPUTS = Task(kind="tensors", decode="tensors")
 
 
 def export_bundle(

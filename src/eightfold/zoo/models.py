@@ -6,6 +6,7 @@ A source is `NAME` (torchvision), `timm:NAME`, or `package.module:function` (you
 from __future__ import annotations
 
 import importlib
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,13 @@ def _from_function(module_name: str, function: str, num_classes: int) -> torch.n
             f"cannot find {module_name}:{function} ({error})",
             allowed="a torchvision name, timm:NAME, or package.module:function",
             remedy="check that the module can be imported from here",
+        ) from None
+    try:
+        inspect.signature(build).bind(num_classes=num_classes)
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"{module_name}:{function} cannot be called with num_classes={num_classes} ({error})",
+            allowed="a function with a parameter num_classes that returns a torch.nn.Module",
         ) from None
     model = build(num_classes=num_classes)
     if not isinstance(model, nn.Module):
