@@ -81,7 +81,7 @@ def test_detections_in_the_graph_are_those_of_the_decoder(most: int) -> None:
 def test_the_parser_takes_suppression_and_rtx_says_that_it_has_no_kernel(tmp_path: Path) -> None:
     model, _ = with_nms(_detector(1), Task(kind="detect", decode="yolo-boxes"), Suppression())
     file = saved(model, tmp_path / "x.onnx")
-    with pytest.raises(BuildError, match="NonMaxSuppression.* has no runners that implement it"):
+    with pytest.raises(BuildError, match=r"NonMaxSuppression.* has no runners that implement it"):
         build_engine(file, tmp_path / "x.engine", precision="fp16")
 
 

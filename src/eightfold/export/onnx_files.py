@@ -40,6 +40,9 @@ def load_onnx(path: PathLike) -> onnx.ModelProto:
         ) from None
     if not model.graph.node or not model.graph.output:
         raise ModelError(f"{path} holds no graph", allowed="an ONNX file with nodes and outputs")
+    # protobuf hands text that is not UTF-8 out as bytes.
+    if not all(isinstance(value.name, str) for value in (*model.graph.input, *model.graph.output)):
+        raise ModelError(f"{path} has a tensor whose name is not UTF-8", allowed="a whole ONNX file")
     return model
 
 
