@@ -24,7 +24,7 @@ import numpy as np
 
 HERE = Path(__file__).parent
 SIZE = 224
-OURS = ("minmax", "percentile", "mse", "entropy")
+OURS = ("percentile", "mse", "entropy")
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,6 @@ def main() -> None:
         model = make_model(Path(folder))
         cells = [measure("onnxruntime", model, "entropy", few)]
         cells += [measure("eightfold", model, method, count) for method in OURS for count in (few, many)]
-        cells.append(measure("onnxruntime", model, "percentile", few))
     text = report(cells)
     print(text)
     (HERE / "results").mkdir(exist_ok=True)

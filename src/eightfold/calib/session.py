@@ -21,7 +21,7 @@ from eightfold.extras import require
 if TYPE_CHECKING:
     import onnx
 
-MAX_BYTES = 64 << 20  # of activations held at a time: more is no faster
+MAX_BYTES = 32 << 20  # of activations held at a time: more is no faster
 CLOSE = 1e-3  # how near a freed graph's answer must be to the graph's own
 Tensor = npt.NDArray[Any]
 
@@ -85,6 +85,8 @@ def open_session(model: onnx.ModelProto, *, threads: int, quiet: bool = False, o
     options.intra_op_num_threads = threads
     options.log_severity_level = 4 if quiet else 3
     options.enable_cpu_mem_arena = False  # it grows, and never gives back
+    # The observers' threads want the cores as soon as the network is done with them.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
