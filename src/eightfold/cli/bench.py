@@ -17,6 +17,7 @@ def bench(
     seconds: Annotated[float, typer.Option(help="Timed seconds per row of the table.")] = 4.0,
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: the backend's own choice.")] = None,
     baseline: Annotated[str | None, typer.Option(help="Candidate that speed-ups refer to. Default: the first.")] = None,
+    device: Annotated[str | None, typer.Option(help="Measure on a board instead: ssh://[user@]host[:port].")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the table as JSON.")] = None,
 ) -> None:
     """Measure latency by batch size: candidates take turns in one run, outliers stay in.
@@ -25,7 +26,9 @@ def bench(
     """
     from eightfold.runtime.bench import bench as measure
 
-    table = measure(bundle, batches=batch, backends=backend, seconds=seconds, threads=threads, baseline=baseline)
+    table = measure(
+        bundle, batches=batch, backends=backend, seconds=seconds, threads=threads, baseline=baseline, device=device
+    )
     print(table.describe())
     if output is not None:
         typer.echo(f"wrote {table.save(output)}", err=True)

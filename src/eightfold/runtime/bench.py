@@ -65,6 +65,7 @@ def bench(
     seconds: float = 4.0,
     threads: int | None = None,
     baseline: str | None = None,
+    device: str | None = None,
 ) -> LatencyTable:
     """Measure everything in a bundle that runs on this machine, or one ONNX file.
 
@@ -75,6 +76,7 @@ def bench(
         seconds: timed seconds per row.
         threads: threads of a CPU backend; its own default when None.
         baseline: the candidate that the others are compared with; the first by default.
+        device: "ssh://[user@]host[:port]" measures there instead and brings the table back.
 
     Returns:
         a table; `describe()` prints it, `save(path)` keeps it.
@@ -83,6 +85,13 @@ def bench(
         >>> table = bench("model.eightfold", batches=[1, 8])  # doctest: +SKIP
         >>> print(table.describe())  # doctest: +SKIP
     """
+    if device is not None:
+        from eightfold.runtime.remote import bench_on
+
+        path = bundle_or_model.path if isinstance(bundle_or_model, Bundle) else bundle_or_model
+        return bench_on(
+            device, path, batches=batches, backends=backends, seconds=seconds, threads=threads, baseline=baseline
+        )
     candidates = _candidates(bundle_or_model, backends)
     options = BenchOptions(schedule=Schedule(seconds=seconds), session=SessionOptions(threads=threads))
     return compare_latency(_at_batches(candidates, batches), baseline=baseline, options=options)
