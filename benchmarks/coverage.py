@@ -31,7 +31,7 @@ from eightfold.compress.check import checked
 from eightfold.compress.groups import ChannelGraph
 from eightfold.compress.oracle import oracle_error, outputs, random_plan
 from eightfold.compress.plan import PrunePlan
-from eightfold.compress.surgery import PruneReport
+from eightfold.compress.surgery import PruneReport, Width
 
 HERE = Path(__file__).parent
 MULTIPLE = 8
@@ -175,7 +175,11 @@ def misaligned(graph: ChannelGraph, report: PruneReport) -> list[str]:
     """Weights of layers with a width that is no multiple of 8, though none of its groups is frozen or narrow."""
     excused = {m.tensor for g in graph.groups if g.frozen or g.width < MULTIPLE for m in g.members}
     weights = {layer.weight for layer in graph.layers if layer.groups == 1} - excused
-    return [w.weight for w in report.changed if w.weight in weights and any(size % MULTIPLE for size in w.after)]
+    return [w.weight for w in report.changed if w.weight in weights and _crooked(w)]
+
+
+def _crooked(width: Width) -> bool:
+    return any(new % MULTIPLE and old >= MULTIPLE for old, new in zip(width.before, width.after, strict=True))
 
 
 def _what_froze(graph: ChannelGraph, plan: PrunePlan) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Annotated
+import warnings
+from pathlib import Path
+from typing import Annotated, TextIO
 
 import typer
 
@@ -28,6 +30,8 @@ COMMANDS: tuple[str, ...] = (
     "verify",
     "doctor",
     "inspect",
+    "prune",
+    "plan",
     "predict",
     "report",
 )
@@ -63,10 +67,27 @@ for name in COMMANDS:
     app.command(name)(getattr(module, name.replace("-", "_")))
 
 
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Our own warnings are for users: one line without a place in the code. Others keep their form."""
+    own = Path(filename).is_relative_to(Path(eightfold.__file__).parent) and category.__name__ != "DeprecationWarning"
+    text = (
+        f"eightfold: warning: {message}\n" if own else warnings.formatwarning(message, category, filename, lineno, line)
+    )
+    (file or sys.stderr).write(text)
+
+
 def main() -> int:
     """Run the command line. Returns the exit code: 0, 1 for a failure, 2 for wrong usage, 130 when interrupted."""
     if "" not in sys.path:  # so that package.module:function finds the user's own code here, as with python -m
         sys.path.append("")
+    warnings.showwarning = _show_warning
     try:
         app(prog_name="eightfold")
     except SystemExit as stop:

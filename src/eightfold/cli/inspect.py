@@ -7,15 +7,34 @@ from typing import Annotated
 
 import typer
 
+from eightfold.cli.options import image_size
+
 
 def inspect(
-    bundle: Annotated[Path, typer.Argument(help="A bundle: a directory or an .eightfold file.")],
+    subject: Annotated[
+        str,
+        typer.Argument(
+            help="A bundle (directory or .eightfold file), or a torchvision name, timm:NAME, package:function."
+        ),
+    ],
+    size: Annotated[str, typer.Option(help="Image size for a network: SIDE or HEIGHTxWIDTH.")] = "224",
+    classes: Annotated[int, typer.Option(help="Number of outputs of a network.")] = 1000,
+    multiple: Annotated[int, typer.Option(min=1, help="Channel multiple to look at a network for.")] = 8,
 ) -> None:
-    """Tell what is inside a bundle, and verify the digest of each of its files.
+    """Tell what is inside a bundle and verify each file's digest; or tell how a network could be pruned.
 
     Example: eightfold inspect runs/demo/bundle
-    """
-    from eightfold.runtime.bundle import Bundle
-    from eightfold.runtime.inspection import inspect_bundle
 
-    print(inspect_bundle(Bundle.open(bundle)))
+    Example: eightfold inspect timm:ghostnet_100 --size 160
+    """
+    if Path(subject).exists() or subject.endswith(".eightfold"):
+        from eightfold.runtime.bundle import Bundle
+        from eightfold.runtime.inspection import inspect_bundle
+
+        print(inspect_bundle(Bundle.open(Path(subject))))
+        return
+    from eightfold.compress.inspection import inspect_image_network
+    from eightfold.zoo.models import build_model
+
+    network = build_model(subject, num_classes=classes)
+    print(inspect_image_network(network, image_size(size), multiple=multiple).describe())

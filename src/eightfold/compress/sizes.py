@@ -12,9 +12,10 @@ from typing import Any
 
 from torch import nn
 
-from eightfold.compress.components import Grouping, runs
+from eightfold.compress.components import Grouping
 from eightfold.compress.groups import SizeLink
 from eightfold.compress.rules.base import Record
+from eightfold.compress.spans import runs
 
 # Parts of names of integers that never count channels, though they may equal a width.
 _NO_WIDTH = ("kernel", "stride", "pad", "dilat", "reso", "window", "size", "index", "level", "num_layers")

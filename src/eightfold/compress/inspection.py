@@ -1,0 +1,111 @@
+"""A look at a network before pruning: size, cost, alignment, groups, and what is frozen and why."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from eightfold.compress.groups import ChannelGraph
+from eightfold.compress.macs import count_parameters
+from eightfold.compress.trace import trace
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one child module accounts for."""
+
+    name: str
+    parameters: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class ModelInspection:
+    """What `inspect_model` found."""
+
+    parameters: int
+    macs: int  # of convolutions and linear layers, for the example input
+    shares: tuple[Share, ...]  # one for each child module that has parameters or does work
+    graph: ChannelGraph
+    multiple: int
+    misaligned: tuple[str, ...]  # layers with a width that is no multiple, as "name 3 -> 30"
+
+    def describe(self) -> str:
+        groups = self.graph.free
+        widths = sum(group.width for group in groups)
+        total = sum(group.width for group in self.graph.groups)
+        prunable = sum(group.prunable(self.multiple) for group in groups)
+        lines = [
+            f"parameters {self.parameters:,}, MACs {self.macs:,}, {len(self.graph.layers)} conv and linear calls",
+            "",
+            *_table(self),
+            "",
+            f"channel groups: {len(self.graph.groups)}, {prunable} can be pruned to a multiple of {self.multiple}",
+            f"coupled channels: {total}, {widths} of them free",
+            *(f"  frozen: {count:6d}  {reason}" for reason, count in frozen_by(self.graph).most_common(12)),
+            f"widths that are no multiple of {self.multiple}: {len(self.misaligned)}",
+            *(f"  {name}" for name in self.misaligned[:12]),
+            *(f"warning: {text}" for text in self.graph.warnings),
+        ]
+        return "\n".join(lines)
+
+
+def inspect_model(model: nn.Module, example_inputs: Any, *, multiple: int = 8) -> ModelInspection:
+    """Trace `model` and tell its parameters, MACs, their share by child module, groups and what is frozen.
+
+    Raises:
+        TraceError: the model does not run on the inputs.
+    """
+    graph = trace(model, example_inputs)
+    return ModelInspection(
+        parameters=count_parameters(model),
+        macs=sum(layer.macs for layer in graph.layers),
+        shares=_shares(model, graph),
+        graph=graph,
+        multiple=multiple,
+        misaligned=tuple(_misaligned(graph, multiple)),
+    )
+
+
+def inspect_image_network(model: nn.Module, size: tuple[int, int], *, multiple: int = 8) -> ModelInspection:
+    """`inspect_model` for one RGB image of `size` (height, width)."""
+    return inspect_model(model, torch.zeros(1, 3, *size), multiple=multiple)
+
+
+def frozen_by(graph: ChannelGraph) -> Counter[str]:
+    """Coupled channels that each reason froze; the module's path is left out."""
+    found: Counter[str] = Counter()
+    for group in graph.groups:
+        if group.frozen:
+            found[re.sub(r" in [\w.]+$| in the model$", "", group.frozen)] += group.width
+    return found
+
+
+def _shares(model: nn.Module, graph: ChannelGraph) -> tuple[Share, ...]:
+    macs: Counter[str] = Counter()
+    for layer in graph.layers:
+        macs[layer.module.partition(".")[0]] += layer.macs
+    parameters: Mapping[str, int] = {name: count_parameters(child) for name, child in model.named_children()}
+    return tuple(Share(name, count, macs[name]) for name, count in parameters.items() if count or macs[name])
+
+
+def _misaligned(graph: ChannelGraph, multiple: int) -> list[str]:
+    widths = {layer.weight: (len(layer.inputs), len(layer.outputs)) for layer in graph.layers}
+    return [f"{name} {i} -> {o}" for name, (i, o) in widths.items() if name and (i % multiple or o % multiple)]
+
+
+def _table(seen: ModelInspection) -> list[str]:
+    wide = max([len(share.name) for share in seen.shares], default=6)
+    rows = [f"  {'child':{wide}}  {'parameters':>13}         {'MACs':>15}"]
+    for share in seen.shares:
+        of_parameters = share.parameters / max(seen.parameters, 1)
+        of_macs = share.macs / max(seen.macs, 1)
+        cells = f"{share.parameters:13,} {of_parameters:6.1%}  {share.macs:15,} {of_macs:6.1%}"
+        rows.append(f"  {share.name:{wide}}  {cells}")
+    return rows
