@@ -144,6 +144,7 @@ def _set_dim(model: onnx.ModelProto, axis: int) -> None:
         ({"method": "kl"}, "unknown method 'kl'"),
         ({"percentile": 30.0}, "percentile is 30"),
         ({"batch": 0}, "batch is 0"),
+        ({"threads": -1}, "threads is -1"),
     ],
 )
 def test_wrong_options(residual_net: ModelMaker, rows: Any, options: Any, words: str) -> None:

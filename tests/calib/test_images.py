@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from eightfold.calib.decode import read_image
-from eightfold.calib.images import ImageWarning, open_images, warn_of_overlap
+from eightfold.calib.images import ImageSet, ImageWarning, open_images, warn_of_overlap
 from eightfold.calib.preprocess import Preprocess
 from eightfold.calib.rows import Rows
-from eightfold.errors import ImageError, MissingExtraError
+from eightfold.errors import ImageError, MissingExtraError, UsageError
 
 PLANES = [*np.meshgrid(np.arange(0, 240, 12), np.arange(0, 180, 12)), np.full((15, 20), 90)]
 GRADIENT = np.dstack(PLANES).astype(np.uint8)
@@ -182,3 +182,9 @@ def test_calibrating_on_what_is_evaluated_is_warned_about(tmp_path: Path) -> Non
     with pytest.warns(ImageWarning, match="2 of 3 calibration images are also in the evaluation set"):
         assert warn_of_overlap(images.subset([0, 1, 2]), images.subset([1, 2, 3])) == 2
     assert warn_of_overlap(images.subset([0]), images.subset([3])) == 0
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_an_empty_sample_is_refused(count: int) -> None:
+    with pytest.raises(UsageError, match=f"a sample of {count} images; allowed: at least 1"):
+        ImageSet(()).sample(count)

@@ -31,7 +31,7 @@ def test_debug_shows_it_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eightfold.runtime.bundle.Bundle.open", lambda _: (_ for _ in ()).throw(OSError(28, "full")))
     monkeypatch.setenv("EIGHTFOLD_DEBUG", "")
     with pytest.raises(OSError, match="full"):
-        run(monkeypatch, "--debug", "inspect", "bundle")
+        run(monkeypatch, "--debug", "report", "bundle")
 
 
 def test_a_wrong_command_exits_with_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,7 +44,7 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         raise KeyboardInterrupt
 
     monkeypatch.setattr("eightfold.runtime.bundle.Bundle.open", interrupted)
-    assert run(monkeypatch, "inspect", "bundle") == 130
+    assert run(monkeypatch, "report", "bundle") == 130
     assert capsys.readouterr().err.endswith("eightfold: interrupted; run the same command again to go on\n")
 
 
@@ -57,3 +57,14 @@ def test_code_in_the_current_folder_is_found(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_warning_is_one_line_without_a_place_in_the_code(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    own = str(Path(app.__file__).parent / "x.py")
+    app._show_warning("3 images were skipped", UserWarning, own, 7)
+    app._show_warning("old name", DeprecationWarning, "/elsewhere/y.py", 8)
+    assert capsys.readouterr().err == (
+        "eightfold: warning: 3 images were skipped\n/elsewhere/y.py:8: DeprecationWarning: old name\n"
+    )

@@ -41,6 +41,8 @@ class CalibrationOptions:
             raise UsageError(f"percentile is {self.percentile}", allowed="more than 50, at most 100")
         if self.batch < 1:
             raise UsageError(f"batch is {self.batch}", allowed="at least 1")
+        if self.threads < 0:
+            raise UsageError(f"threads is {self.threads}", allowed="at least 1, or 0 for one per core")
 
 
 def calibrate(

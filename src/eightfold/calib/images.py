@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from eightfold.calib.decode import SUFFIXES, read_image
 from eightfold.calib.resize import Pixels
-from eightfold.errors import ImageError
+from eightfold.errors import ImageError, UsageError
 from eightfold.files import PathLike, sha256_of_bytes, sha256_of_file
 
 
@@ -73,6 +73,8 @@ class ImageSet:
 
         With labels, classes are drawn from in turn, so that their shares differ by at most one while they last.
         """
+        if count < 1:
+            raise UsageError(f"a sample of {count} images", allowed="at least 1")
         if count >= len(self):
             return self
         order = np.random.default_rng(seed).permutation(len(self))

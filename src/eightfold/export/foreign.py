@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eightfold.calib.preprocess import Preprocess
+from eightfold.errors import UsageError
 from eightfold.export.batches import export_batches
 from eightfold.export.bundle import onnx_artifact, write_bundle
+from eightfold.export.detections import Suppression, with_nms
+from eightfold.export.in_graph import with_preprocess
+from eightfold.export.onnx_files import load_onnx, save_onnx
 from eightfold.files import PathLike, sha256_of_file
 from eightfold.runtime.manifest import Task
 from eightfold.runtime.versions import runtime_versions
@@ -31,6 +35,8 @@ def export_bundle(
     task: Task = RAW_OUTPUTS,
     name: str = "",
     opset: int | None = None,
+    preprocess_in_graph: bool = False,
+    suppression: Suppression | None = None,
 ) -> Path:
     """Export a network at each batch, simplify and check it, and bundle it.
 
@@ -42,10 +48,14 @@ def export_bundle(
         task: what the outputs mean.
         name: of the bundle; the file's or class's name when empty.
         opset: of exported modules.
+        preprocess_in_graph: the network takes uint8 pixels (batch, height, width, channels); see `with_preprocess`.
+        suppression: a detector with decoded boxes puts out final detections; see `with_nms`.
 
     Returns:
         `output`.
     """
+    if not batches or min(batches) < 1:
+        raise UsageError(f"batches {list(batches)}", allowed="whole numbers of at least 1")
     is_file = isinstance(source, str | Path)
     name = name or (Path(source).stem if isinstance(source, str | Path) else type(source).__name__)
     shape = (max(batches), preprocess.channels, preprocess.height, preprocess.width)
@@ -53,6 +63,8 @@ def export_bundle(
     with tempfile.TemporaryDirectory(prefix="eightfold-") as folder:
         files = {batch: Path(folder) / f"{name}-b{batch}.onnx" for batch in sorted(set(batches))}
         steps = export_batches(source, files, images=images, opset=opset)
+        edits = [_put_in_graph(file, preprocess, task, preprocess_in_graph, suppression) for file in files.values()]
+        fed, read = edits[0]
         artifacts = [
             onnx_artifact(file, id=file.stem, inside=f"onnx/{file.name}", variant="baseline", steps=steps[batch])
             for batch, file in files.items()
@@ -63,9 +75,22 @@ def export_bundle(
         return write_bundle(
             output,
             name=name,
-            task=task,
-            preprocess=preprocess,
+            task=read,
+            preprocess=fed,
             artifacts=artifacts,
             files={f"onnx/{file.name}": file for file in files.values()},
             provenance=provenance,
         )
+
+
+def _put_in_graph(
+    file: Path, preprocess: Preprocess, task: Task, pixels: bool, suppression: Suppression | None
+) -> tuple[Preprocess, Task]:
+    """Rewrite `file` in place; returns how it is to be fed and read now."""
+    if pixels:
+        model, preprocess = with_preprocess(load_onnx(file), preprocess)
+        save_onnx(model, file)
+    if suppression is not None:
+        model, task = with_nms(load_onnx(file), task, suppression)
+        save_onnx(model, file)
+    return preprocess, task
