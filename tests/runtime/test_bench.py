@@ -7,7 +7,8 @@ import pytest
 
 from eightfold.errors import UsageError
 from eightfold.runtime.alternate import Schedule
-from eightfold.runtime.bench import BenchOptions, Candidate, bench, compare_latency
+from eightfold.runtime.bench import BenchOptions, bench, compare_latency
+from eightfold.runtime.candidates import Candidate
 from eightfold.runtime.latency import LatencyTable
 
 QUICK = BenchOptions(schedule=Schedule(seconds=0.02, rounds=5, block_s=0.005, warmup_s=0.05), memory=False)
@@ -70,6 +71,17 @@ def test_a_bundle_is_measured_with_memory(make_bundle: Callable[..., Path]) -> N
 def test_one_onnx_file(bundle_path: Path) -> None:
     table = bench(bundle_path / "onnx/pruned-b4.onnx", backends=["onnxruntime"], seconds=0.01)
     assert [(row.name, row.batch) for row in table.rows] == [("pruned-b4 onnxruntime", 4)]
+
+
+def test_end_to_end_is_more_than_the_model(bundle_path: Path) -> None:
+    model = bench(bundle_path, batches=[1], backends=["onnxruntime"], seconds=0.02)
+    whole = bench(bundle_path, batches=[1], backends=["onnxruntime"], seconds=0.02, end_to_end=True)
+    assert (model.rows[0].scope, whole.rows[0].scope) == ("model", "end-to-end")
+
+
+def test_end_to_end_needs_a_bundle(bundle_path: Path) -> None:
+    with pytest.raises(UsageError, match="pruned-b1 onnxruntime comes from no bundle"):
+        bench(bundle_path / "onnx/pruned-b1.onnx", seconds=0.01, end_to_end=True)
 
 
 def test_a_batch_that_is_not_there(bundle_path: Path) -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from eightfold.errors import BackendError, UsageError
 from eightfold.runtime.alternate import Schedule
-from eightfold.runtime.bench import BenchOptions, Candidate, compare_latency
+from eightfold.runtime.bench import BenchOptions, compare_latency
+from eightfold.runtime.candidates import Candidate
 from eightfold.runtime.choose import Wish, choose
 from eightfold.runtime.latency import LatencyRow, LatencyTable
 from eightfold.runtime.manifest import Artifact, Format, Precision, TensorSpec

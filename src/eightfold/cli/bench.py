@@ -17,6 +17,9 @@ def bench(
     seconds: Annotated[float, typer.Option(help="Timed seconds per row of the table.")] = 4.0,
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: the backend's own choice.")] = None,
     baseline: Annotated[str | None, typer.Option(help="Candidate that speed-ups refer to. Default: the first.")] = None,
+    end_to_end: Annotated[
+        bool, typer.Option("--end-to-end", help="Time all from a decoded 1080p frame to the decoded answer.")
+    ] = False,
     device: Annotated[str | None, typer.Option(help="Measure on a board instead: ssh://[user@]host[:port].")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the table as JSON.")] = None,
 ) -> None:
@@ -27,7 +30,14 @@ def bench(
     from eightfold.runtime.bench import bench as measure
 
     table = measure(
-        bundle, batches=batch, backends=backend, seconds=seconds, threads=threads, baseline=baseline, device=device
+        bundle,
+        batches=batch,
+        backends=backend,
+        seconds=seconds,
+        threads=threads,
+        baseline=baseline,
+        end_to_end=end_to_end,
+        device=device,
     )
     print(table.describe())
     if output is not None:

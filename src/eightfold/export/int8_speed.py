@@ -9,7 +9,8 @@ from eightfold.calib.graph import Graph, load_model
 from eightfold.extras import require
 from eightfold.files import PathLike, atomic_path
 from eightfold.runtime.alternate import Schedule
-from eightfold.runtime.bench import BenchOptions, Candidate, compare_latency
+from eightfold.runtime.bench import BenchOptions, compare_latency
+from eightfold.runtime.candidates import Candidate
 from eightfold.values import Frozen
 
 

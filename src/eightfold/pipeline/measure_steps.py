@@ -17,7 +17,7 @@ from eightfold.runtime.manifest import Step as ManifestStep
 from eightfold.runtime.versions import runtime_versions
 
 if TYPE_CHECKING:
-    from eightfold.runtime.bench import Candidate
+    from eightfold.runtime.candidates import Candidate
 
 
 def measure_steps(job: Job) -> list[Step]:
@@ -96,7 +96,7 @@ def measure(job: Job, _: Path) -> str:
 
 
 def _candidate(job: Job, wanted: Wanted, metrics: dict[str, Any]) -> Candidate:
-    from eightfold.runtime.bench import Candidate
+    from eightfold.runtime.candidates import Candidate
 
     path = job.path(wanted.path)
     return Candidate(

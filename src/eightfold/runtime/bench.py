@@ -1,59 +1,41 @@
-"""Measuring candidates: which files to run, and the table that comes out."""
+"""Measuring candidates, and the table that comes out."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import numpy as np
-
-from eightfold.errors import BackendError, UsageError
 from eightfold.files import PathLike, sha256_of_file
 from eightfold.progress import track
 from eightfold.runtime.alternate import Samples, Schedule, alternate
-from eightfold.runtime.backends import BACKENDS, backend_named, open_session, usable_backends
-from eightfold.runtime.backends.base import Array, Session, SessionOptions, Slot
+from eightfold.runtime.backends.base import SessionOptions
 from eightfold.runtime.bundle import Bundle
+from eightfold.runtime.candidates import Candidate, at_batches, candidates_of, checked_baseline
 from eightfold.runtime.devices import DeviceState, describe_device, read_state
 from eightfold.runtime.latency import LatencyRow, LatencyTable
-from eightfold.runtime.manifest import Artifact, Metric, Precision, TensorSpec
 from eightfold.runtime.peak_memory import peak_memory_bytes
-from eightfold.runtime.targets import default_backends, runs_here
+from eightfold.runtime.prepare import Prepared, prepare
 from eightfold.runtime.timing import Timing, speedup
 from eightfold.runtime.versions import runtime_versions
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One model file to measure.
+class BenchOptions:
+    """How to measure.
 
     Attributes:
-        name: what tells it apart from the others at its batch size; the same name at every batch makes a curve.
-        path: the file; its shapes are fixed.
-        batch: images per call.
+        schedule: how long.
+        session: threads and device.
+        memory: measure peak memory too, which costs about half a second per row.
+        end_to_end: preprocessing and decoding are part of the time.
+        seed: of the inputs.
     """
-
-    name: str
-    path: Path
-    batch: int
-    precision: Precision = "fp32"
-    backend: str = "onnxruntime"
-    variant: str = ""
-    artifact: str = ""
-    sha256: str = ""
-    metrics: tuple[Metric, ...] = ()
-    layers: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class BenchOptions:
-    """How to measure. `memory` costs about half a second per row."""
 
     schedule: Schedule = field(default_factory=Schedule)
     session: SessionOptions = field(default_factory=SessionOptions)
     memory: bool = True
+    end_to_end: bool = False
     seed: int = 0
 
 
@@ -65,6 +47,7 @@ def bench(
     seconds: float = 4.0,
     threads: int | None = None,
     baseline: str | None = None,
+    end_to_end: bool = False,
     device: str | None = None,
 ) -> LatencyTable:
     """Measure everything in a bundle that runs on this machine, or one ONNX file.
@@ -76,6 +59,7 @@ def bench(
         seconds: timed seconds per row.
         threads: threads of a CPU backend; its own default when None.
         baseline: the candidate that the others are compared with; the first by default.
+        end_to_end: time everything from a decoded 1920x1080 frame to the decoded answer, instead of the model alone.
         device: "ssh://[user@]host[:port]" measures there instead and brings the table back.
 
     Returns:
@@ -90,11 +74,18 @@ def bench(
 
         path = bundle_or_model.path if isinstance(bundle_or_model, Bundle) else bundle_or_model
         return bench_on(
-            device, path, batches=batches, backends=backends, seconds=seconds, threads=threads, baseline=baseline
+            device,
+            path,
+            batches=batches,
+            backends=backends,
+            seconds=seconds,
+            threads=threads,
+            baseline=baseline,
+            end_to_end=end_to_end,
         )
-    candidates = _candidates(bundle_or_model, backends)
-    options = BenchOptions(schedule=Schedule(seconds=seconds), session=SessionOptions(threads=threads))
-    return compare_latency(_at_batches(candidates, batches), baseline=baseline, options=options)
+    candidates = candidates_of(bundle_or_model, backends)
+    options = BenchOptions(Schedule(seconds=seconds), SessionOptions(threads=threads), end_to_end=end_to_end)
+    return compare_latency(at_batches(candidates, batches), baseline=baseline, options=options)
 
 
 def compare_latency(
@@ -108,7 +99,7 @@ def compare_latency(
         options: how long and with which threads.
     """
     options = options or BenchOptions()
-    baseline = _checked_baseline(candidates, baseline)
+    baseline = checked_baseline(candidates, baseline)
     batches = sorted({candidate.batch for candidate in candidates})
     rows: list[LatencyRow] = []
     for batch in track(batches, "measuring batch sizes"):
@@ -123,93 +114,15 @@ def compare_latency(
     )
 
 
-def candidates_of_bundle(bundle: Bundle, backends: Iterable[str]) -> list[Candidate]:
-    """Every artifact that one of `backends` can run on this machine, in the manifest's order."""
-    return [
-        _candidate(bundle, artifact, backend)
-        for artifact in bundle.manifest.artifacts
-        for backend in backends
-        if runs_here(artifact, backend)
-    ]
-
-
-def _candidate(bundle: Bundle, artifact: Artifact, backend: str) -> Candidate:
-    suffix = "" if backend == "onnxruntime" else f" {backend}"
-    return Candidate(
-        name=f"{artifact.variant} {artifact.precision}{suffix}",
-        path=bundle.artifact_path(artifact),
-        batch=artifact.batch,
-        precision=artifact.precision,
-        backend=backend,
-        variant=artifact.variant,
-        artifact=artifact.id,
-        sha256=bundle.manifest.files[artifact.path].sha256,
-        metrics=artifact.metrics,
-        layers=artifact.layers,
-    )
-
-
-def _candidates(source: Bundle | PathLike, backends: Sequence[str] | None) -> list[Candidate]:
-    for name in backends or ():
-        backend_named(name)
-    if not isinstance(source, Bundle) and Path(source).suffix == ".onnx":
-        return _candidates_of_file(Path(source), backends or ["onnxruntime"])
-    bundle = source if isinstance(source, Bundle) else Bundle.open(source)
-    return candidates_of_bundle(bundle, default_backends(bundle.manifest.artifacts) if backends is None else backends)
-
-
-def _candidates_of_file(path: Path, backends: Sequence[str]) -> list[Candidate]:
-    if not path.is_file():
-        raise UsageError(f"there is no file {str(path)!r}", allowed="a bundle or a fixed-size .onnx file")
-    return [_candidate_of_file(path, backend) for backend in backends if "onnx" in BACKENDS[backend].formats]
-
-
-def _candidate_of_file(path: Path, backend: str) -> Candidate:
-    shape = open_session(path, backend).inputs[0].shape
-    return Candidate(f"{path.stem} {backend}", path, batch=shape[0] if shape else 1, backend=backend)
-
-
-def _at_batches(candidates: Sequence[Candidate], batches: Sequence[int] | None) -> list[Candidate]:
-    if batches is None:
-        return list(candidates)
-    present = sorted({candidate.batch for candidate in candidates})
-    for batch in batches:
-        if batch not in present:
-            raise UsageError(f"batch {batch} is not in it", allowed=", ".join(map(str, present)))
-    return [candidate for candidate in candidates if candidate.batch in batches]
-
-
-def _checked_baseline(candidates: Sequence[Candidate], baseline: str | None) -> str:
-    if not candidates:
-        raise BackendError(
-            "nothing here can run on this machine",
-            allowed=f"artifacts for {', '.join(usable_backends()) or 'an installed backend'}",
-            remedy="run: eightfold doctor",
-        )
-    names = list(dict.fromkeys(candidate.name for candidate in candidates))
-    if len({(each.name, each.batch) for each in candidates}) < len(candidates):
-        raise UsageError("two candidates have one name and batch", allowed="each pair once")
-    if baseline is not None and baseline not in names:
-        raise UsageError(f"no candidate is named {baseline!r}", allowed=", ".join(names))
-    return baseline or names[0]
-
-
 def _measure_batch(candidates: Sequence[Candidate], baseline: str, options: BenchOptions) -> list[LatencyRow]:
     memory = {each.name: _memory(each, options) for each in candidates}
-    sessions = {each.name: open_session(each.path, each.backend, options.session) for each in candidates}
-    slots = {name: _filled(session, options.seed) for name, session in sessions.items()}
+    ready = {each.name: prepare(each, options.session, options.end_to_end, options.seed) for each in candidates}
     before = read_state()
-    samples = alternate({name: slot.run for name, slot in slots.items()}, options.schedule)
-    after = read_state()
+    samples = alternate({name: each.call for name, each in ready.items()}, options.schedule)
+    states = (before, read_state())
+    rows = [_row(ready[name], samples[name], states, memory[name]) for name in ready]
     reference = samples.get(baseline)
-    return [
-        _with_speedup(
-            _row(each, sessions[each.name], samples[each.name], (before, after), memory[each.name]),
-            samples[each.name],
-            None if each.name == baseline else reference,
-        )
-        for each in candidates
-    ]
+    return [row if row.name == baseline else _with_speedup(row, samples[row.name], reference) for row in rows]
 
 
 def _with_speedup(row: LatencyRow, samples: Samples, reference: Samples | None) -> LatencyRow:
@@ -224,13 +137,8 @@ def _memory(candidate: Candidate, options: BenchOptions) -> int | None:
     return peak_memory_bytes(candidate.path, candidate.backend, options.session.threads)
 
 
-def _row(
-    candidate: Candidate,
-    session: Session,
-    samples: Samples,
-    states: tuple[DeviceState, DeviceState],
-    memory: int | None,
-) -> LatencyRow:
+def _row(ready: Prepared, samples: Samples, states: tuple[DeviceState, DeviceState], memory: int | None) -> LatencyRow:
+    candidate, session = ready.candidate, ready.session
     return LatencyRow(
         name=candidate.name,
         variant=candidate.variant,
@@ -244,7 +152,7 @@ def _row(
         layers=dict(candidate.layers),
         batch=candidate.batch,
         input_shapes={spec.name: spec.shape for spec in session.inputs},
-        scope=session.scope,
+        scope=ready.scope,
         threads=session.threads,
         warmup_runs=samples.warm_up.runs,
         warmup_s=samples.warm_up.seconds,
@@ -255,19 +163,3 @@ def _row(
         before=states[0],
         after=states[1],
     )
-
-
-def _filled(session: Session, seed: int) -> Slot:
-    """A slot whose inputs hold noise: zeros can be faster than any picture (denormals, sparsity, power)."""
-    random = np.random.default_rng(seed)
-    slot = session.new_slot()
-    for spec in session.inputs:
-        np.copyto(slot.inputs[spec.name], _noise(spec, random))
-    return slot
-
-
-def _noise(spec: TensorSpec, random: np.random.Generator) -> Array:
-    if spec.dtype.startswith("float"):
-        return np.asarray(random.standard_normal(spec.shape)).astype(spec.dtype)
-    high = 2 if spec.dtype == "bool" else 100
-    return np.asarray(random.integers(0, high, spec.shape)).astype(spec.dtype)

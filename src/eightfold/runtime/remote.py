@@ -23,13 +23,14 @@ def bench_on(
     seconds: float = 4.0,
     threads: int | None = None,
     baseline: str | None = None,
+    end_to_end: bool = False,
 ) -> LatencyTable:
     """`ef.bench` on another machine.
 
     Args:
         device: "ssh://[user@]host[:port]". eightfold is installed there and on the PATH of a login-less shell.
         bundle_or_model: path of a bundle or a fixed-size `.onnx` file on this machine.
-        batches, backends, seconds, threads, baseline: as in `ef.bench`.
+        batches, backends, seconds, threads, baseline, end_to_end: as in `ef.bench`.
 
     Raises BackendError with what ssh or the board said. Nothing stays on the board.
     """
@@ -44,6 +45,7 @@ def bench_on(
         words += _options("--batch", batches) + _options("--backend", backends)
         words += _options("--threads", None if threads is None else [threads])
         words += _options("--baseline", None if baseline is None else [baseline])
+        words += ["--end-to-end"] if end_to_end else []
         board.watch(shlex.join(words))
         text = board.output(f"cat {shlex.quote(result)}")
     return LatencyTable.from_json(text, source=f"the table from {device}")
