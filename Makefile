@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-LINKS := compress calib export runtime
 
 .PHONY: demo demo-mobilenetv2 test test-gpu check bench docs clean
 
@@ -32,6 +31,7 @@ bench: $(VENV)/dev.installed  ## the programs in benchmarks/; each rewrites its 
 
 docs: $(VENV)/dev.installed  ## the reference pages anew, then build/site; a broken link fails
 	$(BIN)/python docs/generate_reference.py
+	$(BIN)/python docs/generate_manifest.py
 	$(BIN)/python -m mkdocs build --quiet
 
 clean:  ## what the targets made, the runs included

@@ -7,6 +7,7 @@ import pytest
 
 from eightfold.cli.app import main
 from eightfold.export.onnx_export import export_onnx
+from eightfold.runtime.bundle import Bundle
 from tests.export.networks import small_net
 
 
@@ -30,6 +31,13 @@ def test_from_a_foreign_file_to_a_signed_bundle(
     assert "1 files are what the manifest says; signed by" in capsys.readouterr().out
     assert _call(monkeypatch, "compare", network, f"{bundle}:net-b1") == 0
     assert "logits" in capsys.readouterr().out
+
+
+def test_pixels_go_in_where_asked(tmp_path: Path, network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _call(monkeypatch, "export", network, "-o", tmp_path / "bundle", "--size", "16", "--pixels") == 0
+    manifest = Bundle.open(tmp_path / "bundle").manifest
+    assert (manifest.preprocess.layout, manifest.preprocess.dtype) == ("nhwc", "uint8")
+    assert manifest.artifacts[0].inputs[0].dtype == "uint8"
 
 
 def test_build_says_what_the_engine_needs(

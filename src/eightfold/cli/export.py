@@ -22,19 +22,35 @@ def export(
     classes: Annotated[int, typer.Option(help="Number of outputs of a named model.")] = 1000,
     opset: Annotated[int | None, typer.Option(help="ONNX opset of a named model. Default: 17.")] = None,
     preprocess: Annotated[Path | None, typer.Option(help="JSON file of a Preprocess; --size is ignored then.")] = None,
+    pixels: Annotated[
+        bool, typer.Option("--pixels", help="Take uint8 pixels: preprocessing goes into the graph.")
+    ] = False,
+    nms: Annotated[
+        bool, typer.Option("--nms", help="A detector with decoded boxes puts out final detections.")
+    ] = False,
 ) -> None:
     """Export a network at fixed sizes, simplify it, compare it with its source, and bundle it.
 
     Example: eightfold export resnet18 --batch 1 --batch 8 -o resnet18.eightfold
     """
     from eightfold.calib.preprocess import Preprocess
+    from eightfold.export.detections import Suppression
     from eightfold.export.foreign import export_bundle
 
     height, width = _parse_size(size)
     how = Preprocess.load(preprocess) if preprocess else Preprocess(height=height, width=width)
     source = model if model.endswith(".onnx") else _module(model, classes, weights)
     name = Path(model).stem if model.endswith(".onnx") else model.rpartition(":")[2]
-    written = export_bundle(source, output, preprocess=how, batches=batch or (1,), opset=opset, name=name)
+    written = export_bundle(
+        source,
+        output,
+        preprocess=how,
+        batches=batch or (1,),
+        opset=opset,
+        name=name,
+        preprocess_in_graph=pixels,
+        suppression=Suppression() if nms else None,
+    )
     print(f"wrote {written}; next: eightfold inspect {written}")
 
 
