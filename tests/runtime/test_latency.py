@@ -73,17 +73,12 @@ def test_the_printed_table() -> None:
         ({"timing": timing(p99_ms=None)}, "-: too few runs for this percentile"),
         ({"warmup_stable": False}, "~: not settled after the warm-up"),
         ({"before": DeviceState(slowdowns=3), "after": DeviceState(slowdowns=4)}, "!: the hardware slowed itself down"),
-        ({"before": DeviceState(load_1min=3.0)}, "other programs kept 3.0 cores busy before this began"),
         ({"notes": ("something else",)}, "something else"),
     ],
 )
 def test_what_makes_a_row_doubtful_is_said(changes: dict[str, Any], note: str) -> None:
     assert any(line.startswith(note) for line in table(row(**changes)).describe().splitlines())
     assert not any(line.startswith(note) for line in table(row()).describe().splitlines())
-
-
-def test_a_little_load_is_not_worth_a_note() -> None:
-    assert "other programs" not in table(row(before=DeviceState(load_1min=0.4))).describe()
 
 
 def test_throughput_counts_images_not_calls() -> None:

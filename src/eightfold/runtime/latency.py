@@ -20,9 +20,6 @@ HEAD = ("batch", "candidate", "p50 ms", "p90 ms", "p99 ms", "images/s", "speed-u
 # What a system's own housekeeping uses at most.
 QUIET_CORES = 0.1
 
-# Share of the cores that others may use before a table says so.
-BUSY_LOAD = 0.25
-
 
 class LatencyRow(Frozen):
     """One candidate at one batch size.
@@ -135,14 +132,7 @@ class LatencyTable(Value):
             notes.add("~: not settled after the warm-up")
         if self.others_cores > QUIET_CORES:
             notes.add(f"*: {self.disturbance()}")
-        return [*sorted(notes), *self._busy()]
-
-    def _busy(self) -> list[str]:
-        """Before the first row the load is that of other programs."""
-        load = self.rows[0].before.load_1min if self.rows else None
-        if load is None or load < BUSY_LOAD * (self.device.cpu.cores or 1):
-            return []
-        return [f"other programs kept {load:.1f} cores busy before this began: trust the speed-ups, not the times"]
+        return sorted(notes)
 
 
 def _identity(device: Device) -> tuple[object, ...]:
