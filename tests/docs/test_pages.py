@@ -61,6 +61,12 @@ def test_commands_on_the_pages_exist(page: Path) -> None:
         assert set(options) <= known, f"{page.name} shows eightfold {name} {options}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_public_names_on_the_pages_exist(page: Path) -> None:
+    shown = set(re.findall(r"\bef\.([A-Za-z_]+)", code_of(page.read_text())))
+    assert shown <= set(eightfold.__all__)
+
+
 def test_the_site_builds_and_no_link_is_broken(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
