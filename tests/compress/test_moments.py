@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from eightfold.compress.moments import Moments, cholesky_ridge, validated_fit
+from eightfold.compress.few_rows import ROWS_AT_MOST, FewRows
+from eightfold.compress.moments import HalvedMoments, Moments, cholesky_ridge
 from eightfold.errors import ModelError
 
 
@@ -79,8 +80,9 @@ def test_validation_trusts_the_prior_when_rows_are_few_and_noisy_and_the_data_wh
     def distance(rows: int, around: torch.Tensor, noise: float) -> float:
         x = torch.randn(1, rows, 20).double()
         y = x @ around + noise * torch.randn(1, rows, 5)
-        halves = (streamed(x[:, ::2], y[:, ::2]), streamed(x[:, 1::2], y[:, 1::2]))
-        return float((validated_fit(halves, prior, intercept=True).weight - around).norm() / around.norm())
+        moments = HalvedMoments()
+        moments.add(x, y)
+        return float((moments.fit(prior, intercept=True).weight - around).norm() / around.norm())
 
     assert distance(4000, truth, 0.1) < 0.02
     assert distance(24, prior, 3.0) < 0.3
@@ -89,3 +91,23 @@ def test_validation_trusts_the_prior_when_rows_are_few_and_noisy_and_the_data_wh
 def test_not_finite_moments_are_refused() -> None:
     with pytest.raises(ModelError, match="NaN"):
         cholesky_ridge(torch.full((1, 2, 2), float("nan")), 1e-3)
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_few_rows_give_the_same_fit_as_moments(intercept: bool) -> None:
+    x, y, prior = torch.randn(2, 40, 60) + 1, torch.randn(2, 40, 3), torch.randn(2, 60, 3)
+    few = FewRows()
+    for start in (0, 25):
+        few.add(x[:, start : start + (25 if not start else 15)], y[:, start : start + (25 if not start else 15)])
+    seen = few.fit(prior, intercept=intercept, ridge=0.1)
+    expected = streamed(x, y).regression(intercept=intercept).fit(prior, ridge=0.1)
+    torch.testing.assert_close(seen.weight, expected.weight)
+    torch.testing.assert_close(seen.intercept, expected.intercept)
+    assert torch.isfinite(few.fit(prior, intercept=intercept).weight).all()
+
+
+def test_few_rows_stay_few() -> None:
+    few = FewRows()
+    for _ in range(3):
+        few.add(torch.randn(1, ROWS_AT_MOST // 2, 3), torch.randn(1, ROWS_AT_MOST // 2, 2))
+    assert few.rows == ROWS_AT_MOST

@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from eightfold.compress.marching import Args, in_step, live_bytes, rows_wanted
-from eightfold.compress.moments import Moments, validated_fit
+from eightfold.compress.few_rows import FewRows
+from eightfold.compress.marching import INPUTS_AT_MOST, Args, in_step, inputs_of, live_bytes, rows_wanted
+from eightfold.compress.moments import HalvedMoments
 from eightfold.compress.patches import Positions, input_rows, output_rows, weight_from_matrix, weight_matrix
 from eightfold.compress.sites import Site
 from eightfold.compress.stepping import PausedCall, layer_calls
@@ -125,7 +126,7 @@ class _Fitter:
         self._sites, self._seed = sites, seed
         self._tensors = {**dict(pruned.named_parameters()), **dict(pruned.named_buffers())}
         self._before = original.state_dict()
-        self._shared: dict[str, tuple[Moments, Moments]] = {}
+        self._shared: dict[str, HalvedMoments | FewRows] = {}
         self.fitted: dict[str, None] = {}
 
     def step(self, pairs: list[_Pair], layer: int) -> str:
@@ -133,18 +134,18 @@ class _Fitter:
         call = pairs[0].call
         assert call is not None, "the pilot pass counted the layers"
         weight, geometry = call.weight, call.geometry
-        halves = self._moments(weight)
+        regression = self._regression(call)
         limit = rows_wanted(call) // len(pairs) + 1
         del call
         kept = torch.from_numpy(self._sites[weight].kept_outputs)
         for number, pair in enumerate(pairs):
             rows = pair.rows(limit, seed=self._seed + 7919 * layer + number)
             if rows is not None:
-                _add_halves(halves, rows[0], _by_group(rows[1][:, kept], geometry.groups))
-        if halves[0].rows + halves[1].rows:
+                regression.add(rows[0], _by_group(rows[1][:, kept], geometry.groups))
+        if regression.rows:
             parameter = self._tensors[weight]
             prior = weight_matrix(parameter.data, geometry)
-            fit = validated_fit(halves, prior, intercept=self._sites[weight].sink is not None)
+            fit = regression.fit(prior, intercept=self._sites[weight].sink is not None)
             parameter.data.copy_(weight_from_matrix(fit.weight, geometry, parameter.shape))
             self._shift(self._sites[weight], fit.intercept)
             self.fitted[weight] = None
@@ -152,11 +153,10 @@ class _Fitter:
             pair.advance()
         return weight
 
-    def _moments(self, weight: str) -> tuple[Moments, Moments]:
-        """Fresh moments; for a weight that runs several times in one pass, those of its calls so far."""
-        if self._sites[weight].calls == 1:
-            return Moments(), Moments()
-        return self._shared.setdefault(weight, (Moments(), Moments()))
+    def _regression(self, call: PausedCall) -> HalvedMoments | FewRows:
+        """An empty one; for a weight that runs several times in one pass, that of its calls so far."""
+        fresh = HalvedMoments() if inputs_of(call) <= INPUTS_AT_MOST else FewRows()
+        return fresh if self._sites[call.weight].calls == 1 else self._shared.setdefault(call.weight, fresh)
 
     def _shift(self, site: Site, offset: Tensor) -> None:
         """Set the sink so that the layer's output without bias, plus `offset`, takes the place of the original's."""
@@ -167,11 +167,3 @@ class _Fitter:
 
 def _by_group(rows: Tensor, groups: int) -> Tensor:
     return rows.reshape(len(rows), groups, -1).movedim(1, 0)
-
-
-def _add_halves(halves: tuple[Moments, Moments], x: Tensor, y: Tensor) -> None:
-    """Rows are ordered by image: the first half of the images validates the second, and the other way round."""
-    middle = x.shape[1] // 2
-    for moments, part in zip(halves, (slice(0, middle), slice(middle, None)), strict=True):
-        if x[:, part].shape[1]:
-            moments.add(x[:, part], y[:, part])

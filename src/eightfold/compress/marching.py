@@ -18,6 +18,8 @@ from eightfold.compress.stepping import PausedCall, layer_calls
 Args = Sequence[Any]
 # A batch that joins must be able to stay for this many layers: forward passes that come and go cost time.
 JOIN_FOR_LAYERS = 16
+# Second moments of more inputs (a linear layer behind a large flattened map) would take gigabytes.
+INPUTS_AT_MOST = 8192
 ROWS_PER_INPUT = 10
 ROWS_AT_LEAST = 8192
 ROWS_AT_MOST = 32768

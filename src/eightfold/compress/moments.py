@@ -93,25 +93,45 @@ class Regression:
         return around_mean + (self.y - (self.x.unsqueeze(1) @ fit.weight).squeeze(1) - fit.intercept).square()
 
 
-def validated_fit(halves: tuple[Moments, Moments], prior: Tensor, *, intercept: bool) -> Fit:
-    """Ridge regression on both halves, with the ridge of `RIDGES` at which the first half best predicts the second.
+class HalvedMoments:
+    """Moments of the first and the second half of each batch's rows, so that the halves can validate each other.
 
-    Validation costs no further pass over the data, since the error on a half follows from its moments. It matters
-    where rows are few: a deep layer of a small image has fewer positions than weights. The search walks down from the
-    strongest ridge and stops where the error turns.
+    Rows are ordered by image, so the halves are of different images.
     """
-    total = (halves[0] + halves[1]).regression(intercept=intercept)
-    if not (halves[0].rows and halves[1].rows):
-        return total.fit(prior, ridge=RIDGES[0])
-    seen, held_out = (half.regression(intercept=intercept) for half in halves)
-    scale = total.yy.clamp(min=0) + 1e-6 * total.yy.mean().clamp(min=1e-30)
-    best, least = RIDGES[0], float("inf")
-    for ridge in RIDGES:
-        error = float((held_out.squared_error(seen.fit(prior, ridge=ridge)) / scale).sum())
-        if error > least:
-            break
-        best, least = ridge, error
-    return total.fit(prior, ridge=best)
+
+    def __init__(self) -> None:
+        self.halves = Moments(), Moments()
+
+    @property
+    def rows(self) -> int:
+        return self.halves[0].rows + self.halves[1].rows
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Take in rows: x [groups, rows, inputs], y [groups, rows, outputs]."""
+        middle = x.shape[1] // 2
+        for moments, part in zip(self.halves, (slice(0, middle), slice(middle, None)), strict=True):
+            if x[:, part].shape[1]:
+                moments.add(x[:, part], y[:, part])
+
+    def fit(self, prior: Tensor, *, intercept: bool) -> Fit:
+        """Ridge regression on all rows, with the ridge of `RIDGES` at which the first half best predicts the second.
+
+        Validation costs no further pass over the data, since the error on a half follows from its moments. It matters
+        where rows are few: a deep layer of a small image has fewer positions than weights. The search walks down from
+        the strongest ridge and stops where the error turns.
+        """
+        total = (self.halves[0] + self.halves[1]).regression(intercept=intercept)
+        if not (self.halves[0].rows and self.halves[1].rows):
+            return total.fit(prior, ridge=RIDGES[0])
+        seen, held_out = (half.regression(intercept=intercept) for half in self.halves)
+        scale = total.yy.clamp(min=0) + 1e-6 * total.yy.mean().clamp(min=1e-30)
+        best, least = RIDGES[0], float("inf")
+        for ridge in RIDGES:
+            error = float((held_out.squared_error(seen.fit(prior, ridge=ridge)) / scale).sum())
+            if error > least:
+                break
+            best, least = ridge, error
+        return total.fit(prior, ridge=best)
 
 
 def cholesky_ridge(gram: Tensor, ridge: float) -> Tensor:

@@ -12,15 +12,13 @@ from torch import Tensor
 from eightfold.compress.criteria.evidence import Array, Evidence, LayerScores, rows
 from eightfold.compress.criteria.weights import l2
 from eightfold.compress.groups import Index, LayerCall
-from eightfold.compress.marching import Args, in_step, inputs_of, live_bytes, rows_wanted
+from eightfold.compress.marching import INPUTS_AT_MOST, Args, in_step, inputs_of, live_bytes, rows_wanted
 from eightfold.compress.modes import evaluating
 from eightfold.compress.moments import Moments
 from eightfold.compress.patches import Positions, input_rows, weight_matrix
 from eightfold.compress.stepping import PausedCall, layer_calls
 
 RIDGE = 1e-3
-# Beyond this many inputs (a linear layer behind a large flattened map) second moments cost more than they tell.
-INPUTS_AT_MOST = 8192
 ROUNDS = 16
 MEMORY_BYTES = 768 << 20
 
