@@ -10,7 +10,7 @@ from torch import nn
 
 from eightfold.compress.plan import PrunePlan, raise_first_difference
 from eightfold.compress.surgery import apply_plan
-from eightfold.compress.trace import shapes_of
+from eightfold.compress.trace import shapes_of, unwrapped
 from eightfold.errors import ModelError
 from eightfold.extras import require
 from eightfold.files import PathLike, atomic_directory
@@ -24,6 +24,7 @@ def save_pruned(model: nn.Module, plan: PrunePlan, directory: PathLike) -> Path:
     Raises:
         PlanMismatchError: the model's shapes are not those that the plan leads to.
     """
+    model = unwrapped(model)
     raise_first_difference(
         plan.pruned_shapes(),
         shapes_of(model),

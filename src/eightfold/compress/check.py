@@ -55,12 +55,18 @@ def _tell(before: PrunePlan, after: PrunePlan) -> None:
 def _guesses(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, place: str) -> Iterator[set[str]]:
     """Which groups may be at fault when the module `place` raised, the likeliest first."""
     planned = set(plan.kept)
-    for path in _upwards(place):
-        code = type(model.get_submodule(path)).__qualname__
-        # Modules of the same class run the same code, so they are settled together.
-        yield {suspect.group for suspect in graph.suspects if suspect.code == code} & planned
-        if path == place:
-            yield {group.id for group in plan.groups if any(m.tensor.startswith(f"{path}.") for m in group.members)}
+    touched = {group.id for group in plan.groups if any(m.tensor.startswith(f"{place}.") for m in group.members)}
+    suspected = [_suspected(model, graph, path) & planned for path in _upwards(place)]
+    yield suspected[0]
+    yield from (groups & touched for groups in suspected[1:])
+    yield touched if place else set()
+    yield from suspected[1:]
+
+
+def _suspected(model: nn.Module, graph: ChannelGraph, path: str) -> set[str]:
+    """Groups that the code of the module at `path` cuts; modules of one class run the same code and go together."""
+    code = type(model.get_submodule(path)).__qualname__
+    return {suspect.group for suspect in graph.suspects if suspect.code == code}
 
 
 def _upwards(path: str) -> Iterator[str]:

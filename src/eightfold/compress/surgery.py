@@ -15,7 +15,7 @@ from eightfold.compress.blocks import remove_blocks
 from eightfold.compress.groups import Index, SizeLink
 from eightfold.compress.plan import PrunePlan, Shapes
 from eightfold.compress.sizes import get_size, set_size
-from eightfold.compress.trace import shapes_of
+from eightfold.compress.trace import shapes_of, unwrapped
 from eightfold.errors import PlanMismatchError
 
 
@@ -58,6 +58,7 @@ def apply_plan(model: nn.Module, plan: PrunePlan, *, optimizer: torch.optim.Opti
     Raises:
         PlanMismatchError: the model is not the architecture the plan was made for; names the first tensor and shapes.
     """
+    model = unwrapped(model)
     count = _parameters(model)
     remove_blocks(model, plan.removed_blocks)
     plan.check_fits(shapes_of(model))
@@ -73,15 +74,18 @@ def apply_plan(model: nn.Module, plan: PrunePlan, *, optimizer: torch.optim.Opti
 def applied(model: nn.Module, plan: PrunePlan) -> Iterator[nn.Module]:
     """`model` with the plan applied inside the block, and as it was afterwards. No original tensor is copied."""
     tensors = _tensors(model)
-    data = {name: tensor.data for name, tensor in tensors.items()}
+    data = {name: (tensor.data, tensor.grad) for name, tensor in tensors.items()}
     # The dictionary of sub-modules is changed in place where blocks go, so a copy of it is kept.
     attributes = {module: {**vars(module), "_modules": dict(module._modules)} for module in model.modules()}
+    for tensor in tensors.values():
+        tensor.grad = None
     try:
         apply_plan(model, plan)
         yield model
     finally:
         for name, tensor in tensors.items():
-            tensor.data = data[name]
+            tensor.grad = None
+            tensor.data, tensor.grad = data[name]
         for module, values in attributes.items():
             module.__dict__.update(values)
 

@@ -41,6 +41,7 @@ def trace(model: nn.Module, example_inputs: Any) -> ChannelGraph:
     Raises:
         TraceError: the model does not run on the inputs.
     """
+    model = unwrapped(model)
     tensors = named_tensors(model)
     record = Record(LabelSpace(), functools.partial(sizes.integers_of, model))
     used: set[int] = set()
@@ -63,6 +64,14 @@ def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = dict(model.named_parameters())
     tensors.update((name, buffer) for name, buffer in model.named_buffers() if buffer.is_floating_point())
     return tensors
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside DataParallel and the like, whose names carry no `module.` prefix."""
+    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while isinstance(model, wrappers):
+        model = model.module
+    return model
 
 
 def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
