@@ -1,7 +1,6 @@
 #include "eightfold/engine.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <limits>
 #include <map>
@@ -10,6 +9,7 @@
 
 #include "choose.hpp"
 #include "decoder.hpp"
+#include "finite.hpp"
 #include "packing.hpp"
 #include "session_pool.hpp"
 #include "thread_pool.hpp"
@@ -63,18 +63,6 @@ std::size_t row_bytes_of(const TensorSpec& spec, int batch) {
   return spec.bytes() / static_cast<std::size_t>(batch);
 }
 
-// Four sums at a time, any of which is not finite if a number is not; only then is each looked at.
-bool all_finite(const float* values, std::size_t count) {
-  float sums[4] = {0, 0, 0, 0};
-  std::size_t i = 0;
-  for (; i + 4 <= count; i += 4) {
-    for (std::size_t k = 0; k < 4; ++k) sums[k] += values[i + k];
-  }
-  for (; i < count; ++i) sums[0] += values[i];
-  if (std::isfinite(sums[0] + sums[1] + sums[2] + sums[3])) return true;
-  return std::all_of(values, values + count, [](float value) { return std::isfinite(value); });
-}
-
 void check_tensors(span<const TensorView> views, std::size_t rows, const Artifact& artifact) {
   const std::vector<TensorSpec>& specs = artifact.inputs;
   if (views.size() != specs.size()) {
@@ -88,7 +76,7 @@ void check_tensors(span<const TensorView> views, std::size_t rows, const Artifac
           std::to_string(expected) + " for " + std::to_string(rows) + " rows of " + name_of(specs[i].type));
     }
     if (specs[i].type == DataType::float32 &&
-        !all_finite(static_cast<const float*>(views[i].data), expected / sizeof(float))) {
+        !detail::all_finite(static_cast<const float*>(views[i].data), expected / sizeof(float))) {
       throw Error(ErrorCode::usage, "input '" + specs[i].name + "' holds NaN or infinity", "finite numbers");
     }
   }
@@ -230,14 +218,23 @@ void Engine::State::run_part(span<const ImageView> images, int batch, Prediction
 void Engine::State::run_tensor_part(span<const TensorView> inputs, std::size_t first, std::size_t rows,
                                     int batch, std::vector<Tensor>& outputs) {
   SessionPool& models = pool(batch);
+  const std::vector<TensorSpec>& specs = models.session().inputs();
   const SessionPool::Lease request(models);
+  std::vector<const void*> whole;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
-    const std::size_t row = row_bytes_of(models.session().inputs()[i], batch);
-    auto* target = static_cast<std::uint8_t*>(request->slot->input(i));
-    std::memcpy(target, static_cast<const std::uint8_t*>(inputs[i].data) + first * row, rows * row);
+    const std::size_t row = row_bytes_of(specs[i], batch);
+    const auto* source = static_cast<const std::uint8_t*>(inputs[i].data) + first * row;
+    whole.push_back(source);
+    if (rows == static_cast<std::size_t>(batch)) continue;
+    auto* target = static_cast<std::uint8_t*>(request->slot->input(i));  // padded with zeros
+    std::memcpy(target, source, rows * row);
     std::memset(target + rows * row, 0, (static_cast<std::size_t>(batch) - rows) * row);
   }
-  request->slot->run();
+  if (rows == static_cast<std::size_t>(batch)) {
+    request->slot->run_on(whole, specs);
+  } else {
+    request->slot->run();
+  }
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const std::size_t row = row_bytes_of(models.session().outputs()[i], batch);
     std::memcpy(outputs[i].bytes.data() + first * row, request->slot->output(i), rows * row);

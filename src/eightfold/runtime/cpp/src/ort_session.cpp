@@ -100,6 +100,26 @@ class OrtSlot : public Slot {
   void* input(std::size_t index) override { return inputs_[index].GetTensorMutableRawData(); }
   const void* output(std::size_t index) const override { return outputs_[index].GetTensorRawData(); }
 
+  // The caller's memory is bound for this call.
+  void run_on(span<const void* const> inputs, span<const TensorSpec> specs) override {
+    const Ort::MemoryInfo cpu = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      const TensorSpec& spec = specs[i];
+      // ONNX Runtime takes a pointer to what it may change for inputs as well, and does not change it.
+      void* data = const_cast<void*>(inputs[i]);  // NOLINT(cppcoreguidelines-pro-type-const-cast)
+      binding_.BindInput(spec.name.c_str(),
+                         Ort::Value::CreateTensor(cpu, data, spec.bytes(), spec.shape.data(),
+                                                  spec.shape.size(), onnx_type(spec.type)));
+    }
+    try {
+      run();
+    } catch (...) {
+      bind_own(specs);
+      throw;
+    }
+    bind_own(specs);
+  }
+
   void run() override {
     try {
       session_.Run(options_, binding_);
@@ -115,6 +135,10 @@ class OrtSlot : public Slot {
         Ort::Value::CreateTensor(allocator_, spec.shape.data(), spec.shape.size(), onnx_type(spec.type)));
     std::memset(values.back().GetTensorMutableRawData(), 0, spec.bytes());
     return values.back();
+  }
+
+  void bind_own(span<const TensorSpec> specs) {
+    for (std::size_t i = 0; i < inputs_.size(); ++i) binding_.BindInput(specs[i].name.c_str(), inputs_[i]);
   }
 
   Ort::Session& session_;

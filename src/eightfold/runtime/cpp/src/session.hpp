@@ -24,6 +24,9 @@ class Slot {
   virtual const void* output(std::size_t index) const = 0;
   // Inputs -> outputs. Throws Error (backend).
   virtual void run() = 0;
+  // Runs on inputs in the caller's memory, of the same sizes. Back ends that can bind it do without the
+  // copies.
+  virtual void run_on(span<const void* const> inputs, span<const TensorSpec> specs);
 };
 
 // A loaded model of static shapes. Safe to share between threads, each with its own slot.

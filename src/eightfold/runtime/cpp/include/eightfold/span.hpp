@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <initializer_list>
 #include <type_traits>
+#include <utility>
 
 namespace eightfold {
 
@@ -16,7 +17,7 @@ class span {
 
   template <typename Container, typename = std::enable_if_t<
                                     std::is_convertible_v<decltype(std::declval<Container&>().data()), T*>>>
-  constexpr span(Container& container) noexcept  // NOLINT(google-explicit-constructor): as std::span
+  constexpr span(Container&& container) noexcept  // NOLINT(google-explicit-constructor): as std::span
       : data_(container.data()), size_(container.size()) {}
 
   // As an argument only: the list lives until the end of the full expression, f({a, b}), which GCC cannot
