@@ -48,7 +48,7 @@ def test_from_photos_to_int8(
 ) -> None:
     ranges, int8 = tmp_path / "ranges.json", tmp_path / "int8.onnx"
     assert _call(monkeypatch, "calibrate", network, photos, "--preprocess", preprocess, "-o", ranges) == 0
-    assert "tensors, entropy, 6 images" in capsys.readouterr().out
+    assert "tensors, mse, 6 images" in capsys.readouterr().out
     assert _call(monkeypatch, "quantize", network, ranges, "-o", int8, "--no-measure") == 0
     assert "layers in INT8 for cpu-x86" in capsys.readouterr().out
     assert any(node.op_type == "QuantizeLinear" for node in onnx.load(str(int8)).graph.node)

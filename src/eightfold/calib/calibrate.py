@@ -30,7 +30,7 @@ Tensor = npt.NDArray[Any]
 class CalibrationOptions:
     """How ranges are chosen. `percentile` is the share of values to cover, in percent, for that method."""
 
-    method: Method = "entropy"
+    method: Method = "mse"
     percentile: float = 99.99
     batch: int = 8
     threads: int = 0
@@ -50,7 +50,7 @@ def calibrate(
     images: Any,
     preprocess: Preprocess | None,
     *,
-    method: Method = "entropy",
+    method: Method = "mse",
     batch: int = 8,
     percentile: float = 99.99,
     threads: int = 0,
@@ -64,7 +64,8 @@ def calibrate(
             images; with `preprocess=None` an array or iterator of tensors that are ready for the model, (C, H, W) or
             whole batches.
         preprocess: how an image becomes a row of the model's input.
-        method: "minmax", "moving-average", "percentile", "entropy" or "mse"; see `thresholds.range_of`.
+        method: "minmax", "moving-average", "percentile", "entropy" or "mse"; see `thresholds.range_of`. The input itself
+            always gets all that was seen.
         batch: images to run at a time; fewer where activations are large.
         percentile: share of the values to cover, in percent, for "percentile".
         threads: for the network and for the observers; 0 for one per core.
@@ -83,6 +84,9 @@ def calibrate(
     graph = read_graph(onnx_path)
     rows = rows_of(images, preprocess, graph.input_shape[1:])
     observers = {name: make_observer(options.method, percentile=options.percentile) for name in graph.observed}
+    if graph.input.name in observers:
+        # Pixels are bounded by themselves. A constant background would make entropy cut off what is on it.
+        observers[graph.input.name] = make_observer("minmax")
     with kept_in(checkpoint, _identity(graph, rows, preprocess, options), rows, observers) as keep:
         if rows.left != 0:
             show(graph, rows, observers, options, after_batch=keep)

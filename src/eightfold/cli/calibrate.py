@@ -13,7 +13,7 @@ def calibrate(
     images: Annotated[str, typer.Argument(help="Folder, list file, glob pattern, COCO .json or YOLO .yaml.")],
     preprocess: Annotated[Path, typer.Option(help="JSON of the Preprocess: how an image becomes the input.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the ranges go.")] = Path("ranges.json"),
-    method: Annotated[str, typer.Option(help="minmax, moving-average, percentile, entropy or mse.")] = "entropy",
+    method: Annotated[str, typer.Option(help="minmax, moving-average, percentile, entropy or mse.")] = "mse",
     count: Annotated[int, typer.Option(help="Use at most so many images, drawn evenly over classes.")] = 512,
     seed: Annotated[int, typer.Option(help="Seed of that draw.")] = 0,
     percentile: Annotated[float, typer.Option(help="Percent of the values to cover, for percentile.")] = 99.99,

@@ -111,12 +111,14 @@ TARGETS = {
 }
 
 
-def target_named(name: str) -> Target:
-    """The entry for a target string: "cpu-x86", "tensorrt", "tensorrt:8.2", "rtx:sm86", ...
+def target_named(name: str | Target) -> Target:
+    """The entry for a target string: "cpu-x86", "tensorrt", "tensorrt:8.2", "rtx:sm86", ...; a Target is its own.
 
     Raises:
         UnknownNameError: there is none.
     """
+    if isinstance(name, Target):
+        return name
     family, _, version = name.partition(":")
     if family == "rtx":
         return TARGETS["tensorrt:11"]
