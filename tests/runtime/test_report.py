@@ -216,5 +216,20 @@ def test_nothing_but_a_title_is_a_report_too() -> None:
     assert reader.ids == []
 
 
+def test_a_table_with_too_few_runs_for_a_median_has_no_latency_plot() -> None:
+    whole = table()
+    times = np.full(3, 1.0)
+    rows = tuple(row.model_copy(update={"timing": Timing.of(times), "speedup": None}) for row in whole.rows)
+    html = render_report(ReportContent(title="t", latency=whole.model_copy(update={"rows": rows})))
+    assert 'class="plot"' not in html
+    assert "Latency" in html
+
+
+def test_one_candidate_at_one_batch() -> None:
+    whole = table()
+    html = render_report(ReportContent(title="t", latency=whole.model_copy(update={"rows": whole.rows[:1]})))
+    assert html.count('class="plot"') == 2  # latency and accuracy; nothing to compare with
+
+
 def test_describe_names_what_does_not_hold() -> None:
     assert "half the size: DOES NOT HOLD (0.6)" in full_content().describe()

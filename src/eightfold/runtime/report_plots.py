@@ -65,7 +65,9 @@ def series_of(table: LatencyTable) -> dict[str, int]:
 
 
 def latency_plot(table: LatencyTable) -> str:
-    """Median latency by batch on logarithmic axes; bars reach from p50 to p90."""
+    """Median latency by batch on logarithmic axes; bars reach from p50 to p90; empty without medians."""
+    if all(row.timing.p50_ms is None for row in table.rows):
+        return ""
 
     def draw(axes: Axes) -> None:
         for name, series in series_of(table).items():
@@ -129,6 +131,7 @@ def accuracy_plot(table: LatencyTable) -> str:
     if not rows:
         return ""
     series, name = series_of(table), rows[0].metrics[0].name
+    rows = [row for row in rows if row.metrics[0].name == name]
     scale, label = (100.0, f"{metric_label(name)} in %") if is_share(name) else (1.0, name)
 
     def draw(axes: Axes) -> None:
