@@ -16,6 +16,7 @@ from typing import Any
 
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import BundleError
+from eightfold.export.layer_precisions import layer_precisions
 from eightfold.export.onnx_files import external_files, load_onnx, tensor_specs
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.weights import share_weights
@@ -117,7 +118,8 @@ def onnx_artifact(
         inside: where the file goes in the bundle.
         variant, precision, target, metrics, steps: as in `Artifact`.
     """
-    inputs, outputs = tensor_specs(load_onnx(path))
+    model = load_onnx(path)
+    inputs, outputs = tensor_specs(model)
     return Artifact(
         id=id,
         variant=variant,
@@ -131,6 +133,7 @@ def onnx_artifact(
         outputs=outputs,
         metrics=tuple(metrics),
         steps=tuple(steps),
+        layers=layer_precisions(model),
     )
 
 

@@ -96,6 +96,8 @@ def measure(job: Job, _: Path) -> str:
 
 
 def _candidate(job: Job, wanted: Wanted, metrics: dict[str, Any]) -> Candidate:
+    from eightfold.export.layer_precisions import layer_precisions
+    from eightfold.export.onnx_files import load_onnx
     from eightfold.runtime.candidates import Candidate
 
     path = job.path(wanted.path)
@@ -108,6 +110,7 @@ def _candidate(job: Job, wanted: Wanted, metrics: dict[str, Any]) -> Candidate:
         artifact=wanted.id,
         sha256=sha256_of_file(path),
         metrics=(Metric.model_validate(metrics[wanted.id]),),
+        layers=layer_precisions(load_onnx(path)),
     )
 
 
