@@ -56,8 +56,10 @@ __attribute__((target("avx2,fma"))) int bilinear_row_avx2(const BilinearRow& row
       if ((sure & 0xf0) != 0xf0) doubtful[doubts++] = x + 1;
     }
     const __m256i bytes = _mm256_shuffle_epi8(low, gather);
-    _mm_storeu_si32(out + 3 * x, _mm256_castsi256_si128(bytes));
-    _mm_storeu_si32(out + 3 * x + 3, _mm256_extracti128_si256(bytes, 1));
+    const int left_pixel = _mm_cvtsi128_si32(_mm256_castsi256_si128(bytes));
+    const int right_pixel = _mm_cvtsi128_si32(_mm256_extracti128_si256(bytes, 1));
+    std::memcpy(out + 3 * x, &left_pixel, sizeof left_pixel);
+    std::memcpy(out + 3 * x + 3, &right_pixel, sizeof right_pixel);
   }
   BilinearRow rest = row;
   rest.offset += x;
