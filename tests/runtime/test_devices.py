@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from eightfold.runtime.device_probe import Probe, run_command
 from eightfold.runtime.devices import Device, describe_device, read_state, runtime_versions
@@ -63,7 +66,7 @@ def recorded(root: Path, files: Mapping[str, str], machine: str, answers: Mappin
     for name, text in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(text, errors="replace")
     return Probe(root=root, run=lambda command: (answers or {}).get(command[0]), machine=machine)
 
 
@@ -136,6 +139,28 @@ def test_nothing_readable_is_no_error(tmp_path: Path) -> None:
     assert device.cpu.model == "unknown processor"
     assert device.memory_bytes is None
     assert device.describe()
+
+
+EVERY_FILE = sorted({*XEON, *ORIN, "proc/stat", "proc/uptime", "proc/self/stat"} - {".dockerenv"})
+NONSENSE = st.one_of(
+    st.text(max_size=40),
+    st.sampled_from(
+        ["", "\n", "-1", "nan", "1e999", "0-", "3-1", "Cpus_allowed_list:\t0-,x", "max 100000", "1 0", "42 (a)"]
+    ),
+    st.sampled_from([*XEON.values(), *ORIN.values()]),
+)
+
+
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(EVERY_FILE, NONSENSE)), NONSENSE)
+@settings(max_examples=60, deadline=None)  # it waits for a disk that others use, too
+def test_nonsense_in_any_file_is_no_error(
+    tmp_path_factory: pytest.TempPathFactory, files: dict[str, str], said: str
+) -> None:
+    root = tmp_path_factory.mktemp("root")
+    device = describe_device(recorded(root, files, "x86_64", {"nvidia-smi": said, "nvpmodel": said}))
+    assert Device.from_json(device.to_json()) == device
+    assert device.describe()
+    shutil.rmtree(root)
 
 
 def test_json_round_trip(tmp_path: Path) -> None:

@@ -116,18 +116,20 @@ def read_cpu_mhz(probe: Probe) -> float | None:
 
 def read_core_seconds(probe: Probe) -> CoreSeconds | None:
     """None where the kernel does not tell. Its counters move in hundredths of a second."""
-    tick = 1 / TICKS_PER_S
-    uptime, own = probe.text("proc/uptime"), (probe.text("proc/self/stat") or "").rpartition(")")[2].split()
     cores = _allowed(probe)
-    busy = [
-        sum(int(ticks) for at, ticks in enumerate(values.split()) if at in BUSY_COLUMNS)
-        for core, values in re.findall(r"^cpu(\d+) (.*)$", probe.text("proc/stat") or "", re.M)
-        if int(core) in cores
-    ]
-    if not uptime or not busy or len(own) < 13:
+    rows = re.findall(r"^cpu(\d+)((?: \d+)+)$", probe.text("proc/stat") or "", re.M)
+    busy = [_busy_ticks(values) for core, values in rows if int(core) in cores]
+    # A program's name may hold anything, in brackets; then come the state and ten more, then utime and stime.
+    own = re.search(r"^\d+ \(.*\) \S(?: -?\d+){10} (\d+) (\d+)", probe.text("proc/self/stat") or "", re.S)
+    uptime_s = probe.number("proc/uptime")
+    if uptime_s is None or own is None or not busy:
         return None
-    own_ticks = int(own[11]) + int(own[12])  # utime and stime: fields 14 and 15 of proc(5), counted from the state
-    return CoreSeconds(uptime_s=float(uptime.split()[0]), busy_s=sum(busy) * tick, own_s=own_ticks * tick)
+    own_ticks = int(own[1]) + int(own[2])
+    return CoreSeconds(uptime_s=uptime_s, busy_s=sum(busy) / TICKS_PER_S, own_s=own_ticks / TICKS_PER_S)
+
+
+def _busy_ticks(values: str) -> int:
+    return sum(int(ticks) for column, ticks in enumerate(values.split()) if column in BUSY_COLUMNS)
 
 
 def read_cpu_throttles(probe: Probe) -> int | None:
@@ -160,15 +162,15 @@ def _model(info: str) -> str:
 def _allowed(probe: Probe) -> frozenset[int]:
     """The cores that the kernel lets this process use: 'Cpus_allowed_list: 0-3,6'."""
     listed = _field(probe.text("proc/self/status") or "", "Cpus_allowed_list")
-    spans = [part.partition("-") for part in listed.split(",") if part]
-    return frozenset(core for first, _, last in spans for core in range(int(first), int(last or first) + 1))
+    spans = re.findall(r"\b(\d{1,5})(?:-(\d{1,5}))?\b", listed)
+    return frozenset(core for first, last in spans for core in range(int(first), int(last or first) + 1))
 
 
 def _quota_cores(probe: Probe) -> float | None:
     """The limit of the control group: cpu.max in version 2, cfs quota and period in version 1."""
-    limit, _, period = (probe.text("sys/fs/cgroup/cpu.max") or "").partition(" ")
-    if limit.isdigit() and period.isdigit():
-        return int(limit) / int(period)
+    limit = re.match(r"(\d+) ([1-9]\d*)$", probe.text("sys/fs/cgroup/cpu.max") or "")
+    if limit:
+        return int(limit[1]) / int(limit[2])
     quota = probe.number("sys/fs/cgroup/cpu/cpu.cfs_quota_us")
     period_us = probe.number("sys/fs/cgroup/cpu/cpu.cfs_period_us")
     return quota / period_us if quota and quota > 0 and period_us else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eightfold.runtime.device_probe import Probe
+from eightfold.runtime.device_probe import Probe, finite
 from eightfold.values import Frozen
 
 QUERY = (
@@ -57,26 +57,18 @@ def _gpu(cells: list[str]) -> Gpu:
     name, capability, memory, driver, top, sm, mem, celsius, draw, limit, persistence, reasons = cells
     return Gpu(
         name=name,
-        compute_capability=capability if _number(capability) else None,
-        memory_mib=_number(memory),
+        compute_capability=capability if finite(capability) else None,
+        memory_mib=finite(memory),
         driver=driver or None,
-        max_mhz=_number(top),
-        mhz=_number(sm),
-        memory_mhz=_number(mem),
-        temperature_c=_number(celsius),
-        power_w=_number(draw),
-        power_limit_w=_number(limit),
+        max_mhz=finite(top),
+        mhz=finite(sm),
+        memory_mhz=finite(mem),
+        temperature_c=finite(celsius),
+        power_w=finite(draw),
+        power_limit_w=finite(limit),
         persistence={"Enabled": True, "Disabled": False}.get(persistence),
         throttled_by=_reasons(reasons),
     )
-
-
-def _number(cell: str) -> float | None:
-    """None for '[N/A]', '[Not Supported]' and their like."""
-    try:
-        return float(cell)
-    except ValueError:
-        return None
 
 
 def _reasons(cell: str) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ def read_over_currents(probe: Probe) -> int | None:
 
 def _l4t(release: str) -> str:
     found = re.search(r"R(\d+).*?REVISION:\s*([\d.]+)", release)
-    return f"{found[1]}.{found[2]}" if found else release.splitlines()[0].strip("# ")
+    return f"{found[1]}.{found[2]}" if found else release.partition("\n")[0].strip("# ") or "unknown"
 
 
 def _gpu_limit_mhz(probe: Probe, name: str) -> float | None:

@@ -6,6 +6,7 @@ A fact that cannot be read is None, never a guess.
 
 from __future__ import annotations
 
+import math
 import platform
 import subprocess
 from collections.abc import Callable, Sequence
@@ -24,6 +25,15 @@ def run_command(command: Sequence[str]) -> str | None:
     return done.stdout if done.returncode == 0 else None
 
 
+def finite(word: str) -> float | None:
+    """The number that a word spells; None for '[N/A]', 'nan' and their like."""
+    try:
+        value = float(word)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
 @dataclass(frozen=True)
 class Probe:
     """Where device facts are read from."""
@@ -40,11 +50,9 @@ class Probe:
             return None
 
     def number(self, path: str) -> float | None:
-        text = self.text(path)
-        try:
-            return float(text) if text else None
-        except ValueError:
-            return None
+        """The first number in a file, or None where there is none."""
+        words = (self.text(path) or "").split()
+        return finite(words[0]) if words else None
 
     def paths(self, pattern: str) -> list[str]:
         """Paths below the root that match a glob pattern, in order."""

@@ -131,7 +131,7 @@ def read_state(probe: Probe | None = None) -> DeviceState:
         rails_mw=read_rails_mw(probe),
         slowdowns=sum(slowdowns) if slowdowns else None,
         core_seconds=read_core_seconds(probe),
-        load_1min=float(load.split()[0]) if (load := probe.text("proc/loadavg")) else None,
+        load_1min=probe.number("proc/loadavg"),
     )
 
 
