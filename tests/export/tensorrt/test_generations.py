@@ -109,7 +109,8 @@ def test_dla_falls_back_to_the_gpu(board: Board, version: str) -> None:
 def test_int8_by_ranges(board: Board, version: str) -> None:
     record, made = board.build(version, "int8", ranges={"features": 2.5})
     assert ("set_dynamic_range", -2.5, 2.5) in made["tensor"].calls
-    assert ("INT8" in record.flags) == (version in BEFORE_10_12)
+    assert "INT8" in record.flags
+    assert "STRONGLY_TYPED" not in record.flags
 
 
 @pytest.mark.parametrize("version", BEFORE_11)

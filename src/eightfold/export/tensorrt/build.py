@@ -97,6 +97,9 @@ def _build(onnx_path: Path, target: EngineTarget, precision: str, options: Build
     trt: Any = require(module, f"build engines for {target.family}")
     version = str(trt.__version__)
     generation = generation_of(module, version)
+    if precision == "int8" and options.has_ranges and generation.ranges:
+        # Ranges without Q/DQ nodes mean that the builder chooses types, which a strongly typed network forbids.
+        generation = dataclasses.replace(generation, strongly_typed=False)
     require_version(target, version)
     messages: list[str] = []
     logger = collecting_logger(trt, messages)
