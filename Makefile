@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo demo-mobilenetv2 test test-gpu check bench docs clean
+.PHONY: demo demo-mobilenetv2 test test-gpu check bench docs picture clean
 
 demo: $(VENV)/demo.installed  ## train, compress, export, calibrate, quantize, build, measure
 	$(BIN)/eightfold run recipes/demo.yaml
@@ -33,6 +33,9 @@ docs: $(VENV)/dev.installed  ## the reference pages anew, then build/site; a bro
 	$(BIN)/python docs/generate_reference.py
 	$(BIN)/python docs/generate_manifest.py
 	$(BIN)/python -m mkdocs build --quiet
+
+picture: $(VENV)/demo.installed  ## the README's picture, from the demo's report; needs chromium
+	$(BIN)/python docs/take_picture.py
 
 clean:  ## what the targets made, the runs included
 	rm -rf $(VENV) runs build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*
