@@ -74,11 +74,13 @@ class Value(Frozen):
     def from_json(cls, text: str, *, source: str = "JSON") -> Self:
         """Parse and validate. Raises `cls.error`, naming `source` and the first key at fault."""
         try:
-            return cls.model_validate(json.loads(text))
-        except json.JSONDecodeError as error:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:  # not JSON, or numbers and nesting beyond what Python takes
             raise cls.error(
                 f"{source} is not JSON ({error})", allowed=f"a {cls.kind}", remedy="make it again"
             ) from None
+        try:
+            return cls.model_validate(data)
         except ValidationError as error:
             raise cls.error(
                 f"{source}: {first_fault(error)}", allowed=f"a valid {cls.kind}", remedy="make it again"

@@ -116,6 +116,14 @@ def test_an_unknown_schema_says_what_can_read_it(bundle_path: Path) -> None:
         Bundle.open(bundle_path)
 
 
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"schema": ' + "1" * 5000 + "}", "", "\x00", "[]", "null"])
+def test_manifests_that_are_none(bundle_path: Path, text: str) -> None:
+    (bundle_path / MANIFEST_NAME).write_text(text)
+    (bundle_path / MANIFEST_DIGEST_NAME).write_text(manifest_digest_line(text.encode()))
+    with pytest.raises(BundleError, match=r"manifest\.json"):
+        Bundle.open(bundle_path)
+
+
 @pytest.mark.parametrize(
     "name", ["../outside", "/etc/passwd", "a/../../b", "a//b", "./a", "a\\b", "C:/windows", "", "a/", "a\0b"]
 )
