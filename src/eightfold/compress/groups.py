@@ -11,7 +11,7 @@ as a block of interchangeable channels, and pruning a group means to choose whic
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import gcd
@@ -70,7 +70,10 @@ class Member:
 
     def removed(self, kept: Index) -> Index:
         """Positions along `dim` to remove when only the coupled channels `kept` stay."""
-        return self.indices()[~np.isin(self.channels(), kept)]
+        channels = self.channels()
+        gone = np.ones(max(int(channels.max()), int(kept.max(initial=0))) + 1, dtype=np.bool_)
+        gone[kept] = False
+        return self.indices()[gone[channels]]
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,19 @@ class SizeLink:
     parts: tuple[tuple[str, tuple[Span, ...]], ...]
 
 
+def removed_indices(cuts: Iterable[tuple[Sequence[Member], Index]]) -> Mapping[tuple[str, int], Index]:
+    """(tensor, dim) -> positions to remove, ascending int64, for the members of groups and the channels they keep."""
+    removed: dict[tuple[str, int], list[Index]] = {}
+    for members, kept in cuts:
+        known: dict[tuple[Span, ...], Index] = {}  # the four vectors of a batch norm share their spans
+        for member in members:
+            if member.spans not in known:
+                known[member.spans] = member.removed(kept)
+            if known[member.spans].size:
+                removed.setdefault((member.tensor, member.dim), []).append(known[member.spans])
+    return {place: np.sort(np.concatenate(parts)) for place, parts in removed.items()}
+
+
 class Suspect(NamedTuple):
     """A group that the code of a module cut or split by an integer: if the pruned model fails there, that is why."""
 
@@ -201,13 +217,7 @@ class ChannelGraph:
 
     def removed_indices(self, kept: Kept) -> Mapping[tuple[str, int], Index]:
         """(tensor, dim) -> positions to remove, for groups that `kept` names; other groups stay whole."""
-        removed: dict[tuple[str, int], list[Index]] = {}
-        for group_id, channels in kept.items():
-            for member in self.group(group_id).members:
-                gone = member.removed(channels)
-                if gone.size:
-                    removed.setdefault((member.tensor, member.dim), []).append(gone)
-        return {place: np.unique(np.concatenate(parts)) for place, parts in removed.items()}
+        return removed_indices((self.group(name).members, channels) for name, channels in kept.items())
 
     def describe(self) -> str:
         """Groups by state, and what froze what."""

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from eightfold.compress.groups import ChannelGraph, Index, Kept, Member, SizeLink
+from eightfold.compress.groups import ChannelGraph, Index, Kept, Member, SizeLink, removed_indices
 from eightfold.errors import PlanMismatchError
 from eightfold.files import sha256_of_bytes
 from eightfold.values import Frozen, Value
@@ -95,12 +95,8 @@ class PrunePlan(Value):
 
     def removed_indices(self) -> Mapping[tuple[str, int], Index]:
         """(tensor, dim) -> positions to remove, ascending int64."""
-        removed: dict[tuple[str, int], list[Index]] = {}
-        for group in self.groups:
-            kept = np.asarray(group.kept, dtype=np.int64)
-            for member in group.members:
-                removed.setdefault((member.tensor, member.dim), []).append(member.removed(kept))
-        return {place: np.unique(np.concatenate(parts)) for place, parts in removed.items()}
+        kept = self.kept
+        return removed_indices((group.members, kept[group.id]) for group in self.groups)
 
     def pruned_shapes(self) -> Shapes:
         """Shape of every tensor after the plan has been applied."""
