@@ -21,6 +21,7 @@ from eightfold.export.onnx_files import load_onnx, save_onnx
 from eightfold.export.passes.graph_index import captured_names
 from eightfold.export.verify import Array, Arrays, Tolerance, run_onnx, with_outputs
 from eightfold.files import PathLike
+from eightfold.runtime.manifest import Step
 
 if TYPE_CHECKING:
     import onnx
@@ -87,13 +88,21 @@ def half_onnx(
     Raises:
         VerificationError: on `inputs`, the float16 graph overflows or its cosine is below 0.9999; nothing is written.
     """
+    return save_onnx(checked_half(path, keep_float=keep_float, inputs=inputs)[0], output)
+
+
+def checked_half(
+    path: PathLike, *, keep_float: Iterable[str] = (), inputs: Arrays | None = None
+) -> tuple[onnx.ModelProto, tuple[Step, ...]]:
+    """The same in memory, with what the comparison found; no steps without `inputs`."""
     model = load_onnx(path)
     if inputs is None:
-        return save_onnx(half_graph(model, keep_float=keep_float), output)
-    kept = frozenset(keep_float) | frozenset(nodes_out_of_range(model, inputs))
-    made = half_graph(model, keep_float=kept)
-    verify_half(path, made, inputs, tolerance=TOLERANCE)
-    return save_onnx(made, output)
+        return half_graph(model, keep_float=keep_float), ()
+    large = nodes_out_of_range(model, inputs)
+    made = half_graph(model, keep_float=frozenset(keep_float) | frozenset(large))
+    step = verify_half(path, made, inputs, tolerance=TOLERANCE)
+    notes = (f"kept in float32 for their range: {', '.join(large)}",) if large else ()
+    return made, (step.model_copy(update={"notes": notes}),)
 
 
 def nodes_out_of_range(model: onnx.ModelProto, inputs: Arrays, *, limit: float = LARGEST_HALF / 2) -> list[str]:

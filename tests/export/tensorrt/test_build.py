@@ -11,7 +11,7 @@ from eightfold.export.onnx_export import export_onnx
 from eightfold.export.tensorrt.build import EnginePrecision, build_engine
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.files import sha256_of_file
-from tests.export.networks import graph, saved, small_net
+from tests.export.networks import graph, images, saved, small_net
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,14 @@ def test_an_engine_is_built_without_a_gpu(tmp_path: Path, network: Path, precisi
     assert record.flags == ("STRONGLY_TYPED",)
     assert any("Engine generation completed" in text for text in record.messages)
     assert str(tmp_path) not in record.to_json()
+
+
+def test_float16_is_checked_on_real_inputs(tmp_path: Path, network: Path) -> None:
+    engine = build_engine(network, tmp_path / "net.engine", inputs={"images": images()})
+    (step,) = EngineRecord.load(sidecar_path(engine)).steps
+    assert step.name == "float16"
+    assert step.cosine is not None
+    assert step.cosine > 0.9999
 
 
 def test_int8_is_built_from_quantized_pairs(tmp_path: Path) -> None:

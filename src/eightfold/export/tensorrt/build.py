@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from eightfold.errors import BuildError, UnknownNameError, UsageError
-from eightfold.export.half import half_onnx
-from eightfold.export.onnx_files import external_files, load_onnx, tensor_specs
+from eightfold.export.half import checked_half
+from eightfold.export.onnx_files import external_files, load_onnx, save_onnx, tensor_specs
 from eightfold.export.tensorrt.configure import configure, network_flags
-from eightfold.export.tensorrt.generation import Generation, Module, generation_of, require_version
+from eightfold.export.tensorrt.generation import Module, generation_of, require_version
 from eightfold.export.tensorrt.messages import collecting_logger
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.tensorrt.target import EngineTarget, parse_target
 from eightfold.export.tensorrt.timing_cache import cache_path, save_timing_cache, use_timing_cache
+from eightfold.export.verify import Arrays
 from eightfold.extras import require
 from eightfold.files import PathLike, sha256_of_bytes, sha256_of_file, write_bytes
+from eightfold.runtime.manifest import Step
 
 EnginePrecision = Literal["fp32", "fp16", "int8"]
 MODULE_OF: dict[str, Module] = {"rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
@@ -33,6 +35,7 @@ def build_engine(
     target: str = "rtx:sm86",
     precision: EnginePrecision = "fp16",
     options: BuildOptions = DEFAULT_OPTIONS,
+    inputs: Arrays | None = None,
 ) -> Path:
     """Build an engine from a fixed-size ONNX file; its record goes to `<output>.json`.
 
@@ -45,6 +48,8 @@ def build_engine(
         precision: "fp16" converts the graph to float16 first where the builder is strongly typed, keeping float32
             where it is needed, and sets the flag where it is not.
         options: see `BuildOptions`.
+        inputs: real inputs by name, to find out where float16 overflows; see `half_onnx`. What the comparison found
+            goes into the record.
 
     Returns:
         `output`.
@@ -61,9 +66,9 @@ def build_engine(
     if wanted.dla and options.dla_core is None:
         options = options.model_copy(update={"dla_core": 0})
     start = time.monotonic()
-    built = _build(Path(onnx_path), wanted, precision, options)
+    built = _build(Path(onnx_path), wanted, precision, options, inputs)
     write_bytes(output, built.engine)
-    inputs, outputs = tensor_specs(load_onnx(onnx_path))
+    taken, given = tensor_specs(load_onnx(onnx_path))
     EngineRecord(
         target=target,
         precision=precision,
@@ -72,12 +77,13 @@ def build_engine(
         compute_capability=built.compute_capability,
         flags=built.flags,
         messages=built.messages,
+        steps=built.steps,
         onnx_sha256=sha256_of_file(onnx_path),
         engine_sha256=sha256_of_bytes(built.engine),
         engine_bytes=len(built.engine),
         seconds=round(time.monotonic() - start, 3),
-        inputs=inputs,
-        outputs=outputs,
+        inputs=taken,
+        outputs=given,
     ).save(sidecar_path(output))
     return Path(output)
 
@@ -90,9 +96,12 @@ class _Built:
     compute_capability: str
     flags: tuple[str, ...]
     messages: tuple[str, ...]
+    steps: tuple[Step, ...]
 
 
-def _build(onnx_path: Path, target: EngineTarget, precision: str, options: BuildOptions) -> _Built:
+def _build(
+    onnx_path: Path, target: EngineTarget, precision: str, options: BuildOptions, inputs: Arrays | None
+) -> _Built:
     module = MODULE_OF[target.family]
     trt: Any = require(module, f"build engines for {target.family}")
     version = str(trt.__version__)
@@ -107,7 +116,12 @@ def _build(onnx_path: Path, target: EngineTarget, precision: str, options: Build
     on_network = network_flags(trt, generation)
     network = builder.create_network(_bits(trt.NetworkDefinitionCreationFlag, on_network))
     with tempfile.TemporaryDirectory(prefix="eightfold-") as folder:
-        _parse(trt, network, logger, _typed_graph(onnx_path, generation, precision, Path(folder)))
+        steps: tuple[Step, ...] = ()
+        typed = onnx_path
+        if precision == "fp16" and generation.strongly_typed:
+            half, steps = checked_half(onnx_path, inputs=inputs)
+            typed = save_onnx(half, Path(folder) / "half.onnx")
+        _parse(trt, network, logger, typed)
     config = builder.create_builder_config()
     capability = _set_compute_capability(trt, config, target) if generation.compute_capabilities else ""
     flags = configure(trt, config, network, generation, precision, options)
@@ -122,13 +136,7 @@ def _build(onnx_path: Path, target: EngineTarget, precision: str, options: Build
         )
     if cache:
         save_timing_cache(config, cache)
-    return _Built(bytes(engine), module, version, capability, (*on_network, *flags), tuple(messages))
-
-
-def _typed_graph(onnx_path: Path, generation: Generation, precision: str, folder: Path) -> Path:
-    if precision == "fp16" and generation.strongly_typed:
-        return half_onnx(onnx_path, folder / "half.onnx")
-    return onnx_path
+    return _Built(bytes(engine), module, version, capability, (*on_network, *flags), tuple(messages), steps)
 
 
 def _bits(enum: Any, names: tuple[str, ...]) -> int:
