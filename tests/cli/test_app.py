@@ -68,3 +68,14 @@ def test_a_warning_is_one_line_without_a_place_in_the_code(
     assert capsys.readouterr().err == (
         "eightfold: warning: 3 images were skipped\n/elsewhere/y.py:8: DeprecationWarning: old name\n"
     )
+
+
+def test_a_defect_is_one_line_that_asks_for_a_report(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("eightfold.runtime.bundle.Bundle.open", lambda _: 1 / 0)
+    assert run(monkeypatch, "report", "bundle") == 1
+    assert capsys.readouterr().err == (
+        "eightfold: unexpected ZeroDivisionError: division by zero; this is a defect: "
+        "report it with what `eightfold --debug ...` prints\n"
+    )

@@ -83,6 +83,15 @@ def _show_warning(
     (file or sys.stderr).write(text)
 
 
+def _in_one_line(error: Exception) -> str:
+    if isinstance(error, EightfoldError):
+        return str(error)
+    if isinstance(error, OSError):  # no permission, no space, a name too long: the machine said what a user needs
+        return f"{error.strerror or error}: {error.filename or 'no file named'}"
+    what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return f"unexpected {what}; this is a defect: report it with what `eightfold --debug ...` prints"
+
+
 def main() -> int:
     """Run the command line. Returns the exit code: 0, 1 for a failure, 2 for wrong usage, 130 when interrupted."""
     if "" not in sys.path:  # so that package.module:function finds the user's own code here, as with python -m
@@ -95,14 +104,9 @@ def main() -> int:
         if code == INTERRUPTED:  # typer turns Ctrl-C into this, without a word
             print("eightfold: interrupted; run the same command again to go on", file=sys.stderr)
         return code
-    except EightfoldError as error:
+    except Exception as error:  # the outermost edge: what gets here ends as one line
         if os.environ.get("EIGHTFOLD_DEBUG"):
             raise
-        print(f"eightfold: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:  # no permission, no space, a name too long: what the machine said is what a user needs
-        if os.environ.get("EIGHTFOLD_DEBUG"):
-            raise
-        print(f"eightfold: {error.strerror or error}: {error.filename or 'no file named'}", file=sys.stderr)
-        return 1
+        print(f"eightfold: {_in_one_line(error)}", file=sys.stderr)
+        return error.exit_code if isinstance(error, EightfoldError) else 1
     return 0
