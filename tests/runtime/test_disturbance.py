@@ -98,6 +98,13 @@ def test_a_quiet_machine_gets_no_warning() -> None:
     assert "not to be quoted" not in render_report(ReportContent(title="t", latency=quiet))
 
 
+def test_a_little_other_work_is_marked_without_alarm() -> None:
+    some = table(others_s=2.0)
+    html = render_report(ReportContent(title="t", latency=some))
+    assert "other work kept up to 0.2 of 2 cores busy" in html
+    assert "not to be quoted" not in html
+
+
 def test_a_busy_machine_is_named_in_table_and_report() -> None:
     busy = table(others_s=15.0)
     words = "other work kept up to 1.5 of 2 cores busy meanwhile; measure again on a quiet machine"

@@ -14,6 +14,8 @@ from eightfold.runtime import report_format, report_plots
 from eightfold.runtime.report_content import ArtifactSteps, ReportContent
 
 TEMPLATE = "report.html.j2"
+# Other work on this many cores is more than housekeeping: the report then opens with a warning.
+BUSY_CORES = 0.25
 FILTERS: dict[str, Callable[..., str]] = {
     "quantity": report_format.quantity,
     "digits": report_format.digits,
@@ -56,6 +58,7 @@ def _drawings(content: ReportContent) -> dict[str, Any]:
     drawn = table is not None and bool(table.rows)
     return {
         "table": table if drawn else None,
+        "busy": table is not None and table.others_cores >= BUSY_CORES,
         "series": report_plots.series_of(table) if table else {},
         "glyphs": report_plots.GLYPHS,
         "latency_plot": report_plots.latency_plot(table) if table and drawn else "",
