@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,10 +58,31 @@ ORIN = {
     "sys/class/hwmon/hwmon1/oc1_event_cnt": "2\n",
     "sys/class/hwmon/hwmon1/oc3_event_cnt": "1\n",
 }
-SMI = (
-    "NVIDIA H100 80GB HBM3, 9.0, 81559, 550.54.15, 1980, 345, 2619, 34, 69.21, 700.00, Enabled, 0x0000000000000001\n"
-    "Tesla T4, 7.5, 15360, 550.54.15, 1590, 585, 5001, 84, [N/A], 70.00, Disabled, 0x0000000000000024\n"
-)
+SMI = {
+    "name": ("NVIDIA H100 80GB HBM3", "Tesla T4"),
+    "memory.total": ("81559", "15360"),
+    "driver_version": ("550.54.15", "550.54.15"),
+    "clocks.max.sm": ("1980", "1590"),
+    "clocks.sm": ("345", "585"),
+    "clocks.mem": ("2619", "5001"),
+    "temperature.gpu": ("34", "84"),
+    "power.draw": ("69.21", "[N/A]"),
+    "power.limit": ("700.00", "70.00"),
+    "persistence_mode": ("Enabled", "Disabled"),
+    "compute_cap": ("9.0", "7.5"),
+    "clocks_event_reasons.active": ("0x0000000000000001", "0x0000000000000024"),
+    "clocks_throttle_reasons.active": ("0x0000000000000001", "0x0000000000000024"),
+}
+
+
+def nvidia_smi(command: Sequence[str], unknown: Collection[str] = ()) -> str | None:
+    """Answers as nvidia-smi does: one field that it does not know, and it answers nothing."""
+    if command[0] != "nvidia-smi":
+        return None
+    fields = command[1].removeprefix("--query-gpu=").split(",")
+    if any(field in unknown for field in fields):
+        return None
+    return "".join(", ".join(SMI[field][gpu] for field in fields) + "\n" for gpu in range(2))
 
 
 def recorded(root: Path, files: Mapping[str, str], machine: str, answers: Mapping[str, str] | None = None) -> Probe:
@@ -127,11 +150,27 @@ def test_jetpack_4_rails(tmp_path: Path) -> None:
 
 
 def test_gpus_from_nvidia_smi(tmp_path: Path) -> None:
-    first, second = describe_device(recorded(tmp_path, XEON, "x86_64", {"nvidia-smi": SMI})).gpus
+    first, second = describe_device(replace(recorded(tmp_path, XEON, "x86_64"), run=nvidia_smi)).gpus
     assert (first.compute_capability, first.max_mhz, first.throttled_by) == ("9.0", 1980.0, ())
     assert second.power_w is None
     assert second.throttled_by == ("power cap", "software thermal slowdown")
     assert "throttled by power cap" in second.describe()
+
+
+@pytest.mark.parametrize(
+    ("unknown", "capability", "reasons"),
+    [
+        (["clocks_event_reasons.active"], "7.5", 2),
+        (["clocks_event_reasons.active", "clocks_throttle_reasons.active"], "7.5", 0),
+        (["clocks_event_reasons.active", "clocks_throttle_reasons.active", "compute_cap"], None, 0),
+    ],
+)
+def test_older_drivers_know_fewer_fields(
+    tmp_path: Path, unknown: list[str], capability: str | None, reasons: int
+) -> None:
+    probe = replace(recorded(tmp_path, XEON, "x86_64"), run=partial(nvidia_smi, unknown=unknown))
+    gpu = describe_device(probe).gpus[1]
+    assert (gpu.name, gpu.compute_capability, len(gpu.throttled_by)) == ("Tesla T4", capability, reasons)
 
 
 def test_nothing_readable_is_no_error(tmp_path: Path) -> None:
@@ -164,7 +203,7 @@ def test_nonsense_in_any_file_is_no_error(
 
 
 def test_json_round_trip(tmp_path: Path) -> None:
-    device = describe_device(recorded(tmp_path, ORIN, "aarch64", {"nvidia-smi": SMI}))
+    device = describe_device(replace(recorded(tmp_path, ORIN, "aarch64"), run=nvidia_smi))
     assert Device.from_json(device.to_json()) == device
 
 

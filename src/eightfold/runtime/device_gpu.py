@@ -5,9 +5,16 @@ from __future__ import annotations
 from eightfold.runtime.device_probe import Probe, finite
 from eightfold.values import Frozen
 
-QUERY = (
-    "name,compute_cap,memory.total,driver_version,clocks.max.sm,clocks.sm,clocks.mem,"
-    "temperature.gpu,power.draw,power.limit,persistence_mode,clocks_throttle_reasons.active"
+FIELDS = (
+    *("name", "memory.total", "driver_version", "clocks.max.sm", "clocks.sm", "clocks.mem"),
+    *("temperature.gpu", "power.draw", "power.limit", "persistence_mode"),
+)
+# Fields that not every driver knows; one unknown field and nvidia-smi answers nothing. The best that works is taken.
+NEWER_FIELDS = (
+    ("compute_cap", "clocks_event_reasons.active"),
+    ("compute_cap", "clocks_throttle_reasons.active"),  # its former name
+    ("compute_cap",),
+    (),
 )
 # nvml.h, nvmlClocksThrottleReasons: only what slows a measurement down (idle and application clocks do not).
 THROTTLE_REASONS = {
@@ -48,25 +55,30 @@ class Gpu(Frozen):
 
 def read_gpus(probe: Probe) -> tuple[Gpu, ...]:
     """The GPUs that the driver shows; none when there is no driver."""
-    answer = probe.run(["nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"])
-    rows = [[cell.strip() for cell in line.split(",")] for line in (answer or "").splitlines()]
-    return tuple(_gpu(row) for row in rows if len(row) == len(QUERY.split(",")))
+    for newer in NEWER_FIELDS:
+        fields = FIELDS + newer
+        answer = probe.run(["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"])
+        if answer:
+            rows = [[cell.strip() for cell in line.split(",")] for line in answer.splitlines()]
+            return tuple(_gpu(dict(zip(fields, row, strict=True))) for row in rows if len(row) == len(fields))
+    return ()
 
 
-def _gpu(cells: list[str]) -> Gpu:
-    name, capability, memory, driver, top, sm, mem, celsius, draw, limit, persistence, reasons = cells
+def _gpu(cells: dict[str, str]) -> Gpu:
+    capability = cells.get("compute_cap", "")
+    reasons = cells.get("clocks_event_reasons.active") or cells.get("clocks_throttle_reasons.active", "")
     return Gpu(
-        name=name,
+        name=cells["name"],
         compute_capability=capability if finite(capability) else None,
-        memory_mib=finite(memory),
-        driver=driver or None,
-        max_mhz=finite(top),
-        mhz=finite(sm),
-        memory_mhz=finite(mem),
-        temperature_c=finite(celsius),
-        power_w=finite(draw),
-        power_limit_w=finite(limit),
-        persistence={"Enabled": True, "Disabled": False}.get(persistence),
+        memory_mib=finite(cells["memory.total"]),
+        driver=cells["driver_version"] or None,
+        max_mhz=finite(cells["clocks.max.sm"]),
+        mhz=finite(cells["clocks.sm"]),
+        memory_mhz=finite(cells["clocks.mem"]),
+        temperature_c=finite(cells["temperature.gpu"]),
+        power_w=finite(cells["power.draw"]),
+        power_limit_w=finite(cells["power.limit"]),
+        persistence={"Enabled": True, "Disabled": False}.get(cells["persistence_mode"]),
         throttled_by=_reasons(reasons),
     )
 
