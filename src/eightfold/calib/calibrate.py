@@ -64,8 +64,8 @@ def calibrate(
             images; with `preprocess=None` an array or iterator of tensors that are ready for the model, (C, H, W) or
             whole batches.
         preprocess: how an image becomes a row of the model's input.
-        method: "minmax", "moving-average", "percentile", "entropy" or "mse"; see `thresholds.range_of`. The input itself
-            always gets all that was seen.
+        method: "minmax", "moving-average", "percentile", "entropy" or "mse"; see `thresholds.range_of`. The input
+            itself always gets all that was seen.
         batch: images to run at a time; fewer where activations are large.
         percentile: share of the values to cover, in percent, for "percentile".
         threads: for the network and for the observers; 0 for one per core.
@@ -144,10 +144,17 @@ def _see(observers: Mapping[str, Seeing], item: tuple[str, Tensor]) -> str | Non
     name, values = item
     if not values.size:
         return None
-    if not np.isfinite(values.min()) or not np.isfinite(values.max()):
+    if not _is_finite(values):
         return name
     observers[name].see(values)
     return None
+
+
+def _is_finite(values: Tensor) -> bool:
+    """Whether there is neither NaN nor infinity. The sum of squares tells in a quarter of the time, if it does not
+    overflow."""
+    flat = values.reshape(-1)
+    return bool(np.isfinite(np.dot(flat, flat))) or bool(np.isfinite(flat).all())
 
 
 def _not_finite(graph: Graph, tensor: str, values: Tensor, images: list[str]) -> CalibrationError:

@@ -60,8 +60,9 @@ class Histogram:
         self.counts += other.counts
 
     def _cover(self, magnitude: float) -> None:
-        """Widen until `magnitude` < 2**exponent."""
-        self._widen(int(np.frexp(magnitude)[1]))
+        """Widen until `magnitude` < 2**exponent. Zero lies in the same bin whatever the width."""
+        if magnitude > 0:
+            self._widen(int(np.frexp(magnitude)[1]))
 
     def _widen(self, exponent: int) -> None:
         steps = exponent - self.exponent

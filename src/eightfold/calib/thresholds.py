@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float64]
 COARSE, FINE = 32, 4  # "mse" tries fractions of the range on a grid of 1/32, then of 1/128 around the best
 MSE_BINS = 2048
 ENTROPY_BINS = 2048  # TensorRT's
-ENTROPY_STRIDE = 8  # bins between the thresholds that "entropy" tries, 0.4% of the range
+ENTROPY_STRIDE = 16  # bins between the thresholds that "entropy" tries, 0.8% of the range
 START_BIN = 128  # the smallest of them
 NO_MASS = 1e-12
 

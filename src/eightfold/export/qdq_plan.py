@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 FLOAT_RESULT = frozenset({"Gemm", "MatMul"})
 # What decodes a result on its way out of the graph.
 DECODING = MOVING | {"Sigmoid", "Softmax", "Tanh", "Exp", "Concat", "Resize", "Clip", "Relu"}
-# Hand quantized values on as they are: input and output share one scale.
-SAME_SCALE = MOVING | {"MaxPool"}
+# Hand quantized values on as they are, or means of them: inputs and outputs share one scale.
+SAME_SCALE = MOVING | {"MaxPool", "Split", "Slice", "Resize", "Gather"}
 Edge = tuple[int, int]  # node index, input index
 
 
@@ -121,6 +121,8 @@ class _Planner:
             return "its weight is not a constant"
         if node.op_type not in WEIGHTED and len(activations) != len(node.input):
             return "one of its inputs is a constant"
+        if self.plan.target.placement == "inputs" and not self._fusable_inputs(node, activations):
+            return "neither of its inputs is made by a layer that it could be fused into"
         missing = [name for _, name in activations if self._range_of(name) is None]
         return f"no range for {missing[0]!r}" if missing else ""
 
@@ -178,9 +180,10 @@ class _Planner:
 
     def _pass_scales_on(self) -> None:
         for node in self.graph.model.graph.node:
-            readable = node.op_type in SAME_SCALE and node.output[0] not in self.exposed
-            if readable and node.input[0] in self.plan.tensors:
-                self.plan.tensors[node.output[0]] = self.plan.tensors[node.input[0]]
+            if node.op_type in SAME_SCALE and node.input[0] in self.plan.tensors:
+                for name in node.output:
+                    if name not in self.exposed:
+                        self.plan.tensors[name] = self.plan.tensors[node.input[0]]
 
     def _read_everywhere(self) -> None:
         for index, node in enumerate(self.graph.model.graph.node):
