@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from eightfold.errors import UsageError
 from eightfold.runtime.alternate import Schedule
 from eightfold.runtime.bench import BenchOptions, bench, compare_latency
-from eightfold.runtime.candidates import Candidate
+from eightfold.runtime.bundle import Bundle
+from eightfold.runtime.candidates import Candidate, candidates_of
 from eightfold.runtime.latency import LatencyTable
 
 QUICK = BenchOptions(schedule=Schedule(seconds=0.02, rounds=5, block_s=0.005, warmup_s=0.05), memory=False)
@@ -61,11 +63,28 @@ def test_the_printed_table(bundle_path: Path) -> None:
 def test_a_bundle_is_measured_with_memory(make_bundle: Callable[..., Path]) -> None:
     bundle = make_bundle(batches=(1,), variants={"baseline": 1.0, "pruned": 10.0})
     table = bench(bundle, backends=["onnxruntime"], seconds=0.01, threads=1)
-    assert [row.name for row in table.rows] == ["baseline fp32", "pruned fp32"]
-    assert table.baseline == "baseline fp32"
+    assert [row.name for row in table.rows] == ["baseline-fp32", "pruned-fp32"]
+    assert table.baseline == "baseline-fp32"
     assert all(row.threads == 1 for row in table.rows)
     assert all((row.peak_memory_bytes or 0) > 1 << 20 for row in table.rows)
     assert table.rows[0].artifact == "baseline-fp32-b1"
+
+
+def test_networks_that_share_a_name_go_by_their_ids(bundle_path: Path) -> None:
+    bundle = Bundle.open(bundle_path)
+    first = bundle.manifest.artifacts[0]
+    twin = first.model_copy(update={"id": "twin"})
+    both = replace(bundle, manifest=bundle.manifest.model_copy(update={"artifacts": (first, twin)}))
+    assert [each.name for each in candidates_of(both, ["onnxruntime"])] == ["pruned-fp32-b1", "twin"]
+
+
+def test_names_tell_targets_and_backends_apart(bundle_path: Path) -> None:
+    bundle = Bundle.open(bundle_path)
+    first = bundle.manifest.artifacts[0]
+    for_openvino = first.model_copy(update={"id": "o", "target": "openvino", "precision": "int8"})
+    both = replace(bundle, manifest=bundle.manifest.model_copy(update={"artifacts": (first, for_openvino)}))
+    found = candidates_of(both, ["onnxruntime", "openvino"])
+    assert [each.name for each in found] == ["pruned-fp32", "pruned-fp32 openvino", "pruned-int8-openvino openvino"]
 
 
 def test_one_onnx_file(bundle_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_bench_prints_the_table_and_writes_it(
     output = tmp_path / "latency.json"
     words = ["--batch", "1", "--backend", "onnxruntime", "--seconds", "0.02", "-o", output]
     assert eightfold("bench", bundle_path, *words) == 0
-    assert "pruned fp32" in capsys.readouterr().out
+    assert "pruned-fp32" in capsys.readouterr().out
     assert [row.batch for row in LatencyTable.load(output).rows] == [1]
 
 

@@ -85,10 +85,10 @@ def test_the_table_comes_back_and_nothing_stays(
         backends=["onnxruntime"],
         seconds=0.02,
         threads=1,
-        baseline="pruned fp32",
+        baseline="pruned-fp32",
         device=f"ssh://127.0.0.1:{port}",
     )
-    assert [(row.name, row.batch, row.threads) for row in table.rows] == [("pruned fp32", 1, 1), ("pruned fp32", 4, 1)]
+    assert [(row.name, row.batch, row.threads) for row in table.rows] == [("pruned-fp32", 1, 1), ("pruned-fp32", 4, 1)]
     assert list(remote.iterdir()) == []
 
 

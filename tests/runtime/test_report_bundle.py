@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from eightfold.cli import app
+from eightfold.errors import BundleError
 from eightfold.files import sha256_of_bytes
 from eightfold.runtime.bench import bench
 from eightfold.runtime.bundle import MANIFEST_DIGEST_NAME, MANIFEST_NAME, Bundle, manifest_digest_line
@@ -51,7 +52,7 @@ def test_another_machine_s_table(make_bundle: Any) -> None:
     assert content.latency == table
     assert content.not_done == ()
     assert content.cards[0].label == "Speed, batch 1"
-    assert content.cards[0].note == "pruned fp32 against baseline fp32"
+    assert content.cards[0].note == "pruned-fp32 against baseline-fp32"
     assert [(entry.metric, entry.value) for entry in content.accuracy] == [("top-1", 98.0), ("top-1", 97.0)]
     assert content.accuracy[0].change is None
     assert content.accuracy[1].change == pytest.approx(-1.0)
@@ -74,6 +75,16 @@ def test_the_bundle_s_own_table_and_an_engine_s_messages(make_bundle: Any) -> No
     assert content.engines[0].seconds == 1.5
     assert content.provenance["Bundle"]["seed.data"] == "0"
     assert content.not_done[0].what == f"Latency of {artifacts[-1]['id']}"
+
+
+def test_an_engine_s_record_that_is_no_json(make_bundle: Any) -> None:
+    path = make_bundle(batches=(1,))
+    artifacts = with_metrics(path, [], format="engine", target="rtx:sm86")
+    record = f"{artifacts[-1]['path']}.json"
+    artifacts[-1]["files"] = [record]
+    add(path, {record: "not JSON"}, {"artifacts": artifacts})
+    with pytest.raises(BundleError, match=r"\.json is not JSON .*; make the bundle again"):
+        content_of_bundle(Bundle.open(path))
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

@@ -9,7 +9,7 @@ import typer
 
 
 def bench(
-    bundle: Annotated[Path, typer.Argument(help="A bundle, or a fixed-size .onnx file.")],
+    bundle: Annotated[Path, typer.Argument(help="A bundle, a fixed-size .onnx file or an .engine.")],
     batch: Annotated[
         list[int] | None, typer.Option(help="Batch size to measure; repeat for more. Default: all.")
     ] = None,

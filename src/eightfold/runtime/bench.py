@@ -50,10 +50,10 @@ def bench(
     end_to_end: bool = False,
     device: str | None = None,
 ) -> LatencyTable:
-    """Measure everything in a bundle that runs on this machine, or one ONNX file.
+    """Measure everything in a bundle that runs on this machine, or one model file.
 
     Args:
-        bundle_or_model: a bundle (opened or its path), or the path of a fixed-size `.onnx` file.
+        bundle_or_model: a bundle (opened or its path), or the path of a fixed-size `.onnx` file or an `.engine`.
         batches: batch sizes to measure; all that there are by default.
         backends: "onnxruntime", "openvino", "tensorrt"; by default every one that some artifact was made for.
         seconds: timed seconds per row.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +11,10 @@ from eightfold.errors import BackendError, UsageError
 from eightfold.files import PathLike
 from eightfold.runtime.backends import BACKENDS, backend_named, open_session, usable_backends
 from eightfold.runtime.bundle import Bundle
-from eightfold.runtime.manifest import Artifact, Metric, Precision
+from eightfold.runtime.manifest import Artifact, Format, Metric, Precision
 from eightfold.runtime.targets import default_backends, runs_here
+
+FORMATS: dict[str, Format] = {".onnx": "onnx", ".engine": "engine", ".plan": "engine", ".xml": "openvino"}
 
 
 @dataclass(frozen=True)
@@ -40,18 +43,32 @@ class Candidate:
 
 def candidates_of_bundle(bundle: Bundle, backends: Iterable[str]) -> list[Candidate]:
     """Every artifact that one of `backends` can run on this machine, in the manifest's order."""
-    return [
-        _candidate(bundle, artifact, backend)
+    found = [
+        (artifact, backend)
         for artifact in bundle.manifest.artifacts
         for backend in backends
         if runs_here(artifact, backend)
     ]
+    taken = Counter((_name(artifact, backend), artifact.batch) for artifact, backend in found)
+    return [
+        _candidate(bundle, artifact, backend, unique=taken[_name(artifact, backend), artifact.batch] == 1)
+        for artifact, backend in found
+    ]
 
 
-def _candidate(bundle: Bundle, artifact: Artifact, backend: str) -> Candidate:
-    suffix = "" if backend == "onnxruntime" else f" {backend}"
+def _name(artifact: Artifact, backend: str) -> str:
+    """The same at every batch size, so that it names a curve."""
+    target = "" if artifact.target == "any" else "-" + artifact.target.replace(":", "-")
+    return f"{artifact.variant}-{artifact.precision}{target}" + _with(backend)
+
+
+def _with(backend: str) -> str:
+    return "" if backend == "onnxruntime" else f" {backend}"
+
+
+def _candidate(bundle: Bundle, artifact: Artifact, backend: str, *, unique: bool) -> Candidate:
     return Candidate(
-        name=f"{artifact.variant} {artifact.precision}{suffix}",
+        name=_name(artifact, backend) if unique else artifact.id + _with(backend),
         path=bundle.artifact_path(artifact),
         batch=artifact.batch,
         precision=artifact.precision,
@@ -69,16 +86,18 @@ def candidates_of(source: Bundle | PathLike, backends: Sequence[str] | None) -> 
     """What there is to measure in a bundle (opened or its path) or an ONNX file, with backends that work here."""
     for name in backends or ():
         backend_named(name)
-    if not isinstance(source, Bundle) and Path(source).suffix == ".onnx":
-        return _candidates_of_file(Path(source), backends or ["onnxruntime"])
+    if not isinstance(source, Bundle) and (format := FORMATS.get(Path(source).suffix)):
+        return _candidates_of_file(Path(source), format, backends)
     bundle = source if isinstance(source, Bundle) else Bundle.open(source)
     return candidates_of_bundle(bundle, default_backends(bundle.manifest.artifacts) if backends is None else backends)
 
 
-def _candidates_of_file(path: Path, backends: Sequence[str]) -> list[Candidate]:
+def _candidates_of_file(path: Path, format: Format, backends: Sequence[str] | None) -> list[Candidate]:
     if not path.is_file():
-        raise UsageError(f"there is no file {str(path)!r}", allowed="a bundle or a fixed-size .onnx file")
-    return [_candidate_of_file(path, backend) for backend in backends if "onnx" in BACKENDS[backend].formats]
+        raise UsageError(f"there is no file {str(path)!r}", allowed="a bundle or a model file of fixed size")
+    able = [name for name in (usable_backends() if backends is None else backends) if format in BACKENDS[name].formats]
+    # One is enough unless more were asked for; onnxruntime comes first among those that read ONNX.
+    return [_candidate_of_file(path, backend) for backend in (able[:1] if backends is None else able)]
 
 
 def _candidate_of_file(path: Path, backend: str) -> Candidate:

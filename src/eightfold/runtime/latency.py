@@ -28,7 +28,7 @@ class LatencyRow(Frozen):
     decoded answer.
     """
 
-    name: str = Field(description="what tells candidates apart: 'baseline fp32'")
+    name: str = Field(description="what tells candidates apart: 'baseline-fp32'")
     variant: str = ""
     artifact: str = Field(default="", description="id in the bundle")
     sha256: str = Field(default="", description="of the file that ran")
