@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from eightfold.errors import BundleError
 from eightfold.runtime.bundle import Bundle
 from eightfold.runtime.latency import LatencyRow, LatencyTable
 from eightfold.runtime.manifest import Artifact, Metric
@@ -114,6 +115,7 @@ def _steps(bundle: Bundle, artifact: Artifact) -> ArtifactSteps:
 
 def _engine(bundle: Bundle, artifact: Artifact) -> Engine:
     record = _sidecar(bundle, artifact)
+    seconds = record.get("seconds")
     return Engine(
         name=artifact.id,
         target=artifact.target,
@@ -121,7 +123,7 @@ def _engine(bundle: Bundle, artifact: Artifact) -> Engine:
         batch=artifact.batch,
         built=True,
         bytes=_bytes(bundle, artifact),
-        seconds=record.get("seconds"),
+        seconds=seconds if isinstance(seconds, int | float) else None,
         requires=artifact.requires,
         messages=tuple(map(str, record.get("messages", ()))),
     )
@@ -130,7 +132,12 @@ def _engine(bundle: Bundle, artifact: Artifact) -> Engine:
 def _sidecar(bundle: Bundle, artifact: Artifact) -> dict[str, Any]:
     """The record beside an engine. Its form belongs to the builder; only what the report shows is looked at."""
     name = f"{artifact.path}.json"
-    record = json.loads(bundle.file(name).read_text()) if name in artifact.files else {}
+    if name not in artifact.files:
+        return {}
+    try:
+        record = json.loads(bundle.file(name).read_text())
+    except ValueError as error:
+        raise BundleError(f"{bundle.path}: {name} is not JSON ({error})", remedy="make the bundle again") from None
     return record if isinstance(record, dict) else {}
 
 
