@@ -1,16 +1,18 @@
 """What the C++ runtime costs on top of the model: each line is a promise, measured in one run.
 
-Usage: python benchmarks/cpp_runtime.py      (after: src/eightfold/runtime/cpp/check.sh bench)
+Usage: python benchmarks/cpp_runtime.py
 
-MobileNetV2 with random weights at 224x224 on onnxruntime with 2 threads. Ratios are of medians, both sides taking turns
-in one run. The table is printed and kept in benchmarks/results/cpp_runtime.md.
+Builds what it measures. MobileNetV2 with random weights at 224x224, onnxruntime with 2 threads. Ratios are of medians,
+both sides taking turns in one run. The table is printed and kept in benchmarks/results/cpp_runtime.md.
 """
 
 from __future__ import annotations
 
 import ctypes
 import json
+import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,9 +32,12 @@ from eightfold.runtime.devices import describe_device
 from eightfold.runtime.manifest import Task
 from eightfold.runtime.text_table import text_table
 from eightfold.runtime.timing import speedup
-from tests.cpp.native import NativeEngine, image_of, load_library
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # the tests' view of the C interface is used here as well
+from tests.cpp.native import NativeEngine, image_of, load_library  # noqa: E402
+
+CHECK = ROOT / "src" / "eightfold" / "runtime" / "cpp" / "check.sh"
 BUILD = ROOT / "build" / "cpp"
 RESULT = Path(__file__).parent / "results" / "cpp_runtime.md"
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -143,6 +148,7 @@ def cold_start(bundle: Path, folder: Path) -> Line:
 
 
 def main() -> None:
+    subprocess.run([CHECK, "bench"], check=True, env=os.environ | {"PYTHON": sys.executable}, stdout=sys.stderr)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bundle, onnx = make_bundle(folder)

@@ -53,7 +53,7 @@ std::string artifact(int batch) {
          number + R"(, 3]}]})";
 }
 
-std::string little_endian(std::uint32_t value, int count) {
+std::string little_endian(std::uint64_t value, int count) {
   std::string out;
   for (int i = 0; i < count; ++i) out += static_cast<char>(value >> (8 * i) & 0xffU);
   return out;
