@@ -89,7 +89,7 @@ class Value(Frozen):
     @classmethod
     def load(cls, path: PathLike) -> Self:
         try:
-            text = Path(path).read_text()
+            text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise cls.error(f"cannot read {path} ({error})", allowed=f"a {cls.kind} file") from None
         return cls.from_json(text, source=str(path))

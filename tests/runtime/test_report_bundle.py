@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +109,12 @@ def test_a_table_that_is_none(
     assert run(monkeypatch, "report", bundle_path, "--latency", bundle_path / MANIFEST_NAME, "-o", tmp_path / "r") == 1
     assert capsys.readouterr().err.strip().endswith("allowed: latency table; pass the right file")
     assert not (tmp_path / "r").exists()
+
+
+def test_a_board_whose_locale_is_not_utf_8(bundle_path: Path, tmp_path: Path) -> None:
+    output = tmp_path / "report.html"
+    environment = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "eightfold", "report", str(bundle_path), "-o", str(output)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "</html>" in output.read_text(encoding="utf-8")

@@ -15,7 +15,9 @@ from eightfold.errors import ImageError
 def open_list(path: Path) -> ImageSet:
     """One image per line, relative to the file; a class index may follow after a tab. '#' starts a comment."""
     try:
-        lines = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
+        lines = [
+            line for line in path.read_text(encoding="utf-8").splitlines() if line.strip() and not line.startswith("#")
+        ]
     except UnicodeDecodeError:
         raise ImageError(
             f"{path} is neither an image nor a text file", allowed="an image, a list file, a COCO .json, a YOLO .yaml"
@@ -34,7 +36,7 @@ def open_coco(path: Path) -> ImageSet:
     """The images of a COCO annotation file, looked for beside it, in `images/`, and in the folder of its own name
     (`annotations/instances_val2017.json` -> `val2017/`)."""
     try:
-        names = [str(image["file_name"]) for image in json.loads(path.read_text())["images"]]
+        names = [str(image["file_name"]) for image in json.loads(path.read_text(encoding="utf-8"))["images"]]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ImageError(
             f"{path} is not COCO json ({type(error).__name__}: {error})", allowed="a list 'images' with 'file_name's"
@@ -64,7 +66,7 @@ def _yaml_entries(path: Path) -> dict[str, Any]:
 
     yaml = require("yaml", "read YOLO data sets")
     try:
-        entries = yaml.safe_load(path.read_text())
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ImageError(f"{path} is not YAML ({error})", allowed="a YOLO data set") from None
     return entries if isinstance(entries, dict) else {}

@@ -45,7 +45,7 @@ class Probe:
     def text(self, path: str) -> str | None:
         """A file's text without surrounding blanks and NULs (device-tree strings end in one), or None."""
         try:
-            return (self.root / path).read_text(errors="replace").strip(" \t\r\n\0")
+            return (self.root / path).read_text(encoding="utf-8", errors="replace").strip(" \t\r\n\0")
         except OSError:  # absent, not permitted, or a sensor that is switched off
             return None
 

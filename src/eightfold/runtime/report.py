@@ -48,7 +48,7 @@ def render_report(content: ReportContent) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(FILTERS)
-    template = environment.from_string((resources.files("eightfold.runtime") / TEMPLATE).read_text())
+    template = environment.from_string((resources.files("eightfold.runtime") / TEMPLATE).read_text(encoding="utf-8"))
     rendered: str = template.render(content=content, version=eightfold.__version__, **_drawings(content))
     return rendered
 

@@ -135,7 +135,7 @@ def _sidecar(bundle: Bundle, artifact: Artifact) -> dict[str, Any]:
     if name not in artifact.files:
         return {}
     try:
-        record = json.loads(bundle.file(name).read_text())
+        record = json.loads(bundle.file(name).read_text(encoding="utf-8"))
     except ValueError as error:
         raise BundleError(f"{bundle.path}: {name} is not JSON ({error})", remedy="make the bundle again") from None
     return record if isinstance(record, dict) else {}
