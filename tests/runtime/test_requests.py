@@ -104,6 +104,17 @@ def test_a_predictor_answers_futures(bundle_path: Path) -> None:
             bad.result(10)
 
 
+def test_closing_a_predictor_answers_what_was_submitted(bundle_path: Path) -> None:
+    image = np.full((9, 9, 3), (0, 255, 0), np.uint8)
+    predictor = Predictor(bundle_path)
+    futures = [predictor.submit(image) for _ in range(30)]
+    predictor.close()
+    assert [future.result(0).label for future in futures] == ["green"] * 30
+    with pytest.raises(UsageError, match="closed"):
+        predictor.submit(image)
+    predictor.close()
+
+
 def test_a_predictor_in_asyncio(bundle_path: Path) -> None:
     async def work(predictor: Predictor) -> list[str]:
         image = np.full((9, 9, 3), (0, 0, 255), np.uint8)

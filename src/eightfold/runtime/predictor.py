@@ -77,7 +77,7 @@ class Predictor:
         self._in_flight = in_flight or max(2, os.cpu_count() or 1)
         self._pools: dict[int, SlotPool] = {}
         self._lock = threading.Lock()
-        self._closed = False
+        self._closing = self._closed = False
         self._queue_depth = queue
         self._requests: RequestQueue | None = None
 
@@ -142,11 +142,11 @@ class Predictor:
                     slot.run()
 
     def close(self) -> None:
-        """Release the models. Using the predictor afterwards raises UsageError."""
+        """Answer what was submitted, then release the models. Using the predictor afterwards raises UsageError."""
         with self._lock:
-            requests, self._requests = self._requests, None
-        if requests is not None:
-            requests.close()
+            self._closing = True
+        if self._requests is not None:
+            self._requests.close()
         with self._lock:
             self._closed = True
             pools, self._pools = list(self._pools.values()), {}
@@ -167,7 +167,7 @@ class Predictor:
 
     def _request_queue(self) -> RequestQueue:
         with self._lock:
-            self._check_open()
+            self._check_open(self._closing)
             if self._requests is None:
                 self._requests = RequestQueue(
                     self.predict_batch,
@@ -189,8 +189,9 @@ class Predictor:
                 remedy="use run() with tensors, or make the bundle again",
             )
 
-    def _check_open(self) -> None:
-        if self._closed:
+    @staticmethod
+    def _check_open(closed: bool) -> None:
+        if closed:
             raise UsageError("this predictor is closed", allowed="use inside its 'with' block")
 
     @property
@@ -235,7 +236,7 @@ class Predictor:
         if pool is not None:
             return pool
         with self._lock:
-            self._check_open()
+            self._check_open(self._closed)
             if batch not in self._pools:
                 self._pools[batch] = self._open(batch)
             return self._pools[batch]
