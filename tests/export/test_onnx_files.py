@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from eightfold.errors import ModelError
+from eightfold.export import onnx_files
+from eightfold.export.half import half_onnx
+from eightfold.export.onnx_files import external_files, load_onnx, save_onnx, tensor_specs
+from eightfold.export.simplify import simplify
+from eightfold.export.tensorrt.build import build_engine
+from eightfold.export.verify import run_onnx
+from tests.export.networks import graph, saved
+
+FEEDS = {"images": np.random.default_rng(0).random((2, 64), dtype=np.float32)}
+
+
+@pytest.fixture
+def linear(tmp_path: Path) -> Path:
+    weight = np.random.default_rng(1).standard_normal((64, 64)).astype(np.float32)
+    nodes = [helper.make_node("MatMul", ["images", "w"], ["out"])]
+    return saved(graph(nodes, {"images": [2, 64]}, {"out": [2, 64]}, {"w": weight}), tmp_path / "x.onnx")
+
+
+@pytest.fixture
+def over_the_limit(linear: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file treated as one of over 2 GiB, in a folder of its own."""
+    monkeypatch.setattr(onnx_files, "PROTOBUF_LIMIT_BYTES", 1000)
+    (linear.parent / "large").mkdir()
+    return save_onnx(load_onnx(linear), linear.parent / "large" / "y.onnx")
+
+
+def test_weights_beyond_protobufs_limit_go_beside_the_graph(linear: Path, over_the_limit: Path) -> None:
+    (name,) = external_files(over_the_limit)
+    assert sorted(file.name for file in over_the_limit.parent.iterdir()) == sorted(["y.onnx", name])
+    assert over_the_limit.stat().st_size < 1000
+    np.testing.assert_array_equal(run_onnx(over_the_limit, FEEDS)["out"], run_onnx(linear, FEEDS)["out"])
+
+
+def test_the_same_weights_give_the_same_name(over_the_limit: Path) -> None:
+    before = sorted((file.name, file.read_bytes()) for file in over_the_limit.parent.iterdir())
+    save_onnx(load_onnx(over_the_limit), over_the_limit)
+    assert sorted((file.name, file.read_bytes()) for file in over_the_limit.parent.iterdir()) == before
+
+
+def test_every_step_takes_weights_beside_the_graph(over_the_limit: Path, tmp_path: Path) -> None:
+    small = simplify(over_the_limit, tmp_path / "small.onnx")
+    half = half_onnx(over_the_limit, tmp_path / "half.onnx")
+    assert run_onnx(small, FEEDS)["out"].shape == run_onnx(half, FEEDS)["out"].shape == (2, 64)
+    assert build_engine(over_the_limit, tmp_path / "x.engine", precision="fp32").stat().st_size
+
+
+def test_a_missing_weights_file_is_named(over_the_limit: Path) -> None:
+    (name,) = external_files(over_the_limit)
+    (over_the_limit.parent / name).unlink()
+    with pytest.raises(ModelError, match="as ONNX"):
+        load_onnx(over_the_limit)
+
+
+def test_types_no_runtime_here_has_are_refused() -> None:
+    model = graph([helper.make_node("Relu", ["images"], ["out"])], {"images": [1]}, {"out": [1]})
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.COMPLEX64
+    with pytest.raises(ModelError, match="tensor 'images' has ONNX element type 14; allowed: float32"):
+        tensor_specs(model)
