@@ -19,7 +19,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from eightfold.compress.batches import BATCH, batches_of
+from eightfold.compress.batches import batches_of
 from eightfold.compress.blocks import bypassed
 from eightfold.compress.constants import constants_from_beta, fold_constants, mean_inputs
 from eightfold.compress.fitting import fit_layers
@@ -56,8 +56,8 @@ def compensate(
     *,
     method: str = "lsq",
     graph: ChannelGraph | None = None,
-    batch: int = BATCH,
-    memory_mb: int = 768,
+    batch: int = 32,
+    memory_mb: int = 384,
     seed: int = 0,
 ) -> CompensationReport:
     """Compensate `pruned` in place for what `plan` took from `original`. Both run in eval mode; modes are restored.

@@ -60,9 +60,10 @@ class Moments:
         x, y, xx, xy, yy = (total / self.rows for total in self._sums)
         if not intercept:
             return Regression(torch.zeros_like(x), torch.zeros_like(y), xx, xy, yy)
-        return Regression(
-            x, y, xx - x.unsqueeze(2) * x.unsqueeze(1), xy - x.unsqueeze(2) * y.unsqueeze(1), yy - y.square()
-        )
+        # In place: second moments of wide layers are the largest tensors here.
+        xx.baddbmm_(x.unsqueeze(2), x.unsqueeze(1), alpha=-1)
+        xy.baddbmm_(x.unsqueeze(2), y.unsqueeze(1), alpha=-1)
+        return Regression(x, y, xx, xy, yy - y.square())
 
 
 @dataclass(frozen=True)
@@ -120,18 +121,19 @@ class HalvedMoments:
         where rows are few: a deep layer of a small image has fewer positions than weights. The search walks down from
         the strongest ridge and stops where the error turns.
         """
-        total = (self.halves[0] + self.halves[1]).regression(intercept=intercept)
-        if not (self.halves[0].rows and self.halves[1].rows):
-            return total.fit(prior, ridge=RIDGES[0])
+        ridge = self._ridge(prior, intercept) if self.halves[0].rows and self.halves[1].rows else RIDGES[0]
+        return (self.halves[0] + self.halves[1]).regression(intercept=intercept).fit(prior, ridge=ridge)
+
+    def _ridge(self, prior: Tensor, intercept: bool) -> float:
         seen, held_out = (half.regression(intercept=intercept) for half in self.halves)
-        scale = total.yy.clamp(min=0) + 1e-6 * total.yy.mean().clamp(min=1e-30)
+        scale = held_out.yy.clamp(min=0) + 1e-6 * held_out.yy.mean().clamp(min=1e-30)
         best, least = RIDGES[0], float("inf")
         for ridge in RIDGES:
             error = float((held_out.squared_error(seen.fit(prior, ridge=ridge)) / scale).sum())
             if error > least:
                 break
             best, least = ridge, error
-        return total.fit(prior, ridge=best)
+        return best
 
 
 def cholesky_ridge(gram: Tensor, ridge: float) -> Tensor:

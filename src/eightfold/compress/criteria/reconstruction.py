@@ -20,7 +20,7 @@ from eightfold.compress.stepping import PausedCall, layer_calls
 
 RIDGE = 1e-3
 ROUNDS = 16
-MEMORY_BYTES = 768 << 20
+MEMORY_BYTES = 384 << 20
 
 
 def lsq(evidence: Evidence) -> LayerScores:
