@@ -56,6 +56,29 @@ def test_from_photos_to_int8(
     assert "worst first" in capsys.readouterr().out
 
 
+def test_a_search_gives_layers_back(
+    tmp_path: Path,
+    network: Path,
+    photos: Path,
+    preprocess: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ranges, int8 = tmp_path / "ranges.json", tmp_path / "int8.onnx"
+    assert _call(monkeypatch, "calibrate", network, photos, "--preprocess", preprocess, "-o", ranges) == 0
+    words = ("quantize", network, ranges, "-o", int8, "--min-sqnr", "55", "--no-measure")
+    assert _call(monkeypatch, *words) == 2
+    assert "the search was asked for without images" in capsys.readouterr().err
+    assert _call(monkeypatch, *words, "--images", photos, "--preprocess", preprocess) == 0
+    assert "last layer given back" in capsys.readouterr().out
+    assert int8.exists()
+    assert (tmp_path / "int8.svg").exists()
+    assert not (tmp_path / "int8.search.json").exists()
+    labelled = ("quantize", network, ranges, "-o", int8, "--max-drop", "1", "--images", photos)
+    assert _call(monkeypatch, *labelled, "--preprocess", preprocess) == 1
+    assert "these images have no labels" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [

@@ -17,14 +17,24 @@ def quantize(
     ] = "cpu-x86",
     keep_float: Annotated[list[str] | None, typer.Option(help="Node to leave in float; repeat for more.")] = None,
     float_outputs: Annotated[bool, typer.Option(help="Leave the layers that make the outputs in float.")] = False,
+    rounding: Annotated[str, typer.Option(help="Of weights: nearest, or adaround, which needs images.")] = "nearest",
     bias_correction: Annotated[str, typer.Option(help="none, analytic or empirical; needs images.")] = "none",
-    images: Annotated[str | None, typer.Option(help="Calibration images, for corrections.")] = None,
-    preprocess: Annotated[Path | None, typer.Option(help="JSON of the Preprocess, for corrections.")] = None,
+    images: Annotated[str | None, typer.Option(help="Images for corrections, or to score the search with.")] = None,
+    preprocess: Annotated[Path | None, typer.Option(help="JSON of the Preprocess of those images.")] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Points of top-1 that INT8 may lose on the labelled images.")
+    ] = None,
+    min_sqnr: Annotated[
+        float | None, typer.Option(help="Least signal to noise of the outputs in dB; no labels.")
+    ] = None,
     measure: Annotated[
         bool, typer.Option(help="On a CPU target, time INT8 against FP32 and say which is faster.")
     ] = True,
 ) -> None:
     """Write the INT8 form of a graph for a target, from ranges that were calibrated once.
+
+    With --max-drop or --min-sqnr, the layers that INT8 harms most are given back to float, one after another, until the
+    bound holds. The scores are kept beside the output, so that an interrupted search goes on; a plot is drawn there.
 
     Example: eightfold quantize model.onnx ranges.json -o model.int8.onnx --target cpu-x86
     """
@@ -32,19 +42,29 @@ def quantize(
     from eightfold.calib.preprocess import Preprocess
     from eightfold.calib.ranges import Ranges
     from eightfold.export.int8_speed import measure_int8
-    from eightfold.export.quantize import checked_correction
+    from eightfold.export.quantize import checked_correction, checked_rounding
     from eightfold.export.quantize import quantize as write
+    from eightfold.export.search import SearchBound, search_files
 
+    found = Ranges.load(ranges)
+    chosen = None if images is None else open_images(images)
+    rules = None if preprocess is None else Preprocess.load(preprocess)
+    bound = SearchBound(max_drop=max_drop, min_sqnr_db=min_sqnr)
+    if bound.is_set:
+        print(search_files(model, found, output, bound, chosen, rules, target=target, measure=measure).describe())
+        typer.echo(f"wrote {output}", err=True)
+        return
     path, report = write(
         model,
-        Ranges.load(ranges),
+        found,
         output,
         target=target,
         keep_float=keep_float or (),
         float_outputs=float_outputs,
+        rounding=checked_rounding(rounding),
         bias_correction=checked_correction(bias_correction),
-        images=None if images is None else open_images(images),
-        preprocess=None if preprocess is None else Preprocess.load(preprocess),
+        images=chosen,
+        preprocess=rules,
     )
     print(report.describe())
     if measure and target == "cpu-x86":

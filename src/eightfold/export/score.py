@@ -28,17 +28,20 @@ class Score:
         unit: behind the number.
         of: the model file's score.
         perfect: what the float graph gets; None to measure it.
+        data: digest of the images and of how they are prepared; remembered scores hold for it only.
     """
 
     name: str
     unit: str
     of: Evaluate
     perfect: float | None = None
+    data: str = ""
 
 
 def sqnr_score(fp32_path: Path, images: ImageSet, preprocess: Preprocess, *, ceiling_db: float = 60.0) -> Score:
     """Signal to noise of the outputs against the float graph, in dB. Needs no labels."""
-    return Score("SQNR", "dB", lambda path: output_sqnr_db(fp32_path, path, images, preprocess), ceiling_db)
+    data = images.digest() + preprocess.digest()
+    return Score("SQNR", "dB", lambda path: output_sqnr_db(fp32_path, path, images, preprocess), ceiling_db, data)
 
 
 def top1_score(images: ImageSet, preprocess: Preprocess) -> Score:
@@ -61,4 +64,4 @@ def top1_score(images: ImageSet, preprocess: Preprocess) -> Score:
         answers = np.concatenate(found).reshape(len(labels), -1).argmax(axis=1)
         return float((answers == labels).mean() * 100)
 
-    return Score("top-1", "%", top1)
+    return Score("top-1", "%", top1, data=images.digest() + preprocess.digest())

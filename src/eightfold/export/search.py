@@ -12,84 +12,22 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from eightfold.calib.graph import Graph, read_graph
+from eightfold.calib.images import ImageSet
+from eightfold.calib.preprocess import Preprocess
 from eightfold.calib.ranges import Ranges
 from eightfold.errors import UnknownNameError, UsageError
 from eightfold.export.fold import prepare
 from eightfold.export.int8_speed import measure_int8
 from eightfold.export.qdq import apply_qdq
 from eightfold.export.qdq_plan import FloatRules, plan_qdq
-from eightfold.export.score import Score
+from eightfold.export.score import Score, sqnr_score, top1_score
+from eightfold.export.search_report import SearchReport, SearchStep
 from eightfold.export.targets import Target, target_named
-from eightfold.extras import require
 from eightfold.files import PathLike, sha256_of_bytes, write_bytes, write_text
 from eightfold.progress import track
-from eightfold.values import Frozen
 
+RANKING_IMAGES = 16
 Ranking = Literal["quantize-one", "dequantize-one"]
-
-
-class SearchStep(Frozen):
-    """INT8 with some layers in float.
-
-    Args:
-        kept_float: labels of those layers.
-        score: of this file.
-        speedup: over FP32 on this machine; None where it cannot run the target.
-    """
-
-    kept_float: tuple[str, ...]
-    score: float
-    speedup: float | None
-
-
-class SearchReport(Frozen):
-    """What the search found. The last step is what was written.
-
-    Args:
-        score_name, unit: what is measured.
-        float_score: of the float graph.
-        max_drop: what was allowed.
-        damage: layer -> how much it costs, worst first.
-        steps: from all layers in INT8 on.
-        met: whether the last step is within `max_drop`.
-    """
-
-    score_name: str
-    unit: str
-    float_score: float
-    max_drop: float
-    damage: dict[str, float]
-    steps: tuple[SearchStep, ...]
-    met: bool
-
-    def describe(self) -> str:
-        lines = [f"{self.score_name} of FP32: {self.float_score:.2f} {self.unit}; allowed drop {self.max_drop:g}"]
-        lines.append("in float  " + self.score_name.rjust(8) + "      drop  times FP32  last layer given back")
-        for step in self.steps:
-            drop, speed = self.float_score - step.score, f"{step.speedup:.2f}" if step.speedup else "-"
-            last = step.kept_float[-1] if step.kept_float else "(all INT8)"
-            lines.append(f"{len(step.kept_float):8d}  {step.score:8.2f}  {drop:8.2f}  {speed:>10}  {last}")
-        if not self.met:
-            lines.append("WARNING: the drop is larger than allowed")
-        return "\n".join(lines)
-
-    def plot(self, path: PathLike) -> Path:
-        """Score and speed over the number of layers in float, as an SVG or PNG."""
-        pyplot = require("matplotlib.pyplot", "draw plots")
-        figure, axes = pyplot.subplots(figsize=(7, 4))
-        counts = [len(step.kept_float) for step in self.steps]
-        axes.plot(counts, [step.score for step in self.steps], "o-", color="tab:blue", label=self.score_name)
-        axes.axhline(self.float_score - self.max_drop, color="tab:blue", linestyle=":", label="allowed")
-        axes.set_xlabel("layers in float")
-        axes.set_ylabel(f"{self.score_name} [{self.unit}]")
-        if all(step.speedup for step in self.steps):
-            speed = axes.twinx()
-            speed.plot(counts, [step.speedup for step in self.steps], "s--", color="tab:red")
-            speed.set_ylabel("times as fast as FP32")
-        axes.legend(loc="lower right")
-        figure.savefig(str(path), bbox_inches="tight")
-        pyplot.close(figure)
-        return Path(path)
 
 
 @dataclass(frozen=True)
@@ -145,11 +83,68 @@ def quantize_within(
     ranges.check_graph(graph.digest(), str(onnx_path))
     with tempfile.TemporaryDirectory() as folder:
         forms = _Forms(Path(onnx_path), Graph(prepare(graph), graph.name), ranges, target_named(target), Path(folder))
-        memory = _Memory(None if state is None else Path(state), sha256_of_bytes((forms.identity() + target).encode()))
+        memory = _Memory(None if state is None else Path(state), _identity(ranges, target, score, rank_by))
         search = _Search(forms, memory, score, rank_by or score, options)
         report = search.run()
         write_bytes(output, forms.write(FloatRules(keep=frozenset(report.steps[-1].kept_float))).read_bytes())
     return Path(output), report
+
+
+@dataclass(frozen=True)
+class SearchBound:
+    """What INT8 must hold: either points of top-1 that it may lose, or the least signal to noise of its outputs."""
+
+    max_drop: float | None = None
+    min_sqnr_db: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_drop is not None and self.min_sqnr_db is not None:
+            raise UsageError("both max_drop and min_sqnr were given", allowed="one of them")
+
+    @property
+    def is_set(self) -> bool:
+        return self.max_drop is not None or self.min_sqnr_db is not None
+
+
+def search_files(
+    onnx_path: PathLike,
+    ranges: Ranges,
+    output: PathLike,
+    bound: SearchBound,
+    images: ImageSet | None,
+    preprocess: Preprocess | None,
+    *,
+    target: str = "cpu-x86",
+    measure: bool = True,
+) -> SearchReport:
+    """`quantize_within` for files: layers are ranked by signal to noise on RANKING_IMAGES images, scores are kept in
+    `output` with the suffix .search.json until the search is done, and the trade is drawn in `output` with .svg.
+
+    Raises:
+        UsageError: no images or no Preprocess.
+        ImageError: `max_drop` with images that have no labels.
+    """
+    if images is None or preprocess is None:
+        raise UsageError("the search was asked for without images", allowed="images and the Preprocess for them")
+    source = Path(onnx_path)
+    rank_by = sqnr_score(source, images.sample(RANKING_IMAGES), preprocess)
+    if bound.max_drop is not None:
+        score, options = top1_score(images, preprocess), SearchOptions(bound.max_drop, measure=measure)
+    else:
+        goal = bound.min_sqnr_db or 0.0
+        score, options = sqnr_score(source, images, preprocess, ceiling_db=goal), SearchOptions(0.0, measure=measure)
+    state = Path(output).with_suffix(".search.json")
+    _, report = quantize_within(source, ranges, output, score, options, rank_by=rank_by, target=target, state=state)
+    state.unlink(missing_ok=True)
+    if len(report.steps) > 1:
+        report.plot(Path(output).with_suffix(".svg"))
+    return report
+
+
+def _identity(ranges: Ranges, target: str, score: Score, rank_by: Score | None) -> str:
+    """What two searches must have in common for one to use the other's scores."""
+    parts = (ranges.digest(), target, score.data, rank_by.data if rank_by else "")
+    return sha256_of_bytes(" ".join(parts).encode())
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,9 +156,6 @@ class _Forms:
     ranges: Ranges
     target: Target
     folder: Path
-
-    def identity(self) -> str:
-        return self.ranges.digest()
 
     def candidates(self) -> list[str]:
         return plan_qdq(self.graph, self.ranges, self.target).quantized

@@ -1,0 +1,73 @@
+"""What the search for layers to keep in float found: a table, and a plot of accuracy against speed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from eightfold.extras import require
+from eightfold.files import PathLike
+from eightfold.values import Frozen
+
+
+class SearchStep(Frozen):
+    """INT8 with some layers in float.
+
+    Args:
+        kept_float: labels of those layers.
+        score: of this file.
+        speedup: over FP32 on this machine; None where it cannot run the target.
+    """
+
+    kept_float: tuple[str, ...]
+    score: float
+    speedup: float | None
+
+
+class SearchReport(Frozen):
+    """What the search found. The last step is what was written.
+
+    Args:
+        score_name, unit: what is measured.
+        float_score: of the float graph.
+        max_drop: what was allowed.
+        damage: layer -> how much it costs, worst first.
+        steps: from all layers in INT8 on.
+        met: whether the last step is within `max_drop`.
+    """
+
+    score_name: str
+    unit: str
+    float_score: float
+    max_drop: float
+    damage: dict[str, float]
+    steps: tuple[SearchStep, ...]
+    met: bool
+
+    def describe(self) -> str:
+        lines = [f"{self.score_name} of FP32: {self.float_score:.2f} {self.unit}; allowed drop {self.max_drop:g}"]
+        lines.append("in float  " + self.score_name.rjust(8) + "      drop  times FP32  last layer given back")
+        for step in self.steps:
+            drop, speed = self.float_score - step.score, f"{step.speedup:.2f}" if step.speedup else "-"
+            last = step.kept_float[-1] if step.kept_float else "(all INT8)"
+            lines.append(f"{len(step.kept_float):8d}  {step.score:8.2f}  {drop:8.2f}  {speed:>10}  {last}")
+        if not self.met:
+            lines.append("WARNING: the drop is larger than allowed")
+        return "\n".join(lines)
+
+    def plot(self, path: PathLike) -> Path:
+        """Score and speed over the number of layers in float, as an SVG or PNG."""
+        pyplot = require("matplotlib.pyplot", "draw plots")
+        figure, axes = pyplot.subplots(figsize=(7, 4))
+        counts = [len(step.kept_float) for step in self.steps]
+        axes.plot(counts, [step.score for step in self.steps], "o-", color="tab:blue", label=self.score_name)
+        axes.axhline(self.float_score - self.max_drop, color="tab:blue", linestyle=":", label="allowed")
+        axes.set_xlabel("layers in float")
+        axes.set_ylabel(f"{self.score_name} [{self.unit}]")
+        if all(step.speedup for step in self.steps):
+            speed = axes.twinx()
+            speed.plot(counts, [step.speedup for step in self.steps], "s--", color="tab:red")
+            speed.set_ylabel("times as fast as FP32")
+        axes.legend(loc="lower right")
+        figure.savefig(str(path), bbox_inches="tight")
+        pyplot.close(figure)
+        return Path(path)
