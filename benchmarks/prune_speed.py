@@ -3,10 +3,10 @@
 Usage: python benchmarks/prune_speed.py [--all] [--no-peer]
 Needs `pip install torch-pruning` for the peer; --all takes every torchvision classification model that fits.
 
-Each network runs in a process of its own, ours and the peer's in turn: random weights, 224x224, keep ratio 0.5, multiple
-8, L2 norms, one thread. Ours counts trace, groups, scores, selection, the check that the pruned network runs, and
-surgery; the peer counts building its pruner and one step. Imports are not counted, and seconds are CPU seconds, so that
-other work on the machine does not count either. The table goes to benchmarks/results/prune_speed.md.
+Each network runs in a process of its own, ours and the peer's in turn: random weights, 224x224, keep ratio 0.5,
+multiple 8, L2 norms, one thread. Ours counts trace, groups, scores, selection, the check that the pruned network runs,
+and surgery; the peer counts building its pruner and one step. Imports are not counted, and seconds are CPU seconds, so
+that other work on the machine does not count either. The table goes to benchmarks/results/prune_speed.md.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _limit() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (LIMIT_S, LIMIT_S))
 
 
-def table(names: list[str], with_peer: bool) -> str:
+def table(names: list[str], with_peer: bool) -> None:
     lines = ["| network | eightfold (s) | Torch-Pruning (s) | ratio | our peak memory (MB) |", "|---|---|---|---|---|"]
     print("\n".join(lines), flush=True)
     both: list[tuple[float, float]] = []
@@ -141,11 +141,18 @@ def table(names: list[str], with_peer: bool) -> str:
             ratio = f"{theirs.seconds / mine.seconds:.1f}"
         lines.append(f"| {name} | {_cell(mine)} | {_cell(theirs)} | {ratio} | {mine.peak_mb:.0f} |")
         print(lines[-1], flush=True)
+        write("\n".join(lines))
     if both:
         a, b = (sum(column) for column in zip(*both, strict=True))
         lines.append(f"| sum over the {len(both)} that both finish | {a:.2f} | {b:.2f} | {b / a:.1f} | |")
         print(lines[-1], flush=True)
-    return "\n".join(lines)
+        write("\n".join(lines))
+
+
+def write(body: str) -> None:
+    RESULTS.parent.mkdir(exist_ok=True)
+    machine = f"{platform.machine()}, one thread, CPU seconds; other work ran on the machine meanwhile."
+    RESULTS.write_text(f"# Time to prune\n\nMade by `python benchmarks/prune_speed.py`. {machine}\n\n{body}\n")
 
 
 def _cell(result: Result) -> str:
@@ -165,12 +172,7 @@ def main() -> None:
     from torchvision import models
 
     names = models.list_models(module=models) if options.all else list(SOME)
-    body = table([*names, *DETECTORS, *GROWTH], not options.no_peer)
-    RESULTS.parent.mkdir(exist_ok=True)
-    machine = (
-        f"{platform.machine()}, two threads; other work ran on the machine meanwhile: compare within the table only."
-    )
-    RESULTS.write_text(f"# Time to prune\n\nMade by `python benchmarks/prune_speed.py`. {machine}\n\n{body}\n")
+    table([*names, *DETECTORS, *GROWTH], not options.no_peer)
 
 
 if __name__ == "__main__":

@@ -166,6 +166,37 @@ def test_nothing_is_left_whole_needlessly(name: str) -> None:
     assert all(group.width in (3, 5) for group in graph.groups if group.frozen)
 
 
+class Attention(nn.Module):
+    """Self-attention whose head width is fixed and whose number of heads is an attribute."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads, self.head, self.inner = heads, width // heads, width
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, tokens, _ = x.shape
+        q, k, v = self.qkv(x).reshape(n, tokens, 3, self.heads, self.head).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        out: Tensor = x + self.out(mixed.transpose(1, 2).reshape(n, tokens, self.inner))
+        return out
+
+
+def test_whole_heads_go_where_the_head_width_cannot() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 32), nn.LayerNorm(32), Attention(32, 4), nn.LayerNorm(32))
+    x = torch.randn(2, 5, 12)
+    graph = trace(model, x)
+    heads = graph.group("2.qkv.weight")
+    assert (heads.width, heads.frozen) == (4, "")
+    plan = checked(model, x, random_plan(graph), graph)
+    assert len(plan.kept["2.qkv.weight"]) == 2
+    assert oracle_error(model, x, plan) < 1e-5
+    apply_plan(model, plan)
+    assert isinstance(model[2], Attention)
+    assert (model[2].heads, model[2].head, model[2].inner) == (2, 8, 16)
+
+
 def test_weight_norm_loses_outputs_only() -> None:
     graph = trace(NETWORKS["weight norm"](), IMAGE)
     assert any("weight norm over inputs" in group.frozen for group in graph.groups)

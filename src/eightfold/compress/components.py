@@ -24,6 +24,11 @@ class Components:
     reason: npt.NDArray[np.int64]  # index into `reasons` per component, -1 when free
     reasons: tuple[str, ...]
 
+    def frozen(self, labels: Vector) -> npt.NDArray[np.bool_]:
+        """Whether each label's component is frozen; label 0 counts as frozen."""
+        frozen: npt.NDArray[np.bool_] = (self.reason[self.of_label[labels]] >= 0) | (labels == 0)
+        return frozen
+
 
 def solve(space: LabelSpace) -> Components:
     """Connected components of all relations; the first reason that reached any label of a component freezes it."""

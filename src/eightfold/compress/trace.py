@@ -32,7 +32,9 @@ def trace(model: nn.Module, example_inputs: Any) -> ChannelGraph:
     """Find every group of coupled channels of `model`.
 
     The model runs on `example_inputs` in evaluation mode, and once more in training mode when some parameters were not
-    used (auxiliary heads); its parameters, buffers, mode and random state are left as they were.
+    used (auxiliary heads). Where the code splits channels in two and the larger factor cannot shrink (the width of an
+    attention head), it runs again to see whether the other one can (the number of heads). The model's parameters,
+    buffers, mode and random state are left as they were.
 
     Args:
         model: any module.
@@ -42,14 +44,29 @@ def trace(model: nn.Module, example_inputs: Any) -> ChannelGraph:
         TraceError: the model does not run on the inputs.
     """
     model = unwrapped(model)
+    graph, stuck = _follow(model, example_inputs, frozenset())
+    if not stuck:
+        return graph
+    other, _ = _follow(model, example_inputs, stuck)
+    return max(graph, other, key=_free_outputs)
+
+
+def _free_outputs(graph: ChannelGraph) -> int:
+    """Output positions of all layers that may be pruned."""
+    return sum(len(member.indices()) for group in graph.free for member in group.members_as("producer"))
+
+
+def _follow(model: nn.Module, inputs: Any, second_choice: frozenset[int]) -> tuple[ChannelGraph, frozenset[int]]:
+    """The graph, and the splits of a channel dimension all of whose channels turned out frozen."""
     tensors = named_tensors(model)
-    record = Record(LabelSpace(), functools.partial(sizes.integers_of, model))
+    integers = functools.partial(sizes.integers_of, model)
+    record = Record(LabelSpace(), integers, second_choice)
     used: set[int] = set()
     with _labelled(record.space, tensors), module_paths(model) as path:
-        _run(model, example_inputs, record, used, path, training=False)
+        _run(model, inputs, record, used, path, training=False)
         if any(id(tensor) not in used for _, tensor in model.named_parameters()):
             try:
-                _run(model, example_inputs, record, used, path, training=True)
+                _run(model, inputs, record, used, path, training=True)
             except TraceError as error:
                 record.warnings.append(f"what runs in training mode only was not followed: {error.seen}")
         for name, tensor in tensors.items():
@@ -221,13 +238,17 @@ def _is_pointwise(func: Any) -> bool:
     return any(torch.Tag.pointwise in getattr(plain, overload).tags for overload in plain.overloads())
 
 
-def _graph(model: nn.Module, record: Record, tensors: Mapping[str, torch.Tensor]) -> ChannelGraph:
+def _graph(
+    model: nn.Module, record: Record, tensors: Mapping[str, torch.Tensor]
+) -> tuple[ChannelGraph, frozenset[int]]:
     space = record.space
     widths = [labels for layer in record.layers for labels in (layer.inputs, layer.outputs)]
-    grouping = group_channels(space, solve(space), _roles(record), widths).of_layers()
+    components = solve(space)
+    grouping = group_channels(space, components, _roles(record), widths).of_layers()
+    stuck = (n for n, labels in enumerate(record.splits) if components.frozen(labels).all())
     names = {id(tensor): name for name, tensor in tensors.items()}
     layers = tuple(_layer(layer, grouping, names) for layer in record.layers)
-    return ChannelGraph(
+    graph = ChannelGraph(
         grouping.groups,
         layers,
         shapes_of(model),
@@ -237,6 +258,7 @@ def _graph(model: nn.Module, record: Record, tensors: Mapping[str, torch.Tensor]
         data_dependent=record.data_dependent,
         warnings=tuple(record.warnings),
     )
+    return graph, frozenset(stuck)
 
 
 def _roles(record: Record) -> dict[int, Role]:

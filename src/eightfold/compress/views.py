@@ -59,12 +59,14 @@ def along(table: np.ndarray[tuple[int, ...], np.dtype[np.int64]], dim: int) -> V
     return np.ascontiguousarray(table[index])
 
 
-def free_dimension(sizes: Sequence[int]) -> int:
+def free_dimension(sizes: Sequence[int], *, second: bool = False) -> int:
     """Which factor of a split channel dimension is taken to follow the width: the largest, the last among equals.
 
-    In `view(batch, groups, channels // groups)` the number of groups is fixed by the code and the rest follows.
+    In `view(batch, groups, channels // groups)` the number of groups is fixed by the code and the rest follows. Where
+    that factor cannot shrink (the width of an attention head), the `second` largest is tried (the number of heads).
     """
-    return max(range(len(sizes)), key=lambda dim: (sizes[dim], dim))
+    ordered = sorted(range(len(sizes)), key=lambda dim: (sizes[dim], dim), reverse=True)
+    return ordered[1 if second else 0]
 
 
 def move(axes: Axes, order: Sequence[int]) -> Axes:

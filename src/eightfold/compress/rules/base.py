@@ -45,6 +45,8 @@ class Record:
 
     space: LabelSpace
     integers: Callable[[str, int], list[str]]  # (module path, value) -> its attributes of that value that may be widths
+    second_choice: frozenset[int] = frozenset()  # numbers of the splits that free their second factor
+    splits: list[Vector] = field(default_factory=list)  # the labels of every channel dimension that was split
     layers: list[RawLayer] = field(default_factory=list)
     sizes: list[RawSize] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

@@ -38,7 +38,9 @@ def _merge(call: Call, x: torch.Tensor, dims: list[int]) -> Vector | None:
     if len(dims) == 1:
         return axes[main]
     note_size(call, axes[main])
-    return views.merge([x.shape[dim] for dim in dims], dims.index(main), axes[main])
+    merged = views.merge([x.shape[dim] for dim in dims], dims.index(main), axes[main])
+    note_size(call, merged)
+    return merged
 
 
 def _split(call: Call, labels: Vector, sizes: list[int]) -> tuple[int, Vector]:
@@ -47,7 +49,7 @@ def _split(call: Call, labels: Vector, sizes: list[int]) -> tuple[int, Vector]:
         return 0, labels
     table = labels.reshape(sizes)
     varying = views.varying(table)
-    free = varying[0] if len(varying) == 1 else views.free_dimension(sizes)
+    free = varying[0] if len(varying) == 1 else _choose_free(call, labels, sizes)
     if len(varying) > 1:
         rows = np.moveaxis(table, free, -1).reshape(-1, sizes[free])
         call.space.unite_rows(rows, call.why("split of a channel dimension"))
@@ -55,6 +57,12 @@ def _split(call: Call, labels: Vector, sizes: list[int]) -> tuple[int, Vector]:
     vector = views.along(table, free)
     note_size(call, vector)
     return free, vector
+
+
+def _choose_free(call: Call, labels: Vector, sizes: list[int]) -> int:
+    number = len(call.record.splits)
+    call.record.splits.append(labels)
+    return views.free_dimension(sizes, second=number in call.record.second_choice)
 
 
 def _freeze_single(call: Call, x: torch.Tensor, axes: Axes) -> None:
