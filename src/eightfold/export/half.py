@@ -19,6 +19,7 @@ from eightfold.export.half_emulation import verify_half
 from eightfold.export.onnx_clean import clean
 from eightfold.export.onnx_files import load_onnx, save_onnx
 from eightfold.export.passes.graph_index import captured_names
+from eightfold.export.shapes import state_shapes
 from eightfold.export.verify import Array, Arrays, Tolerance, run_onnx, with_outputs
 from eightfold.files import PathLike
 from eightfold.runtime.manifest import Step
@@ -123,9 +124,11 @@ def _beyond(array: Array, limit: float) -> bool:
 
 def half_graph(model: onnx.ModelProto, *, keep_float: Iterable[str] = ()) -> onnx.ModelProto:
     """The same in memory; `model` is not changed."""
-    from onnx import shape_inference
+    from onnx import ModelProto
 
-    typed = shape_inference.infer_shapes(model)
+    typed = ModelProto()
+    typed.CopyFrom(model)
+    state_shapes(typed)
     _constants_become_weights(typed.graph)
     _Halving(typed.graph, frozenset(keep_float)).run()
     del typed.graph.value_info[:]

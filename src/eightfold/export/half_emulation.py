@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from eightfold.export.onnx_files import load_onnx
+from eightfold.export.shapes import state_shapes
 from eightfold.export.verify import (
     Arrays,
     Tolerance,
@@ -30,9 +31,11 @@ FLOAT, FLOAT16 = 1, 10  # onnx.TensorProto's element types
 
 def emulated_half(model: onnx.ModelProto) -> onnx.ModelProto:
     """A float32 graph that rounds to float16 wherever `model`, a float16 graph, holds such a tensor."""
-    from onnx import numpy_helper, shape_inference
+    from onnx import ModelProto, numpy_helper
 
-    made = shape_inference.infer_shapes(model)
+    made = ModelProto()
+    made.CopyFrom(model)
+    state_shapes(made)
     halves = {value.name for value in made.graph.value_info if value.type.tensor_type.elem_type == FLOAT16}
     for tensor in made.graph.initializer:
         if tensor.data_type == FLOAT16:

@@ -14,6 +14,7 @@ from eightfold.export.passes.no_ops import no_ops
 from eightfold.export.passes.norm_into_conv import norm_into_conv
 from eightfold.export.passes.pad_into_conv import pad_into_conv
 from eightfold.export.passes.quantize_pairs import quantize_pairs
+from eightfold.export.shapes import state_shapes
 
 if TYPE_CHECKING:
     import onnx
@@ -33,35 +34,15 @@ PASSES: tuple[Pass, ...] = (
 )
 # Each round can only shrink the graph; a few are enough, and the bound makes an end certain.
 MOST_ROUNDS = 8
-LARGEST_SIZES_BYTES = 1024
 
 
 def apply_passes(model: onnx.ModelProto) -> dict[str, int]:
     """Run every pass on `model` in place until none changes it. Returns the number of changes by pass."""
     changes: Counter[str] = Counter()
     for _ in range(MOST_ROUNDS):
-        _infer_shapes(model)
+        state_shapes(model)
         found = {each.__name__: each(model.graph) for each in PASSES}
         changes.update({name: count for name, count in found.items() if count})
         if not any(found.values()):
             break
     return dict(changes)
-
-
-def _infer_shapes(model: onnx.ModelProto) -> None:
-    """State the shapes of everything in between. Large weights go in by shape only: their values are no sizes, and
-    copying them in and out would take most of the time."""
-    from onnx import ModelProto, TensorProto, shape_inference
-
-    shadow = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
-    shadow.graph.name = model.graph.name
-    shadow.graph.node.extend(model.graph.node)
-    shadow.graph.input.extend(model.graph.input)
-    shadow.graph.output.extend(model.graph.output)
-    for tensor in model.graph.initializer:
-        small = len(tensor.raw_data) <= LARGEST_SIZES_BYTES
-        shell = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-        shadow.graph.initializer.append(tensor if small else shell)
-    inferred = shape_inference.infer_shapes(shadow, data_prop=True)
-    del model.graph.value_info[:]
-    model.graph.value_info.extend(inferred.graph.value_info)

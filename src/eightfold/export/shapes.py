@@ -1,0 +1,30 @@
+"""Shape and type inference that does not copy the weights, and so has no limit on their size."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
+
+# Larger constants are no sizes or axes.
+LARGEST_SIZES_BYTES = 1024
+
+
+def state_shapes(model: onnx.ModelProto) -> None:
+    """State the shapes of everything in between. Large weights go in by shape only: their values are no sizes, and
+    copying them in and out would take most of the time."""
+    from onnx import ModelProto, TensorProto, shape_inference
+
+    shadow = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    shadow.graph.name = model.graph.name
+    shadow.graph.node.extend(model.graph.node)
+    shadow.graph.input.extend(model.graph.input)
+    shadow.graph.output.extend(model.graph.output)
+    for tensor in model.graph.initializer:
+        small = len(tensor.raw_data) <= LARGEST_SIZES_BYTES
+        shell = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        shadow.graph.initializer.append(tensor if small else shell)
+    inferred = shape_inference.infer_shapes(shadow, data_prop=True)
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(inferred.graph.value_info)
