@@ -26,8 +26,23 @@ check: $(VENV)/dev.installed  ## style, types, layers, Dockerfile
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile.jetson
 
-bench: $(VENV)/dev.installed  ## the programs in benchmarks/; each rewrites its table in benchmarks/results/
-	for program in benchmarks/*.py; do $(BIN)/python $$program || exit 1; done
+check-cpp: $(VENV)/dev.installed  ## the C++ runtime: unit tests, parity with Python, sanitizers, a short fuzzing run
+	PYTHON=$(CURDIR)/$(BIN)/python $(CPP)/check.sh
+
+check-arm64: $(VENV)/dev.installed  ## the C++ runtime cross-compiled, under qemu-user
+	PYTHON=$(CURDIR)/$(BIN)/python $(CPP)/check.sh arm64
+
+check-tensorrt:  ## the C++ TensorRT back end against every version's headers: TENSORRT_REPO=, ONNX_TENSORRT_REPO=
+	$(CPP)/check_tensorrt.sh $(TENSORRT_REPO) $(ONNX_TENSORRT_REPO)
+
+cpp-deps: $(VENV)/dev.installed  ## ONNX Runtime's headers and library in build/cpp-deps/onnxruntime
+	PYTHON=$(CURDIR)/$(BIN)/python $(CPP)/deps.sh build/cpp-deps/onnxruntime
+
+bench: $(VENV)/bench.installed  ## the programs in benchmarks/; each rewrites its table in benchmarks/results/
+	for program in $(BENCHMARKS); do $(BIN)/python $$program || exit 1; done
+
+coverage: $(VENV)/bench.installed  ## prune every network of benchmarks/coverage_names.txt; rewrites docs/coverage.md
+	$(BIN)/python benchmarks/coverage.py
 
 docs: $(VENV)/dev.installed  ## the reference pages anew, then build/site; a broken link fails
 	$(BIN)/python docs/generate_reference.py
