@@ -47,6 +47,7 @@ def test_a_macs_budget_is_met_and_used(rule: str, mobilenet: nn.Module) -> None:
     apply_plan(pruned, plan)
     assert 0.48 < count_macs(pruned, INPUT) / count_macs(mobilenet, INPUT) <= 0.5
     assert "MACs" in plan.budget
+    assert "suggested limit" in plan.describe()
 
 
 def test_both_budgets_hold(mobilenet: nn.Module) -> None:

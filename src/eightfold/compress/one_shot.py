@@ -26,7 +26,9 @@ class Pruned:
     compensation: CompensationReport
 
     def describe(self) -> str:
-        return "\n".join([self.surgery.describe(), self.compensation.describe()])
+        limit = self.plan.suggested_limit
+        told = [] if limit is None else [f"suggested limit: {limit:.0%} can go by one threshold, and no layer empties"]
+        return "\n".join([self.surgery.describe(), self.compensation.describe(), *told])
 
 
 def prune(

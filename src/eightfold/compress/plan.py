@@ -63,6 +63,9 @@ class PrunePlan(Value):
     rule: str = Field(default="uniform", description="how the scores were turned into kept channels")
     score: str = Field(default="l2", description="the criterion that ranked the channels")
     budget: str = Field(default="", description="what was asked for, in words: 'keep ratio 0.5', 'MACs 1.2 G'")
+    suggested_limit: float | None = Field(
+        default=None, ge=0, le=1, description="share that one threshold over these scores removes and empties no layer"
+    )
     scores_digest: str = Field(default="", description="SHA-256 of the scores, to tell two plans apart")
 
     @classmethod
@@ -113,6 +116,8 @@ class PrunePlan(Value):
         before, after = (sum(int(np.prod(s)) for s in t.values()) for t in (self.shapes, self.pruned_shapes()))
         head = f"prune plan: {self.rule}, score {self.score}, {self.budget or 'no budget'}, multiple {self.multiple}"
         lines = [f"  {group.id}: {len(group.kept)} of {group.width}" for group in self.groups]
+        if self.suggested_limit is not None:
+            lines.append(f"  suggested limit: {self.suggested_limit:.0%} can go by one threshold, and no layer empties")
         lines += [f"  block removed: {block.path}" for block in self.removed_blocks]
         return "\n".join([head, f"  values in tensors: {before} -> {after}", *lines])
 

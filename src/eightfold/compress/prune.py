@@ -16,7 +16,7 @@ from eightfold.compress.groups import ChannelGraph
 from eightfold.compress.plan import PrunePlan
 from eightfold.compress.scores import Criterion, layer_scores
 from eightfold.compress.select import LayerRange, Rounding, Selection
-from eightfold.compress.selection_rules import LayerScores, Merge
+from eightfold.compress.selection_rules import LayerScores, Merge, suggested_limit
 from eightfold.compress.trace import trace
 from eightfold.files import sha256_of_bytes
 
@@ -109,6 +109,7 @@ def plan_pruning(
             rule=rule,
             score=score if isinstance(score, str) else getattr(score, "__name__", "custom"),
             budget=", ".join(limit.words for limit in limits) or f"keep ratio {keep_ratio:g}",
+            suggested_limit=suggested_limit(scores).removable,
             scores_digest=digest_of_scores(scores),
         )
         return checked(model, example_inputs, plan, graph)
