@@ -93,3 +93,38 @@ def test_unknown_target(residual_net: ModelMaker, rows: Any, tmp_path: Path) -> 
     path = residual_net()
     with pytest.raises(UnknownNameError, match=r"unknown target 'cpu-risc'.*cpu-arm"):
         quantize(path, calibrate(path, rows, None), tmp_path / "int8.onnx", target="cpu-risc")
+
+
+HEAD = """
+<ir_version: 8, opset_import: ["" : 17]>
+head (float[1,3,12,12] image) => (float[1,2,4,144] found)
+{
+    offsets = Conv <kernel_shape=[1,1]> (image, w_box)
+    logits = Conv <kernel_shape=[1,1]> (image, w_score)
+    boxes = Mul (offsets, stride)
+    scores = Sigmoid (logits)
+    both = Concat <axis=1> (boxes, scores)
+    found = Reshape (both, shape)
+}
+"""
+
+
+def test_scores_survive_beside_boxes_in_pixels(rows: Any, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    model = onnx.parser.parse_model(HEAD)
+    arrays: dict[str, Any] = {
+        "w_box": random.normal(0, 1, (4, 3, 1, 1)).astype(np.float32),
+        "w_score": random.normal(0, 1, (4, 3, 1, 1)).astype(np.float32),
+        "stride": np.array(100.0, np.float32),
+        "shape": np.array([1, 2, 4, 144], np.int64),
+    }
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in arrays.items())
+    path = tmp_path / "head.onnx"
+    onnx.save(model, str(path))
+    ranges = calibrate(path, rows, None, method="minmax")
+    output, report = quantize(path, ranges, tmp_path / "int8.onnx")
+    expected, found = run(path, rows[:1])[0, 1], run(output, rows[:1])[0, 1]
+    assert np.abs(found - expected).max() < 0.05  # with one scale for both halves, a step would be several units
+    assert set(report.quantized) == {"offsets", "logits"}
+    _, report = quantize(path, ranges, tmp_path / "int8.onnx", float_outputs=True)
+    assert report.quantized == ()

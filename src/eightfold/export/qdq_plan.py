@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 
 # Have an integer form that gives float: nothing is gained by leaving the last of them in float.
 FLOAT_RESULT = frozenset({"Gemm", "MatMul"})
-# What decodes a result on its way out of the graph.
-DECODING = MOVING | {"Sigmoid", "Softmax", "Tanh", "Exp", "Concat", "Resize", "Clip", "Relu"}
+# What decodes layers' results on their way out of the graph: boxes from offsets and grids, scores from logits.
+DECODING = (
+    MOVING
+    | {"Sigmoid", "Softmax", "Tanh", "Exp", "Sqrt", "Pow", "Clip", "Relu", "Resize"}
+    | {"Concat", "Split", "Slice", "Gather", "Add", "Sub", "Mul", "Div"}
+)
 # Hand quantized values on as they are, or means of them: inputs and outputs share one scale.
 SAME_SCALE = MOVING | {"MaxPool", "Split", "Slice", "Resize", "Gather"}
 Edge = tuple[int, int]  # node index, input index
@@ -86,8 +90,12 @@ class _Planner:
 
     @cached_property
     def exposed(self) -> frozenset[str]:
-        """The outputs of the graph, and what becomes one by mere decoding, where they are to stay float."""
-        found = set(self.graph.outputs if self.rules.float_outputs else ())
+        """The outputs of the graph, and what becomes one by mere decoding.
+
+        Decoding stays float: it puts boxes in pixels beside scores in [0, 1], and one 8-bit scale would round the
+        scores to nothing. The layers in front of it each have a scale of their own.
+        """
+        found = set(self.graph.outputs)
         for node in reversed(self.graph.model.graph.node):
             if node.op_type in DECODING and found.intersection(node.output):
                 found.update(node.input)
@@ -112,7 +120,7 @@ class _Planner:
         """Why a node cannot be quantized; empty if it can."""
         if label(node) in self.rules.keep or (self.rules.only is not None and label(node) not in self.rules.only):
             return "asked to stay float"
-        if node.op_type not in FLOAT_RESULT and self._result(node) in self.exposed:
+        if self._stays_exposed(node):
             return "its result leaves the graph"
         activations = list(self._activation_inputs(node))
         if not activations:
@@ -152,8 +160,16 @@ class _Planner:
             self.plan.edges.update((index, position) for position, _ in inputs)
         for _, name in inputs:
             self._quantize(name)
-        if self.plan.target.placement == "tensors" and self._result(node) not in self.exposed:
+        if self.plan.target.placement == "tensors" and self._has_integer_result(node):
             self._quantize(self._result(node))
+
+    def _stays_exposed(self, node: onnx.NodeProto) -> bool:
+        if self._result(node) not in self.exposed or node.op_type in FLOAT_RESULT:
+            return False
+        return node.op_type not in WEIGHTED or self.rules.float_outputs
+
+    def _has_integer_result(self, node: onnx.NodeProto) -> bool:
+        return self._result(node) not in self.exposed or node.op_type not in FLOAT_RESULT
 
     def _quantize(self, name: str) -> None:
         found = self._range_of(name)

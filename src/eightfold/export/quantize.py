@@ -126,8 +126,8 @@ def quantize(
         target: "cpu-x86", "cpu-arm", "openvino", "tensorrt", "tensorrt:8.2", "rtx:sm86", "tensorrt-dla", ...;
             or rules of your own.
         keep_float: names of nodes to leave in float.
-        float_outputs: leave the layers whose result leaves the graph in float: a little slower, and the outputs are
-            not rounded to 256 levels.
+        float_outputs: also leave the layers whose result leaves the graph in float: a little slower, and the outputs
+            are not rounded to 256 levels. What decodes their results stays float in any case.
         rounding: of weights, "nearest" or "adaround", which looks at `images` in one pass.
         bias_correction: "analytic" takes back what the weights' rounding adds on average, in one pass over `images`;
             "empirical" what is measured in the quantized network, one partial pass per layer.
