@@ -37,7 +37,11 @@ prepare() {
     need /usr/include/doctest/doctest.h doctest-dev
     for step in "$@"; do
         case $step in
-            fuzz) need clang++ clang ;;
+            fuzz)
+                need clang++ clang
+                need "$(ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a 2> /dev/null | head -n 1)" \
+                    libclang-rt-dev
+                ;;
             tidy) need clang-tidy clang-tidy ;;
             format) need clang-format clang-format ;;
             arm64)
@@ -82,19 +86,20 @@ asan() {
     ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1 "$build/asan/tests/eightfold-tests"
 }
 
-# ONNX Runtime is not built with the sanitizer, so that its own synchronisation looks like races. Newer kernels place
+# ONNX Runtime is not built with the sanitizer, so that its own synchronisation looks like races, and what its destructors
+# do to its mutexes at exit like mistakes. Newer kernels place
 # memory where GCC's sanitizer does not expect it, unless told not to.
 tsan() {
     sanitized tsan thread
-    echo "called_from_lib:libonnxruntime.so" > "$build/tsan.suppressions"
+    printf '%s\n' called_from_lib:libonnxruntime.so mutex:__run_exit_handlers > "$build/tsan.suppressions"
     TSAN_OPTIONS="suppressions=$build/tsan.suppressions" setarch "$(uname -m)" -R "$build/tsan/tests/eightfold-tests" \
         --test-case='*thread*,*pool*'
 }
 
 fuzz() {
     configure_and_build fuzz -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_COMPILER=clang++ \
-        -DCMAKE_CXX_FLAGS="-O1 -fsanitize=fuzzer-no-link" -DEIGHTFOLD_FUZZ=ON -DEIGHTFOLD_PROGRAMS=OFF \
-        -DEIGHTFOLD_SANITIZE=address,undefined
+        -DCMAKE_CXX_FLAGS="-O1" -DEIGHTFOLD_FUZZ=ON -DEIGHTFOLD_PROGRAMS=OFF \
+        -DEIGHTFOLD_SANITIZE=fuzzer-no-link,address,undefined
     for target in manifest zip; do
         mkdir -p "$build/corpus-$target"
         (cd "$build" && "fuzz/fuzz/fuzz-$target" -max_total_time="${FUZZ_SECONDS:-10}" -rss_limit_mb=2048 -verbosity=0 \
