@@ -79,3 +79,15 @@ def test_a_defect_is_one_line_that_asks_for_a_report(
         "eightfold: unexpected ZeroDivisionError: division by zero; this is a defect: "
         "report it with what `eightfold --debug ...` prints\n"
     )
+
+
+def test_a_terminal_without_unicode_is_no_failure(tmp_path: Path) -> None:
+    environment = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    program = (
+        "import sys; sys.argv = ['eightfold', 'doctor']; from eightfold.runtime import doctor\n"
+        "doctor.Diagnosis.describe = lambda self: '3.54\\u00d7'; doctor.sections = lambda: {'backends': ()}\n"
+        "doctor._advice = lambda *_: []; from eightfold.cli.app import main; sys.exit(main())"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "3.54?\n"), done.stderr

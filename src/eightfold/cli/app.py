@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -97,6 +98,9 @@ def main() -> int:
     if "" not in sys.path:  # so that package.module:function finds the user's own code here, as with python -m
         sys.path.append("")
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a character shows a question mark
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app(prog_name="eightfold")
     except SystemExit as stop:
