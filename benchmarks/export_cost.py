@@ -1,0 +1,95 @@
+"""What exporting costs: time to simplify and check Swin-T, and what further batches of ResNet-50 add to a bundle.
+
+Usage: python benchmarks/export_cost.py
+
+Times are wall time of one call after a first one that warms the file cache, the child processes of the simplifiers
+included; CPU time of the calling process and its children stands beside it, because a busy machine changes the first
+and not the second.
+"""
+
+from __future__ import annotations
+
+import platform
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchvision
+
+from eightfold.calib.preprocess import Preprocess
+from eightfold.export.batches import export_batches
+from eightfold.export.foreign import export_bundle
+from eightfold.export.onnx_export import Exporter, export_onnx
+from eightfold.export.simplify import simplify_onnx
+
+RESULT = Path(__file__).parent / "results" / "export_cost.md"
+BATCHES = (1, 2, 4, 8, 16)
+
+
+def cost(call: Callable[[], object]) -> tuple[float, float]:
+    """Wall and CPU seconds."""
+    wall, cpu = time.monotonic(), _cpu_seconds()
+    call()
+    return time.monotonic() - wall, _cpu_seconds() - cpu
+
+
+def _cpu_seconds() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def size_of(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def swin_rows(folder: Path) -> list[str]:
+    network = torchvision.models.swin_t(weights=None).eval()
+    exporters: tuple[Exporter, ...] = ("torchscript", "dynamo")
+    rows = []
+    for exporter in exporters:
+        raw = export_onnx(network, folder / "swin.onnx", batch=1, image_size=224, opset=18, exporter=exporter)
+        simplify_onnx(raw, folder / "warm.onnx")
+        done = []
+        wall, cpu = cost(lambda: done.append(simplify_onnx(raw, folder / "small.onnx")))  # noqa: B023 called at once
+        nodes = f"{done[0].nodes_before} to {done[0].nodes_after} nodes"
+        rows.append(f"| Swin-T from {exporter}: simplify and verify | {nodes} | {wall:.1f} s | {cpu:.1f} s |")
+    return rows
+
+
+def resnet_rows(folder: Path) -> list[str]:
+    network = torchvision.models.resnet50(weights=None).eval()
+    images = np.random.default_rng(0).random((max(BATCHES), 3, 224, 224), dtype=np.float32)
+    one = cost(lambda: export_batches(network, {1: folder / "one.onnx"}, images=images))
+    paths = {batch: folder / f"b{batch}.onnx" for batch in BATCHES}
+    each = cost(lambda: [export_batches(network, {batch: path}, images=images) for batch, path in paths.items()])
+    derived = cost(lambda: export_batches(network, paths, images=images))
+    preprocess = Preprocess(height=224, width=224)
+    export_bundle(network, folder / "bundle", preprocess=preprocess, batches=BATCHES)
+    ratio = size_of(folder / "bundle") / (folder / "one.onnx").stat().st_size
+    return [
+        f"| ResNet-50, one batch: export, simplify, verify | | {one[0]:.1f} s | {one[1]:.1f} s |",
+        f"| ResNet-50, five batches, each exported | | {each[0]:.1f} s | {each[1]:.1f} s |",
+        f"| ResNet-50, five batches, three of them derived | | {derived[0]:.1f} s | {derived[1]:.1f} s |",
+        f"| ResNet-50, bundle of five batches | {ratio:.4f} times one ONNX file | | |",
+    ]
+
+
+def main() -> None:
+    torch.set_num_threads(2)
+    with tempfile.TemporaryDirectory() as name:
+        rows = [*swin_rows(Path(name)), *resnet_rows(Path(name))]
+    machine = f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}"
+    text = "\n".join(
+        ["# Cost of exporting", "", machine, "", "| what | result | wall | CPU |", "|---|---|---|---|", *rows]
+    )
+    print(text)
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
