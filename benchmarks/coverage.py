@@ -90,7 +90,8 @@ def _torchvision(name: str) -> tuple[nn.Module, Any]:
 
     for family in (models.detection, models.segmentation):
         if hasattr(family, name):
-            model = getattr(family, name)(weights=None, weights_backbone=None)
+            small = {"min_size": 160, "max_size": 320} if re.search("rcnn|retina|fcos", name) else {}
+            model = getattr(family, name)(weights=None, weights_backbone=None, **small)
             return model, ([torch.rand(3, 128, 128)],) if family is models.detection else torch.rand(1, 3, 128, 128)
     size = 299 if "inception" in name else 224 if re.search("vit|swin", name) else 64
     return models.get_model(name, weights=None), torch.rand(1, 3, size, size)

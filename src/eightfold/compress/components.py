@@ -24,10 +24,10 @@ class Components:
     reason: npt.NDArray[np.int64]  # index into `reasons` per component, -1 when free
     reasons: tuple[str, ...]
 
-    def frozen(self, labels: Vector) -> npt.NDArray[np.bool_]:
-        """Whether each label's component is frozen; label 0 counts as frozen."""
-        frozen: npt.NDArray[np.bool_] = (self.reason[self.of_label[labels]] >= 0) | (labels == 0)
-        return frozen
+    def frozen_for(self, labels: Vector, reasons: tuple[str, ...]) -> bool:
+        """Whether every label is frozen for a reason that starts with one of `reasons`."""
+        numbers = {number for number, text in enumerate(self.reasons) if text.startswith(reasons)}
+        return bool(numbers) and bool(np.isin(self.reason[self.of_label[labels]], list(numbers)).all())
 
 
 def solve(space: LabelSpace) -> Components:

@@ -56,8 +56,12 @@ def _free_outputs(graph: ChannelGraph) -> int:
     return sum(len(member.indices()) for group in graph.free for member in group.members_as("producer"))
 
 
+# Reasons that freeze the width of a head, but not the number of heads.
+_FREEZES_A_FACTOR = ("the scale of attention", "layer norm over channels", "softmax over channels")
+
+
 def _follow(model: nn.Module, inputs: Any, second_choice: frozenset[int]) -> tuple[ChannelGraph, frozenset[int]]:
-    """The graph, and the splits of a channel dimension all of whose channels turned out frozen."""
+    """The graph, and the splits whose larger factor turned out frozen, though the smaller might not be."""
     tensors = named_tensors(model)
     integers = functools.partial(sizes.integers_of, model)
     record = Record(LabelSpace(), integers, second_choice)
@@ -245,7 +249,7 @@ def _graph(
     widths = [labels for layer in record.layers for labels in (layer.inputs, layer.outputs)]
     components = solve(space)
     grouping = group_channels(space, components, _roles(record), widths).of_layers()
-    stuck = (n for n, labels in enumerate(record.splits) if components.frozen(labels).all())
+    stuck = (n for n, labels in enumerate(record.splits) if components.frozen_for(labels, _FREEZES_A_FACTOR))
     names = {id(tensor): name for name, tensor in tensors.items()}
     layers = tuple(_layer(layer, grouping, names) for layer in record.layers)
     graph = ChannelGraph(
