@@ -3,9 +3,9 @@
 Usage: python benchmarks/round_trip.py [NAME ...]
 
 Per network: export and simplify (nodes against onnxsim and onnxslim on the same export, relative error against torch),
-the float16 graph (cosine against float32, every float16 tensor rounded), INT8 with ranges of random images, engines for SM86 in both, and whether a
-second run gives the same bytes. Weights are random, batch norms are fitted to random images and zero parameters are
-filled, because a network whose output is zero agrees with anything.
+the float16 graph (cosine against float32, every float16 tensor rounded), INT8 with ranges of random images, engines
+for SM86 in both, and whether a second run gives the same bytes. Weights are random, batch norms are fitted to random
+images and zero parameters are filled, because a network whose output is zero agrees with anything.
 """
 
 from __future__ import annotations
