@@ -66,7 +66,7 @@ def test_a_search_gives_layers_back(
 ) -> None:
     ranges, int8 = tmp_path / "ranges.json", tmp_path / "int8.onnx"
     assert _call(monkeypatch, "calibrate", network, photos, "--preprocess", preprocess, "-o", ranges) == 0
-    words = ("quantize", network, ranges, "-o", int8, "--min-sqnr", "55", "--no-measure")
+    words = ("quantize", network, ranges, "-o", int8, "--min-sqnr", "150", "--no-measure")
     assert _call(monkeypatch, *words) == 2
     assert "the search was asked for without images" in capsys.readouterr().err
     assert _call(monkeypatch, *words, "--images", photos, "--preprocess", preprocess) == 0
