@@ -128,3 +128,11 @@ def test_scores_survive_beside_boxes_in_pixels(rows: Any, tmp_path: Path) -> Non
     assert set(report.quantized) == {"offsets", "logits"}
     _, report = quantize(path, ranges, tmp_path / "int8.onnx", float_outputs=True)
     assert report.quantized == ()
+
+
+def test_the_float_graph_is_not_overwritten(residual_net: ModelMaker, rows: Any, tmp_path: Path) -> None:
+    path = residual_net()
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="is the float graph itself; allowed: another name for the INT8 graph"):
+        quantize(path, calibrate(path, rows, None, method="minmax"), path)
+    assert path.read_bytes() == before
