@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from torch import nn
 
+from eightfold.compress.heap import return_freed_memory
 from eightfold.compress.stepping import PausedCall, layer_calls
 
 Args = Sequence[Any]
@@ -42,6 +43,7 @@ def in_step(
         start: begins a pass over one batch and lets it run the first so many layers.
         room: how many passes may be under way at each layer.
     """
+    return_freed_memory()
     passes: list[P] = []
     waiting = list(batches)
     try:
