@@ -111,7 +111,7 @@ def verdicts(cells: Sequence[Cell]) -> list[str]:
         for scope, allowed in BARS.items():
             mine = [cell for cell in cells if cell.key[:2] == (network, scope) and cell.key.ratio == 0.5]
             drops = {cell.key.score: cell.dense - cell.top1["lsq"] for cell in mine}
-            told = ", ".join(f"{score} {drop:.1f}" for score, drop in drops.items())
+            told = ", ".join(f"{score} {drop:.1f}" for score, drop in drops.items()) or "not measured"
             lines.append(f"- {network}, {scope}, keep 0.5, least squares, points below dense: {told} (bar {allowed:g})")
     return lines
 
@@ -125,7 +125,8 @@ def report(cells: Sequence[Cell]) -> str:
         "# One-shot accuracy: pruned, not trained",
         "",
         f"Top-1 (%) on 1,000 MNIST digits at 64x64; dense: {told}. {IMAGES} unlabelled images for compensation;",
-        f"`taylor` sees {LABELLED} labels. Written by `benchmarks/one_shot_accuracy.py`. Seconds: lsq, one thread.",
+        f"`taylor` sees {LABELLED} labels. Written by `benchmarks/one_shot_accuracy.py`. Seconds: lsq, one thread,",
+        "on a machine that others use. Combinations that are not listed have not been measured yet.",
         "",
         "| network | scope | score | keep | " + " | ".join(METHODS) + " | lsq s |",
         "|---|---|---|---|" + "---|" * len(METHODS) + "---|",
