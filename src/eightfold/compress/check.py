@@ -97,7 +97,7 @@ def _by_halving(model: nn.Module, inputs: Any, plan: PrunePlan, graph: ChannelGr
 
 
 def _try_plan(model: nn.Module, inputs: Any, plan: PrunePlan) -> tuple[Shapes | None, str]:
-    with applied(model, plan):
+    with applied(model, plan, shapes_only=True):
         return _try(model, inputs)
 
 

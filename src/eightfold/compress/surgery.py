@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,19 +60,42 @@ def apply_plan(model: nn.Module, plan: PrunePlan, *, optimizer: torch.optim.Opti
     """
     model = unwrapped(model)
     count = _parameters(model)
-    remove_blocks(model, plan.removed_blocks)
-    plan.check_fits(shapes_of(model))
-    before = shapes_of(model)
-    removed = plan.removed_indices()
-    _cut_tensors(model, removed, optimizer)
-    _update_attributes(model, plan)
-    after = shapes_of(model)
+    before, after = _apply(model, plan, optimizer, _select)
     return PruneReport(_widths(before, after), count, _parameters(model))
 
 
+Cut = Callable[[torch.Tensor, int, torch.Tensor], torch.Tensor]
+"""(tensor, dim, kept positions) -> the tensor without the others."""
+
+
+def _select(tensor: torch.Tensor, dim: int, kept: torch.Tensor) -> torch.Tensor:
+    return tensor.index_select(dim, kept)
+
+
+def _first(tensor: torch.Tensor, dim: int, kept: torch.Tensor) -> torch.Tensor:
+    """As many positions as are kept, but the first ones: a view, for when the shape is all that counts."""
+    return tensor.narrow(dim, 0, len(kept))
+
+
+def _apply(
+    model: nn.Module, plan: PrunePlan, optimizer: torch.optim.Optimizer | None, cut: Cut
+) -> tuple[Shapes, Shapes]:
+    """Surgery; returns the shapes before and after, without the removed blocks."""
+    remove_blocks(model, plan.removed_blocks)
+    before = shapes_of(model)
+    plan.check_fits(before)
+    _cut_tensors(model, plan.removed_indices(), optimizer, cut)
+    _update_attributes(model, plan)
+    return before, shapes_of(model)
+
+
 @contextlib.contextmanager
-def applied(model: nn.Module, plan: PrunePlan) -> Iterator[nn.Module]:
-    """`model` with the plan applied inside the block, and as it was afterwards. No original tensor is copied."""
+def applied(model: nn.Module, plan: PrunePlan, *, shapes_only: bool = False) -> Iterator[nn.Module]:
+    """`model` with the plan applied inside the block, and as it was afterwards. No original tensor is copied.
+
+    With `shapes_only`, tensors get the right shapes but keep their first channels instead of the chosen ones.
+    """
+    model = unwrapped(model)
     tensors = _tensors(model)
     data = {name: (tensor.data, tensor.grad) for name, tensor in tensors.items()}
     # The dictionary of sub-modules is changed in place where blocks go, so a copy of it is kept.
@@ -80,7 +103,7 @@ def applied(model: nn.Module, plan: PrunePlan) -> Iterator[nn.Module]:
     for tensor in tensors.values():
         tensor.grad = None
     try:
-        apply_plan(model, plan)
+        _apply(model, plan, None, _first if shapes_only else _select)
         yield model
     finally:
         for name, tensor in tensors.items():
@@ -99,7 +122,7 @@ def _parameters(model: nn.Module) -> int:
 
 
 def _cut_tensors(
-    model: nn.Module, removed: Mapping[tuple[str, int], Index], optimizer: torch.optim.Optimizer | None
+    model: nn.Module, removed: Mapping[tuple[str, int], Index], optimizer: torch.optim.Optimizer | None, cut: Cut
 ) -> None:
     tensors = _tensors(model)
     for (name, dim), gone in removed.items():
@@ -108,10 +131,10 @@ def _cut_tensors(
         old_shape = tensor.shape
         if tensor.grad is not None:
             gradient, tensor.grad = tensor.grad, None
-            tensor.data = tensor.data.index_select(dim, kept)
-            tensor.grad = gradient.index_select(dim, kept)
+            tensor.data = cut(tensor.data, dim, kept)
+            tensor.grad = cut(gradient, dim, kept)
         else:
-            tensor.data = tensor.data.index_select(dim, kept)
+            tensor.data = cut(tensor.data, dim, kept)
         if optimizer is not None and tensor in optimizer.state:
             _cut_state(optimizer.state[tensor], old_shape, dim, kept)
 
