@@ -60,4 +60,7 @@ $(BIN)/python:
 
 $(VENV)/%.installed: pyproject.toml | $(BIN)/python
 	$(PIP) install --quiet --editable '.[$*]'
+	# Some tests take ultralytics as their oracle (AGPL-3.0, never imported by the package). Without what it depends on:
+	# that would put a second OpenCV over the headless one.
+	test $* = demo || $(PIP) install --quiet --no-deps 'ultralytics>=8.3' ultralytics-thop
 	touch $@

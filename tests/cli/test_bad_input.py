@@ -30,7 +30,6 @@ def digit(tiny_run: Path) -> Path:
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
     """Exit code and the error output of `eightfold WORDS`."""
     monkeypatch.setattr(sys, "argv", ["eightfold", *map(str, words)])
-    monkeypatch.delenv("EIGHTFOLD_DEBUG", raising=False)
     code = main()
     return code, capsys.readouterr().err
 
@@ -136,7 +135,7 @@ def test_a_corrupt_graph_in_a_run_is_made_again(tiny_run: Path, tiny_recipe: dic
 def test_debug_shows_the_traceback(terminal: Terminal, tmp_path: Path) -> None:
     from eightfold.errors import BundleError
 
-    terminal.monkeypatch.setattr(sys, "argv", ["eightfold", "--debug", "inspect", str(tmp_path / "absent")])
+    terminal.monkeypatch.setattr(sys, "argv", ["eightfold", "--debug", "inspect", str(tmp_path)])
     with pytest.raises(BundleError):
         main()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
-import os
+import itertools
 import sys
 import warnings
 from pathlib import Path
@@ -59,8 +59,7 @@ def options(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    if debug:
-        os.environ["EIGHTFOLD_DEBUG"] = "1"
+    """Options before the command. `main` looks for `--debug` itself, since errors reach it when this is long over."""
 
 
 for name in COMMANDS:
@@ -109,7 +108,7 @@ def main() -> int:
             print("eightfold: interrupted; run the same command again to go on", file=sys.stderr)
         return code
     except Exception as error:  # the outermost edge: what gets here ends as one line
-        if os.environ.get("EIGHTFOLD_DEBUG"):
+        if "--debug" in itertools.takewhile(lambda word: word.startswith("-"), sys.argv[1:]):
             raise
         print(f"eightfold: {_in_one_line(error)}", file=sys.stderr)
         return error.exit_code if isinstance(error, EightfoldError) else 1
