@@ -108,7 +108,7 @@ def row_for(model: Shipped, photos: ImageSet, folder: Path) -> str:
     rows = [model.preprocess(image) for image in other]
     pairs = zip(outputs(path, rows), outputs(int8, rows), strict=True)
     found = [cosine(a, b) for before, after in pairs for a, b in zip(before, after, strict=True)]
-    speed = measure_int8(path, int8, seconds=6.0)
+    speed = measure_int8(path, int8, seconds=3.0)
     times = f"{speed.fp32_ms:.1f} | {speed.qdq_ms:.1f} | {speed.qoperator_ms:.1f}"
     ratio = f"{speed.speedup:.2f} [{speed.low:.2f}, {speed.high:.2f}]"
     layers = f"{len(report.quantized)} / {len(report.kept_float)}"
