@@ -29,7 +29,6 @@ def test_an_error_of_the_operating_system_is_one_line(
 
 def test_debug_shows_it_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eightfold.runtime.bundle.Bundle.open", lambda _: (_ for _ in ()).throw(OSError(28, "full")))
-    monkeypatch.setenv("EIGHTFOLD_DEBUG", "")
     with pytest.raises(OSError, match="full"):
         run(monkeypatch, "--debug", "report", "bundle")
 
