@@ -27,7 +27,7 @@ check: $(VENV)/dev.installed  ## style, types, layers, Dockerfile
 	$(BIN)/hadolint Dockerfile.jetson
 
 check-cpp: $(VENV)/dev.installed  ## the C++ runtime: unit tests, parity with Python, sanitizers, a short fuzzing run
-	PYTHON=$(CURDIR)/$(BIN)/python $(CPP)/check.sh
+	PYTHON=$(CURDIR)/$(BIN)/python $(CPP)/check.sh $(CPP_STEPS)
 
 check-arm64: $(VENV)/dev.installed  ## the C++ runtime cross-compiled, under qemu-user
 	PYTHON=$(CURDIR)/$(BIN)/python $(CPP)/check.sh arm64
@@ -50,6 +50,9 @@ docs: $(VENV)/dev.installed  ## the reference pages anew, then build/site; a bro
 	$(BIN)/python -m mkdocs build --quiet
 
 picture: $(VENV)/demo.installed  ## the README's picture, from the demo's report; needs chromium
+	$(BIN)/python docs/take_picture.py
+
+picture: demo  ## docs/images/report.png anew, from the demo's report (needs Chromium)
 	$(BIN)/python docs/take_picture.py
 
 clean:  ## what the targets made, the runs included
