@@ -32,6 +32,9 @@ headers() {
     cp -r "$work"/root/usr/include/onnxruntime/. "$output/include/"
 }
 
+# Debian 12's qemu-user crashes while it loads the library of newer wheels.
+emulated_version=1.22.1
+
 library() {
     mkdir -p "$output/lib"
     local capi
@@ -40,7 +43,7 @@ library() {
 print(pathlib.Path(u.find_spec("onnxruntime").origin).parent / "capi")')
     else
         "$python" -m pip download -q --no-deps --only-binary=:all: --python-version 3.11 --implementation cp \
-            --platform "manylinux_2_28_$machine" --platform "manylinux_2_27_$machine" -d "$work/wheel" onnxruntime
+            --platform "manylinux_2_28_$machine" --platform "manylinux_2_27_$machine" -d "$work/wheel" "onnxruntime==$emulated_version"
         "$python" -m zipfile -e "$work"/wheel/onnxruntime-*.whl "$work/unpacked"
         capi=$work/unpacked/onnxruntime/capi
     fi
