@@ -52,9 +52,6 @@ docs: $(VENV)/dev.installed  ## the reference pages anew, then build/site; a bro
 picture: $(VENV)/demo.installed  ## the README's picture, from the demo's report; needs chromium
 	$(BIN)/python docs/take_picture.py
 
-picture: demo  ## docs/images/report.png anew, from the demo's report (needs Chromium)
-	$(BIN)/python docs/take_picture.py
-
 clean:  ## what the targets made, the runs included
 	rm -rf $(VENV) runs build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*
 
