@@ -4,7 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo demo-mobilenetv2 test test-gpu check bench docs picture clean
+RUNTIME_CPP := src/eightfold/runtime/cpp
+# What is imported by the others, and what has a target of its own.
+BENCHMARKS := $(filter-out benchmarks/digit_networks.py benchmarks/coverage.py,$(wildcard benchmarks/*.py))
+
+.PHONY: demo demo-mobilenetv2 test test-gpu check check-cpp check-arm64 check-tensorrt cpp-deps bench coverage docs \
+	picture clean
 
 demo: $(VENV)/demo.installed  ## train, compress, export, calibrate, quantize, build, measure
 	$(BIN)/eightfold run recipes/demo.yaml
@@ -27,16 +32,16 @@ check: $(VENV)/dev.installed  ## style, types, layers, Dockerfile
 	$(BIN)/hadolint Dockerfile.jetson
 
 check-cpp: $(VENV)/dev.installed  ## the C++ runtime: unit tests, parity with Python, sanitizers, a short fuzzing run
-	PYTHON=$(CURDIR)/$(BIN)/python $(CPP)/check.sh $(CPP_STEPS)
+	PYTHON=$(CURDIR)/$(BIN)/python $(RUNTIME_CPP)/check.sh $(CPP_STEPS)
 
 check-arm64: $(VENV)/dev.installed  ## the C++ runtime cross-compiled, under qemu-user
-	PYTHON=$(CURDIR)/$(BIN)/python $(CPP)/check.sh arm64
+	PYTHON=$(CURDIR)/$(BIN)/python $(RUNTIME_CPP)/check.sh arm64
 
 check-tensorrt:  ## the C++ TensorRT back end against every version's headers: TENSORRT_REPO=, ONNX_TENSORRT_REPO=
-	$(CPP)/check_tensorrt.sh $(TENSORRT_REPO) $(ONNX_TENSORRT_REPO)
+	$(RUNTIME_CPP)/check_tensorrt.sh $(TENSORRT_REPO) $(ONNX_TENSORRT_REPO)
 
 cpp-deps: $(VENV)/dev.installed  ## ONNX Runtime's headers and library in build/cpp-deps/onnxruntime
-	PYTHON=$(CURDIR)/$(BIN)/python $(CPP)/deps.sh build/cpp-deps/onnxruntime
+	PYTHON=$(CURDIR)/$(BIN)/python $(RUNTIME_CPP)/deps.sh build/cpp-deps/onnxruntime
 
 bench: $(VENV)/bench.installed  ## the programs in benchmarks/; each rewrites its table in benchmarks/results/
 	for program in $(BENCHMARKS); do $(BIN)/python $$program || exit 1; done
