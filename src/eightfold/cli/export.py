@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from eightfold.cli.options import image_size
+
 if TYPE_CHECKING:
     import torch
 
@@ -37,7 +39,7 @@ def export(
     from eightfold.export.detections import Suppression
     from eightfold.export.foreign import export_bundle
 
-    height, width = _parse_size(size)
+    height, width = image_size(size)
     how = Preprocess.load(preprocess) if preprocess else Preprocess(height=height, width=width)
     source = model if model.endswith(".onnx") else _module(model, classes, weights)
     name = Path(model).stem if model.endswith(".onnx") else model.rpartition(":")[2]
@@ -61,15 +63,3 @@ def _module(name: str, classes: int, weights: Path | None) -> torch.nn.Module:
     if weights is not None:
         load_weights(module, weights)
     return module
-
-
-def _parse_size(text: str) -> tuple[int, int]:
-    from eightfold.errors import UsageError
-
-    try:
-        sides = [int(part) for part in text.lower().split("x")]
-    except ValueError:
-        sides = []
-    if len(sides) not in (1, 2) or min(sides) < 1:
-        raise UsageError(f"--size {text}", allowed="SIDE or HEIGHTxWIDTH, e.g. 224 or 480x640")
-    return sides[0], sides[-1]
