@@ -64,6 +64,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/%.installed: pyproject.toml | $(BIN)/python
+	@echo "installing into $(VENV): one to two minutes with a warm pip cache, longer where torch has to be downloaded"
 	$(PIP) install --quiet --editable '.[$*]'
 	# Some tests take ultralytics as their oracle (AGPL-3.0, never imported by the package). Without what it depends on:
 	# that would put a second OpenCV over the headless one.
