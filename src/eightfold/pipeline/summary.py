@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eightfold.pipeline import job as at
@@ -23,6 +27,12 @@ def summary(result: RunResult) -> str:
             "",
             f"bundle  {result.bundle}",
             f"report  {result.report}",
-            f"next    eightfold predict {result.bundle} {image}",
+            f"next    {program()} predict {result.bundle} {image}",
         ]
     )
+
+
+def program() -> str:
+    """How to type the command here: by its path where its environment is not activated, as after `make demo`."""
+    beside = Path(sys.executable).with_name("eightfold")
+    return "eightfold" if shutil.which("eightfold") or not beside.exists() else os.path.relpath(beside)
