@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -27,40 +27,49 @@ BISECTIONS = 24
 
 def macs_cost(graph: ChannelGraph) -> Cost:
     """Multiply-accumulates of all layers when `kept` stays, for the traced input."""
-    owned = np.zeros((2, len(graph.layers), len(graph.groups)))
+    shares: list[_Share] = []
     for row, layer in enumerate(graph.layers):
         for factor, places in enumerate((layer.outputs, layer.inputs)):
             if factor == 0 or not layer.depthwise:  # a depthwise layer's inputs are its outputs
-                groups = places[places[:, 0] >= 0, 0]
-                owned[factor, row] = np.bincount(groups, minlength=len(graph.groups)) / len(places)
-    return _product_cost(graph, np.array([layer.macs for layer in graph.layers], dtype=np.float64), owned)
+                groups, counts = np.unique(places[places[:, 0] >= 0, 0], return_counts=True)
+                owned = zip(groups.tolist(), (counts / len(places)).tolist(), strict=True)
+                shares += [_Share(factor, row, group, share) for group, share in owned]
+    return _product_cost(graph, np.array([layer.macs for layer in graph.layers], dtype=np.float64), shares)
 
 
 def parameters_cost(graph: ChannelGraph, parameters: Collection[str]) -> Cost:
     """Values in the tensors named `parameters` when `kept` stays."""
-    row_of = {name: row for row, name in enumerate(name for name in graph.shapes if name in set(parameters))}
-    sizes = np.array([prod(graph.shapes[name]) for name in row_of], dtype=np.float64)
-    dims = max((len(graph.shapes[name]) for name in row_of), default=0)
-    owned = np.zeros((dims, len(row_of), len(graph.groups)))
-    for index, group in enumerate(graph.groups):
-        for member in group.members:
-            if member.tensor in row_of:
-                share = len(member.indices()) / graph.shapes[member.tensor][member.dim]
-                owned[member.dim, row_of[member.tensor], index] += share
-    return _product_cost(graph, sizes, owned)
+    wanted = set(parameters)
+    row_of = {name: row for row, name in enumerate(name for name in graph.shapes if name in wanted)}
+    shares = [
+        _Share(m.dim, row_of[m.tensor], index, len(m.indices()) / graph.shapes[m.tensor][m.dim])
+        for index, group in enumerate(graph.groups)
+        for m in group.members
+        if m.tensor in row_of
+    ]
+    return _product_cost(graph, np.array([prod(graph.shapes[name]) for name in row_of], dtype=np.float64), shares)
 
 
-def _product_cost(graph: ChannelGraph, sizes: Vector, owned: Vector) -> Cost:
-    """Sum of sizes, each shrunk by the product of its factors.
+class _Share(NamedTuple):
+    """The share of one factor (a dimension) of one item (a layer, a tensor) that belongs to a group."""
 
-    Args:
-        sizes: [items], when everything stays.
-        owned: share of each factor of each item that belongs to each group, [factors, items, groups].
-    """
+    factor: int
+    item: int
+    group: int
+    share: float
+
+
+def _product_cost(graph: ChannelGraph, sizes: Vector, shares: Sequence[_Share]) -> Cost:
+    """Sum of `sizes` [items], each shrunk by the product of its factors: linear in the number of shares."""
+    factors = 1 + max((entry.factor for entry in shares), default=0)
+    place = np.array([entry.factor * len(sizes) + entry.item for entry in shares], dtype=np.int64)
+    group = np.array([entry.group for entry in shares], dtype=np.int64)
+    share = np.array([entry.share for entry in shares], dtype=np.float64)
 
     def cost(kept: Kept) -> float:
         gone = np.array([1 - len(kept[g.id]) / g.width if g.id in kept else 0.0 for g in graph.groups])
-        return float((sizes * (1 - owned @ gone).prod(axis=0)).sum())
+        lost = np.bincount(place, weights=share * gone[group], minlength=factors * len(sizes))
+        return float((sizes * (1 - lost.reshape(factors, -1)).prod(axis=0)).sum())
 
     return cost
 
@@ -79,16 +88,19 @@ def limits_of(
     model: nn.Module, graph: ChannelGraph, *, max_macs: float | None, max_params: float | None
 ) -> tuple[Limit, ...]:
     """Budgets as numbers, or up to 1 as shares of what the model has."""
-    parameters = [name for name, _ in model.named_parameters()]
-    asked = (("MACs", max_macs, macs_cost(graph)), ("parameters", max_params, parameters_cost(graph, parameters)))
     limits = []
-    for name, most, cost in asked:
-        if most is not None:
-            if most <= 0:
-                raise UsageError(f"a budget of {most:g} {name}", allowed="above 0; up to 1 it is a share")
-            total = most * cost({}) if most <= 1 else most
-            limits.append(Limit(cost, total, f"at most {total:.4g} {name}"))
+    if max_macs is not None:
+        limits.append(_limit("MACs", max_macs, macs_cost(graph)))
+    if max_params is not None:
+        limits.append(_limit("parameters", max_params, parameters_cost(graph, dict(model.named_parameters()))))
     return tuple(limits)
+
+
+def _limit(name: str, most: float, cost: Cost) -> Limit:
+    if most <= 0:
+        raise UsageError(f"a budget of {most:g} {name}", allowed="above 0; up to 1 it is a share")
+    total = most * cost({}) if most <= 1 else most
+    return Limit(cost, total, f"at most {total:.4g} {name}")
 
 
 def within(limits: Sequence[Limit], graph: ChannelGraph, scores: LayerScores, selection: Selection) -> Kept:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from eightfold.compress.groups import ChannelGraph, Group, Member
@@ -19,6 +20,7 @@ LayerScores = Mapping[str, Array]
 """Group id -> float64 [layers, width]; larger is more important."""
 Args = tuple[Any, ...]
 Loss = Callable[[Any, Any], Tensor]
+VALUES_AT_ONCE = 1 << 17  # 1 MiB of float64: fits the cache
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,10 @@ class Evidence:
         if tensor not in self._cache:
             self._cache[tensor] = self.parameters[tensor].detach().double().cpu().numpy()
         return self._cache[tensor]
+
+    def means(self, member: Member, of: Callable[[Tensor], Tensor]) -> Array:
+        """Mean of an elementwise function of a parameter at each index of the member's dimension, float64."""
+        return channel_means(self.parameters[member.tensor], member.dim, of)
 
     def weights(self, group: Group, *roles: str) -> list[Member]:
         """The group's members with one of `roles` that are weights of at least two dimensions."""
@@ -91,11 +97,18 @@ def per_channel(member: Member, values: Array, width: int) -> Array:
     return total / np.maximum(np.bincount(channels, minlength=width), 1)
 
 
-def along(member: Member, values: Array) -> Array:
-    """Mean over all dimensions but the member's."""
-    others = tuple(axis for axis in range(values.ndim) if axis != member.dim)
-    mean: Array = values.mean(axis=others) if others else values
-    return mean
+def channel_means(weight: Tensor, dim: int, of: Callable[[Tensor], Tensor]) -> Array:
+    """Mean of `of(weight)` over all dimensions but `dim`, in float64, [size of the dimension].
+
+    Converted piece by piece, so that a large weight is read once and never stands in memory in float64.
+
+    Args:
+        of: an elementwise function that leaves its argument as it is.
+    """
+    table = weight.detach().movedim(dim, 0).reshape(weight.shape[dim], -1)
+    at_once = max(1, VALUES_AT_ONCE // max(table.shape[1], 1))
+    means: Array = torch.cat([of(part.double()).mean(1) for part in torch.split(table, at_once)]).cpu().numpy()
+    return means
 
 
 def rows(parts: Sequence[Array], width: int) -> Array:

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
-from eightfold.compress.criteria.evidence import Array, Evidence, LayerScores, along, per_channel, rows
+from eightfold.compress.criteria.evidence import Array, Evidence, LayerScores, per_channel, rows
 from eightfold.compress.groups import Group, Member
 
 
 def l1(evidence: Evidence) -> LayerScores:
     """Mean absolute weight of each filter (Li et al. 2017, arXiv:1608.08710)."""
-    return _of_producers(evidence, lambda member, weight: along(member, np.abs(weight)))
+    return _of_producers(evidence, lambda member: evidence.means(member, torch.abs))
 
 
 def l2(evidence: Evidence) -> LayerScores:
     """Root mean square weight of each filter (He et al. 2018, arXiv:1808.06866)."""
-    return _of_producers(evidence, lambda member, weight: np.sqrt(along(member, np.square(weight))))
+    return _of_producers(evidence, lambda member: np.sqrt(evidence.means(member, torch.square)))
 
 
 def bn_scale(evidence: Evidence) -> LayerScores:
@@ -39,8 +40,8 @@ def lamp(evidence: Evidence) -> LayerScores:
     unit is the filter.
     """
 
-    def score(member: Member, weight: Array) -> Array:
-        squares = along(member, np.square(weight))
+    def score(member: Member) -> Array:
+        squares = evidence.means(member, torch.square)
         mine = squares[member.indices()]
         order = np.argsort(mine, kind="stable")
         not_smaller = np.empty_like(mine)
@@ -55,7 +56,8 @@ def fpgm(evidence: Evidence) -> LayerScores:
     """Sum of distances to the other filters of the layer: those near the geometric median are replaceable
     (He et al. 2019, arXiv:1811.00250, equation 7)."""
 
-    def score(member: Member, weight: Array) -> Array:
+    def score(member: Member) -> Array:
+        weight = evidence.value(member.tensor)
         filters = np.moveaxis(weight, member.dim, 0).reshape(weight.shape[member.dim], -1)
         mine = filters[member.indices()]
         squares = np.square(mine).sum(1)
@@ -75,7 +77,7 @@ def group_l2(evidence: Evidence) -> LayerScores:
         members = evidence.weights(group, "producer", "consumer") + evidence.norm_scales(group)
         parts = []
         for member in members:
-            squares = per_channel(member, along(member, np.square(evidence.value(member.tensor))), group.width)
+            squares = per_channel(member, evidence.means(member, torch.square), group.width)
             parts.append(squares / max(float(squares.mean()), np.finfo(np.float64).tiny))
         norm = np.sqrt(rows(parts, group.width).mean(0, keepdims=True))
         normalised: Array = norm / max(float(norm.mean()), np.finfo(np.float64).tiny)
@@ -90,11 +92,11 @@ def random(evidence: Evidence) -> LayerScores:
     return {group.id: generator.random((1, group.width)) for group in evidence.graph.free}
 
 
-def _of_producers(evidence: Evidence, score: Callable[[Member, Array], Array]) -> LayerScores:
+def _of_producers(evidence: Evidence, score: Callable[[Member], Array]) -> LayerScores:
     """One row for each weight that makes the group's channels; `score` gives a value per index of the member's dim."""
 
     def of(group: Group) -> Array:
         members = evidence.weights(group, "producer")
-        return rows([per_channel(m, score(m, evidence.value(m.tensor)), group.width) for m in members], group.width)
+        return rows([per_channel(m, score(m), group.width) for m in members], group.width)
 
     return {group.id: of(group) for group in evidence.graph.free}
