@@ -46,6 +46,7 @@ def change(data: dict[str, Any], place: str, value: object) -> None:
             ["cpu-x86"],
             r"engines asks for int8 on rtx:sm86; allowed: what quantize\.targets has: cpu-x86",
         ),
+        ("train.epochs", 0, r"neither trains the network nor names its weights; allowed: model\.weights with a"),
         ("preprocess.resize", "squash", r"preprocess\.resize: input should be 'stretch'"),
     ],
 )

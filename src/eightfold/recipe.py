@@ -32,7 +32,7 @@ class DataSection(Frozen):
 class TrainSection(Frozen):
     """Cross-entropy under SGD with Nesterov momentum 0.9 and a one-cycle learning rate."""
 
-    epochs: int = Field(ge=0, description="passes over the training images")
+    epochs: int = Field(ge=0, description="passes over the training images; 0 leaves the weights as they are")
     batch: int = Field(default=64, ge=1, description="images per step")
     learning_rate: float = Field(default=0.05, gt=0, description="the peak of the cycle")
     weight_decay: float = Field(default=5e-4, ge=0, description="on weights of convolutions and linear layers")
@@ -50,7 +50,7 @@ class CompressSection(Frozen):
         default="none", description="what to do before fine-tuning, without labels; lsq re-fits each layer on images"
     )
     compensate_images: int = Field(default=256, ge=1, description="training images for `compensate`")
-    finetune: TrainSection
+    finetune: TrainSection = TrainSection(epochs=0)
 
 
 class ExportSection(Frozen):
@@ -99,8 +99,8 @@ class Recipe(Frozen):
     model: ModelSection
     data: DataSection
     preprocess: Preprocess
-    train: TrainSection
-    compress: CompressSection
+    train: TrainSection = TrainSection(epochs=0)
+    compress: CompressSection = CompressSection()
     export: ExportSection = ExportSection()
     calibrate: CalibrateSection = CalibrateSection()
     quantize: QuantizeSection = QuantizeSection()
@@ -109,6 +109,12 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _check_references(self) -> Recipe:
+        if self.model.weights is None and self.train.epochs == 0:
+            raise RecipeError(
+                "the recipe neither trains the network nor names its weights",
+                allowed="model.weights with a .safetensors or weights-only .pt file, or train.epochs of 1 or more",
+                remedy="add one of the two",
+            )
         batches = self.export.batches
         if not batches or min(batches) < 1 or len(set(batches)) != len(batches):
             raise RecipeError(

@@ -109,6 +109,17 @@ def test_files_that_hold_no_weights(tmp_path: Path, name: str) -> None:
         load_weights(small(), tmp_path / name)
 
 
-def test_a_function_that_takes_no_classes_is_named() -> None:
-    with pytest.raises(ModelError, match=r"os:getcwd cannot be called with num_classes=10 .*allowed: a function"):
-        build_model("os:getcwd", num_classes=10)
+def test_a_function_that_needs_nothing_is_called_with_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fixed.py").write_text("from torch import nn\ndef net(width=3):\n    return nn.Linear(4, width)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    model = build_model("fixed:net", num_classes=7)
+    assert isinstance(model, nn.Linear)
+    assert model.out_features == 3
+    del sys.modules["fixed"]
+
+
+def test_a_function_that_needs_more_is_named() -> None:
+    with pytest.raises(
+        ModelError, match=r"os:chdir\(path\) cannot be called with num_classes=10, .*allowed: a function"
+    ):
+        build_model("os:chdir", num_classes=10)

@@ -159,9 +159,9 @@ def _alignment_check(job: Job) -> Check:
 def _ends(job: Job, width: dict[str, Any]) -> list[tuple[int, int, bool]]:
     """(before, after, whether it may be any number) of a layer's inputs and outputs.
 
-    The image has the channels it has, the classes are given, and the weight of a depthwise convolution has one input.
+    The image has the channels it has, and the classes are given.
     """
-    images, classes = {1, job.recipe.preprocess.channels}, {len(job.train_images.classes)}
+    images, classes = {job.recipe.preprocess.channels}, {len(job.train_images.classes)}
     return [
         (width["in_before"], width["in_after"], width["in_after"] in images),
         (width["out_before"], width["out_after"], width["out_after"] in classes),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eightfold.errors import ModelError
 from eightfold.extras import require
 from eightfold.files import atomic_path
 from eightfold.pipeline import job as at
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from eightfold.compress.plan import PrunePlan
-    from eightfold.compress.surgery import Width
 
 
 def train_steps(job: Job) -> list[Step]:
@@ -69,11 +69,28 @@ def train_baseline(job: Job, scratch: Path) -> str:
     model = job.new_model()
     if job.recipe.model.weights:
         load_weights(model, job.recipe.model.weights)
+    _require_one_output_per_class(job, model)
     facts = _train(job, model, job.recipe.train, scratch, "training")
     with atomic_path(job.path(at.BASELINE)) as temporary:
         save_file(model.state_dict(), str(temporary))
     job.write(at.BASELINE_FACTS, facts)
     return f"top-1 {facts['top1']:.1%}, {facts['parameters']:,} parameters, {facts['macs'] / 1e6:,.0f} M MACs"
+
+
+def _require_one_output_per_class(job: Job, model: nn.Module) -> None:
+    """A network of the user's own may have its number of classes in its code. Raises ModelError if the data differ."""
+    import torch
+
+    classes = len(job.train_images.classes)
+    with torch.inference_mode():
+        output = model.eval()(*job.example_inputs())
+    seen = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+    if seen != (1, classes):
+        raise ModelError(
+            f"{job.recipe.model.source} gives {seen} for one image",
+            allowed=f"(1, {classes}): one score for each of the {classes} classes in {job.recipe.data.source}",
+            remedy="name the images or the network that belong together",
+        )
 
 
 def prune_baseline(job: Job, _: Path) -> str:
@@ -90,22 +107,39 @@ def prune_baseline(job: Job, _: Path) -> str:
         keep_ratio=section.keep_ratio,
         multiple=section.multiple,
     )
+    before = layer_widths(model)
     report = apply_plan(model, plan)
     plan.save(job.path(at.PLAN))
-    job.write(at.WIDTHS, [width_facts(width) for width in report.widths])
+    job.write(at.WIDTHS, width_facts(model, before))
     return f"{len(plan.groups)} groups pruned, {report.parameters_before:,} -> {report.parameters_after:,} parameters"
 
 
-def width_facts(width: Width) -> dict[str, Any]:
-    """A layer's widths as the report shows them. `Width` counts (outputs, inputs), as weights do."""
-    (out_before, in_before), (out_after, in_after) = width.before, width.after
-    return {
-        "layer": width.weight.removesuffix(".weight"),
-        "in_before": in_before,
-        "in_after": in_after,
-        "out_before": out_before,
-        "out_after": out_after,
-    }
+def layer_widths(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Name -> (inputs, outputs) of each convolution and linear layer. A grouped one counts the inputs of all groups."""
+    from torch import nn
+
+    widths = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Linear):
+            widths[name] = layer.in_features, layer.out_features
+        elif isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d):
+            widths[name] = layer.in_channels, layer.out_channels
+    return widths
+
+
+def width_facts(model: nn.Module, before: dict[str, tuple[int, int]]) -> list[dict[str, Any]]:
+    """The layers of the pruned `model` as the report shows them, beside the widths they had."""
+    return [
+        {
+            "layer": name,
+            "kind": type(model.get_submodule(name)).__name__,
+            "in_before": before[name][0],
+            "in_after": inputs,
+            "out_before": before[name][1],
+            "out_after": outputs,
+        }
+        for name, (inputs, outputs) in layer_widths(model).items()
+    ]
 
 
 def finetune_pruned(job: Job, scratch: Path) -> str:

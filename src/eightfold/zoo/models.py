@@ -1,12 +1,14 @@
 """Model sources: turns a name into a network with random weights, and a weights file into its values.
 
-A source is `NAME` (torchvision), `timm:NAME`, or `package.module:function` (your own; called with `num_classes=`).
+A source is `NAME` (torchvision), `timm:NAME`, or `package.module:function` (your own; called with `num_classes=` if
+it takes that, else with nothing).
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,18 +64,26 @@ def _from_function(module_name: str, function: str, num_classes: int) -> torch.n
             allowed="a torchvision name, timm:NAME, or package.module:function",
             remedy="check that the module can be imported from here",
         ) from None
-    try:
-        inspect.signature(build).bind(num_classes=num_classes)
-    except (TypeError, ValueError) as error:
-        raise ModelError(
-            f"{module_name}:{function} cannot be called with num_classes={num_classes} ({error})",
-            allowed="a function with a parameter num_classes that returns a torch.nn.Module",
-        ) from None
-    model = build(num_classes=num_classes)
+    model = _call(build, f"{module_name}:{function}", num_classes)
     if not isinstance(model, nn.Module):
         raise ModelError(f"{module_name}:{function} returned {type(model).__name__}", allowed="a torch.nn.Module")
     network: torch.nn.Module = model
     return network
+
+
+def _call(build: Callable[..., object], name: str, num_classes: int) -> object:
+    """`build(num_classes=...)` if it takes that, else `build()`: then the number is fixed in its code."""
+    signature = inspect.signature(build)
+    for arguments in ({"num_classes": num_classes}, {}):
+        try:
+            signature.bind(**arguments)
+        except TypeError:
+            continue
+        return build(**arguments)
+    raise ModelError(
+        f"{name}{signature} cannot be called with num_classes={num_classes}, nor with nothing",
+        allowed="a function with a parameter num_classes, or one that needs no argument; it returns a torch.nn.Module",
+    )
 
 
 def load_weights(model: torch.nn.Module, path: PathLike) -> None:
