@@ -78,9 +78,33 @@ def test_weights_of_another_shape_name_the_first_difference(tmp_path: Path) -> N
 
 def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
     path = tmp_path / "w.pt"
-    torch.save({}, path)
+    torch.save({"0.bias": torch.zeros(8)}, path)
     with pytest.raises(ModelError, match=r"0\.weight is absent, the model has"):
         load_weights(small(), path)
+
+
+def test_a_checkpoint_gives_its_only_state_dict(tmp_path: Path) -> None:
+    source, target, path = small(), small(), tmp_path / "checkpoint.pt"
+    nn.init.constant_(source[0].weight, 3.0)  # type: ignore[index]  # Sequential is indexed by position
+    optimizer = torch.optim.SGD(source.parameters(), lr=0.1, momentum=0.9)
+    torch.save({"net": source.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3}, path)
+    load_weights(target, path)
+    assert torch.equal(target.state_dict()["0.weight"], source.state_dict()["0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"net": {"w": torch.zeros(1)}, "ema": {"w": torch.ones(1)}}, r"holds the state dicts net, ema; .*'NAME'"),
+        ({"epoch": 3}, "holds dict; allowed: a state dict"),
+        ({}, "holds dict"),
+        ([torch.zeros(1)], "holds list"),
+    ],
+)
+def test_a_checkpoint_without_one_state_dict_is_refused(tmp_path: Path, content: object, words: str) -> None:
+    torch.save(content, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=words):
+        load_weights(small(), tmp_path / "w.pt")
 
 
 class Payload:

@@ -10,7 +10,7 @@ import importlib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from eightfold.errors import ModelError, UnknownNameError
 from eightfold.extras import require
@@ -119,16 +119,33 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
 
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError):
         raise ModelError(
-            f"{path} is not a plain state dict ({str(error).splitlines()[0]:.120})",
+            f"{path} is not a plain state dict: it holds more than tensors, or is damaged",
             allowed="tensors only; eightfold never unpickles code",
             remedy="where you trust the file: torch.save(model.state_dict(), 'weights.pt')",
         ) from None
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ModelError(f"{path} holds {type(state).__name__}", allowed="a state dict of tensors")
-    return dict(state)
+    return _state_in(state, path)
+
+
+def _state_in(content: object, path: Path) -> dict[str, torch.Tensor]:
+    """The state dict that a checkpoint is, or the only one it holds beside epoch, optimizer and the like."""
+    if _is_state(content):
+        return dict(content)
+    states = {name: part for name, part in content.items() if _is_state(part)} if isinstance(content, dict) else {}
+    if len(states) != 1:
+        seen = f"the state dicts {', '.join(states)}" if states else type(content).__name__
+        raise ModelError(
+            f"{path} holds {seen}",
+            allowed="a state dict of tensors, or a checkpoint with one of them",
+            remedy="save the one to use: torch.save(checkpoint['NAME'], 'weights.pt')",
+        )
+    return dict(next(iter(states.values())))
+
+
+def _is_state(value: object) -> TypeGuard[dict[str, torch.Tensor]]:
+    torch = require("torch", "read weights")
+    return isinstance(value, dict) and bool(value) and all(isinstance(part, torch.Tensor) for part in value.values())
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
