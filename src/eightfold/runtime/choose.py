@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from eightfold.errors import BackendError, UsageError
@@ -41,7 +42,7 @@ class Choice:
     artifacts: tuple[Artifact, ...]
     reason: str = ""
 
-    @property
+    @cached_property
     def batches(self) -> tuple[int, ...]:
         return tuple(artifact.batch for artifact in self.artifacts)
 

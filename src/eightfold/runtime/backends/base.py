@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eightfold.errors import BackendError, UsageError
+from eightfold.runtime.finite import all_finite
 from eightfold.runtime.manifest import TensorSpec
 
 Array = NDArray[Any]
@@ -77,27 +79,33 @@ class Session(ABC):
         """Release device memory."""
 
     def check(self, arrays: Arrays) -> None:
-        """Raise BackendError unless `arrays` are exactly what the model takes."""
-        if len(arrays) != len(self.inputs) or any(spec.name not in arrays for spec in self.inputs):
+        """Raise BackendError unless `arrays` are exactly what the model takes: names, types, shapes, finite numbers."""
+        wanted = self._wanted
+        if arrays.keys() != wanted.keys():
             raise BackendError(
                 f"inputs named {', '.join(sorted(map(repr, arrays))) or 'none'}",
                 allowed=", ".join(repr(spec.name) for spec in self.inputs),
             )
-        for spec in self.inputs:
-            _check_array(arrays[spec.name], spec)
+        for name, (dtype, shape) in wanted.items():
+            array = arrays[name]
+            if array.dtype != dtype:
+                raise _wrong_dtype(name, array, dtype)
+            if array.shape != shape:
+                raise BackendError(f"input {name!r} has shape {array.shape}", allowed=str(shape))
+            if dtype.kind == "f" and not all_finite(array):
+                raise BackendError(f"input {name!r} holds NaN or infinity", allowed="finite numbers")
+
+    @cached_property
+    def _wanted(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+        return {spec.name: (np.dtype(spec.dtype), spec.shape) for spec in self.inputs}
 
 
-def _check_array(array: Array, spec: TensorSpec) -> None:
-    if not isinstance(array, np.ndarray):
-        raise BackendError(f"input {spec.name!r} is a {type(array).__name__}", allowed="a numpy array")
-    if array.dtype != spec.dtype:  # not by name: numpy builds that anew each time
-        raise BackendError(
-            f"input {spec.name!r} has dtype {array.dtype.name}",
-            allowed=spec.dtype,
-            remedy=f"use .astype({spec.dtype!r})",
-        )
-    if array.shape != spec.shape:
-        raise BackendError(f"input {spec.name!r} has shape {array.shape}", allowed=str(spec.shape))
+def _wrong_dtype(name: str, array: Array, wanted: np.dtype[Any]) -> BackendError:
+    return BackendError(
+        f"input {name!r} has dtype {array.dtype.name}",
+        allowed=wanted.name,
+        remedy=f"use .astype({wanted.name!r})",
+    )
 
 
 def empty_like(spec: TensorSpec) -> Array:

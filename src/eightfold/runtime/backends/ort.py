@@ -10,7 +10,6 @@ import numpy as np
 from eightfold.errors import BackendError, ModelError
 from eightfold.extras import installed, require
 from eightfold.runtime.backends.base import (
-    Array,
     Arrays,
     Backend,
     Session,
@@ -87,7 +86,7 @@ class OrtSlot(Slot):
         self.inputs = {spec.name: empty_like(spec) for spec in session.inputs}
         self.outputs = {spec.name: empty_like(spec) for spec in session.outputs}
         for name, array in self.inputs.items():
-            self._bind_input(name, array)
+            self._binding.bind_cpu_input(name, array)
         for name, array in self.outputs.items():
             self._binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
@@ -99,16 +98,18 @@ class OrtSlot(Slot):
 
     def run_on(self, arrays: Arrays) -> None:
         """Without copying, where an array is contiguous: its memory is bound for this call."""
-        for name in self.inputs:
-            self._bind_input(name, np.ascontiguousarray(arrays[name]))
+        bind = self._binding.bind_cpu_input
+        for name, buffer in self.inputs.items():
+            array = arrays[name]
+            if array.flags.c_contiguous:
+                bind(name, array)
+            else:
+                np.copyto(buffer, array)
         try:
             self.run()
         finally:
-            for name, array in self.inputs.items():
-                self._bind_input(name, array)
-
-    def _bind_input(self, name: str, array: Array) -> None:
-        self._binding.bind_cpu_input(name, array)
+            for name, buffer in self.inputs.items():
+                bind(name, buffer)
 
 
 def _open(ort: Any, path: Path, provider: str, options: SessionOptions) -> onnxruntime.InferenceSession:
