@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from eightfold.errors import VerificationError
-from eightfold.export.half import half_graph, half_onnx, nodes_out_of_range
-from eightfold.export.half_emulation import emulated_half
+from eightfold.errors import UsageError, VerificationError
+from eightfold.export.half import checked_half, half_onnx, nodes_out_of_range, rows_in_turn
+from eightfold.export.half_emulation import emulated_half, verify_half
+from eightfold.export.half_graph import HalfType, fits, half_graph, rounded
 from eightfold.export.onnx_export import export_onnx
 from eightfold.export.verify import Tolerance, random_inputs, run_onnx, verify_onnx
 from tests.export.networks import graph, saved, small_net
@@ -91,7 +93,7 @@ def _amplified(path: Path, gain: float) -> Path:
 def test_what_overflows_on_real_inputs_stays_float(tmp_path: Path) -> None:
     file = _amplified(tmp_path / "x.onnx", 6e4)
     inputs = {"images": np.full((2, 3), 3.0, np.float32)}
-    assert nodes_out_of_range(onnx.load(file), inputs) == ["amplify", "add", "attenuate"]
+    assert nodes_out_of_range(onnx.load(file), [inputs]) == ["amplify", "add", "attenuate"]
     half = half_onnx(file, tmp_path / "half.onnx", inputs=inputs)
     assert _types(onnx.load(half))["sum"] == TensorProto.FLOAT
     assert np.isfinite(run_onnx(half, inputs)["out"]).all()
@@ -118,15 +120,126 @@ def test_the_emulation_rounds_as_numpy_does(offset: float) -> None:
     np.testing.assert_array_equal(seen, ((rows.astype(np.float16) + half) - half).astype(np.float32))
 
 
-def test_a_graph_too_fine_for_float16_is_refused(tmp_path: Path) -> None:
+def _fine_in_the_middle(path: Path) -> Path:
+    """A long chain of which two nodes need more digits than float16 has."""
+    before = [helper.make_node("Tanh", [f"t{i}"], [f"t{i + 1}"], name=f"before{i}") for i in range(20)]
+    before[0].input[0] = "images"
     nodes = [
-        helper.make_node("Add", ["images", "offset"], ["far"], name="far"),
-        helper.make_node("Sub", ["far", "offset"], ["out"], name="near"),
+        helper.make_node("Add", ["t20", "offset"], ["far"], name="far"),
+        helper.make_node("Sub", ["far", "offset"], ["u0"], name="near"),
     ]
+    after = [helper.make_node("Neg", [f"u{i}"], [f"u{i + 1}"], name=f"after{i}") for i in range(20)]
+    after[-1].output[0] = "out"
     weights = {"offset": np.array([4096], np.float32)}
-    file = saved(graph(nodes, {"images": [2, 3]}, {"out": [2, 3]}, weights), tmp_path / "x.onnx")
-    inputs = {"images": np.random.default_rng(0).random((2, 3), dtype=np.float32)}
-    with pytest.raises(VerificationError, match=r"float16 changed output 'out': cosine .* first diverging tensor"):
-        half_onnx(file, tmp_path / "half.onnx", inputs=inputs)
-    assert not (tmp_path / "half.onnx").exists()
-    assert half_onnx(file, tmp_path / "half.onnx", inputs=inputs, keep_float=["far", "near"]).exists()
+    return saved(graph([*before, *nodes, *after], {"images": [2, 3]}, {"out": [2, 3]}, weights), path)
+
+
+def test_nodes_that_need_more_digits_are_found_and_stay_float(tmp_path: Path) -> None:
+    file = _fine_in_the_middle(tmp_path / "x.onnx")
+    rows = np.random.default_rng(0).random((4, 3), dtype=np.float32)
+    model, (step,) = checked_half(file, inputs={"images": rows})
+    (note,) = step.notes
+    kept = note.partition(" nodes: ")[2].split(", ")
+    assert note.startswith("kept in float32 for their precision, ")
+    assert {"far", "near"} <= set(kept)
+    assert len(kept) < 12
+    assert step.cosine is not None
+    assert step.cosine >= 0.9999
+    assert _types(model)["far"] == TensorProto.FLOAT
+    blind = half_graph(onnx.load(file))
+    lost = verify_half(onnx.load(file), blind, [{"images": rows[:2]}], tolerance=Tolerance()).cosine
+    assert lost is not None
+    assert lost < 0.9999
+
+
+def test_beyond_the_tolerance_the_first_tensor_is_named(tmp_path: Path) -> None:
+    file = _fine_in_the_middle(tmp_path / "x.onnx")
+    rows = np.random.default_rng(0).random((2, 3), dtype=np.float32)
+    with pytest.raises(
+        VerificationError, match=r"float16 changed output 'out': cosine .* first diverging tensor: 'u0'"
+    ):
+        verify_half(
+            onnx.load(file), half_graph(onnx.load(file)), [{"images": rows}], tolerance=Tolerance(cosine=0.9999)
+        )
+
+
+def test_rows_beyond_the_batch_are_run_in_turn(tmp_path: Path) -> None:
+    model = onnx.load(_fine_in_the_middle(tmp_path / "x.onnx"))
+    rows = np.arange(15, dtype=np.float32).reshape(5, 3)
+    first, second = rows_in_turn(model, {"images": rows})
+    np.testing.assert_array_equal(np.concatenate([first["images"], second["images"]]), rows[:4])
+    with pytest.raises(UsageError, match=r"images with 1 rows; allowed: images with 2 or more"):
+        rows_in_turn(model, {"images": rows[:1]})
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "expected"),
+    [
+        ([1e-3, 2.0, -3.0], "float16", True),
+        ([1e-7, 2e-7], "float16", False),  # subnormal: two or three bits are left
+        ([1e-7, 2.0], "float16", True),  # the small one counts for nothing beside the other
+        ([7e4, 1.0], "float16", False),
+        ([7e4, 1e-30], "bfloat16", True),
+    ],
+)
+def test_what_a_type_can_hold(values: list[float], kind: HalfType, expected: bool) -> None:
+    assert fits(np.array(values, np.float32), kind) == expected
+
+
+def test_bfloat16_rounds_as_torch_does() -> None:
+    array = np.random.default_rng(0).standard_normal(1000).astype(np.float32) * np.float32(1e5)
+    array[:3] = [np.inf, -0.0, 1 + 2**-8]  # the last one is a tie
+    np.testing.assert_array_equal(rounded(array, "bfloat16"), torch.from_numpy(array).bfloat16().float().numpy())
+
+
+def test_a_bfloat16_graph_answers_on_openvino_as_the_emulation_says(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    file = export_onnx(small_net(), tmp_path / "net.onnx", batch=1, image_size=16)
+    rows = random_inputs(file)
+    half = half_onnx(file, tmp_path / "half.onnx", kind="bfloat16", inputs=rows)
+    onnx.checker.check_model(onnx.load(half), full_check=True)
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    seen = openvino.Core().compile_model(str(half), "CPU", settings)(rows)[0]
+    expected = run_onnx(emulated_half(onnx.load(half), "bfloat16").SerializeToString(), rows)["logits"]
+    exact = run_onnx(file, rows)["logits"]
+    np.testing.assert_allclose(seen, expected, rtol=0, atol=2**-7 * float(np.abs(exact).max()))
+    assert not np.array_equal(expected, exact)
+
+
+def _quantized(path: Path, weight_scale: float) -> Path:
+    """A convolution between Q/DQ pairs as TensorRT takes them, weights as codes."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["images", "scale", "zero"], ["x_q"]),
+        helper.make_node("DequantizeLinear", ["x_q", "scale", "zero"], ["x"]),
+        helper.make_node("DequantizeLinear", ["codes", "weight_scale", "zero"], ["w"]),
+        helper.make_node("Conv", ["x", "w", "bias"], ["y"], name="conv", kernel_shape=[1, 1]),
+        helper.make_node("Relu", ["y"], ["out"], name="relu"),
+    ]
+    rng = np.random.default_rng(0)
+    weights = {
+        "codes": rng.integers(-127, 128, (8, 8, 1, 1), np.int8),
+        "scale": np.array(0.01, np.float32),
+        "weight_scale": np.array(weight_scale, np.float32),
+        "zero": np.array(0, np.int8),
+        "bias": rng.standard_normal(8).astype(np.float32),
+    }
+    return saved(graph(nodes, {"images": [1, 8, 4, 4]}, {"out": [1, 8, 4, 4]}, weights), path)
+
+
+def test_between_quantized_layers_the_graph_is_half(tmp_path: Path) -> None:
+    file = _quantized(tmp_path / "q.onnx", 0.02)
+    rows = {"images": np.random.default_rng(1).random((1, 8, 4, 4), dtype=np.float32)}
+    half = half_onnx(file, tmp_path / "half.onnx", inputs=rows)
+    onnx.checker.check_model(onnx.load(half), full_check=True)
+    types = _types(onnx.load(half))
+    assert {types[name] for name in ("x", "w", "y")} == {TensorProto.FLOAT16}
+    assert {types[name] for name in ("x_q", "codes")} == {TensorProto.INT8}
+    (step,) = checked_half(file, inputs=rows)[1]
+    assert step.cosine is not None
+    assert step.cosine > 0.9999
+
+
+def test_a_layer_whose_scales_float16_cannot_hold_stays_float_whole(tmp_path: Path) -> None:
+    model = half_graph(onnx.load(_quantized(tmp_path / "q.onnx", 1e-8)))
+    (convolution,) = (node for node in model.graph.node if node.op_type == "Conv")
+    assert {_types(model)[name] for name in (*convolution.input, *convolution.output)} == {TensorProto.FLOAT}

@@ -1,262 +1,131 @@
-"""A float16 graph for builders that are strongly typed: what the graph says is what runs.
-
-Weights and activations become float16, except where range or precision demands float32: sums over many elements,
-exponentials and logarithms, the inner sums of normalizations, and constants that float16 cannot hold. Inputs and
-outputs of the network keep their types, so that a runtime need not care.
-"""
+"""The 16-bit form of a graph, float32 where range or precision demands it, found out on real inputs."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from eightfold.errors import UsageError
 from eightfold.export.half_emulation import verify_half
-from eightfold.export.onnx_clean import clean
-from eightfold.export.onnx_files import load_onnx, save_onnx
-from eightfold.export.passes.graph_index import captured_names
-from eightfold.export.shapes import state_shapes
-from eightfold.export.verify import Array, Arrays, Tolerance, run_onnx, with_outputs
+from eightfold.export.half_graph import LARGEST, HalfType, fits, half_graph
+from eightfold.export.half_search import search_half
+from eightfold.export.onnx_files import load_onnx, opset_of, save_onnx, tensor_specs
+from eightfold.export.opsets import with_opset
+from eightfold.export.verify import Array, Arrays, Tolerance, runner, with_outputs
 from eightfold.files import PathLike
 from eightfold.runtime.manifest import Step
 
 if TYPE_CHECKING:
     import onnx
 
-FLOAT, FLOAT16 = 1, 10  # onnx.TensorProto's element types
-LARGEST_HALF = 65504.0
-TOLERANCE = Tolerance(cosine=0.9999)
-
-# Operators whose result suffers in float16 whatever the weights are: many terms, or a range of many orders.
-FLOAT32_OPS = frozenset(
-    {
-        "CumSum",
-        "Exp",
-        "GroupNormalization",
-        "InstanceNormalization",
-        "LayerNormalization",
-        "Log",
-        "LogSoftmax",
-        "LpNormalization",
-        "MeanVarianceNormalization",
-        "Pow",
-        "ReduceL2",
-        "ReduceLogSum",
-        "ReduceLogSumExp",
-        "ReduceMean",
-        "ReduceProd",
-        "ReduceSum",
-        "ReduceSumSquare",
-        "Softplus",
-    }
-)
-# Operators that have no float16 form, or whose float type is fixed elsewhere in the graph.
-UNTYPED_OPS = frozenset(
-    {
-        "ConstantOfShape",
-        "DequantizeLinear",
-        "EyeLike",
-        "If",
-        "Loop",
-        "NonMaxSuppression",
-        "QuantizeLinear",
-        "RandomNormal",
-        "RandomUniform",
-        "Range",
-        "Scan",
-    }
-)
-# (operator, input index) of inputs that stay float32 in a float16 node.
-FLOAT32_INPUTS = frozenset({("Resize", 1), ("Resize", 2), ("Upsample", 1)})
+TOLERANCES: dict[HalfType, Tolerance] = {"float16": Tolerance(cosine=0.9999), "bfloat16": Tolerance(cosine=0.999)}
 
 
 def half_onnx(
-    path: PathLike, output: PathLike, *, keep_float: Iterable[str] = (), inputs: Arrays | None = None
+    path: PathLike,
+    output: PathLike,
+    *,
+    keep_float: Iterable[str] = (),
+    inputs: Arrays | None = None,
+    kind: HalfType = "float16",
 ) -> Path:
-    """Write the float16 form of a float32 ONNX file.
+    """Write the 16-bit form of a float32 ONNX file.
 
     Args:
-        path: a fixed-size ONNX file.
+        path: a fixed-size ONNX file, with or without Q/DQ pairs.
         output: where the result goes.
         keep_float: names of further nodes that stay in float32.
-        inputs: real inputs by name. Nodes that take or make values beyond half of float16's range on them stay in
-            float32 as well, and the result is compared with the original on them.
+        inputs: real inputs by name; more rows than the network's batch are run in turn. On them, nodes stay in
+            float32 that take or make values near the type's limit, or whose values are so small that it
+            rounds them coarsely; and the result is compared with the original. Where its cosine is below 0.9999
+            (0.999 for bfloat16), further nodes stay in float32: those that cost the most precision.
+        kind: "float16", or "bfloat16": float32's range and eight bits of precision, for CPUs.
 
     Raises:
-        VerificationError: on `inputs`, the float16 graph overflows or its cosine is below 0.9999; nothing is written.
+        VerificationError: no choice of nodes brings the cosine on `inputs` there; nothing is written.
     """
-    return save_onnx(checked_half(path, keep_float=keep_float, inputs=inputs)[0], output)
+    return save_onnx(checked_half(path, keep_float=keep_float, inputs=inputs, kind=kind)[0], output)
 
 
 def checked_half(
-    path: PathLike, *, keep_float: Iterable[str] = (), inputs: Arrays | None = None
+    path: PathLike, *, keep_float: Iterable[str] = (), inputs: Arrays | None = None, kind: HalfType = "float16"
 ) -> tuple[onnx.ModelProto, tuple[Step, ...]]:
     """The same in memory, with what the comparison found; no steps without `inputs`."""
-    model = load_onnx(path)
+    model = with_node_names(_typed_for(load_onnx(path), kind))
     if inputs is None:
-        return half_graph(model, keep_float=keep_float), ()
-    large = nodes_out_of_range(model, inputs)
-    made = half_graph(model, keep_float=frozenset(keep_float) | frozenset(large))
-    step = verify_half(path, made, inputs, tolerance=TOLERANCE)
-    notes = (f"kept in float32 for their range: {', '.join(large)}",) if large else ()
-    return made, (step.model_copy(update={"notes": notes}),)
+        return half_graph(model, keep_float=keep_float, kind=kind), ()
+    # Codes that fall on the other side of a rounding edge move the answer more than 16 bits do: recorded, not judged.
+    tolerance = Tolerance() if is_quantized(model) else TOLERANCES[kind]
+    runs = rows_in_turn(model, inputs)
+    kept = frozenset(keep_float)
+    by_range = nodes_out_of_range(model, runs, kind=kind)
+    by_precision = search_half(model, runs, keep_float=kept.union(by_range), tolerance=tolerance, kind=kind)
+    made = half_graph(model, keep_float=kept.union(by_range, by_precision), kind=kind)
+    step = verify_half(model, made, runs, tolerance=tolerance, kind=kind)
+    return made, (step.model_copy(update={"notes": tuple(_notes(model, by_range, by_precision))}),)
 
 
-def nodes_out_of_range(model: onnx.ModelProto, inputs: Arrays, *, limit: float = LARGEST_HALF / 2) -> list[str]:
-    """Names of nodes that take or make float values beyond `limit` in magnitude on `inputs`."""
+def _typed_for(model: onnx.ModelProto, kind: HalfType) -> onnx.ModelProto:
+    """The graph in an operator set whose layers and Q/DQ pairs take `kind`: Conv takes bfloat16 from 22 on."""
+    needed = 22 if kind == "bfloat16" else 19 if is_quantized(model) else 0
+    return with_opset(model, max(needed, opset_of(model)), remedy=f"export it again with opset {needed}")
+
+
+def is_quantized(model: onnx.ModelProto) -> bool:
+    """Whether some of a graph runs on 8-bit codes between QuantizeLinear and DequantizeLinear."""
+    return any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+
+
+def with_node_names(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Give each node of `model` that has no name of its own one, in place; returns `model`."""
+    taken: set[str] = set()
+    for place, node in enumerate(model.graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"{node.op_type}_{place}"
+        taken.add(node.name)
+    return model
+
+
+def rows_in_turn(model: onnx.ModelProto, inputs: Arrays) -> list[Arrays]:
+    """Inputs for several runs from arrays that hold more rows than the network's batch; what is left over is dropped.
+
+    Raises UsageError where an array has too few rows.
+    """
+    batches = {spec.name: spec.shape[0] for spec in tensor_specs(model)[0] if spec.shape}
+    counts = {name: len(inputs[name]) // batch for name, batch in batches.items() if name in inputs}
+    if not counts or min(counts.values()) < 1:
+        seen = ", ".join(f"{name} with {len(array)} rows" for name, array in inputs.items())
+        wanted = ", ".join(f"{name} with {batch} or more" for name, batch in batches.items())
+        raise UsageError(f"inputs {seen}", allowed=wanted)
+    return [
+        {name: array[run * batches[name] : (run + 1) * batches[name]] for name, array in inputs.items()}
+        for run in range(min(counts.values()))
+    ]
+
+
+def nodes_out_of_range(model: onnx.ModelProto, runs: Sequence[Arrays], *, kind: HalfType = "float16") -> list[str]:
+    """Names of nodes that take or make values near `kind`'s limit, or so small that it holds them coarsely."""
     from onnx import ModelProto
 
     names = [name for node in model.graph.node for name in node.output if name]
     probe = ModelProto()
     probe.CopyFrom(model)
-    values = dict(inputs) | run_onnx(with_outputs(probe, names), inputs, optimize=False)
-    large = {name for name, array in values.items() if _beyond(array, limit)}
-    return [node.name for node in model.graph.node if large & {*node.input, *node.output}]
+    run = runner(with_outputs(probe, names), optimize=False)
+    out = {name for feeds in runs for name, array in {**feeds, **run(feeds)}.items() if not _holds(array, kind)}
+    return [node.name for node in model.graph.node if out & {*node.input, *node.output}]
 
 
-def _beyond(array: Array, limit: float) -> bool:
-    return array.dtype.kind == "f" and array.size > 0 and not float(np.max(np.abs(array))) <= limit
-
-
-def half_graph(model: onnx.ModelProto, *, keep_float: Iterable[str] = ()) -> onnx.ModelProto:
-    """The same in memory; `model` is not changed."""
-    from onnx import ModelProto
-
-    typed = ModelProto()
-    typed.CopyFrom(model)
-    state_shapes(typed)
-    _constants_become_weights(typed.graph)
-    _Halving(typed.graph, frozenset(keep_float)).run()
-    del typed.graph.value_info[:]
-    return clean(typed)
-
-
-@dataclasses.dataclass
-class _Halving:
-    """One pass over the nodes in order; `have` is the type that each float tensor has so far."""
-
-    graph: onnx.GraphProto
-    keep_float: frozenset[str]
-
-    def run(self) -> None:
-        self.weights = {tensor.name: tensor for tensor in self.graph.initializer}
-        self.floats = set(_float_values(self.graph))
-        self.have = {value.name: FLOAT for value in self.graph.input}
-        self.captured = set(captured_names(self.graph))
-        self.nodes: list[onnx.NodeProto] = []
-        self.made: set[str] = set()
-        for node in list(self.graph.node):
-            self._convert(node)
-        self._restore_outputs()
-        del self.graph.node[:]
-        self.graph.node.extend(self.nodes)
-        self._drop_unused_weights()
-
-    def _convert(self, node: onnx.NodeProto) -> None:
-        want = FLOAT if self._stays_float(node) else FLOAT16
-        for index, name in enumerate(node.input):
-            if name in self.floats:
-                node.input[index] = self._as(name, FLOAT if (node.op_type, index) in FLOAT32_INPUTS else want)
-        for name in node.output:
-            if name in self.floats:
-                self.have[name] = want
-        if node.op_type == "Cast" and node.output[0] in self.floats:
-            _set_cast_target(node, want)
-        self.nodes.append(node)
-
-    def _stays_float(self, node: onnx.NodeProto) -> bool:
-        return (
-            node.op_type in FLOAT32_OPS
-            or node.op_type in UNTYPED_OPS
-            or node.domain not in ("", "ai.onnx")
-            or node.name in self.keep_float
-            or any(name in self.captured for name in node.output)
-            or any(name in self.weights and not _fits_half(self.weights[name]) for name in node.input)
-        )
-
-    def _as(self, name: str, want: int) -> str:
-        """The name under which tensor `name` has type `want`, made on first use."""
-        if self.have.get(name, FLOAT) == want:
-            return name
-        other = f"{name}_half" if want == FLOAT16 else f"{name}_float"
-        if other not in self.made:
-            self.made.add(other)
-            if name in self.weights:
-                self.graph.initializer.append(_half_weight(self.weights[name], other))
-            else:
-                self.nodes.append(_cast(name, other, want))
-        return other
-
-    def _restore_outputs(self) -> None:
-        for value in self.graph.output:
-            if value.name in self.floats and self.have.get(value.name) == FLOAT16:
-                inner = f"{value.name}_before_cast"
-                for node in self.nodes:
-                    _rename(node.input, value.name, inner)
-                    _rename(node.output, value.name, inner)
-                self.nodes.append(_cast(inner, value.name, FLOAT))
-
-    def _drop_unused_weights(self) -> None:
-        used = {name for node in self.nodes for name in node.input} | self.captured
-        used |= {value.name for value in self.graph.output}
-        kept = [tensor for tensor in self.graph.initializer if tensor.name in used]
-        del self.graph.initializer[:]
-        self.graph.initializer.extend(kept)
-
-
-def _constants_become_weights(graph: onnx.GraphProto) -> None:
-    from onnx import numpy_helper
-
-    constants = [node for node in graph.node if node.op_type == "Constant" and node.attribute[0].name == "value"]
-    for node in constants:
-        tensor = numpy_helper.from_array(numpy_helper.to_array(node.attribute[0].t), node.output[0])
-        graph.initializer.append(tensor)
-        graph.node.remove(node)
-
-
-def _float_values(graph: onnx.GraphProto) -> Iterator[str]:
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        if value.type.tensor_type.elem_type == FLOAT:
-            yield value.name
-    for tensor in graph.initializer:
-        if tensor.data_type == FLOAT:
-            yield tensor.name
-
-
-def _fits_half(tensor: onnx.TensorProto) -> bool:
-    """False where a constant overflows float16, or a lone one (an epsilon) vanishes in it."""
-    from onnx import numpy_helper
-
-    if tensor.data_type != FLOAT:
+def _holds(array: Array, kind: HalfType) -> bool:
+    if array.dtype != np.float32 or not array.size:
         return True
-    array = numpy_helper.to_array(tensor)
-    if array.size and float(np.max(np.abs(array))) > LARGEST_HALF:
-        return False
-    return not (array.size == 1 and array.item() != 0 and np.float16(array.item()) == 0)
+    return bool(np.max(np.abs(array)) <= LARGEST[kind] / 2) and fits(array, kind)
 
 
-def _half_weight(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
-    from onnx import numpy_helper
-
-    array: NDArray[np.float16] = numpy_helper.to_array(tensor).astype(np.float16)
-    return numpy_helper.from_array(array, name)
-
-
-def _cast(source: str, target: str, to: int) -> onnx.NodeProto:
-    from onnx import helper
-
-    return helper.make_node("Cast", [source], [target], name=f"cast/{target}", to=to)
-
-
-def _set_cast_target(node: onnx.NodeProto, to: int) -> None:
-    next(attribute for attribute in node.attribute if attribute.name == "to").i = to
-
-
-def _rename(names: object, old: str, new: str) -> None:
-    for index, name in enumerate(names):  # type: ignore[arg-type, var-annotated]  # protobuf's list has no public type
-        if name == old:
-            names[index] = new  # type: ignore[index]  # as above
+def _notes(model: onnx.ModelProto, by_range: Sequence[str], by_precision: Sequence[str]) -> Iterator[str]:
+    total = len(model.graph.node)
+    for reason, names in (("range", by_range), ("precision", by_precision)):
+        if names:
+            yield f"kept in float32 for their {reason}, {len(names)} of {total} nodes: {', '.join(names)}"

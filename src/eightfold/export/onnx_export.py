@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from eightfold.errors import EightfoldError, ModelError, UsageError
 from eightfold.export.onnx_clean import clean
-from eightfold.export.onnx_files import load_onnx, opset_of, save_onnx
+from eightfold.export.onnx_files import load_onnx, save_onnx
+from eightfold.export.opsets import with_opset
 from eightfold.extras import require
 from eightfold.files import PathLike
 
@@ -162,27 +163,17 @@ def _with_dynamo(model: torch.nn.Module, example: torch.Tensor, names: Sequence[
             verbose=False,
         )
         graph = load_onnx(file)
-    return graph if opset_of(graph) == opset else _converted(graph, opset)
+    return with_opset(
+        graph,
+        opset,
+        remedy="ask for a higher opset, or change forward() so that the TorchScript exporter can follow it",
+    )
 
 
 _EXPORTERS: dict[str, Callable[[torch.nn.Module, torch.Tensor, Sequence[str], int], onnx.ModelProto]] = {
     "torchscript": _with_torchscript,
     "dynamo": _with_dynamo,
 }
-
-
-def _converted(graph: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    from onnx import version_converter
-
-    try:
-        return version_converter.convert_version(graph, opset)
-    except RuntimeError as error:
-        raise ModelError(
-            f"the graph was written with opset {opset_of(graph)} and cannot be converted to {opset} "
-            f"({_first_line(error)})",
-            allowed=f"opset {opset_of(graph)} and up for this model",
-            remedy="ask for a higher opset, or change forward() so that the TorchScript exporter can follow it",
-        ) from None
 
 
 def _flat(model: torch.nn.Module) -> torch.nn.Module:
