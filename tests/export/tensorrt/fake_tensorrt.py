@@ -71,6 +71,7 @@ ENUMS = {
     "DeviceType",
     "EngineCapability",
     "HardwareCompatibilityLevel",
+    "LayerInformationFormat",
     "MemoryPoolType",
     "NetworkDefinitionCreationFlag",
     "OnnxParserFlag",
@@ -91,6 +92,8 @@ def _add_classes(trt: Any, names: dict[str, list[str]], made: dict[str, Any]) ->
     layer_class = _strict("ILayer", names, num_outputs=1, get_output=lambda self, place: made["tensor"])
     made["tensor"], made["layer"] = tensor_class(), layer_class()
     made["tensor"].name, made["layer"].name = "features", "conv"
+    made["tensor"].dtype, made["layer"].type = "DataType.HALF", "LayerType.CONVOLUTION"
+    _add_runtime(trt, names, made)
     cache = _strict("ITimingCache", names, serialize=lambda self: b"times", combine=_combine)
     config = _strict(
         "IBuilderConfig",
@@ -120,6 +123,24 @@ def _add_classes(trt: Any, names: dict[str, list[str]], made: dict[str, Any]) ->
         build_serialized_network=lambda self, network, config: b"engine",
     )
     trt.OnnxParser = _strict("OnnxParser", names, parse=lambda self, data: made.setdefault("onnx", data) is not None)
+
+
+INSPECTED = {
+    "Name": "conv + relu",
+    "LayerType": "CaskConvolution",
+    "Outputs": [{"Name": "features", "Format/Datatype": "Half"}],
+    "TacticName": "sm80_xmma_fprop",
+}
+
+
+def _add_runtime(trt: Any, names: dict[str, list[str]], made: dict[str, Any]) -> None:
+    """Engines load only where made["gpu"] is set."""
+    text = json.dumps({"Layers": [INSPECTED, "a layer that was built with its name only"], "Bindings": ["images"]})
+    inspector = _strict("EngineInspector", names, get_engine_information=lambda self, format: text)
+    engine = _strict("ICudaEngine", names, create_engine_inspector=lambda self: inspector())
+    trt.Runtime = _strict(
+        "Runtime", names, deserialize_cuda_engine=lambda self, data: engine() if made.get("gpu") else None
+    )
 
 
 def _combine(self: Any, other: Any, ignore_mismatch: bool) -> bool:

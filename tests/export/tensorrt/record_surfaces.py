@@ -44,6 +44,7 @@ ENUMS = (
     "DeviceType",
     "OnnxParserFlag",
     "EngineCapability",
+    "LayerInformationFormat",
 )
 CLASSES = (
     "Builder",
@@ -59,6 +60,7 @@ CLASSES = (
     "ICudaEngine",
     "Runtime",
     "IHostMemory",
+    "EngineInspector",
 )
 
 

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
 from eightfold.errors import BuildError, UnknownNameError, UsageError
 from eightfold.export.onnx_export import export_onnx
 from eightfold.export.tensorrt.build import EnginePrecision, build_engine
+from eightfold.export.tensorrt.layers import EngineLayers, layers_path
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.files import sha256_of_file
 from tests.export.networks import graph, images, saved, small_net
@@ -56,6 +59,9 @@ def test_int8_is_built_from_quantized_pairs(tmp_path: Path) -> None:
     file = saved(model, tmp_path / "q.onnx")
     engine = build_engine(file, tmp_path / "q.engine", precision="int8")
     assert EngineRecord.load(sidecar_path(engine)).precision == "int8"
+    layers = EngineLayers.load(layers_path(engine)).layers
+    assert {layer.precision for layer in layers if layer.kind == "convolution"} == {"half"}
+    assert {layer.precision for layer in layers if layer.kind == "quantize"} == {"int8"}
 
 
 def test_int8_wants_quantized_pairs(tmp_path: Path, network: Path) -> None:
@@ -77,5 +83,34 @@ def test_unknown_names_are_refused_before_any_work(tmp_path: Path, network: Path
         build_engine(network, tmp_path / "x", precision="fp8")  # type: ignore[arg-type]  # that is the point
     with pytest.raises(UnknownNameError, match="unknown engine target 'rtx'"):
         build_engine(network, tmp_path / "x", target="rtx")
+    # Before parsing: the parser would refuse this graph.
+    model = graph([helper.make_node("Det", ["images"], ["out"])], {"images": [3, 3]}, {"out": []})
     with pytest.raises(UnknownNameError, match="unknown compute capability 'SM12'"):
-        build_engine(network, tmp_path / "x", target="rtx:sm12", precision="fp32")
+        build_engine(saved(model, tmp_path / "det.onnx"), tmp_path / "x", target="rtx:sm12", precision="fp32")
+
+
+def _codes(zero: Any) -> onnx.ModelProto:
+    nodes = [
+        helper.make_node("QuantizeLinear", ["images", "scale", "zero"], ["q"], name="codes"),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["out"]),
+    ]
+    weights = {"scale": np.array(0.1, np.float32), "zero": np.array(zero)}
+    return graph(nodes, {"images": [1, 4]}, {"out": [1, 4]}, weights)
+
+
+@pytest.mark.parametrize("zero", [np.uint8(0), np.uint8(128), np.int8(3)])
+def test_codes_made_for_cpus_are_refused_in_one_line(tmp_path: Path, zero: Any) -> None:
+    file = saved(_codes(zero), tmp_path / "cpu.onnx")
+    with pytest.raises(
+        BuildError, match=r"'codes' of .* unsigned or shifted codes, made for CPUs; allowed: .* --target rtx:sm86"
+    ):
+        build_engine(file, tmp_path / "x.engine", precision="int8")
+    assert not (tmp_path / "x.engine").exists()
+
+
+def test_operators_made_for_cpus_are_refused_in_one_line(tmp_path: Path) -> None:
+    model = _codes(np.int8(0))
+    model.graph.node.append(helper.make_node("QLinearAdd", ["q"], ["z"], name="sum", domain="com.microsoft"))
+    onnx.save(model, tmp_path / "cpu.onnx")
+    with pytest.raises(BuildError, match=r"'sum' of .* is com\.microsoft\.QLinearAdd, made for CPUs"):
+        build_engine(tmp_path / "cpu.onnx", tmp_path / "x.engine", precision="int8")

@@ -14,6 +14,7 @@ from eightfold.errors import BuildError, UnknownNameError
 from eightfold.export.onnx_export import export_onnx
 from eightfold.export.tensorrt.build import EnginePrecision, build_engine
 from eightfold.export.tensorrt.generation import generation_of, version_numbers
+from eightfold.export.tensorrt.layers import EngineLayer, EngineLayers, layers_path
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from tests.export.networks import small_net
@@ -41,9 +42,16 @@ class Board:
         self.network, self.folder, self.monkeypatch = network, folder, monkeypatch
 
     def build(
-        self, version: str, precision: EnginePrecision = "fp32", target: str = "tensorrt", **options: Any
+        self,
+        version: str,
+        precision: EnginePrecision = "fp32",
+        target: str = "tensorrt",
+        *,
+        gpu: bool = False,
+        **options: Any,
     ) -> tuple[EngineRecord, dict[str, Any]]:
         trt, made = fake_tensorrt(version)
+        made["gpu"] = gpu
         self.monkeypatch.setitem(sys.modules, "tensorrt", trt)
         self.monkeypatch.setattr("eightfold.extras.installed", lambda module: True)
         engine = self.folder / "net.engine"
@@ -172,3 +180,24 @@ def test_another_version_than_the_target_names_is_refused(board: Board) -> None:
 def test_versions_before_8_2_are_refused() -> None:
     with pytest.raises(BuildError, match=r"TensorRT 8\.0\.1 is installed; allowed: 8\.2 and later"):
         generation_of("tensorrt", "8.0.1")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_inspector_tells_the_layers_where_the_engine_loads(board: Board, version: str) -> None:
+    _, made = board.build(version, gpu=True)
+    assert made["config"].profiling_verbosity.name == "DETAILED"
+    layers = EngineLayers.load(layers_path(board.folder / "net.engine"))
+    assert layers.source == "inspector"
+    assert layers.layers[0] == EngineLayer(
+        name="conv + relu", kind="CaskConvolution", precision="Half", kernel="sm80_xmma_fprop"
+    )
+    assert layers.layers[1].name == "a layer that was built with its name only"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_elsewhere_the_parsed_layers_are_told(board: Board, version: str) -> None:
+    board.build(version)
+    layers = EngineLayers.load(layers_path(board.folder / "net.engine"))
+    assert layers.source == "network"
+    assert layers.layers == (EngineLayer(name="conv", kind="convolution", precision="half"),)
+    assert "before fusion: the inspector needs the engine's GPU" in layers.describe()

@@ -11,8 +11,10 @@ from typing import Any, Literal, get_args
 from eightfold.errors import BuildError, UnknownNameError, UsageError
 from eightfold.export.half import checked_half
 from eightfold.export.onnx_files import external_files, load_onnx, save_onnx, tensor_specs
+from eightfold.export.tensorrt.accepted import require_takable
 from eightfold.export.tensorrt.configure import configure, network_flags
 from eightfold.export.tensorrt.generation import Module, generation_of, require_version
+from eightfold.export.tensorrt.layers import EngineLayers, layers_of_engine, layers_of_network, layers_path
 from eightfold.export.tensorrt.messages import collecting_logger
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
@@ -37,7 +39,8 @@ def build_engine(
     options: BuildOptions = DEFAULT_OPTIONS,
     inputs: Arrays | None = None,
 ) -> Path:
-    """Build an engine from a fixed-size ONNX file; its record goes to `<output>.json`.
+    """Build an engine from a fixed-size ONNX file; its record goes to `<output>.json`, its layers, as far as this
+    machine can tell them, to `<output>.layers.json`.
 
     Args:
         onnx_path: a float32 graph for "fp32" and "fp16". For "int8" a graph with QuantizeLinear and DequantizeLinear
@@ -46,9 +49,9 @@ def build_engine(
         target: "rtx:smXY" builds for that compute capability without any GPU; "tensorrt", "tensorrt:10.3" and
             "tensorrt-dla" build for this machine's device with the TensorRT installed.
         precision: "fp16" converts the graph to float16 first where the builder is strongly typed, keeping float32
-            where it is needed, and sets the flag where it is not.
+            where it is needed, and sets the flag where it is not. "int8" does so with what lies between Q/DQ pairs.
         options: see `BuildOptions`.
-        inputs: real inputs by name, to find out where float16 overflows; see `half_onnx`. What the comparison found
+        inputs: real inputs by name, to find out what has to stay in float32; see `half_onnx`. What the comparison found
             goes into the record.
 
     Returns:
@@ -85,6 +88,7 @@ def build_engine(
         inputs=taken,
         outputs=given,
     ).save(sidecar_path(output))
+    built.layers.save(layers_path(output))
     return Path(output)
 
 
@@ -97,6 +101,7 @@ class _Built:
     flags: tuple[str, ...]
     messages: tuple[str, ...]
     steps: tuple[Step, ...]
+    layers: EngineLayers
 
 
 def _build(
@@ -113,18 +118,20 @@ def _build(
     messages: list[str] = []
     logger = collecting_logger(trt, messages)
     builder = trt.Builder(logger)
+    config = builder.create_builder_config()
+    capability = _set_compute_capability(trt, config, target) if generation.compute_capabilities else ""
+    require_takable(load_onnx(onnx_path), onnx_path, target)
     on_network = network_flags(trt, generation)
     network = builder.create_network(_bits(trt.NetworkDefinitionCreationFlag, on_network))
     with tempfile.TemporaryDirectory(prefix="eightfold-") as folder:
         steps: tuple[Step, ...] = ()
         typed = onnx_path
-        if precision == "fp16" and generation.strongly_typed:
+        if precision != "fp32" and generation.strongly_typed:
             half, steps = checked_half(onnx_path, inputs=inputs)
             typed = save_onnx(half, Path(folder) / "half.onnx")
         _parse(trt, network, logger, typed)
-    config = builder.create_builder_config()
-    capability = _set_compute_capability(trt, config, target) if generation.compute_capabilities else ""
     flags = configure(trt, config, network, generation, precision, options)
+    parsed = layers_of_network(network)
     cache = options.timing_cache and cache_path(options.timing_cache, module, version, capability)
     if cache:
         use_timing_cache(config, cache)
@@ -136,7 +143,8 @@ def _build(
         )
     if cache:
         save_timing_cache(config, cache)
-    return _Built(bytes(engine), module, version, capability, (*on_network, *flags), tuple(messages), steps)
+    layers = layers_of_engine(trt, bytes(engine)) or parsed
+    return _Built(bytes(engine), module, version, capability, (*on_network, *flags), tuple(messages), steps, layers)
 
 
 def _bits(enum: Any, names: tuple[str, ...]) -> int:

@@ -16,6 +16,7 @@ def configure(
     flags = [*_precision_flags(generation, precision, options), *_option_flags(options)]
     for flag in flags:
         config.set_flag(_member(trt.BuilderFlag, flag, trt.__version__))
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the inspector has something to tell
     _set_workspace(trt, config, generation, options)
     _set_levels(trt, config, options)
     _set_dla(trt, config, options)

@@ -19,12 +19,14 @@ class EngineTarget:
     version: (major, minor) that the installed TensorRT must have, as far as it was named; () for any.
     compute_capability: e.g. (8, 6), for RTX, which builds for a GPU that need not be there; else None.
     dla: whether layers go to a deep learning accelerator where they can.
+    name: as it was written.
     """
 
     family: Literal["rtx", "tensorrt"]
     version: tuple[int, ...] = ()
     compute_capability: tuple[int, int] | None = None
     dla: bool = False
+    name: str = ""
 
 
 def parse_target(name: str) -> EngineTarget:
@@ -38,8 +40,8 @@ def parse_target(name: str) -> EngineTarget:
         UnknownNameError: not a TensorRT target.
     """
     if found := re.fullmatch(r"rtx:sm(\d+)(\d)", name):
-        return EngineTarget("rtx", compute_capability=(int(found[1]), int(found[2])))
+        return EngineTarget("rtx", compute_capability=(int(found[1]), int(found[2])), name=name)
     if found := re.fullmatch(r"tensorrt(-dla)?(?::(\d+)(?:\.(\d+))?)?", name):
         version = tuple(int(part) for part in found.groups()[1:] if part is not None)
-        return EngineTarget("tensorrt", version=version, dla=found[1] is not None)
+        return EngineTarget("tensorrt", version=version, dla=found[1] is not None, name=name)
     raise UnknownNameError.of("engine target", name, EXAMPLES)

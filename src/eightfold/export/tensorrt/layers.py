@@ -1,0 +1,96 @@
+"""The layers of an engine. TensorRT's inspector tells what the builder made of them, fused and with the kernels that it
+chose; it has to load the engine for that, which takes the GPU it was built for. Elsewhere the layers are those that
+the parser made, before the builder fused them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from eightfold.errors import BuildError, EightfoldError
+from eightfold.export.tensorrt.messages import collecting_logger
+from eightfold.files import PathLike
+from eightfold.runtime.text_table import text_table
+from eightfold.values import Frozen, Value
+
+
+class EngineLayer(Frozen):
+    """One layer.
+
+    Attributes:
+        name, kind: as TensorRT gives them.
+        precision: type of its first output.
+        kernel: what the builder chose; "" where only the inspector could tell.
+    """
+
+    name: str
+    kind: str = ""
+    precision: str = ""
+    kernel: str = ""
+
+
+class EngineLayers(Value):
+    """`<engine>.layers.json`. `source` says who told them: the engine's inspector, or the network before the build."""
+
+    kind: ClassVar[str] = "engine layers"
+    error: ClassVar[type[EightfoldError]] = BuildError
+
+    source: Literal["inspector", "network"]
+    layers: tuple[EngineLayer, ...]
+
+    def describe(self) -> str:
+        """A table, one line per layer."""
+        told = {
+            "inspector": "as TensorRT's inspector tells them",
+            "network": "as they were parsed, before fusion: the inspector needs the engine's GPU",
+        }
+        rows = [("layer", "kind", "precision", "kernel")]
+        rows += [(each.name, each.kind, each.precision, each.kernel) for each in self.layers]
+        return "\n".join([f"{len(self.layers)} layers, {told[self.source]}", *text_table(rows, left={0, 1, 2, 3})])
+
+
+def layers_path(engine: PathLike) -> Path:
+    """Where the layers of an engine file lie."""
+    return Path(f"{engine}.layers.json")
+
+
+def layers_of_network(network: Any) -> EngineLayers:
+    """The layers of a parsed network."""
+    layers = (network.get_layer(place) for place in range(network.num_layers))
+    return EngineLayers(source="network", layers=tuple(_parsed(layer) for layer in layers))
+
+
+def _parsed(layer: Any) -> EngineLayer:
+    precision = _name(layer.get_output(0).dtype) if layer.num_outputs else ""
+    return EngineLayer(name=layer.name, kind=_name(layer.type), precision=precision)
+
+
+def layers_of_engine(trt: Any, engine: bytes) -> EngineLayers | None:
+    """What the inspector tells; None where the engine cannot be loaded on this machine."""
+    runtime = trt.Runtime(collecting_logger(trt, []))  # why it fails there is no part of the build's messages
+    loaded = runtime.deserialize_cuda_engine(engine)
+    if loaded is None:
+        return None
+    text = loaded.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    return EngineLayers(source="inspector", layers=tuple(_inspected(json.loads(text))))
+
+
+def _inspected(information: dict[str, Any]) -> Iterator[EngineLayer]:
+    for layer in information.get("Layers", []):
+        if isinstance(layer, str):  # engines that were built with less to tell
+            yield EngineLayer(name=layer)
+            continue
+        outputs = layer.get("Outputs") or [{}]
+        yield EngineLayer(
+            name=layer.get("Name", ""),
+            kind=layer.get("LayerType", ""),
+            precision=str(outputs[0].get("Format/Datatype", "")),
+            kernel=str(layer.get("TacticName", "")),
+        )
+
+
+def _name(member: Any) -> str:
+    """'convolution' of LayerType.CONVOLUTION."""
+    return str(member).rpartition(".")[2].lower()
