@@ -2,20 +2,24 @@
 
 Usage: python benchmarks/round_trip.py [NAME ...]
 
+Needs, beside eightfold, packages with photographs: see shipped_models.py.
+
 Per network: export and simplify (nodes against onnxsim and onnxslim on the same export, relative error against torch),
-the float16 graph (cosine against float32, every float16 tensor rounded), INT8 with ranges of random images, engines
-for SM86 in both, and whether a second run gives the same bytes. Weights are random, batch norms are fitted to random
-images and zero parameters are filled, because a network whose output is zero agrees with anything.
+the float16 graph (cosine against float32, every float16 tensor rounded, and how many nodes had to stay in float32),
+INT8, engines for SM86 in both, and whether a second run gives the same bytes. Every other photograph calibrates, the
+rest are compared. Weights are random: batch norms are fitted to the calibration photographs, because statistics that
+never saw data let activations vanish or grow with depth as in no trained network, and zero parameters are filled,
+because a network whose output is zero agrees with anything.
 """
 
 from __future__ import annotations
 
 import argparse
 import platform
+import re
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,13 +27,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from shipped_models import photographs
 
 from eightfold.calib.calibrate import calibrate
+from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import EightfoldError
-from eightfold.export.half import half_onnx
+from eightfold.export.half import checked_half
 from eightfold.export.half_emulation import verify_half
 from eightfold.export.onnx_export import export_onnx
-from eightfold.export.onnx_files import load_onnx
+from eightfold.export.onnx_files import load_onnx, save_onnx
 from eightfold.export.quantize import quantize
 from eightfold.export.simplify import simplify_onnx
 from eightfold.export.tensorrt.build import EnginePrecision, build_engine
@@ -65,7 +71,8 @@ NETWORKS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One network; sizes of engines in MB, "" where a step failed."""
+    """One network. `seconds` is simplification with its check; `float32_nodes` are those of the float16 graph that were
+    kept for range or precision; errors and cosines are the worst over the held-out photographs; engines are in MB."""
 
     network: str
     exporter_nodes: int
@@ -75,6 +82,7 @@ class Row:
     seconds: float
     rel_error: float
     half_cosine: float
+    float32_nodes: int
     int8_cosine: float
     fp16_engine: str
     int8_engine: str
@@ -102,8 +110,8 @@ def build(name: str, seed: int = 0) -> torch.nn.Module:
     return network
 
 
-def settle(network: torch.nn.Module, size: int) -> torch.nn.Module:
-    """Fit batch norms to random images, and fill what is zero."""
+def settle(network: torch.nn.Module, photographs: NDArray[np.float32]) -> torch.nn.Module:
+    """Fit batch norms to photographs, and fill what is zero."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -116,8 +124,13 @@ def settle(network: torch.nn.Module, size: int) -> torch.nn.Module:
         for module in network.modules():
             if isinstance(module, torch.nn.Dropout) or type(module).__name__ == "StochasticDepth":
                 module.eval()
-        network(torch.rand(4, 3, size, size, generator=generator))
+        network(torch.from_numpy(photographs))
     return network.eval()
+
+
+def photographs_at(size: int) -> NDArray[np.float32]:
+    images, preprocess = photographs(), Preprocess(height=size, width=size)
+    return np.stack([preprocess(image) for image in images])
 
 
 def peer_nodes(tool: str, path: Path, folder: Path) -> str:
@@ -128,49 +141,67 @@ def peer_nodes(tool: str, path: Path, folder: Path) -> str:
     return str(len(load_onnx(target).graph.node))
 
 
-def engine_size(path: Path, precision: EnginePrecision, folder: Path) -> str:
+def engine_size(path: Path, precision: EnginePrecision, folder: Path, images: NDArray[np.float32]) -> str:
+    output, inputs = folder / f"{precision}.engine", {"images": images[:2]}
     try:
-        engine = build_engine(path, folder / f"{precision}.engine", target=TARGET, precision=precision)
+        engine = build_engine(path, output, target=TARGET, precision=precision, inputs=inputs)
     except EightfoldError as error:
         return f"refused: {str(error)[:80]}"
     return f"{engine.stat().st_size / 1e6:.1f}"
 
 
-def graphs(network: torch.nn.Module, size: int, images: NDArray[np.float32], folder: Path) -> list[Path]:
-    """Float32, float16 and INT8 graphs."""
+@dataclass(frozen=True)
+class Graphs:
+    raw: Path
+    small: Path
+    half: Path
+    int8: Path
+    seconds: float
+    float32_nodes: int
+
+    @property
+    def digests(self) -> list[str]:
+        return [sha256_of_file(path) for path in (self.raw, self.small, self.half, self.int8)]
+
+
+def graphs(network: torch.nn.Module, size: int, images: NDArray[np.float32], folder: Path) -> Graphs:
     raw = export_onnx(network, folder / "raw.onnx", batch=1, image_size=size)
-    small = simplify_onnx(raw, folder / "small.onnx").path
-    half = half_onnx(small, folder / "half.onnx")
-    ranges = calibrate(small, iter(images), None, method="minmax", batch=1)
-    quantize(small, ranges, folder / "int8.onnx", target=TARGET)
-    return [raw, small, half, folder / "int8.onnx"]
+    simplified = simplify_onnx(raw, folder / "small.onnx")
+    half, (step,) = checked_half(simplified.path, inputs={"images": images[:2]})
+    save_onnx(half, folder / "half.onnx")
+    ranges = calibrate(simplified.path, iter(images), None, method="minmax", batch=1)
+    quantize(simplified.path, ranges, folder / "int8.onnx", target=TARGET)
+    kept = sum(int(found) for note in step.notes for found in re.findall(r", (\d+) of \d+ nodes", note))
+    seconds = simplified.step.seconds or 0.0
+    return Graphs(raw, simplified.path, folder / "half.onnx", folder / "int8.onnx", seconds, kept)
 
 
 def measure(name: str, size: int) -> Row:
-    network = settle(build(name), size)
-    images = np.random.default_rng(2).random((8, 3, size, size), dtype=np.float32)
+    images = photographs_at(size)
+    fitted, held_out = images[0::2], images[1::2][:4]
+    network = settle(build(name), fitted)
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
         folder = Path(first)
-        raw, small, half, int8 = graphs(network, size, images, folder)
-        start = time.monotonic()
-        simplify_onnx(raw, folder / "again.onnx")
-        seconds = time.monotonic() - start
-        feeds = {"images": images[:1]}
-        again = graphs(settle(build(name), size), size, images, Path(second))
-        same = [sha256_of_file(a) == sha256_of_file(b) for a, b in zip((raw, small, half, int8), again, strict=True)]
+        made = graphs(network, size, fitted, folder)
+        again = graphs(settle(build(name), fitted), size, fitted, Path(second))
+        feeds = [{"images": image[None]} for image in held_out]
+        half = verify_half(load_onnx(made.small), load_onnx(made.half), feeds, tolerance=Tolerance())
+        exact = [verify_module(network, made.small, feed["images"], tolerance=Tolerance()) for feed in feeds]
+        int8 = [verify_onnx(made.small, made.int8, feed, step="int8", tolerance=Tolerance()) for feed in feeds]
         return Row(
             network=name,
-            exporter_nodes=len(load_onnx(raw).graph.node),
-            onnxsim=peer_nodes("onnxsim", raw, folder),
-            onnxslim=peer_nodes("onnxslim", raw, folder),
-            ours=len(load_onnx(small).graph.node),
-            seconds=seconds,
-            rel_error=verify_module(network, small, images[:1], tolerance=Tolerance()).max_rel_error or 0.0,
-            half_cosine=verify_half(small, load_onnx(half), feeds, tolerance=Tolerance()).cosine or 0.0,
-            int8_cosine=verify_onnx(small, int8, feeds, step="int8", tolerance=Tolerance()).cosine or 0.0,
-            fp16_engine=engine_size(small, "fp16", folder),
-            int8_engine=engine_size(int8, "int8", folder),
-            stable="yes" if all(same) else "no",
+            exporter_nodes=len(load_onnx(made.raw).graph.node),
+            onnxsim=peer_nodes("onnxsim", made.raw, folder),
+            onnxslim=peer_nodes("onnxslim", made.raw, folder),
+            ours=len(load_onnx(made.small).graph.node),
+            seconds=made.seconds,
+            rel_error=max(step.max_rel_error or 0.0 for step in exact),
+            half_cosine=half.cosine or 0.0,
+            float32_nodes=made.float32_nodes,
+            int8_cosine=min(step.cosine or 0.0 for step in int8),
+            fp16_engine=engine_size(made.small, "fp16", folder, fitted),
+            int8_engine=engine_size(made.int8, "int8", folder, fitted),
+            stable="yes" if made.digests == again.digests else "no",
         )
 
 
@@ -186,19 +217,28 @@ def table(rows: list[Row]) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=list(NETWORKS))
+    parser.add_argument("--output", type=Path, default=RESULT)
+    chosen = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[Row] = []
     failures = []
-    for name in parser.parse_args().names:
+    for name in chosen.names:
         try:
             rows.append(measure(name, NETWORKS[name]))
             print(list(table(rows))[-1], flush=True)
         except (EightfoldError, RuntimeError, ValueError) as error:
             failures.append(f"{name}: {type(error).__name__}: {str(error)[:300]}")
             print(failures[-1], flush=True)
+        write(chosen.output, rows, failures)
+
+
+def write(path: Path, rows: list[Row], failures: list[str]) -> None:
     machine = f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}"
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text("\n".join(["# Round trip", "", machine, "", *table(rows), "", *failures]).rstrip() + "\n")
+    about = " ".join((Row.__doc__ or "").split())
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(
+        "\n".join(["# Round trip", "", machine, "", about, "", *table(rows), "", *failures]).rstrip() + "\n"
+    )
 
 
 if __name__ == "__main__":
