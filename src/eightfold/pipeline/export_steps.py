@@ -165,8 +165,11 @@ def build_engines(job: Job, _: Path) -> str:
     from eightfold.export.tensorrt.build import build_engine
 
     wanted = engine_artifacts(job.recipe)
+    # On these the builder's graph is checked for what 16 bits cannot hold.
+    inputs = {"images": job.first_test_images(max(engine.batch for engine in wanted))}
     with atomic_directory(job.path(at.ENGINES)) as folder:
         for engine in track(wanted, "building engines"):
             source = job.path(_source_of(engine).path)
-            build_engine(source, folder / Path(engine.path).name, target=engine.target, precision=engine.precision)
+            output = folder / Path(engine.path).name
+            build_engine(source, output, target=engine.target, precision=engine.precision, inputs=inputs)
     return f"{len(wanted)} engines for {wanted[0].target}"
