@@ -15,6 +15,7 @@ because a network whose output is zero agrees with anything.
 from __future__ import annotations
 
 import argparse
+import copy
 import platform
 import re
 import subprocess
@@ -39,7 +40,14 @@ from eightfold.export.onnx_files import load_onnx, save_onnx
 from eightfold.export.quantize import quantize
 from eightfold.export.simplify import simplify_onnx
 from eightfold.export.tensorrt.build import EnginePrecision, build_engine
-from eightfold.export.verify import Tolerance, verify_module, verify_onnx
+from eightfold.export.verify import (
+    Tolerance,
+    compare_in_order,
+    run_module_arrays,
+    run_onnx,
+    verify_module,
+    verify_onnx,
+)
 from eightfold.files import sha256_of_file
 
 RESULT = Path(__file__).parent / "results" / "round_trip.md"
@@ -71,8 +79,9 @@ NETWORKS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One network. `seconds` is simplification with its check; `float32_nodes` are those of the float16 graph that were
-    kept for range or precision; errors and cosines are the worst over the held-out photographs; engines are in MB."""
+    """One network. `seconds` is simplification with its check. `rel_error` is against torch in float32, the next column
+    against torch in float64. `float32_nodes` are those of the float16 graph that were kept for range or precision.
+    Errors and cosines are the worst over the held-out photographs; engines are in MB."""
 
     network: str
     exporter_nodes: int
@@ -81,6 +90,7 @@ class Row:
     ours: int
     seconds: float
     rel_error: float
+    rel_error_to_float64: float
     half_cosine: float
     float32_nodes: int
     int8_cosine: float
@@ -131,6 +141,12 @@ def settle(network: torch.nn.Module, photographs: NDArray[np.float32]) -> torch.
 def photographs_at(size: int) -> NDArray[np.float32]:
     images, preprocess = photographs(), Preprocess(height=size, width=size)
     return np.stack([preprocess(image) for image in images])
+
+
+def error_to_double(network: torch.nn.Module, path: Path, images: NDArray[np.float32]) -> float:
+    """Of the file against torch in float64: what is its own, where torch in float32 is as far off as it is."""
+    exact = run_module_arrays(copy.deepcopy(network).double(), images.astype(np.float64))
+    return max(item.max_rel_error for item in compare_in_order(exact, run_onnx(path, {"images": images})))
 
 
 def peer_nodes(tool: str, path: Path, folder: Path) -> str:
@@ -196,6 +212,7 @@ def measure(name: str, size: int) -> Row:
             ours=len(load_onnx(made.small).graph.node),
             seconds=made.seconds,
             rel_error=max(step.max_rel_error or 0.0 for step in exact),
+            rel_error_to_float64=max(error_to_double(network, made.small, feed["images"]) for feed in feeds),
             half_cosine=half.cosine or 0.0,
             float32_nodes=made.float32_nodes,
             int8_cosine=min(step.cosine or 0.0 for step in int8),

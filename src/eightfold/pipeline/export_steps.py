@@ -149,7 +149,7 @@ def _engine_steps(job: Job) -> list[Step]:
     wanted = engine_artifacts(job.recipe)
     if not wanted:
         return []
-    sources = files_of(dict.fromkeys(map(_source_of, wanted)))
+    sources = (*files_of(dict.fromkeys(map(_source_of, wanted))), at.DATA)
     settings = {"engines": [engine.id for engine in wanted], "versions": _versions()}
     return [Step("engines", sources, (at.ENGINES,), settings, partial(build_engines, job))]
 
