@@ -14,11 +14,16 @@ import pytest
 
 import eightfold
 from eightfold.calib.preprocess import Preprocess
+from eightfold.errors import BackendError
+from eightfold.runtime import remote
+from eightfold.runtime.bench import bench
 from eightfold.runtime.latency import LatencyTable
 from eightfold.runtime.manifest import Task
 from tests.cpp.conftest import LIBRARY_VARIABLE
+from tests.sshd import needs_sshd, running_sshd
 
 MakeBundle = Callable[..., Path]
+PROGRAM = "programs/eightfold-run"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -27,7 +32,7 @@ def run() -> Run:
     library = os.environ.get(LIBRARY_VARIABLE)
     if not library:
         pytest.skip(f"{LIBRARY_VARIABLE} does not name a built libeightfold.so; run: make check-cpp")
-    program = Path(library).parent / "programs" / "eightfold-run"
+    program = Path(library).parent / PROGRAM
 
     def call(*arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60)
@@ -108,3 +113,18 @@ def test_damaged_images(run: Run, bundle: Path, tmp_path: Path) -> None:
         path.write_bytes(whole[:size])
         done = run(bundle, path)
         assert (done.returncode, "cannot read" in done.stderr) == (1, True)
+
+
+@needs_sshd
+def test_a_board_with_this_program_alone_is_measured_over_ssh(
+    run: Run, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "PROGRAMS", {"eightfold-run": remote.PROGRAMS["eightfold-run"]})
+    with running_sshd(tmp_path / "sshd") as port:
+        (tmp_path / "sshd" / "bin" / "eightfold-run").symlink_to(Path(os.environ[LIBRARY_VARIABLE]).parent / PROGRAM)
+        board = f"ssh://127.0.0.1:{port}"
+        table = bench(bundle, device=board, seconds=0.05, threads=1, backends=["onnxruntime"])
+        assert [(row.variant, row.batch, row.threads) for row in table.rows] == [("pruned", 1, 1), ("pruned", 4, 1)]
+        assert "measured by eightfold-run" in table.describe()
+        with pytest.raises(BackendError, match=r"127\.0\.0\.1 answered: eightfold-run: .*batch 3"):
+            bench(bundle, device=board, batches=[3], seconds=0.05)

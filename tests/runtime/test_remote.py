@@ -2,74 +2,29 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from eightfold.errors import BackendError, UsageError
 from eightfold.runtime.bench import bench
+from eightfold.runtime.latency import LatencyTable
 from eightfold.runtime.ssh import Address, Board
-
-SSHD = shutil.which("sshd") or shutil.which("/usr/sbin/sshd")
-needs_sshd = pytest.mark.skipif(
-    not (SSHD and shutil.which("ssh") and shutil.which("ssh-keygen")), reason="needs the OpenSSH server and client"
-)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def make_key(path: Path) -> Path:
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
-    return path
+from tests.sshd import free_port, needs_sshd, running_sshd
 
 
 @pytest.fixture(scope="module")
-def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """An sshd of our own, and EIGHTFOLD_SSH set so that it is trusted."""
-    folder = tmp_path_factory.mktemp("sshd")
-    folder.chmod(0o700)
-    host_key, user_key = make_key(folder / "host"), make_key(folder / "user")
-    shutil.copy(f"{user_key}.pub", folder / "authorized")
-    number = free_port()
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    config = folder / "config"
-    config.write_text(
-        f"Port {number}\nListenAddress 127.0.0.1\nHostKey {host_key}\nAuthorizedKeysFile {folder / 'authorized'}\n"
-        f"PidFile none\nUsePAM no\nStrictModes no\nPasswordAuthentication no\nPermitRootLogin yes\nSetEnv PATH={path}\n"
-    )
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)
-    server = subprocess.Popen([str(SSHD), "-D", "-f", str(config)], stderr=subprocess.DEVNULL)
-    client = f"ssh -F none -i {user_key} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o BatchMode=yes"
-    patch = pytest.MonkeyPatch()
-    patch.setenv("EIGHTFOLD_SSH", f"{client} -o LogLevel=ERROR")
-    try:
-        wait_for(number)
+def sshd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its `bin` is on the board's PATH."""
+    return tmp_path_factory.mktemp("sshd")
+
+
+@pytest.fixture(scope="module")
+def port(sshd_folder: Path) -> Iterator[int]:
+    with running_sshd(sshd_folder) as number:
         yield number
-    finally:
-        patch.undo()
-        server.terminate()
-        server.wait()
-
-
-def wait_for(port: int) -> None:
-    for _ in range(100):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise TimeoutError("sshd did not start")
 
 
 @needs_sshd
@@ -100,9 +55,91 @@ def test_what_the_board_says_is_passed_on(port: int, bundle_path: Path) -> None:
 
 @needs_sshd
 def test_a_board_without_eightfold(port: int, bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eightfold.runtime.remote.PROGRAM", "eightfold-that-is-not-there")
-    with pytest.raises(BackendError, match=r"has no eightfold on its PATH; there, run: pip install 'eightfold\[cpu\]'"):
+    monkeypatch.setattr("eightfold.runtime.remote.PROGRAMS", {"none-such": None, "nor-this": None})
+    message = (
+        r"has no none-such and no nor-this on its PATH; there, run: pip install 'eightfold\[cpu\]'; where Python is"
+    )
+    with pytest.raises(BackendError, match=message):
         bench(bundle_path, device=f"ssh://127.0.0.1:{port}")
+
+
+# eightfold-run as far as this side can tell: it notes its arguments, looks for the bundle, and gives a table.
+NATIVE = """#!/bin/sh
+printf '%s\\n' "$@" > "{folder}/arguments"
+test -f "$1/manifest.json" || {{ echo "no bundle" >&2; exit 1; }}
+while [ "$1" != --json ]; do shift; done
+cp "{folder}/table.json" "$2"
+echo "a table for a terminal"
+"""
+
+
+@pytest.fixture
+def native(
+    sshd_folder: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., LatencyTable]]:
+    """The board has eightfold-run alone; call with the arguments of `bench`."""
+    from eightfold.runtime.remote import PROGRAMS
+
+    monkeypatch.setattr(
+        "eightfold.runtime.remote.PROGRAMS", {"no-python-here": None, "eightfold-run": PROGRAMS["eightfold-run"]}
+    )
+    program = sshd_folder / "bin" / "eightfold-run"
+    bench(bundle_path, seconds=0.02).save(sshd_folder / "table.json")
+    program.write_text(NATIVE.format(folder=sshd_folder))
+    program.chmod(0o755)
+    yield bench
+    program.unlink()
+
+
+@needs_sshd
+def test_a_board_whose_python_is_too_old(
+    port: int, bundle_path: Path, sshd_folder: Path, native: Callable[..., LatencyTable]
+) -> None:
+    board = f"ssh://127.0.0.1:{port}"
+    table = native(bundle_path, device=board, seconds=2, threads=1, backends=["onnxruntime-cuda"], batches=[4])
+    assert [row.batch for row in table.rows] == [4]
+    _, *words = (sshd_folder / "arguments").read_text().split()
+    words.remove(next(word for word in words if word.endswith("latency.json")))
+    options = "--seconds 2 --threads 1 --batch 4 --backend onnxruntime --provider cuda"
+    assert " ".join(words) == f"--bench --json {options}"
+
+
+@needs_sshd
+def test_of_all_that_eightfold_run_measured_what_was_asked_for_is_left(
+    port: int, bundle_path: Path, sshd_folder: Path, native: Callable[..., LatencyTable]
+) -> None:
+    board = f"ssh://127.0.0.1:{port}"
+    assert [row.batch for row in native(bundle_path, device=board).rows] == [1, 4]
+    assert [row.batch for row in native(bundle_path, device=board, batches=[4, 1]).rows] == [1, 4]
+    assert "--batch" not in (sshd_folder / "arguments").read_text()
+    with pytest.raises(UsageError, match="batch 2 is not in it; allowed: 1, 4"):
+        native(bundle_path, device=board, batches=[1, 2])
+
+
+@needs_sshd
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        ({"baseline": "x"}, "--baseline"),
+        ({"end_to_end": True}, "--end-to-end"),
+        ({"backends": ["onnxruntime", "tensorrt"]}, "more than one --backend"),
+        ({"backends": ["openvino"]}, "--backend openvino"),
+    ],
+)
+def test_what_eightfold_run_cannot_do(
+    port: int, bundle_path: Path, native: Callable[..., LatencyTable], options: dict[str, Any], refused: str
+) -> None:
+    message = f"the board has only eightfold-run, which does not take {refused}; allowed: a bundle; --batch, --seconds"
+    with pytest.raises(UsageError, match=message):
+        native(bundle_path, device=f"ssh://127.0.0.1:{port}", **options)
+
+
+@needs_sshd
+def test_a_model_file_on_a_board_with_eightfold_run_alone(
+    port: int, bundle_path: Path, native: Callable[..., LatencyTable]
+) -> None:
+    with pytest.raises(UsageError, match=r"pruned-b1\.onnx, which is no bundle"):
+        native(bundle_path / "onnx/pruned-b1.onnx", device=f"ssh://127.0.0.1:{port}")
 
 
 @needs_sshd
