@@ -1,31 +1,101 @@
 """Skimming: run a model for its structure, not for its numbers.
 
-Heavy products (convolutions, matrix products) are replaced by cheap noise of the right shape, so that tracing a
-detector at full resolution costs what its small operators cost. Shapes are still worked out, and sizes that do not fit
-still raise, by the operators' own meta functions.
+Heavy products (convolutions, matrix products) are not computed. Their results are unread tensors (see `unread`), and so
+is what cheap operators make of those (see `skimmed`), until an operator comes that has to look: it sees noise. So
+tracing a detector at full resolution costs what its small operators cost. Shapes are worked out all the same, and sizes
+that do not fit still raise, by the operators themselves.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
 
-# Multiply-accumulates above which the real product is not computed; below it, meta functions cost more than they save.
+from eightfold.compress.skimmed import SKIMMED, Skimmed
+from eightfold.compress.unread import Memory, fill, mark, memory_of
+
+# Multiply-accumulates above which a product of known numbers is not computed; small ones may be sizes or coordinates.
 HEAVY_MACS = 2_000_000
 
 
 def run_or_skim(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The result of an ATen call, or noise in its shape when it is a heavy product."""
-    count = _MACS.get(func.overloadpacket.__name__)
-    if count is not None and count(*args) > HEAVY_MACS:
-        return _noise(func, args, kwargs)
+    """The result of an ATen call, or an unread tensor in its place."""
+    operator = _operator(func)
+    unread = [tensor for tensor in _tensors((args, kwargs)) if memory_of(tensor) is not None]
+    if operator.skimmed is not None and (unread or operator.is_heavy(args)):
+        result = operator.skimmed(args, kwargs)
+        if operator.in_place and result is not None:
+            result = _written_over(args[0], result)
+        if result is not None:
+            return result
+    if unread and operator.view:
+        return _marked(func(*args, **kwargs), memory_of(unread[0]))
+    if unread and not operator.shape_only:
+        fill(unread)
     return func(*args, **kwargs)
+
+
+class _Operator(NamedTuple):
+    """How a skim treats one ATen operator."""
+
+    skimmed: Skimmed | None
+    macs: Callable[..., int] | None
+    in_place: bool
+    view: bool  # the result lies in the memory of an argument
+    shape_only: bool  # values are not looked at: empty_like, new_zeros
+
+    def is_heavy(self, args: tuple[Any, ...]) -> bool:
+        return self.macs is not None and self.macs(*args) > HEAVY_MACS
+
+
+@functools.cache
+def _operator(func: Any) -> _Operator:
+    name: str = func.overloadpacket.__name__
+    plain = name.removesuffix("_")
+    aliases = [argument.alias_info for argument in func._schema.arguments if argument.alias_info is not None]
+    return _Operator(
+        skimmed=None if _has_out(func) else SKIMMED.get(plain),
+        macs=_MACS.get(name),
+        in_place=name != plain,
+        view=name == "_unsafe_view" or any(not alias.is_write for alias in aliases),
+        shape_only=name.startswith("new_") or name.endswith("_like"),
+    )
+
+
+def _has_out(func: Any) -> bool:
+    return any(argument.is_out for argument in func._schema.arguments)
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors(value)
+        elif isinstance(value, Mapping):
+            yield from _tensors(value.values())
+
+
+def _written_over(target: torch.Tensor, result: torch.Tensor) -> torch.Tensor | None:
+    """`target` after an operator in place that would have given `result`; None where that does not fit."""
+    if target.shape != result.shape:
+        return None
+    before, after = memory_of(target), memory_of(result)
+    if before is not None and after is not None:
+        before.positive = after.positive
+    return target
+
+
+def _marked(result: Any, memory: Memory | None) -> Any:
+    for tensor in _tensors([result]):
+        if memory is not None:
+            mark(tensor, memory)
+    return result
 
 
 def _convolution(x: torch.Tensor, weight: torch.Tensor, *rest: Any) -> int:
@@ -47,27 +117,8 @@ _MACS: dict[str, Callable[..., int]] = {
 }
 
 
-def _noise(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
-    like = next(arg for arg in args if isinstance(arg, torch.Tensor))
-    shape = func(*tree_map(_meta, args), **tree_map(_meta, kwargs))
-    source = _noise_block(like.dtype, like.device)
-    blocks = -(-shape.numel() // source.numel())
-    return source.repeat(max(blocks, 1))[: shape.numel()].view(shape.shape)
-
-
-@functools.cache
-def _noise_block(dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """65,537 standard normal values; the odd length keeps rows of a map from being equal."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(65_537, generator=generator).to(device=device, dtype=dtype)
-
-
-def _meta(value: Any) -> Any:
-    return value.to("meta") if isinstance(value, torch.Tensor) else value
-
-
 class Skim(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base class has no annotations
-    """Inside `with Skim():`, heavy products give noise."""
+    """Inside `with Skim():`, heavy products are not computed."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # as above
