@@ -135,15 +135,20 @@ def layer_norm(args: Args, kwargs: Kwargs) -> Any:
 
 @skims("max_pool2d_with_indices")
 def max_pool(args: Args, kwargs: Kwargs) -> Any:
-    x, kernel, stride, padding, dilation, ceil = (*args, *(None, [], [0], [1], False)[len(args) - 1 :])
+    x, kernel, stride, padding, dilation, ceil = _with_defaults(args, [], [0], [1], False)
     out = _pooled(x, kernel, stride, padding, dilation, ceil)
     return None if out is None else (out, _zeros(out.shape, x, dtype=torch.int64))
 
 
 @skims("avg_pool2d")
 def average_pool(args: Args, kwargs: Kwargs) -> Any:
-    x, kernel, stride, padding, ceil = (*args, *(None, [], [0], False)[len(args) - 1 :])[:5]
+    x, kernel, stride, padding, ceil = _with_defaults(args[:5], [], [0], False)
     return _pooled(x, kernel, stride, padding, [1], ceil)
+
+
+def _with_defaults(args: Args, *defaults: Any) -> list[Any]:
+    """The input, the kernel, and what follows, where the last arguments may be missing."""
+    return [*args, *defaults[len(args) - 2 :]]
 
 
 def _pooled(
