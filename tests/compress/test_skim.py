@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from eightfold.compress.skim import Skim, run_or_skim
 from eightfold.compress.skimmed import SKIMMED
@@ -96,7 +96,8 @@ CASES: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {
 def test_a_skimmed_operator_gives_what_the_operator_gives_but_values(name: str) -> None:
     operator, args, kwargs = CASES[name]
     expected = [leaf for leaf in tree_leaves(operator(*args, **kwargs)) if isinstance(leaf, Tensor)]
-    skimmed = SKIMMED[operator.overloadpacket.__name__](args, kwargs)
+    noise = tree_map(lambda leaf: unread(leaf) if isinstance(leaf, Tensor) else leaf, args)
+    skimmed = SKIMMED[operator.overloadpacket.__name__](noise, kwargs)
     if name == "mul that grows both":
         assert skimmed is None
         return
@@ -127,6 +128,29 @@ def test_sizes_that_do_not_fit_still_raise(name: str) -> None:
     first = [unread(t) for t in first] if isinstance(first, list) else unread(first)
     with pytest.raises(RuntimeError):
         run_or_skim(operator, (first, *rest), {})
+
+
+@pytest.mark.parametrize(
+    ("known", "computed"),
+    [
+        (torch.rand(10, 4), True),
+        (torch.rand(4), True),
+        (torch.rand(1), False),
+        (nn.Parameter(torch.rand(10, 4)), False),
+    ],
+)
+def test_known_numbers_that_matter_are_not_lost(known: Tensor, computed: bool) -> None:
+    deltas = unread(torch.rand(10, 4) if known.dim() > 1 else torch.rand(5, 4))
+    moved = run_or_skim(aten.add.Tensor, (deltas, known), {})
+    assert (memory_of(moved) is None) == computed
+    if computed:
+        assert torch.equal(moved, deltas + known)
+
+
+def test_known_pieces_are_not_lost_in_a_concatenation() -> None:
+    boxes, scores = torch.rand(10, 4), unread(torch.rand(10, 3))
+    both = run_or_skim(aten.cat.default, ([boxes, scores], 1), {})
+    assert torch.equal(both[:, :4], boxes)
 
 
 def test_who_looks_sees_finite_noise_once() -> None:

@@ -29,6 +29,7 @@ def test_merged_labels_are_those_of_a_numpy_reshape(shape: list[int], data: st.D
 
 def test_an_empty_batch_is_reshaped_like_any_other() -> None:
     assert list(views.reshape_blocks((0, 256, 7, 7), (0, 12544))) == [([0], [0]), ([1, 2, 3], [1])]
+    assert list(views.reshape_blocks((0, 90, 4), (0, 4))) == [([0], [0])]
 
 
 def test_the_largest_factor_is_free_and_the_second_on_request() -> None:

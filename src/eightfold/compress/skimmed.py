@@ -7,6 +7,7 @@ and says so itself. Strides are those that the operator gives, because `view` de
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ Skimmed = Callable[[Args, Kwargs], Any]
 """The operator's result, or None to have it run."""
 
 SKIMMED: dict[str, Skimmed] = {}
+LITTLE = 8  # known numbers that are so many times fewer than those of the result say nothing about it
 
 
 def skims(*names: str) -> Callable[[Skimmed], Skimmed]:
@@ -58,7 +60,16 @@ def binary(args: Args, kwargs: Kwargs) -> Any:
     if not isinstance(x, Tensor) or not _alike(x, y):
         return None
     full = x if _spreads_to(y.shape, x.shape) else y if _spreads_to(x.shape, y.shape) else None
-    return None if full is None else _like(full)
+    if full is None or _matters(x, full.numel()) or _matters(y, full.numel()):
+        return None
+    return _like(full)
+
+
+def _matters(tensor: Tensor, values: int) -> bool:
+    """Whether the known numbers of `tensor` may be what a result of so many `values` is about: anchors of boxes are,
+    parameters and scales of channels are not."""
+    known = memory_of(tensor) is None and not isinstance(tensor, torch.nn.Parameter)
+    return known and tensor.numel() * LITTLE > values
 
 
 def _alike(x: Tensor, y: Tensor) -> bool:
@@ -197,6 +208,8 @@ def cat(args: Args, kwargs: Kwargs) -> Any:
     if any(t.dtype != first.dtype or t.dim() != first.dim() for t in tensors) or len(set(rest)) > 1:
         return None
     shape[dim] = sum(t.shape[dim] for t in tensors)
+    if any(_matters(t, prod(shape)) for t in tensors):
+        return None
     return _unread(shape, first, all(map(_is_positive, tensors)), _format(first))
 
 

@@ -15,7 +15,8 @@ _EMPTY = 1_000_003
 def reshape_blocks(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
     """Pair runs of dimensions of two shapes of equal size: the smallest runs whose products agree.
 
-    Dimensions of size 1 belong to no run.
+    Dimensions of size 1 belong to no run. What is left of a reshape without values, where products need not agree,
+    belongs to none either: (0, 90, 4) to (0, 4).
 
     >>> list(reshape_blocks((2, 8, 6, 6), (2, 2, 4, 36)))
     [([0], [0]), ([1], [1, 2]), ([2, 3], [3])]
@@ -29,10 +30,14 @@ def reshape_blocks(before: Sequence[int], after: Sequence[int]) -> Iterator[tupl
         while product_in != product_out:
             if product_in < product_out:
                 i += 1
+                if i == len(left):
+                    return
                 ins.append(left[i][0])
                 product_in *= left[i][1]
             else:
                 j += 1
+                if j == len(right):
+                    return
                 outs.append(right[j][0])
                 product_out *= right[j][1]
         i, j = i + 1, j + 1

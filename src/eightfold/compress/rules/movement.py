@@ -17,11 +17,14 @@ def view(call: Call) -> None:
     axes: Axes = {}
     before = axes_of(x)
     if before:
+        unpaired = {dim for dim in before if x.shape[dim] != 1}
         for ins, outs in views.reshape_blocks(x.shape, out.shape):
+            unpaired.difference_update(ins)
             merged = _merge(call, x, ins)
             if merged is not None:
                 dim, labels = _split(call, merged, [out.shape[d] for d in outs])
                 axes[outs[dim]] = labels
+        call.freeze(x, "reshaped while it is empty", unpaired)
         _freeze_single(call, x, before)
     set_axes(out, axes)
     if is_uniform(x):
