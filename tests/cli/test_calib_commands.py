@@ -49,7 +49,7 @@ def test_from_photos_to_int8(
     ranges, int8 = tmp_path / "ranges.json", tmp_path / "int8.onnx"
     assert _call(monkeypatch, "calibrate", network, photos, "--preprocess", preprocess, "-o", ranges) == 0
     assert "tensors, mse, 6 images" in capsys.readouterr().out
-    assert _call(monkeypatch, "quantize", network, ranges, "-o", int8, "--no-measure") == 0
+    assert _call(monkeypatch, "quantize", network, ranges, "-o", int8, "--form", "qdq") == 0
     assert "layers in INT8 for cpu-x86" in capsys.readouterr().out
     assert any(node.op_type == "QuantizeLinear" for node in onnx.load(str(int8)).graph.node)
     assert _call(monkeypatch, "debug-int8", network, int8, photos, "--preprocess", preprocess) == 0
@@ -66,7 +66,7 @@ def test_a_search_gives_layers_back(
 ) -> None:
     ranges, int8 = tmp_path / "ranges.json", tmp_path / "int8.onnx"
     assert _call(monkeypatch, "calibrate", network, photos, "--preprocess", preprocess, "-o", ranges) == 0
-    words = ("quantize", network, ranges, "-o", int8, "--min-sqnr", "150", "--no-measure")
+    words = ("quantize", network, ranges, "-o", int8, "--min-sqnr", "150", "--form", "qdq")
     assert _call(monkeypatch, *words) == 2
     assert "the search was asked for without images" in capsys.readouterr().err
     assert _call(monkeypatch, *words, "--images", photos, "--preprocess", preprocess) == 0

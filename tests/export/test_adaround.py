@@ -64,8 +64,8 @@ def test_a_network_gets_nearer_to_float(residual_net: ModelMaker, rows: Any, tmp
     path = residual_net()
     ranges = calibrate(path, rows, None, method="minmax")
     options: Any = {"target": "tensorrt", "images": rows}
-    nearest, _ = quantize(path, ranges, tmp_path / "nearest.onnx", **options)
-    adaptive, report = quantize(path, ranges, tmp_path / "adaptive.onnx", rounding="adaround", **options)
+    nearest, _ = quantize(path, ranges, tmp_path / "nearest.onnx", form="qdq", **options)
+    adaptive, report = quantize(path, ranges, tmp_path / "adaptive.onnx", form="qdq", rounding="adaround", **options)
     assert set(report.rounding) == {"stem", "depthwise", "point", "logits"}
     assert all(share <= 1 for share in report.rounding.values())
     assert min(report.rounding.values()) < 0.8

@@ -49,8 +49,10 @@ def test_empirical_brings_the_means_of_the_quantized_net_back(
 ) -> None:
     path = residual_net()
     ranges = calibrate(path, rows, None, method="mse")
-    plain, _ = quantize(path, ranges, tmp_path / "plain.onnx")
-    corrected, report = quantize(path, ranges, tmp_path / "corrected.onnx", bias_correction="empirical", images=rows)
+    plain, _ = quantize(path, ranges, tmp_path / "plain.onnx", form="qdq")
+    corrected, report = quantize(
+        path, ranges, tmp_path / "corrected.onnx", form="qdq", bias_correction="empirical", images=rows
+    )
     assert set(report.bias_shifts) == {"stem", "depthwise", "point", "logits"}
     expected = outputs_of(load_model(path), "point", rows).mean(axis=(0, 2, 3))
     before = outputs_of(load_model(plain), "point", rows).mean(axis=(0, 2, 3))
@@ -61,4 +63,4 @@ def test_empirical_brings_the_means_of_the_quantized_net_back(
 def test_a_correction_needs_images(residual_net: ModelMaker, rows: Any, tmp_path: Path) -> None:
     path = residual_net()
     with pytest.raises(UsageError, match="a correction was asked for without images"):
-        quantize(path, calibrate(path, rows, None), tmp_path / "int8.onnx", bias_correction="analytic")
+        quantize(path, calibrate(path, rows, None), tmp_path / "int8.onnx", form="qdq", bias_correction="analytic")

@@ -20,7 +20,7 @@ def test_a_spoilt_layer_is_the_worst(residual_net: ModelMaker, rows: Any, tmp_pa
     ranges = calibrate(path, rows, None, method="minmax")
     spoilt = ranges.tensors["depthwise_relu"].model_copy(update={"high": 0.01})
     ranges = ranges.model_copy(update={"tensors": {**ranges.tensors, "depthwise_relu": spoilt}})
-    output, _ = quantize(path, ranges, tmp_path / "int8.onnx")
+    output, _ = quantize(path, ranges, tmp_path / "int8.onnx", form="qdq")
     errors = compare_layers(path, output, rows[:10])
     assert errors.images == 10
     assert {entry.tensor for entry in errors.layers[:2]} == {"depthwise_relu", "point"}

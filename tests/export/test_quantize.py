@@ -31,7 +31,7 @@ def run(path: Path, batch: Any) -> Any:
 def test_every_target_stays_near_float(residual_net: ModelMaker, rows: Any, tmp_path: Path, target: str) -> None:
     path = residual_net(batch=4)
     ranges = calibrate(path, rows, None, method="minmax")
-    output, report = quantize(path, ranges, tmp_path / "int8.onnx", target=target)
+    output, report = quantize(path, ranges, tmp_path / "int8.onnx", form="qdq", target=target)
     expected, found = run(path, rows[:4]), run(output, rows[:4])
     assert np.abs(found - expected).max() < 0.03 * np.abs(expected).max()
     assert len(report.quantized) >= 5
@@ -41,13 +41,13 @@ def test_every_target_stays_near_float(residual_net: ModelMaker, rows: Any, tmp_
 def test_the_same_inputs_give_the_same_bytes(residual_net: ModelMaker, rows: Any, tmp_path: Path) -> None:
     path = residual_net()
     ranges = calibrate(path, rows, None, method="entropy")
-    first, second = (quantize(path, ranges, tmp_path / f"{i}.onnx")[0].read_bytes() for i in range(2))
+    first, second = (quantize(path, ranges, tmp_path / f"{i}.onnx", form="qdq")[0].read_bytes() for i in range(2))
     assert first == second
 
 
 def test_tensorrt_form_has_signed_zero_free_pairs(residual_net: ModelMaker, rows: Any, tmp_path: Path) -> None:
     path = residual_net()
-    output, _ = quantize(path, calibrate(path, rows, None), tmp_path / "int8.onnx", target="tensorrt:10.3")
+    output, _ = quantize(path, calibrate(path, rows, None), tmp_path / "int8.onnx", form="qdq", target="tensorrt:10.3")
     model = onnx.load(str(output))
     values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     zeros = [values[node.input[2]] for node in model.graph.node if "QuantizeLinear" in node.op_type]
@@ -61,7 +61,7 @@ def test_tensorrt_form_has_signed_zero_free_pairs(residual_net: ModelMaker, rows
 def test_tensorrt_form_parses_and_builds(residual_net: ModelMaker, rows: Any, tmp_path: Path, target: str) -> None:
     trt = pytest.importorskip("tensorrt_rtx")
     path = residual_net()
-    output, _ = quantize(path, calibrate(path, rows, None), tmp_path / "int8.onnx", target=target)
+    output, _ = quantize(path, calibrate(path, rows, None), tmp_path / "int8.onnx", form="qdq", target=target)
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -76,10 +76,10 @@ def test_tensorrt_form_parses_and_builds(residual_net: ModelMaker, rows: Any, tm
 def test_a_layer_can_be_kept_in_float(residual_net: ModelMaker, rows: Any, tmp_path: Path) -> None:
     path = residual_net()
     ranges = calibrate(path, rows, None)
-    _, report = quantize(path, ranges, tmp_path / "int8.onnx", keep_float=["depthwise"])
+    _, report = quantize(path, ranges, tmp_path / "int8.onnx", form="qdq", keep_float=["depthwise"])
     assert report.kept_float == {"depthwise": "asked to stay float"}
     with pytest.raises(UsageError, match="no node is called 'deepwise'"):
-        quantize(path, ranges, tmp_path / "int8.onnx", keep_float=["deepwise"])
+        quantize(path, ranges, tmp_path / "int8.onnx", form="qdq", keep_float=["deepwise"])
 
 
 def test_ranges_of_another_network_are_refused(residual_net: ModelMaker, rows: Any, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_ranges_of_another_network_are_refused(residual_net: ModelMaker, rows: A
 def test_unknown_target(residual_net: ModelMaker, rows: Any, tmp_path: Path) -> None:
     path = residual_net()
     with pytest.raises(UnknownNameError, match=r"unknown target 'cpu-risc'.*cpu-arm"):
-        quantize(path, calibrate(path, rows, None), tmp_path / "int8.onnx", target="cpu-risc")
+        quantize(path, calibrate(path, rows, None), tmp_path / "int8.onnx", form="qdq", target="cpu-risc")
 
 
 HEAD = """
@@ -122,11 +122,11 @@ def test_scores_survive_beside_boxes_in_pixels(rows: Any, tmp_path: Path) -> Non
     path = tmp_path / "head.onnx"
     onnx.save(model, str(path))
     ranges = calibrate(path, rows, None, method="minmax")
-    output, report = quantize(path, ranges, tmp_path / "int8.onnx")
+    output, report = quantize(path, ranges, tmp_path / "int8.onnx", form="qdq")
     expected, found = run(path, rows[:1])[0, 1], run(output, rows[:1])[0, 1]
     assert np.abs(found - expected).max() < 0.05  # with one scale for both halves, a step would be several units
     assert set(report.quantized) == {"offsets", "logits"}
-    _, report = quantize(path, ranges, tmp_path / "int8.onnx", float_outputs=True)
+    _, report = quantize(path, ranges, tmp_path / "int8.onnx", form="qdq", float_outputs=True)
     assert report.quantized == ()
 
 

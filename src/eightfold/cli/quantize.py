@@ -27,9 +27,9 @@ def quantize(
     min_sqnr: Annotated[
         float | None, typer.Option(help="Least signal to noise of the outputs in dB; no labels.")
     ] = None,
-    measure: Annotated[
-        bool, typer.Option(help="On a CPU target, time INT8 against FP32 and say which is faster.")
-    ] = True,
+    form: Annotated[
+        str, typer.Option(help="fastest times both forms and FP32 for cpu-x86; qdq or qoperator times nothing.")
+    ] = "fastest",
 ) -> None:
     """Write the INT8 form of a graph for a target, from ranges that were calibrated once.
 
@@ -41,8 +41,7 @@ def quantize(
     from eightfold.calib.images import open_images
     from eightfold.calib.preprocess import Preprocess
     from eightfold.calib.ranges import Ranges
-    from eightfold.export.int8_speed import measure_int8
-    from eightfold.export.quantize import checked_correction, checked_rounding
+    from eightfold.export.quantize import checked_correction, checked_form, checked_rounding
     from eightfold.export.quantize import quantize as write
     from eightfold.export.search import SearchBound, search_files
 
@@ -51,6 +50,7 @@ def quantize(
     rules = None if preprocess is None else Preprocess.load(preprocess)
     bound = SearchBound(max_drop=max_drop, min_sqnr_db=min_sqnr)
     if bound.is_set:
+        measure = checked_form(form) == "fastest"
         print(search_files(model, found, output, bound, chosen, rules, target=target, measure=measure).describe())
         typer.echo(f"wrote {output}", err=True)
         return
@@ -63,10 +63,9 @@ def quantize(
         float_outputs=float_outputs,
         rounding=checked_rounding(rounding),
         bias_correction=checked_correction(bias_correction),
+        form=checked_form(form),
         images=chosen,
         preprocess=rules,
     )
     print(report.describe())
-    if measure and target == "cpu-x86":
-        print(measure_int8(model, path).describe())
     typer.echo(f"wrote {path}", err=True)

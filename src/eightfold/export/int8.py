@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -38,6 +38,13 @@ class QuantizedWeight:
         if self.axis is not None:
             shape[self.axis] = -1
         return self.values * self.scale.reshape(shape)
+
+    def padded(self, inputs: int) -> QuantizedWeight:
+        """With zeros for so many more input channels, which lie on axis 1 as convolutions have it."""
+        if not inputs:
+            return self
+        widths = [(0, inputs if i == 1 else 0) for i in range(self.values.ndim)]
+        return replace(self, values=np.pad(self.values, widths))
 
 
 def activation_type(found: TensorRange, *, dtype: Literal["uint8", "int8"], symmetric: bool) -> ActivationType:

@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
+import platform
 import tempfile
+import warnings
 from pathlib import Path
+from typing import Literal, get_args
 
 from eightfold.calib.graph import Graph, load_model
-from eightfold.extras import require
-from eightfold.files import PathLike, atomic_path
+from eightfold.export.qoperator import qoperator_form
+from eightfold.files import PathLike, write_bytes
 from eightfold.runtime.alternate import Schedule
 from eightfold.runtime.bench import BenchOptions, compare_latency
 from eightfold.runtime.candidates import Candidate
+from eightfold.runtime.latency import LatencyRow
+from eightfold.runtime.timing import Interval
 from eightfold.values import Frozen
+
+Form = Literal["qdq", "qoperator"]
+FORMS: tuple[Form, ...] = get_args(Form)
+MEASURED_S = 0.5  # timed seconds per form: enough to tell forms apart that differ by some percent
+SHOWN = {"qdq": "Q/DQ", "qoperator": "QOperator"}
+
+
+class SlowInt8Warning(UserWarning):
+    """An INT8 graph is slower than the float graph that it was made from."""
 
 
 class Int8Speed(Frozen):
-    """Median milliseconds per call, and how many times as fast as FP32 with its 95% interval."""
+    """Median milliseconds per call; of the faster INT8 form also how many times as fast as FP32, with its 95% interval.
+
+    The form is "qoperator" only where it is faster than "qdq" beyond doubt: fewer programs read it.
+    """
 
     fp32_ms: float
     qdq_ms: float
     qoperator_ms: float
+    form: Form
     speedup: float
     low: float
     high: float
@@ -33,8 +51,8 @@ class Int8Speed(Frozen):
         times = f"FP32 {self.fp32_ms:.2f} ms, Q/DQ {self.qdq_ms:.2f} ms, QOperator {self.qoperator_ms:.2f} ms"
         ratio = f"{self.speedup:.2f} times as fast as FP32 [{self.low:.2f}, {self.high:.2f}]"
         if self.slower:
-            return f"WARNING: INT8 is SLOWER than FP32 on this machine, {ratio}; keep FP32 ({times})"
-        return f"INT8 is {ratio} ({times})"
+            return f"INT8 is SLOWER than FP32 on this machine, {ratio}; keep FP32 ({times})"
+        return f"INT8 is {ratio} as {SHOWN[self.form]} ({times})"
 
 
 def measure_int8(fp32_path: PathLike, int8_path: PathLike, *, seconds: float = 2.0) -> Int8Speed:
@@ -42,39 +60,52 @@ def measure_int8(fp32_path: PathLike, int8_path: PathLike, *, seconds: float = 2
 
     Args:
         fp32_path: the float graph.
-        int8_path: what `quantize` made of it for a CPU.
+        int8_path: what `quantize` made of it for a CPU, with Q/DQ pairs.
         seconds: timed seconds per form.
     """
-    batch = Graph(load_model(fp32_path), str(fp32_path)).batch
     with tempfile.TemporaryDirectory() as folder:
-        paths = {"fp32": Path(fp32_path), "qdq": Path(int8_path)}
-        paths["qoperator"] = qoperator_form(int8_path, Path(folder) / "qoperator.onnx")
-        candidates = [Candidate(name=name, path=path, batch=max(batch, 1)) for name, path in paths.items()]
-        options = BenchOptions(schedule=Schedule(seconds=seconds), memory=False)
-        table = compare_latency(candidates, baseline="fp32", options=options)
-    rows = {row.name: row for row in table.rows}
-    median = {name: row.timing.p50_ms or row.timing.mean_ms for name, row in rows.items()}
-    ratio = rows["qdq"].speedup
-    if ratio is None:
-        raise ValueError("the bench gave no ratio to its baseline")
+        return _measured(Path(fp32_path), Path(int8_path), qoperator_form(int8_path, Path(folder) / "q.onnx"), seconds)
+
+
+def keep_the_faster(fp32_path: PathLike, int8_path: PathLike, *, seconds: float) -> Int8Speed:
+    """Replace a Q/DQ graph by its QOperator form where that is faster beyond doubt on this machine.
+
+    Warns:
+        SlowInt8Warning: neither is as fast as FP32.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        other = qoperator_form(int8_path, Path(folder) / "q.onnx")
+        speed = _measured(Path(fp32_path), Path(int8_path), other, seconds)
+        if speed.form == "qoperator":
+            write_bytes(int8_path, other.read_bytes())
+    if speed.slower:
+        warnings.warn(SlowInt8Warning(speed.describe()), stacklevel=3)
+    return speed
+
+
+def runs_here(target_name: str) -> bool:
+    """Whether times taken on this machine are those of the target."""
+    return target_name == "cpu-x86" and platform.machine().lower() in ("x86_64", "amd64")
+
+
+def _measured(fp32: Path, qdq: Path, qoperator: Path, seconds: float) -> Int8Speed:
+    batch = max(Graph(load_model(fp32), str(fp32)).batch, 1)
+    paths = {"fp32": fp32, "qdq": qdq, "qoperator": qoperator}
+    candidates = [Candidate(name=name, path=path, batch=batch) for name, path in paths.items()]
+    options = BenchOptions(schedule=Schedule(seconds=seconds), memory=False)
+    rows = {row.name: row for row in compare_latency(candidates, baseline="fp32", options=options).rows}
+    ratios = {form: _ratio(rows[form]) for form in FORMS}
+    form: Form = "qoperator" if ratios["qoperator"].low > ratios["qdq"].value else "qdq"
     return Int8Speed(
-        **{f"{name}_ms": value for name, value in median.items()},
-        speedup=ratio.value,
-        low=ratio.low,
-        high=ratio.high,
+        **{f"{name}_ms": row.timing.p50_ms or row.timing.mean_ms for name, row in rows.items()},
+        form=form,
+        speedup=ratios[form].value,
+        low=ratios[form].low,
+        high=ratios[form].high,
     )
 
 
-def qoperator_form(int8_path: PathLike, output: PathLike) -> Path:
-    """Write the graph with QLinear operators in place of Q/DQ pairs, as this onnxruntime merges them.
-
-    The two forms run the same kernels where all pairs merge. The file depends on the version of onnxruntime.
-    """
-    ort = require("onnxruntime", "merge Q/DQ pairs")
-    with atomic_path(output) as temporary:
-        options = ort.SessionOptions()
-        # Higher levels write layouts that only this machine's kernels read.
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        options.optimized_model_filepath = str(temporary)
-        ort.InferenceSession(str(int8_path), options, providers=["CPUExecutionProvider"])
-    return Path(output)
+def _ratio(row: LatencyRow) -> Interval:
+    if row.speedup is None:
+        raise ValueError("the bench gave no ratio to its baseline")
+    return row.speedup

@@ -14,6 +14,7 @@ from eightfold.calib.preprocess import Preprocess
 from eightfold.calib.rows import batched, peeked, rows_of
 from eightfold.calib.session import open_runner
 from eightfold.errors import CalibrationError
+from eightfold.export.qoperator import with_dequantized
 from eightfold.files import PathLike
 from eightfold.values import Frozen
 
@@ -89,7 +90,7 @@ def compare_layers(
     Raises:
         CalibrationError: the two graphs have no activation in common.
     """
-    before, after = read_graph(fp32_path), Graph(load_model(int8_path), str(int8_path))
+    before, after = read_graph(fp32_path), Graph(with_dequantized(load_model(int8_path)), str(int8_path))
     names = _common(before, after)
     if not names:
         raise CalibrationError(

@@ -32,6 +32,7 @@ class _Writer:
     plan: QdqPlan
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    made: set[str] = field(default_factory=set)
 
     def write(self) -> onnx.ModelProto:
         model = copy.deepcopy(self.graph.model)
@@ -76,14 +77,27 @@ class _Writer:
             edge = (index, position)
             if edge in self.plan.weights:
                 self._quantize_weight(edge, node, activation)
+            elif edge in self.plan.padded:
+                node.input[position] = self._padded(name, self.plan.padded[edge])
             elif edge in self.plan.edges:
                 node.input[position] = self._dequantized(name)
+
+    def _padded(self, name: str, channels: int) -> str:
+        """A tensor (N, C, H, W) with channels of zeros behind its own, put there while it is quantized."""
+        stem, kind = f"{name}_padded", self.plan.tensors[name]
+        if f"{stem}_dequantized" not in self.made:
+            scale, zero = self._scale_and_zero(name, kind)
+            pads = self._constant(f"{stem}_sizes", np.array([0, 0, 0, 0, 0, channels, 0, 0], np.int64))
+            self._node("Pad", [f"{name}_quantized", pads, zero], f"{stem}_quantized")
+            self._node("DequantizeLinear", [f"{stem}_quantized", scale, zero], f"{stem}_dequantized")
+        return f"{stem}_dequantized"
 
     def _quantize_weight(self, edge: Edge, node: onnx.NodeProto, activation: ActivationType | None) -> None:
         name, axis = node.input[edge[1]], self.plan.weights[edge]
         bias = self._bias(node) if self.plan.target.integer_bias else None
         input_scale = activation.scale if activation else 1.0
-        weight = quantize_weight(self._value(name), axis, bias=bias, input_scale=input_scale)
+        extra_inputs = self.plan.padded.get((edge[0], 0), 0)
+        weight = quantize_weight(self._value(name), axis, bias=bias, input_scale=input_scale).padded(extra_inputs)
         # A weight that two nodes share may need two scales.
         stem = f"{name}_{edge[0]}"
         scale = self._constant(f"{stem}_scale", weight.scale)
@@ -126,13 +140,16 @@ class _Writer:
     def _node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
         helper = require("onnx", "edit models").helper
         self.nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
+        self.made.add(output)
         return output
 
     def _store(self, model: onnx.ModelProto) -> None:
         helper = require("onnx", "edit models").numpy_helper
         used = {name for node in self.nodes for name in node.input}
+        # Where all readers take the padded form, nobody reads the plain one; onnxruntime would make it all the same.
+        nodes = [node for node in self.nodes if used.union(self.graph.outputs).intersection(node.output)]
         kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
         del model.graph.initializer[:], model.graph.node[:], model.graph.value_info[:]
         model.graph.initializer.extend(kept)
         model.graph.initializer.extend(helper.from_array(value, name) for name, value in self.constants.items())
-        model.graph.node.extend(self.nodes)
+        model.graph.node.extend(nodes)

@@ -28,6 +28,7 @@ DECODING = (
 )
 # Hand quantized values on as they are, or means of them: inputs and outputs share one scale.
 SAME_SCALE = MOVING | {"MaxPool", "Split", "Slice", "Resize", "Gather"}
+COARSER = 1.6  # how much wider a tensor's step may become for it to be concatenated without rounding: 2/3 of a bit
 Edge = tuple[int, int]  # node index, input index
 
 
@@ -39,6 +40,7 @@ class QdqPlan:
         tensors: activation -> its 8-bit type.
         edges: the inputs that read the quantized form.
         weights: constant input -> axis of its output channels; None for one scale.
+        padded: input of a convolution -> channels of zeros to put behind its own.
         kept_float: label of a node that could have been quantized -> why it was not.
         quantized: labels of the nodes that run on integers.
     """
@@ -47,6 +49,7 @@ class QdqPlan:
     tensors: dict[str, ActivationType] = field(default_factory=dict)
     edges: set[Edge] = field(default_factory=set)
     weights: dict[Edge, int | None] = field(default_factory=dict)
+    padded: dict[Edge, int] = field(default_factory=dict)
     kept_float: dict[str, str] = field(default_factory=dict)
     quantized: list[str] = field(default_factory=list)
 
@@ -114,6 +117,7 @@ class _Planner:
             self._plan_activations(index, node)
         if self.plan.target.placement == "tensors":
             self._pass_scales_on()
+            self._share_scales()
             self._read_everywhere()
 
     def _obstacle(self, node: onnx.NodeProto) -> str:
@@ -152,6 +156,15 @@ class _Planner:
         if node.op_type in WEIGHTED:
             layer = Layer(node, tuple(self.graph.initializers[node.input[1]].dims))
             self.plan.weights[index, 1] = layer.output_axis if self.plan.target.per_channel else None
+            missing = self.plan.target.least_channels - layer.shape[1]
+            if missing > 0 and self._is_paddable(layer):
+                self.plan.padded[index, 0] = missing
+
+    def _is_paddable(self, layer: Layer) -> bool:
+        """Behind a Transpose, onnxruntime pads the innermost axis, which takes longer than the convolution gains."""
+        maker = self.graph.producer.get(layer.node.input[0])
+        plain = layer.node.op_type == "Conv" and layer.groups == 1 and len(layer.shape) == 4
+        return plain and (maker is None or maker.op_type != "Transpose")
 
     def _plan_activations(self, index: int, node: onnx.NodeProto) -> None:
         inputs = list(self._activation_inputs(node))
@@ -200,6 +213,40 @@ class _Planner:
                 for name in node.output:
                     if name not in self.exposed:
                         self.plan.tensors[name] = self.plan.tensors[node.input[0]]
+
+    def _share_scales(self) -> None:
+        """Give what is concatenated the scale of the whole, so that it is copied and not rounded once more.
+
+        What nobody else reads loses nothing by it. Another reader sees a step that is at most COARSER times as wide.
+        """
+        for node in reversed(self.graph.model.graph.node):
+            if node.op_type == "Concat" and node.output[0] in self.plan.tensors:
+                whole = self.plan.tensors[node.output[0]]
+                for name in node.input:
+                    same = self._same_scale(name)
+                    if self._may_coarsen(same, node, whole):
+                        self.plan.tensors.update(dict.fromkeys(same, whole))
+
+    def _same_scale(self, name: str) -> set[str]:
+        """All tensors that have the scale of this one, because they hold its values."""
+        found, waiting = {name}, [name]
+        while waiting:
+            current = waiting.pop()
+            maker = self.graph.producer.get(current)
+            around = [node for node in self.graph.consumers.get(current, []) if node.input[0] == current]
+            for node in [*around, *([maker] if maker is not None else [])]:
+                near = {node.input[0], *node.output} if node.op_type in SAME_SCALE else set()
+                new = (near & self.plan.tensors.keys()) - found
+                found |= new
+                waiting += new
+        return found
+
+    def _may_coarsen(self, same: set[str], concat: onnx.NodeProto, whole: ActivationType) -> bool:
+        if not same <= self.plan.tensors.keys() or same & {self.graph.input.name}:
+            return False
+        readers = [node for name in same for node in self.graph.consumers.get(name, [])]
+        alone = all(node is concat or node.op_type in SAME_SCALE for node in readers)
+        return alone or all(whole.scale <= COARSER * self.plan.tensors[name].scale for name in same)
 
     def _read_everywhere(self) -> None:
         for index, node in enumerate(self.graph.model.graph.node):

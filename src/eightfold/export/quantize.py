@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pydantic import Field
-
 from eightfold.calib.graph import Graph, read_graph
 from eightfold.calib.layers import Layer
 from eightfold.calib.preprocess import Preprocess
@@ -23,53 +21,21 @@ from eightfold.export.bias_correction import (
     corrected_layers,
 )
 from eightfold.export.fold import prepare
+from eightfold.export.int8_speed import MEASURED_S, Form, Int8Speed, keep_the_faster, runs_here
 from eightfold.export.qdq import apply_qdq
 from eightfold.export.qdq_plan import FloatRules, QdqPlan, plan_qdq
+from eightfold.export.qoperator import qoperator_form
+from eightfold.export.quant_report import QuantReport
 from eightfold.export.targets import Target, target_named
 from eightfold.extras import require
 from eightfold.files import PathLike, write_bytes
-from eightfold.values import Frozen
 
 if TYPE_CHECKING:
     import onnx
 
 
 Rounding = Literal["nearest", "adaround"]
-
-
-class QuantReport(Frozen):
-    """What `quantize` did.
-
-    Args:
-        target: the target asked for.
-        method: how the ranges were chosen.
-        quantized: labels of the nodes that run on integers.
-        kept_float: label of a node that could have been quantized -> why it was not.
-        bias_shifts: layer -> root mean square of what bias correction added to its biases.
-        rounding: layer -> expected squared error of its outputs after AdaRound, as a share of rounding to nearest.
-    """
-
-    target: str
-    method: str
-    quantized: tuple[str, ...]
-    kept_float: dict[str, str]
-    bias_shifts: dict[str, float] = Field(default_factory=dict)
-    rounding: dict[str, float] = Field(default_factory=dict)
-
-    def describe(self) -> str:
-        lines = [f"{len(self.quantized)} layers in INT8 for {self.target}, {len(self.kept_float)} kept in float"]
-        lines += [f"  {name}: {reason}" for name, reason in self.kept_float.items()]
-        if self.bias_shifts:
-            name = max(self.bias_shifts, key=lambda key: self.bias_shifts[key])
-            lines.append(
-                f"  {len(self.bias_shifts)} biases corrected, the most: {name} by {self.bias_shifts[name]:.3g}"
-            )
-        if self.rounding:
-            mean = sum(self.rounding.values()) / len(self.rounding)
-            lines.append(
-                f"  {len(self.rounding)} layers rounded adaptively: {mean:.0%} of the error of rounding to nearest"
-            )
-        return "\n".join(lines)
+FormChoice = Literal["fastest", "qdq", "qoperator"]
 
 
 def checked_correction(name: str) -> Correction:
@@ -90,6 +56,15 @@ def checked_rounding(name: str) -> Rounding:
     raise UnknownNameError.of("rounding", name, get_args(Rounding))
 
 
+def checked_form(name: str) -> FormChoice:
+    """Raises UnknownNameError for what is not a form."""
+    for form in get_args(FormChoice):
+        if form == name:
+            found: FormChoice = form
+            return found
+    raise UnknownNameError.of("form", name, get_args(FormChoice))
+
+
 @dataclass(frozen=True)
 class QuantOptions:
     """What `quantize` is asked for beside ranges and target; see there."""
@@ -98,8 +73,10 @@ class QuantOptions:
     float_outputs: bool = False
     rounding: Rounding = "nearest"
     bias_correction: Correction = "none"
+    form: FormChoice = "fastest"
 
     def __post_init__(self) -> None:
+        checked_form(self.form)
         checked_correction(self.bias_correction)
         checked_rounding(self.rounding)
 
@@ -114,10 +91,11 @@ def quantize(
     float_outputs: bool = False,
     rounding: Rounding = "nearest",
     bias_correction: Correction = "none",
+    form: FormChoice = "fastest",
     images: Any = None,
     preprocess: Preprocess | None = None,
 ) -> tuple[Path, QuantReport]:
-    """Write the INT8 form of a graph for a target. The same inputs give the same bytes.
+    """Write the INT8 form of a graph for a target. With a `form` named, the same inputs give the same bytes.
 
     Args:
         onnx_path: the FP32 graph, of any batch size.
@@ -131,10 +109,15 @@ def quantize(
         rounding: of weights, "nearest" or "adaround", which looks at `images` in one pass.
         bias_correction: "analytic" takes back what the weights' rounding adds on average, in one pass over `images`;
             "empirical" what is measured in the quantized network, one partial pass per layer.
+        form: "qdq" writes Q/DQ pairs, "qoperator" (CPU targets only) QLinear operators as this onnxruntime merges
+            them; "fastest" times both and FP32 where the target is this machine's CPU, and writes pairs elsewhere.
         images, preprocess: as for `calibrate`; what the corrections look at.
 
     Returns:
         The output's path, and what was done.
+
+    Warns:
+        SlowInt8Warning: INT8 was measured to be slower than FP32.
 
     Raises:
         UnknownNameError: no such target or correction.
@@ -143,18 +126,42 @@ def quantize(
     """
     if Path(output).resolve() == Path(onnx_path).resolve():
         raise UsageError(f"{output} is the float graph itself", allowed="another name for the INT8 graph")
-    options = QuantOptions(frozenset(keep_float), float_outputs, rounding, bias_correction)
+    options = QuantOptions(frozenset(keep_float), float_outputs, rounding, bias_correction, form)
     source = read_graph(onnx_path)
     ranges.check_graph(source.digest(), str(onnx_path))
     rules = target_named(target)
+    if form == "qoperator" and not rules.qoperator:
+        raise UsageError(
+            f"the form 'qoperator' for {rules.name}", allowed="Q/DQ pairs there", remedy="leave `form` out"
+        )
     work = _Work(Graph(prepare(source), source.name), ranges, rules, options)
     corrections = _Corrections(work, None if images is None else _replayable(images), preprocess)
     rounded, shifts = corrections.round_(), corrections.correct_biases_()
     model = work.quantized_model()
     require("onnx", "check models").checker.check_model(model)
     write_bytes(output, model.SerializeToString(deterministic=True))
-    name = rules.name if isinstance(target, Target) else target
-    return Path(output), _report(work.plan(), name, ranges, shifts, rounded)
+    written, speed = _finish(onnx_path, output, form, rules.name)
+    plan = work.plan()
+    return Path(output), QuantReport(
+        target=rules.name if isinstance(target, Target) else target,
+        method=ranges.method,
+        quantized=tuple(plan.quantized),
+        kept_float=plan.kept_float,
+        bias_shifts=shifts,
+        rounding=rounded,
+        form=written,
+        speed=speed,
+    )
+
+
+def _finish(onnx_path: PathLike, output: PathLike, form: FormChoice, target: str) -> tuple[Form, Int8Speed | None]:
+    """Bring the Q/DQ graph that was written into the form asked for."""
+    if form == "qoperator":
+        qoperator_form(output, output)
+    if form != "fastest":
+        return form, None
+    speed = keep_the_faster(onnx_path, output, seconds=MEASURED_S) if runs_here(target) else None
+    return speed.form if speed else "qdq", speed
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,16 +215,3 @@ class _Corrections:
 def _replayable(images: Any) -> Any:
     """An iterator can be run through once only; corrections may need the images again."""
     return list(images) if hasattr(images, "__next__") else images
-
-
-def _report(
-    plan: QdqPlan, target: str, ranges: Ranges, shifts: dict[str, float], rounded: dict[str, float]
-) -> QuantReport:
-    return QuantReport(
-        target=target,
-        method=ranges.method,
-        quantized=tuple(plan.quantized),
-        kept_float=plan.kept_float,
-        bias_shifts=shifts,
-        rounding=rounded,
-    )

@@ -17,7 +17,7 @@ from eightfold.calib.preprocess import Preprocess
 from eightfold.calib.ranges import Ranges
 from eightfold.errors import UnknownNameError, UsageError
 from eightfold.export.fold import prepare
-from eightfold.export.int8_speed import measure_int8
+from eightfold.export.int8_speed import MEASURED_S, keep_the_faster, measure_int8, runs_here
 from eightfold.export.qdq import apply_qdq
 from eightfold.export.qdq_plan import FloatRules, plan_qdq
 from eightfold.export.score import Score, sqnr_score, top1_score
@@ -87,6 +87,8 @@ def quantize_within(
         search = _Search(forms, memory, score, rank_by or score, options)
         report = search.run()
         write_bytes(output, forms.write(FloatRules(keep=frozenset(report.steps[-1].kept_float))).read_bytes())
+    if options.measure and runs_here(target_named(target).name):
+        keep_the_faster(onnx_path, output, seconds=MEASURED_S)
     return Path(output), report
 
 
@@ -240,11 +242,11 @@ class _Search:
         return SearchStep(kept_float=kept, score=score, speedup=self._speedup(key, rules))
 
     def _speedup(self, key: str, rules: FloatRules) -> float | None:
-        if not self.options.measure or self.forms.target.name != "cpu-x86":
+        if not self.options.measure or not runs_here(self.forms.target.name):
             return None
 
         def measure() -> float:
-            return measure_int8(self.forms.source, self.forms.write(rules), seconds=0.5).speedup
+            return measure_int8(self.forms.source, self.forms.write(rules), seconds=MEASURED_S).speedup
 
         return self.memory.get(f"speedup keep {key}", measure)
 

@@ -28,6 +28,8 @@ class Target:
             pair, for parsers that do not take integer constants.
         integer_bias: biases are int32 at the scale of the product; else they stay float.
         operators: what may be quantized.
+        least_channels: convolutions of fewer input channels get channels of zeros up to this number.
+        qoperator: also reads onnxruntime's QLinear operators.
         source: where these rules are written down or were measured.
     """
 
@@ -40,6 +42,8 @@ class Target:
     operators: frozenset[str]
     source: str
     per_channel: bool = True
+    least_channels: int = 1
+    qoperator: bool = False
 
 
 _TENSORRT = Target(
@@ -66,6 +70,8 @@ TARGETS = {
             weights="int8",
             integer_bias=True,
             operators=_ORT_OPS,
+            least_channels=4,
+            qoperator=True,
             source="onnxruntime documentation, 'Quantize ONNX models': U8S8 runs on AVX2, AVX-512 and VNNI; signed "
             "activations were measured 4 times slower on AVX-512 VNNI",
         ),
@@ -77,6 +83,7 @@ TARGETS = {
             weights="int8",
             integer_bias=True,
             operators=_ORT_OPS,
+            qoperator=True,
             source="onnxruntime documentation, 'Quantize ONNX models': S8S8 on ARM64, where kernels are signed",
         ),
         Target(

@@ -134,7 +134,7 @@ def quantize_pruned(job: Job, target: str, _: Path) -> str:
     steps = {}
     for source, wanted in zip(float_artifacts(job.recipe, "pruned"), int8_artifacts(job.recipe, target), strict=True):
         before, after = job.path(source.path), job.path(wanted.path)
-        quantize(before, ranges, after, target=target)
+        quantize(before, ranges, after, target=target, form="qdq")
         inputs = {"images": images[: wanted.batch]}
         # Recorded, not judged: how much INT8 may change is a question of the task's metric, measured below.
         step = verify_onnx(before, after, inputs, step=f"quantize for {target}", tolerance=Tolerance())
