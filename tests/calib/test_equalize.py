@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from eightfold.calib.equalize import equalize
+from eightfold.calib.equalize import EqualizeReport, equalize
 from tests.calib.conftest import residual_weights
 
 ModelMaker = Callable[..., Path]
@@ -33,6 +33,10 @@ def run(path: Path, rows: Any) -> Any:
     return np.concatenate([session.run(None, {"image": row[None]})[0] for row in rows])
 
 
+def names(report: EqualizeReport) -> list[tuple[set[str], set[str]]]:
+    return [(set(group.made_by), set(group.read_by)) for group in report.groups]
+
+
 @pytest.mark.parametrize("with_images", [False, True])
 def test_the_function_stays_and_the_channels_come_together(
     residual_net: ModelMaker, rows: Any, tmp_path: Path, with_images: bool
@@ -40,17 +44,92 @@ def test_the_function_stays_and_the_channels_come_together(
     path = residual_net(**badly_scaled())
     output, report = equalize(path, tmp_path / "equal.onnx", images=rows if with_images else None)
     np.testing.assert_allclose(run(output, rows[:8]), run(path, rows[:8]), rtol=1e-3, atol=1e-4)
-    assert report.pairs == (("depthwise", "point"),)  # the residual's channels are read twice
-    assert report.spread_before > 1e3
-    assert report.spread_after < 30
+    (inner,) = (group for group in report.groups if group.made_by == ("depthwise",))
+    assert inner.read_by == ("point",)
+    assert inner.spread_before > 1e3
+    assert inner.spread_after < 30
+    assert "(depthwise -> point)" in report.describe()
 
 
-def test_a_clip_is_not_equalized_over(residual_net: ModelMaker, tmp_path: Path) -> None:
-    path = residual_net()
+@pytest.mark.parametrize("method", ["minmax", "mse"])
+def test_layers_joined_by_a_residual_are_scaled_together(
+    residual_net: ModelMaker, rows: Any, tmp_path: Path, method: Any
+) -> None:
+    weights = residual_weights()
+    stretched = {  # the residual's channels, undone by all that read them
+        "w1": weights["w1"] * FACTORS[:, None, None, None],
+        "b1": weights["b1"] * FACTORS,
+        "w3": weights["w3"] * FACTORS[:, None, None, None],
+        "b3": weights["b3"] * FACTORS,
+        "w2": weights["w2"] / FACTORS[:, None, None, None],
+        "w4": weights["w4"] / FACTORS,
+    }
+    plain, path = run(residual_net(), rows[:8]), residual_net(**stretched)
+    np.testing.assert_allclose(run(path, rows[:8]), plain, rtol=1e-3, atol=1e-4)
+    output, report = equalize(path, tmp_path / "equal.onnx", images=rows, method=method)
+    np.testing.assert_allclose(run(output, rows[:8]), plain, rtol=1e-3, atol=1e-4)
+    assert ({"stem", "point"}, {"depthwise", "logits"}) in names(report)
+    joined = next(group for group in report.groups if len(group.made_by) == 2)
+    assert joined.spread_before > 1e3
+    assert joined.spread_after < 30
+
+
+def clipped(path: Path, bound: float) -> Path:
+    """The net with ReLU6-like clips behind the depthwise layer."""
     model = onnx.load(str(path))
-    model.graph.node[3].op_type = "Clip"
+    (node,) = (node for node in model.graph.node if node.output[0] == "depthwise_relu")
+    node.op_type = "Clip"
+    node.input.extend(["zero", "bound"])
+    for name, value in (("zero", 0.0), ("bound", bound)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, np.float32), name))
     onnx.save(model, str(path))
-    assert equalize(path, tmp_path / "equal.onnx")[1].pairs == ()
+    return path
+
+
+def test_a_clip_that_clips_is_left_alone(residual_net: ModelMaker, rows: Any, tmp_path: Path) -> None:
+    path = clipped(residual_net(), 0.5)
+    output, report = equalize(path, tmp_path / "equal.onnx", images=rows)
+    assert report.skipped["depthwise"] == "depthwise_relu clips at 0.5, which is reached"
+    assert "left alone: depthwise: depthwise_relu clips at 0.5" in report.describe()
+    np.testing.assert_allclose(run(output, rows), run(path, rows), rtol=1e-3, atol=1e-4)
+    _, report = equalize(path, tmp_path / "equal.onnx")
+    assert report.skipped["depthwise"].endswith("and no images tell whether that is reached")
+
+
+def test_a_clip_that_nothing_reaches_becomes_a_relu(residual_net: ModelMaker, rows: Any, tmp_path: Path) -> None:
+    path = clipped(residual_net(**badly_scaled()), 1e6)
+    output, report = equalize(path, tmp_path / "equal.onnx", images=rows)
+    assert report.clips == ("depthwise_relu",)
+    assert ({"depthwise"}, {"point"}) in names(report)
+    np.testing.assert_allclose(run(output, rows), run(path, rows), rtol=1e-3, atol=1e-4)
+
+
+NORMED = """
+<ir_version: 8, opset_import: ["" : 17]>
+normed (float[1,3,12,12] image) => (float[1,4,12,12] found)
+{
+    first = Conv <kernel_shape=[1,1]> (image, w1)
+    normed = BatchNormalization (first, gamma, beta, mean, variance)
+    active = Relu (normed)
+    gate = Sigmoid (active)
+    found = Conv <kernel_shape=[1,1]> (active, w2)
+    spare = Conv <kernel_shape=[1,1]> (gate, w3)
+}
+"""
+
+
+def test_what_does_not_hand_factors_through_is_named(rows: Any, tmp_path: Path) -> None:
+    random, model = np.random.default_rng(0), onnx.parser.parse_model(NORMED)
+    shapes: dict[str, tuple[int, ...]] = {"w1": (4, 3, 1, 1), "w2": (4, 4, 1, 1), "w3": (4, 4, 1, 1)}
+    shapes |= dict.fromkeys(("gamma", "beta", "mean", "variance"), (4,))
+    for name, shape in shapes.items():
+        value = np.abs(random.normal(1, 0.1, shape)).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    onnx.save(model, str(tmp_path / "normed.onnx"))
+    _, report = equalize(tmp_path / "normed.onnx", tmp_path / "equal.onnx")
+    assert report.skipped["normed"] == "gate (Sigmoid) does not hand factors through"  # the norm is folded
+    assert report.skipped["found"] == "it is an output of the graph"
+    assert report.groups == ()
 
 
 def test_a_dead_channel_stays_dead(residual_net: ModelMaker, rows: Any, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from eightfold.calib.checkpoint import kept_in
 from eightfold.calib.graph import Graph, read_graph
 from eightfold.calib.images import ImageSet
-from eightfold.calib.observers import ChannelReach, Observer, Seeing, make_observer
+from eightfold.calib.observers import Observer, Seeing, make_observer
 from eightfold.calib.preprocess import Preprocess
 from eightfold.calib.ranges import Method, Ranges, checked_method
 from eightfold.calib.rows import Rows, batched, peeked, rows_of
@@ -98,15 +98,6 @@ def _identity(graph: Graph, rows: Rows, preprocess: Preprocess | None, options: 
     images = rows.images.digest() if isinstance(rows.images, ImageSet) else ""
     parts = (graph.digest(), images, preprocess.digest() if preprocess else "", options.method, str(options.percentile))
     return sha256_of_bytes(" ".join(parts).encode())
-
-
-def channel_reach(
-    graph: Graph, images: Any, preprocess: Preprocess | None, options: CalibrationOptions
-) -> dict[str, npt.NDArray[np.float64]]:
-    """The largest magnitude of every channel of every watched activation, by tensor name."""
-    observers = {name: ChannelReach() for name in graph.observed if len(graph.types[name][1]) > 1}
-    show(graph, rows_of(images, preprocess, graph.input_shape[1:]), observers, options)
-    return {name: observer.reach for name, observer in observers.items() if observer.reach is not None}
 
 
 def show(

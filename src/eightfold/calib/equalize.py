@@ -1,13 +1,14 @@
-"""Cross-layer equalization: rescale the channels between two layers so that one 8-bit scale fits all of them.
+"""Cross-layer equalization: rescale the channels between layers so that one 8-bit scale fits all of them.
 
 `relu(s * x) = s * relu(x)` for s > 0, so what one layer makes s times smaller the next can make s times larger without
 changing the network (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019,
-section 4.1). The graph stays FP32; calibrate it after this.
+section 4.1). Layers that a residual addition joins are scaled together. The graph stays FP32; calibrate it after this.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,53 +16,88 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from eightfold.calib.calibrate import CalibrationOptions, channel_reach
+from eightfold.calib.calibrate import CalibrationOptions
+from eightfold.calib.channels import ranges_of_channels
+from eightfold.calib.couplings import Coupling, Couplings
+from eightfold.calib.fold import fold_batch_norms_
 from eightfold.calib.graph import Graph, read_graph
-from eightfold.calib.layers import Layer, layers_of, set_value, value_of
+from eightfold.calib.layers import Layer, label, layers_of, set_value, value_of
 from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.ranges import Method, TensorRange
 from eightfold.files import PathLike, write_bytes
 from eightfold.values import Frozen
 
 if TYPE_CHECKING:
     import onnx
 
-# Hand a positive factor per channel through. Clip to [0, 6] does not.
-HOMOGENEOUS = frozenset(
-    {"Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Identity", "Flatten", "Reshape"}
-)
 EQUALIZED = frozenset({"Conv", "Gemm"})
 MAX_ROUNDS = 20
 SETTLED = 1e-3  # rounds end when no factor is further from 1 than this
 MAX_FACTOR = 1e4  # bounds how much a channel that is nearly dead is scaled up
 
 Floats = npt.NDArray[np.float64]
+ChannelRanges = Mapping[str, tuple[TensorRange, ...]]
+
+
+class EqualizedGroup(Frozen):
+    """Layers whose channels were scaled together.
+
+    Args:
+        made_by, read_by: the layers on either side.
+        spread_before, spread_after: largest over smallest channel range between them.
+    """
+
+    made_by: tuple[str, ...]
+    read_by: tuple[str, ...]
+    spread_before: float
+    spread_after: float
 
 
 class EqualizeReport(Frozen):
     """What `equalize` did.
 
     Args:
-        pairs: (first, second) layers between which channels were rescaled.
-        rounds: how often all pairs were visited.
-        spread_before, spread_after: largest over smallest channel range between two layers, of the worst pair.
+        groups: what was rescaled.
+        skipped: layer -> why its channels were left alone.
+        rounds: how often all groups were visited.
+        clips: nodes that became a Relu, because nothing that was seen reaches their bound.
     """
 
-    pairs: tuple[tuple[str, str], ...]
+    groups: tuple[EqualizedGroup, ...]
+    skipped: dict[str, str]
     rounds: int
-    spread_before: float
-    spread_after: float
+    clips: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        return (
-            f"{len(self.pairs)} pairs of layers equalized in {self.rounds} rounds: "
-            f"channel ranges differed by {self.spread_before:.3g} times at most, now by {self.spread_after:.3g}"
-        )
+        worst = max(self.groups, key=lambda group: group.spread_before, default=None)
+        lines = [f"{len(self.groups)} groups of layers equalized in {self.rounds} rounds"]
+        if worst:
+            names = f"{', '.join(worst.made_by)} -> {', '.join(worst.read_by)}"
+            lines[0] += (
+                f"; the worst: channel ranges differed by {worst.spread_before:.3g} times, "
+                f"now by {worst.spread_after:.3g} ({names})"
+            )
+        if self.clips:
+            lines.append(f"  {len(self.clips)} clips became Relu: no image reaches their bound")
+        reasons = {
+            reason: [name for name, why in self.skipped.items() if why == reason] for reason in self.skipped.values()
+        }
+        lines += [f"  left alone: {', '.join(names)}: {reason}" for reason, names in reasons.items()]
+        return "\n".join(lines)
 
 
 def equalize(
-    onnx_path: PathLike, output: PathLike, *, images: Any = None, preprocess: Preprocess | None = None
+    onnx_path: PathLike,
+    output: PathLike,
+    *,
+    images: Any = None,
+    preprocess: Preprocess | None = None,
+    method: Method = "minmax",
 ) -> tuple[Path, EqualizeReport]:
     """Write a graph that computes the same, with the channel ranges of consecutive layers balanced.
+
+    Batch norms are folded into their convolutions first. A clip (ReLU6) becomes a Relu where no image comes near its
+    bound; where one does, the layers around it are left alone, and the report says so.
 
     Args:
         onnx_path: an FP32 graph.
@@ -69,6 +105,7 @@ def equalize(
         images: as for `calibrate`. With them a channel's range is what its activations reach; without, what its
             weights reach, as in the paper.
         preprocess: how an image becomes a row of the model's input.
+        method: how a channel's range follows from what was seen, as for `calibrate`.
 
     Returns:
         The output's path, and what was done.
@@ -76,24 +113,45 @@ def equalize(
     Raises:
         CalibrationError, ImageError: as `calibrate`.
     """
-    graph = read_graph(onnx_path)
-    reach = channel_reach(graph, images, preprocess, CalibrationOptions("minmax")) if images is not None else {}
-    model, report = equalized(graph, reach)
+    source = read_graph(onnx_path)
+    graph = Graph(copy.deepcopy(source.model), source.name)
+    fold_batch_norms_(graph.model)
+    graph = Graph(graph.model, graph.name)
+    found = {} if images is None else ranges_of_channels(graph, images, preprocess, CalibrationOptions(method))
+    model, report = equalized(graph, found)
     write_bytes(output, model.SerializeToString(deterministic=True))
     return Path(output), report
 
 
-def equalized(graph: Graph, reach: dict[str, Floats] | None = None) -> tuple[onnx.ModelProto, EqualizeReport]:
-    """An equalized copy of the graph's model. `reach`: largest magnitude of each channel, by tensor."""
-    work = Graph(copy.deepcopy(graph.model), graph.name)
-    pairs = _pairs(work, reach or {})
-    before = max((pair.spread() for pair in pairs), default=1.0)
-    rounds = _balance(pairs)
-    names = tuple((pair.first.layer.name, pair.second.layer.name) for pair in pairs)
-    after = max((pair.spread() for pair in pairs), default=1.0)
-    for side in {id(side): side for pair in pairs for side in (pair.first, pair.second)}.values():
-        side.store(work)
-    return work.model, EqualizeReport(pairs=names, rounds=rounds, spread_before=before, spread_after=after)
+def equalized(graph: Graph, found: ChannelRanges | None = None) -> tuple[onnx.ModelProto, EqualizeReport]:
+    """An equalized copy of the graph's model. `found`: the range of each channel, by tensor."""
+    work, found = Graph(copy.deepcopy(graph.model), graph.name), found or {}
+    layers = [layer for layer in layers_of(work) if layer.node.op_type in EQUALIZED]
+    own = {layer.node.output[0]: layer for layer in layers if _owns_weights(work, layer)}
+    highest = {name: max(entry.max for entry in entries) for name, entries in found.items()}
+    couplings = Couplings(work, own, highest).all()
+    sides = {name: _side(work, layer) for name, layer in own.items()}
+    groups = [_group(work, coupling, sides, found) for coupling in couplings if not _reason(coupling)]
+    before = [group.spread() for group in groups]
+    rounds = _balance(groups)
+    for group in groups:
+        group.store(work)
+    clips = [node for group in groups for node in group.coupling.clips]
+    for node in clips:
+        node.op_type = "Relu"
+        del node.input[1:], node.attribute[:]
+    report = EqualizeReport(
+        groups=tuple(group.described(spread) for group, spread in zip(groups, before, strict=True)),
+        skipped={layer.name: why for each in couplings if (why := _reason(each)) for layer in each.makers},
+        rounds=rounds,
+        clips=tuple(label(node) for node in clips),
+    )
+    return work.model, report
+
+
+def _reason(coupling: Coupling) -> str:
+    """Why a coupling is left alone; empty where it is not."""
+    return coupling.obstacle or ("" if coupling.readers else "no layer reads its channels")
 
 
 @dataclass(eq=False)
@@ -126,15 +184,16 @@ class _Side:
 
 
 @dataclass(eq=False)
-class _Pair:
-    """What `first` makes is read by `second` alone, channel by channel. `seen` is what its activations reach."""
+class _Group:
+    """A coupling at work. `seen` is what its channels' activations reach; None where weights are looked at."""
 
-    first: _Side
-    second: _Side
+    coupling: Coupling
+    makers: list[_Side]
+    readers: list[_Side]
     seen: Floats | None
 
     def reach(self) -> Floats:
-        return self.first.output_reach() if self.seen is None else self.seen
+        return _most([side.output_reach() for side in self.makers]) if self.seen is None else self.seen
 
     def spread(self) -> float:
         reach = self.reach()
@@ -142,35 +201,45 @@ class _Pair:
 
     def balance(self) -> float:
         """Make both sides reach as far, per channel; returns the largest factor, as a distance from 1."""
-        made, read = self.reach(), self.second.input_reach()
+        made, read = self.reach(), _most([side.input_reach() for side in self.readers])
         alive = (made > 0) & (read > 0)
         factor = np.sqrt(np.where(alive, made, 1.0) / np.where(alive, read, 1.0))
         factor = np.clip(factor, 1 / MAX_FACTOR, MAX_FACTOR)
-        self.first.scale_outputs(1 / factor)
-        self.second.scale_inputs(factor)
+        for side in self.makers:
+            side.scale_outputs(1 / factor)
+        for side in self.readers:
+            side.scale_inputs(factor)
         if self.seen is not None:
             self.seen = self.seen / factor
         return float(np.abs(np.log(factor)).max())
 
+    def store(self, graph: Graph) -> None:
+        for side in [*self.makers, *self.readers]:
+            side.store(graph)
 
-def _balance(pairs: list[_Pair]) -> int:
+    def described(self, spread_before: float) -> EqualizedGroup:
+        made_by, read_by = (tuple(side.layer.name for side in sides) for sides in (self.makers, self.readers))
+        return EqualizedGroup(made_by=made_by, read_by=read_by, spread_before=spread_before, spread_after=self.spread())
+
+
+def _most(reaches: list[Floats]) -> Floats:
+    return np.asarray(np.max(np.stack(reaches), axis=0), np.float64)
+
+
+def _balance(groups: list[_Group]) -> int:
     for done in range(MAX_ROUNDS):
-        if max((pair.balance() for pair in pairs), default=0.0) < SETTLED:
+        if max((group.balance() for group in groups), default=0.0) < SETTLED:
             return done + 1
     return MAX_ROUNDS
 
 
-def _pairs(graph: Graph, reach: dict[str, Floats]) -> list[_Pair]:
-    layers = [layer for layer in layers_of(graph) if layer.node.op_type in EQUALIZED and _owns_weights(graph, layer)]
-    sides = {layer.node.output[0]: _side(graph, layer) for layer in layers}
-    pairs = []
-    for name, first in sides.items():
-        read = _handed_on(graph, name, first.layer.channels)
-        reader = graph.consumers[read][0] if read else None
-        second = sides.get(reader.output[0]) if reader is not None else None
-        if second is not None and second.layer.node.input[0] == read and _width(second) == first.layer.channels:
-            pairs.append(_Pair(first, second, reach.get(graph.alias.get(read, read))))
-    return pairs
+def _group(graph: Graph, coupling: Coupling, sides: Mapping[str, _Side], found: ChannelRanges) -> _Group:
+    makers, readers = (
+        [sides[layer.node.output[0]] for layer in layers] for layers in (coupling.makers, coupling.readers)
+    )
+    observed = dict.fromkeys(graph.alias.get(name, name) for name in coupling.tensors)
+    seen = [np.array([max(-e.low, e.high, 0.0) for e in found[name]]) for name in observed if name in found]
+    return _Group(coupling, makers, readers, _most(seen) if seen else None)
 
 
 def _side(graph: Graph, layer: Layer) -> _Side:
@@ -179,24 +248,7 @@ def _side(graph: Graph, layer: Layer) -> _Side:
     return _Side(layer, weight, bias)
 
 
-def _width(side: _Side) -> int:
-    return int(side.weight.shape[0] * side.weight.shape[2])
-
-
 def _owns_weights(graph: Graph, layer: Layer) -> bool:
     """Whether nobody else reads the layer's constants."""
     constants = [name for name in (layer.weight, layer.bias) if name]
     return all(name in graph.initializers and len(graph.consumers[name]) == 1 for name in constants)
-
-
-def _handed_on(graph: Graph, name: str, channels: int) -> str:
-    """The tensor behind `name` that a layer reads, through operators that keep channels; empty where the path forks."""
-    while name not in graph.outputs and len(graph.consumers.get(name, [])) == 1:
-        reader = graph.consumers[name][0]
-        if reader.op_type not in HOMOGENEOUS:
-            return name
-        name = reader.output[0]
-        shape = graph.types.get(name, (0, ()))[1]
-        if len(shape) < 2 or shape[1] != channels:  # such as Flatten of more than one position
-            return ""
-    return ""

@@ -39,9 +39,14 @@ class Histogram:
     max: float = -np.inf
 
     @property
+    def bins(self) -> int:
+        """Number of bins on either side of zero: a power of two, BINS unless `counts` came with fewer."""
+        return len(self.counts) // 2
+
+    @property
     def width(self) -> float:
-        """Width of a bin. Bin k covers [(k - BINS) * width, (k + 1 - BINS) * width)."""
-        return 2.0**self.exponent / BINS
+        """Width of a bin. Bin k covers [(k - bins) * width, (k + 1 - bins) * width)."""
+        return 2.0**self.exponent / self.bins
 
     def add(self, values: Floats) -> None:
         """Count finite values of any shape."""
@@ -55,31 +60,32 @@ class Histogram:
     def merge(self, other: Histogram) -> None:
         """Add what another histogram counted; `other` may be widened by it."""
         self.min, self.max = min(self.min, other.min), max(self.max, other.max)
-        self._widen(other.exponent)
-        other._widen(self.exponent)
+        self.widen(other.exponent)
+        other.widen(self.exponent)
         self.counts += other.counts
 
     def _cover(self, magnitude: float) -> None:
         """Widen until `magnitude` < 2**exponent. Zero lies in the same bin whatever the width."""
         if magnitude > 0:
-            self._widen(int(np.frexp(magnitude)[1]))
+            self.widen(int(np.frexp(magnitude)[1]))
 
-    def _widen(self, exponent: int) -> None:
+    def widen(self, exponent: int) -> None:
+        """Cover [-2**exponent, 2**exponent) at least."""
         steps = exponent - self.exponent
         if steps <= 0:
             return
         occupied = np.flatnonzero(self.counts)
         merged = np.zeros_like(self.counts)
         # Shifting right is the floor division that the new bin numbers need, for negative numbers too.
-        np.add.at(merged, BINS + ((occupied - BINS) >> min(steps, 62)), self.counts[occupied])
+        np.add.at(merged, self.bins + ((occupied - self.bins) >> min(steps, 62)), self.counts[occupied])
         self.counts, self.exponent = merged, exponent
 
     def _count(self, values: Floats, *, signed: bool) -> None:
-        scaled = values * np.float32(BINS / 2.0**self.exponent)
+        scaled = values * np.float32(self.bins / 2.0**self.exponent)
         if not signed:
-            self.counts[BINS:] += np.bincount(scaled.astype(np.int64), minlength=BINS)
+            self.counts[self.bins :] += np.bincount(scaled.astype(np.int64), minlength=self.bins)
             return
         np.floor(scaled, out=scaled)
         bins = scaled.astype(np.int64)
-        bins += BINS
-        self.counts += np.bincount(bins, minlength=2 * BINS)
+        bins += self.bins
+        self.counts += np.bincount(bins, minlength=2 * self.bins)

@@ -120,18 +120,6 @@ class Histogrammed:
 
 
 @dataclass
-class ChannelReach:
-    """The largest magnitude of every channel. Channels lie on axis 1; tensors without one are one channel."""
-
-    reach: npt.NDArray[np.float64] | None = None
-
-    def see(self, values: Floats) -> None:
-        others = tuple(axis for axis in range(values.ndim) if axis != 1)
-        found = np.maximum(values.max(axis=others), -values.min(axis=others)).astype(np.float64).reshape(-1)
-        self.reach = found if self.reach is None else np.maximum(self.reach, found)
-
-
-@dataclass
 class ChannelMean:
     """The mean of every channel. Channels lie on axis 1."""
 

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from eightfold.calib.histogram import BINS, Counts, Histogram
+from eightfold.calib.histogram import Counts, Histogram
 from eightfold.calib.ranges import Method, TensorRange
 
 Floats = npt.NDArray[np.float64]
@@ -48,7 +48,7 @@ def magnitudes(histogram: Histogram) -> Counts:
 
     A negative value on a bin's edge counts one bin further out, where [k, k + 1) mirrored is (-(k + 1), -k].
     """
-    folded = histogram.counts[BINS:] + histogram.counts[:BINS][::-1]
+    folded = histogram.counts[histogram.bins :] + histogram.counts[: histogram.bins][::-1]
     return folded[: int(np.flatnonzero(folded)[-1]) + 1]
 
 
@@ -63,8 +63,8 @@ def _percentile(histogram: Histogram, share: float) -> TensorRange:
     tail = (1 - share) / 2 if histogram.min < 0 < histogram.max else 1 - share
     total = histogram.counts.sum()
     cumulative = np.cumsum(histogram.counts) / total
-    high = (np.searchsorted(cumulative, 1 - tail) + 1 - BINS) * histogram.width
-    low = (np.searchsorted(cumulative, tail, side="right") - BINS) * histogram.width
+    high = (np.searchsorted(cumulative, 1 - tail) + 1 - histogram.bins) * histogram.width
+    low = (np.searchsorted(cumulative, tail, side="right") - histogram.bins) * histogram.width
     threshold = (np.searchsorted(np.cumsum(magnitudes(histogram)) / total, share) + 1) * histogram.width
     if histogram.min >= 0:
         return _bounded(histogram, histogram.min, high, threshold)
@@ -162,10 +162,10 @@ def _with_low(reach: float, high: float, fraction: float) -> tuple[float, float]
 
 def _mass(histogram: Histogram) -> _Mass:
     """The occupied bins, merged by powers of two until at most MSE_BINS are left."""
-    occupied = np.flatnonzero(histogram.counts) - BINS
+    occupied = np.flatnonzero(histogram.counts) - histogram.bins
     merge = max(0, int(np.ceil(np.log2(max(int(np.ptp(occupied)), 1) / MSE_BINS))))
     bins, where = np.unique(occupied >> merge, return_inverse=True)
-    counts = np.bincount(where, histogram.counts[occupied + BINS])
+    counts = np.bincount(where, histogram.counts[occupied + histogram.bins])
     centre = (bins + 0.5) * (histogram.width * 2**merge)
     return _Mass(centre, (counts / counts.sum()).astype(np.float64))
 

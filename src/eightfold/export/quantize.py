@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from eightfold.calib.fold import prepare
 from eightfold.calib.graph import Graph, read_graph
 from eightfold.calib.layers import Layer
 from eightfold.calib.preprocess import Preprocess
@@ -20,7 +21,6 @@ from eightfold.export.bias_correction import (
     correct_empirically,
     corrected_layers,
 )
-from eightfold.export.fold import prepare
 from eightfold.export.int8_speed import MEASURED_S, Form, Int8Speed, keep_the_faster, runs_here
 from eightfold.export.qdq import apply_qdq
 from eightfold.export.qdq_plan import FloatRules, QdqPlan, plan_qdq

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+from eightfold.calib.fold import prepare
 from eightfold.calib.graph import Graph, read_graph
 from eightfold.calib.images import ImageSet
 from eightfold.calib.preprocess import Preprocess
 from eightfold.calib.ranges import Ranges
 from eightfold.errors import UnknownNameError, UsageError
-from eightfold.export.fold import prepare
 from eightfold.export.int8_speed import MEASURED_S, keep_the_faster, measure_int8, runs_here
 from eightfold.export.qdq import apply_qdq
 from eightfold.export.qdq_plan import FloatRules, plan_qdq
