@@ -35,6 +35,19 @@ def test_the_hex_is_most_significant_byte_first() -> None:
     assert thresholds_from_cache("TRT-8601-MinMaxCalibration\ndata: 3c010204\n")[1] == {"data": pytest.approx(1.0)}
 
 
+def test_a_file_that_tensorrt_wrote_is_read_and_written_back() -> None:
+    """Lines of a cache that TensorRT 8.2.5 wrote, from a report of a user (NVIDIA/TensorRT, issue 2958)."""
+    text = (
+        "TRT-8205-EntropyCalibration2\ninput: 3b810a13\nonnx::Conv_329: 3c96d93c\n"
+        "(Unnamed Layer* 22) [Constant]_output: 3a4b050c\n"
+    )
+    method, found = thresholds_from_cache(text)
+    assert method == "entropy"
+    assert found["input"] == pytest.approx(0.5, rel=1e-3)  # no other byte order gives a round number
+    assert 0.01 < found["(Unnamed Layer* 22) [Constant]_output"] < found["onnx::Conv_329"] < 10
+    assert cache_from_ranges(ranges_of(found), version="8.2.5") == text
+
+
 @given(st.dictionaries(NAMES, st.floats(1e-30, 1e30), min_size=1, max_size=5))
 def test_text_comes_back_the_same(thresholds: dict[str, float]) -> None:
     text = cache_from_ranges(ranges_of(thresholds), version="10.3.0", algorithm="minmax")

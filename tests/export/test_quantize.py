@@ -27,7 +27,7 @@ def run(path: Path, batch: Any) -> Any:
     return session.run(None, {"image": batch})[0]
 
 
-@pytest.mark.parametrize("target", sorted(TARGETS))
+@pytest.mark.parametrize("target", sorted(name for name, target in TARGETS.items() if not target.refusal))
 def test_every_target_stays_near_float(residual_net: ModelMaker, rows: Any, tmp_path: Path, target: str) -> None:
     path = residual_net(batch=4)
     ranges = calibrate(path, rows, None, method="minmax")

@@ -5,6 +5,13 @@
 
 The first line names version and algorithm. Each further line holds a tensor and its scale, threshold / 127, as the
 eight hex digits of a float32, most significant byte first. TensorRT 11 has no calibrators and no caches.
+
+NVIDIA documents the format nowhere. Where it is read off:
+- byte order, and that the number is a scale: NVIDIA's own reader, `struct.unpack('>f', ...)` into 'scale', in
+  https://github.com/nvdla/sw/blob/master/umd/utils/calibdata/calib_txt_to_json.py;
+- files that TensorRT 8.2.5 and 8.6.1 wrote: several tensors of a YOLOv8 have 3c010a14, which is 1.0003 / 127, as
+  saturated sigmoids must (https://github.com/ultralytics/ultralytics/issues/14121,
+  https://github.com/NVIDIA/TensorRT/issues/2958).
 """
 
 from __future__ import annotations

@@ -1,11 +1,14 @@
-"""What each target wants of a quantized graph, as data. Every entry names its source."""
+"""What each target wants of a quantized graph, as data. Every entry names where its rules are written down, or how they
+were measured. TensorRT has an entry for each version from which on the rules differ; a version between two entries
+follows the older one."""
 
 from __future__ import annotations
 
+import importlib.metadata
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from eightfold.errors import UnknownNameError
+from eightfold.errors import UnknownNameError, UsageError
 
 # onnxruntime runs these on integers when their inputs and outputs are quantized (its QDQ selectors).
 _ORT_OPS = frozenset(
@@ -30,7 +33,8 @@ class Target:
         operators: what may be quantized.
         least_channels: convolutions of fewer input channels get channels of zeros up to this number.
         qoperator: also reads onnxruntime's QLinear operators.
-        source: where these rules are written down or were measured.
+        source: where these rules are written down or were measured; URLs, separated by spaces, behind what they say.
+        refusal: where the target reads no Q/DQ graph at all, what to do instead.
     """
 
     name: str
@@ -44,19 +48,62 @@ class Target:
     per_channel: bool = True
     least_channels: int = 1
     qoperator: bool = False
+    refusal: str = ""
 
 
-_TENSORRT = Target(
-    name="tensorrt:10",
+_TENSORRT_DOCS = "https://docs.nvidia.com/deeplearning/tensorrt"
+_PARSER = "https://github.com/onnx/onnx-tensorrt/blob"
+_PLACEMENT = (
+    "symmetric signed INT8 only, per-channel weights; Q/DQ in front of convolutions and matrix products and of the "
+    "residual input of an addition, not behind them: "
+    f"{_TENSORRT_DOCS}/latest/inference-library/quantized-types-explicit-quantization.html"
+)
+
+_TENSORRT_8 = Target(
+    name="tensorrt:8",
     activation="int8",
     symmetric=True,
     placement="inputs",
-    weights="int8",
+    weights="float-qdq",
     integer_bias=False,
     operators=_TENSORRT_OPS,
-    source="TensorRT developer guide, 'Working with quantized types': symmetric signed INT8 only, per-channel weights, "
-    "Q/DQ placement recommendations: quantize the inputs of convolutions and matrix products, the residual input of "
-    "an addition, and not the outputs",
+    source=f"{_PLACEMENT} ; float weights behind a Q/DQ pair ('AddQDQPairToWeight'): "
+    "https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html ; zero points stated, of value 0, "
+    f"never uint8 (QuantDequantLinearHelper): {_PARSER}/release/8.2-GA/builtin_op_importers.cpp "
+    f"{_PARSER}/release/8.6-GA/builtin_op_importers.cpp",
+)
+_TENSORRT_10 = replace(
+    _TENSORRT_8,
+    name="tensorrt:10",
+    weights="int8",
+    source=f"{_PLACEMENT} ; weights may be stored as int8 before an IDequantizeLayer: same page, 'Quantized Weights'; "
+    f"zero points must be 0: {_PARSER}/release/10.0-GA/docs/operators.md",
+)
+_TENSORRT_11 = replace(
+    _TENSORRT_10,
+    name="tensorrt:11",
+    source=f"{_TENSORRT_10.source} ; strongly typed only, no calibrators: Q/DQ is the one way to INT8: "
+    f"{_TENSORRT_DOCS}/11.4.1/api/migration/tensorrt-10x-to-11x-trtexec.html ; this form was parsed and built by "
+    "TensorRT-RTX in the tests",
+)
+_DLA_LAYERS = (
+    "INT8 convolution, deconvolution, pooling and element-wise sum, matrix products only as 1x1 convolutions; one "
+    f"scale per tensor: {_TENSORRT_DOCS}/latest/inference-library/dla-layer-restrictions.html"
+)
+_DLA = replace(
+    _TENSORRT_11,
+    name="tensorrt-dla",
+    operators=_TENSORRT_OPS - {"MatMul"},
+    per_channel=False,
+    source=f"{_DLA_LAYERS} ; tensor types decide the precision, so Q/DQ does: "
+    f"{_TENSORRT_DOCS}/11.3.0/inference-library/dla-strongly-typed-networks.html",
+)
+_DLA_8 = replace(
+    _DLA,
+    name="tensorrt-dla:8",
+    source=f"{_DLA_LAYERS} ; DLA takes no explicit quantization there: "
+    "https://developer.nvidia.cn/blog/tensorrt-deep-learning-accelerator-cn",
+    refusal="build the float graph with the ranges instead: BuildOptions(ranges=...) or a calibration cache",
 )
 
 TARGETS = {
@@ -72,8 +119,10 @@ TARGETS = {
             operators=_ORT_OPS,
             least_channels=4,
             qoperator=True,
-            source="onnxruntime documentation, 'Quantize ONNX models': U8S8 runs on AVX2, AVX-512 and VNNI; signed "
-            "activations were measured 4 times slower on AVX-512 VNNI",
+            source="U8S8 runs on AVX2, AVX-512 and VNNI: "
+            "https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html ; measured on AVX-512 VNNI: "
+            "signed activations take 4 times as long as unsigned ones; a first convolution of 3 channels up to 1.8 "
+            "times as long as one of 4",
         ),
         Target(
             name="cpu-arm",
@@ -84,7 +133,8 @@ TARGETS = {
             integer_bias=True,
             operators=_ORT_OPS,
             qoperator=True,
-            source="onnxruntime documentation, 'Quantize ONNX models': S8S8 on ARM64, where kernels are signed",
+            source="S8S8 on ARM64, whose kernels are signed: "
+            "https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html",
         ),
         Target(
             name="openvino",
@@ -94,45 +144,67 @@ TARGETS = {
             weights="int8",
             integer_bias=False,
             operators=_OPENVINO_OPS,
-            source="OpenVINO documentation, 'Quantization scheme': asymmetric unsigned activations, symmetric signed "
-            "per-channel weights; reads Q/DQ, refuses onnxruntime's QOperator operators",
+            source="asymmetric unsigned activations, symmetric signed per-channel weights: "
+            "https://docs.openvino.ai/2024/documentation/openvino-extensibility/openvino-plugin-library/"
+            "advanced-guides/low-precision-transformations.html ; measured: reads Q/DQ, refuses com.microsoft ones",
         ),
-        _TENSORRT,
-        replace(_TENSORRT, name="tensorrt:11", source=_TENSORRT.source + "; 11 reads Q/DQ only, calibrators are gone"),
-        replace(
-            _TENSORRT,
-            name="tensorrt:8",
-            weights="float-qdq",
-            source=_TENSORRT.source + "; onnxruntime documentation, 'AddQDQPairToWeight': the parser of TensorRT 8 "
-            "wants float weights behind a Q/DQ pair",
-        ),
-        replace(
-            _TENSORRT,
-            name="tensorrt-dla",
-            operators=_TENSORRT_OPS - {"MatMul"},
-            per_channel=False,
-            source="TensorRT developer guide, 'Working with DLA': INT8 convolution, deconvolution, pooling and "
-            "element-wise sum; matrix products only as 1x1 convolutions",
-        ),
+        _TENSORRT_8,
+        _TENSORRT_10,
+        _TENSORRT_11,
+        _DLA,
+        _DLA_8,
     )
 }
+NEWEST = 11
 
 
 def target_named(name: str | Target) -> Target:
     """The entry for a target string: "cpu-x86", "tensorrt", "tensorrt:8.2", "rtx:sm86", ...; a Target is its own.
 
+    "tensorrt" without a version is the one installed, or 10 where there is none.
+
     Raises:
         UnknownNameError: there is none.
+        UsageError: the target reads no Q/DQ graphs.
     """
-    if isinstance(name, Target):
-        return name
+    found = name if isinstance(name, Target) else _entry(name)
+    if found.refusal:
+        raise UsageError(
+            f"{name} reads no Q/DQ graph", allowed="tensorrt-dla of TensorRT 10 or newer", remedy=found.refusal
+        )
+    return found
+
+
+def _entry(name: str) -> Target:
     family, _, version = name.partition(":")
     if family == "rtx":
         return TARGETS["tensorrt:11"]
     if family == "tensorrt":
-        major = version.partition(".")[0] or "10"
-        if f"tensorrt:{major}" in TARGETS:
-            return TARGETS[f"tensorrt:{major}"]
+        return _tensorrt(name, version or installed_tensorrt() or "10")
+    if family == "tensorrt-dla":
+        major = version.partition(".")[0]
+        return TARGETS["tensorrt-dla:8"] if major == "8" else TARGETS["tensorrt-dla"]
     if name not in TARGETS:
-        raise UnknownNameError.of("target", name, [*TARGETS, "tensorrt", "rtx:sm86"])
+        raise _unknown(name)
     return TARGETS[name]
+
+
+def _tensorrt(name: str, version: str) -> Target:
+    """The newest entry that is not newer than the version."""
+    major = version.partition(".")[0]
+    known = sorted(int(key.partition(":")[2]) for key in TARGETS if key.startswith("tensorrt:"))
+    if not major.isdigit() or not known[0] <= int(major) <= NEWEST:
+        raise _unknown(name)
+    return TARGETS[f"tensorrt:{max(entry for entry in known if entry <= int(major))}"]
+
+
+def _unknown(name: str) -> UnknownNameError:
+    return UnknownNameError.of("target", name, [*TARGETS, "tensorrt", "rtx:sm86"])
+
+
+def installed_tensorrt() -> str:
+    """Version of the TensorRT that is installed here; empty where there is none."""
+    try:
+        return importlib.metadata.version("tensorrt")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
