@@ -63,7 +63,7 @@ def test_commands_on_the_pages_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_public_names_on_the_pages_exist(page: Path) -> None:
-    shown = set(re.findall(r"\bef\.([A-Za-z_]+)", code_of(page.read_text())))
+    shown = set(re.findall(r"\bef\.([A-Za-z_]\w*)", code_of(page.read_text())))
     assert shown <= set(eightfold.__all__)
 
 
