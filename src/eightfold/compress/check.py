@@ -1,20 +1,26 @@
-"""The check after surgery: a pruned model must run. Groups that stop it (a size written into the code) stay whole."""
+"""The check after surgery: a pruned model must run, and every operator give the shape that its channels ask for.
+
+Groups that stop it (a size written into the code) stay whole.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from eightfold.compress.following import Follow, Misfit
 from eightfold.compress.groups import ChannelGraph
 from eightfold.compress.plan import GroupPlan, PrunePlan
-from eightfold.compress.skim import Skim
 from eightfold.compress.surgery import applied
-from eightfold.compress.trace import call_model, module_paths, preserved
+from eightfold.compress.trace import call_model, module_paths, plain_attention, preserved
 
 # What torch and model code raise when a size does not fit.
 FAILURES = (RuntimeError, ValueError, TypeError, AssertionError, IndexError, KeyError, AttributeError)
@@ -23,19 +29,42 @@ ATTEMPTS = 12
 Shapes = list[tuple[int, ...]]
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What came of running a pruned model."""
+
+    shapes: Shapes | None = None  # of its outputs; None when it failed
+    place: str = ""  # the module that failed
+    misfits: frozenset[str] = frozenset()  # groups whose channels an operator there miscounted
+
+
 def checked(model: nn.Module, example_inputs: Any, plan: PrunePlan, graph: ChannelGraph) -> PrunePlan:
-    """`plan` without the groups at whose new width the model does not run, which are named in a warning."""
+    """`plan` without the groups at whose new width the model does not run as traced, which are named in a warning."""
     original = plan
+    blamed: set[str] = set()  # classes of modules whose code was at fault before
     for _ in range(ATTEMPTS):
-        seen, place = _try_plan(model, example_inputs, plan)
-        if _fits(seen, graph):
+        trial = _try_plan(model, example_inputs, plan, graph)
+        if _fits(trial.shapes, graph):
             break
-        at_fault = next(filter(None, _guesses(model, graph, plan, place)), set())
+        at_fault = _miscounted(model, graph, plan, trial, blamed)
+        at_fault = at_fault or _one_of_several(model, example_inputs, graph, plan, trial)
+        at_fault = at_fault or next(filter(None, _guesses(model, graph, plan, trial.place)), set())
         plan = plan.without(at_fault or _by_halving(model, example_inputs, plan, graph))
     else:
         plan = plan.without(_by_halving(model, example_inputs, plan, graph))
     _tell(original, plan)
     return plan
+
+
+def _miscounted(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, trial: Trial, blamed: set[str]) -> set[str]:
+    """The groups that an operator miscounted; with all that their module's class cuts, once it was at fault before."""
+    at_fault = set(plan.kept) & trial.misfits
+    if not at_fault:
+        return set()
+    code = type(model.get_submodule(trial.place)).__qualname__
+    alike = _suspected(model, graph, trial.place) & set(plan.kept) if code in blamed else set()
+    blamed.add(code)
+    return at_fault | alike
 
 
 def _fits(seen: Shapes | None, graph: ChannelGraph) -> bool:
@@ -50,6 +79,29 @@ def _tell(before: PrunePlan, after: PrunePlan) -> None:
     if whole:
         names = ", ".join(whole[:6]) + (f" and {len(whole) - 6} more" if len(whole) > 6 else "")
         warnings.warn(f"left whole, because the model's code fixes their size: {names}", stacklevel=3)
+
+
+def _one_of_several(model: nn.Module, inputs: Any, graph: ChannelGraph, plan: PrunePlan, trial: Trial) -> set[str]:
+    """Of several groups that the code of the failing module cuts, the one whose staying whole lets the module run.
+
+    Its likes in other modules of that class go with it: they run the same code.
+    """
+    here = {suspect.group for suspect in graph.suspects if suspect.module == trial.place} & set(plan.kept)
+    if len(here) < 2:
+        return set()
+    code = type(model.get_submodule(trial.place)).__qualname__
+    for group in sorted(here):
+        name = _below(group, trial.place)
+        alike = {s.group for s in graph.suspects if s.code == code and _below(s.group, s.module) == name}
+        again = _try_plan(model, inputs, plan.without(alike & set(plan.kept)), graph)
+        if again.shapes is not None or again.place != trial.place:
+            return alike & set(plan.kept)
+    return set()
+
+
+def _below(group: str, module: str) -> str:
+    """A group's id without the path of a module above it."""
+    return group.removeprefix(f"{module}.")
 
 
 def _guesses(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, place: str) -> Iterator[set[str]]:
@@ -83,7 +135,7 @@ def _by_halving(model: nn.Module, inputs: Any, plan: PrunePlan, graph: ChannelGr
 
     def visit(groups: Sequence[GroupPlan]) -> None:
         trial = plan.model_copy(update={"groups": (*accepted, *groups)})
-        if _fits(_try_plan(model, inputs, trial)[0], graph):
+        if _fits(_try_plan(model, inputs, trial, graph).shapes, graph):
             accepted.extend(groups)
         elif len(groups) < 2:
             faulty.update(group.id for group in groups)
@@ -96,18 +148,26 @@ def _by_halving(model: nn.Module, inputs: Any, plan: PrunePlan, graph: ChannelGr
     return faulty
 
 
-def _try_plan(model: nn.Module, inputs: Any, plan: PrunePlan) -> tuple[Shapes | None, str]:
+def _try_plan(model: nn.Module, inputs: Any, plan: PrunePlan, graph: ChannelGraph) -> Trial:
+    kept = plan.kept
+    stays = [np.isin(np.arange(group.width), kept.get(group.id, np.arange(group.width))) for group in graph.groups]
+    follow = Follow(graph.trail, graph.trail.widths(stays))
     with applied(model, plan, shapes_only=True):
-        return _try(model, inputs)
+        return _try(model, inputs, follow, graph)
 
 
-def _try(model: nn.Module, inputs: Any) -> tuple[Shapes | None, str]:
-    """The shapes of the model's outputs; or None, and the path of the module that raised."""
-    with module_paths(model, keep_on_error=True) as path, preserved(model), torch.no_grad():
+def _try(model: nn.Module, inputs: Any, follow: Follow, graph: ChannelGraph) -> Trial:
+    with contextlib.ExitStack() as stack:
+        path = stack.enter_context(module_paths(model, keep_on_error=True))
+        for context in (preserved(model), torch.no_grad(), plain_attention()):
+            stack.enter_context(context)
         model.eval()
         try:
-            with Skim():
+            with follow:
                 leaves = tree_leaves(call_model(model, inputs))
+        except Misfit as misfit:
+            groups = (graph.groups[number].id for number in graph.trail.groups_of(misfit.step))
+            return Trial(place=path[-1], misfits=frozenset(groups))
         except FAILURES:
-            return None, path[-1]
-    return [tuple(leaf.shape) for leaf in leaves if isinstance(leaf, torch.Tensor)], ""
+            return Trial(place=path[-1])
+    return Trial([tuple(leaf.shape) for leaf in leaves if isinstance(leaf, torch.Tensor)])

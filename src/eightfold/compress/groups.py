@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import gcd
 from typing import Literal, NamedTuple
@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from eightfold.compress.trail import Trail
 from eightfold.errors import UnknownNameError
 
 Index = npt.NDArray[np.int64]
@@ -188,6 +189,7 @@ class ChannelGraph:
     shapes: Mapping[str, tuple[int, ...]]  # every parameter and buffer; tied ones by their first name
     sizes: tuple[SizeLink, ...] = ()
     suspects: tuple[Suspect, ...] = ()
+    trail: Trail = field(default_factory=Trail, repr=False)
     outputs: tuple[tuple[int, ...], ...] = ()  # shape of every output tensor for the traced input
     data_dependent: bool = False  # an operator (nms, nonzero) made shapes depend on values
     warnings: tuple[str, ...] = ()

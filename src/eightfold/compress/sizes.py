@@ -34,7 +34,8 @@ def links(model: nn.Module, record: Record, grouping: Grouping) -> tuple[SizeLin
     """Attributes that equal a size argument made of channels, in the module that passed it."""
     found: dict[tuple[str, str], SizeLink] = {}
     for size in record.sizes:
-        for name in integers_of(model, size.module, size.value):
+        names = integers_of(model, size.module, size.value)
+        for name in names if size.position is None else _at(names, size.position):
             placed = runs(grouping.places(size.labels))
             parts = tuple((grouping.groups[group].id, spans) for group, spans in placed if group >= 0)
             found.setdefault((size.module, name), SizeLink(size.module, name, size.value, parts))
@@ -51,7 +52,17 @@ def integers_of(model: nn.Module, path: str, value: int) -> list[str]:
         return []
     synced = _SYNCED if isinstance(module, _TORCH_LAYERS) and not _bare_norm(module) else frozenset()
     names = [name for name, held in _integers(module) if held == value and name not in synced]
-    return [name for name in names if not any(part in name for part in _NO_WIDTH)]
+    return [name for name in names if not any(part in name for part in _NO_WIDTH) or _is_width(name)]
+
+
+def _is_width(name: str) -> bool:
+    """`hidden_size` and `embed_size` count channels, as `window_size` does not."""
+    return name.endswith("size") and any(part in name for part in ("hidden", "embed", "channel", "feature"))
+
+
+def _at(names: list[str], position: int) -> list[str]:
+    """Without the entries of lists that stand at another position."""
+    return [name for name in names if not name.endswith("]") or name.endswith(f"[{position}]")]
 
 
 def _bare_norm(module: nn.Module) -> bool:

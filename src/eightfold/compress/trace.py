@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -25,6 +26,7 @@ from eightfold.compress.rules import RULES, Call
 from eightfold.compress.rules.base import RawLayer, Record
 from eightfold.compress.rules.elementwise import elementwise, factory
 from eightfold.compress.skim import run_or_skim
+from eightfold.compress.trail import TrailNotes, factors_of
 from eightfold.errors import TraceError
 
 
@@ -146,11 +148,11 @@ def module_paths(model: nn.Module, *, keep_on_error: bool = False) -> Iterator[l
 
 
 def _run(model: nn.Module, inputs: Any, record: Record, used: set[int], path: list[str], *, training: bool) -> None:
-    with preserved(model), torch.no_grad(), _plain_attention():
+    with preserved(model), torch.no_grad(), plain_attention():
         model.train(training)
         inputs = _doubled(inputs) if training else inputs
         try:
-            with _Watch(record, used, path):
+            with _Watch(record, used, path, None if training else record.trail):
                 result = call_model(model, inputs)
         except (RuntimeError, ValueError, TypeError, AssertionError, IndexError, KeyError, AttributeError) as error:
             raise TraceError(
@@ -188,22 +190,37 @@ def _doubled(inputs: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Switch off the fused encoder kernel, which hides its operators."""
+def plain_attention() -> Iterator[None]:
+    """Switch off the fused encoder kernel, which hides its operators, and let attention run as one operator.
+
+    A layout that the fused attention does not take would be split into products, which hide where the scale came from.
+    """
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        yield
+        with _WholeAttention():
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+
+
+class _WholeAttention(TorchFunctionMode):
+    """Gives attention its operands in the layout that the fused operator takes."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.nn.functional.scaled_dot_product_attention:
+            args = tuple(arg.contiguous() if isinstance(arg, torch.Tensor) else arg for arg in args)
+        return func(*args, **(kwargs or {}))
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base class has no annotations
     """Applies the rule of every operator that meets a labelled tensor."""
 
-    def __init__(self, record: Record, used: set[int], path: list[str]) -> None:
+    def __init__(self, record: Record, used: set[int], path: list[str], trail: TrailNotes | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # as above
-        self.record, self.used, self.path = record, used, path
+        self.record, self.used, self.path, self.trail = record, used, path, trail
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -213,6 +230,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's bas
         self.used.update(id(tensor) for tensor in call.tensors)
         self.record.data_dependent |= call.name in _DATA_DEPENDENT
         _apply_rule(call, func)
+        if self.trail is not None:
+            self.trail.add(call.name, factors_of(args), [(out.dim(), axes_of(out)) for out in call.outs])
         return result
 
 
@@ -258,6 +277,7 @@ def _graph(
         shapes_of(model),
         sizes=sizes.links(model, record, grouping),
         suspects=_suspects(model, record, grouping),
+        trail=record.trail.solved(grouping.place),
         outputs=record.outputs,
         data_dependent=record.data_dependent,
         warnings=tuple(record.warnings),

@@ -13,7 +13,9 @@ from eightfold.compress.rules.base import Call, rule
     "_scaled_dot_product_fused_attention_overrideable",
 )  # fmt: skip
 def attention(call: Call) -> None:
-    """query, key, value [..., tokens, width]: everything before the tokens is shared."""
+    """query, key, value [..., tokens, width]: everything before the tokens is shared.
+
+    Without a `scale` of its own, the operator divides by the root of the head width, which then must stay."""
     query, key, value = call.args[:3]
     last = query.dim() - 1
     axes: Axes = {}
@@ -25,8 +27,11 @@ def attention(call: Call) -> None:
             call.space.freeze(found[0], call.why("attention with heads of fixed number"))
         if found:
             axes[dim] = found[0]
-    for tensor in (query, key):
-        call.freeze(tensor, "the scale of attention follows the head width", [last])
+    if call.kwargs.get("scale") is None:
+        for tensor in (query, key):
+            call.freeze(tensor, "the scale of attention follows the head width", [last])
+    elif last in axes_of(query) or last in axes_of(key):
+        call.join(axes_of(query).get(last), axes_of(key).get(last))
     for tensor in call.tensors:
         call.freeze(tensor, "attention over tokens", [tensor.dim() - 2])
     if last in axes_of(value):

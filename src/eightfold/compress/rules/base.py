@@ -11,6 +11,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from eightfold.compress.labels import Axes, LabelSpace, Vector, axes_of, set_axes
+from eightfold.compress.trail import TrailNotes
 
 # Marks tensors of one repeated or random value (zeros, dropout masks): they follow any width.
 _UNIFORM = "_eightfold_uniform"
@@ -37,6 +38,7 @@ class RawSize:
     module: str
     value: int
     labels: Vector
+    position: int | None = None  # its place in a list of sizes
 
 
 @dataclass
@@ -49,6 +51,7 @@ class Record:
     splits: list[Vector] = field(default_factory=list)  # the labels of every channel dimension that was split
     layers: list[RawLayer] = field(default_factory=list)
     sizes: list[RawSize] = field(default_factory=list)
+    trail: TrailNotes = field(default_factory=TrailNotes)
     warnings: list[str] = field(default_factory=list)
     outputs: tuple[tuple[int, ...], ...] = ()
     data_dependent: bool = False
@@ -149,6 +152,6 @@ def carry(call: Call, axes: Axes) -> None:
     set_axes(call.out, axes)
 
 
-def note_size(call: Call, labels: Vector) -> None:
+def note_size(call: Call, labels: Vector, position: int | None = None) -> None:
     """The call was given the length of `labels` as a size; an attribute of the module may hold it."""
-    call.record.sizes.append(RawSize(call.module, len(labels), labels))
+    call.record.sizes.append(RawSize(call.module, len(labels), labels, position))

@@ -200,12 +200,12 @@ def split(call: Call) -> None:
         _couple_parts(call, labels, [part.shape[dim] for part in parts])
         note_size(call, labels)
     start = 0
-    for part in parts:
+    for position, part in enumerate(parts):
         axes = dict(axes_of(x))
         if labels is not None:
             axes[dim] = np.ascontiguousarray(labels[start : start + part.shape[dim]])
             if len(parts) > 1:
-                note_size(call, axes[dim])
+                note_size(call, axes[dim], position)
         start += part.shape[dim]
         set_axes(part, axes)
 
