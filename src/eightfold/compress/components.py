@@ -34,9 +34,10 @@ def solve(space: LabelSpace) -> Components:
     """Connected components of all relations; the first reason that reached any label of a component freezes it."""
     sparse = require("scipy.sparse", "find coupled channels")
     graph = require("scipy.sparse.csgraph", "find coupled channels")
-    edges = np.concatenate([*space.edges, np.zeros((2, 0), dtype=np.int64)], axis=1)
-    ones = np.ones(edges.shape[1], dtype=np.int8)
-    matrix = sparse.coo_matrix((ones, (edges[0], edges[1])), shape=(space.next, space.next))
+    none = np.zeros(0, dtype=np.int64)
+    left, right = (np.concatenate([*(edge[side] for edge in space.edges), none]) for side in (0, 1))
+    ones = np.ones(len(left), dtype=np.int8)
+    matrix = sparse.coo_matrix((ones, (left, right)), shape=(space.next, space.next))
     count, component = graph.connected_components(matrix, directed=False)
     reason = np.full(count, -1, dtype=np.int64)
     reasons = tuple(dict.fromkeys(text for _, text in space.frozen))
@@ -108,14 +109,12 @@ def _same_signature(component: Index, slot_of_label: Index, components: Componen
     unseen = np.ones(len(signature), dtype=bool)
     unseen[component] = False  # the component of label 0
     signature[unseen] = 0
-    order: dict[int, int] = {}
     _, first = np.unique(component, return_index=True)
-    for index in np.sort(first):  # number the groups in the order of their first label
-        order.setdefault(int(signature[component[index]]), len(order))
-    numbers = np.full(len(signature), -1, dtype=np.int64)
-    seen, inverse = np.unique(signature, return_inverse=True)
-    numbers[:] = np.array([order.get(int(value), -1) for value in seen])[inverse]
-    return numbers
+    by_first_label = signature[component[np.sort(first)]]
+    seen, first = np.unique(by_first_label, return_index=True)
+    number = np.append(np.argsort(np.argsort(first)), -1)  # in the order of their first label; the last entry: unseen
+    place = np.searchsorted(seen, signature)
+    return np.where(unseen, -1, number[np.minimum(place, len(seen))]).astype(np.int64)
 
 
 def _number_channels(component: Index, group_of_component: Index) -> Index:
@@ -161,9 +160,9 @@ def _multiplicities(widths: Iterable[Vector], place: Matrix, count: int) -> list
 
 def _reasons(components: Components, group_of_component: Index, count: int) -> list[str]:
     reasons = [""] * count
-    for group, reason in zip(group_of_component.tolist(), components.reason.tolist(), strict=True):
-        if group >= 0 and reason >= 0:
-            reasons[group] = components.reasons[reason]
+    frozen = np.flatnonzero((group_of_component >= 0) & (components.reason >= 0))
+    for group, reason in zip(group_of_component[frozen].tolist(), components.reason[frozen].tolist(), strict=True):
+        reasons[group] = components.reasons[reason]
     return reasons
 
 

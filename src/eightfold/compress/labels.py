@@ -37,7 +37,7 @@ class LabelSpace:
     def __init__(self) -> None:
         self.slots: list[Slot] = []
         self.next = 1
-        self.edges: list[npt.NDArray[np.int64]] = []  # each [2, n]
+        self.edges: list[tuple[Vector, Vector]] = []  # labels at equal positions are coupled
         self.frozen: list[tuple[Vector, str]] = []
         self._seen: dict[tuple[int, int], tuple[Vector, Vector]] = {}
 
@@ -55,11 +55,11 @@ class LabelSpace:
         """Labels at equal positions are coupled. A channel that meets "not a channel" is frozen for `reason`."""
         if left is right or self._known(left, right):
             return
-        both = (left > 0) & (right > 0)
-        pairs = np.stack([left[both], right[both]])
-        self.edges.append(pairs[:, pairs[0] != pairs[1]])
-        if not both.all():
+        if not (left.all() and right.all()):
+            both = (left > 0) & (right > 0)
             self.freeze(np.where(both, 0, np.maximum(left, right)), reason)
+            left, right = left[both], right[both]
+        self.edges.append((left, right))
 
     def unite_rows(self, table: npt.NDArray[np.int64], reason: str) -> None:
         """Couple the entries of each column of `table` [rows, columns]."""

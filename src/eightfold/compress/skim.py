@@ -9,13 +9,14 @@ that do not fit still raise, by the operators themselves.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable
 from math import prod
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from eightfold.compress.leaves import tensors_in
 from eightfold.compress.skimmed import SKIMMED, Skimmed
 from eightfold.compress.unread import Memory, fill, mark, memory_of
 
@@ -26,7 +27,7 @@ HEAVY_MACS = 2_000_000
 def run_or_skim(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The result of an ATen call, or an unread tensor in its place."""
     operator = _operator(func)
-    unread = [tensor for tensor in _tensors((args, kwargs)) if memory_of(tensor) is not None]
+    unread = [tensor for tensor in tensors_in((args, kwargs)) if memory_of(tensor) is not None]
     if operator.skimmed is not None and (unread or operator.is_heavy(args)):
         result = operator.skimmed(args, kwargs)
         if operator.in_place and result is not None:
@@ -71,16 +72,6 @@ def _has_out(func: Any) -> bool:
     return any(argument.is_out for argument in func._schema.arguments)
 
 
-def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from _tensors(value)
-        elif isinstance(value, Mapping):
-            yield from _tensors(value.values())
-
-
 def _written_over(target: torch.Tensor, result: torch.Tensor) -> torch.Tensor | None:
     """`target` after an operator in place that would have given `result`; None where that does not fit."""
     if target.shape != result.shape:
@@ -92,7 +83,7 @@ def _written_over(target: torch.Tensor, result: torch.Tensor) -> torch.Tensor | 
 
 
 def _marked(result: Any, memory: Memory | None) -> Any:
-    for tensor in _tensors([result]):
+    for tensor in tensors_in([result]):
         if memory is not None:
             mark(tensor, memory)
     return result

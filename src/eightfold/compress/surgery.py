@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from eightfold.compress.blocks import remove_blocks
-from eightfold.compress.groups import Index, SizeLink
+from eightfold.compress.groups import Index, Kept, SizeLink
 from eightfold.compress.plan import PrunePlan, Shapes
 from eightfold.compress.sizes import get_size, set_size
 from eightfold.compress.trace import shapes_of, unwrapped
@@ -149,8 +149,9 @@ def _update_attributes(model: nn.Module, plan: PrunePlan) -> None:
     changed = {tensor.rpartition(".")[0] for group in plan.groups for tensor in {m.tensor for m in group.members}}
     for path in changed:
         _sync_owner(model, path)
+    kept = plan.kept
     for link in plan.sizes:
-        _update_size(model, link, plan)
+        _update_size(model, link, kept)
 
 
 def _sync_owner(model: nn.Module, path: str) -> None:
@@ -199,8 +200,7 @@ def _sync_norm(module: nn.modules.batchnorm._NormBase | nn.GroupNorm) -> None:
         module.num_features = width
 
 
-def _update_size(model: nn.Module, link: SizeLink, plan: PrunePlan) -> None:
-    kept = plan.kept
+def _update_size(model: nn.Module, link: SizeLink, kept: Kept) -> None:
     lost = 0
     for group, spans in link.parts:
         if group in kept:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._pytree import tree_leaves
 
 from eightfold.compress.labels import Axes, LabelSpace, Vector, axes_of, set_axes
+from eightfold.compress.leaves import tensors_in
 from eightfold.compress.trail import TrailNotes
 
 # Marks tensors of one repeated or random value (zeros, dropout masks): they follow any width.
@@ -78,13 +79,13 @@ class Call:
         first: torch.Tensor = self.result if isinstance(self.result, torch.Tensor) else self.result[0]
         return first
 
-    @property
+    @cached_property
     def outs(self) -> list[torch.Tensor]:
-        return [leaf for leaf in tree_leaves(self.result) if isinstance(leaf, torch.Tensor)]
+        return tensors_in([self.result])
 
-    @property
+    @cached_property
     def tensors(self) -> list[torch.Tensor]:
-        return [leaf for leaf in tree_leaves((self.args, dict(self.kwargs))) if isinstance(leaf, torch.Tensor)]
+        return tensors_in((self.args, self.kwargs))
 
     def arg(self, position: int, name: str, default: Any = None) -> Any:
         return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
