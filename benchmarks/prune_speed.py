@@ -161,7 +161,7 @@ def _cell(result: Result) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--all", action="store_true", help="every torchvision classification model")
     parser.add_argument("--no-peer", action="store_true")
     parser.add_argument("--child", nargs=2, metavar=("WHICH", "NAME"), help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -75,7 +75,8 @@ def _fits(seen: Shapes | None, graph: ChannelGraph) -> bool:
 
 
 def _tell(before: PrunePlan, after: PrunePlan) -> None:
-    whole = [group.id for group in before.groups if group.id not in after.kept]
+    left = {group.id for group in after.groups}
+    whole = [group.id for group in before.groups if group.id not in left]
     if whole:
         names = ", ".join(whole[:6]) + (f" and {len(whole) - 6} more" if len(whole) > 6 else "")
         warnings.warn(f"left whole, because the model's code fixes their size: {names}", stacklevel=3)

@@ -160,16 +160,18 @@ class SizeLink:
 
 
 def removed_indices(cuts: Iterable[tuple[Sequence[Member], Index]]) -> Mapping[tuple[str, int], Index]:
-    """(tensor, dim) -> positions to remove, ascending int64, for the members of groups and the channels they keep."""
+    """(tensor, dim) -> positions to remove, ascending int64, for the members of groups and the channels they keep.
+
+    Places that lose the same positions of the same group share one array."""
     removed: dict[tuple[str, int], list[Index]] = {}
     for members, kept in cuts:
         known: dict[tuple[Span, ...], Index] = {}  # the four vectors of a batch norm share their spans
         for member in members:
             if member.spans not in known:
-                known[member.spans] = member.removed(kept)
+                known[member.spans] = np.sort(member.removed(kept))
             if known[member.spans].size:
                 removed.setdefault((member.tensor, member.dim), []).append(known[member.spans])
-    return {place: np.sort(np.concatenate(parts)) for place, parts in removed.items()}
+    return {place: np.sort(np.concatenate(parts)) if len(parts) > 1 else parts[0] for place, parts in removed.items()}
 
 
 class Suspect(NamedTuple):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+import gc
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -98,7 +100,9 @@ def plan_pruning(
         ranges=tuple(ranges),
     )
     with bypassed(model, removed):
-        graph = trace(model, example_inputs) if graph is None or removed else graph
+        if graph is None or removed:
+            with collector_paused():
+                graph = trace(model, example_inputs)
         scores = layer_scores(Evidence(model, graph, batches, targets_of(targets), loss, seed), score)
         limits = limits_of(model, graph, max_macs=max_macs, max_params=max_params)
         plan = PrunePlan.from_graph(
@@ -112,7 +116,21 @@ def plan_pruning(
             suggested_limit=suggested_limit(scores).removable,
             scores_digest=digest_of_scores(scores),
         )
-        return checked(model, example_inputs, plan, graph)
+        with collector_paused():
+            return checked(model, example_inputs, plan, graph)
+
+
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """No search for reference cycles meanwhile. A trace makes many objects and no cycles; every search walks them all,
+    so that a deep network would pay at each layer for those before."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def digest_of_scores(scores: LayerScores) -> str:

@@ -125,9 +125,13 @@ def _cut_tensors(
     model: nn.Module, removed: Mapping[tuple[str, int], Index], optimizer: torch.optim.Optimizer | None, cut: Cut
 ) -> None:
     tensors = _tensors(model)
+    known: dict[tuple[int, int, torch.device], torch.Tensor] = {}  # many tensors lose the same positions
     for (name, dim), gone in removed.items():
         tensor = tensors[name]
-        kept = torch.from_numpy(np.delete(np.arange(tensor.shape[dim]), gone)).to(tensor.device)
+        key = (id(gone), tensor.shape[dim], tensor.device)
+        if key not in known:
+            known[key] = torch.from_numpy(np.delete(np.arange(tensor.shape[dim]), gone)).to(tensor.device)
+        kept = known[key]
         old_shape = tensor.shape
         if tensor.grad is not None:
             gradient, tensor.grad = tensor.grad, None
