@@ -115,7 +115,9 @@ def _signature(function: Any) -> str:
 
 def _parameter(parameter: inspect.Parameter) -> str:
     stars = "*" * ((parameter.kind is parameter.VAR_POSITIONAL) + 2 * (parameter.kind is parameter.VAR_KEYWORD))
-    default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+    # The place of a function in memory is another one each time.
+    shown = "..." if inspect.isfunction(parameter.default) else repr(parameter.default)
+    default = "" if parameter.default is parameter.empty else f" = {shown}"
     return f"{stars}{parameter.name}: {parameter.annotation}{default}"
 
 

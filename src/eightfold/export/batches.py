@@ -14,10 +14,12 @@ from eightfold.export.freeze import freeze_onnx
 from eightfold.export.onnx_export import export_onnx, exporter_of
 from eightfold.export.onnx_files import input_specs, load_onnx, save_onnx
 from eightfold.export.rebatch import rebatched
+from eightfold.export.reference import Reference
 from eightfold.export.simplify import simplify_onnx
-from eightfold.export.verify import Tolerance, compare_in_order, require_within, run_module_arrays, run_onnx, step_from
+from eightfold.export.trials import adversarial_inputs
+from eightfold.export.verify import Arrays, Tolerance, run_module_arrays, run_onnx
 from eightfold.files import PathLike
-from eightfold.runtime.manifest import Step
+from eightfold.runtime.manifest import Step, TensorSpec
 
 if TYPE_CHECKING:
     import onnx
@@ -84,7 +86,8 @@ def export_batches(
     opset: int | None = None,
     tolerance: Tolerance = DEFAULT_TOLERANCE,
 ) -> dict[int, tuple[Step, ...]]:
-    """Write simplified fixed-size ONNX files for several batches; each is compared with its source on `images`.
+    """Write simplified fixed-size ONNX files for several batches; each is compared with its source on `images`, and
+    the first one on constants, extremes and noise as well.
 
     Two batches are exported; where the others follow from these two, they are derived from them (`rebatch`), and
     exported like them where not. `Step.tool` says which it was.
@@ -103,15 +106,16 @@ def export_batches(
     steps: dict[int, tuple[Step, ...]] = {}
     points = _points(sorted(paths))
     for batch in points:
-        steps[batch] = _export(origin, Path(paths[batch]), _rows(images, batch), tolerance)
+        first = batch == points[0]
+        steps[batch] = _export(origin, Path(paths[batch]), _rows(images, batch), tolerance, adversarial=first)
     for batch in sorted(set(paths) - set(points)):
         rows = _rows(images, batch)
         low, high = (load_onnx(paths[point]) for point in points)
         try:
             steps[batch] = (_derive(origin, rebatched(low, high, batch), Path(paths[batch]), rows, tolerance),)
         except ModelError as error:
-            first, *rest = _export(origin, Path(paths[batch]), rows, tolerance)
-            steps[batch] = (first.model_copy(update={"notes": (f"not derived: {error}",)}), *rest)
+            step, *rest = _export(origin, Path(paths[batch]), rows, tolerance)
+            steps[batch] = (step.model_copy(update={"notes": (f"not derived: {error}", *step.notes)}), *rest)
     return steps
 
 
@@ -128,12 +132,14 @@ def _rows(images: Array, batch: int) -> Array:
     return np.resize(images, (batch, *images.shape[1:]))
 
 
-def _export(origin: Source, path: Path, rows: Array, tolerance: Tolerance) -> tuple[Step, ...]:
+def _export(
+    origin: Source, path: Path, rows: Array, tolerance: Tolerance, *, adversarial: bool = False
+) -> tuple[Step, ...]:
     raw = path.with_suffix(".raw.onnx")
     try:
         tool = origin.write(rows, raw)
-        simplified = simplify_onnx(raw)
-        step = _check(origin, raw, rows, tolerance, tool)
+        simplified = simplify_onnx(raw, inputs={_image_spec(raw).name: rows})
+        step = _check(origin, raw, rows, tolerance, tool, adversarial=adversarial)
         raw.replace(path)
     finally:
         raw.unlink(missing_ok=True)
@@ -151,8 +157,19 @@ def _derive(origin: Source, made: onnx.ModelProto, path: Path, rows: Array, tole
     return step
 
 
-def _check(origin: Source, path: Path, rows: Array, tolerance: Tolerance, tool: str) -> Step:
-    (images,) = input_specs(load_onnx(path))
-    differences = compare_in_order(origin.answer(rows), run_onnx(path, {images.name: rows}))
-    require_within(differences, tolerance, step="export")
-    return step_from(differences, name="export", tool=tool)
+def _check(
+    origin: Source, path: Path, rows: Array, tolerance: Tolerance, tool: str, *, adversarial: bool = False
+) -> Step:
+    spec = _image_spec(path)
+    trials = {"images": {spec.name: rows}, **(adversarial_inputs([spec]) if adversarial else {})}
+
+    def answer(inputs: Arrays) -> Arrays:
+        return {str(place): array for place, array in enumerate(origin.answer(inputs[spec.name]))}
+
+    step = Reference(answer, trials).verify(path, step="export", tolerance=tolerance)
+    return step.model_copy(update={"tool": tool})
+
+
+def _image_spec(path: Path) -> TensorSpec:
+    (spec,) = input_specs(load_onnx(path))
+    return spec

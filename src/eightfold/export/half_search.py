@@ -8,7 +8,7 @@ until what is left is within the bound. Deep networks amplify early errors: it i
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from eightfold.export.half_emulation import emulated_half
@@ -46,10 +46,10 @@ def search_half(
     trial = _Trial(
         model, [(inputs, run(inputs)) for run in [runner(model.SerializeToString())] for inputs in runs], kind
     )
-    limit = 1 - tolerance.cosine
+    limit = SHARE_OF_THE_BOUND * (1 - tolerance.cosine)
     if trial.error(free) <= limit:
         return []
-    chosen = _within(trial, free, SHARE_OF_THE_BOUND * limit)
+    chosen = _within(trial, free, limit)
     return [name for name in free if name not in chosen]
 
 
@@ -74,10 +74,19 @@ def _within(trial: _Trial, free: Stretch, limit: float) -> frozenset[str]:
     coarse = _costs(trial, _split(free, STRETCHES))
     _, dear = _divided(coarse, limit)
     fine = _costs(trial, [part for stretch in dear for part in _split(stretch, PARTS_OF_A_STRETCH)])
-    cheap, _ = _divided({**{key: cost for key, cost in coarse.items() if key not in dear}, **fine}, limit)
-    while cheap and trial.error(name for stretch in cheap for name in stretch) > limit:
-        cheap.pop()
-    return frozenset(name for stretch in cheap for name in stretch)
+    cheap, left = _divided({**{key: cost for key, cost in coarse.items() if key not in dear}, **fine}, limit)
+    while cheap and trial.error(_names(cheap)) > limit:
+        left.append(cheap.pop())
+    # The sum of the costs may have been too high an estimate as well.
+    for stretch in sorted(left, key=lambda each: {**coarse, **fine}[each]):
+        if trial.error(_names([*cheap, stretch])) > limit:
+            break
+        cheap.append(stretch)
+    return frozenset(_names(cheap))
+
+
+def _names(stretches: Sequence[Stretch]) -> Iterator[str]:
+    return (name for stretch in stretches for name in stretch)
 
 
 def _costs(trial: _Trial, stretches: Sequence[Stretch]) -> dict[Stretch, float]:

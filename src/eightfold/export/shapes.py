@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import onnx
@@ -11,9 +12,9 @@ if TYPE_CHECKING:
 LARGEST_SIZES_BYTES = 1024
 
 
-def state_shapes(model: onnx.ModelProto) -> None:
+def state_shapes(model: onnx.ModelProto, *, infer: Callable[..., Any] | None = None) -> None:
     """State the shapes of everything in between. Large weights go in by shape only: their values are no sizes, and
-    copying them in and out would take most of the time."""
+    copying them in and out would take most of the time. `infer` stands in for onnx.shape_inference.infer_shapes."""
     from onnx import ModelProto, TensorProto, shape_inference
 
     shadow = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
@@ -25,6 +26,6 @@ def state_shapes(model: onnx.ModelProto) -> None:
         small = len(tensor.raw_data) <= LARGEST_SIZES_BYTES
         shell = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         shadow.graph.initializer.append(tensor if small else shell)
-    inferred = shape_inference.infer_shapes(shadow, data_prop=True)
+    inferred = (infer or shape_inference.infer_shapes)(shadow, data_prop=True)
     del model.graph.value_info[:]
     model.graph.value_info.extend(inferred.graph.value_info)

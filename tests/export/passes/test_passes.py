@@ -172,6 +172,60 @@ def test_a_gemm_that_mixes_axes_stays() -> None:
     assert "Gemm" in _after(graph(nodes, {"images": [2, 3, 4]}, {"out": [2, 3, 4]}, weights), (2, 3, 4))
 
 
+@pytest.mark.parametrize(
+    ("op", "value", "side", "goes"),
+    [("Add", 0, 0, True), ("Mul", 1, 1, True), ("Sub", 0, 1, True), ("Sub", 0, 0, False), ("Add", 1e-30, 0, False)],
+)
+def test_neutral_constants_go(op: str, value: float, side: int, goes: bool) -> None:
+    inputs = ["a", "a"]
+    inputs[side] = "c"
+    nodes = [helper.make_node("Relu", ["images"], ["a"]), helper.make_node(op, inputs, ["b"])]
+    nodes.append(helper.make_node("Tanh", ["b"], ["out"]))
+    model = graph(nodes, {"images": [2, 3]}, {"out": [2, 3]}, {"c": np.full(3, value, np.float32)})
+    assert (op in _after(model, (2, 3))) != goes
+
+
+def test_a_neutral_constant_that_broadcasts_stays() -> None:
+    nodes = [helper.make_node("Relu", ["images"], ["a"]), helper.make_node("Add", ["a", "c"], ["b"])]
+    nodes.append(helper.make_node("Tanh", ["b"], ["out"]))
+    model = graph(nodes, {"images": [1, 3]}, {"out": [4, 3]}, {"c": np.zeros((4, 3), np.float32)})
+    assert "Add" in _after(model, (1, 3))
+
+
+@pytest.mark.parametrize("bias", ["none", "zero", "some"])
+def test_reshapes_around_work_on_rows_go(bias: str) -> None:
+    """An MLP with GELU, whose first product is read twice, as simplifiers leave it."""
+    nodes = [
+        helper.make_node("Reshape", ["images", "flat"], ["a"]),
+        helper.make_node("Gemm", ["a", "w", *(["b"] if bias != "none" else [])], ["g"]),
+        helper.make_node("Erf", ["g"], ["e"]),
+        helper.make_node("Mul", ["g", "e"], ["m"]),
+        helper.make_node("Mul", ["m", "half"], ["h"]),
+        helper.make_node("Gemm", ["h", "v"], ["p"]),
+        helper.make_node("Reshape", ["p", "back"], ["q"]),
+        helper.make_node("Add", ["q", "images"], ["out"]),
+    ]
+    weights: Weights = {"flat": np.array([6, 4]), "back": np.array([2, 3, 4]), "half": np.array(0.5, np.float32)}
+    weights |= {"w": _normal(4, 5), "v": _normal(5, 4)}
+    if bias != "none":
+        weights["b"] = _normal(5) * (bias == "some")
+    model = graph(nodes, {"images": [2, 3, 4]}, {"out": [2, 3, 4]}, weights)
+    added = ["Add"] if bias == "some" else []
+    assert _after(model, (2, 3, 4)) == ["MatMul", *added, "Erf", "Mul", "Mul", "MatMul", "Add"]
+
+
+def test_reshapes_around_a_mix_of_rows_stay() -> None:
+    nodes = [
+        helper.make_node("Reshape", ["images", "flat"], ["a"]),
+        helper.make_node("Softmax", ["a"], ["s"], axis=0),
+        helper.make_node("Gemm", ["s", "w"], ["g"]),
+        helper.make_node("Reshape", ["g", "back"], ["out"]),
+    ]
+    weights: Weights = {"flat": np.array([6, 4]), "back": np.array([2, 3, 4]), "w": _normal(4, 4)}
+    left = _after(graph(nodes, {"images": [2, 3, 4]}, {"out": [2, 3, 4]}, weights), (2, 3, 4))
+    assert left == ["Reshape", "Softmax", "Gemm", "Reshape"]
+
+
 def test_nodes_that_nothing_reads_go() -> None:
     nodes = [helper.make_node("Neg", ["images"], ["unread"]), helper.make_node("Relu", ["images"], ["out"])]
     model = graph(nodes, {"images": [2]}, {"out": [2]}, {"unused": _normal(3)})

@@ -1,5 +1,5 @@
 """Nodes without effect: Identity, Dropout at inference, Reshape, Flatten and Expand to the shape there is, Transpose
-that moves nothing."""
+that moves nothing, adding zeros, multiplying by ones."""
 
 from __future__ import annotations
 
@@ -10,12 +10,29 @@ from eightfold.export.passes.graph_index import GraphIndex, attribute
 if TYPE_CHECKING:
     import onnx
 
+NEUTRAL = {"Add": 0, "Sub": 0, "Mul": 1, "Div": 1}
+
 
 def no_ops(graph: onnx.GraphProto) -> int:
     index = GraphIndex(graph)
-    gone = [node for node in graph.node if _is_no_op(index, node) and index.replace(node.output[0], node.input[0])]
+    gone = [node for node in graph.node if (kept := _same_as(index, node)) and index.replace(node.output[0], kept)]
     index.remove(gone)
     return len(gone)
+
+
+def _same_as(index: GraphIndex, node: onnx.NodeProto) -> str:
+    """The input that a node's output equals; "" where there is none."""
+    if node.op_type in NEUTRAL:
+        # Sums and products know no order; a difference or a quotient is neutral on its right only.
+        sides = ((0, 1), (1, 0)) if node.op_type in ("Add", "Mul") else ((0, 1),)
+        return next((node.input[kept] for kept, other in sides if _is_neutral(index, node, kept, other)), "")
+    return node.input[0] if _is_no_op(index, node) else ""
+
+
+def _is_neutral(index: GraphIndex, node: onnx.NodeProto, kept: int, other: int) -> bool:
+    array, shape = index.array(node.input[other]), index.shapes.get(node.input[kept])
+    same_shape = shape is not None and shape == index.shapes.get(node.output[0])
+    return array is not None and same_shape and bool((array == NEUTRAL[node.op_type]).all())
 
 
 def _is_no_op(index: GraphIndex, node: onnx.NodeProto) -> bool:

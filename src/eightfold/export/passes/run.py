@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from eightfold.export.passes.constant_reshape import constant_reshape
 from eightfold.export.passes.duplicates import duplicate_nodes, duplicate_weights
 from eightfold.export.passes.graph_index import drop_unused
-from eightfold.export.passes.matmul_from_gemm import matmul_from_gemm
 from eightfold.export.passes.no_ops import no_ops
 from eightfold.export.passes.norm_into_conv import norm_into_conv
 from eightfold.export.passes.pad_into_conv import pad_into_conv
 from eightfold.export.passes.quantize_pairs import quantize_pairs
+from eightfold.export.passes.row_reshapes import row_reshapes
 from eightfold.export.shapes import state_shapes
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ PASSES: tuple[Pass, ...] = (
     no_ops,
     pad_into_conv,
     norm_into_conv,
-    matmul_from_gemm,
+    row_reshapes,
     quantize_pairs,
     duplicate_weights,
     duplicate_nodes,

@@ -1,0 +1,78 @@
+"""The answers of one graph to several inputs, worked out once, and how far others are from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from eightfold.export.verify import (
+    Array,
+    Arrays,
+    Difference,
+    Tolerance,
+    compare,
+    first_diverging,
+    require_within,
+    runner,
+    step_from,
+)
+from eightfold.files import PathLike
+from eightfold.runtime.manifest import Step
+
+Run = Callable[[Arrays], Arrays]
+# What rounding its input to float32 may change of an input.
+NUDGE = 1e-7
+
+
+class Reference:
+    """What a network answers on each of some named inputs ("trials")."""
+
+    def __init__(self, run: Run, trials: Mapping[str, Arrays], path: PathLike | None = None) -> None:
+        """`run` gives outputs by name for inputs by name; `path` is the ONNX file behind it, where there is one."""
+        self.path, self.trials, self._run = path, trials, run
+        self.answers = {name: run(inputs) for name, inputs in trials.items()}
+
+    @classmethod
+    def of_file(cls, path: PathLike, trials: Mapping[str, Arrays]) -> Reference:
+        """Raises ModelError where onnxruntime refuses the file."""
+        return cls(runner(path), trials, path)
+
+    def verify(self, after: PathLike, *, step: str, tolerance: Tolerance) -> Step:
+        """Compare an ONNX file with this network on every trial; the step's notes hold each one's relative error.
+
+        The first trial is always judged. A later one on which this network itself moves as much when its input moves by
+        a rounding error cannot tell the two apart (a normalization of a constant image amplifies rounding without
+        bound): it is noted and not judged.
+
+        Raises:
+            VerificationError: beyond the tolerance; the message names the trial and the first tensor that differs.
+        """
+        run = runner(after)
+        judged: list[Difference] = []
+        notes = []
+        for place, (name, inputs) in enumerate(self.trials.items()):
+            found = compare(self.answers[name], run(inputs))
+            beyond = any(item.beyond(tolerance) for item in found)
+            if beyond and place and self._is_unstable(name, found):
+                notes.append(f"on {name}: not judged, the network amplifies rounding there")
+                continue
+            if beyond:
+                first = first_diverging(self.path, after, inputs, tolerance) if self.path is not None else ""
+                require_within(found, tolerance, step=f"{step} (on {name})", first=first)
+            judged += found
+            notes.append(f"on {name}: relative error {max(item.max_rel_error for item in found):.2g}")
+        return step_from(judged, name=step, notes=notes)
+
+    def _is_unstable(self, name: str, found: tuple[Difference, ...]) -> bool:
+        rng = np.random.default_rng(0)
+        nudged = {key: _nudged(array, rng) for key, array in self.trials[name].items()}
+        moved = compare(self.answers[name], self._run(nudged))
+        return all(2 * own.max_abs_error >= item.max_abs_error for own, item in zip(moved, found, strict=True))
+
+
+def _nudged(array: Array, rng: np.random.Generator) -> Array:
+    if array.dtype.kind != "f":
+        return array
+    scale = NUDGE * max(1.0, float(np.max(np.abs(array), initial=0.0)))
+    return (array + scale * rng.choice([-1.0, 1.0], array.shape)).astype(array.dtype)

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from eightfold.errors import VerificationError
+from eightfold.export.reference import Reference
+from eightfold.export.trials import EXTREME, adversarial_inputs, trials_of
+from eightfold.export.verify import Tolerance
+from eightfold.runtime.manifest import TensorSpec
+from tests.export.networks import graph, saved
+
+EXACT = Tolerance(max_rel_error=1e-4)
+FLOATS = TensorSpec(name="images", dtype="float32", shape=(1, 3, 4, 4))
+
+
+def _clipped(path: Path, limit: float) -> Path:
+    nodes = [helper.make_node("Clip", ["images", "", "limit"], ["c"]), helper.make_node("Relu", ["c"], ["out"])]
+    weights = {"limit": np.array(limit, np.float32)}
+    return saved(graph(nodes, {"images": [1, 3, 4, 4]}, {"out": [1, 3, 4, 4]}, weights), path)
+
+
+def test_what_no_photograph_reaches_is_reached(tmp_path: Path) -> None:
+    """A limit at 1.5 changes nothing on images in [0, 1)."""
+    before, after = _clipped(tmp_path / "a.onnx", 100), _clipped(tmp_path / "b.onnx", 1.5)
+    photographs = {"images": np.random.default_rng(0).random(FLOATS.shape, dtype=np.float32)}
+    usual = Reference.of_file(before, {"images": photographs}).verify(after, step="clip", tolerance=EXACT)
+    assert usual.max_abs_error == 0
+    reference = Reference.of_file(before, trials_of([FLOATS], photographs))
+    words = r"clip \(on extremes\) changed output 'out': max relative error 0\.5 > .*first diverging tensor: 'c'"
+    with pytest.raises(VerificationError, match=words):
+        reference.verify(after, step="clip", tolerance=EXACT)
+
+
+def test_every_trial_is_noted(tmp_path: Path) -> None:
+    file = _clipped(tmp_path / "a.onnx", 100)
+    step = Reference.of_file(file, trials_of([FLOATS])).verify(file, step="same", tolerance=EXACT)
+    assert step.notes == tuple(
+        f"on {name}: relative error 0" for name in ("random", "zeros", "ones", "extremes", "noise")
+    )
+
+
+def _normalized(path: Path, order: tuple[str, str]) -> Path:
+    """Rounding of a constant image, divided by its own size: what comes out depends on the order of a sum."""
+    nodes = [
+        helper.make_node("Add", ["images", order[0]], ["one"]),
+        helper.make_node("Add", ["one", order[1]], ["both"]),
+        helper.make_node("ReduceMean", ["both"], ["mean"], axes=[1, 2, 3]),
+        helper.make_node("Sub", ["both", "mean"], ["centred"]),
+        helper.make_node("Mul", ["centred", "gain"], ["out"]),
+    ]
+    weights = {
+        "a": np.random.default_rng(0).random((1, 3, 4, 4)).astype(np.float32),
+        "gain": np.array(1e7, np.float32),
+    }
+    weights["b"] = -weights["a"]
+    return saved(graph(nodes, {"images": [1, 3, 4, 4]}, {"out": [1, 3, 4, 4]}, weights), path)
+
+
+def test_a_trial_that_amplifies_rounding_is_noted_and_not_judged(tmp_path: Path) -> None:
+    before, after = _normalized(tmp_path / "a.onnx", ("a", "b")), _normalized(tmp_path / "b.onnx", ("b", "a"))
+    step = Reference.of_file(before, trials_of([FLOATS])).verify(after, step="order", tolerance=EXACT)
+    assert step.notes[0].startswith("on random: relative error ")
+    assert step.notes[2] == "on ones: not judged, the network amplifies rounding there"
+
+
+def test_pixels_get_the_ends_of_their_range() -> None:
+    spec = TensorSpec(name="pixels", dtype="uint8", shape=(1, 4, 4, 3))
+    found = {name: inputs["pixels"] for name, inputs in adversarial_inputs([spec]).items()}
+    assert {array.dtype for array in found.values()} == {np.dtype(np.uint8)}
+    assert set(np.unique(found["zeros"])) == {0}
+    assert set(np.unique(found["ones"])) == {255}
+    assert set(np.unique(found["extremes"])) == {0, 255}
+    floats = adversarial_inputs([FLOATS])["extremes"]["images"]
+    assert set(np.unique(floats)) == {-EXTREME, EXTREME}
+    assert floats[0, 0, 0, 0] != floats[0, 0, 0, 1]
