@@ -103,6 +103,55 @@ def test_the_pictures_themselves_are_never_overwritten(bundle_path: Path, folder
     assert (folder / "b-annotated.png").exists()
 
 
+def test_pictures_of_one_name_are_all_written(bundle_path: Path, folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    cv2.imwrite(str(other / "b.png"), flat(BLUE_BGR))
+    with Predictor(bundle_path) as predictor:
+        list(predict_sources(predictor, [folder / "b.png", other / "b.png"], annotated=tmp_path / "out"))
+    assert tuple(read_image(tmp_path / "out" / "b.png")[-1, -1]) == (255, 0, 0)
+    assert tuple(read_image(tmp_path / "out" / "b-2.png")[-1, -1]) == (0, 0, 255)
+
+
+def test_an_interrupted_recording_can_be_played(bundle_path: Path, video: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with Predictor(bundle_path, batch=1) as predictor:
+        predictions = predict_sources(predictor, [video], annotated=output)
+        for _ in range(4):
+            next(predictions)
+        assert [path.suffixes for path in output.iterdir()] == [[".tmp", ".mp4"]]
+        with pytest.raises(KeyboardInterrupt):
+            predictions.throw(KeyboardInterrupt())  # type: ignore[attr-defined]  # it is a generator
+    assert [path.name for path in output.iterdir()] == ["clip-annotated.mp4"]
+    assert len(list(frames_of([output / "clip-annotated.mp4"]))) == 4
+
+
+def test_a_recording_replaces_an_older_one_when_it_is_complete(bundle_path: Path, video: Path, tmp_path: Path) -> None:
+    older = tmp_path / "out" / "clip-annotated.mp4"
+    older.parent.mkdir()
+    older.write_bytes(b"older")
+    with Predictor(bundle_path, batch=1) as predictor:
+        predictions = predict_sources(predictor, [video], annotated=older.parent)
+        next(predictions)
+        assert older.read_bytes() == b"older"
+        list(predictions)
+    assert len(list(frames_of([older]))) == 6
+
+
+def test_what_cannot_be_recorded_or_written_says_so(
+    bundle_path: Path, video: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cv2.VideoWriter, "isOpened", lambda self: False)
+    monkeypatch.setattr(cv2, "imwrite", lambda path, pixels: False)
+    output = tmp_path / "out"
+    with Predictor(bundle_path) as predictor:
+        with pytest.raises(ImageError, match=r"OpenCV cannot record .*clip-annotated\.mp4; allowed: an OpenCV with"):
+            list(predict_sources(predictor, [video], annotated=output))
+        with pytest.raises(ImageError, match=r"OpenCV cannot write .*a\.jpg"):
+            list(predict_sources(predictor, [folder], annotated=output))
+    assert list(output.iterdir()) == []
+
+
 def test_what_is_live() -> None:
     assert is_live("0")
     assert is_live("rtsp://camera/stream")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from eightfold.errors import UsageError
+from eightfold.errors import ImageError, UsageError
 from eightfold.extras import require
 from eightfold.files import PathLike, atomic_path
 from eightfold.runtime.draw import draw
@@ -53,7 +53,7 @@ def predict_sources(
         json_lines: also write one JSON object per picture and line to this file; all at the end, or line by line where
             a source is live, which ends only by interruption.
         annotated: also write pictures with the answers drawn on them to this folder: each under its own name, videos
-            and cameras as .mp4.
+            and cameras as .mp4, which get their name when they are complete.
         limit: stop after so many pictures.
 
     Example:
@@ -98,43 +98,66 @@ class _JsonLines:
 
 
 class _Annotated:
-    """Writes pictures as PNG or JPEG and streams as one video each."""
+    """Writes pictures as PNG or JPEG and streams as one video each.
+
+    A video gets its name when it is complete, which the end of a camera's is only by interruption: what was recorded
+    until then is kept.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._cv2: Any = require("cv2", "write images")
         self._folder = folder
+        self._written: set[Path] = set()
         self._videos: dict[str, Any] = {}
+        self._open = contextlib.ExitStack()
         folder.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, prediction: Prediction) -> None:
         frame = prediction.frame
         pixels = self._cv2.cvtColor(draw(frame.pixels, prediction.result), self._cv2.COLOR_RGB2BGR)
-        if frame.number is None:
-            with atomic_path(self._free_path(Path(frame.source))) as temporary:
-                self._cv2.imwrite(str(temporary), pixels)
-        else:
+        if frame.number is not None:
             self._video(frame).write(pixels)
+            return
+        path = self._free_path(Path(frame.source))
+        with atomic_path(path) as temporary:
+            if not self._cv2.imwrite(str(temporary), pixels):
+                raise ImageError(f"OpenCV cannot write {path}", allowed="a picture that fits its format")
 
     def close(self) -> None:
-        for video in self._videos.values():
-            video.release()
+        self._open.close()
 
     def _free_path(self, source: Path) -> Path:
-        """The source's own name; never the source itself."""
+        """The source's own name, with a number where another source had it; never the source itself."""
         suffix = source.suffix if source.suffix.lower() in (".jpg", ".jpeg", ".png") else ".png"
         path = self._folder / (source.stem + suffix)
-        return path if path.resolve() != source.resolve() else path.with_name(f"{source.stem}-annotated{suffix}")
+        if path.resolve() == source.resolve():
+            path = path.with_name(f"{source.stem}-annotated{suffix}")
+        return self._unused(path)
+
+    def _unused(self, path: Path) -> Path:
+        names = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+        free = next(each for each in itertools.chain([path], names) if each not in self._written)
+        self._written.add(free)
+        return free
 
     def _video(self, frame: Frame) -> Any:
         if frame.source not in self._videos:
-            height, width = frame.pixels.shape[:2]
             stem = "".join(each if each.isalnum() or each in "-_" else "-" for each in Path(frame.source).stem)
-            path = self._folder / f"{stem}-annotated.mp4"
-            code = self._cv2.VideoWriter.fourcc(*"mp4v")
-            self._videos[frame.source] = self._cv2.VideoWriter(
-                str(path), code, frame.fps or DEFAULT_FPS, (width, height)
-            )
+            path = self._unused(self._folder / f"{stem}-annotated.mp4")
+            with contextlib.ExitStack() as opening:
+                temporary = opening.enter_context(atomic_path(path))
+                self._videos[frame.source] = video = self._recorder(temporary, path, frame)
+                opening.callback(video.release)  # before the file gets its name
+                self._open.enter_context(opening.pop_all())
         return self._videos[frame.source]
+
+    def _recorder(self, temporary: Path, path: Path, frame: Frame) -> Any:
+        height, width = frame.pixels.shape[:2]
+        code = self._cv2.VideoWriter.fourcc(*"mp4v")
+        video = self._cv2.VideoWriter(str(temporary), code, frame.fps or DEFAULT_FPS, (width, height))
+        if not video.isOpened():
+            raise ImageError(f"OpenCV cannot record {path}", allowed="an OpenCV with an MPEG-4 encoder")
+        return video
 
 
 def _chunks(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
