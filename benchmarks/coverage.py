@@ -1,37 +1,44 @@
 """Prune every network of a long list at keep ratio 0.5, and write what happened to each into docs/coverage.md.
 
 Usage: python benchmarks/coverage.py [NAME ...] [--output docs/coverage.md]
-NAME: a torchvision model, timm:MODEL, or an ultralytics YAML such as yolov8n.yaml; by default all names of
-`coverage_names.txt`.
+NAME: a torchvision model (video:NAME, flow:NAME and quantizable:NAME for those families), timm:MODEL, or an ultralytics
+YAML such as yolov8n.yaml; by default all names of `coverage_names.txt`. With --rows FILE, finished rows are kept there and
+an interrupted run goes on behind them.
 
 Each network is built with random weights (batch norms get statistics and scales of a trained network's kind, so that
 every channel matters), traced, planned, checked by the correctness rule with a random plan (the pruned network against
-the original with the removed channels zeroed, in float64 for detectors), pruned by L2 norm, and run in both modes.
-No network is skipped: one that fails stands in the table with its error.
+the original with the removed channels zeroed, in float64 where networks choose by comparing floats), pruned by L2 norm,
+and run in both modes. No network is skipped: one that fails stands in the table with its error.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import json
 import platform
 import re
 import time
 import warnings
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 import eightfold as ef
+from eightfold.compress import prune
 from eightfold.compress.check import checked
 from eightfold.compress.groups import ChannelGraph
 from eightfold.compress.oracle import oracle_error, outputs, random_plan
 from eightfold.compress.plan import PrunePlan
 from eightfold.compress.surgery import PruneReport, Width
+from eightfold.compress.trace import call_model, preserved
 
 HERE = Path(__file__).parent
 MULTIPLE = 8
@@ -48,8 +55,8 @@ class Row:
     layers: int = 0
     free: float = 0.0  # share of the coupled channels that may be pruned
     left: float = 0.0  # parameters after / before
-    trace_s: float = 0.0
-    prune_s: float = 0.0
+    prune_s: float = 0.0  # CPU seconds of trace, groups, scores, allocation and surgery
+    check_s: float = 0.0  # CPU seconds of running the pruned network until it fits
     error: float = 0.0
     frozen: str = ""
 
@@ -63,12 +70,20 @@ def build(name: str) -> tuple[nn.Module, Any]:
     return _torchvision(name)
 
 
+ULTRALYTICS = {
+    "-seg": "SegmentationModel", "-pose": "PoseModel", "-obb": "OBBModel", "-cls": "ClassificationModel",
+    "-sem": "SemanticSegmentationModel", "-depth": "DepthModel", "-world": "WorldModel", "rtdetr": "RTDETRDetectionModel",
+    "yoloe": "YOLOEModel",
+}  # fmt: skip
+
+
 def _ultralytics(name: str) -> tuple[nn.Module, Any]:
     from ultralytics.nn import tasks
 
-    kinds = {"-seg": tasks.SegmentationModel, "-pose": tasks.PoseModel, "-obb": tasks.OBBModel}
-    kind = next((kind for part, kind in kinds.items() if part in name), tasks.DetectionModel)
-    return kind(name, verbose=False), torch.rand(1, 3, 128, 128)
+    kind = next((kind for part, kind in ULTRALYTICS.items() if part in name), "DetectionModel")
+    kind = "YOLOESegModel" if "yoloe" in name and "-seg" in name else kind
+    size = 256 if "-p6" in name else 160 if "rtdetr" in name else 128
+    return getattr(tasks, kind)(name, verbose=False), torch.rand(1, 3, size, size)
 
 
 def _timm(name: str) -> tuple[nn.Module, Any]:
@@ -88,13 +103,28 @@ def _timm(name: str) -> tuple[nn.Module, Any]:
 def _torchvision(name: str) -> tuple[nn.Module, Any]:
     from torchvision import models
 
-    for family in (models.detection, models.segmentation):
-        if hasattr(family, name):
+    family, _, kind = name.rpartition(":")
+    if family:
+        return _other_torchvision(family, kind)
+    for module in (models.detection, models.segmentation):
+        if hasattr(module, name):
             small = {"min_size": 160, "max_size": 320} if re.search("rcnn|retina|fcos", name) else {}
-            model = getattr(family, name)(weights=None, weights_backbone=None, **small)
-            return model, ([torch.rand(3, 128, 128)],) if family is models.detection else torch.rand(1, 3, 128, 128)
+            model = getattr(module, name)(weights=None, weights_backbone=None, **small)
+            return model, ([torch.rand(3, 128, 128)],) if module is models.detection else torch.rand(1, 3, 128, 128)
     size = 299 if "inception" in name else 224 if re.search("vit|swin", name) else 64
     return models.get_model(name, weights=None), torch.rand(1, 3, size, size)
+
+
+def _other_torchvision(family: str, name: str) -> tuple[nn.Module, Any]:
+    from torchvision import models
+
+    if family == "flow":
+        return getattr(models.optical_flow, name)(weights=None), (torch.rand(1, 3, 128, 128), torch.rand(1, 3, 128, 128))
+    if family == "video":
+        frames, size = {"s3d": (14, 224), "swin3d_t": (4, 64)}.get(name, (16, 224) if "mvit" in name else (8, 64))
+        return getattr(models.video, name)(weights=None), torch.rand(1, 3, frames, size, size)
+    size = 299 if "inception" in name else 64
+    return getattr(models.quantization, name)(weights=None, quantize=False), torch.rand(1, 3, size, size)
 
 
 def enliven(model: nn.Module) -> nn.Module:
@@ -116,65 +146,109 @@ def measure(name: str) -> Row:
     model, inputs = build(name)
     enliven(model)
     parameters = ef.count_parameters(model)
-    start = time.perf_counter()
+    trained = training_shapes(model, inputs)
+    start = time.process_time()
     graph = ef.trace(model, inputs)
-    traced = time.perf_counter()
-    plan = ef.plan_pruning(model, inputs, graph=graph)
-    planned = time.perf_counter()
+    with check_timed() as check:
+        plan = ef.plan_pruning(model, inputs, graph=graph)
+    spent = time.process_time() - start
     error = _oracle(model, inputs, graph)
-    start_apply = time.perf_counter()
+    start = time.process_time()
     report = ef.apply_plan(model, plan)
-    prune_s = planned - traced + time.perf_counter() - start_apply
+    spent += time.process_time() - start
     widths = sum(group.width for group in graph.groups)
     return Row(
         name,
-        _verdict(model, inputs, graph, report, error),
+        _verdict(model, inputs, graph, plan, report, error, trained),
         parameters,
         len(graph.layers),
         sum(group.width for group in graph.free) / max(widths, 1),
         report.parameters_after / report.parameters_before,
-        traced - start,
-        prune_s,
+        spent - sum(check),
+        sum(check),
         error,
         _what_froze(graph, plan),
     )
 
 
-def _oracle(model: nn.Module, inputs: Any, graph: ChannelGraph) -> float:
-    """Error of a random plan. Detectors choose boxes by comparing floats: float64 keeps the choices equal."""
-    plan = checked(model, inputs, random_plan(graph), graph)
-    if isinstance(inputs, torch.Tensor):
-        return oracle_error(model, inputs, plan)
+@contextmanager
+def check_timed() -> Iterator[list[float]]:
+    """CPU seconds that planning spends on running the pruned network."""
+    seconds: list[float] = []
+    original = prune.checked
+
+    def timed(*args: Any) -> PrunePlan:
+        start = time.process_time()
+        try:
+            return original(*args)
+        finally:
+            seconds.append(time.process_time() - start)
+
+    prune.checked = timed
     try:
-        return oracle_error(model.double(), ([image.double() for image in inputs[0]],), plan, graph)
+        yield seconds
+    finally:
+        prune.checked = original
+
+
+def _oracle(model: nn.Module, inputs: Any, graph: ChannelGraph) -> float:
+    """Error of a random plan; in float64 where float32 rounds too much, or decides which boxes stay."""
+    plan = checked(model, inputs, random_plan(graph), graph)
+    probed = graph if graph.data_dependent else None
+    if probed is None and (error := oracle_error(model, inputs, plan)) <= TOLERANCE:
+        return error
+    try:
+        return oracle_error(model.double(), tree_map(torch.Tensor.double, inputs), plan, probed)
     finally:
         model.float()
 
 
-def _verdict(model: nn.Module, inputs: Any, graph: ChannelGraph, report: PruneReport, error: float) -> str:
+def _verdict(
+    model: nn.Module,
+    inputs: Any,
+    graph: ChannelGraph,
+    plan: PrunePlan,
+    report: PruneReport,
+    error: float,
+    trained: list[tuple[int, ...]],
+) -> str:
     if error > TOLERANCE:
         return f"differs from the zeroed original by {error:.1e}"
-    crooked = misaligned(graph, report)
+    crooked = misaligned(graph, plan, report)
     if crooked:
         return f"misaligned: {crooked[0]} and {len(crooked) - 1} more"
     shapes = [tuple(tensor.shape) for tensor in outputs(model, inputs)]
     if not graph.data_dependent and shapes != list(graph.outputs):
         return "other output shapes"
-    return _trains(model, inputs)
+    return "works" if training_shapes(model, inputs) == trained else "other output shapes in training mode"
 
 
-def _trains(model: nn.Module, inputs: Any) -> str:
-    """Run once in training mode; detectors want targets then, and are run in evaluation mode only."""
-    if not isinstance(inputs, torch.Tensor):
-        return "works"
-    model.train()
-    model(torch.cat([inputs, inputs]))
-    return "works"
+def training_shapes(model: nn.Module, inputs: Any) -> list[tuple[int, ...]]:
+    """Shapes of what the network returns in training mode; torchvision's detectors return losses for boxes."""
+    inputs = tree_map(lambda x: torch.cat([x, x]) if x.dim() > 3 else x, inputs)
+    if isinstance(inputs, tuple) and isinstance(inputs[0], list):
+        inputs = ([*inputs[0], *inputs[0]], [_target(image) for _ in range(2) for image in inputs[0]])
+    with preserved(model), torch.no_grad():
+        model.train()
+        result = call_model(model, inputs)
+    return [tuple(leaf.shape) for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
 
 
-def misaligned(graph: ChannelGraph, report: PruneReport) -> list[str]:
-    """Weights of layers with a width that is no multiple of 8, though none of its groups is frozen or narrow."""
-    excused = {m.tensor for g in graph.groups if g.frozen or g.width < MULTIPLE for m in g.members}
+def _target(image: torch.Tensor) -> dict[str, torch.Tensor]:
+    """One object in the middle of the image, in every form that a detector may want it."""
+    _, height, width = image.shape
+    points = torch.tensor([[width / 2, height / 2, 1.0]]).expand(1, 17, 3)
+    mask = torch.zeros(1, height, width, dtype=torch.uint8)
+    mask[:, height // 4 : height // 2, width // 4 : width // 2] = 1
+    box = torch.tensor([[width / 4, height / 4, width / 2, height / 2]])
+    return {"boxes": box, "labels": torch.ones(1, dtype=torch.int64), "masks": mask, "keypoints": points}
+
+
+def misaligned(graph: ChannelGraph, plan: PrunePlan, report: PruneReport) -> list[str]:
+    """Weights of layers with a width that is no multiple of 8, though no group of theirs is frozen, narrow or left whole
+    because the code fixes its size."""
+    whole = [g for g in graph.groups if g.frozen or g.width < MULTIPLE or g.id not in plan.kept]
+    excused = {member.tensor for group in whole for member in group.members}
     weights = {layer.weight for layer in graph.layers if layer.groups == 1} - excused
     return [w.weight for w in report.changed if w.weight in weights and _crooked(w)]
 
@@ -213,17 +287,40 @@ HEAD = """# Coverage of pruning
 {works} of {count} networks work. Made by `make coverage`; every network is at keep ratio 0.5 with multiple 8.
 
 "Works": nothing was given but the network and an input; the result of a random plan equals the original with removed
-channels zeroed, within {tolerance:g} of the largest output; the pruned network runs in evaluation mode with the
-original output shapes and (detectors of torchvision apart, which want targets) in training mode; every width of an
-ungrouped convolution or linear layer is a multiple of 8, unless a group of its channels is narrower or frozen.
+channels zeroed, within {tolerance:g} of the largest output (compared in float64 where rounding in float32 is larger, and
+at the detector's heads where boxes are chosen by comparing floats); the pruned network runs in evaluation mode and in
+training mode with the original output shapes; every width of an ungrouped convolution or linear layer is a multiple of
+8, unless a group of its channels is narrower, frozen, or fixed by the model's code.
 
 *free* is the share of coupled channels that may be pruned, *left* the parameters that stay, *error* the largest
-relative difference from the zeroed original, *frozen by* the share of channels that each reason keeps whole.
+relative difference from the zeroed original. *prune* is trace, groups, scores, allocation and surgery; *check* is
+running the pruned network until it fits. *frozen by* is the share of channels that each reason keeps whole; the last
+section says what the reasons mean.
 
-One thread of {machine}, torch {torch}; the machine did other work meanwhile, so times are upper bounds.
+CPU seconds of one thread of {machine}, torch {torch}. The longest prune time is {slowest}.
 
-| network | verdict | parameters (M) | layers | free | left | trace (s) | plan, check, apply (s) | error | frozen by |
+| network | verdict | parameters (M) | layers | free | left | prune (s) | check (s) | error | frozen by |
 |---|---|---|---|---|---|---|---|---|---|
+"""
+
+REASONS = """
+## What froze what
+
+| reason | why these channels stay |
+|---|---|
+| output of the model | they are what the caller gets: classes, boxes, masks |
+| layer norm, mean, var, max ... over channels | the result depends on how many channels there are |
+| one group norm over all channels | likewise; with several norm groups, whole groups go |
+| the scale of attention follows the head width | the root of the head width divides the scores; whole heads go where the code reads their number from an attribute |
+| statistics over channels | weight standardization: mean and variance run over a filter's inputs |
+| softmax, sort, topk ... over channels | channels compete with each other |
+| ... over channels that stay nonzero without their layer | behind a sigmoid or exp, a removed channel would still add a constant to the sum |
+| cut at a fixed position, indexed by position, one channel taken by its position | the code names channels by number |
+| a size fixed in the code | the network does not run at another width as it was traced: the number stands in its code, or comes from a width that cannot shrink |
+| convolved along, ... along channels | the operator slides over neighbouring channels |
+| ... with a tensor of fixed size, ... with something of fixed size | the other operand is no parameter and does not follow |
+| no layer produces it | no convolution or linear layer makes these channels: embeddings, learned tokens |
+| operator NAME | no rule is known for this operator |
 """
 
 
@@ -235,14 +332,15 @@ def markdown(rows: list[Row]) -> str:
         tolerance=TOLERANCE,
         machine=platform.machine(),
         torch=torch.__version__,
+        slowest="{0.prune_s:.2f} s ({0.name})".format(max(rows, key=lambda row: row.prune_s)),
     )
-    return head + "\n".join(map(_line, rows)) + "\n"
+    return head + "\n".join(map(_line, rows)) + "\n" + REASONS
 
 
 def _line(row: Row) -> str:
     cells = (
         row.name, row.verdict, f"{row.parameters / 1e6:.1f}", str(row.layers), f"{row.free:.0%}", f"{row.left:.0%}",
-        f"{row.trace_s:.2f}", f"{row.prune_s:.2f}", f"{row.error:.0e}", row.frozen,
+        f"{row.prune_s:.2f}", f"{row.check_s:.2f}", f"{row.error:.0e}", row.frozen,
     )  # fmt: skip
     return "| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |"
 
@@ -251,14 +349,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--output", type=Path, default=HERE.parent / "docs" / "coverage.md")
+    parser.add_argument("--rows", type=Path, help="finished rows, one JSON object a line; rows that it holds are kept")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    names = options.names or (HERE / "coverage_names.txt").read_text().split()
+    known = {row.name: row for row in _read(options.rows)}
     rows = []
-    for name in names:
-        rows.append(attempt(name))
+    for name in options.names or (HERE / "coverage_names.txt").read_text().split():
+        rows.append(known.get(name) or attempt(name))
+        if options.rows and name not in known:
+            with options.rows.open("a") as file:
+                file.write(json.dumps(asdict(rows[-1])) + "\n")
         print(_line(rows[-1]), flush=True)
         options.output.write_text(markdown(rows))
+
+
+def _read(path: Path | None) -> list[Row]:
+    if path is None or not path.exists():
+        return []
+    return [Row(**json.loads(line)) for line in path.read_text().splitlines()]
 
 
 if __name__ == "__main__":

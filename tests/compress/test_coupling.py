@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
+from torchvision.ops import DeformConv2d
 
 from eightfold.compress.check import checked
 from eightfold.compress.oracle import oracle_error, random_plan
@@ -109,6 +111,68 @@ class Standardized(nn.Conv2d):
         return F.conv2d(x, self.weight.abs().sqrt() * self.weight.sign(), self.bias, padding=1)
 
 
+def hooked(norm: Callable[..., nn.Module], layer: nn.Module) -> nn.Module:
+    """torch's older norms of weights, by hooks, warn that there are newer ones."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return norm(layer)
+
+
+class Normalized(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=1)
+
+
+class Stateful(nn.Module):
+    """A convolutional recurrence that starts from zeros."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.update = conv(2 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = torch.zeros_like(x)
+        for _ in range(2):
+            state = torch.tanh(self.update(torch.cat([x, state], 1)))
+        return state
+
+
+class Deformable(nn.Module):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.offset, self.conv = conv(inputs, 18), DeformConv2d(inputs, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(x, self.offset(x))
+        return out
+
+
+class Unpooled(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = conv(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        small, places = F.max_pool2d(x, 2, return_indices=True)
+        return F.max_unpool2d(self.conv(small), places, 2)
+
+
+class Spectrum(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.irfft2(torch.fft.rfft2(x) * 0.5, s=x.shape[-2:])
+
+
+class Masked(nn.Module):
+    mask: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.arange(width) % 3 > 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.mask[:, None, None]
+
+
 def head(width: int) -> nn.Module:
     return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(width * 4, 5))
 
@@ -139,6 +203,15 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "group norm of single channels": lambda: network(conv(32, 32), nn.GroupNorm(32, 32), conv(32, 32)),
     "the same layer twice": lambda: network(Twice(32)),
     "weight norm": lambda: network(parametrizations.weight_norm(conv(32, 32)), conv(32, 32)),
+    "weight norm by hooks": lambda: network(hooked(nn.utils.weight_norm, conv(32, 32)), conv(32, 32)),
+    "spectral norm": lambda: network(parametrizations.spectral_norm(conv(32, 32)), conv(32, 32)),
+    "spectral norm by hooks": lambda: network(hooked(nn.utils.spectral_norm, conv(32, 32)), conv(32, 32)),
+    "normalized channels": lambda: network(Normalized()),
+    "state of zeros": lambda: network(Stateful(32)),
+    "deformable": lambda: network(Deformable(32, 48), out=48),
+    "unpooled": lambda: network(Unpooled(32)),
+    "Fourier transform": lambda: network(Spectrum(), conv(32, 32)),
+    "mask buffer": lambda: network(Masked(32)),
     "functional weight": lambda: network(Standardized(32, 32, 3)),
     "upsample and pool": lambda: network(nn.Upsample(scale_factor=2), nn.MaxPool2d(2)),
     "in place": lambda: network(nn.Hardswish(inplace=True), nn.LeakyReLU(inplace=True)),
@@ -148,7 +221,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_random_plan_equals_zeroed_channels(name: str) -> None:
     torch.manual_seed(0)
-    model = NETWORKS[name]()
+    model = NETWORKS[name]().eval()
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     graph = trace(model, IMAGE)
@@ -197,11 +270,84 @@ def test_whole_heads_go_where_the_head_width_cannot() -> None:
     assert (model[2].heads, model[2].head, model[2].inner) == (2, 8, 16)
 
 
-def test_weight_norm_loses_outputs_only() -> None:
-    graph = trace(NETWORKS["weight norm"](), IMAGE)
-    assert any("weight norm over inputs" in group.frozen for group in graph.groups)
-    outputs = [g for g in graph.free if "3.parametrizations.weight.original0" in {m.tensor for m in g.members}]
-    assert [group.width for group in outputs] == [32]
+@pytest.mark.parametrize("name", ["weight norm", "weight norm by hooks", "spectral norm", "spectral norm by hooks"])
+def test_a_normed_weight_loses_inputs_and_outputs(name: str) -> None:
+    graph = trace(NETWORKS[name](), IMAGE)
+    assert all(group.width in (3, 5) for group in graph.groups if group.frozen)
+
+
+def test_norm_groups_go_whole() -> None:
+    graph = trace(NETWORKS["group norm"](), IMAGE)
+    normed = next(group for group in graph.groups if group.id == "3.weight")
+    assert (normed.width, normed.multiplicities) == (4, (8,))
+
+
+class Sum(nn.Module):
+    """What a sum over channels sees of a removed channel, behind some function."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.last, self.function = nn.Conv2d(3, 32, 3), nn.Conv2d(1, 5, 3), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(self.function(self.first(x)).sum(1, keepdim=True))
+        return out
+
+
+FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
+    "relu": (F.relu, True),
+    "tanh": (torch.tanh, True),
+    "square": (lambda x: x.pow(2), True),
+    "divided": (lambda x: x / (1 + x.abs()), True),
+    "multiplied by a gate": (lambda x: x * x.sigmoid(), True),
+    "shifted": (lambda x: F.elu(x) + 1, False),
+    "sigmoid": (torch.sigmoid, False),
+    "exp": (torch.exp, False),
+    "cosine": (torch.cos, False),
+    "zero to the power": (lambda x: x.pow(0), False),
+    "constant padding": (lambda x: F.pad(x, (1, 1), value=1.0), False),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_sum_over_channels_is_free_where_removed_ones_are_zero(name: str) -> None:
+    torch.manual_seed(0)
+    function, free = FUNCTIONS[name]
+    model = Sum(function)
+    graph = trace(model, IMAGE)
+    group = graph.group("first.weight")
+    assert ("" if free else "stay nonzero") in group.frozen
+    assert bool(group.frozen) is not free
+    assert oracle_error(model, IMAGE, random_plan(graph)) < 1e-5
+
+
+class Recurrent(nn.Module):
+    """Columns of a map, read by a recurrent layer."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        layer: type[nn.RNNBase] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[kind]
+        self.stem, self.norm = conv(3, 32), nn.BatchNorm2d(32)
+        self.read = layer(32, 48, num_layers=2, bidirectional=True, batch_first=True)
+        self.head = nn.Linear(96, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        columns = F.relu(self.norm(self.stem(x))).mean(2).transpose(1, 2)
+        out: Tensor = self.head(self.read(columns)[0][:, -1])
+        return out
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "rnn"])
+def test_recurrent_layers_lose_inputs_and_units(kind: str) -> None:
+    torch.manual_seed(0)
+    model = Recurrent(kind).eval()
+    graph = trace(model, IMAGE)
+    assert {group.width for group in graph.free} == {32, 48}
+    plan = checked(model, IMAGE, random_plan(graph), graph)
+    assert oracle_error(model, IMAGE, plan) < 1e-5
+    apply_plan(model, plan)
+    assert (model.read.input_size, model.read.hidden_size) == (16, 24)
+    assert model.train()(IMAGE).shape == (2, 5)
 
 
 def test_the_same_layer_twice_is_one_group_with_the_stem() -> None:

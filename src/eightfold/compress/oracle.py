@@ -15,6 +15,7 @@ from eightfold.compress.groups import ChannelGraph, Kept
 from eightfold.compress.plan import PrunePlan
 from eightfold.compress.surgery import applied
 from eightfold.compress.trace import call_model, preserved
+from eightfold.compress.weight_norm import normed_weights, weights_kept
 
 
 def random_plan(graph: ChannelGraph, *, keep_ratio: float = 0.5, multiple: int = 8, seed: int = 0) -> PrunePlan:
@@ -37,10 +38,14 @@ def zeroed(model: nn.Module, plan: PrunePlan) -> Iterator[nn.Module]:
     """`model` with the parameters of the plan's removed channels set to zero, and as it was afterwards."""
     parameters = dict(model.named_parameters())
     data = {name: parameter.data for name, parameter in parameters.items()}
+    removed = plan.removed_indices()
+    # A direction of length zero has no norm to divide by; its scale is zeroed instead.
+    spared = {(weight.direction, weight.dim) for weight in normed_weights(model)}
     try:
-        for (name, dim), gone in plan.removed_indices().items():
-            if name in parameters and "parametrizations" not in name:  # a norm of zero would divide by zero
-                parameters[name].data = parameters[name].data.index_fill(dim, torch.from_numpy(gone), 0.0)
+        with weights_kept(model, {name for name, _ in removed}):
+            for (name, dim), gone in removed.items():
+                if name in parameters and (name, dim) not in spared:
+                    parameters[name].data = parameters[name].data.index_fill(dim, torch.from_numpy(gone), 0.0)
         yield model
     finally:
         for name, parameter in parameters.items():

@@ -16,6 +16,7 @@ from eightfold.compress.groups import Index, Kept, SizeLink
 from eightfold.compress.plan import PrunePlan, Shapes
 from eightfold.compress.sizes import get_size, set_size
 from eightfold.compress.trace import shapes_of, unwrapped
+from eightfold.compress.weight_norm import weight_of, weights_kept
 from eightfold.errors import PlanMismatchError
 
 
@@ -84,7 +85,9 @@ def _apply(
     remove_blocks(model, plan.removed_blocks)
     before = shapes_of(model)
     plan.check_fits(before)
-    _cut_tensors(model, plan.removed_indices(), optimizer, cut)
+    removed = plan.removed_indices()
+    with weights_kept(model, {name for name, _ in removed}):
+        _cut_tensors(model, removed, optimizer, cut)
     _update_attributes(model, plan)
     return before, shapes_of(model)
 
@@ -165,7 +168,7 @@ def _sync_owner(model: nn.Module, path: str) -> None:
 
 def sync_sizes(module: nn.Module) -> None:
     """Set in_channels, num_features, normalized_shape and the like of one layer to what its tensors say."""
-    weight = getattr(module, "weight", None)
+    weight = weight_of(module)
     if isinstance(module, nn.modules.conv._ConvNd) and isinstance(weight, torch.Tensor):
         _sync_conv(module, weight)
     elif isinstance(module, nn.Linear) and isinstance(weight, torch.Tensor):
@@ -174,6 +177,8 @@ def sync_sizes(module: nn.Module) -> None:
         _sync_norm(module)
     elif isinstance(module, nn.LayerNorm) and isinstance(weight, torch.Tensor):
         module.normalized_shape = tuple(weight.shape)
+    elif isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+        _sync_recurrent(module)
     elif isinstance(module, nn.PReLU):
         module.num_parameters = module.weight.numel()
     elif isinstance(module, nn.Embedding):
@@ -192,13 +197,20 @@ def _sync_conv(module: nn.modules.conv._ConvNd, weight: torch.Tensor) -> None:
     module.out_channels, module.in_channels = first, second * module.groups
 
 
+def _sync_recurrent(module: nn.RNNBase | nn.RNNCellBase) -> None:
+    end = "_l0" if isinstance(module, nn.RNNBase) else ""
+    into, again = getattr(module, f"weight_ih{end}"), getattr(module, f"weight_hh{end}")
+    module.input_size = into.shape[1]
+    module.hidden_size = again.shape[1]
+
+
 def _sync_norm(module: nn.modules.batchnorm._NormBase | nn.GroupNorm) -> None:
     known = [getattr(module, name, None) for name in ("weight", "running_mean")]
     width = next((tensor.shape[0] for tensor in known if isinstance(tensor, torch.Tensor)), None)
     if width is None:
         return
     if isinstance(module, nn.GroupNorm):
-        module.num_groups = width if module.num_groups == module.num_channels else module.num_groups
+        module.num_groups = width * module.num_groups // module.num_channels  # whole groups go
         module.num_channels = width
     else:
         module.num_features = width

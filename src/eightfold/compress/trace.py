@@ -23,7 +23,7 @@ from eightfold.compress.components import Grouping, group_channels, solve
 from eightfold.compress.groups import ChannelGraph, LayerCall, Role, Suspect
 from eightfold.compress.labels import LabelSpace, axes_of, clear_axes, set_axes
 from eightfold.compress.rules import RULES, Call
-from eightfold.compress.rules.base import RawLayer, Record
+from eightfold.compress.rules.base import RawLayer, Record, has_offset, marked_uniform, set_offset
 from eightfold.compress.rules.elementwise import elementwise, factory
 from eightfold.compress.skim import run_or_skim
 from eightfold.compress.trail import TrailNotes, factors_of
@@ -83,10 +83,15 @@ def _follow(model: nn.Module, inputs: Any, second_choice: frozenset[int]) -> tup
 
 
 def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and floating-point buffers by their first name; tied tensors appear once."""
+    """Parameters, and buffers of numbers or masks, by their first name; tied tensors appear once."""
     tensors: dict[str, torch.Tensor] = dict(model.named_parameters())
-    tensors.update((name, buffer) for name, buffer in model.named_buffers() if buffer.is_floating_point())
+    tensors.update((name, buffer) for name, buffer in model.named_buffers() if _may_hold_channels(buffer))
     return tensors
+
+
+def _may_hold_channels(buffer: torch.Tensor) -> bool:
+    """Whole numbers name positions, or count: they are no channels."""
+    return buffer.is_floating_point() or buffer.dtype == torch.bool
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -226,10 +231,10 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's bas
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = run_or_skim(func, args, kwargs or {})
-        call = Call(func.overloadpacket.__name__, args, kwargs or {}, result, self.path[-1], self.record)
+        call = Call(func, func.overloadpacket.__name__, args, kwargs or {}, result, self.path[-1], self.record)
         self.used.update(id(tensor) for tensor in call.tensors)
         self.record.data_dependent |= call.name in _DATA_DEPENDENT
-        _apply_rule(call, func)
+        _apply_rule(call)
         if self.trail is not None:
             self.trail.add(call.name, factors_of(args), [(out.dim(), axes_of(out)) for out in call.outs])
         return result
@@ -239,16 +244,20 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's bas
 _DATA_DEPENDENT = frozenset(("nonzero", "nms", "masked_select", "unique", "_unique2", "unique_dim", "argwhere"))
 
 
-def _apply_rule(call: Call, func: Any) -> None:
+def _apply_rule(call: Call) -> None:
     labelled = [tensor for tensor in call.tensors if axes_of(tensor)]
     rule = RULES.get(call.name)
-    if rule is None and _is_pointwise(func):
+    if rule is None and _is_pointwise(call.func):
         rule = elementwise
-    if rule is factory or (rule is not None and (labelled or rule is elementwise)):
+    offset = any(has_offset(tensor) for tensor in labelled)
+    for out in call.outs:
+        set_offset(out, offset)  # rules of operators that change it set it anew
+    concerned = labelled or rule in (elementwise, factory) or any(marked_uniform(tensor) for tensor in call.tensors)
+    if rule is not None and concerned:
         rule(call)
     elif rule is None and call.outs:
         for tensor in labelled:
-            call.freeze(tensor, f"operator {func.overloadpacket}")
+            call.freeze(tensor, f"operator {call.func.overloadpacket}")
 
 
 @functools.cache

@@ -16,6 +16,8 @@ from eightfold.compress.trail import TrailNotes
 
 # Marks tensors of one repeated or random value (zeros, dropout masks): they follow any width.
 _UNIFORM = "_eightfold_uniform"
+# Marks tensors whose channels do not turn zero when their parameters do, as behind a sigmoid.
+_OFFSET = "_eightfold_offset"
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Record:
     layers: list[RawLayer] = field(default_factory=list)
     sizes: list[RawSize] = field(default_factory=list)
     trail: TrailNotes = field(default_factory=TrailNotes)
+    hidden: dict[str, Vector] = field(default_factory=dict)  # units of recurrent layers, by the module's path
     warnings: list[str] = field(default_factory=list)
     outputs: tuple[tuple[int, ...], ...] = ()
     data_dependent: bool = False
@@ -62,6 +65,7 @@ class Record:
 class Call:
     """One finished ATen call."""
 
+    func: Any  # the operator
     name: str  # without namespace and overload: "convolution"
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
@@ -104,6 +108,17 @@ class Call:
     def unite(self, left: Vector, right: Vector, text: str = "") -> None:
         self.space.unite(left, right, self.why(text or f"{self.name} with something that is no channel"))
 
+    def contract(self, left: torch.Tensor, dim: int, right: torch.Tensor, other: int) -> None:
+        """Products summed over `dim` of `left` and `other` of `right`: a removed channel must add nothing."""
+        a, b = axes_of(left).get(dim), axes_of(right).get(other)
+        if (a is not None or follows(left, dim)) and (b is not None or follows(right, other)):
+            if a is not None and b is not None:
+                self.unite(a, b)
+        else:
+            self.join(a, b)
+        if a is not None and has_offset(left) and has_offset(right):
+            self.space.freeze(a, self.why(f"{self.name} over channels that stay nonzero without their layer"))
+
     def join(self, left: Vector | None, right: Vector | None) -> None:
         """Unite the two sides; a side without labels freezes the other."""
         if left is not None and right is not None:
@@ -141,11 +156,30 @@ def dims_of(value: Any, tensor: torch.Tensor) -> list[int]:
 
 
 def is_uniform(tensor: torch.Tensor) -> bool:
-    return tensor.numel() <= 1 or getattr(tensor, _UNIFORM, False)
+    return tensor.numel() <= 1 or marked_uniform(tensor)
+
+
+def marked_uniform(tensor: torch.Tensor) -> bool:
+    marked: bool = getattr(tensor, _UNIFORM, False)
+    return marked
 
 
 def set_uniform(tensor: torch.Tensor) -> None:
     setattr(tensor, _UNIFORM, True)
+
+
+def has_offset(tensor: torch.Tensor) -> bool:
+    """Whether a removed channel of `tensor` would leave something else than zero: a sum over channels misses it."""
+    return bool(axes_of(tensor)) and getattr(tensor, _OFFSET, False)
+
+
+def set_offset(tensor: torch.Tensor, offset: bool) -> None:
+    setattr(tensor, _OFFSET, offset)
+
+
+def follows(tensor: torch.Tensor, dim: int) -> bool:
+    """Whether a tensor without labels takes on any width along `dim`: it holds one value, or one spread over many."""
+    return is_uniform(tensor) or (tensor.shape[dim] > 1 and tensor.stride(dim) == 0)
 
 
 def carry(call: Call, axes: Axes) -> None:

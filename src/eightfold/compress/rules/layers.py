@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from eightfold.compress.labels import Axes, Vector, axes_of, set_axes
-from eightfold.compress.rules.base import Call, RawLayer, carry, note_size, positive, rule
+from eightfold.compress.rules.base import Call, RawLayer, carry, has_offset, note_size, positive, rule, set_offset
 
 
 @rule("convolution", "_convolution", "convolution_overrideable", "mkldnn_convolution", "cudnn_convolution")
@@ -24,6 +24,9 @@ def convolution(call: Call) -> None:
     outputs = _transposed(call, inputs, w, groups) if transposed else _forward(call, inputs, w, groups)
     if bias is not None:
         call.join(outputs, axes_of(bias).get(0))
+    if has_offset(x) and has_offset(weight):
+        call.freeze(x, "convolution over channels that stay nonzero without their layer", [channel])
+    set_offset(call.out, has_offset(weight) or (bias is not None and has_offset(bias)))
     if groups > 1:
         note_size(call, inputs)
     carry(call, {**_only(axes_of(x), channel - 1), channel: outputs})
@@ -35,6 +38,25 @@ def convolution(call: Call) -> None:
     macs = weight.numel() * positions * prod(x.shape[:channel])
     op = "conv_transpose" if transposed else "conv"
     call.record.layers.append(RawLayer(op, call.module, weight, bias, inputs, outputs, geometry, macs))
+
+
+@rule("deform_conv2d")
+def deformable_convolution(call: Call) -> None:
+    """A convolution that reads its input at moved positions: as many groups of offsets as the code says."""
+    x, weight, offset, mask, bias = call.args[:5]
+    groups, offset_groups = call.args[11:13]
+    for moved in (offset, mask):
+        call.freeze(moved, "offsets of a deformable convolution")
+    inputs = axes_of(x).get(1, np.zeros(x.shape[1], dtype=np.int64))
+    if offset_groups > 1:
+        call.space.freeze(inputs, call.why("offset groups of a deformable convolution"))
+    outputs = _forward(call, inputs, _weight_axes(weight), groups)
+    call.freeze(weight, "kernel size", [2, 3])
+    call.join(outputs, axes_of(bias).get(0))
+    carry(call, {1: outputs})
+    macs = weight.numel() * prod(call.out.shape[2:]) * x.shape[0]
+    geometry = {"kernel_size": tuple(weight.shape[2:]), "groups": groups}
+    call.record.layers.append(RawLayer("conv", call.module, weight, bias, inputs, outputs, geometry, macs))
 
 
 def _weight_axes(weight: torch.Tensor) -> tuple[Vector, Vector]:
@@ -87,8 +109,9 @@ def matrix_product(call: Call) -> None:
     bias, x, weight = call.args[:3] if call.name.startswith("addm") else (None, *call.args[:2])
     rows, columns = axes_of(x), axes_of(weight)
     last = x.dim() - 1
-    call.join(rows.get(last), columns.get(0))
+    call.contract(x, last, weight, 0)
     axes: Axes = {dim: labels for dim, labels in rows.items() if dim < last}
+    set_offset(call.out, any(has_offset(tensor) for tensor in (weight, bias) if tensor is not None))
     if 1 in columns:
         axes[last] = columns[1]
     if bias is not None and call.out.dim() and bias.shape[-1:] == call.out.shape[-1:]:
@@ -100,12 +123,19 @@ def matrix_product(call: Call) -> None:
         call.record.layers.append(RawLayer("linear", call.module, weight, bias, inputs, columns[1], {}, macs))
 
 
+@rule("dot", "vdot", "inner")
+def dot(call: Call) -> None:
+    """[i] times [i]."""
+    left, right = call.args[:2]
+    call.contract(left, left.dim() - 1, right, right.dim() - 1)
+
+
 @rule("bmm", "baddbmm")
 def batched_product(call: Call) -> None:
     """[b, n, i] times [b, i, m]: b is shared, i is contracted."""
     left, right = call.args[-2:] if call.name == "bmm" else call.args[1:3]
     a, b = axes_of(left), axes_of(right)
-    call.join(a.get(2), b.get(1))
+    call.contract(left, 2, right, 1)
     if 0 in a or 0 in b:
         call.join(a.get(0), b.get(0))
     axes = {0: a.get(0, b.get(0)), 1: a.get(1), 2: b.get(2)}
@@ -127,6 +157,8 @@ def batch_norm(call: Call) -> None:
             call.join(axes.get(1), axes_of(tensor).get(0))
     call.freeze(x, "statistics over channels", [dim for dim in axes if dim != 1])
     set_axes(call.out, axes)
+    # Zeroed scales and shifts give zero; without them, a running mean is subtracted from the zero.
+    set_offset(call.out, call.args[1] is None and (has_offset(x) or call.args[3] is not None))
 
 
 @rule("native_layer_norm", "layer_norm", "_fused_rms_norm", "rms_norm")
@@ -143,25 +175,27 @@ def layer_norm(call: Call) -> None:
 
 @rule("native_group_norm", "group_norm")
 def group_norm(call: Call) -> None:
-    """The channels of a norm group share statistics: they stay."""
+    """The channels of a norm group share statistics: they stay or go together."""
     x, groups = call.args[0], call.args[6] if call.name == "native_group_norm" else call.args[1]
     axes = axes_of(x)
     vectors = [tensor for tensor in call.args[1:4] if isinstance(tensor, torch.Tensor)]
     for tensor in vectors:
         call.join(axes.get(1), axes_of(tensor).get(0))
-    if groups != x.shape[1]:
-        call.freeze(x, "group norm over several channels", [1])
+    if groups == 1:
+        call.freeze(x, "one group norm over all channels", [1])
     elif 1 in axes:
-        note_size(call, axes[1])
+        # What shares statistics goes together: whole norm groups.
+        call.space.unite_rows(np.ascontiguousarray(axes[1].reshape(groups, -1).T), call.why("group norm"))
+        note_size(call, np.ascontiguousarray(axes[1].reshape(groups, -1)[:, 0]))
     set_axes(call.out, axes)
+    set_offset(call.out, bool(axes) and (not vectors and has_offset(x)))
 
 
 @rule("_weight_norm_interface", "_weight_norm")
 def weight_norm(call: Call) -> None:
-    """weight = v * g / |v|, the norm over all but `dim`: without some inputs the others would grow, so they stay."""
+    """weight = v * g / |v|, the norm over all but `dim`: surgery rescales g where inputs of v go."""
     v, g = call.args[:2]
     dim = positive(call.arg(2, "dim", 0), v)
-    call.freeze(v, "weight norm over inputs", [d for d in axes_of(v) if d != dim])
     call.join(axes_of(v).get(dim), axes_of(g).get(dim))
     set_axes(call.out, axes_of(v))
 

@@ -7,7 +7,7 @@ import torch
 
 from eightfold.compress import views
 from eightfold.compress.labels import Axes, Vector, axes_of, set_axes
-from eightfold.compress.rules.base import Call, carry, is_uniform, note_size, positive, rule, set_uniform
+from eightfold.compress.rules.base import Call, carry, is_uniform, note_size, positive, rule, set_offset, set_uniform
 
 
 @rule("view", "_unsafe_view", "reshape", "_reshape_alias", "flatten", "unflatten")
@@ -158,6 +158,8 @@ def reposition(call: Call) -> None:
     same = {d for d in axes_of(x) if out.shape[d] == x.shape[d] and d not in moved}
     call.freeze(x, f"{call.name} along channels", set(axes_of(x)) - same)
     carry(call, {dim: axes_of(x)[dim] for dim in same})
+    if call.name in ("constant_pad_nd", "pad") and call.arg(2, "value", 0):
+        set_offset(out, True)
     _keep_uniform(call)
 
 
@@ -227,6 +229,7 @@ def select(call: Call) -> None:
     left = views.move(axes_of(x), [d for d in range(x.dim()) if d != dim])
     for out in call.outs:
         set_axes(out, left)
+    _keep_uniform(call)
 
 
 @rule("cat", "concat", "concatenate")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eightfold.compress.labels import Axes, axes_of, set_axes
-from eightfold.compress.rules.base import Call, dims_of, positive, rule
+from eightfold.compress.rules.base import Call, dims_of, has_offset, positive, rule, set_offset
 
 
 @rule("sum", "nansum", "linalg_vector_norm", "norm")
@@ -11,6 +11,9 @@ def additive(call: Call) -> None:
     """Removed channels hold zero, so a sum or a norm over channels does not see that they are gone."""
     x = call.args[0]
     position, keep = (2, 3) if call.name in ("linalg_vector_norm", "norm") else (1, 2)
+    if has_offset(x):
+        dims = dims_of(call.arg(position, "dim"), x)
+        call.freeze(x, f"{call.name} over channels that stay nonzero without their layer", dims)
     _drop(call, dims_of(call.arg(position, "dim"), x), bool(call.arg(keep, "keepdim", False)))
 
 
@@ -22,6 +25,8 @@ def reduce(call: Call) -> None:
     dims = dims_of(call.arg(1, "dim"), x)
     call.freeze(x, f"{call.name} over channels", dims)
     _drop(call, dims, any(out.dim() == x.dim() for out in call.outs))
+    if call.name == "logsumexp":
+        set_offset(call.out, True)
 
 
 def _drop(call: Call, dims: list[int], keep: bool) -> None:
@@ -46,6 +51,8 @@ def along_one(call: Call) -> None:
     call.freeze(x, f"{call.name.strip('_')} over channels", [dim])
     for out in call.outs:
         set_axes(out, {d: labels for d, labels in axes_of(x).items() if d != dim})
+        if "softmax" in call.name:
+            set_offset(out, True)  # the softmax of zeros
 
 
 def _gated(call: Call, dim: int) -> None:

@@ -34,6 +34,32 @@ def _spatial(name: str) -> int:
     return 1 if "1d" in name else 3 if "3d" in name else 2
 
 
+@rule("max_unpool2d", "max_unpool3d")
+def unpool(call: Call) -> None:
+    """Values and the positions they go to have the same channels."""
+    x, places = call.args[:2]
+    axes = {d: labels for d, labels in axes_of(x).items() if d < x.dim() - _spatial(call.name)}
+    for dim, labels in axes.items():
+        call.join(labels, axes_of(places).get(dim))
+    set_axes(call.out, axes)
+
+
+@rule("_fft_r2c", "_fft_c2r", "_fft_c2c")
+def fourier(call: Call) -> None:
+    """A transform mixes the dimensions it runs over."""
+    x = call.args[0]
+    mixed = {positive(dim, x) for dim in call.args[1]}
+    call.freeze(x, "Fourier transform over channels", mixed)
+    set_axes(call.out, {dim: labels for dim, labels in axes_of(x).items() if dim not in mixed})
+
+
+@rule("view_as_complex")
+def complex_from_pairs(call: Call) -> None:
+    x = call.args[0]
+    call.freeze(x, "real and imaginary part", [x.dim() - 1])
+    set_axes(call.out, {dim: labels for dim, labels in axes_of(x).items() if dim < x.dim() - 1})
+
+
 @rule("pixel_shuffle")
 def pixel_shuffle(call: Call) -> None:
     """[C r^2, H, W] -> [C, H r, W r]: the r^2 channels of a pixel block go together."""
