@@ -2,8 +2,8 @@
 
 Usage: python benchmarks/coverage.py [NAME ...] [--output docs/coverage.md]
 NAME: a torchvision model (video:NAME, flow:NAME and quantizable:NAME for those families), timm:MODEL, or an ultralytics
-YAML such as yolov8n.yaml; by default all names of `coverage_names.txt`. With --rows FILE, finished rows are kept there and
-an interrupted run goes on behind them.
+YAML such as yolov8n.yaml; by default all names of `coverage_names.txt`. With --rows FILE, finished rows are kept there
+and an interrupted run goes on behind them.
 
 Each network is built with random weights (batch norms get statistics and scales of a trained network's kind, so that
 every channel matters), traced, planned, checked by the correctness rule with a random plan (the pruned network against
@@ -72,8 +72,8 @@ def build(name: str) -> tuple[nn.Module, Any]:
 
 ULTRALYTICS = {
     "-seg": "SegmentationModel", "-pose": "PoseModel", "-obb": "OBBModel", "-cls": "ClassificationModel",
-    "-sem": "SemanticSegmentationModel", "-depth": "DepthModel", "-world": "WorldModel", "rtdetr": "RTDETRDetectionModel",
-    "yoloe": "YOLOEModel",
+    "-sem": "SemanticSegmentationModel", "-depth": "DepthModel", "-world": "WorldModel", "yoloe": "YOLOEModel",
+    "rtdetr": "RTDETRDetectionModel",
 }  # fmt: skip
 
 
@@ -119,7 +119,10 @@ def _other_torchvision(family: str, name: str) -> tuple[nn.Module, Any]:
     from torchvision import models
 
     if family == "flow":
-        return getattr(models.optical_flow, name)(weights=None), (torch.rand(1, 3, 128, 128), torch.rand(1, 3, 128, 128))
+        return getattr(models.optical_flow, name)(weights=None), (
+            torch.rand(1, 3, 128, 128),
+            torch.rand(1, 3, 128, 128),
+        )
     if family == "video":
         frames, size = {"s3d": (14, 224), "swin3d_t": (4, 64)}.get(name, (16, 224) if "mvit" in name else (8, 64))
         return getattr(models.video, name)(weights=None), torch.rand(1, 3, frames, size, size)
@@ -245,8 +248,7 @@ def _target(image: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def misaligned(graph: ChannelGraph, plan: PrunePlan, report: PruneReport) -> list[str]:
-    """Weights of layers with a width that is no multiple of 8, though no group of theirs is frozen, narrow or left whole
-    because the code fixes its size."""
+    """Weights of layers with a width that is no multiple of 8, though no group of theirs is frozen, narrow or whole."""
     whole = [g for g in graph.groups if g.frozen or g.width < MULTIPLE or g.id not in plan.kept]
     excused = {member.tensor for group in whole for member in group.members}
     weights = {layer.weight for layer in graph.layers if layer.groups == 1} - excused
@@ -287,8 +289,8 @@ HEAD = """# Coverage of pruning
 {works} of {count} networks work. Made by `make coverage`; every network is at keep ratio 0.5 with multiple 8.
 
 "Works": nothing was given but the network and an input; the result of a random plan equals the original with removed
-channels zeroed, within {tolerance:g} of the largest output (compared in float64 where rounding in float32 is larger, and
-at the detector's heads where boxes are chosen by comparing floats); the pruned network runs in evaluation mode and in
+channels zeroed, within {tolerance:g} of the largest output (in float64 where float32 rounds more than that, and at the
+heads of detectors that choose boxes by comparing floats); the pruned network runs in evaluation mode and in
 training mode with the original output shapes; every width of an ungrouped convolution or linear layer is a multiple of
 8, unless a group of its channels is narrower, frozen, or fixed by the model's code.
 
@@ -303,25 +305,24 @@ CPU seconds of one thread of {machine}, torch {torch}. The longest prune time is
 |---|---|---|---|---|---|---|---|---|---|
 """
 
-REASONS = """
-## What froze what
-
-| reason | why these channels stay |
-|---|---|
-| output of the model | they are what the caller gets: classes, boxes, masks |
-| layer norm, mean, var, max ... over channels | the result depends on how many channels there are |
-| one group norm over all channels | likewise; with several norm groups, whole groups go |
-| the scale of attention follows the head width | the root of the head width divides the scores; whole heads go where the code reads their number from an attribute |
-| statistics over channels | weight standardization: mean and variance run over a filter's inputs |
-| softmax, sort, topk ... over channels | channels compete with each other |
-| ... over channels that stay nonzero without their layer | behind a sigmoid or exp, a removed channel would still add a constant to the sum |
-| cut at a fixed position, indexed by position, one channel taken by its position | the code names channels by number |
-| a size fixed in the code | the network does not run at another width as it was traced: the number stands in its code, or comes from a width that cannot shrink |
-| convolved along, ... along channels | the operator slides over neighbouring channels |
-| ... with a tensor of fixed size, ... with something of fixed size | the other operand is no parameter and does not follow |
-| no layer produces it | no convolution or linear layer makes these channels: embeddings, learned tokens |
-| operator NAME | no rule is known for this operator |
-"""
+REASONS = {
+    "output of the model": "they are what the caller gets: classes, boxes, masks",
+    "layer norm, mean, var, max ... over channels": "the result depends on how many channels there are",
+    "one group norm over all channels": "likewise; with several norm groups, whole groups go",
+    "the scale of attention follows the head width": "its root divides the scores; whole heads go where the code reads "
+    "their number from an attribute",
+    "statistics over channels": "weight standardization: mean and variance run over a filter's inputs",
+    "softmax, sort, topk ... over channels": "channels compete with each other",
+    "... over channels that stay nonzero without their layer": "behind a sigmoid or exp, a removed channel would still "
+    "add a constant to the sum",
+    "cut at a fixed position, indexed by position, one channel taken by its position": "the code names channels by number",
+    "a size fixed in the code": "the network does not run as traced at another width: the number stands in its code, or "
+    "comes from a width that cannot shrink",
+    "convolved along, ... along channels": "the operator slides over neighbouring channels",
+    "... with a tensor of fixed size": "the other operand is no parameter and does not follow",
+    "no layer produces it": "embeddings and learned tokens: no convolution or linear layer makes these channels",
+    "operator NAME": "no rule is known for this operator",
+}
 
 
 def markdown(rows: list[Row]) -> str:
@@ -334,7 +335,12 @@ def markdown(rows: list[Row]) -> str:
         torch=torch.__version__,
         slowest="{0.prune_s:.2f} s ({0.name})".format(max(rows, key=lambda row: row.prune_s)),
     )
-    return head + "\n".join(map(_line, rows)) + "\n" + REASONS
+    return head + "\n".join([*map(_line, rows), *_reasons()]) + "\n"
+
+
+def _reasons() -> list[str]:
+    head = ["", "## What froze what", "", "| reason | why these channels stay |", "|---|---|"]
+    return [*head, *(f"| {reason} | {meaning} |" for reason, meaning in REASONS.items())]
 
 
 def _line(row: Row) -> str:
