@@ -315,9 +315,9 @@ REASONS = {
     "softmax, sort, topk ... over channels": "channels compete with each other",
     "... over channels that stay nonzero without their layer": "behind a sigmoid or exp, a removed channel would still "
     "add a constant to the sum",
-    "cut at a fixed position, indexed by position, one channel taken by its position": "the code names channels by number",
-    "a size fixed in the code": "the network does not run as traced at another width: the number stands in its code, or "
-    "comes from a width that cannot shrink",
+    "cut at a fixed position, indexed by position, taken by its position": "the code names channels by number",
+    "a size fixed in the code": "the network does not run as traced at another width: the number stands in its code "
+    "or comes from a width that cannot shrink",
     "convolved along, ... along channels": "the operator slides over neighbouring channels",
     "... with a tensor of fixed size": "the other operand is no parameter and does not follow",
     "no layer produces it": "embeddings and learned tokens: no convolution or linear layer makes these channels",
