@@ -154,12 +154,13 @@ class Unpooled(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         small, places = F.max_pool2d(x, 2, return_indices=True)
-        return F.max_unpool2d(self.conv(small), places, 2)
+        return F.max_unpool2d(self.conv(small), places, [2, 2])
 
 
 class Spectrum(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return torch.fft.irfft2(torch.fft.rfft2(x) * 0.5, s=x.shape[-2:])
+        out: Tensor = torch.fft.irfft2(torch.fft.rfft2(x) * 0.5, s=x.shape[-2:])
+        return out
 
 
 class Masked(nn.Module):
@@ -326,9 +327,9 @@ class Recurrent(nn.Module):
 
     def __init__(self, kind: str) -> None:
         super().__init__()
-        layer: type[nn.RNNBase] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[kind]
+        layer = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[kind]
         self.stem, self.norm = conv(3, 32), nn.BatchNorm2d(32)
-        self.read = layer(32, 48, num_layers=2, bidirectional=True, batch_first=True)
+        self.read: nn.RNNBase = layer(32, 48, num_layers=2, bidirectional=True, batch_first=True)
         self.head = nn.Linear(96, 5)
 
     def forward(self, x: Tensor) -> Tensor:
