@@ -73,6 +73,22 @@ class QuantizeSection(Frozen):
     """INT8 graphs, from the same ranges for each target."""
 
     targets: tuple[str, ...] = Field(default=("cpu-x86",), description="cpu-x86, cpu-arm, openvino, rtx:sm86, ...")
+    form: Literal["qdq", "fastest"] = Field(
+        default="qdq",
+        description="`fastest` times Q/DQ, QOperator and FP32 for this machine's CPU and keeps the fastest",
+    )
+    equalize: bool = Field(default=False, description="balance channels across layers before calibrating")
+    rounding: Literal["nearest", "adaround"] = Field(
+        default="nearest", description="of weights; adaround looks at the calibration images"
+    )
+    bias_correction: Literal["none", "analytic", "empirical"] = Field(
+        default="none", description="take back what rounding adds on average, on the calibration images"
+    )
+    max_drop: float | None = Field(
+        default=None,
+        ge=0,
+        description="points of top-1 on the calibration images that INT8 may lose; layers go back to float",
+    )
 
 
 class EnginesSection(Frozen):

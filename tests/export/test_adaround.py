@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from eightfold.calib.calibrate import calibrate
 from eightfold.calib.graph import Graph, load_model
 from eightfold.calib.layers import layers_of, value_of
-from eightfold.export.adaround import _patches, adaptive_rounding
+from eightfold.export.adaround import _patches, adaptive_rounding, blocks_of
 from eightfold.export.layer_errors import output_sqnr_db
 from eightfold.export.quantize import quantize
 
@@ -58,6 +59,47 @@ def test_patches_are_what_the_convolution_multiplies(residual_net: ModelMaker, r
         expected = grouped @ weight.reshape(layer.groups, -1, patches.shape[2]).transpose(0, 2, 1)
         distance = np.abs(products[:, :, None] - expected[:, None]).max(axis=(0, 3))
         assert distance.min(axis=1).max() < 1e-4  # every patch is one of the convolution's
+
+
+WIDE = """
+<ir_version: 8, opset_import: ["" : 17]>
+wide (float[1,300,4,4] image) => (float[1,6,4,4] out)
+{
+    made = Conv <kernel_shape=[3,3], pads=[1,1,1,1]> (image, w1)
+    moved = ConvTranspose <kernel_shape=[1,1]> (made, w2)
+    out = Conv <kernel_shape=[1,1]> (moved, w3)
+}
+"""
+
+
+def test_a_large_layer_is_rounded_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eightfold.export.adaround.MAX_WEIGHTS", 4000)  # some outputs at a time, too
+    random, model = np.random.default_rng(0), onnx.parser.parse_model(WIDE)
+    for name, shape in {"w1": (8, 300, 3, 3), "w2": (8, 6, 1, 1), "w3": (6, 6, 1, 1)}.items():
+        value = random.normal(0, 0.1, shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    path = tmp_path / "wide.onnx"
+    onnx.save(model, str(path))
+    mixing = random.normal(0, 1, (300, 20)) @ random.normal(0, 1, (20, 300))  # channels are correlated
+    images = np.einsum("oc,nchw->nohw", mixing, random.normal(0, 1, (6, 300, 4, 4))).astype(np.float32) / 100
+    ranges = calibrate(path, images, None, method="minmax")
+    options: Any = {"target": "openvino", "images": images, "rounding": "adaround"}
+    _, report = quantize(path, ranges, tmp_path / "int8.onnx", **options)
+    assert blocks_of(300, 9) == 5
+    assert report.rounding["made"] < 0.8  # summed within blocks
+    assert report.nearest == ("moved",)
+    assert "rounded to nearest, as adaround cannot see their inputs: moved" in report.describe()
+    weight = onnx.numpy_helper.to_array(next(t for t in model.graph.initializer if t.name == "w1"))
+    quantized = onnx.load(str(tmp_path / "int8.onnx"))
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in quantized.graph.initializer}
+    found = stored["w1_0_quantized"] * stored["w1_0_scale"].reshape(-1, 1, 1, 1)
+    patches = np.lib.stride_tricks.sliding_window_view(np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1))), (3, 3), (2, 3))
+    steps = stored["w1_0_scale"].reshape(-1, 1, 1, 1)
+    errors = [
+        np.square(np.einsum("nchwyx,ocyx->nohw", patches, w - weight)).sum()
+        for w in (found, np.rint(weight / steps) * steps)
+    ]
+    assert errors[0] < 0.9 * errors[1]  # of the whole layer, blocks' correlation included
 
 
 def test_a_network_gets_nearer_to_float(residual_net: ModelMaker, rows: Any, tmp_path: Path) -> None:

@@ -150,3 +150,19 @@ def test_engines_are_plain_files_with_a_sidecar(tiny_run: Path) -> None:
     sidecar = json.loads(Path(f"{engine}.json").read_text())
     assert sidecar["engine_sha256"] == sha256_of_file(engine)
     assert sidecar["compute_capability"] == "8.6"
+
+
+def test_the_ways_to_guard_accuracy_are_keys_of_the_recipe(tiny_recipe: dict[str, Any], copied: Path) -> None:
+    wanted = {"targets": ["cpu-x86"], "equalize": True, "bias_correction": "analytic", "max_drop": 100.0}
+    changed = {key: value for key, value in tiny_recipe.items() if key != "engines"} | {"quantize": wanted}
+    made = again(changed, copied)
+    assert made[:3] == ["equalize", "calibrate", "quantize cpu-x86"]
+    report = json.loads((copied / "onnx" / "equalized.json").read_text())
+    assert report["groups"]
+    assert "top-1 of FP32" in (copied / "onnx" / "search-cpu-x86.txt").read_text()
+    artifacts = Bundle.open(copied / "bundle").manifest.artifacts
+    (notes,) = (each.steps[-1].notes for each in artifacts if each.id == "pruned-int8-cpu-x86-b1")
+    assert "written as Q/DQ" in notes
+    assert any("biases corrected, the most" in note for note in notes)
+    assert any(note.endswith("groups of layers equalized") for note in notes)
+    assert again(changed, copied) == []

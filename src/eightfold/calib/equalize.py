@@ -8,7 +8,7 @@ section 4.1). Layers that a residual addition joins are scaled together. The gra
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from eightfold.calib.calibrate import CalibrationOptions
 from eightfold.calib.channels import ranges_of_channels
 from eightfold.calib.couplings import Coupling, Couplings
 from eightfold.calib.fold import fold_batch_norms_
-from eightfold.calib.graph import Graph, read_graph
+from eightfold.calib.graph import Graph, load_model, read_graph
 from eightfold.calib.layers import Layer, label, layers_of, set_value, value_of
 from eightfold.calib.preprocess import Preprocess
 from eightfold.calib.ranges import Method, TensorRange
@@ -123,6 +123,39 @@ def equalize(
     return Path(output), report
 
 
+def equalize_batches(
+    paths: Mapping[Path, Path],
+    *,
+    images: Any = None,
+    preprocess: Preprocess | None = None,
+    method: Method = "minmax",
+) -> EqualizeReport:
+    """`equalize` for one network at several batch sizes: all get the weights found for the first.
+
+    Args:
+        paths: float graph -> where its equalized form goes.
+        images, preprocess, method: as for `equalize`.
+    """
+    first, *others = paths
+    _, report = equalize(first, paths[first], images=images, preprocess=preprocess, method=method)
+    found = Graph(load_model(paths[first]), str(first)).initializers
+    for path in others:
+        model = read_graph(path).model
+        fold_batch_norms_(model)
+        for tensor in model.graph.initializer:
+            if tensor.name in found and tensor.dims == found[tensor.name].dims:
+                tensor.CopyFrom(found[tensor.name])
+        _unclip_([node for node in model.graph.node if label(node) in report.clips])
+        write_bytes(paths[path], model.SerializeToString(deterministic=True))
+    return report
+
+
+def _unclip_(clips: Collection[onnx.NodeProto]) -> None:
+    for node in clips:
+        node.op_type = "Relu"
+        del node.input[1:], node.attribute[:]
+
+
 def equalized(graph: Graph, found: ChannelRanges | None = None) -> tuple[onnx.ModelProto, EqualizeReport]:
     """An equalized copy of the graph's model. `found`: the range of each channel, by tensor."""
     work, found = Graph(copy.deepcopy(graph.model), graph.name), found or {}
@@ -137,9 +170,7 @@ def equalized(graph: Graph, found: ChannelRanges | None = None) -> tuple[onnx.Mo
     for group in groups:
         group.store(work)
     clips = [node for group in groups for node in group.coupling.clips]
-    for node in clips:
-        node.op_type = "Relu"
-        del node.input[1:], node.attribute[:]
+    _unclip_(clips)
     report = EqualizeReport(
         groups=tuple(group.described(spread) for group, spread in zip(groups, before, strict=True)),
         skipped={layer.name: why for each in couplings if (why := _reason(each)) for layer in each.makers},

@@ -49,17 +49,18 @@ def quantize(
     chosen = None if images is None else open_images(images)
     rules = None if preprocess is None else Preprocess.load(preprocess)
     bound = SearchBound(max_drop=max_drop, min_sqnr_db=min_sqnr)
+    kept = tuple(keep_float or ())
     if bound.is_set:
         measure = checked_form(form) == "fastest"
-        print(search_files(model, found, output, bound, chosen, rules, target=target, measure=measure).describe())
-        typer.echo(f"wrote {output}", err=True)
-        return
+        search = search_files(model, found, output, bound, chosen, rules, target=target, measure=measure)
+        print(search.describe())
+        kept += search.steps[-1].kept_float
     path, report = write(
         model,
         found,
         output,
         target=target,
-        keep_float=keep_float or (),
+        keep_float=kept,
         float_outputs=float_outputs,
         rounding=checked_rounding(rounding),
         bias_correction=checked_correction(bias_correction),

@@ -24,7 +24,9 @@ from eightfold.progress import track
 
 Floats = npt.NDArray[np.floating[Any]]
 
-MAX_INPUTS = 2400  # products per output: above, G and the search over it take minutes per layer
+MAX_INPUTS = 2400  # products per output: above, G and the search over it take minutes per layer, so that
+BLOCK = 600  # it is cut into blocks of input channels of at most so many products, each with a G of its own
+MAX_WEIGHTS = 4 << 20  # searched at a time
 POSITIONS = 64  # of each image that G is averaged over
 STEPS = 400
 LEARNING_RATE = 0.03
@@ -38,7 +40,9 @@ def round_adaptively_(graph: Graph, layers: list[Layer], rows: Rows) -> dict[str
 
     Args:
         graph: the float graph.
-        layers: to round; transposed convolutions and layers with more than MAX_INPUTS products per output are left.
+        layers: to round. Transposed and automatically padded convolutions are left. Layers with more than MAX_INPUTS
+            products per output are rounded in blocks of input channels, as if what different blocks add were not
+            correlated.
         rows: the calibration images.
 
     Returns:
@@ -51,20 +55,50 @@ def round_adaptively_(graph: Graph, layers: list[Layer], rows: Rows) -> dict[str
 
 def _is_suited(layer: Layer) -> bool:
     if layer.node.op_type == "Gemm":
-        return int(np.prod(layer.shape)) // layer.channels <= MAX_INPUTS
+        return True
     padded = any(entry.name == "auto_pad" and entry.s not in (b"", b"NOTSET") for entry in layer.node.attribute)
     is_2d = layer.node.op_type == "Conv" and len(layer.shape) == 4
-    return is_2d and not padded and int(np.prod(layer.shape[1:])) <= MAX_INPUTS
+    return is_2d and not padded
+
+
+def blocks_of(inputs: int, positions: int) -> int:
+    """Into how many equal blocks of input channels a layer is cut: as few as keep each at BLOCK products or below.
+
+    >>> blocks_of(256, 9), blocks_of(512, 9), blocks_of(25088, 1)
+    (1, 8, 49)
+    """
+    if inputs * positions <= MAX_INPUTS:
+        return 1
+    return next(
+        n for n in range(2, inputs + 1) if inputs % n == 0 and (inputs // n * positions <= BLOCK or n == inputs)
+    )
+
+
+def _cut(values: Floats, blocks: int) -> Floats:
+    """(groups, rows, K) as (groups * blocks, rows, K / blocks)."""
+    groups, rows, _ = values.shape
+    return values.reshape(groups, rows, blocks, -1).transpose(0, 2, 1, 3).reshape(groups * blocks, rows, -1)
+
+
+def _joined(values: Floats, blocks: int) -> Floats:
+    """The inverse of `_cut`."""
+    _, rows, width = values.shape
+    return values.reshape(-1, blocks, rows, width).transpose(0, 2, 1, 3).reshape(-1, rows, blocks * width)
 
 
 def _grams(graph: Graph, layers: list[Layer], rows: Rows) -> dict[str, Floats]:
-    seen = {layer.name: _Gram(layer) for layer in layers}
+    seen = {layer.name: _Gram(layer, _blocks(layer)) for layer in layers}
     by_tensor: dict[str, list[_Gram]] = {}
     for layer in layers:
         by_tensor.setdefault(layer.node.input[0], []).append(seen[layer.name])
     observers: dict[str, Seeing] = {name: _Several(grams) for name, grams in by_tensor.items()}
     show(graph, rows, observers, CalibrationOptions("minmax", batch=4), what="measuring layer inputs")
     return {name: gram.mean() for name, gram in seen.items()}
+
+
+def _blocks(layer: Layer) -> int:
+    _, _, inputs, positions = layer.view(np.empty(layer.shape, np.bool_)).shape
+    return blocks_of(inputs, positions)
 
 
 @dataclass(frozen=True)
@@ -80,16 +114,17 @@ class _Several:
 
 @dataclass
 class _Gram:
-    """The running mean of x x' over a layer's input patches, (groups, K, K)."""
+    """The running mean of x x' over a layer's input patches, (groups * blocks, K / blocks, K / blocks)."""
 
     layer: Layer
+    blocks: int
     total: Floats | None = None
     count: int = 0
     random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
     def see(self, values: Floats) -> None:
         for row in values:
-            patches = _patches(self.layer, row, self.random)  # (groups, P, K)
+            patches = _cut(_patches(self.layer, row, self.random), self.blocks)
             product = patches.transpose(0, 2, 1) @ patches
             self.total = product if self.total is None else self.total + product
             self.count += patches.shape[1]
@@ -127,13 +162,21 @@ def _round(graph: Graph, layer: Layer, gram: Floats) -> float:
     shape[layer.output_axis] = -1
     scale = layer.view(np.broadcast_to(nearest.scale.reshape(shape), weight.shape).copy())
     viewed = layer.view(weight)
-    flat = (*viewed.shape[:2], -1)
-    exact = (viewed / scale).reshape(flat)
-    rounded, share = adaptive_rounding(exact, gram / np.trace(gram, axis1=1, axis2=2).mean() * gram.shape[1])
-    values = rounded.reshape(viewed.shape) * scale
+    blocks = _blocks(layer)
+    exact = _cut((viewed / scale).reshape(*viewed.shape[:2], -1), blocks)
+    gram = gram / np.trace(gram, axis1=1, axis2=2).mean() * gram.shape[1]
+    rounded = np.concatenate([adaptive_rounding(part, gram)[0] for part in _slices(exact)], axis=1)
+    before, after = (_error(values - exact, gram).sum() for values in (np.rint(exact), rounded))
+    values = _joined(rounded, blocks).reshape(viewed.shape) * scale
     tensor = graph.initializers[layer.weight]
     set_value(tensor, layer.unview(values))
-    return share
+    return float(after / max(before, 1e-30))
+
+
+def _slices(exact: Floats) -> list[Floats]:
+    """Some outputs at a time: they do not depend on each other, and the search holds eight arrays of their size."""
+    count = -(-exact.size // MAX_WEIGHTS)
+    return np.array_split(exact, min(count, exact.shape[1]), axis=1)
 
 
 def adaptive_rounding(exact: Floats, gram: Floats) -> tuple[Floats, float]:

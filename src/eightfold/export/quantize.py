@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from eightfold.calib.fold import prepare
 from eightfold.calib.graph import Graph, read_graph
-from eightfold.calib.layers import Layer
+from eightfold.calib.layers import Layer, layers_of
 from eightfold.calib.preprocess import Preprocess
 from eightfold.calib.ranges import Ranges
 from eightfold.calib.rows import Rows, rows_of
@@ -149,6 +149,7 @@ def quantize(
         kept_float=plan.kept_float,
         bias_shifts=shifts,
         rounding=rounded,
+        nearest=corrections.rounded_to_nearest(rounded),
         form=written,
         speed=speed,
     )
@@ -201,6 +202,13 @@ class _Corrections:
         if self.work.options.rounding == "nearest":
             return {}
         return round_adaptively_(self.work.graph, self.layers(), self.rows())
+
+    def rounded_to_nearest(self, adaptively: Collection[str]) -> tuple[str, ...]:
+        """The quantized layers with weights that were meant to be rounded adaptively and were not."""
+        if self.work.options.rounding == "nearest":
+            return ()
+        quantized = set(self.work.plan().quantized) - set(adaptively)
+        return tuple(layer.name for layer in layers_of(self.work.graph) if layer.name in quantized)
 
     def correct_biases_(self) -> dict[str, float]:
         how = self.work.options.bias_correction

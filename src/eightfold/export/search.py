@@ -17,7 +17,7 @@ from eightfold.calib.images import ImageSet
 from eightfold.calib.preprocess import Preprocess
 from eightfold.calib.ranges import Ranges
 from eightfold.errors import UnknownNameError, UsageError
-from eightfold.export.int8_speed import MEASURED_S, keep_the_faster, measure_int8, runs_here
+from eightfold.export.int8_speed import MEASURED_S, measure_int8, runs_here
 from eightfold.export.qdq import apply_qdq
 from eightfold.export.qdq_plan import FloatRules, plan_qdq
 from eightfold.export.score import Score, sqnr_score, top1_score
@@ -87,8 +87,6 @@ def quantize_within(
         search = _Search(forms, memory, score, rank_by or score, options)
         report = search.run()
         write_bytes(output, forms.write(FloatRules(keep=frozenset(report.steps[-1].kept_float))).read_bytes())
-    if options.measure and runs_here(target_named(target).name):
-        keep_the_faster(onnx_path, output, seconds=MEASURED_S)
     return Path(output), report
 
 
@@ -118,9 +116,11 @@ def search_files(
     *,
     target: str = "cpu-x86",
     measure: bool = True,
+    beside: PathLike | None = None,
 ) -> SearchReport:
     """`quantize_within` for files: layers are ranked by signal to noise on RANKING_IMAGES images, scores are kept in
-    `output` with the suffix .search.json until the search is done, and the trade is drawn in `output` with .svg.
+    `beside` (`output` by default) with the suffix .search.json until the search is done, and the trade is drawn there
+    with .svg.
 
     Raises:
         UsageError: no images or no Preprocess.
@@ -135,11 +135,12 @@ def search_files(
     else:
         goal = bound.min_sqnr_db or 0.0
         score, options = sqnr_score(source, images, preprocess, ceiling_db=goal), SearchOptions(0.0, measure=measure)
-    state = Path(output).with_suffix(".search.json")
+    plot = Path(beside or output).with_suffix(".svg")
+    state = plot.with_suffix(".search.json")
     _, report = quantize_within(source, ranges, output, score, options, rank_by=rank_by, target=target, state=state)
     state.unlink(missing_ok=True)
     if len(report.steps) > 1:
-        report.plot(Path(output).with_suffix(".svg"))
+        report.plot(plot)
     return report
 
 

@@ -53,6 +53,11 @@ def float_artifacts(recipe: Recipe, variant: str) -> list[Wanted]:
     return [Wanted(variant, "fp32", "any", batch) for batch in recipe.export.batches]
 
 
+def calibrated_artifacts(recipe: Recipe) -> list[Wanted]:
+    """The float graphs that are calibrated and quantized: the pruned ones, or their equalized form."""
+    return float_artifacts(recipe, "equalized" if recipe.quantize.equalize else "pruned")
+
+
 def int8_artifacts(recipe: Recipe, target: str) -> list[Wanted]:
     return [Wanted("pruned", "int8", target, batch) for batch in recipe.export.batches]
 

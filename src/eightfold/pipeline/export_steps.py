@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from eightfold.files import atomic_directory
+from eightfold.files import atomic_directory, write_text
 from eightfold.pipeline import job as at
 from eightfold.pipeline.artifacts import (
     VARIANTS,
     Wanted,
+    calibrated_artifacts,
     engine_artifacts,
     files_of,
     float_artifacts,
@@ -21,6 +24,11 @@ from eightfold.pipeline.runner import Step
 from eightfold.progress import track
 from eightfold.runtime.manifest import Step as ManifestStep
 from eightfold.runtime.versions import runtime_versions
+
+if TYPE_CHECKING:
+    from eightfold.calib.images import ImageSet
+    from eightfold.calib.ranges import Ranges
+    from eightfold.export.quant_report import QuantReport
 
 VERIFIED_IMAGES = 16
 
@@ -44,7 +52,7 @@ def export_steps(job: Job) -> list[Step]:
         )
         for variant in VARIANTS
     ]
-    return [*exports, _calibrate_step(job), *_quantize_steps(job), *_engine_steps(job)]
+    return [*exports, *_equalize_steps(job), _calibrate_step(job), *_quantize_steps(job), *_engine_steps(job)]
 
 
 def _versions() -> dict[str, str]:
@@ -83,6 +91,38 @@ def _write_facts(job: Job, family: str, steps: Mapping[str, Sequence[ManifestSte
     job.write(at.facts_of(family), facts)
 
 
+def _equalize_steps(job: Job) -> list[Step]:
+    if not job.recipe.quantize.equalize:
+        return []
+    floats, graphs = files_of(float_artifacts(job.recipe, "pruned")), files_of(calibrated_artifacts(job.recipe))
+    settings = {"images": job.recipe.calibrate.images, "seed": job.recipe.seed}
+    outputs = (*graphs, at.EQUALIZED)
+    return [Step("equalize", (*floats, at.DATA), outputs, settings, partial(equalize_pruned, job))]
+
+
+def equalize_pruned(job: Job, _: Path) -> str:
+    """Balance channels across layers at every batch size."""
+    from eightfold.calib.equalize import equalize_batches
+
+    pairs = zip(float_artifacts(job.recipe, "pruned"), calibrated_artifacts(job.recipe), strict=True)
+    paths = {job.path(source.path): job.path(wanted.path) for source, wanted in pairs}
+    report = equalize_batches(paths, images=_calibration_images(job), preprocess=job.recipe.preprocess)
+    _share(job, calibrated_artifacts(job.recipe))
+    job.write(at.EQUALIZED, report.model_dump(mode="json"))
+    return report.describe().splitlines()[0]
+
+
+def _equalized(job: Job) -> tuple[str, ...]:
+    """What the manifest says of it, where it was done."""
+    if not job.recipe.quantize.equalize:
+        return ()
+    return (f"{len(job.read(at.EQUALIZED)['groups'])} groups of layers equalized",)
+
+
+def _calibration_images(job: Job) -> ImageSet:
+    return job.train_images.sample(job.recipe.calibrate.images, seed=job.recipe.seed)
+
+
 def _calibrate_step(job: Job) -> Step:
     recipe = job.recipe
     graph = _calibration_graph(job)
@@ -96,27 +136,28 @@ def _calibrate_step(job: Job) -> Step:
 
 def _calibration_graph(job: Job) -> Wanted:
     """The largest batch: it runs fastest per image, and the ranges hold for all."""
-    return max(float_artifacts(job.recipe, "pruned"), key=lambda wanted: wanted.batch)
+    return max(calibrated_artifacts(job.recipe), key=lambda wanted: wanted.batch)
 
 
 def calibrate_pruned(job: Job, _: Path) -> str:
     from eightfold.calib.calibrate import calibrate
 
     section, graph = job.recipe.calibrate, _calibration_graph(job)
-    images = job.train_images.sample(section.images, seed=job.recipe.seed)
-    ranges = calibrate(job.path(graph.path), images, job.recipe.preprocess, method=section.method, batch=graph.batch)
+    images, preprocess = _calibration_images(job), job.recipe.preprocess
+    ranges = calibrate(job.path(graph.path), images, preprocess, method=section.method, batch=graph.batch)
     ranges.save(job.path(at.RANGES))
     return f"{len(ranges.tensors)} tensors, {ranges.images} images, {section.method}"
 
 
 def _quantize_steps(job: Job) -> list[Step]:
-    floats = files_of(float_artifacts(job.recipe, "pruned"))
+    sources = (at.RANGES, *files_of(calibrated_artifacts(job.recipe)), *files_of(float_artifacts(job.recipe, "pruned")))
+    section = job.recipe.quantize.model_dump(exclude={"targets"})
     return [
         Step(
             f"quantize {target}",
-            (at.RANGES, *floats),
+            tuple(dict.fromkeys(sources)),
             (*files_of(int8_artifacts(job.recipe, target)), at.facts_of(f"int8-{target}")),
-            {"target": target, "versions": _versions()},
+            {"target": target, "versions": _versions(), **section},
             partial(quantize_pruned, job, target),
         )
         for target in job.recipe.quantize.targets
@@ -126,23 +167,70 @@ def _quantize_steps(job: Job) -> list[Step]:
 def quantize_pruned(job: Job, target: str, _: Path) -> str:
     """Emit INT8 for one target at every batch size; record how far each moves from FP32 on test images."""
     from eightfold.calib.ranges import Ranges
-    from eightfold.export.quantize import quantize
     from eightfold.export.verify import Tolerance, verify_onnx
 
     ranges = Ranges.load(job.path(at.RANGES))
     images = job.first_test_images(max(job.recipe.export.batches))
+    kept = _layers_kept_float(job, ranges, target)
+    floats, sources = float_artifacts(job.recipe, "pruned"), calibrated_artifacts(job.recipe)
     steps = {}
-    for source, wanted in zip(float_artifacts(job.recipe, "pruned"), int8_artifacts(job.recipe, target), strict=True):
-        before, after = job.path(source.path), job.path(wanted.path)
-        quantize(before, ranges, after, target=target, form="qdq")
+    for plain, source, wanted in zip(floats, sources, int8_artifacts(job.recipe, target), strict=True):
+        report = _quantize(job, ranges, target, source, wanted, kept)
         inputs = {"images": images[: wanted.batch]}
         # Recorded, not judged: how much INT8 may change is a question of the task's metric, measured below.
+        before, after = job.path(plain.path), job.path(wanted.path)
         step = verify_onnx(before, after, inputs, step=f"quantize for {target}", tolerance=Tolerance())
-        steps[wanted.id] = [step]
+        steps[wanted.id] = [step.model_copy(update={"notes": (*step.notes, *_equalized(job), *report.record())})]
     _share(job, int8_artifacts(job.recipe, target))
     _write_facts(job, f"int8-{target}", steps)
     cosine = min(step.cosine or 0.0 for (step,) in steps.values())
-    return f"{len(steps)} graphs, lowest cosine to FP32 {cosine:.4f}"
+    return f"{len(steps)} graphs, {len(kept)} layers given back to float, lowest cosine to FP32 {cosine:.4f}"
+
+
+def _quantize(
+    job: Job, ranges: Ranges, target: str, source: Wanted, wanted: Wanted, kept: Sequence[str]
+) -> QuantReport:
+    from eightfold.export.quantize import quantize
+
+    section = job.recipe.quantize
+    _, report = quantize(
+        job.path(source.path),
+        ranges,
+        job.path(wanted.path),
+        target=target,
+        keep_float=kept,
+        form=section.form,
+        rounding=section.rounding,
+        bias_correction=section.bias_correction,
+        images=_calibration_images(job),
+        preprocess=job.recipe.preprocess,
+    )
+    return report
+
+
+def _layers_kept_float(job: Job, ranges: Ranges, target: str) -> tuple[str, ...]:
+    """The layers that `max_drop` gives back to float, by the calibration images' labels; the trade is kept beside the
+    graphs as a table and a plot."""
+    from eightfold.export.search import SearchBound, search_files
+
+    section = job.recipe.quantize
+    if section.max_drop is None:
+        return ()
+    trade = job.path(at.search_of(target))
+    with tempfile.TemporaryDirectory() as folder:
+        report = search_files(
+            job.path(_calibration_graph(job).path),
+            ranges,
+            Path(folder) / "int8.onnx",
+            SearchBound(max_drop=section.max_drop),
+            _calibration_images(job),
+            job.recipe.preprocess,
+            target=target,
+            measure=section.form == "fastest",
+            beside=trade,
+        )
+    write_text(trade.with_suffix(".txt"), report.describe() + "\n")
+    return report.steps[-1].kept_float
 
 
 def _engine_steps(job: Job) -> list[Step]:

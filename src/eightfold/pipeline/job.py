@@ -29,6 +29,7 @@ WIDTHS = "plan/widths.json"
 PRUNED = "pruned"
 PRUNED_FACTS = "pruned.json"
 RANGES = "ranges.json"
+EQUALIZED = "onnx/equalized.json"
 METRICS = "metrics.json"
 ENGINES = "engines"
 LATENCY = "latency.json"
@@ -39,6 +40,11 @@ BUNDLE = "bundle"
 def facts_of(what: str) -> str:
     """Where the steps that led to a family of graphs are recorded, by artifact id."""
     return f"onnx/{what.replace(':', '-')}.json"
+
+
+def search_of(target: str) -> str:
+    """Where the trade that `quantize.max_drop` made is drawn; the table has the same name and .txt."""
+    return f"onnx/search-{target.replace(':', '-')}.svg"
 
 
 @dataclass(frozen=True)
