@@ -1,6 +1,8 @@
 """INT8 top-1 against FP32 on real digits: a trained ResNet-18, the same with badly scaled channels, and MobileNetV2.
 
-Usage: python benchmarks/int8_accuracy.py
+Usage: python benchmarks/int8_accuracy.py [--demo runs/demo]
+
+The first network is the demo's own pruned one, from the directory that `make demo` leaves.
 
 The badly scaled ResNet-18 computes the same function: in every block the channels between the two convolutions are
 multiplied by factors from 1e-2 to 1e2, and the second convolution divides them out. Plain per-tensor min-max must fail
@@ -9,6 +11,7 @@ on it, or the comparison would prove nothing.
 
 from __future__ import annotations
 
+import argparse
 import copy
 import dataclasses
 import tempfile
@@ -23,9 +26,13 @@ from torch import nn
 
 from eightfold.calib.calibrate import calibrate
 from eightfold.calib.equalize import equalize
+from eightfold.calib.ranges import METHODS
 from eightfold.export.onnx_export import export_onnx
 from eightfold.export.quantize import quantize
+from eightfold.export.score import top1_score
 from eightfold.export.targets import TARGETS
+from eightfold.pipeline.job import Job
+from eightfold.recipe import read_recipe
 from eightfold.runtime.devices import describe_device
 
 HERE = Path(__file__).parent
@@ -75,18 +82,39 @@ def rows_for(name: str, model: nn.Module, digits: Digits, folder: Path) -> list[
     return rows
 
 
+def demo_rows(run: Path, folder: Path) -> list[tuple[str, str, float]]:
+    """The demo's pruned network on the demo's own test images; its training images calibrate."""
+    job = Job(read_recipe(HERE.parent / "recipes" / "demo.yaml"), run)
+    path, preprocess = run / "onnx" / "pruned-fp32-b16.onnx", job.recipe.preprocess
+    if not path.exists():
+        raise SystemExit(f"{path} is not there: run `make demo` first, or name another directory with --demo")
+    chosen = job.train_images.sample(CALIBRATION_IMAGES, seed=job.recipe.seed)
+    score = top1_score(job.test_images, preprocess)
+    rows = [("the demo's pruned ResNet-18", "FP32", score.of(path))]
+    for method in METHODS:
+        ranges = calibrate(path, chosen, preprocess, method=method)
+        int8, _ = quantize(path, ranges, folder / "int8.onnx", form="qdq")
+        rows.append((rows[0][0], method, score.of(int8)))
+        print(*rows[-1], flush=True)
+    return rows
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--demo", type=Path, default=Path("runs/demo"), help="directory that `make demo` left")
+    options = parser.parse_args()
     torch.set_num_threads(1)
     digits = load_digits()
     resnet = trained("resnet18", digits)
     models = {"ResNet-18": resnet, "ResNet-18, badly scaled": badly_scaled(resnet)}
     models["MobileNetV2"] = trained("mobilenet_v2", digits)
     with tempfile.TemporaryDirectory() as folder:
-        rows = [row for name, model in models.items() for row in rows_for(name, model, digits, Path(folder))]
+        rows = demo_rows(options.demo, Path(folder))
+        rows += [row for name, model in models.items() for row in rows_for(name, model, digits, Path(folder))]
     lines = ["| network | INT8 | top-1 % | against FP32 |", "|---|---|---|---|"]
     floats = {name: score for name, label, score in rows if label == "FP32"}
     lines += [f"| {name} | {label} | {score:.1f} | {score - floats[name]:+.1f} |" for name, label, score in rows]
-    head = f"# INT8 accuracy\n\n1,000 digits; {CALIBRATION_IMAGES} others for calibration. Target cpu-x86.\n"
+    head = f"# INT8 accuracy\n\n1,000 digits; {CALIBRATION_IMAGES} others for calibration. Target cpu-x86. `mse` is the default.\n"
     text = "\n".join([head, *lines, "", "```", describe_device().describe(), "```", ""])
     print(text)
     (HERE / "results" / "int8_accuracy.md").write_text(text)

@@ -79,7 +79,7 @@ class Graph:
             raise CalibrationError(
                 f"{self.name}: input {self.input.name!r} has the dynamic shape {list(shape)} (-1: not fixed)",
                 allowed="fixed sizes, the batch excepted",
-                remedy="export it with a fixed image size",
+                remedy=f"fix them: eightfold export {self.name} --size HEIGHTxWIDTH -o FOLDER",
             )
         return shape
 
@@ -156,7 +156,7 @@ def read_graph(path: PathLike) -> Graph:
         raise CalibrationError(
             f"{path} has opset {opset}",
             allowed=f"opset {MIN_OPSET} or newer",
-            remedy="export it again with a newer opset",
+            remedy="export it again with a newer opset, or convert it with onnx.version_converter",
         )
     quantized = [node for node in graph.model.graph.node if node.op_type in QUANTIZED]
     if quantized:
