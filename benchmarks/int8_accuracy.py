@@ -114,7 +114,9 @@ def main() -> None:
     lines = ["| network | INT8 | top-1 % | against FP32 |", "|---|---|---|---|"]
     floats = {name: score for name, label, score in rows if label == "FP32"}
     lines += [f"| {name} | {label} | {score:.1f} | {score - floats[name]:+.1f} |" for name, label, score in rows]
-    head = f"# INT8 accuracy\n\n1,000 digits; {CALIBRATION_IMAGES} others calibrate. Target cpu-x86; the default is mse.\n"
+    head = (
+        f"# INT8 accuracy\n\n1,000 digits; {CALIBRATION_IMAGES} others calibrate. Target cpu-x86; mse is the default.\n"
+    )
     text = "\n".join([head, *lines, "", "```", describe_device().describe(), "```", ""])
     print(text)
     (HERE / "results" / "int8_accuracy.md").write_text(text)
