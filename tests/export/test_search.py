@@ -15,6 +15,7 @@ from eightfold.calib.images import open_images
 from eightfold.calib.preprocess import Preprocess
 from eightfold.calib.ranges import Ranges
 from eightfold.errors import ImageError, UnknownNameError, UsageError
+from eightfold.export.int8_speed import Int8Speed
 from eightfold.export.score import Score, sqnr_score, top1_score
 from eightfold.export.search import SearchOptions, quantize_within
 
@@ -97,7 +98,32 @@ def test_the_trade_is_drawn(spoilt: tuple[Path, Ranges], images: Any, tmp_path: 
     score = sqnr_score(path, images, PREPROCESS)
     options = SearchOptions(max_drop=30.0, limit=1, measure=False)
     _, report = quantize_within(path, ranges, tmp_path / "int8.onnx", score, options)
-    assert "layers in float" in report.plot(tmp_path / "trade.svg").read_text()
+    assert "layers given back to float" in report.plot(tmp_path / "trade.svg").read_text()
+
+
+def test_speed_is_measured_once_and_shown(
+    spoilt: tuple[Path, Ranges], images: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, ranges = spoilt
+    calls = []
+
+    def measured(*_: Any, **__: Any) -> Int8Speed:
+        calls.append(1)
+        times = {"fp32_ms": 2.0, "qdq_ms": 1.25, "qoperator_ms": 1.2}
+        return Int8Speed(**times, form="qdq", speedup=0.9, low=0.8, high=0.95)
+
+    monkeypatch.setattr("eightfold.export.search.measure_int8", measured)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    options = SearchOptions(max_drop=30.0, limit=1)
+    state = tmp_path / "state.json"
+    score = sqnr_score(path, images, PREPROCESS)
+    _, report = quantize_within(path, ranges, tmp_path / "int8.onnx", score, options, state=state)
+    _, again = quantize_within(path, ranges, tmp_path / "int8.onnx", score, options, state=state)
+    assert again == report
+    assert len(calls) == len(report.steps)
+    assert [(step.speedup, step.latency_ms) for step in report.steps] == [(0.9, 1.25)] * len(report.steps)
+    assert "1.25        0.90  (all INT8)" in report.describe()
+    assert "times as fast as FP32" in report.plot(tmp_path / "trade.svg").read_text()
 
 
 def test_top1_needs_labels(residual_net: ModelMaker, images: Any) -> None:

@@ -43,6 +43,11 @@ class Int8Speed(Frozen):
     high: float
 
     @property
+    def int8_ms(self) -> float:
+        """Of the faster form."""
+        return self.qoperator_ms if self.form == "qoperator" else self.qdq_ms
+
+    @property
     def slower(self) -> bool:
         """Whether INT8 is slower than FP32 beyond doubt."""
         return self.high < 1

@@ -8,6 +8,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -240,16 +241,18 @@ class _Search:
         rules = FloatRules(keep=frozenset(kept))
         key = " ".join(kept)
         score = self.memory.get(f"{self.score.name} keep {key}", lambda: self.score.of(self.forms.write(rules)))
-        return SearchStep(kept_float=kept, score=score, speedup=self._speedup(key, rules))
+        speedup, latency_ms = self._speed(key, rules)
+        return SearchStep(kept_float=kept, score=score, speedup=speedup, latency_ms=latency_ms)
 
-    def _speedup(self, key: str, rules: FloatRules) -> float | None:
+    def _speed(self, key: str, rules: FloatRules) -> tuple[float | None, float | None]:
+        """Times FP32, and milliseconds."""
         if not self.options.measure or not runs_here(self.forms.target.name):
-            return None
-
-        def measure() -> float:
-            return measure_int8(self.forms.source, self.forms.write(rules), seconds=MEASURED_S).speedup
-
-        return self.memory.get(f"speedup keep {key}", measure)
+            return None, None
+        measured = cache(lambda: measure_int8(self.forms.source, self.forms.write(rules), seconds=MEASURED_S))
+        return (
+            self.memory.get(f"speedup keep {key}", lambda: measured().speedup),
+            self.memory.get(f"latency keep {key}", lambda: measured().int8_ms),
+        )
 
     def _damage(self) -> dict[str, float]:
         """Layer -> what it costs, worst first; equal ones in the graph's order."""

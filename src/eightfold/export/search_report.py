@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from eightfold.extras import require
 from eightfold.files import PathLike
 from eightfold.values import Frozen
+
+SCORE_COLOR, SPEED_COLOR = "tab:blue", "tab:red"
 
 
 class SearchStep(Frozen):
@@ -16,11 +19,13 @@ class SearchStep(Frozen):
         kept_float: labels of those layers.
         score: of this file.
         speedup: over FP32 on this machine; None where it cannot run the target.
+        latency_ms: median of one call; None likewise.
     """
 
     kept_float: tuple[str, ...]
     score: float
     speedup: float | None
+    latency_ms: float | None = None
 
 
 class SearchReport(Frozen):
@@ -45,11 +50,12 @@ class SearchReport(Frozen):
 
     def describe(self) -> str:
         lines = [f"{self.score_name} of FP32: {self.float_score:.2f} {self.unit}; allowed drop {self.max_drop:g}"]
-        lines.append("in float  " + self.score_name.rjust(8) + "      drop  times FP32  last layer given back")
+        lines.append(f"in float  {self.score_name:>8}      drop        ms  times FP32  last layer given back")
         for step in self.steps:
             drop, speed = self.float_score - step.score, f"{step.speedup:.2f}" if step.speedup else "-"
             last = step.kept_float[-1] if step.kept_float else "(all INT8)"
-            lines.append(f"{len(step.kept_float):8d}  {step.score:8.2f}  {drop:8.2f}  {speed:>10}  {last}")
+            ms = f"{step.latency_ms:.2f}" if step.latency_ms else "-"
+            lines.append(f"{len(step.kept_float):8d}  {step.score:8.2f}  {drop:8.2f}  {ms:>8}  {speed:>10}  {last}")
         if not self.met:
             lines.append("WARNING: the drop is larger than allowed")
         return "\n".join(lines)
@@ -57,17 +63,23 @@ class SearchReport(Frozen):
     def plot(self, path: PathLike) -> Path:
         """Score and speed over the number of layers in float, as an SVG or PNG."""
         pyplot = require("matplotlib.pyplot", "draw plots")
-        figure, axes = pyplot.subplots(figsize=(7, 4))
+        figure, axes = pyplot.subplots(figsize=(7, 4.2))
         counts = [len(step.kept_float) for step in self.steps]
-        axes.plot(counts, [step.score for step in self.steps], "o-", color="tab:blue", label=self.score_name)
-        axes.axhline(self.float_score - self.max_drop, color="tab:blue", linestyle=":", label="allowed")
-        axes.set_xlabel("layers in float")
-        axes.set_ylabel(f"{self.score_name} [{self.unit}]")
+        axes.plot(counts, [step.score for step in self.steps], "o-", color=SCORE_COLOR, label=self.score_name)
+        lowest = self.float_score - self.max_drop
+        axes.axhline(lowest, color=SCORE_COLOR, linestyle=":", label=f"lowest allowed: {lowest:.4g} {self.unit}")
+        axes.set_xlabel("layers given back to float")
+        axes.set_ylabel(f"{self.score_name} [{self.unit}]", color=SCORE_COLOR)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         if all(step.speedup for step in self.steps):
-            speed = axes.twinx()
-            speed.plot(counts, [step.speedup for step in self.steps], "s--", color="tab:red")
-            speed.set_ylabel("times as fast as FP32")
-        axes.legend(loc="lower right")
+            self._plot_speed(axes.twinx(), counts)
+        figure.legend(loc="upper center", ncols=3, frameon=False)
         figure.savefig(str(path), bbox_inches="tight")
         pyplot.close(figure)
         return Path(path)
+
+    def _plot_speed(self, axes: Any, counts: list[int]) -> None:
+        axes.plot(counts, [step.speedup for step in self.steps], "s--", color=SPEED_COLOR, label="speed")
+        axes.set_ylabel("times as fast as FP32", color=SPEED_COLOR)
+        if min(step.speedup or 0 for step in self.steps) < 1:
+            axes.axhline(1, color=SPEED_COLOR, linestyle=":")
