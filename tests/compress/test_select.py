@@ -16,10 +16,10 @@ from eightfold.errors import UnknownNameError, UsageError
 Matrix = npt.NDArray[np.float64]
 
 
-def group(name: str, width: int, *, makers: int = 1, tie: str = "", frozen: str = "") -> Group:
+def group(name: str, width: int, *, makers: int = 1, frozen: str = "") -> Group:
     span = (Span(0, 0, width),)
     members = tuple(Member(f"{name}.{i}.weight", 0, "producer", span) for i in range(makers))
-    return Group(f"{name}.0.weight", width, members, tie=tie, frozen=frozen)
+    return Group(f"{name}.0.weight", width, members, frozen=frozen)
 
 
 def graph_of(*groups: Group) -> ChannelGraph:
@@ -118,8 +118,8 @@ def test_wrong_names_and_ratios_are_told_plainly() -> None:
         kept_of(graph, scores, keep={"a.0": 1.5})
 
 
-def test_ignored_and_frozen_groups_and_ties_with_them_stay_whole() -> None:
-    graph = graph_of(group("a", 8), group("b", 8, tie="t"), group("c", 8, tie="t", frozen="output"), group("d", 8))
+def test_ignored_and_frozen_groups_stay_whole() -> None:
+    graph = graph_of(group("a", 8), group("c", 8, frozen="output"), group("d", 8))
     scores = {g.id: rising(8) for g in graph.free}
     assert list(kept_of(graph, scores, ignore=("d.*",))) == ["a.0.weight"]
 
@@ -154,16 +154,12 @@ widths = st.lists(st.integers(1, 70), min_size=1, max_size=6)
     multiple=st.sampled_from([1, 8, 16]),
     seed=st.integers(0, 1000),
     merge=st.sampled_from(["union", "intersection", "least", "most"]),
-    tied=st.booleans(),
 )
 def test_every_selection_is_aligned_ordered_and_not_empty(
-    widths: list[int], rule: str, ratio: float, multiple: int, seed: int, merge: Merge, tied: bool
+    widths: list[int], rule: str, ratio: float, multiple: int, seed: int, merge: Merge
 ) -> None:
     random = np.random.default_rng(seed)
-    widths = [widths[0]] * 2 + widths if tied else widths
-    groups = [
-        group(f"g{i}", width, makers=1 + i % 2, tie="t" if tied and i < 2 else "") for i, width in enumerate(widths)
-    ]
+    groups = [group(f"g{i}", width, makers=1 + i % 2) for i, width in enumerate(widths)]
     graph = graph_of(*groups)
     scores = {g.id: random.random((len(g.members), g.width)) for g in groups}
     selection = Selection(rule=rule, keep_ratio=ratio, multiple=multiple, merge=merge)
@@ -173,5 +169,3 @@ def test_every_selection_is_aligned_ordered_and_not_empty(
         assert 0 < len(channels) <= owner.width
         assert len(channels) % owner.step(multiple) == 0
         assert np.all(np.diff(channels) > 0)
-    if tied and groups[0].id in kept:
-        assert len(kept[groups[0].id]) == len(kept[groups[1].id])

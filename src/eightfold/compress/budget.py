@@ -141,7 +141,7 @@ def _filled(
     limits: Sequence[Limit], graph: ChannelGraph, scores: LayerScores, selection: Selection, kept: dict[str, Index]
 ) -> Kept:
     """Grow single groups step by step while the limits allow, most score per cost first."""
-    growing = [graph.group(name) for name in kept if not graph.group(name).tie and not _given(graph, name, selection)]
+    growing = [graph.group(name) for name in kept if not _given(graph, name, selection)]
     while growing:
         before = limits[0].cost(kept)
         gains: list[tuple[float, Group, Index]] = []

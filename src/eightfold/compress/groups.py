@@ -89,8 +89,6 @@ class Group:
     7x7 map, 32 behind a convolution of 32 groups. The width that a multiple must divide is kept * multiplicity."""
     frozen: str = ""
     """Why the group must stay whole ("output of the model", "softmax over channels in head.attn", ...); "" if free."""
-    tie: str = ""
-    """Groups that name the same tie keep equally many channels: the parts of a chunk, or of a half-and-half norm."""
 
     def step(self, multiple: int) -> int:
         """The kept count must be a multiple of this, so that every conv and linear width becomes one of `multiple`.
@@ -139,7 +137,6 @@ class LayerCall:
     padding: tuple[int, ...] = ()
     dilation: tuple[int, ...] = ()
     groups: int = 1
-    norm: str = ""  # path of the batch norm module that takes this output and nothing else does; "" if none
     macs: int = 0  # multiply-accumulates of this call for the traced input
 
     @property
@@ -210,14 +207,6 @@ class ChannelGraph:
             return self.by_id[group_id]
         except KeyError:
             raise UnknownNameError.of("group", group_id, self.by_id) from None
-
-    def ties(self) -> Mapping[str, tuple[Group, ...]]:
-        """Groups that must keep equal counts, by the name of the tie."""
-        found: dict[str, tuple[Group, ...]] = {}
-        for group in self.groups:
-            if group.tie:
-                found[group.tie] = (*found.get(group.tie, ()), group)
-        return found
 
     def removed_indices(self, kept: Kept) -> Mapping[tuple[str, int], Index]:
         """(tensor, dim) -> positions to remove, for groups that `kept` names; other groups stay whole."""

@@ -22,12 +22,10 @@ def random_plan(graph: ChannelGraph, *, keep_ratio: float = 0.5, multiple: int =
     """A plan that keeps random channels of every prunable group: any plan must obey the rule."""
     generator = np.random.default_rng(seed)
     kept: dict[str, np.ndarray[Any, np.dtype[np.int64]]] = {}
-    counts: dict[str, int] = {}
     for group in graph.free:
         if group.prunable(multiple):
             step = group.step(multiple)
             count = int(np.clip(round(group.width * keep_ratio / step), 1, group.width // step)) * step
-            count = counts.setdefault(group.tie, count) if group.tie else count
             kept[group.id] = np.sort(generator.permutation(group.width)[:count])
     chosen: Kept = kept
     return PrunePlan.from_graph(graph, chosen, multiple=multiple, rule="random", score="random")

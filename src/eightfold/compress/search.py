@@ -151,13 +151,7 @@ def _draws(
 
 
 def _random_counts(groups: Sequence[Group], multiple: int, generator: np.random.Generator) -> dict[str, int]:
-    ratios: dict[str, float] = {}
-    return {
-        group.id: round_count(
-            group.width * ratios.setdefault(group.tie or group.id, float(generator.random())), group, multiple
-        )
-        for group in groups
-    }
+    return {group.id: round_count(group.width * float(generator.random()), group, multiple) for group in groups}
 
 
 def _as_kept(counts: dict[str, int]) -> Kept:

@@ -44,7 +44,7 @@ class Selection(Frozen):
 def select(graph: ChannelGraph, scores: LayerScores, selection: Selection) -> Kept:
     """The coupled channels that stay in every prunable group, in ascending order.
 
-    Counts are multiples of each group's step, at least one step, never above the width; tied groups keep equal counts.
+    Counts are multiples of each group's step, at least one step, never above the width.
 
     Args:
         scores: group id -> [layers, width], for every free group.
@@ -62,7 +62,7 @@ def select(graph: ChannelGraph, scores: LayerScores, selection: Selection) -> Ke
         for group in groups
         if group.id in wishes
     }
-    return {name: top(wishes[name].order, count) for name, count in _equal_ties(graph, counts).items()}
+    return {name: top(wishes[name].order, count) for name, count in counts.items()}
 
 
 def round_count(wanted: float, group: Group, multiple: int, rounding: Rounding = "nearest") -> int:
@@ -117,15 +117,3 @@ def matches(group: Group, pattern: str) -> bool:
 
 def _ignored(group: Group, selection: Selection) -> bool:
     return any(matches(group, pattern) for pattern in selection.ignore)
-
-
-def _equal_ties(graph: ChannelGraph, counts: Counts) -> Counts:
-    """Tied groups keep the least of their counts; a tie with a member that stays whole stays whole altogether."""
-    equal = dict(counts)
-    for groups in graph.ties().values():
-        for group in groups:
-            equal.pop(group.id, None)
-        if all(group.id in counts for group in groups):
-            least = min(counts[group.id] for group in groups)
-            equal.update({group.id: least for group in groups})
-    return equal
