@@ -116,6 +116,11 @@ json timing_of(std::vector<double> times_s) {
           {"variation", std::sqrt(squares / static_cast<double>(times_s.size())) / mean}};
 }
 
+// As Python's back ends are called.
+std::string table_name(const std::string& backend, const std::string& provider) {
+  return backend == "onnxruntime" && provider != "cpu" ? backend + "-" + provider : backend;
+}
+
 std::string version_of(const std::string& backend) {
   for (const eightfold::BackendInfo& info : eightfold::backends()) {
     if (info.name == backend) return info.version;
@@ -131,7 +136,7 @@ json row_of(const Candidate& candidate, const BenchOptions& options, const json&
               {"variant", artifact.variant},
               {"artifact", artifact.id},
               {"sha256", candidate.engine.manifest().files.at(artifact.path).sha256},
-              {"backend", candidate.engine.backend()},
+              {"backend", table_name(candidate.engine.backend(), options.engine.provider)},
               {"backend_version", version_of(candidate.engine.backend())},
               {"provider", candidate.engine.backend() == "onnxruntime" ? options.engine.provider : ""},
               {"precision", name_of(artifact.precision)},

@@ -8,7 +8,8 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
-#include <thread>
+
+#include "eightfold/machine.hpp"
 
 namespace programs {
 namespace {
@@ -56,16 +57,17 @@ json temperatures() {
 json describe_device() {
   struct utsname system = {};
   ::uname(&system);
-  const std::string model = field("/proc/cpuinfo", "model name", ':');
+  const eightfold::Machine machine = eightfold::describe_machine();
   json device = {{"kind", "device"}, {"schema", 1}, {"state", read_state()}};
-  device["cpu"] = {{"model", model.empty() ? "unknown processor" : model},
-                   {"architecture", system.machine},
-                   {"cores", std::thread::hardware_concurrency()}};
+  device["cpu"] = {{"model", machine.cpu}, {"architecture", system.machine}};
+  if (machine.cores > 0) device["cpu"]["cores"] = machine.cores;
+  if (machine.quota_cores > 0) device["cpu"]["quota_cores"] = machine.quota_cores;
   const std::string os = field("/etc/os-release", "PRETTY_NAME", '=');
   device["os"] = os.empty() ? system.sysname : os;
   device["kernel"] = system.release;
-  const std::string board = text_of("/proc/device-tree/model");
-  if (!board.empty()) device["board"] = board;
+  if (!machine.board.empty()) device["board"] = machine.board;
+  device["gpus"] = json::array();
+  for (const std::string& gpu : machine.gpus) device["gpus"].push_back({{"name", gpu}});
   device["memory_bytes"] = static_cast<std::int64_t>(::sysconf(_SC_PHYS_PAGES)) * ::sysconf(_SC_PAGESIZE);
   return device;
 }

@@ -1,14 +1,7 @@
-#include <cstring>
-
 #include "session.hpp"
 
 namespace eightfold {
 namespace detail {
-
-void Slot::run_on(span<const void* const> inputs, span<const TensorSpec> specs) {
-  for (std::size_t i = 0; i < inputs.size(); ++i) std::memcpy(input(i), inputs[i], specs[i].bytes());
-  run();
-}
 
 const std::vector<BackendEntry>& backend_entries() {
   static const std::vector<BackendEntry> entries = {

@@ -1,7 +1,7 @@
 #include "bilinear.hpp"
 
+#include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -14,59 +14,76 @@ namespace {
 
 #if defined(__x86_64__)
 
-// One output pixel before its columns are summed: both rows blended, weighted, the left pixel in the lower
-// half and the right one in the upper half.
-__attribute__((target("avx2,fma"))) inline __m256 weighted_columns(const BilinearRow& row, int x,
-                                                                   __m256i spread, __m256 down, __m256 bias) {
-  const auto pixels = [&](const std::uint8_t* source) __attribute__((target("avx2,fma"))) {
-    std::int64_t bytes = 0;
-    std::memcpy(&bytes, source + row.offset[x], sizeof bytes);
-    return _mm256_cvtepi32_ps(_mm256_shuffle_epi8(_mm256_set1_epi64x(bytes), spread));
+constexpr int kAtOnce = 4;
+
+// Two output pixels from one source row, times the weights' denominator: exact. One pixel lies in each half
+// of the register.
+__attribute__((target("avx2,fma"))) inline __m256 two_columns(const std::uint8_t* row,
+                                                              const std::int32_t* offset, __m256i spread,
+                                                              __m256i weights) {
+  const auto bytes = [&](int pixel) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + offset[pixel]));
   };
-  const __m256 top = pixels(row.top);
-  const __m256 blended = _mm256_fmadd_ps(_mm256_sub_ps(pixels(row.bottom), top), down, top);
-  return _mm256_fmadd_ps(blended, _mm256_loadu_ps(row.weights + kBilinearWeights * x), bias);
+  const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(bytes(0)), bytes(1), 1);
+  return _mm256_cvtepi32_ps(_mm256_madd_epi16(_mm256_shuffle_epi8(both, spread), weights));
 }
 
-// Two output pixels at a time, one in each half of the registers. A value is doubtful when rounding it with
-// the margin added gives something else than with the margin taken away.
+struct RowConstants {
+  __m256i spread;  // the two neighbours of each channel side by side, as 16-bit numbers
+  __m256 down;
+  __m256 scale;
+  __m256 bias;
+};
+
+__attribute__((target("avx2,fma"))) inline __m256 two_pixels(const BilinearRow& row, int x,
+                                                             const RowConstants& constants) {
+  const __m256i weights =
+      _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row.weights + kBilinearWeights * x));
+  const __m256 top = two_columns(row.top, row.offset + x, constants.spread, weights);
+  const __m256 bottom = two_columns(row.bottom, row.offset + x, constants.spread, weights);
+  const __m256 blended = _mm256_fmadd_ps(_mm256_sub_ps(bottom, top), constants.down, top);
+  return _mm256_fmadd_ps(blended, constants.scale, constants.bias);
+}
+
+// A value is doubtful when rounding it with the margin added gives something else than with the margin taken
+// away. `sure` has eight bits per pixel, of the first, the third, the second and the fourth, as packing
+// leaves them.
+int list_doubtful(unsigned sure, int x, std::int32_t* doubtful) {
+  int doubts = 0;
+  const int places[kAtOnce] = {0, 16, 8, 24};
+  for (int pixel = 0; pixel < kAtOnce; ++pixel) {
+    if ((sure >> places[pixel] & 0xffU) != 0xffU) doubtful[doubts++] = x + pixel;
+  }
+  return doubts;
+}
+
 __attribute__((target("avx2,fma"))) int bilinear_row_avx2(const BilinearRow& row, int count,
                                                           std::uint8_t* out, std::int32_t* doubtful) {
-  const __m256 down = _mm256_set1_ps(row.down);
-  const __m256 bias = _mm256_set1_ps((0.5F - row.margin) / 2);  // in each of the two columns
-  const __m256 twice_margin = _mm256_set1_ps(2 * row.margin);
+  if (count < kAtOnce) return bilinear_row_portable(row, count, out, doubtful);
   const char right = static_cast<char>(row.pixel_bytes);
-  const __m256i spread =
-      _mm256_setr_epi8(0, -1, -1, -1, 1, -1, -1, -1, 2, -1, -1, -1, -1, -1, -1, -1, right, -1, -1, -1,
-                       right + 1, -1, -1, -1, right + 2, -1, -1, -1, -1, -1, -1, -1);
-  const __m256i gather = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4,
-                                          8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
+  const __m128i spread =
+      _mm_setr_epi8(0, -1, right, -1, 1, -1, right + 1, -1, 2, -1, right + 2, -1, -1, -1, -1, -1);
+  const RowConstants constants = {_mm256_broadcastsi128_si256(spread), _mm256_set1_ps(row.down),
+                                  _mm256_set1_ps(row.scale), _mm256_set1_ps(0.5F - row.margin)};
+  const __m256 twice_margin = _mm256_set1_ps(2 * row.margin);
+  const __m128i gather = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
   int doubts = 0;
-  int x = 0;
-  for (; x + 2 <= count; x += 2) {
-    const __m256 first = weighted_columns(row, x, spread, down, bias);
-    const __m256 second = weighted_columns(row, x + 1, spread, down, bias);
-    const __m256 value = _mm256_add_ps(_mm256_permute2f128_ps(first, second, 0x20),
-                                       _mm256_permute2f128_ps(first, second, 0x31));
-    const __m256i low = _mm256_cvttps_epi32(value);
-    const __m256i high = _mm256_cvttps_epi32(_mm256_add_ps(value, twice_margin));
-    const int sure = _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(low, high)));
-    if (sure != 0xff) {
-      if ((sure & 0x0f) != 0x0f) doubtful[doubts++] = x;
-      if ((sure & 0xf0) != 0xf0) doubtful[doubts++] = x + 1;
-    }
-    const __m256i bytes = _mm256_shuffle_epi8(low, gather);
-    const int left_pixel = _mm_cvtsi128_si32(_mm256_castsi256_si128(bytes));
-    const int right_pixel = _mm_cvtsi128_si32(_mm256_extracti128_si256(bytes, 1));
-    std::memcpy(out + 3 * x, &left_pixel, sizeof left_pixel);
-    std::memcpy(out + 3 * x + 3, &right_pixel, sizeof right_pixel);
+  // The last ones are done with some of their neighbours once more.
+  for (int next = 0; next < count; next += kAtOnce) {
+    const int x = std::min(next, count - kAtOnce);
+    const __m256 first = two_pixels(row, x, constants);
+    const __m256 second = two_pixels(row, x + 2, constants);
+    const __m256i low = _mm256_packs_epi32(_mm256_cvttps_epi32(first), _mm256_cvttps_epi32(second));
+    const __m256i high = _mm256_packs_epi32(_mm256_cvttps_epi32(_mm256_add_ps(first, twice_margin)),
+                                            _mm256_cvttps_epi32(_mm256_add_ps(second, twice_margin)));
+    const auto sure = static_cast<unsigned>(_mm256_movemask_epi8(_mm256_cmpeq_epi16(low, high)));
+    if (sure != ~0U) doubts += list_doubtful(sure, x, doubtful + doubts);
+    const __m256i bytes = _mm256_packus_epi16(low, low);
+    const __m128i pixels =
+        _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 3 * x), _mm_shuffle_epi8(pixels, gather));
   }
-  BilinearRow rest = row;
-  rest.offset += x;
-  rest.weights += kBilinearWeights * x;
-  const int more = bilinear_row_portable(rest, count - x, out + 3 * x, doubtful + doubts);
-  for (int i = doubts; i < doubts + more; ++i) doubtful[i] += x;
-  return doubts + more;
+  return doubts;
 }
 
 BilinearFunction fastest() {
@@ -76,37 +93,25 @@ BilinearFunction fastest() {
 
 #elif defined(__aarch64__)
 
-struct Blended {
-  float32x4_t left;
-  float32x4_t right;
-};
-
-inline float32x4_t blend(uint16x4_t top, uint16x4_t bottom, float32x4_t down) {
-  const float32x4_t upper = vcvtq_f32_u32(vmovl_u16(top));
-  const float32x4_t lower = vcvtq_f32_u32(vmovl_u16(bottom));
-  return vfmaq_f32(upper, vsubq_f32(lower, upper), down);
-}
-
-inline Blended blend_rows(const BilinearRow& row, std::int32_t offset, float32x4_t down) {
-  const uint16x8_t top = vmovl_u8(vld1_u8(row.top + offset));
-  const uint16x8_t bottom = vmovl_u8(vld1_u8(row.bottom + offset));
-  const uint16x8_t top_right = row.pixel_bytes == 3 ? vextq_u16(top, top, 3) : vextq_u16(top, top, 4);
-  const uint16x8_t bottom_right =
-      row.pixel_bytes == 3 ? vextq_u16(bottom, bottom, 3) : vextq_u16(bottom, bottom, 4);
-  return {blend(vget_low_u16(top), vget_low_u16(bottom), down),
-          blend(vget_low_u16(top_right), vget_low_u16(bottom_right), down)};
+// One output pixel from one source row, times the weights' denominator: exact.
+float32x4_t columns(const std::uint8_t* bytes, int pixel_bytes, const std::int16_t* weights) {
+  const int16x8_t wide = vreinterpretq_s16_u16(vmovl_u8(vld1_u8(bytes)));
+  const int16x8_t right = pixel_bytes == 3 ? vextq_s16(wide, wide, 3) : vextq_s16(wide, wide, 4);
+  const int32x4_t left = vmull_n_s16(vget_low_s16(wide), weights[0]);
+  return vcvtq_f32_s32(vmlal_n_s16(left, vget_low_s16(right), weights[1]));
 }
 
 int bilinear_row_neon(const BilinearRow& row, int count, std::uint8_t* out, std::int32_t* doubtful) {
   const float32x4_t down = vdupq_n_f32(row.down);
+  const float32x4_t scale = vdupq_n_f32(row.scale);
   const float32x4_t half = vdupq_n_f32(0.5F);
   const float32x4_t limit = vdupq_n_f32(0.5F - row.margin);
   int doubts = 0;
   for (int x = 0; x < count; ++x) {
-    const Blended pixels = blend_rows(row, row.offset[x], down);
-    const float* weights = row.weights + kBilinearWeights * x;
-    const float32x4_t left = vfmaq_f32(half, pixels.left, vld1q_f32(weights));
-    const float32x4_t value = vfmaq_f32(left, pixels.right, vld1q_f32(weights + 4));
+    const std::int16_t* weights = row.weights + kBilinearWeights * x;
+    const float32x4_t top = columns(row.top + row.offset[x], row.pixel_bytes, weights);
+    const float32x4_t bottom = columns(row.bottom + row.offset[x], row.pixel_bytes, weights);
+    const float32x4_t value = vfmaq_f32(half, vfmaq_f32(top, vsubq_f32(bottom, top), down), scale);
     const uint32x4_t whole = vcvtq_u32_f32(value);
     const float32x4_t distance = vabsq_f32(vsubq_f32(vsubq_f32(value, vcvtq_f32_u32(whole)), half));
     const uint32x4_t near = vsetq_lane_u32(0, vcgtq_f32(distance, limit), 3);
@@ -130,17 +135,15 @@ BilinearFunction fastest() { return &bilinear_row_portable; }
 int bilinear_row_portable(const BilinearRow& row, int count, std::uint8_t* out, std::int32_t* doubtful) {
   int doubts = 0;
   for (int x = 0; x < count; ++x) {
-    const std::uint8_t* top = row.top + row.offset[x];
-    const std::uint8_t* bottom = row.bottom + row.offset[x];
+    const std::int16_t* weights = row.weights + kBilinearWeights * x;
     bool near = false;
     for (int channel = 0; channel < 3; ++channel) {
-      const auto blended = [&](int at) {
-        const auto upper = static_cast<float>(top[at]);
-        return upper + (static_cast<float>(bottom[at]) - upper) * row.down;
+      const auto columns = [&](const std::uint8_t* source) {
+        const std::uint8_t* left = source + row.offset[x] + channel;
+        return static_cast<float>(left[0] * weights[0] + left[row.pixel_bytes] * weights[1]);
       };
-      const float* weights = row.weights + kBilinearWeights * x;
-      const float value =
-          blended(channel) * weights[0] + blended(channel + row.pixel_bytes) * weights[4] + 0.5F;
+      const float top = columns(row.top);
+      const float value = (top + (columns(row.bottom) - top) * row.down) * row.scale + 0.5F;
       const auto whole = static_cast<std::uint8_t>(value);
       near |= std::abs(value - static_cast<float>(whole) - 0.5F) > 0.5F - row.margin;
       out[3 * x + channel] = whole;

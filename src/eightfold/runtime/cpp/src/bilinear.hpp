@@ -12,16 +12,19 @@ struct BilinearRow {
   const std::uint8_t* bottom;
   float down;                  // weight of the bottom row
   const std::int32_t* offset;  // per output pixel: bytes from a row's begin to the left source pixel
-  const float*
-      weights;      // per output pixel: four times the weight of the left one, four times of the right one
+  const std::int16_t*
+      weights;      // per output pixel: of the left and the right one, by turns, over a denominator
+  float scale;      // one over that denominator
   int pixel_bytes;  // 3 or 4; the first three are resized
   float margin;     // how near to a half is too near; 0: single precision is exact
 };
-constexpr int kBilinearWeights = 8;  // floats per output pixel
+constexpr int kBilinearWeights = 8;     // per output pixel: two, four times
+constexpr int kBilinearReadBytes = 16;  // from each offset of both rows
+constexpr int kBilinearSlack = 4;       // bytes that may be written beyond the last pixel
 
-// Output pixels [0, count): 3 bytes each to `out`, which has room for one byte more; indices of pixels to
-// repeat to `doubtful`, which has room for all. Reads 8 bytes from each offset of both rows. Returns how many
-// are doubtful.
+// Output pixels [0, count): 3 bytes each to `out`, and a little more; indices of pixels to repeat to
+// `doubtful`, which has room for all and kBilinearSlack more: some may be listed twice. Returns how many are
+// doubtful.
 using BilinearFunction = int (*)(const BilinearRow& row, int count, std::uint8_t* out,
                                  std::int32_t* doubtful);
 

@@ -30,7 +30,6 @@ struct ScoreMap {
   std::size_t location_step;  // and from location to location
 };
 
-// Buffers for the search.
 struct BestClasses {
   std::vector<float> score;
   std::vector<std::int32_t> label;
@@ -45,9 +44,8 @@ struct Found {
 // The best class of every location, the lowest among equals, where locations are neighbours in memory.
 void best_classes(const ScoreMap& scores, BestClasses& best);
 
-// The values above the threshold (strictly): every class of a location where `multi_label`, else its best
-// one, the lowest among equals.
-void find_above(const ScoreMap& scores, float threshold, bool multi_label, BestClasses& best,
-                std::vector<Found>& found);
+// The values above the threshold (strictly), location by location: every class of a location where
+// `multi_label`, else its best one, the lowest among equals. A location with a NaN has none.
+void find_above(const ScoreMap& scores, float threshold, bool multi_label, std::vector<Found>& found);
 
 }  // namespace eightfold::detail

@@ -1,8 +1,14 @@
 #include "choose.hpp"
 
 #include <algorithm>
+#include <array>
+#include <cstdio>
+#include <iterator>
+#include <limits>
+#include <optional>
 #include <set>
 #include <tuple>
+#include <utility>
 
 #include "eightfold/error.hpp"
 
@@ -17,7 +23,8 @@ constexpr const char* kCpuTarget = "cpu-arm";
 constexpr const char* kCpuTarget = "";
 #endif
 
-std::vector<Choice> all_choices(const Manifest& manifest, const std::vector<BackendEntry>& entries) {
+std::vector<Choice> all_choices(const Manifest& manifest, const std::vector<BackendEntry>& entries,
+                                const std::string& provider) {
   using Key = std::tuple<std::string, Precision, std::string>;
   std::vector<Choice> choices;
   for (const BackendEntry& backend : entries) {
@@ -25,13 +32,13 @@ std::vector<Choice> all_choices(const Manifest& manifest, const std::vector<Back
     std::vector<Key> keys;  // in the manifest's order
     const std::size_t first = choices.size();
     for (const Artifact& artifact : manifest.artifacts) {
-      if (!runs_here(artifact, backend)) continue;
+      if (!runs_here(artifact, backend, provider)) continue;
       const Key key{artifact.variant, artifact.precision, artifact.target};
       const auto known = std::find(keys.begin(), keys.end(), key);
       const auto place = first + static_cast<std::size_t>(known - keys.begin());
       if (known == keys.end()) {
         keys.push_back(key);
-        choices.push_back({&backend, {}});
+        choices.push_back({&backend, {}, ""});
       }
       choices[place].artifacts.push_back(artifact);
     }
@@ -58,14 +65,59 @@ bool fits(const Choice& choice, const EngineOptions& options) {
          (options.batch == 0 || has_batch(choice, options.batch));
 }
 
-// Narrow numbers first, engines before graphs; a baseline is there for comparison and runs only when asked
-// for or alone.
-std::tuple<bool, bool, int> rank(const Choice& choice, const EngineOptions& options) {
+// A bundle carries its baseline for comparison; it is run only when asked for or alone.
+std::vector<Choice> preferred_variant(std::vector<Choice> choices, const EngineOptions& options) {
+  const auto is_baseline = [](const Choice& choice) { return choice.artifacts[0].variant == "baseline"; };
+  if (options.variant != "auto" || std::all_of(choices.begin(), choices.end(), is_baseline)) return choices;
+  choices.erase(std::remove_if(choices.begin(), choices.end(), is_baseline), choices.end());
+  return choices;
+}
+
+// At the smallest of its batch sizes that was measured; infinity where none was.
+double ms_per_image(const Choice& choice, const LatencyTable& table, const std::string& provider) {
+  const std::string backend = table_name(choice.backend->name, provider);
+  for (const Artifact& artifact : choice.artifacts) {
+    for (const LatencyRow& row : table.rows) {
+      if (row.artifact == artifact.id && row.backend == backend) return row.ms_per_image;
+    }
+  }
+  return std::numeric_limits<double>::infinity();
+}
+
+std::optional<Choice> by_table(const std::vector<Choice>& choices, const LatencyTable& table,
+                               const std::string& provider) {
+  const Choice* best = nullptr;
+  double least = std::numeric_limits<double>::infinity();
+  for (const Choice& choice : choices) {
+    const double time = ms_per_image(choice, table, provider);
+    if (!(time < least)) continue;
+    least = time;
+    best = &choice;
+  }
+  if (best == nullptr) return std::nullopt;
+  std::array<char, 96> reason;
+  std::snprintf(reason.data(), reason.size(),
+                "the fastest in the bundle's table for this device, %.2f ms per image", least);
+  return Choice{best->backend, best->artifacts, reason.data()};
+}
+
+// What runs on a GPU first, then narrow numbers, then the order of the back ends.
+std::pair<bool, int> rank(const Choice& choice, const std::string& provider) {
   const Artifact& artifact = choice.artifacts[0];
   constexpr Precision order[] = {Precision::int8, Precision::fp16, Precision::bf16, Precision::fp32};
   const auto* const place = std::find(std::begin(order), std::end(order), artifact.precision);
-  return {options.variant == "auto" && artifact.variant == "baseline", artifact.format != Format::engine,
-          static_cast<int>(place - std::begin(order))};
+  const bool on_gpu = artifact.format == Format::engine || provider != "cpu";
+  return {!on_gpu, static_cast<int>(place - std::begin(order))};
+}
+
+Choice by_rule(const std::vector<Choice>& choices, const std::string& provider) {
+  Choice best = *std::min_element(choices.begin(), choices.end(), [&](const Choice& a, const Choice& b) {
+    return rank(a, provider) < rank(b, provider);
+  });
+  best.reason = choices.size() == 1 ? "the only one that fits"
+                                    : "preferred by rule to " + std::to_string(choices.size() - 1) +
+                                          " more, none measured here";
+  return best;
 }
 
 std::string described(const Choice& choice) {
@@ -115,24 +167,33 @@ void check_backend(const std::vector<BackendEntry>& entries, const std::string& 
 
 }  // namespace
 
-bool runs_here(const Artifact& artifact, const BackendEntry& backend) {
+// A quantized graph made for another target may well load, but slowly or with other results: it does not
+// count.
+bool runs_here(const Artifact& artifact, const BackendEntry& backend, const std::string& provider) {
   if (artifact.format != backend.format) return false;
   const std::string target = artifact.target.substr(0, artifact.target.find(':'));
-  if (artifact.format == Format::engine) return target.compare(0, 8, "tensorrt") == 0;
-  return target == "any" || target == kCpuTarget;
+  if (artifact.format == Format::engine) return target == "tensorrt" || target == "tensorrt-dla";
+  if (target == "any") return true;
+  if (provider == "tensorrt") return target == "tensorrt";
+  return provider == "cpu" && target == kCpuTarget;
+}
+
+std::string table_name(const std::string& backend, const std::string& provider) {
+  return backend == "onnxruntime" && provider != "cpu" ? backend + "-" + provider : backend;
 }
 
 Choice choose(const Manifest& manifest, const std::vector<BackendEntry>& entries,
-              const EngineOptions& options) {
+              const EngineOptions& options, const LatencyTable* table) {
   check_backend(entries, options.backend);
-  const std::vector<Choice> runnable = all_choices(manifest, entries);
-  const Choice* best = nullptr;
-  for (const Choice& choice : runnable) {
-    if (!fits(choice, options)) continue;
-    if (best == nullptr || rank(choice, options) < rank(*best, options)) best = &choice;
-  }
-  if (best == nullptr) nothing_fits(manifest, runnable, options);
-  Choice result = *best;
+  const std::vector<Choice> runnable = all_choices(manifest, entries, options.provider);
+  std::vector<Choice> fitting;
+  std::copy_if(runnable.begin(), runnable.end(), std::back_inserter(fitting),
+               [&](const Choice& choice) { return fits(choice, options); });
+  if (fitting.empty()) nothing_fits(manifest, runnable, options);
+  fitting = preferred_variant(std::move(fitting), options);
+  std::optional<Choice> measured;
+  if (table != nullptr) measured = by_table(fitting, *table, options.provider);
+  Choice result = measured ? std::move(*measured) : by_rule(fitting, options.provider);
   if (options.batch != 0) {
     const auto other = [&](const Artifact& artifact) { return artifact.batch != options.batch; };
     result.artifacts.erase(std::remove_if(result.artifacts.begin(), result.artifacts.end(), other),

@@ -1,11 +1,11 @@
 // Purpose: which of a bundle's artifacts an engine runs: by the same rule as Python's choose.py.
-// (A bundle's latency table is not consulted: only Python can tell whether it was measured on a device like
-// this one.)
+// By the times in the bundle's latency table where it was measured on a machine like this one, else by rule.
 #pragma once
 
 #include <string>
 #include <vector>
 
+#include "latency.hpp"
 #include "session.hpp"
 
 namespace eightfold::detail {
@@ -13,13 +13,18 @@ namespace eightfold::detail {
 struct Choice {
   const BackendEntry* backend = nullptr;
   std::vector<Artifact> artifacts;  // one network in one precision for one target, by batch size, ascending
+  std::string reason;               // why it was picked, in words
 };
 
 // Throws Error: `missing_backend` where nothing runs here, `usage` where nothing is what was asked for.
+// `table` may be null: nothing was measured on this machine.
 Choice choose(const Manifest& manifest, const std::vector<BackendEntry>& entries,
-              const EngineOptions& options);
+              const EngineOptions& options, const LatencyTable* table = nullptr);
 
-// Whether an artifact was made for this machine and this back end.
-bool runs_here(const Artifact& artifact, const BackendEntry& backend);
+// Whether an artifact was made for this machine and this back end; the provider is that of onnxruntime.
+bool runs_here(const Artifact& artifact, const BackendEntry& backend, const std::string& provider);
+
+// What latency tables call a back end: "onnxruntime-cuda" where onnxruntime uses that provider.
+std::string table_name(const std::string& backend, const std::string& provider);
 
 }  // namespace eightfold::detail

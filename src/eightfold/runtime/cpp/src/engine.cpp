@@ -5,6 +5,7 @@
 #include <limits>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "choose.hpp"
@@ -17,6 +18,7 @@
 namespace eightfold {
 namespace {
 
+using detail::Request;
 using detail::Session;
 using detail::SessionPool;
 
@@ -82,6 +84,16 @@ void check_tensors(span<const TensorView> views, std::size_t rows, const Artifac
   }
 }
 
+void shape_outputs(const Artifact& artifact, std::size_t rows, std::vector<Tensor>& outputs) {
+  outputs.resize(artifact.outputs.size());
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    const TensorSpec& spec = artifact.outputs[i];
+    outputs[i].spec = spec;
+    outputs[i].spec.shape[0] = static_cast<std::int64_t>(rows);
+    outputs[i].bytes.resize(row_bytes_of(spec, artifact.batch) * rows);
+  }
+}
+
 // A decoder is made once, for all batch sizes.
 void check_alike(const std::vector<Artifact>& artifacts) {
   const auto same_row = [](const TensorSpec& a, const TensorSpec& b) {
@@ -107,6 +119,11 @@ std::unique_ptr<detail::Decoder> make_decoder(const Manifest& manifest,
   return detail::decoder_of(manifest.task, {artifacts[0].outputs, tensor});
 }
 
+detail::Choice choice_for_here(const Bundle& bundle, const EngineOptions& options) {
+  const std::optional<detail::LatencyTable> table = detail::table_for_here(bundle);
+  return detail::choose(bundle.manifest(), detail::backend_entries(), options, table ? &*table : nullptr);
+}
+
 int default_in_flight() { return std::max(2, static_cast<int>(std::thread::hardware_concurrency())); }
 
 }  // namespace
@@ -115,7 +132,7 @@ struct Engine::State {
   State(Bundle opened, const EngineOptions& chosen)
       : bundle(std::move(opened)),
         options(chosen),
-        choice(detail::choose(bundle.manifest(), detail::backend_entries(), options)),
+        choice(choice_for_here(bundle, options)),
         backend(choice.backend->name),
         preprocessor(bundle.manifest().preprocess),
         decoder(make_decoder(bundle.manifest(), choice.artifacts)),
@@ -137,6 +154,7 @@ struct Engine::State {
   void run_part(span<const ImageView> images, int batch, Prediction* predictions);
   void run_tensor_part(span<const TensorView> inputs, std::size_t first, std::size_t rows, int batch,
                        std::vector<Tensor>& outputs);
+  static void run_padded(Request& request, const Session& session, std::size_t rows, int batch);
 
   Bundle bundle;
   EngineOptions options;
@@ -215,29 +233,40 @@ void Engine::State::run_part(span<const ImageView> images, int batch, Prediction
   }
 }
 
+// A full batch is run in the caller's memory, a part of one in the slot's, padded with zeros.
 void Engine::State::run_tensor_part(span<const TensorView> inputs, std::size_t first, std::size_t rows,
                                     int batch, std::vector<Tensor>& outputs) {
   SessionPool& models = pool(batch);
-  const std::vector<TensorSpec>& specs = models.session().inputs();
   const SessionPool::Lease request(models);
-  std::vector<const void*> whole;
+  request->input_views.clear();
+  request->output_views.clear();
   for (std::size_t i = 0; i < inputs.size(); ++i) {
-    const std::size_t row = row_bytes_of(specs[i], batch);
-    const auto* source = static_cast<const std::uint8_t*>(inputs[i].data) + first * row;
-    whole.push_back(source);
-    if (rows == static_cast<std::size_t>(batch)) continue;
-    auto* target = static_cast<std::uint8_t*>(request->slot->input(i));  // padded with zeros
-    std::memcpy(target, source, rows * row);
-    std::memset(target + rows * row, 0, (static_cast<std::size_t>(batch) - rows) * row);
-  }
-  if (rows == static_cast<std::size_t>(batch)) {
-    request->slot->run_on(whole, specs);
-  } else {
-    request->slot->run();
+    const std::size_t row = row_bytes_of(models.session().inputs()[i], batch);
+    request->input_views.push_back(static_cast<const std::uint8_t*>(inputs[i].data) + first * row);
   }
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const std::size_t row = row_bytes_of(models.session().outputs()[i], batch);
-    std::memcpy(outputs[i].bytes.data() + first * row, request->slot->output(i), rows * row);
+    request->output_views.push_back(outputs[i].bytes.data() + first * row);
+  }
+  if (rows == static_cast<std::size_t>(batch)) {
+    request->slot->run_on(request->input_views, request->output_views);
+  } else {
+    run_padded(*request, models.session(), rows, batch);
+  }
+}
+
+void Engine::State::run_padded(Request& request, const Session& session, std::size_t rows, int batch) {
+  const auto padding = static_cast<std::size_t>(batch) - rows;
+  for (std::size_t i = 0; i < session.inputs().size(); ++i) {
+    const std::size_t row = row_bytes_of(session.inputs()[i], batch);
+    auto* target = static_cast<std::uint8_t*>(request.slot->input(i));
+    std::memcpy(target, request.input_views[i], rows * row);
+    std::memset(target + rows * row, 0, padding * row);
+  }
+  request.slot->run();
+  for (std::size_t i = 0; i < session.outputs().size(); ++i) {
+    const std::size_t row = row_bytes_of(session.outputs()[i], batch);
+    std::memcpy(request.output_views[i], request.slot->output(i), rows * row);
   }
 }
 
@@ -271,24 +300,25 @@ void Engine::run(span<const ImageView> images, std::vector<Prediction>& predicti
 }
 
 std::vector<Tensor> Engine::run_tensors(span<const TensorView> inputs, std::size_t rows) const {
+  std::vector<Tensor> outputs;
+  run_tensors(inputs, rows, outputs);
+  return outputs;
+}
+
+void Engine::run_tensors(span<const TensorView> inputs, std::size_t rows,
+                         std::vector<Tensor>& outputs) const {
   if (rows == 0 || rows > std::numeric_limits<int>::max()) {
     throw Error(ErrorCode::usage, std::to_string(rows) + " rows", "one or more");
   }
   const Artifact& any = state_->choice.artifacts[0];
   check_tensors(inputs, rows, any);
-  std::vector<Tensor> outputs;
-  for (TensorSpec spec : any.outputs) {
-    const std::size_t bytes = row_bytes_of(spec, any.batch) * rows;
-    spec.shape[0] = static_cast<std::int64_t>(rows);
-    outputs.push_back({std::move(spec), std::vector<std::uint8_t>(bytes)});
-  }
+  shape_outputs(any, rows, outputs);
   std::size_t first = 0;
   for (const int batch : detail::pack(static_cast<int>(rows), state_->batches)) {
     const std::size_t part = std::min(static_cast<std::size_t>(batch), rows - first);
     state_->run_tensor_part(inputs, first, part, batch, outputs);
     first += part;
   }
-  return outputs;
 }
 
 void Engine::preprocess(span<const ImageView> images, void* tensor) const {
@@ -315,7 +345,8 @@ std::string Engine::describe() const {
   const Artifact& first = artifacts()[0];
   std::string batches;
   for (const int batch : state_->batches) batches += (batches.empty() ? "" : ", ") + std::to_string(batch);
-  return first.variant + " " + name_of(first.precision) + " on " + backend() + " (batch " + batches + ")";
+  return first.variant + " " + name_of(first.precision) + " on " + backend() + " (batch " + batches +
+         "): " + state_->choice.reason;
 }
 
 std::string Engine::label(int index) const {

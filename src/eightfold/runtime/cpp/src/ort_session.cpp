@@ -88,39 +88,74 @@ TensorSpec spec_from(std::string name, const Ort::TypeInfo& info) {
   return spec;
 }
 
+// Whether ONNX Runtime reads bound inputs where they are, or copied them to a device when they were bound.
+enum class Memory { host, device };
+
+// One input or output: the slot's own memory, and what is bound at present.
+struct Port {
+  const TensorSpec* spec;
+  Ort::Value own;
+  const void* bound;
+};
+
 class OrtSlot : public Slot {
  public:
   OrtSlot(Ort::Session& session, const std::vector<TensorSpec>& inputs,
-          const std::vector<TensorSpec>& outputs)
-      : session_(session), binding_(session) {
-    for (const TensorSpec& spec : inputs) binding_.BindInput(spec.name.c_str(), allocated(spec, inputs_));
-    for (const TensorSpec& spec : outputs) binding_.BindOutput(spec.name.c_str(), allocated(spec, outputs_));
+          const std::vector<TensorSpec>& outputs, Memory memory)
+      : session_(session), memory_(memory), binding_(session) {
+    for (const TensorSpec& spec : inputs) inputs_.push_back(allocated(spec));
+    for (const TensorSpec& spec : outputs) outputs_.push_back(allocated(spec));
   }
 
-  void* input(std::size_t index) override { return inputs_[index].GetTensorMutableRawData(); }
-  const void* output(std::size_t index) const override { return outputs_[index].GetTensorRawData(); }
-
-  // The caller's memory is bound for this call.
-  void run_on(span<const void* const> inputs, span<const TensorSpec> specs) override {
-    const Ort::MemoryInfo cpu = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
-    for (std::size_t i = 0; i < inputs.size(); ++i) {
-      const TensorSpec& spec = specs[i];
-      // ONNX Runtime takes a pointer to what it may change for inputs as well, and does not change it.
-      void* data = const_cast<void*>(inputs[i]);  // NOLINT(cppcoreguidelines-pro-type-const-cast)
-      binding_.BindInput(spec.name.c_str(),
-                         Ort::Value::CreateTensor(cpu, data, spec.bytes(), spec.shape.data(),
-                                                  spec.shape.size(), onnx_type(spec.type)));
-    }
-    try {
-      run();
-    } catch (...) {
-      bind_own(specs);
-      throw;
-    }
-    bind_own(specs);
-  }
+  void* input(std::size_t index) override { return inputs_[index].own.GetTensorMutableRawData(); }
+  const void* output(std::size_t index) const override { return outputs_[index].own.GetTensorRawData(); }
 
   void run() override {
+    for (Port& port : inputs_) bind_input(port, port.own.GetTensorMutableRawData());
+    for (Port& port : outputs_) bind_output(port, port.own.GetTensorMutableRawData());
+    run_bound();
+  }
+
+  void run_on(span<const void* const> inputs, span<void* const> outputs) override {
+    for (std::size_t i = 0; i < inputs_.size(); ++i) {
+      // ONNX Runtime takes a pointer to what it may change for inputs as well, and does not change it.
+      void* data = const_cast<void*>(inputs[i]);  // NOLINT(cppcoreguidelines-pro-type-const-cast)
+      bind_input(inputs_[i], data);
+    }
+    for (std::size_t i = 0; i < outputs_.size(); ++i) bind_output(outputs_[i], outputs[i]);
+    run_bound();
+  }
+
+ private:
+  // ONNX Runtime's own allocator aligns as its kernels like it.
+  Port allocated(const TensorSpec& spec) const {
+    Ort::Value value =
+        Ort::Value::CreateTensor(allocator_, spec.shape.data(), spec.shape.size(), onnx_type(spec.type));
+    std::memset(value.GetTensorMutableRawData(), 0, spec.bytes());
+    return {&spec, std::move(value), nullptr};
+  }
+
+  Ort::Value view_of(const TensorSpec& spec, void* data) const {
+    return Ort::Value::CreateTensor(cpu_, data, spec.bytes(), spec.shape.data(), spec.shape.size(),
+                                    onnx_type(spec.type));
+  }
+
+  // What is bound already stays bound: callers mostly come again with the same memory.
+  void bind_input(Port& port, void* data) {
+    if (port.bound == data && memory_ == Memory::host) return;
+    port.bound = nullptr;
+    binding_.BindInput(port.spec->name.c_str(), view_of(*port.spec, data));
+    port.bound = data;
+  }
+
+  void bind_output(Port& port, void* data) {
+    if (port.bound == data) return;
+    port.bound = nullptr;
+    binding_.BindOutput(port.spec->name.c_str(), view_of(*port.spec, data));
+    port.bound = data;
+  }
+
+  void run_bound() {
     try {
       session_.Run(options_, binding_);
     } catch (const Ort::Exception& error) {
@@ -128,30 +163,19 @@ class OrtSlot : public Slot {
     }
   }
 
- private:
-  // ONNX Runtime's own allocator aligns as its kernels like it.
-  Ort::Value& allocated(const TensorSpec& spec, std::vector<Ort::Value>& values) {
-    values.push_back(
-        Ort::Value::CreateTensor(allocator_, spec.shape.data(), spec.shape.size(), onnx_type(spec.type)));
-    std::memset(values.back().GetTensorMutableRawData(), 0, spec.bytes());
-    return values.back();
-  }
-
-  void bind_own(span<const TensorSpec> specs) {
-    for (std::size_t i = 0; i < inputs_.size(); ++i) binding_.BindInput(specs[i].name.c_str(), inputs_[i]);
-  }
-
   Ort::Session& session_;
+  Memory memory_;
   Ort::AllocatorWithDefaultOptions allocator_;
+  Ort::MemoryInfo cpu_ = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
   Ort::RunOptions options_;
   Ort::IoBinding binding_;
-  std::vector<Ort::Value> inputs_;
-  std::vector<Ort::Value> outputs_;
+  std::vector<Port> inputs_;
+  std::vector<Port> outputs_;
 };
 
 class OrtSession : public Session {
  public:
-  explicit OrtSession(Ort::Session session) : session_(std::move(session)) {
+  OrtSession(Ort::Session session, Memory memory) : session_(std::move(session)), memory_(memory) {
     const Ort::AllocatorWithDefaultOptions allocator;
     for (std::size_t i = 0; i < session_.GetInputCount(); ++i) {
       inputs_.push_back(
@@ -166,11 +190,12 @@ class OrtSession : public Session {
   const std::vector<TensorSpec>& inputs() const override { return inputs_; }
   const std::vector<TensorSpec>& outputs() const override { return outputs_; }
   std::unique_ptr<Slot> new_slot() const override {
-    return std::make_unique<OrtSlot>(session_, inputs_, outputs_);
+    return std::make_unique<OrtSlot>(session_, inputs_, outputs_, memory_);
   }
 
  private:
   mutable Ort::Session session_;  // its Run may be called from many threads, but is not marked const
+  Memory memory_;
   std::vector<TensorSpec> inputs_;
   std::vector<TensorSpec> outputs_;
 };
@@ -204,7 +229,8 @@ std::unique_ptr<Session> open(const Bundle& bundle, const Artifact& artifact, co
     Ort::SessionOptions session;
     if (options.threads > 0) session.SetIntraOpNumThreads(options.threads);
     append_provider(session, options);
-    return std::make_unique<OrtSession>(load(bundle, artifact, session));
+    const Memory memory = options.provider == "cpu" ? Memory::host : Memory::device;
+    return std::make_unique<OrtSession>(load(bundle, artifact, session), memory);
   } catch (const Ort::Exception& error) {
     throw Error(ErrorCode::backend,
                 "onnxruntime cannot load " + artifact.path + " (" + first_line(error.what()) + ")",

@@ -6,7 +6,8 @@
 namespace eightfold::detail {
 namespace {
 
-constexpr int kReadBytes = 8;  // what the fast bilinear loop reads from an offset
+// Bilinear weights along an axis of n are multiples of 1 / 2n, and as such fit 16 bits up to here.
+constexpr int kLargestFastWidth = 16383;
 
 bool same_kind(const Pixels& a, const Pixels& b) {
   return a.size == b.size && a.pixel_bytes == b.pixel_bytes && a.channels == b.channels;
@@ -34,13 +35,14 @@ void Resizer::prepare(const Pixels& kind, Size resized, const Window& window, Ke
   resized_ = resized;
   window_ = window;
   kernel_ = kernel;
-  row_.assign(static_cast<std::size_t>(columns() * kind.channels) + 1, 0);
+  row_.assign(static_cast<std::size_t>(columns() * kind.channels + kBilinearSlack), 0);
   way_ = Way::copy;
   if (kind.size == resized) return;
   across_ = axis_taps(kind.size.width, resized.width, kernel, window.left, window.right);
   down_ = axis_taps(kind.size.height, resized.height, kernel, window.top, window.bottom);
   margin_ = rounding_margin(across_, down_);
-  if (kernel == Kernel::bilinear && kind.channels == 3 && kind.size.width >= 2) {
+  if (kernel == Kernel::bilinear && kind.channels == 3 && kind.size.width >= 2 &&
+      resized.width <= kLargestFastWidth) {
     prepare_bilinear(kind);
     return;
   }
@@ -57,19 +59,23 @@ void Resizer::prepare_bilinear(const Pixels& kind) {
   const auto count = static_cast<std::size_t>(columns());
   offset_.resize(count);
   weights_.resize(count * kBilinearWeights);
-  doubtful_.resize(count);
+  doubtful_.resize(count + kBilinearSlack);
   const int last_left = kind.size.width - 2;
+  const int denominator = 2 * resized_.width;
   fast_end_ = 0;
   for (std::size_t x = 0; x < count; ++x) {
     const int left = across_.index[2 * x];
     const bool beyond = left > last_left;
     const bool before = across_.index[2 * x + 1] == left && !beyond;
     offset_[x] = std::min(left, last_left) * kind.pixel_bytes;
-    const float right = beyond ? 1.0F : before ? 0.0F : static_cast<float>(across_.weight[2 * x + 1]);
-    float* weights = &weights_[x * kBilinearWeights];
-    std::fill(weights, weights + 4, 1 - right);
-    std::fill(weights + 4, weights + 8, right);
-    if (offset_[x] + kReadBytes <= kind.size.width * kind.pixel_bytes) fast_end_ = static_cast<int>(x) + 1;
+    const double right = beyond ? 1 : before ? 0 : across_.weight[2 * x + 1];
+    const auto numerator = static_cast<std::int16_t>(std::lround(right * denominator));
+    for (std::size_t k = 0; k < kBilinearWeights; k += 2) {
+      weights_[x * kBilinearWeights + k] = static_cast<std::int16_t>(denominator - numerator);
+      weights_[x * kBilinearWeights + k + 1] = numerator;
+    }
+    if (offset_[x] + kBilinearReadBytes <= kind.size.width * kind.pixel_bytes)
+      fast_end_ = static_cast<int>(x) + 1;
   }
 }
 
@@ -95,16 +101,31 @@ void Resizer::bilinear(const Pixels& image, int y) {
                             static_cast<float>(down_.weight[tap + 1]),
                             offset_.data(),
                             weights_.data(),
+                            0.5F / static_cast<float>(resized_.width),
                             image.pixel_bytes,
                             margin_};
-  const int doubts = bilinear_row()(work, fast_end_, row_.data(), doubtful_.data());
-  const auto repeat = [&](int x) {
+  int doubts = bilinear_row()(work, fast_end_, row_.data(), doubtful_.data());
+  for (int x = fast_end_; x < columns(); ++x) doubtful_[static_cast<std::size_t>(doubts++)] = x;
+  bilinear_exactly(work, &down_.weight[tap], {doubtful_.data(), static_cast<std::size_t>(doubts)});
+}
+
+// exact() for two taps either way. Smooth pictures have so many values halfway between two bytes that this is
+// not rare.
+void Resizer::bilinear_exactly(const BilinearRow& work, const double* down,
+                               span<const std::int32_t> columns) {
+  for (const std::int32_t x : columns) {
+    const double* across = &across_.weight[static_cast<std::size_t>(2 * x)];
+    const int left = across_.index[static_cast<std::size_t>(2 * x)] * kind_.pixel_bytes;
+    const int right = across_.index[static_cast<std::size_t>(2 * x + 1)] * kind_.pixel_bytes;
+    std::uint8_t* out = &row_[static_cast<std::size_t>(3 * x)];
     for (int channel = 0; channel < 3; ++channel) {
-      row_[static_cast<std::size_t>(3 * x + channel)] = exact(image, x, y, channel);
+      const auto blended = [&](const std::uint8_t* row) {
+        return row[left + channel] * across[0] + row[right + channel] * across[1];
+      };
+      const double value = blended(work.top) * down[0] + blended(work.bottom) * down[1];
+      out[channel] = static_cast<std::uint8_t>(value + 0.5);  // weights of at least 0 that add up to 1
     }
-  };
-  std::for_each(doubtful_.begin(), doubtful_.begin() + doubts, repeat);
-  for (int x = fast_end_; x < columns(); ++x) repeat(x);
+  }
 }
 
 void Resizer::blend_rows(const Pixels& image, int y) {

@@ -8,6 +8,7 @@
 
 #include "bilinear.hpp"
 #include "eightfold/preprocess.hpp"
+#include "eightfold/span.hpp"
 #include "taps.hpp"
 
 namespace eightfold::detail {
@@ -47,6 +48,7 @@ class Resizer {
 
   void prepare_bilinear(const Pixels& kind);
   void bilinear(const Pixels& image, int y);
+  void bilinear_exactly(const BilinearRow& work, const double* down, span<const std::int32_t> columns);
   void separable(const Pixels& image, int y);
   void blend_rows(const Pixels& image, int y);
   std::uint8_t exact(const Pixels& image, int x, int y, int channel) const;
@@ -64,7 +66,7 @@ class Resizer {
   // Bilinear: the columns that the fast loop may do are [0, fast_end_).
   int fast_end_ = 0;
   std::vector<std::int32_t> offset_;
-  std::vector<float> weights_;
+  std::vector<std::int16_t> weights_;
   std::vector<std::int32_t> doubtful_;
   // Separable: the blend of source rows, for the source columns from first_column_ on.
   int first_column_ = 0;

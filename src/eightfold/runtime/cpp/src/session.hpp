@@ -24,9 +24,8 @@ class Slot {
   virtual const void* output(std::size_t index) const = 0;
   // Inputs -> outputs. Throws Error (backend).
   virtual void run() = 0;
-  // Runs on inputs in the caller's memory, of the same sizes. Back ends that can bind it do without the
-  // copies.
-  virtual void run_on(span<const void* const> inputs, span<const TensorSpec> specs);
+  // The same in the caller's memory, of the same sizes. Back ends that can bind it do without copies.
+  virtual void run_on(span<const void* const> inputs, span<void* const> outputs) = 0;
 };
 
 // A loaded model of static shapes. Safe to share between threads, each with its own slot.

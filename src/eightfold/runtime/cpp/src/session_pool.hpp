@@ -20,6 +20,8 @@ struct Request {
   std::vector<PreprocessScratch> preprocess;
   std::vector<Placement> placements;
   std::vector<Output> outputs;
+  std::vector<const void*> input_views;  // of run_tensors
+  std::vector<void*> output_views;
   DecodeScratch decode;
 };
 
@@ -34,6 +36,7 @@ class SessionPool {
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;
     ~Lease() { pool_->give(std::move(request_)); }
+    Request& operator*() const { return *request_; }
     Request* operator->() const { return request_.get(); }
 
    private:

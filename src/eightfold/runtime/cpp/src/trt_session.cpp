@@ -93,6 +93,17 @@ class TrtSlot : public Slot {
     check_cuda(cudaStreamSynchronize(stream_.get()), "run the engine");
   }
 
+  // The graph knows pinned memory only.
+  void run_on(span<const void* const> inputs, span<void* const> outputs) override {
+    for (std::size_t i = 0; i < inputs_.size(); ++i) {
+      std::memcpy(inputs_[i].host.get(), inputs[i], inputs_[i].bytes);
+    }
+    run();
+    for (std::size_t i = 0; i < outputs_.size(); ++i) {
+      std::memcpy(outputs[i], outputs_[i].host.get(), outputs_[i].bytes);
+    }
+  }
+
  private:
   Buffer bound(const TensorSpec& spec, int place) {
     Buffer buffer = {allocate_device(spec.bytes()), allocate_pinned(spec.bytes()), spec.bytes()};

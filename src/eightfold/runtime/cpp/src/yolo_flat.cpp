@@ -41,7 +41,7 @@ class YoloBoxes : public Head {
     const ScoreMap scores = {data + first * channel_step(), classes, locations_, channel_step(),
                              location_step()};
     // A product with an objectness of at most 1 never exceeds the class score alone.
-    find_above(scores, options.score_threshold, options.multi_label, scratch.best, scratch.found);
+    find_above(scores, options.score_threshold, options.multi_label, scratch.found);
     for (const Found& each : scratch.found) {
       const float score = objectness_ ? each.value * value(data, each.location, 4) : each.value;
       if (!(score > options.score_threshold)) continue;

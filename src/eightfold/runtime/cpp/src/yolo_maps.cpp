@@ -65,7 +65,7 @@ class YoloDfl : public Head {
       const std::size_t classes = scale.channels - 4 * bins_;
       const ScoreMap logits = {row[scale.output].data() + 4 * bins_ * scale.cells, classes, scale.cells,
                                scale.cells, 1};
-      find_above(logits, filter, options.multi_label, scratch.best, scratch.found);
+      find_above(logits, filter, options.multi_label, scratch.found);
       for (const Found& each : scratch.found) {
         const float score = sigmoid(each.value);
         if (!(score > options.score_threshold)) continue;
@@ -209,7 +209,7 @@ class YoloAnchors : public Head {
       const float certain = sigmoid(objectness[cell]);
       const ScoreMap logits = {first + 5 * scale.cells + cell, classes, 1, scale.cells,
                                classes * scale.cells};
-      find_above(logits, filter, options.multi_label, scratch.best, scratch.found);
+      find_above(logits, filter, options.multi_label, scratch.found);
       const auto location = scale.first + static_cast<std::int64_t>(anchor * scale.cells + cell);
       for (const Found& each : scratch.found) {
         const float score = certain * sigmoid(each.value);

@@ -20,28 +20,33 @@ TEST_CASE("both orders of axes find the same") {
   }
   const ScoreMap planes = {by_class.data(), classes, locations, locations, 1};
   const ScoreMap rows = {by_location.data(), classes, locations, 1, classes};
-  BestClasses best;
   std::vector<Found> first;
   std::vector<Found> second;
-  find_above(planes, 5, false, best, first);
-  find_above(rows, 5, false, best, second);
+  find_above(planes, 5, false, first);
+  find_above(rows, 5, false, second);
   REQUIRE(first.size() == second.size());
   for (std::size_t i = 0; i < first.size(); ++i) {
     CHECK(first[i].location == second[i].location);
     CHECK(first[i].label == second[i].label);
   }
-  find_above(planes, 5, true, best, first);
-  find_above(rows, 5, true, best, second);
-  CHECK(first.size() == second.size());
+  find_above(planes, 5, true, first);
+  find_above(rows, 5, true, second);
+  REQUIRE(first.size() == second.size());
+  for (std::size_t i = 0; i < first.size(); ++i) {
+    CHECK(first[i].location == second[i].location);
+    CHECK(first[i].label == second[i].label);
+  }
 }
 
 TEST_CASE("values that are not numbers are no candidates") {
-  const std::vector<float> values = {NAN, 1, NAN, NAN};
-  BestClasses best;
+  // As in Python: one NaN among its classes, first or not, and a location is no candidate.
+  const std::vector<float> values = {NAN, 1, 1, NAN, NAN, 1};
   std::vector<Found> found;
-  find_above({values.data(), 2, 2, 2, 1}, 0.5F, true, best, found);
-  REQUIRE(found.size() == 1);
-  CHECK(found[0].location == 1);
+  for (const bool multi_label : {false, true}) {
+    find_above({values.data(), 2, 3, 3, 1}, 0.5F, multi_label, found);
+    REQUIRE(found.size() == (multi_label ? 2U : 1U));
+    CHECK(found[0].location == 2);
+  }
 }
 
 TEST_CASE("the best of equals have the lowest numbers") {

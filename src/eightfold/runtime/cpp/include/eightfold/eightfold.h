@@ -96,7 +96,7 @@ EIGHTFOLD_EXPORT eightfold_status eightfold_engine_warmup(const eightfold_engine
 EIGHTFOLD_EXPORT eightfold_status eightfold_engine_run(const eightfold_engine* engine,
                                                        const eightfold_image* images, size_t count,
                                                        eightfold_result** result);
-/* What was picked, in words. Valid as long as the engine. */
+/* What was picked and why, in words. Valid as long as the engine. */
 EIGHTFOLD_EXPORT const char* eightfold_engine_describe(const eightfold_engine* engine);
 /* The name of a class; NULL where the bundle has none for it. Valid as long as the engine. */
 EIGHTFOLD_EXPORT const char* eightfold_engine_label(const eightfold_engine* engine, int32_t index);

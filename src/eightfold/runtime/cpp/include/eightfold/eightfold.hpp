@@ -5,6 +5,7 @@
 #include "eightfold/engine.hpp"
 #include "eightfold/error.hpp"
 #include "eightfold/image.hpp"
+#include "eightfold/machine.hpp"
 #include "eightfold/manifest.hpp"
 #include "eightfold/prediction.hpp"
 #include "eightfold/preprocess.hpp"

@@ -1,0 +1,144 @@
+#include <doctest/doctest.h>
+#include <sys/stat.h>
+
+#include "choose.hpp"
+#include "eightfold/error.hpp"
+#include "fixtures.hpp"
+
+using namespace eightfold;
+using detail::BackendEntry;
+
+namespace {
+
+BackendEntry entry(const char* name, Format format) {
+  return {name, format, [] { return std::string("1"); }, [] { return std::string(); }, nullptr};
+}
+
+const std::vector<BackendEntry> kEntries = {entry("tensorrt", Format::engine),
+                                            entry("onnxruntime", Format::onnx)};
+
+Artifact artifact(const std::string& id, const std::string& variant, Precision precision, int batch,
+                  Format format = Format::onnx, const std::string& target = "any") {
+  Artifact made;
+  made.id = id;
+  made.variant = variant;
+  made.precision = precision;
+  made.batch = batch;
+  made.format = format;
+  made.target = target;
+  return made;
+}
+
+Manifest manifest_of(std::vector<Artifact> artifacts) {
+  Manifest manifest;
+  manifest.artifacts = std::move(artifacts);
+  return manifest;
+}
+
+const Manifest kBundle = manifest_of(
+    {artifact("base", "baseline", Precision::fp32, 1), artifact("fp32-b4", "pruned", Precision::fp32, 4),
+     artifact("fp32-b1", "pruned", Precision::fp32, 1), artifact("int8-b1", "pruned", Precision::int8, 1)});
+
+constexpr const char* kTable = R"({"kind": "latency table", "schema": 1,
+  "device": {"cpu": {"model": "C", "cores": 2, "quota_cores": null}, "board": null, "gpus": [{"name": "G"}]},
+  "rows": [{"artifact": "int8-b1", "backend": "onnxruntime", "batch": 1, "timing": {"mean_ms": 3}},
+           {"artifact": "fp32-b1", "backend": "onnxruntime-cuda", "batch": 1, "timing": {"mean_ms": 1}},
+           {"artifact": "fp32-b4", "backend": "onnxruntime", "batch": 4, "timing": {"mean_ms": 8}},
+           {"artifact": "base", "backend": "onnxruntime", "batch": 1, "timing": {"mean_ms": 0.5}}]})";
+
+}  // namespace
+
+TEST_CASE("by rule: narrow numbers, and a baseline only when asked for") {
+  detail::Choice choice = detail::choose(kBundle, kEntries, {});
+  CHECK(choice.artifacts[0].id == "int8-b1");
+  CHECK(choice.reason == "preferred by rule to 1 more, none measured here");
+  EngineOptions options;
+  options.variant = "baseline";
+  choice = detail::choose(kBundle, kEntries, options);
+  CHECK(choice.artifacts[0].id == "base");
+  CHECK(choice.reason == "the only one that fits");
+}
+
+TEST_CASE("by table: the fastest at the smallest batch that was measured") {
+  const detail::LatencyTable table = detail::latency_from_json(kTable, "t");
+  CHECK(table.machine.gpus == std::vector<std::string>{"G"});
+  const detail::Choice choice = detail::choose(kBundle, kEntries, {}, &table);
+  CHECK(choice.artifacts.size() == 2);
+  CHECK(choice.artifacts[0].id == "fp32-b1");
+  CHECK(choice.reason == "the fastest in the bundle's table for this device, 2.00 ms per image");
+  EngineOptions options;
+  options.precision = "int8";
+  CHECK(detail::choose(kBundle, kEntries, options, &table).reason.find("3.00 ms") != std::string::npos);
+  options = {};
+  options.provider = "cuda";
+  CHECK(detail::choose(kBundle, kEntries, options, &table).reason.find("1.00 ms") != std::string::npos);
+}
+
+TEST_CASE("artifacts run where they were made for") {
+  const auto runs = [](const std::string& target, Format format, const std::string& provider) {
+    const BackendEntry& backend = format == Format::engine ? kEntries[0] : kEntries[1];
+    return detail::runs_here(artifact("", "", Precision::int8, 1, format, target), backend, provider);
+  };
+  CHECK(runs("tensorrt:10.3", Format::engine, "cpu"));
+  CHECK(runs("tensorrt-dla", Format::engine, "cpu"));
+  CHECK_FALSE(runs("rtx:sm86", Format::engine, "cpu"));
+  CHECK(runs("any", Format::onnx, "cuda"));
+  CHECK(runs("tensorrt", Format::onnx, "tensorrt"));
+  CHECK_FALSE(runs("tensorrt", Format::onnx, "cpu"));
+  CHECK_FALSE(runs("cpu-x86", Format::onnx, "cuda"));
+  CHECK_FALSE(runs("openvino", Format::onnx, "cpu"));
+}
+
+TEST_CASE("a table that is none is named by its first fault") {
+  const auto fault = [](const std::string& text) {
+    try {
+      detail::latency_from_json(text, "t");
+    } catch (const Error& error) {
+      CHECK(error.code() == ErrorCode::bundle);
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  CHECK(fault("{").find("t is not JSON") == 0);
+  CHECK(fault(R"({"kind": "ranges"})").find("kind is 'ranges'") != std::string::npos);
+  std::string text = kTable;
+  text.replace(text.find("\"batch\": 4"), 10, "\"batch\": 0");
+  CHECK(fault(text).find("rows.2.batch is 0") != std::string::npos);
+}
+
+namespace {
+
+// What a kernel says on a board with two kinds of cores, of which a container may use five for two and a
+// half.
+void write_board(const fixtures::Folder& root) {
+  for (const char* folder : {"proc", "proc/self", "proc/device-tree", "sys", "sys/fs", "sys/fs/cgroup"}) {
+    ::mkdir((root / folder).c_str(), 0777);
+  }
+  std::string info;
+  for (const char* part : {"0x003", "0x003", "0xd07"}) {
+    info += std::string("CPU implementer\t: ") + (part[2] == '0' ? "0x4e" : "0x41") +
+            "\nCPU part\t: " + part + "\n";
+  }
+  fixtures::write(root / "proc/cpuinfo", fixtures::bytes_of(info));
+  fixtures::write(root / "proc/self/status", fixtures::bytes_of("Name:\tx\nCpus_allowed_list:\t0-3,6\n"));
+  fixtures::write(root / "proc/device-tree/model", fixtures::bytes_of(std::string("Some Board\0", 11)));
+  fixtures::write(root / "sys/fs/cgroup/cpu.max", fixtures::bytes_of("250000 100000\n"));
+}
+
+}  // namespace
+
+TEST_CASE("a machine is read as Python reads it") {
+  const fixtures::Folder root;
+  CHECK(describe_machine(root.path()).cpu == "unknown processor");
+  write_board(root);
+  Machine board = describe_machine(root.path());
+  CHECK(board.cpu == "2 x Denver 2 + 1 x Cortex-A57");
+  CHECK(board.cores == 5);
+  CHECK(board.quota_cores == 2.5);
+  CHECK(board.board == "Some Board");
+  Machine other = board;
+  other.gpus = {"Orin (nvgpu)"};  // shown on some systems only
+  CHECK(alike(board, other));
+  other.board = board.board = "";
+  CHECK_FALSE(alike(board, other));
+}
