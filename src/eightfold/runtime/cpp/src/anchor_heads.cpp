@@ -73,7 +73,7 @@ Box clipped(const Box& box, Size tensor) {
 // Faster R-CNN's parametrization (Ren et al., NIPS 2015, eq. 2), clipped to the tensor.
 Box box_from_deltas(const float* deltas, const Box& anchor, const Weights& weights, Size tensor) {
   // exp of more than this would make a box larger than any image; the same constant as torchvision's.
-  static const float largest_log = static_cast<float>(std::log(1000.0 / 16));
+  static const auto largest_log = static_cast<float>(std::log(1000.0 / 16));
   const float width = anchor.x2 - anchor.x1;
   const float height = anchor.y2 - anchor.y1;
   const float x = deltas[0] / weights.values[0] * width + (anchor.x1 + 0.5F * width);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "simd.hpp"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
@@ -18,9 +20,8 @@ constexpr int kAtOnce = 4;
 
 // Two output pixels from one source row, times the weights' denominator: exact. One pixel lies in each half
 // of the register.
-__attribute__((target("avx2,fma"))) inline __m256 two_columns(const std::uint8_t* row,
-                                                              const std::int32_t* offset, __m256i spread,
-                                                              __m256i weights) {
+EIGHTFOLD_AVX2 inline __m256 two_columns(const std::uint8_t* row, const std::int32_t* offset, __m256i spread,
+                                         __m256i weights) {
   const auto bytes = [&](int pixel) {
     return _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + offset[pixel]));
   };
@@ -35,8 +36,7 @@ struct RowConstants {
   __m256 bias;
 };
 
-__attribute__((target("avx2,fma"))) inline __m256 two_pixels(const BilinearRow& row, int x,
-                                                             const RowConstants& constants) {
+EIGHTFOLD_AVX2 inline __m256 two_pixels(const BilinearRow& row, int x, const RowConstants& constants) {
   const __m256i weights =
       _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row.weights + kBilinearWeights * x));
   const __m256 top = two_columns(row.top, row.offset + x, constants.spread, weights);
@@ -57,8 +57,8 @@ int list_doubtful(unsigned sure, int x, std::int32_t* doubtful) {
   return doubts;
 }
 
-__attribute__((target("avx2,fma"))) int bilinear_row_avx2(const BilinearRow& row, int count,
-                                                          std::uint8_t* out, std::int32_t* doubtful) {
+EIGHTFOLD_AVX2 int bilinear_row_avx2(const BilinearRow& row, int count, std::uint8_t* out,
+                                     std::int32_t* doubtful) {
   if (count < kAtOnce) return bilinear_row_portable(row, count, out, doubtful);
   const char right = static_cast<char>(row.pixel_bytes);
   const __m128i spread =
@@ -86,10 +86,7 @@ __attribute__((target("avx2,fma"))) int bilinear_row_avx2(const BilinearRow& row
   return doubts;
 }
 
-BilinearFunction fastest() {
-  return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0 ? &bilinear_row_avx2
-                                                                                   : &bilinear_row_portable;
-}
+BilinearFunction fastest() { return has_avx2() ? &bilinear_row_avx2 : &bilinear_row_portable; }
 
 #elif defined(__aarch64__)
 

@@ -129,9 +129,9 @@ int default_in_flight() { return std::max(2, static_cast<int>(std::thread::hardw
 }  // namespace
 
 struct Engine::State {
-  State(Bundle opened, const EngineOptions& chosen)
+  State(Bundle opened, EngineOptions chosen)
       : bundle(std::move(opened)),
-        options(chosen),
+        options(std::move(chosen)),
         choice(choice_for_here(bundle, options)),
         backend(choice.backend->name),
         preprocessor(bundle.manifest().preprocess),

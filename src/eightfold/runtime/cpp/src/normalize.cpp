@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "simd.hpp"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -11,15 +13,13 @@ namespace {
 
 #if defined(__x86_64__)
 
-bool has_vectors() { return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0; }
-
-__attribute__((target("avx2,fma"))) inline __m128 quarter(__m128i values, __m256d factor, __m256d offset) {
+EIGHTFOLD_AVX2 inline __m128 quarter(__m128i values, __m256d factor, __m256d offset) {
   return _mm256_cvtpd_ps(_mm256_fmadd_pd(_mm256_cvtepi32_pd(values), factor, offset));
 }
 
 // One channel of pixels of three bytes, eight pixels at a time. Returns how many were done.
-__attribute__((target("avx2,fma"))) int plane_avx2(const std::uint8_t* pixels, int byte, int count,
-                                                   double factor, double offset, float* out) {
+EIGHTFOLD_AVX2 int plane_avx2(const std::uint8_t* pixels, int byte, int count, double factor, double offset,
+                              float* out) {
   std::array<char, 16> first;
   std::array<char, 16> second;  // of the bytes from 8 on
   for (int i = 0; i < 16; ++i) {
@@ -45,7 +45,6 @@ __attribute__((target("avx2,fma"))) int plane_avx2(const std::uint8_t* pixels, i
 
 #else
 
-bool has_vectors() { return false; }
 int plane_avx2(const std::uint8_t*, int, int, double, double, float*) { return 0; }
 
 #endif
@@ -70,7 +69,7 @@ Normalizer::Normalizer(const Preprocess& preprocess)
       linear_ = linear_ && exact == static_cast<float>(std::fma(value, channel.factor, channel.offset));
     }
   }
-  linear_ = linear_ && has_vectors();
+  linear_ = linear_ && has_avx2();
 }
 
 void Normalizer::line(const std::uint8_t* first, int step, int count, int channel, float* out) const {

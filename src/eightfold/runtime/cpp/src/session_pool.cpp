@@ -30,8 +30,7 @@ std::unique_ptr<Request> SessionPool::new_request() const {
   auto request = std::make_unique<Request>();
   request->slot = session_->new_slot();
   request->preprocess.resize(static_cast<std::size_t>(preprocess_threads_));
-  const std::vector<TensorSpec>& outputs = session_->outputs();
-  for (std::size_t i = 0; i < outputs.size(); ++i) request->outputs.push_back({&outputs[i], nullptr});
+  for (const TensorSpec& spec : session_->outputs()) request->outputs.push_back({&spec, nullptr});
   return request;
 }
 

@@ -10,6 +10,7 @@
 
 #if defined(__x86_64__)
 #define EIGHTFOLD_AVX2 __attribute__((target("avx2,fma")))
+// NOLINTBEGIN(bugprone-macro-parentheses): parameters and a statement cannot stand in any
 // Defines `name` with these parameters, as a constant pointer to the better copy of `body`.
 #define EIGHTFOLD_TWICE(name, parameters, body)        \
   EIGHTFOLD_AVX2 void name##_avx2 parameters { body; } \
@@ -19,6 +20,7 @@
 #define EIGHTFOLD_TWICE(name, parameters, body) \
   void name parameters { body; }
 #endif
+// NOLINTEND(bugprone-macro-parentheses)
 
 namespace eightfold::detail {
 

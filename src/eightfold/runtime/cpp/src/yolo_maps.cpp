@@ -150,7 +150,7 @@ class YoloAnchors : public Head {
     const Anchor& anchor = anchors_[scale.output][index];
     const float* values = row[scale.output].data() + index * per_anchor(scale) * scale.cells + cell;
     const float factor = factors_[scale.output];
-    const float shift = static_cast<float>((static_cast<double>(factor) - 1) / 2);
+    const auto shift = static_cast<float>((static_cast<double>(factor) - 1) / 2);
     const auto centre = [&](std::size_t channel, std::size_t grid, float stride) {
       return (sigmoid(values[channel * scale.cells]) * factor - shift + static_cast<float>(grid)) * stride;
     };

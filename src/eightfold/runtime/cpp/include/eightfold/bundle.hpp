@@ -21,6 +21,8 @@ class EIGHTFOLD_EXPORT Bundle {
   static Bundle open(const std::string& path);
 
   Bundle(Bundle&&) noexcept;
+  Bundle(const Bundle&) = delete;
+  Bundle& operator=(const Bundle&) = delete;
   Bundle& operator=(Bundle&&) noexcept;
   ~Bundle();
 

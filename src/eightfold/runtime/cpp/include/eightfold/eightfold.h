@@ -17,6 +17,7 @@
 #ifndef EIGHTFOLD_H
 #define EIGHTFOLD_H
 
+/* NOLINTBEGIN(modernize-*): C reads it too */
 #include <stddef.h>
 #include <stdint.h>
 
@@ -82,6 +83,8 @@ typedef struct eightfold_detection {
   float score;
   int32_t label;
 } eightfold_detection;
+
+/* NOLINTEND(modernize-*) */
 
 /* The version of the library, and the last failure in this thread ("" where there was none). Valid until the
  * next call in this thread. */

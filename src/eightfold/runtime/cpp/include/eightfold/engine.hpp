@@ -59,6 +59,8 @@ class EIGHTFOLD_EXPORT Engine {
   static Engine load(const std::string& path, const EngineOptions& options = {});
 
   Engine(Engine&&) noexcept;
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
   Engine& operator=(Engine&&) noexcept;
   ~Engine();
 

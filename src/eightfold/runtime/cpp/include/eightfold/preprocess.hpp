@@ -82,6 +82,8 @@ class EIGHTFOLD_EXPORT PreprocessScratch {
   PreprocessScratch();
   ~PreprocessScratch();
   PreprocessScratch(PreprocessScratch&&) noexcept;
+  PreprocessScratch(const PreprocessScratch&) = delete;
+  PreprocessScratch& operator=(const PreprocessScratch&) = delete;
   PreprocessScratch& operator=(PreprocessScratch&&) noexcept;
 
  private:
@@ -94,6 +96,8 @@ class EIGHTFOLD_EXPORT Preprocessor {
  public:
   explicit Preprocessor(Preprocess preprocess);
   Preprocessor(Preprocessor&&) noexcept;
+  Preprocessor(const Preprocessor&) = delete;
+  Preprocessor& operator=(const Preprocessor&) = delete;
   Preprocessor& operator=(Preprocessor&&) noexcept;
   ~Preprocessor();
 
