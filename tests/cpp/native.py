@@ -47,6 +47,20 @@ class Detection(ctypes.Structure):
     _fields_ = (*((name, ctypes.c_float) for name in ("x1", "y1", "x2", "y2", "score")), ("label", ctypes.c_int32))
 
 
+DTYPES = tuple(map(np.dtype, ("float32", "float16", "uint8", "int8", "int32", "int64", "bool")))
+
+
+class Tensor(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("type", ctypes.c_int32),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("rank", ctypes.c_size_t),
+        ("data", ctypes.c_void_p),
+        ("bytes", ctypes.c_size_t),
+    )
+
+
 class NativeError(Exception):
     """A status that is not EIGHTFOLD_OK, by its name, and the message."""
 
@@ -57,6 +71,8 @@ class NativeError(Exception):
 
 _SIZES = (
     "engine_row_bytes",
+    "engine_inputs",
+    "tensors_list",
     *(f"result_{part}" for part in ("count", "classes", "detections", "segments", "alpha")),
 )
 
@@ -75,6 +91,16 @@ def load_library(path: Path) -> ctypes.CDLL:
 def image_of(pixels: NDArray[np.uint8], format: str = "rgb") -> Image:
     """A view of (H, W[, C]) pixels, which may be a part of a wider image."""
     return Image(pixels.ctypes.data, pixels.shape[1], pixels.shape[0], FORMATS[format], pixels.strides[0])
+
+
+def tensor_of(array: NDArray[Any]) -> Tensor:
+    shape = (ctypes.c_int64 * array.ndim)(*array.shape)
+    return Tensor(None, DTYPES.index(array.dtype), shape, array.ndim, array.ctypes.data, array.nbytes)
+
+
+def array_of(tensor: Tensor) -> NDArray[Any]:
+    shape = tensor.shape[: tensor.rank]
+    return np.frombuffer(ctypes.string_at(tensor.data, tensor.bytes), DTYPES[tensor.type]).reshape(shape)
 
 
 class NativeEngine:
@@ -117,6 +143,15 @@ class NativeEngine:
         result = Handle()
         self._check(self.library.eightfold_engine_run(self.handle, views, len(images), ctypes.byref(result)))
         return NativeResult(self.library, result)
+
+    def run_tensors(self, inputs: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        views, outputs = (Tensor * len(inputs))(*map(tensor_of, inputs)), Handle()
+        self._check(self.library.eightfold_engine_run_tensors(self.handle, views, len(inputs), ctypes.byref(outputs)))
+        first = ctypes.POINTER(Tensor)()
+        count = self.library.eightfold_tensors_list(outputs, ctypes.byref(first))
+        arrays = [array_of(each) for each in first[:count]]
+        self.library.eightfold_tensors_free(outputs)
+        return arrays
 
     def _check(self, status: int) -> None:
         if status:

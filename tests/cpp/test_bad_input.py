@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from eightfold.calib.preprocess import Preprocess
 from eightfold.export.bundle import zip_bundle
 from eightfold.runtime.bundle import MANIFEST_DIGEST_NAME, MANIFEST_NAME, manifest_digest_line
 from eightfold.runtime.manifest import Task
-from tests.cpp.native import NativeEngine, NativeError
+from eightfold.runtime.predictor import Predictor
+from tests.cpp.native import NativeEngine, NativeError, image_of
 
 MakeBundle = Callable[..., Path]
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
@@ -139,23 +139,56 @@ def test_an_engine_survives_bad_requests(library: ctypes.CDLL, bundle: Path) -> 
     assert engine.run([PICTURE]).classes(0) == before
 
 
-def test_threads_share_an_engine(library: ctypes.CDLL, bundle: Path) -> None:
-    engine = NativeEngine(library, bundle, threads=1, in_flight=3, preprocess_threads=2)
-    pictures = [np.full((20 + i, 30, 3), 20 * i, np.uint8) for i in range(8)]
-    expected = [engine.run([picture]).classes(0) for picture in pictures]
-    wrong: list[int] = []
+def test_tensors_in_and_out(library: ctypes.CDLL, bundle: Path) -> None:
+    images = np.random.default_rng(0).standard_normal((5, 3, 32, 32)).astype(np.float32)
+    (logits,) = NativeEngine(library, bundle, threads=1).run_tensors([images])
+    with Predictor(bundle, backend="onnxruntime") as predictor:
+        np.testing.assert_allclose(logits, predictor.run({"images": images})["logits"], rtol=1e-5, atol=1e-6)
 
-    def work(index: int) -> None:
-        for _ in range(100):
-            if engine.run([pictures[index]]).classes(0) != expected[index]:
-                wrong.append(index)
 
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+@pytest.mark.parametrize(
+    ("shape", "dtype", "message"),
+    [
+        ((1, 3, 32, 32), np.uint8, "is of uint8; allowed: float32"),
+        ((1, 3, 32, 31), np.float32, r"has shape \(1, 3, 32, 31\); allowed: \(1, 3, 32, 32\)"),
+        ((1, 4, 32, 32), np.float32, r"has shape \(1, 4, 32, 32\)"),
+        ((0, 3, 32, 32), np.float32, "0 rows"),
+    ],
+)
+def test_wrong_tensors(
+    library: ctypes.CDLL, bundle: Path, shape: tuple[int, ...], dtype: type[np.generic], message: str
+) -> None:
+    engine = NativeEngine(library, bundle, threads=1)
+    with pytest.raises(NativeError, match=message) as caught:
+        engine.run_tensors([np.zeros(shape, dtype)])
+    assert caught.value.status == "usage"
+    assert engine.run_tensors([np.zeros((1, 3, 32, 32), np.float32)])[0].shape == (1, 3)
+
+
+def test_tensors_that_are_not_numbers(library: ctypes.CDLL, bundle: Path) -> None:
+    engine = NativeEngine(library, bundle, threads=1)
+    tensor = np.zeros((1, 3, 32, 32), np.float32)
+    tensor[0, 1, 2, 3] = np.nan
+    with pytest.raises(NativeError, match="holds NaN or infinity"):
+        engine.run_tensors([tensor])
+
+
+def test_unknown_pixel_format(library: ctypes.CDLL, bundle: Path) -> None:
+    image = image_of(PICTURE)
+    image.format = 9
+    engine, result = NativeEngine(library, bundle, threads=1), ctypes.c_void_p()
+    assert library.eightfold_engine_run(engine.handle, ctypes.byref(image), 1, ctypes.byref(result)) == 2
+    assert b"pixel format 9; allowed: 0 (rgb) to 4 (bgra)" in library.eightfold_last_error()
+
+
+def test_a_file_deleted_while_running(library: ctypes.CDLL, bundle: Path) -> None:
+    engine = NativeEngine(library, bundle, threads=1)
+    before = engine.run([PICTURE]).classes(0)
+    (bundle / "onnx" / "pruned-b4.onnx").unlink()
+    with pytest.raises(NativeError, match="is missing") as caught:
+        engine.run([PICTURE] * 4)
+    assert caught.value.status == "integrity"
+    assert engine.run([PICTURE]).classes(0) == before
 
 
 def test_null_pointers(library: ctypes.CDLL) -> None:

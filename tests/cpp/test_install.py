@@ -17,11 +17,14 @@ find_package(eightfold 0.1 REQUIRED)
 foreach(language cpp c)
   add_executable(from_${language} main.${language})
   target_link_libraries(from_${language} eightfold::eightfold)
+  target_compile_options(from_${language} PRIVATE -Wall -Wextra -Wpedantic -Werror)
 endforeach()
+set_target_properties(from_c PROPERTIES C_STANDARD 99 C_STANDARD_REQUIRED ON C_EXTENSIONS OFF)
 """
 FROM_CPP = """\
 #include <cstdio>
 #include "eightfold/eightfold.hpp"
+static_assert(EIGHTFOLD_VERSION_MAJOR >= 0 && sizeof EIGHTFOLD_VERSION > 1, "the version header");
 int main() {
   try {
     eightfold::Engine::load("nowhere");

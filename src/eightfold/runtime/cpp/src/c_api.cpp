@@ -1,4 +1,6 @@
 // The C interface: exceptions become status codes here and nowhere else.
+#include <algorithm>
+#include <memory>
 #include <new>
 #include <string>
 #include <vector>
@@ -10,6 +12,12 @@
 struct eightfold_engine {
   eightfold::Engine engine;
   std::string description;
+  std::vector<eightfold_tensor> inputs;  // views of what the engine holds
+};
+
+struct eightfold_tensors {
+  std::vector<eightfold::Tensor> tensors;
+  std::vector<eightfold_tensor> views;
 };
 
 struct eightfold_result {
@@ -78,6 +86,25 @@ eightfold::ImageView view_of(const eightfold_image& image) {
           image.stride};
 }
 
+static_assert(static_cast<int>(eightfold::DataType::boolean) == EIGHTFOLD_BOOL,
+              "both enumerations run alike");
+
+eightfold_tensor tensor_of(const eightfold::TensorSpec& spec, const void* data, size_t bytes) {
+  return {
+      spec.name.c_str(), static_cast<int32_t>(spec.type), spec.shape.data(), spec.shape.size(), data, bytes};
+}
+
+eightfold::TensorView tensor_view_of(const eightfold_tensor& tensor) {
+  if (tensor.type < EIGHTFOLD_FLOAT32 || tensor.type > EIGHTFOLD_BOOL) {
+    throw Error(ErrorCode::usage, "element type " + std::to_string(tensor.type),
+                "an eightfold_data_type, 0 to 6");
+  }
+  require(tensor.shape, "a tensor's shape");
+  if (tensor.rank == 0) throw Error(ErrorCode::usage, "a tensor of rank 0", "rows first");
+  return {
+      tensor.data, tensor.bytes, static_cast<eightfold::DataType>(tensor.type), {tensor.shape, tensor.rank}};
+}
+
 const eightfold::Prediction* prediction_of(const eightfold_result* result, size_t image) {
   return result != nullptr && image < result->predictions.size() ? &result->predictions[image] : nullptr;
 }
@@ -104,7 +131,12 @@ eightfold_status eightfold_engine_load(const char* path, const eightfold_options
     *engine = nullptr;
     eightfold::Engine loaded = eightfold::Engine::load(path, options_from(options));
     std::string description = loaded.describe();
-    *engine = new eightfold_engine{std::move(loaded), std::move(description)};
+    auto made =
+        std::make_unique<eightfold_engine>(eightfold_engine{std::move(loaded), std::move(description), {}});
+    for (const eightfold::TensorSpec& spec : made->engine.artifacts()[0].inputs) {
+      made->inputs.push_back(tensor_of(spec, nullptr, spec.bytes()));
+    }
+    *engine = made.release();
   });
 }
 
@@ -129,6 +161,39 @@ eightfold_status eightfold_engine_run(const eightfold_engine* engine, const eigh
     *result = new eightfold_result{engine->engine.run(views)};
   });
 }
+
+size_t eightfold_engine_inputs(const eightfold_engine* engine, const eightfold_tensor** first) {
+  if (engine == nullptr || first == nullptr) return 0;
+  *first = engine->inputs.data();
+  return engine->inputs.size();
+}
+
+eightfold_status eightfold_engine_run_tensors(const eightfold_engine* engine, const eightfold_tensor* inputs,
+                                              size_t count, eightfold_tensors** outputs) {
+  return guarded([&] {
+    require(engine, "engine");
+    require(outputs, "outputs");
+    *outputs = nullptr;
+    require(inputs, "inputs");
+    std::vector<eightfold::TensorView> views;
+    for (size_t i = 0; i < count; ++i) views.push_back(tensor_view_of(inputs[i]));
+    const std::int64_t rows = views.empty() ? 1 : views[0].shape[0];
+    auto made = std::make_unique<eightfold_tensors>();
+    engine->engine.run_tensors(views, static_cast<size_t>(std::max<std::int64_t>(rows, 0)), made->tensors);
+    for (const eightfold::Tensor& each : made->tensors) {
+      made->views.push_back(tensor_of(each.spec, each.bytes.data(), each.bytes.size()));
+    }
+    *outputs = made.release();
+  });
+}
+
+size_t eightfold_tensors_list(const eightfold_tensors* tensors, const eightfold_tensor** first) {
+  if (tensors == nullptr || first == nullptr) return 0;
+  *first = tensors->views.data();
+  return tensors->views.size();
+}
+
+void eightfold_tensors_free(eightfold_tensors* tensors) { delete tensors; }
 
 const char* eightfold_engine_describe(const eightfold_engine* engine) {
   return engine == nullptr ? "" : engine->description.c_str();

@@ -65,23 +65,41 @@ std::size_t row_bytes_of(const TensorSpec& spec, int batch) {
   return spec.bytes() / static_cast<std::size_t>(batch);
 }
 
+std::string text_of(span<const std::int64_t> shape) {
+  std::string text;
+  for (const std::int64_t side : shape) text += (text.empty() ? "" : ", ") + std::to_string(side);
+  return "(" + text + ")";
+}
+
+[[noreturn]] void wrong_input(const TensorSpec& spec, const std::string& what, const std::string& allowed) {
+  throw Error(ErrorCode::usage, "input '" + spec.name + "' " + what, allowed);
+}
+
+void check_tensor(const TensorView& view, const TensorSpec& spec, std::size_t rows, int batch) {
+  if (view.type && *view.type != spec.type) {
+    wrong_input(spec, std::string("is of ") + name_of(*view.type), name_of(spec.type));
+  }
+  std::vector<std::int64_t> shape = spec.shape;
+  const std::size_t expected = row_bytes_of(spec, batch) * rows;
+  shape[0] = static_cast<std::int64_t>(rows);
+  if (!view.shape.empty() && !std::equal(view.shape.begin(), view.shape.end(), shape.begin(), shape.end())) {
+    wrong_input(spec, "has shape " + text_of(view.shape), text_of(shape));
+  }
+  if (view.data == nullptr || view.bytes != expected) {
+    wrong_input(spec, "has " + std::to_string(view.bytes) + " bytes",
+                std::to_string(expected) + " for " + std::to_string(rows) + " rows of " + name_of(spec.type));
+  }
+  if (!detail::all_finite(view.data, expected, spec.type)) {
+    wrong_input(spec, "holds NaN or infinity", "finite numbers");
+  }
+}
+
 void check_tensors(span<const TensorView> views, std::size_t rows, const Artifact& artifact) {
   const std::vector<TensorSpec>& specs = artifact.inputs;
   if (views.size() != specs.size()) {
     throw Error(ErrorCode::usage, std::to_string(views.size()) + " inputs", std::to_string(specs.size()));
   }
-  for (std::size_t i = 0; i < specs.size(); ++i) {
-    const std::size_t expected = row_bytes_of(specs[i], artifact.batch) * rows;
-    if (views[i].data == nullptr || views[i].bytes != expected) {
-      throw Error(
-          ErrorCode::usage, "input '" + specs[i].name + "' has " + std::to_string(views[i].bytes) + " bytes",
-          std::to_string(expected) + " for " + std::to_string(rows) + " rows of " + name_of(specs[i].type));
-    }
-    if (specs[i].type == DataType::float32 &&
-        !detail::all_finite(static_cast<const float*>(views[i].data), expected / sizeof(float))) {
-      throw Error(ErrorCode::usage, "input '" + specs[i].name + "' holds NaN or infinity", "finite numbers");
-    }
-  }
+  for (std::size_t i = 0; i < specs.size(); ++i) check_tensor(views[i], specs[i], rows, artifact.batch);
 }
 
 void shape_outputs(const Artifact& artifact, std::size_t rows, std::vector<Tensor>& outputs) {

@@ -1,5 +1,6 @@
 #include "finite.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstring>
@@ -43,6 +44,15 @@ bool all_finite(const float* values, std::size_t count) {
   std::uint32_t carries = 0;
   carries_of(values, count, &carries);
   return carries >> 31U == 0;
+}
+
+bool all_finite(const void* data, std::size_t bytes, DataType type) {
+  if (type == DataType::float32) return all_finite(static_cast<const float*>(data), bytes / sizeof(float));
+  if (type != DataType::float16) return true;
+  const auto* halves = static_cast<const std::uint16_t*>(data);
+  constexpr std::uint16_t kExponent = 0x7c00;
+  return std::none_of(halves, halves + bytes / sizeof *halves,
+                      [](std::uint16_t bits) { return (bits & kExponent) == kExponent; });
 }
 
 }  // namespace eightfold::detail

@@ -22,9 +22,11 @@ std::string absent() {
 // The library must not print: what ONNX Runtime would log is dropped, what fails comes back as an exception.
 void drop_message(void*, OrtLoggingLevel, const char*, const char*, const char*, const char*) {}
 
+// Never destroyed: an engine that a program keeps until its end, or an interpreter forgets, still has threads
+// then.
 Ort::Env& environment() {
-  static Ort::Env env(ORT_LOGGING_LEVEL_FATAL, "eightfold", drop_message, nullptr);
-  return env;
+  static auto* const env = new Ort::Env(ORT_LOGGING_LEVEL_FATAL, "eightfold", drop_message, nullptr);
+  return *env;
 }
 
 std::string first_line(const char* message) {

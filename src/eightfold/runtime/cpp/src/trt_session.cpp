@@ -5,6 +5,7 @@
 
 #include "cuda_memory.hpp"
 #include "eightfold/error.hpp"
+#include "engine_fit.hpp"
 #include "session.hpp"
 #include "trt_common.hpp"
 
@@ -168,8 +169,9 @@ class TrtSlot : public Slot {
 
 class TrtSession : public Session {
  public:
-  TrtSession(const std::vector<std::uint8_t>& plan, const Artifact& artifact, int device)
+  TrtSession(const Bundle& bundle, const Artifact& artifact, int device)
       : device_(device), logger_(nvinfer1::ILogger::Severity::kERROR) {
+    const std::vector<std::uint8_t> plan = bundle.read(artifact.path);
     check_cuda(cudaSetDevice(device_), "use the GPU");
     initLibNvInferPlugins(&logger_, "");  // some graphs' layers are plugins, instance normalization for one
     runtime_.reset(nvinfer1::createInferRuntime(logger_));
@@ -179,7 +181,7 @@ class TrtSession : public Session {
                   "TensorRT " + trt_library_version() + " cannot load engine " + artifact.path + " (" +
                       logger_.reason() + ")",
                   "engines built by this very version for this GPU",
-                  "build it here: eightfold-build MODEL.onnx");
+                  "build it here: " + rebuild_command(bundle, artifact));
     }
     tensors_ = std::make_unique<Tensors>(*engine_);
   }
@@ -200,33 +202,9 @@ class TrtSession : public Session {
   mutable std::mutex lock_;  // contexts of one engine are made one after the other
 };
 
-// The first three numbers of a version: builds of one release run each other's engines.
-std::string release_of(const std::string& version) {
-  std::size_t end = 0;
-  for (int dots = 0; end < version.size(); ++end) {
-    if (version[end] == '.' && ++dots == 3) break;
-  }
-  return version.substr(0, end);
-}
-
-// Compares what the manifest requires with this machine, before TensorRT says less clearly that it does not
-// fit.
-void check_requirements(const Artifact& artifact, int device) {
-  const auto check = [&](const char* name, const std::string& here) {
-    const auto wanted = artifact.requirements.find(name);
-    if (wanted == artifact.requirements.end() || release_of(wanted->second) == here) return;
-    throw Error(
-        ErrorCode::backend,
-        "engine " + artifact.path + " was built for " + name + " " + wanted->second + ", and here is " + here,
-        "engines built by this very version for this GPU", "build it here: eightfold-build MODEL.onnx");
-  };
-  check("tensorrt", trt_library_version());
-  check("compute_capability", compute_capability(device));
-}
-
 std::unique_ptr<Session> open(const Bundle& bundle, const Artifact& artifact, const EngineOptions& options) {
-  check_requirements(artifact, options.device);
-  return std::make_unique<TrtSession>(bundle.read(artifact.path), artifact, options.device);
+  check_engine_fits(bundle, artifact, {trt_library_version(), compute_capability(options.device)});
+  return std::make_unique<TrtSession>(bundle, artifact, options.device);
 }
 
 }  // namespace

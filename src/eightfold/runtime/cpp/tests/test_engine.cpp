@@ -1,4 +1,5 @@
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cmath>
@@ -67,6 +68,21 @@ TEST_CASE("tensors in, tensors out") {
   CHECK(reinterpret_cast<const float*>(outputs[0].bytes.data())[8] == doctest::Approx(0.5));
 }
 
+TEST_CASE("tensors are run in the caller's memory, also when it moves") {
+  const fixtures::Folder folder;
+  const Engine engine = Engine::load(bundle_in(folder, {1, 2}), one_thread());
+  std::vector<Tensor> outputs;
+  for (int i = 0; i < 6; ++i) {
+    const std::size_t rows = i % 3 == 2 ? 3 : 2;  // a full batch, or one and a part of the next
+    const std::vector<float> images(rows * 3 * 64, static_cast<float>(i));
+    engine.run_tensors({TensorView{images.data(), images.size() * sizeof(float)}}, rows, outputs);
+    REQUIRE(outputs[0].spec.shape == std::vector<std::int64_t>{static_cast<std::int64_t>(rows), 3});
+    const auto* values = reinterpret_cast<const float*>(outputs[0].bytes.data());
+    for (std::size_t k = 0; k < 3 * rows; ++k) CHECK(values[k] == static_cast<float>(i));
+    CHECK(engine.run({pixel(kGreen)})[0].classes[0].index == 1);
+  }
+}
+
 TEST_CASE("bad requests fail with a code, and the engine stays usable") {
   const fixtures::Folder folder;
   const Engine engine = Engine::load(bundle_in(folder, {1}), one_thread());
@@ -77,6 +93,14 @@ TEST_CASE("bad requests fail with a code, and the engine stays usable") {
   CHECK(code_of([&] { engine.run_tensors({TensorView{image.data(), bytes}}, 0); }) == ErrorCode::usage);
   CHECK(code_of([&] { engine.run_tensors({TensorView{image.data(), bytes - 4}}, 1); }) == ErrorCode::usage);
   CHECK(code_of([&] { engine.run_tensors({TensorView{nullptr, bytes}}, 1); }) == ErrorCode::usage);
+  const std::vector<std::int64_t> shape = {1, 3, 8, 8};
+  const std::vector<std::int64_t> other = {1, 4, 8, 6};
+  const auto typed = [&](DataType type, const std::vector<std::int64_t>& sides) {
+    engine.run_tensors({TensorView{image.data(), bytes, type, sides}}, 1);
+  };
+  CHECK(code_of([&] { typed(DataType::float32, shape); }) == ErrorCode{});
+  CHECK(code_of([&] { typed(DataType::int32, shape); }) == ErrorCode::usage);
+  CHECK(code_of([&] { typed(DataType::float32, other); }) == ErrorCode::usage);
   image[17] = NAN;
   CHECK(code_of([&] { engine.run_tensors({TensorView{image.data(), bytes}}, 1); }) == ErrorCode::usage);
   CHECK(engine.run({pixel(kBlue)})[0].classes[0].index == 2);
@@ -113,6 +137,16 @@ TEST_CASE("a model that is not the manifest's, or no model") {
   fixtures::write_files(folder / "bundle", files);
   const Engine engine = Engine::load(folder / "bundle", one_thread());
   CHECK(code_of([&] { engine.run({pixel(kRed)}); }) == ErrorCode::bundle);
+}
+
+TEST_CASE("a file deleted while running fails where it is needed, and the rest goes on") {
+  const fixtures::Folder folder;
+  const Engine engine = Engine::load(bundle_in(folder, {1, 4}), one_thread());
+  CHECK(engine.run({pixel(kRed)})[0].classes[0].index == 0);
+  ::unlink((folder / "bundle/onnx/b4.onnx").c_str());
+  const std::vector<ImageView> four(4, pixel(kRed));
+  CHECK(code_of([&] { engine.run(four); }) == ErrorCode::integrity);
+  CHECK(engine.run({pixel(kBlue)})[0].classes[0].index == 2);
 }
 
 TEST_CASE("threads share an engine, its slots and its preprocessing") {

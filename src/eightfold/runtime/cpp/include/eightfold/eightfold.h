@@ -84,6 +84,27 @@ typedef struct eightfold_detection {
   int32_t label;
 } eightfold_detection;
 
+typedef enum eightfold_data_type {
+  EIGHTFOLD_FLOAT32 = 0,
+  EIGHTFOLD_FLOAT16 = 1,
+  EIGHTFOLD_UINT8 = 2,
+  EIGHTFOLD_INT8 = 3,
+  EIGHTFOLD_INT32 = 4,
+  EIGHTFOLD_INT64 = 5,
+  EIGHTFOLD_BOOL = 6
+} eightfold_data_type;
+
+typedef struct eightfold_tensors eightfold_tensors;
+
+/* An input or output of the model. The first side of its shape is the number of rows, one per image. */
+typedef struct eightfold_tensor {
+  const char* name; /* of an input that is passed: not looked at, the order counts */
+  int32_t type;     /* an eightfold_data_type */
+  const int64_t* shape;
+  size_t rank;
+  const void* data;
+  size_t bytes;
+} eightfold_tensor;
 /* NOLINTEND(modernize-*) */
 
 /* The version of the library, and the last failure in this thread ("" where there was none). Valid until the
@@ -107,6 +128,18 @@ EIGHTFOLD_EXPORT const char* eightfold_engine_label(const eightfold_engine* engi
 EIGHTFOLD_EXPORT size_t eightfold_engine_row_bytes(const eightfold_engine* engine);
 EIGHTFOLD_EXPORT eightfold_status eightfold_engine_preprocess(const eightfold_engine* engine,
                                                               const eightfold_image* image, void* tensor);
+
+/* The model without preprocessing and decoding. The first function points `first` at the inputs, as the
+ * smallest batch size has them, and returns how many there are; their data is NULL. The second runs any
+ * number of rows; the outputs that it hands out are read with the third and freed with the fourth. */
+EIGHTFOLD_EXPORT size_t eightfold_engine_inputs(const eightfold_engine* engine,
+                                                const eightfold_tensor** first);
+EIGHTFOLD_EXPORT eightfold_status eightfold_engine_run_tensors(const eightfold_engine* engine,
+                                                               const eightfold_tensor* inputs, size_t count,
+                                                               eightfold_tensors** outputs);
+EIGHTFOLD_EXPORT size_t eightfold_tensors_list(const eightfold_tensors* tensors,
+                                               const eightfold_tensor** first);
+EIGHTFOLD_EXPORT void eightfold_tensors_free(eightfold_tensors* tensors);
 
 EIGHTFOLD_EXPORT void eightfold_result_free(eightfold_result* result);
 EIGHTFOLD_EXPORT size_t eightfold_result_count(const eightfold_result* result);

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,12 +42,16 @@ struct BackendInfo {
 // The back ends of this build of the library.
 EIGHTFOLD_EXPORT std::vector<BackendInfo> backends();
 
-// One input of Engine::run_tensors, or one of its outputs: `rows` rows of the specification's shape.
+// One input of Engine::run_tensors: `rows` rows of the shape that the model has. Type and shape are compared
+// with the model's where they are given.
 struct TensorView {
   const void* data = nullptr;
   std::size_t bytes = 0;
+  std::optional<DataType> type = std::nullopt;
+  span<const std::int64_t> shape = {};
 };
 
+// One of its outputs.
 struct Tensor {
   TensorSpec spec;  // its first side is the number of rows
   std::vector<std::uint8_t> bytes;
