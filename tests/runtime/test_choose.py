@@ -47,7 +47,7 @@ ALL = [
 def test_by_rule_the_compressed_network_in_the_narrowest_numbers_for_this_machine() -> None:
     choice = choose(ALL, ["onnxruntime"], Wish())
     assert (choice.variant, choice.precision, choice.target) == ("pruned", "int8", HERE)
-    assert choice.reason == "preferred by rule to 1 more, none measured here"
+    assert choice.reason == "by rule before fp32 on onnxruntime; none was measured on this device"
 
 
 def test_a_graph_quantized_for_another_target_is_not_run() -> None:

@@ -192,6 +192,24 @@ def test_areas_are_coloured() -> None:
     np.testing.assert_array_equal(drawn[9, 9], np.array(colour_of(7)) // 2)
 
 
+def test_areas_have_a_legend() -> None:
+    classes = np.zeros((300, 400), np.uint8)
+    classes[:20, :20] = 1
+    drawn = draw(np.zeros((300, 400, 3), np.uint8), Segmentation(classes, ("road", "car", "sky")))
+    first, second = drawn[1, 0], drawn[25:40, 0]
+    assert tuple(first) == colour_of(0)  # the largest comes first, at full strength
+    assert (second == colour_of(1)).all(axis=1).any()
+    assert tuple(drawn[299, 399]) == tuple(np.array(colour_of(0)) // 2)
+
+
+def test_a_label_stays_in_the_picture() -> None:
+    box = np.array([[280, 80, 299, 100]], np.float32)
+    found = Detections(box, np.array([0.9], np.float32), np.array([3], np.int64), ("a long name",))
+    drawn = draw(np.zeros((200, 300, 3), np.uint8), found)
+    lettered = np.argwhere((drawn[:79] == colour_of(3)).all(axis=2))
+    assert lettered[:, 1].min() < 250  # moved to the left
+
+
 def test_a_matte_is_put_on_green() -> None:
     drawn = draw(np.full((4, 4, 3), 200, np.uint8), Matte(np.eye(4, dtype=np.float32)))
     assert tuple(drawn[0, 0]) == (200, 200, 200)

@@ -120,9 +120,10 @@ def _ms_per_image(choice: Choice, table: LatencyTable) -> float | None:
 
 def _by_rule(choices: list[Choice]) -> Choice:
     best = min(choices, key=_rank)
-    others = len(choices) - 1
-    why = "the only one that fits" if not others else f"preferred by rule to {others} more, none measured here"
-    return _because(best, why)
+    others = [f"{each.precision} on {each.backend}" for each in choices if each is not best]
+    if not others:
+        return _because(best, "the only one that fits")
+    return _because(best, f"by rule before {', '.join(others)}; none was measured on this device")
 
 
 def _rank(choice: Choice) -> tuple[bool, int, int]:

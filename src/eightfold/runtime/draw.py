@@ -16,6 +16,7 @@ Pixels = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 OVERLAY = np.float32(0.5)
 GREEN: Colour = (0, 177, 64)
+LEGEND_LINES = 8
 
 
 def draw(image: Pixels, result: Result) -> Pixels:
@@ -23,8 +24,9 @@ def draw(image: Pixels, result: Result) -> Pixels:
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        result: boxes and labels for detections, coloured areas for a segmentation, the likeliest classes in a corner
-            for a classification, the foreground on green for a matte; anything else leaves the image as it is.
+        result: boxes and labels for detections, coloured areas and the largest classes' names for a segmentation, the
+            likeliest classes in a corner for a classification, the foreground on green for a matte; anything else
+            leaves the image as it is.
     """
     canvas = np.ascontiguousarray(image).copy()
     if isinstance(result, Classification):
@@ -32,7 +34,8 @@ def draw(image: Pixels, result: Result) -> Pixels:
     elif isinstance(result, Detections):
         _draw_boxes(canvas, result)
     elif isinstance(result, Segmentation):
-        return _overlaid(canvas, result)
+        canvas = _overlaid(canvas, result)
+        _draw_legend(canvas, result)
     elif isinstance(result, Matte):
         return result.composite(canvas, np.array(GREEN, np.uint8))
     return canvas
@@ -46,9 +49,20 @@ def colour_of(index: int) -> Colour:
 
 
 def _draw_classes(canvas: Pixels, result: Classification) -> None:
+    _draw_lines(canvas, [(f"{each.label} {each.probability:.0%}", each.index) for each in result.top[:3]])
+
+
+def _draw_legend(canvas: Pixels, result: Segmentation) -> None:
+    shares = list(result.shares().items())[:LEGEND_LINES]
+    known = [(label, share) for label, share in shares if label in result.labels]
+    _draw_lines(canvas, [(f"{label} {share:.0%}", result.labels.index(label)) for label, share in known])
+
+
+def _draw_lines(canvas: Pixels, lines: list[tuple[str, int]]) -> None:
+    """Texts in the top left corner, each on its class's colour."""
     pen = _Pen(canvas)
-    for line, score in enumerate(result.top[:3]):
-        pen.text(f"{score.label} {score.probability:.0%}", (0, line * pen.line_height), colour_of(score.index))
+    for number, (text, index) in enumerate(lines):
+        pen.text(text, (0, number * pen.line_height), colour_of(index))
 
 
 def _draw_boxes(canvas: Pixels, result: Detections) -> None:
@@ -83,10 +97,11 @@ class _Pen:
         self._cv2.rectangle(self._canvas, corner, opposite, colour, self._width)
 
     def text(self, text: str, corner: tuple[int, int], colour: Colour) -> None:
-        """Black or white letters on the colour, `corner` being the top left."""
+        """Black or white letters on the colour, `corner` being the top left, or as near to it as the image has room."""
         cv2, (x, y) = self._cv2, corner
         (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, self._scale, self._width)
-        cv2.rectangle(self._canvas, corner, (x + width, y + self.line_height), colour, cv2.FILLED)
+        x = max(0, min(x, self._canvas.shape[1] - width))
+        cv2.rectangle(self._canvas, (x, y), (x + width, y + self.line_height), colour, cv2.FILLED)
         letters = (0, 0, 0) if sum(colour) > 380 else (255, 255, 255)
         place = (x, y + self._height + 1)
         cv2.putText(self._canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, self._scale, letters, self._width, cv2.LINE_AA)
