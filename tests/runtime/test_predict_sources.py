@@ -138,6 +138,19 @@ def test_a_recording_replaces_an_older_one_when_it_is_complete(bundle_path: Path
     assert len(list(frames_of([older]))) == 6
 
 
+def test_pictures_into_a_file(bundle_path: Path, folder: Path) -> None:
+    with Predictor(bundle_path) as predictor, pytest.raises(UsageError, match=r"notes\.txt: it is a file; allowed: a"):
+        list(predict_sources(predictor, [folder], annotated=folder / "notes.txt"))
+
+
+def test_a_camera_that_is_not_there_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    level = cv2.utils.logging.getLogLevel()
+    with pytest.raises(ImageError, match="cannot open camera 77; allowed: a camera that is connected"):
+        next(frames_of(["77"]))
+    assert capfd.readouterr().err == ""
+    assert cv2.utils.logging.getLogLevel() == level
+
+
 def test_what_cannot_be_recorded_or_written_says_so(
     bundle_path: Path, video: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,7 +82,7 @@ def _video(source: str) -> Iterator[Frame]:
     name = f"camera {source}" if source.isdigit() else source
     if not is_live(source) and not Path(source).is_file():
         raise ImageError(f"there is no video {source}", allowed="a video file, a camera number or a stream's address")
-    capture = cv2.VideoCapture(int(source) if source.isdigit() else source)
+    capture = _opened(cv2, source)
     try:
         if not capture.isOpened():
             raise ImageError(
@@ -93,6 +93,17 @@ def _video(source: str) -> Iterator[Frame]:
             yield Frame(name, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), number, fps)
     finally:
         capture.release()
+
+
+def _opened(cv2: Any, source: str) -> Any:
+    """Without OpenCV's own words on each way in which it failed to open a camera: one error says so afterwards."""
+    logging = cv2.utils.logging
+    level = logging.getLogLevel()
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    try:
+        return cv2.VideoCapture(int(source) if source.isdigit() else source)
+    finally:
+        logging.setLogLevel(level)
 
 
 def _read(capture: Any) -> Iterator[NDArray[np.uint8]]:

@@ -110,6 +110,8 @@ class _Annotated:
         self._written: set[Path] = set()
         self._videos: dict[str, Any] = {}
         self._open = contextlib.ExitStack()
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"cannot write pictures to {folder}: it is a file", allowed="a folder, new or existing")
         folder.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, prediction: Prediction) -> None:
