@@ -4,7 +4,8 @@ Two libraries give access: cuda-python, and PyCUDA where the former has no wheel
 `eightfold.runtime.cuda` import them.
 
 Ownership: `DeviceBuffer`, `Stream` and `Graph` release with their last reference, a buffer also on `close()`; a pinned
-array lives as long as numpy views of it. Thread safety: call `Cuda.activate()` in each thread before anything else.
+array lives as long as numpy views of it. Thread safety: everything is done inside `with cuda.active():`, in
+whichever thread.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +87,8 @@ class Cuda(ABC):
     library: str
 
     @abstractmethod
-    def activate(self) -> None:
-        """Make the device current in the calling thread. Cheap when it is already."""
+    def active(self) -> AbstractContextManager[object]:
+        """Makes the device current in the calling thread. Cheap, and may be nested."""
 
     @abstractmethod
     def allocate(self, nbytes: int) -> DeviceBuffer: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +26,8 @@ class Memory:
     def __init__(self) -> None:
         self.held: dict[int, Any] = {}
 
-    def activate(self) -> None: ...
+    def active(self) -> contextlib.AbstractContextManager[object]:
+        return contextlib.nullcontext()
 
     def allocate(self, nbytes: int) -> Any:
         self.held[7] = None

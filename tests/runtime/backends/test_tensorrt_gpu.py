@@ -41,12 +41,13 @@ def test_an_engine_gives_what_onnxruntime_gives(bundle_path: Path, tmp_path: Pat
 
 def test_bytes_go_to_the_device_and_back() -> None:
     cuda = open_cuda()
-    array = cuda.pinned((1000,), "float32")
-    buffer, stream = cuda.allocate(array.nbytes), cuda.stream()
-    array[:] = np.arange(1000)
-    stream.upload(buffer, array)
-    stream.synchronize()
-    array[:] = 0
-    stream.download(array, buffer)
-    stream.synchronize()
+    with cuda.active():
+        array = cuda.pinned((1000,), "float32")
+        buffer, stream = cuda.allocate(array.nbytes), cuda.stream()
+        array[:] = np.arange(1000)
+        stream.upload(buffer, array)
+        stream.synchronize()
+        array[:] = 0
+        stream.download(array, buffer)
+        stream.synchronize()
     np.testing.assert_array_equal(array, np.arange(1000))

@@ -84,7 +84,8 @@ class _Fed:
 
     def __init__(self, rows: Rows, cuda: Cuda, batch: int, cache: Path | None) -> None:
         self.batch, self.cache, self.cuda = batch, cache, cuda
-        self.stream = cuda.stream()
+        with cuda.active():
+            self.stream = cuda.stream()
         self.batches: Iterator[list[tuple[str, Any]]] = batched(rows, batch)
         self.buffer: DeviceBuffer | None = None
         self.pinned: Any = None
@@ -94,12 +95,12 @@ class _Fed:
         if len(named) < self.batch:
             return None
         array = np.stack([row for _, row in named]).astype(np.float32)
-        self.cuda.activate()
-        if self.buffer is None:
-            self.buffer, self.pinned = self.cuda.allocate(array.nbytes), self.cuda.pinned(array.shape, "float32")
-        np.copyto(self.pinned, array)
-        self.stream.upload(self.buffer, self.pinned)
-        self.stream.synchronize()
+        with self.cuda.active():
+            if self.buffer is None:
+                self.buffer, self.pinned = self.cuda.allocate(array.nbytes), self.cuda.pinned(array.shape, "float32")
+            np.copyto(self.pinned, array)
+            self.stream.upload(self.buffer, self.pinned)
+            self.stream.synchronize()
         return self.buffer.address
 
     def read(self) -> bytes | None:

@@ -54,7 +54,8 @@ class TensorRtSession(Session):
         check_engine(path, module, cuda)
         self._logger = module.Logger(module.Logger.ERROR)
         self._runtime = module.Runtime(self._logger)
-        self.engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        with cuda.active():
+            self.engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self.engine is None:
             raise _refused(path, f"{module.__name__} {module.__version__} cannot load it")
         names = [self.engine.get_tensor_name(index) for index in range(self.engine.num_io_tensors)]
@@ -63,8 +64,8 @@ class TensorRtSession(Session):
         self.outputs = tuple(self._spec(name, path) for name in names if name not in inputs)
 
     def new_slot(self) -> Slot:
-        self.cuda.activate()
-        return TensorRtSlot(self)
+        with self.cuda.active():
+            return TensorRtSlot(self)
 
     def _spec(self, name: str, path: Path) -> TensorSpec:
         shape, kind = tuple(self.engine.get_tensor_shape(name)), self.engine.get_tensor_dtype(name).name
@@ -96,12 +97,12 @@ class TensorRtSlot(Slot):
         self._graph = self._stream.record(self._enqueue)
 
     def run(self) -> None:
-        self._cuda.activate()
-        if self._graph is not None:
-            self._graph.launch()
-        else:
-            self._enqueue()
-        self._stream.synchronize()
+        with self._cuda.active():
+            if self._graph is not None:
+                self._graph.launch()
+            else:
+                self._enqueue()
+            self._stream.synchronize()
 
     def _enqueue(self) -> None:
         for name, array in self.inputs.items():

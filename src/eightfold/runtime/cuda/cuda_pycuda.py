@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -18,7 +18,6 @@ class PyCuda(Cuda):
 
     def __init__(self, device: int, driver: Any = None) -> None:
         self.driver = driver or importlib.import_module("pycuda.driver")
-        self._active = threading.local()
         try:
             self.driver.init()
             self._device = self.driver.Device(device)
@@ -26,12 +25,15 @@ class PyCuda(Cuda):
             self._context = self._device.retain_primary_context()
         except self.driver.Error as error:
             raise BackendError(f"no CUDA device {device} ({error})", remedy="run: eightfold doctor") from error
-        self.activate()
 
-    def activate(self) -> None:
-        if not getattr(self._active, "done", False):
-            self._context.push()
-            self._active.done = True
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        # Popped each time: PyCUDA aborts the process when a thread ends with a context on its stack.
+        self._checked(self._context.push)
+        try:
+            yield
+        finally:
+            self._context.pop()
 
     def allocate(self, nbytes: int) -> DeviceBuffer:
         memory = self._checked(self.driver.mem_alloc, max(nbytes, 1))

@@ -20,6 +20,9 @@ NON_BLOCKING = 1  # cudaStreamNonBlocking
 PORTABLE = 1  # cudaHostAllocPortable: pinned for every context
 
 
+_NOTHING = contextlib.nullcontext()
+
+
 class CudaPython(Cuda):
     library = "cuda-python"
 
@@ -30,7 +33,7 @@ class CudaPython(Cuda):
         count = self.call("cudaGetDeviceCount")
         if device >= count:
             raise BackendError(f"there is no CUDA device {device}", allowed=f"0 to {count - 1}")
-        self.activate()
+        self.active()
 
     def call(self, name: str, *arguments: Any) -> Any:
         """Call a function of the runtime API, whose answers begin with an error code."""
@@ -44,10 +47,12 @@ class CudaPython(Cuda):
         """For finalizers: errors there have no one to go to, and at exit the driver may be gone before us."""
         return getattr(self.runtime, name)  # type: ignore[no-any-return]
 
-    def activate(self) -> None:
+    def active(self) -> contextlib.AbstractContextManager[object]:
+        # Once set, it stays the thread's device, as for every other library that uses the runtime API.
         if not getattr(self._active, "done", False):
             self.call("cudaSetDevice", self._device)
             self._active.done = True
+        return _NOTHING
 
     def allocate(self, nbytes: int) -> DeviceBuffer:
         address = self.call("cudaMalloc", max(nbytes, 1))
