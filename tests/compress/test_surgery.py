@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,14 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "pruned" / "weights.safetensors").write_bytes(b"\x80\x04pickle")
     with pytest.raises(ModelError, match="allowed: a safetensors file"):
         load_pruned(small, tmp_path / "pruned")
+
+
+def test_a_script_is_refused() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scripted = torch.jit.script(small())
+    with pytest.raises(TraceError, match="TorchScript module; allowed: an ordinary"):
+        trace(scripted, IMAGE)
 
 
 def test_a_model_that_does_not_run_is_told() -> None:

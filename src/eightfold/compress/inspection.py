@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -96,8 +97,15 @@ def _shares(model: nn.Module, graph: ChannelGraph) -> tuple[Share, ...]:
 
 
 def _misaligned(graph: ChannelGraph, multiple: int) -> list[str]:
-    widths = {layer.weight: (len(layer.inputs), len(layer.outputs)) for layer in graph.layers}
-    return [f"{name} {i} -> {o}" for name, (i, o) in widths.items() if name and (i % multiple or o % multiple)]
+    """Layers with an odd width; the image, which no layer makes, does not count."""
+    made = {place for layer in graph.layers for place in np.unique(layer.outputs[:, 0]).tolist()}
+    odd = {}
+    for layer in graph.layers:
+        inputs, outputs = len(layer.inputs), len(layer.outputs)
+        from_layers = bool(made & set(layer.inputs[:, 0].tolist()))
+        if outputs % multiple or (inputs % multiple and from_layers):
+            odd[layer.weight] = f"{layer.weight} {inputs} -> {outputs}"
+    return [text for name, text in odd.items() if name]
 
 
 def _table(seen: ModelInspection) -> list[str]:

@@ -28,6 +28,10 @@ class Pruned:
     def describe(self) -> str:
         limit = self.plan.suggested_limit
         told = [] if limit is None else [f"suggested limit: {limit:.0%} can go by one threshold, and no layer empties"]
+        if not self.surgery.changed:
+            told.append(
+                "nothing was pruned: the warnings above, or `eightfold inspect`, tell what keeps each group whole"
+            )
         return "\n".join([self.surgery.describe(), self.compensation.describe(), *told])
 
 

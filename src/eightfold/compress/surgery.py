@@ -42,12 +42,14 @@ class PruneReport:
         return tuple(width for width in self.widths if width.before != width.after)
 
     def describe(self) -> str:
+        """A line for every weight that changed, and what became of them all."""
         share = self.parameters_after / max(self.parameters_before, 1)
-        head = f"parameters {self.parameters_before} -> {self.parameters_after} ({share:.1%})"
         rows = [
             f"  {w.weight}: {w.before[1]} -> {w.before[0]} becomes {w.after[1]} -> {w.after[0]}" for w in self.changed
         ]
-        return "\n".join([head, *rows])
+        changed = f"{len(self.changed)} of {len(self.widths)} weights changed"
+        sizes = f"parameters {self.parameters_before:,} -> {self.parameters_after:,} ({share:.1%})"
+        return "\n".join([*rows, changed, sizes])
 
 
 def apply_plan(model: nn.Module, plan: PrunePlan, *, optimizer: torch.optim.Optimizer | None = None) -> PruneReport:

@@ -95,10 +95,24 @@ def _may_hold_channels(buffer: torch.Tensor) -> bool:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside DataParallel and the like, whose names carry no `module.` prefix."""
-    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    while isinstance(model, wrappers):
-        model = model.module
+    """The network inside DataParallel, torch.compile and the like, whose names carry no prefix.
+
+    Raises:
+        TraceError: a TorchScript module: its code no longer runs as Python.
+    """
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif isinstance(compiled := getattr(model, "_orig_mod", None), nn.Module):
+            model = compiled
+        else:
+            break
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TraceError(
+            "the model is a TorchScript module",
+            allowed="an ordinary torch.nn.Module",
+            remedy="prune the Python model that it was made from, and script the result",
+        )
     return model
 
 
