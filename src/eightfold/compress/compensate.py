@@ -56,7 +56,7 @@ def compensate(
     *,
     method: str = "lsq",
     graph: ChannelGraph | None = None,
-    batch: int = 32,
+    batch: int = 8,
     memory_mb: int = 384,
     seed: int = 0,
 ) -> CompensationReport:
@@ -69,7 +69,7 @@ def compensate(
             tuple of positional arguments, for each forward call. 256 images are plenty; labels are not needed.
         method: "none", "bn_beta", "mean" or "lsq", from cheap to strong.
         graph: of `original` (without the blocks that the plan removes), if at hand; traced otherwise.
-        batch: images per forward pass, when `images` is one tensor.
+        batch: images per forward pass, when `images` is one tensor. Small ones fill `memory_mb` best.
         memory_mb: what activations may take in "lsq"; a smaller budget is slower, not worse.
         seed: chooses the image positions that "lsq" looks at.
 

@@ -1,4 +1,9 @@
-"""The C library's heap, told to give large blocks back."""
+"""The C library's heap, told to serve all threads from one place and to give memory back when asked.
+
+By default glibc gives each thread a heap of its own, and many forward passes on threads of their own then hold several
+times what their tensors need. Having every large block mapped and unmapped by itself cures that, but the kernel then
+clears every page of every activation anew, which takes as long as the network itself.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +11,27 @@ import ctypes
 import sys
 from contextlib import suppress
 
-_M_MMAP_THRESHOLD = -3  # from glibc's malloc.h
-THRESHOLD_BYTES = 1 << 20
+# From glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+THRESHOLD_BYTES = 32 << 20  # the largest that glibc takes; larger blocks are mapped by themselves
+KEPT_BYTES = 64 << 20
 
 
-def return_freed_memory() -> None:
-    """Let this process return every freed block of 1 MiB or more to the system at once, where the C library is glibc.
+def share_one_heap() -> None:
+    """Let threads to come take blocks of up to 32 MiB from the main heap, where each reuses what others freed.
 
-    By default glibc learns from the first large tensor freed to serve the next ones from a heap, one for each thread;
-    many forward passes on threads of their own then hold several times what their tensors need.
+    Holds for the rest of the process. Does nothing where the C library is not glibc.
     """
     if sys.platform == "linux":
         with suppress(AttributeError):  # another C library has no mallopt
-            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, THRESHOLD_BYTES)
+            libc = ctypes.CDLL(None)
+            libc.mallopt(_M_ARENA_MAX, 1)
+            libc.mallopt(_M_MMAP_THRESHOLD, THRESHOLD_BYTES)
+            libc.mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def return_freed_memory() -> None:
+    """Give every free page of the heap back to the system, where the C library is glibc."""
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # another C library has no malloc_trim
+            ctypes.CDLL(None).malloc_trim(0)

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from torch import nn
 
-from eightfold.compress.heap import return_freed_memory
+from eightfold.compress.heap import return_freed_memory, share_one_heap
 from eightfold.compress.stepping import PausedCall, layer_calls
 
 Args = Sequence[Any]
@@ -43,7 +43,7 @@ def in_step(
         start: begins a pass over one batch and lets it run the first so many layers.
         room: how many passes may be under way at each layer.
     """
-    return_freed_memory()
+    share_one_heap()
     passes: list[P] = []
     waiting = list(batches)
     try:
@@ -52,7 +52,9 @@ def in_step(
                 waiting.append(passes.pop().close())
             while waiting and len(passes) < min(room[layer : layer + JOIN_FOR_LAYERS]):
                 passes.append(start(waiting.pop(0), layer))
+            return_freed_memory()  # what forward passes that caught up have left
             yield layer, passes
+            return_freed_memory()  # and what the layer's regression took
     finally:
         for each in passes:
             each.close()
