@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -121,6 +122,42 @@ def test_no_rows(bundle_path: Path) -> None:
 def test_a_zero_size_image(bundle_path: Path) -> None:
     with Predictor(bundle_path) as predictor, pytest.raises(ImageError, match="zero size"):
         predictor.predict(np.zeros((0, 5, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((5, 5, 3), np.float32), r"shape \(5, 5, 3\) and type float32; allowed: .*uint8; convert it first"),
+        (np.zeros((5, 5, 7), np.uint8), r"shape \(5, 5, 7\) and type uint8; allowed: "),
+        (np.zeros(5, np.uint8), r"shape \(5,\) and type uint8; allowed: "),
+        (None, r"an image of type NoneType; allowed: a path, an array \(H, W, 3\) of uint8, or a list of these"),
+        ((each for each in [1]), "an image of type generator"),
+        ([[1, 2]], "an image of type list; .*numpy.asarray turns"),
+        ("no such file.png", "cannot read no such file.png"),
+    ],
+)
+def test_images_that_are_none(bundle_path: Path, image: Any, message: str) -> None:
+    with Predictor(bundle_path) as predictor:
+        with pytest.raises(ImageError, match=message):
+            predictor.predict(image)
+        assert predictor.predict(picture("red")).label == "red"
+
+
+def test_a_truncated_bundle(bundle_path: Path, tmp_path: Path) -> None:
+    archive = Path(shutil.make_archive(str(tmp_path / "whole"), "zip", bundle_path))
+    with Predictor(archive) as predictor:
+        assert predictor.predict(picture("red")).label == "red"
+    for share in (0.2, 0.9):
+        cut = tmp_path / "cut.eightfold"
+        cut.write_bytes(archive.read_bytes()[: int(share * archive.stat().st_size)])
+        with pytest.raises(BundleError, match=r"cut\.eightfold is not a bundle .*a complete \.eightfold file"):
+            Predictor(cut)
+
+
+def test_no_back_end_at_all(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eightfold.runtime.predictor.usable_backends", lambda: [])
+    with pytest.raises(BackendError, match=r"nothing in this bundle runs here; it holds onnx for any"):
+        Predictor(bundle_path)
 
 
 def test_a_batch_that_is_not_there(bundle_path: Path) -> None:

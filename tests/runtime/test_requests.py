@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,6 +93,72 @@ def test_closing_answers_what_waits() -> None:
     assert [future.result(0) for future in futures] == [item * item for item in range(50)]
     with pytest.raises(UsageError, match="closed"):
         requests.put(1)
+
+
+def test_who_waits_for_a_place_while_closing_gets_an_end() -> None:
+    gate = Gate()
+    requests = RequestQueue(gate, depth=1, largest=1, workers=1)
+    futures = [requests.put(1)]
+    gate.entered.wait(10)
+    futures.append(requests.put(2))
+    waiting = [threading.Thread(target=lambda: futures.append(requests.put(3))) for _ in range(8)]
+    closing = threading.Thread(target=requests.close)
+    for thread in (*waiting, closing):
+        thread.start()
+    gate.open.set()
+    for thread in (*waiting, closing):
+        thread.join(10)
+        assert not thread.is_alive()
+    assert len(futures) == 10
+    assert all(future.done() for future in futures)
+    assert [future.result(0) for future in futures[:2]] == [1, 4]
+
+
+def test_a_full_predictor_pushes_back_and_forgets_what_was_cancelled(
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = np.full((9, 9, 3), (255, 0, 0), np.uint8)
+    with Predictor(bundle_path, queue=2, in_flight=1) as predictor:
+        entered, opened, answer = threading.Event(), threading.Event(), predictor.predict_batch
+        seen: list[int] = []
+
+        def slow(images: Sequence[Any]) -> list[Any]:
+            entered.set()
+            opened.wait(10)
+            seen.append(len(images))
+            return answer(images)
+
+        monkeypatch.setattr(predictor, "predict_batch", slow)
+        running = predictor.submit(image)
+        entered.wait(10)
+        waiting = [predictor.submit(image), predictor.submit(image)]
+        with pytest.raises(BackendError, match="2 requests are waiting already; allowed: at most 2"):
+            predictor.submit(image, timeout=0.01)
+        assert waiting[0].cancel()
+        opened.set()
+        assert [future.result(10).label for future in (running, waiting[1])] == ["red"] * 2
+    assert seen == [1, 1]
+
+
+def test_a_failing_backend_fails_its_requests_and_no_others(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.full((9, 9, 3), (0, 255, 0), np.uint8)
+    with Predictor(bundle_path, batch=1) as predictor:
+        predictor.warmup()
+        failing = [BackendError("the device is gone"), ValueError("a defect of its own")]
+
+        def run(slot: Any) -> None:
+            if failing:
+                raise failing.pop()
+            original(slot)
+
+        slot = predictor._pool(1).take()
+        predictor._pool(1).give(slot)
+        original = type(slot).run
+        monkeypatch.setattr(type(slot), "run", run)
+        first, second = predictor.submit(image), predictor.submit(image)
+        errors = {type(first.exception(10)), type(second.exception(10))}
+        assert errors == {BackendError, ValueError}
+        assert [future.result(10).label for future in [predictor.submit(image) for _ in range(4)]] == ["green"] * 4
 
 
 def test_a_predictor_answers_futures(bundle_path: Path) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from eightfold.calib.decode import read_image
 from eightfold.calib.geometry import Placement, place
-from eightfold.errors import BackendError, BundleError, UsageError
+from eightfold.errors import BackendError, BundleError, ImageError, UsageError
 from eightfold.files import PathLike
 from eightfold.runtime.backends import backend_named, open_session, usable_backends
 from eightfold.runtime.backends.base import Array, SessionOptions
@@ -90,9 +90,9 @@ class Predictor:
         Returns:
             the task's result (`Classification`, ...), or a list of them in the order given.
         """
-        if isinstance(image, (str, Path, np.ndarray)):
-            return self.predict_batch([image])[0]
-        return self.predict_batch(image)
+        if isinstance(image, Sequence) and not isinstance(image, str):
+            return self.predict_batch(image)
+        return self.predict_batch([image])[0]
 
     def predict_batch(self, images: Sequence[Image]) -> list[Any]:
         """Predict a list of images, packed into the bundle's batch sizes."""
@@ -214,7 +214,7 @@ class Predictor:
             return self._decode(slot.outputs, placements)
 
     def _load(self, image: Image, row: Array) -> Placement:
-        pixels = image if isinstance(image, np.ndarray) else read_image(image)
+        pixels = image if isinstance(image, np.ndarray) else read_image(_path(image))
         self.preprocess(pixels, row)
         return place(self.preprocess, *pixels.shape[:2])
 
@@ -276,6 +276,16 @@ def _row_count(feeds: Mapping[str, Array]) -> int:
     if len(counts) != 1:
         raise BackendError(f"inputs hold {sorted(counts) or 'no'} rows", allowed="the same number in each")
     return counts.pop()
+
+
+def _path(image: Any) -> PathLike:
+    if isinstance(image, (str, Path)):
+        return image
+    raise ImageError(
+        f"an image of type {type(image).__name__}",
+        allowed="a path, an array (H, W, 3) of uint8, or a list of these",
+        remedy="numpy.asarray turns most other images into arrays",
+    )
 
 
 def _rows(feeds: Mapping[str, Array], start: int, count: int) -> Mapping[str, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -29,7 +30,7 @@ class RequestQueue:
         self._answer = answer
         self._largest = largest
         self._waiting: queue.Queue[Request] = queue.Queue(depth)
-        self._closed = False
+        self._closed = self._ended = False
         self._workers = [
             threading.Thread(target=self._work, name=f"eightfold-{number}", daemon=True) for number in range(workers)
         ]
@@ -52,6 +53,8 @@ class RequestQueue:
                 allowed=f"at most {self._waiting.maxsize}",
                 remedy="submit more slowly, or wait longer with timeout=",
             ) from None
+        if self._ended:  # it waited for a place until everybody had left
+            self._cancel_rest()
         return future
 
     def close(self) -> None:
@@ -63,13 +66,16 @@ class RequestQueue:
             self._waiting.put(None)
         for worker in self._workers:
             worker.join()
+        self._ended = True
         self._cancel_rest()
 
     def _cancel_rest(self) -> None:
         """What slipped in while closing."""
-        while not self._waiting.empty():
-            request = self._waiting.get()
-            if request is not None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                request = self._waiting.get_nowait()
+                if request is None:
+                    continue
                 request[1].cancel()
 
     def _work(self) -> None:

@@ -124,6 +124,13 @@ def test_an_engine_of_another_version_or_gpu(
     assert "eightfold build MODEL.onnx --target tensorrt -o model.engine" in str(caught.value)
 
 
+@pytest.mark.parametrize("content", [b'{"builder": "tens', b"\xff\xfe", b"[]"])
+def test_a_sidecar_that_is_none(cuda_runtime: Any, tensorrt_module: Any, engine_path: Path, content: bytes) -> None:
+    Path(f"{engine_path}.json").write_bytes(content)
+    with pytest.raises(ModelError, match=r"model\.engine\.json is not the record that eightfold build writes"):
+        TensorRtSession("tensorrt", tensorrt_module, CudaPython(0, cuda_runtime), engine_path)
+
+
 def test_an_engine_that_fits_its_sidecar(
     cuda_runtime: Any, tensorrt_module: Any, engine_path: Path, write_sidecar: WriteSidecar
 ) -> None:

@@ -119,13 +119,27 @@ def check_engine(path: Path, module: Any, cuda: Cuda) -> None:
     sidecar = Path(f"{path}.json")
     if not sidecar.is_file():
         return
-    record = json.loads(sidecar.read_text())
+    record = _record(sidecar)
     builder, version = record.get("builder"), record.get("builder_version")
     if builder != module.__name__ or version != module.__version__:
         raise _refused(path, f"it was built by {builder} {version}, and here is {module.__name__} {module.__version__}")
     wanted, here = record.get("compute_capability"), cuda.compute_capability()
     if wanted and wanted != here:
         raise _refused(path, f"it was built for compute capability {wanted}, and this GPU has {here}", here, module)
+
+
+def _record(sidecar: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(sidecar.read_text())
+    except ValueError:  # not JSON, or not even text
+        record = None
+    if not isinstance(record, dict):
+        raise ModelError(
+            f"{sidecar} is not the record that eightfold build writes",
+            allowed="JSON with the builder's version",
+            remedy="copy it again from where the engine was built, or build it again",
+        )
+    return record
 
 
 def _refused(path: Path, why: str, capability: str = "", module: Any = None) -> ModelError:
