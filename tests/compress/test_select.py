@@ -41,6 +41,15 @@ def test_uniform_keeps_the_best_share_of_each_group() -> None:
     assert kept_of(graph, scores) == {"a.0.weight": [4, 5, 6, 7], "b.0.weight": [0, 1]}
 
 
+def test_global_keeps_the_share_of_equal_scores_that_was_asked_for() -> None:
+    graph = graph_of(group("a", 8), group("b", 16))
+    equal = {"a.0.weight": np.ones((1, 8)), "b.0.weight": np.ones((1, 16))}
+    assert kept_of(graph, equal, rule="global", keep_ratio=0.25) == {"a.0.weight": [0, 1], "b.0.weight": [0, 1, 2, 3]}
+    scores = {"a.0.weight": rising(8), "b.0.weight": rising(16)}
+    counts = [len(kept) for kept in kept_of(graph, scores, rule="global", keep_ratio=0.5).values()]
+    assert sum(counts) == 12
+
+
 def test_normal_leaves_coupled_groups_whole_and_takes_the_threshold_itself() -> None:
     graph = graph_of(group("a", 4), group("b", 4), group("sum", 4, makers=2))
     scores = {"a.0.weight": np.array([[1.0, 2, 3, 4]]), "b.0.weight": np.array([[5.0, 6, 7, 8]])}

@@ -4,7 +4,8 @@ The rules are those that users of network slimming know, on coupled groups inste
 is the scores of all channels in question, ascending; the threshold is the entry at index N * (1 - keep_ratio).
 
 - uniform: every group is its own pool, and keeps its keep_ratio best.
-- global: scores divided by their group's mean, in one pool; what reaches the threshold stays.
+- global: scores divided by their group's mean, in one pool; what exceeds the threshold stays, and of channels that
+  score exactly the threshold the share that makes up the keep_ratio.
 - normal: only groups that one layer makes; those that a shortcut couples stay whole. Score >= threshold stays.
 - regular: as normal, with counts rounded up.
 - shortcut: the first layer of each group makes the pool and decides (score >= threshold); the others follow it.
@@ -61,7 +62,18 @@ def uniform(groups: Sequence[Group], scores: LayerScores, knobs: Knobs) -> dict[
 def global_threshold(groups: Sequence[Group], scores: LayerScores, knobs: Knobs) -> dict[str, Wish]:
     normal = {g.id: scores[g.id].mean(0) / max(float(scores[g.id].mean()), TINY) for g in groups}
     cut = threshold(list(normal.values()), knobs.keep_ratio)
-    return {name: Wish(float((values >= cut).sum()), values) for name, values in normal.items()}
+    share = _share_at(cut, list(normal.values()), knobs.keep_ratio)
+    counts = {name: (values > cut).sum() + share * (values == cut).sum() for name, values in normal.items()}
+    return {name: Wish(float(counts[name]), values) for name, values in normal.items()}
+
+
+def _share_at(cut: float, pool: Sequence[Vector], keep_ratio: float) -> float:
+    """Which share of the channels that score exactly `cut` stays, so that the pool keeps what was asked for: all of a
+    network's scores may be equal, such as batch norm scales before training."""
+    values = np.concatenate([*pool, np.zeros(0)])
+    at, above = int((values == cut).sum()), int((values > cut).sum())
+    kept = values.size - min(int(values.size * (1 - keep_ratio)), values.size - 1)
+    return (kept - above) / at if at else 1.0
 
 
 def normal(groups: Sequence[Group], scores: LayerScores, knobs: Knobs) -> dict[str, Wish]:

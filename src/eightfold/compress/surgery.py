@@ -15,7 +15,7 @@ from eightfold.compress.blocks import remove_blocks
 from eightfold.compress.groups import Index, Kept, SizeLink
 from eightfold.compress.plan import PrunePlan, Shapes
 from eightfold.compress.sizes import get_size, set_size
-from eightfold.compress.trace import shapes_of, unwrapped
+from eightfold.compress.trace import all_tensors, shapes_of, unwrapped
 from eightfold.compress.weight_norm import weight_of, weights_kept
 from eightfold.errors import PlanMismatchError
 
@@ -101,7 +101,7 @@ def applied(model: nn.Module, plan: PrunePlan, *, shapes_only: bool = False) -> 
     With `shapes_only`, tensors get the right shapes but keep their first channels instead of the chosen ones.
     """
     model = unwrapped(model)
-    tensors = _tensors(model)
+    tensors = all_tensors(model)
     data = {name: (tensor.data, tensor.grad) for name, tensor in tensors.items()}
     # The dictionary of sub-modules is changed in place where blocks go, so a copy of it is kept.
     attributes = {module: {**vars(module), "_modules": dict(module._modules)} for module in model.modules()}
@@ -118,10 +118,6 @@ def applied(model: nn.Module, plan: PrunePlan, *, shapes_only: bool = False) -> 
             module.__dict__.update(values)
 
 
-def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-
 def _parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
@@ -129,7 +125,7 @@ def _parameters(model: nn.Module) -> int:
 def _cut_tensors(
     model: nn.Module, removed: Mapping[tuple[str, int], Index], optimizer: torch.optim.Optimizer | None, cut: Cut
 ) -> None:
-    tensors = _tensors(model)
+    tensors = all_tensors(model)
     known: dict[tuple[int, int, torch.device], torch.Tensor] = {}  # many tensors lose the same positions
     for (name, dim), gone in removed.items():
         tensor = tensors[name]

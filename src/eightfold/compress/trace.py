@@ -84,14 +84,25 @@ def _follow(model: nn.Module, inputs: Any, second_choice: frozenset[int]) -> tup
 
 def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     """Parameters, and buffers of numbers or masks, by their first name; tied tensors appear once."""
-    tensors: dict[str, torch.Tensor] = dict(model.named_parameters())
-    tensors.update((name, buffer) for name, buffer in model.named_buffers() if _may_hold_channels(buffer))
-    return tensors
+    tensors = all_tensors(model)
+    return {name: t for name, t in tensors.items() if isinstance(t, nn.Parameter) or _may_hold_channels(t)}
 
 
 def _may_hold_channels(buffer: torch.Tensor) -> bool:
     """Whole numbers name positions, or count: they are no channels."""
     return buffer.is_floating_point() or buffer.dtype == torch.bool
+
+
+def all_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters, then buffers, by their first name, in one walk over the modules; tied tensors appear once."""
+    parameters: dict[int, tuple[str, torch.Tensor]] = {}
+    buffers: dict[int, tuple[str, torch.Tensor]] = {}
+    for path, module in model.named_modules():
+        for held, found in ((module._parameters, parameters), (module._buffers, buffers)):
+            for name, tensor in held.items():
+                if tensor is not None:
+                    found.setdefault(id(tensor), (f"{path}.{name}" if path else name, tensor))
+    return dict([*parameters.values(), *buffers.values()])
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -118,8 +129,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter and buffer, by its first name; tied tensors appear once."""
-    tensors = (*model.named_parameters(), *model.named_buffers())
-    return {name: tuple(tensor.shape) for name, tensor in tensors}
+    return {name: tuple(tensor.shape) for name, tensor in all_tensors(model).items()}
 
 
 def call_model(model: nn.Module, example_inputs: Any) -> Any:
