@@ -60,6 +60,35 @@ def test_an_engine_comes_first_where_tensorrt_works() -> None:
     assert choose(ALL, ["onnxruntime", "tensorrt-rtx"], Wish()).backend == "tensorrt-rtx"
 
 
+def test_on_a_gpu_the_rule_goes_from_engines_to_providers_to_the_cpu() -> None:
+    graphs = [artifact(), artifact(precision="int8", target=HERE)]
+    everywhere = ["openvino", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt"]
+    assert choose(graphs, everywhere, Wish()).backend == "onnxruntime-tensorrt"
+    assert choose(graphs, everywhere[:3], Wish()).backend == "onnxruntime-cuda"
+    assert choose(graphs, everywhere[:2], Wish()).backend == "onnxruntime"
+    assert (
+        choose([*graphs, artifact(target="tensorrt:10.3", format="engine")], [*everywhere, "tensorrt"], Wish()).backend
+        == "tensorrt"
+    )
+
+
+def test_a_signed_graph_for_tensorrt_goes_to_its_provider_alone() -> None:
+    graphs = [artifact(), artifact(precision="int8", target="tensorrt")]
+    assert choose(graphs, ["onnxruntime-cuda"], Wish()).precision == "fp32"
+    assert choose(graphs, ["onnxruntime-cuda", "onnxruntime-tensorrt"], Wish()).precision == "int8"
+
+
+def test_a_table_overrules_the_rule_between_providers_too(bundle_path: Path) -> None:
+    table = _table(bundle_path, {"pruned-fp32-any-b1": 1.0})
+    row = table.rows[0]
+    on_gpu = row.model_copy(
+        update={"backend": "onnxruntime-cuda", "timing": row.timing.model_copy(update={"mean_ms": 3.0})}
+    )
+    table = table.model_copy(update={"rows": (row, on_gpu)})
+    choice = choose([artifact()], ["onnxruntime", "onnxruntime-cuda"], Wish(), table)
+    assert (choice.backend, choice.reason[:11]) == ("onnxruntime", "the fastest")
+
+
 def test_batches_are_collected_smallest_first() -> None:
     assert choose(ALL, ["onnxruntime"], Wish(precision="fp32")).batches == (1, 4)
 

@@ -100,6 +100,19 @@ def test_a_provider_that_this_build_lacks(monkeypatch: pytest.MonkeyPatch) -> No
         backend_named("onnxruntime-cuda")
 
 
+@pytest.mark.filterwarnings("ignore:Specified provider:UserWarning")  # onnxruntime's own, where the build lacks it
+@pytest.mark.parametrize("backend", ["onnxruntime-cuda", "onnxruntime-tensorrt"])
+def test_a_provider_that_does_not_start_is_no_silent_run_on_the_cpu(backend: str, bundle_path: Path) -> None:
+    from eightfold.runtime.backends import BACKENDS
+
+    if BACKENDS[backend].absent() is None:
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(
+        BackendError, match=r"could not start \w+ExecutionProvider, and would run on CPU.* instead; .*cuDNN"
+    ):
+        BACKENDS[backend].open(bundle_path / "onnx/pruned-b1.onnx", SessionOptions())
+
+
 def test_without_a_driver_no_provider_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eightfold.runtime.cuda_memory.DRIVER_FILES", ())
     with pytest.raises(BackendError, match="this machine has no NVIDIA driver"):

@@ -70,6 +70,7 @@ class OrtSession(Session):
         self.threads = options.threads
         self.scope = "model" if provider == CPU else "model+copies"
         self.raw = _open(ort, path, provider, options)
+        _check_started(provider, self.raw.get_providers())
         self.inputs = tuple(_spec(node, path) for node in self.raw.get_inputs())
         self.outputs = tuple(_spec(node, path) for node in self.raw.get_outputs())
 
@@ -126,6 +127,16 @@ def _open(ort: Any, path: Path, provider: str, options: SessionOptions) -> onnxr
             allowed=f"an ONNX model that onnxruntime {ort.__version__} supports",
             remedy="export it again, or install a newer onnxruntime",
         ) from error
+
+
+def _check_started(provider: str, started: list[str]) -> None:
+    """A provider whose libraries are missing makes onnxruntime run on the CPU with no more than a line in its log."""
+    if provider not in started:
+        raise BackendError(
+            f"onnxruntime could not start {provider}, and would run on {', '.join(started)} instead",
+            allowed="a machine with the CUDA, cuDNN or TensorRT libraries that this onnxruntime was built for",
+            remedy="install them, or use --backend onnxruntime",
+        )
 
 
 def _spec(node: Any, path: Path) -> TensorSpec:
