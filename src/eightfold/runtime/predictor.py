@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -248,7 +249,8 @@ class Predictor:
     def _open(self, batch: int) -> SlotPool:
         artifact = next(each for each in self.choice.artifacts if each.batch == batch)
         path = self.bundle.artifact_path(artifact)
-        return SlotPool(open_session(path, self.choice.backend, self._options), self._in_flight)
+        options = replace(self._options, precision=artifact.precision)
+        return SlotPool(open_session(path, self.choice.backend, options), self._in_flight)
 
 
 def _choose(bundle: Bundle, wish: Wish) -> Choice:

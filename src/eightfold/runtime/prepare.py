@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ def prepare(candidate: Candidate, options: SessionOptions, end_to_end: bool, see
         end_to_end: the call goes from decoded frames to decoded answers, instead of from tensors to tensors.
         seed: of the inputs, which are noise.
     """
-    session = open_session(candidate.path, candidate.backend, options)
+    session = open_session(candidate.path, candidate.backend, replace(options, precision=candidate.precision))
     slot, random = session.new_slot(), np.random.default_rng(seed)
     if not end_to_end:
         # Zeros can be faster than any picture: denormals, sparsity, power.

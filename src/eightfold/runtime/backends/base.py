@@ -29,10 +29,12 @@ class SessionOptions:
     Attributes:
         threads: intra-op threads on a CPU; None leaves it to the backend.
         device: number of the accelerator.
+        precision: of the file, for a backend that must be told.
     """
 
     threads: int | None = None
     device: int = 0
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:

@@ -18,13 +18,13 @@ from eightfold.runtime.backends.base import (
     empty_like,
     first_line,
 )
+from eightfold.runtime.backends.ort_providers import CPU, providers_of
 from eightfold.runtime.cuda_memory import cuda_driver_absent
 from eightfold.runtime.manifest import TensorSpec
 
 if TYPE_CHECKING:
     import onnxruntime
 
-CPU = "CPUExecutionProvider"
 DTYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -118,7 +118,7 @@ def _open(ort: Any, path: Path, provider: str, options: SessionOptions) -> onnxr
     chosen.log_severity_level = 3  # its warnings speak of graph internals a user cannot act on
     if options.threads is not None:
         chosen.intra_op_num_threads = options.threads
-    providers = [CPU] if provider == CPU else [(provider, {"device_id": options.device}), CPU]
+    providers = providers_of(provider, path, ort.__version__, options)
     try:
         return ort.InferenceSession(str(path), chosen, providers=providers)
     except Exception as error:  # see OrtSlot.run
