@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 from eightfold.errors import UsageError
+
+if TYPE_CHECKING:
+    from eightfold.runtime.manifest import TensorSpec
 
 
 def image_size(text: str) -> tuple[int, int]:
@@ -18,3 +25,18 @@ def image_size(text: str) -> tuple[int, int]:
     if len(sides) not in (1, 2) or min(sides) < 1:
         raise UsageError(f"--size {text}", allowed="SIDE or HEIGHTxWIDTH, e.g. 224 or 480x640")
     return sides[0], sides[-1]
+
+
+def image_inputs(specs: Sequence[TensorSpec], images: str, preprocess: Path, runs: int = 1) -> dict[str, Any]:
+    """The first images of a source, prepared, as the input of a network with one: enough rows for so many runs."""
+    import numpy as np
+
+    from eightfold.calib.images import open_images
+    from eightfold.calib.preprocess import Preprocess
+
+    if len(specs) > 1:
+        raise UsageError(f"--images for {len(specs)} inputs", allowed="networks with one image input")
+    name, batch = (specs[0].name, specs[0].shape[0]) if specs else ("images", 1)
+    found, prepare = open_images(images), Preprocess.load(preprocess)
+    rows = np.stack([prepare(found.load(place)) for place in range(min(len(found), runs * batch))])
+    return {name: np.resize(rows, (max(len(rows) // batch, 1) * batch, *rows.shape[1:]))}

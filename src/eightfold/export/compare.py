@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from eightfold.errors import ModelError, UsageError
-from eightfold.export.onnx_files import load_onnx, tensor_specs
-from eightfold.export.verify import (
-    Array,
-    Difference,
-    compare,
-    compare_in_order,
-    difference,
-    random_inputs,
-    run_module_arrays,
-    run_onnx,
-    with_outputs,
-)
+from eightfold.export.onnx_files import load_onnx
+from eightfold.export.subjects import Subject, subject_of
+from eightfold.export.verify import Arrays, Difference, compare, difference, random_inputs_of, run_onnx, with_outputs
 from eightfold.extras import require
 from eightfold.files import PathLike
-from eightfold.runtime.bundle import Bundle
-from eightfold.runtime.manifest import Artifact
+from eightfold.runtime.manifest import TensorSpec
 from eightfold.values import Frozen
+
+if TYPE_CHECKING:
+    import torch
+
+
+SMALLEST_SHOWN = 1e-9  # a logarithmic axis has no zero
+NAMED_IN_PLOT = 5
 
 
 class Layer(Frozen):
@@ -58,66 +55,71 @@ class Comparison(Frozen):
         return "\n".join(lines)
 
 
-def compare_artifacts(first: Any, second: Any, *, inputs: dict[str, Array] | None = None) -> Comparison:
-    """Run two artifacts on the same inputs and compare them.
+def compare_artifacts(
+    first: torch.nn.Module | PathLike | Subject,
+    second: torch.nn.Module | PathLike | Subject,
+    *,
+    inputs: Arrays | None = None,
+    image_shape: tuple[int, int, int, int] = (1, 3, 224, 224),
+) -> Comparison:
+    """Run any two artifacts on the same inputs and compare them.
 
     Args:
-        first, second: a torch module (first only), an ONNX file, or "BUNDLE:ARTIFACT" for an ONNX artifact of a bundle.
+        first, second: torch modules, ONNX files, OpenVINO models, engines or artifacts of bundles; see `subject_of`.
         inputs: arrays by input name; random images when None. Real ones tell more.
+        image_shape: (batch, channels, height, width) of those, where neither artifact says what it takes.
 
     Raises:
+        BackendError: this machine cannot run one of them.
         UsageError: the inputs of the two do not fit each other.
     """
-    other = onnx_of(second)
-    feeds = random_inputs(other) if inputs is None else inputs
-    if not isinstance(first, str | Path):
-        images = next(iter(feeds.values()))
-        outputs = compare_in_order(run_module_arrays(first, images), run_onnx(other, feeds))
-        return Comparison(first=type(first).__name__, second=str(second), outputs=outputs)
-    graph = onnx_of(first)
-    _require_same_inputs(graph, other)
-    outputs = compare(run_onnx(graph, feeds), run_onnx(other, feeds))
-    return Comparison(first=str(first), second=str(second), outputs=outputs, layers=_layers(graph, other, feeds))
-
-
-def onnx_of(name: PathLike) -> Path:
-    """The ONNX file that `name` means: a path, or "BUNDLE:ARTIFACT"."""
-    bundle, colon, artifact_id = str(name).rpartition(":")
-    if not colon or Path(name).exists():
-        return Path(name)
-    opened = Bundle.open(bundle)
-    artifact: Artifact = opened.artifact(artifact_id)
-    if artifact.format != "onnx":
-        raise ModelError(
-            f"artifact {artifact_id!r} is of format {artifact.format}",
-            allowed="onnx: other formats run on their own device only",
-            remedy="compare the ONNX file that it was built from",
-        )
-    return opened.artifact_path(artifact)
+    subjects = subject_of(first), subject_of(second)
+    wanted = _common_inputs(*subjects) or (TensorSpec(name="images", dtype="float32", shape=image_shape),)
+    feeds = random_inputs_of(wanted) if inputs is None else inputs
+    reference, seen = (each.run(feeds) for each in subjects)
+    graphs = [each.graph for each in subjects]
+    return Comparison(
+        first=subjects[0].name,
+        second=subjects[1].name,
+        outputs=compare(reference, seen),
+        layers=_layers(graphs[0], graphs[1], feeds) if graphs[0] and graphs[1] else (),
+    )
 
 
 def plot_comparison(comparison: Comparison, path: PathLike) -> Path:
-    """A plot of the error along the network: relative error of each layer on a logarithmic axis."""
+    """A plot of the error along the network: relative error and 1 - cosine of each tensor on a logarithmic axis, the
+    worst ones named."""
     plt = require("matplotlib.pyplot", "plot a comparison")
-    rows = [layer.difference for layer in comparison.layers] or list(comparison.outputs)
-    errors = [max(row.max_rel_error, 1e-9) for row in rows]
-    figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
-    axes.semilogy(range(len(rows)), errors, ".-", linewidth=0.8)
-    axes.set(xlabel="tensor, in order of computation", ylabel="max relative error", title="Error along the network")
+    rows = [layer.difference for layer in comparison.layers] + list(comparison.outputs)
+    errors = [max(row.max_rel_error, SMALLEST_SHOWN) for row in rows]
+    angles = [max(1 - row.cosine, SMALLEST_SHOWN) for row in rows]
+    figure, axes = plt.subplots(figsize=(10, 5), layout="constrained")
+    axes.semilogy(range(len(rows)), errors, ".-", linewidth=0.8, label="max relative error")
+    axes.semilogy(range(len(rows)), angles, ".-", linewidth=0.8, label="1 - cosine")
+    for place in sorted(range(len(rows)), key=lambda each: -angles[each])[:NAMED_IN_PLOT]:
+        name = rows[place].tensor
+        shown = name if len(name) <= 32 else "..." + name[-29:]
+        axes.annotate(shown, (place, angles[place]), fontsize=7, rotation=25, xytext=(2, 4), textcoords="offset points")
+    axes.set(xlabel="tensor, in order of computation; outputs last", ylabel="error")
+    axes.set_title(f"{Path(comparison.first).name} against {Path(comparison.second).name}", fontsize=10)
     axes.grid(alpha=0.3)
+    axes.legend()
     figure.savefig(path)
     plt.close(figure)
     return Path(path)
 
 
-def _layers(first: Path, second: Path, feeds: dict[str, Array]) -> tuple[Layer, ...]:
+def _layers(first: Path, second: Path, feeds: Arrays) -> tuple[Layer, ...]:
     graphs = load_onnx(first), load_onnx(second)
     outputs = {value.name for value in graphs[1].graph.output}
     known = {name for node in graphs[0].graph.node for name in node.output if name} - outputs
     nodes = {name: node for node in graphs[1].graph.node for name in node.output if name in known}
     if not nodes:
         return ()
-    arrays = [run_onnx(with_outputs(graph, list(nodes)), feeds, optimize=False) for graph in graphs]
+    try:
+        arrays = [run_onnx(with_outputs(graph, list(nodes)), feeds, optimize=False) for graph in graphs]
+    except ModelError:  # what onnxruntime does not run, other back ends answer as a whole
+        return ()
     rows = []
     for name, node in nodes.items():
         before, after = arrays[0][name], arrays[1][name]
@@ -126,12 +128,19 @@ def _layers(first: Path, second: Path, feeds: dict[str, Array]) -> tuple[Layer, 
     return tuple(rows)
 
 
-def _require_same_inputs(first: Path, second: Path) -> None:
-    shapes = [[(spec.name, spec.shape) for spec in tensor_specs(load_onnx(path))[0]] for path in (first, second)]
-    if shapes[0] != shapes[1]:
+def _common_inputs(first: Subject, second: Subject) -> tuple[TensorSpec, ...]:
+    """What both take; empty where neither says."""
+    shapes = [[(spec.name, spec.shape) for spec in each.inputs] for each in (first, second)]
+    if all(shapes) and shapes[0] != shapes[1]:
         raise UsageError(
-            f"{first} takes {shapes[0]}, {second} takes {shapes[1]}", allowed="two networks with the same inputs"
+            f"{first.name} takes {_shown(first)}, {second.name} takes {_shown(second)}",
+            allowed="two networks with the same inputs",
         )
+    return first.inputs or second.inputs
+
+
+def _shown(subject: Subject) -> str:
+    return ", ".join(f"{spec.name} {'x'.join(map(str, spec.shape))}" for spec in subject.inputs)
 
 
 def _difference_row(row: Difference, what: str) -> str:

@@ -1,0 +1,136 @@
+"""Whatever can be run, ready to run: torch modules, ONNX files, OpenVINO models, engines, artifacts of bundles.
+
+Engines and OpenVINO models run with the runtime's own back ends. Where one is missing, because there is no GPU, say,
+the error tells what could be done instead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eightfold.errors import BackendError, ModelError, UsageError
+from eightfold.export.onnx_files import load_onnx, tensor_specs
+from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
+from eightfold.export.verify import Arrays, run_module_arrays, runner
+from eightfold.files import PathLike
+from eightfold.runtime.backends import BACKENDS, usable_backends
+from eightfold.runtime.backends.base import SessionOptions
+from eightfold.runtime.bundle import Bundle
+from eightfold.runtime.manifest import TensorSpec
+
+if TYPE_CHECKING:
+    import torch
+
+SUFFIXES = (".onnx", ".xml", ".engine", ".plan")
+BACKEND_OF_BUILDER = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """Something that answers inputs.
+
+    Attributes:
+        name: as it was named.
+        run: outputs by name for inputs by name; by their place where they have no names.
+        inputs: what it takes; empty for a torch module, which takes one tensor of images.
+        graph: the ONNX file, where it is one.
+    """
+
+    name: str
+    run: Callable[[Arrays], Arrays]
+    inputs: tuple[TensorSpec, ...] = ()
+    graph: Path | None = None
+
+
+def subject_of(what: torch.nn.Module | PathLike | Subject) -> Subject:
+    """Open what can be run.
+
+    Args:
+        what: a torch module; a path that ends in .onnx, .xml (OpenVINO), .engine or .plan (with its record beside it);
+            "BUNDLE:ARTIFACT", or a bundle that holds one artifact.
+
+    Raises:
+        BackendError: nothing here can run it, e.g. an engine where there is no GPU.
+        UsageError: it is none of these, or a bundle of several artifacts.
+    """
+    if isinstance(what, Subject):
+        return what
+    if not isinstance(what, str | Path):
+        return _of_module(what)
+    name = str(what)
+    bundle, colon, artifact = name.rpartition(":")
+    if colon and not Path(name).exists():
+        return _of_bundle(name, bundle, artifact)
+    if Path(name).suffix in SUFFIXES:
+        return _of_file(name, Path(name))
+    if Path(name).exists():
+        return _of_bundle(name, name, "")
+    raise UsageError(
+        f"there is no {name}", allowed=f"a file ending in {', '.join(SUFFIXES)}, a bundle, BUNDLE:ARTIFACT"
+    )
+
+
+def _of_module(module: torch.nn.Module) -> Subject:
+    def run(inputs: Arrays) -> Arrays:
+        if len(inputs) != 1:
+            raise UsageError(f"inputs {', '.join(inputs)} for a torch module", allowed="one tensor of images")
+        (images,) = inputs.values()
+        return {str(place): array for place, array in enumerate(run_module_arrays(module, images))}
+
+    return Subject(type(module).__name__, run)
+
+
+def _of_bundle(name: str, path: str, artifact_id: str) -> Subject:
+    bundle = Bundle.open(path)
+    known = [artifact.id for artifact in bundle.manifest.artifacts]
+    if not artifact_id and len(known) != 1:
+        raise UsageError(
+            f"{path} holds {len(known)} artifacts", allowed=" or ".join(f"{path}:{each}" for each in known)
+        )
+    artifact = bundle.artifact(artifact_id or known[0])
+    return _of_file(name, bundle.artifact_path(artifact))
+
+
+def _of_file(name: str, path: Path) -> Subject:
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}", allowed="a file that exists")
+    if path.suffix == ".onnx":
+        return _of_onnx(name, path)
+    if path.suffix == ".xml":
+        return _of_session(name, path, "openvino", "compare the ONNX file that it was made from")
+    record = EngineRecord.load(sidecar_path(path))
+    hint = "run this on the device that the engine is for, or compare the ONNX file that it was built from"
+    return _of_session(name, path, BACKEND_OF_BUILDER.get(record.builder, record.builder), hint)
+
+
+def _of_onnx(name: str, path: Path) -> Subject:
+    inputs, _ = tensor_specs(load_onnx(path))
+    try:
+        return Subject(name, runner(path), inputs, path)
+    except ModelError:
+        # onnxruntime has no bfloat16 convolution on CPUs; OpenVINO does.
+        if "openvino" not in usable_backends():
+            raise
+    return dataclasses.replace(_of_session(name, path, "openvino", "export it in float32"), graph=path)
+
+
+def _of_session(name: str, path: Path, backend: str, remedy: str) -> Subject:
+    reason = BACKENDS[backend].absent() if backend in BACKENDS else "eightfold has no such back end"
+    if reason:
+        raise BackendError(
+            f"{name} runs with {backend} only, and that cannot be used here: {reason}",
+            allowed="artifacts that this machine can run",
+            remedy=remedy,
+        )
+    session = BACKENDS[backend].open(path, SessionOptions())
+
+    def run(inputs: Arrays) -> Arrays:
+        session.check(dict(inputs))
+        slot = session.new_slot()
+        slot.run_on(dict(inputs))
+        return {key: array.copy() for key, array in slot.outputs.items()}
+
+    return Subject(name, run, session.inputs)
