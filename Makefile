@@ -31,6 +31,10 @@ check: $(VENV)/dev.installed  ## style, types, layers, Dockerfile
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile.jetson
 
+check-stubs: $(VENV)/dev.installed  ## the TensorRT adapters against the type stubs of TensorRT 10.13
+	$(PIP) install --quiet --no-deps --upgrade --target $(VENV)/tensorrt-stubs tensorrt-stubs==10.13.0.35.1
+	$(BIN)/python tests/export/tensorrt/check_stubs.py $(VENV)/tensorrt-stubs
+
 check-cpp: $(VENV)/dev.installed  ## the C++ runtime: unit tests, parity with Python, sanitizers, a short fuzzing run
 	PYTHON=$(CURDIR)/$(BIN)/python $(RUNTIME_CPP)/check.sh $(CPP_STEPS)
 

@@ -3,8 +3,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from eightfold.calib.preprocess import Preprocess
 from eightfold.cli.app import main
 from eightfold.export.onnx_export import export_onnx
 from eightfold.runtime.bundle import Bundle
@@ -45,6 +47,65 @@ def test_build_says_what_the_engine_needs(
 ) -> None:
     assert _call(monkeypatch, "build", network, "-o", tmp_path / "net.engine") == 0
     assert "fp16 engine for rtx:sm86" in capsys.readouterr().out
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> list[str | Path]:
+    """Options that name two images and how they are prepared."""
+    from PIL import Image
+
+    (tmp_path / "photos").mkdir()
+    for place in range(2):
+        pixels = np.random.default_rng(place).integers(0, 256, (16, 16, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{place}.png")
+    Preprocess(height=16, width=16).save(tmp_path / "preprocess.json")
+    return ["--images", tmp_path / "photos", "--preprocess", tmp_path / "preprocess.json"]
+
+
+def test_an_engines_layers_are_told(
+    tmp_path: Path,
+    network: Path,
+    photographs: list[str | Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert _call(monkeypatch, "build", network, "-o", tmp_path / "net.engine", "--layers", *photographs) == 0
+    assert "float16: cosine 0.9999" in (built := capsys.readouterr().out) or "float16: cosine 1.0000" in built
+    assert _call(monkeypatch, "inspect", tmp_path / "net.engine") == 0
+    told = capsys.readouterr().out
+    assert told.startswith("fp16 engine for rtx:sm86")
+    assert "convolution" in told
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_a_graph_in_16_bits(
+    kind: str,
+    tmp_path: Path,
+    network: Path,
+    photographs: list[str | Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    half = tmp_path / "half.onnx"
+    assert _call(monkeypatch, "half", network, "-o", half, "--type", kind, *photographs) == 0
+    assert "to the float32 graph" in capsys.readouterr().out
+    assert _call(monkeypatch, "half", network, "-o", half, "--type", "float8") == 2
+    assert "unknown type 'float8'; allowed: bfloat16, float16" in capsys.readouterr().err
+    assert _call(monkeypatch, "half", network, "-o", half, *photographs[:2]) == 2
+    assert "one of --images and --preprocess; allowed: both or none" in capsys.readouterr().err
+
+
+def test_two_networks_on_images(
+    tmp_path: Path,
+    network: Path,
+    photographs: list[str | Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert _call(monkeypatch, "compare", network, "tests.export.networks:small_net", *photographs) == 0
+    assert "SmallNet" in capsys.readouterr().out
+    assert _call(monkeypatch, "compare", network, tmp_path / "none.onnx") == 2
+    assert "there is no file" in capsys.readouterr().err
 
 
 def test_simplify_says_how_many_nodes_are_left(

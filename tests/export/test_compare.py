@@ -97,6 +97,7 @@ def test_a_bundle_by_its_artifact(tmp_path: Path) -> None:
     preprocess = Preprocess(height=16, width=16)
     bundle = export_bundle(small_net(), tmp_path / "net.eightfold", preprocess=preprocess, batches=(1, 2), name="net")
     assert compare_artifacts(f"{bundle}:net-b2", small_net()).outputs[0].max_rel_error < 1e-5
+    assert compare_artifacts(f"{bundle}:net-b2", f"{bundle}:net-b2").layers
     with pytest.raises(UsageError, match=r"holds 2 artifacts; allowed: .*:net-b1 or .*:net-b2"):
         compare_artifacts(small_net(), bundle)
     one = export_bundle(small_net(), tmp_path / "one", preprocess=preprocess, name="net")

@@ -11,7 +11,7 @@ from onnx import helper
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import ModelError, UsageError
 from eightfold.export.foreign import export_bundle
-from eightfold.export.freeze import freeze_onnx
+from eightfold.export.freeze import freeze_onnx, frozen
 from eightfold.export.onnx_files import tensor_specs
 from eightfold.export.verify import run_onnx
 from eightfold.runtime.bundle import Bundle
@@ -81,3 +81,11 @@ def test_a_foreign_file_becomes_a_bundle(tmp_path: Path, dynamic: Path) -> None:
         feeds = {"pixels": rows[: artifact.batch]}
         seen = run_onnx(bundle.artifact_path(artifact), feeds)["scores"]
         np.testing.assert_allclose(seen, run_onnx(dynamic, feeds)["scores"], rtol=1e-4, atol=1e-6)
+
+
+def test_a_size_that_the_file_fixes_otherwise_is_refused(tmp_path: Path) -> None:
+    model = graph([helper.make_node("Relu", ["images"], ["out"])], {"images": [1, 3, 8, "w"]}, {"out": [1, 3, 8, "w"]})
+    words = r"input 'images' was to be 2x3x16x16; allowed: 1x3x8x\?, which is fixed in the file but for what is \?"
+    with pytest.raises(UsageError, match=words):
+        frozen(model, shapes={"images": (2, 3, 16, 16)})
+    assert tensor_specs(frozen(model, shapes={"images": (2, 3, 8, 16)}))[0][0].shape == (2, 3, 8, 16)

@@ -25,6 +25,7 @@ COMMANDS: tuple[str, ...] = (
     "calibrate",
     "quantize",
     "debug-int8",
+    "half",
     "build",
     "compare",
     "sign",

@@ -14,19 +14,29 @@ def inspect(
     subject: Annotated[
         str,
         typer.Argument(
-            help="A bundle (directory or .eightfold file), or a torchvision name, timm:NAME, package:function."
+            help="A bundle (directory or .eightfold file), an engine with its record, or a torchvision name, "
+            "timm:NAME, package:function."
         ),
     ],
     size: Annotated[str, typer.Option(help="Image size for a network: SIDE or HEIGHTxWIDTH.")] = "224",
     classes: Annotated[int, typer.Option(help="Number of outputs of a network.")] = 1000,
     multiple: Annotated[int, typer.Option(min=1, help="Channel multiple to look at a network for.")] = 8,
 ) -> None:
-    """Tell what is inside a bundle and verify each file's digest; or tell how a network could be pruned.
+    """Tell what is inside a bundle and verify each file's digest; or tell the layers of an engine, or how a network
+    could be pruned.
 
     Example: eightfold inspect runs/demo/bundle
 
     Example: eightfold inspect timm:ghostnet_100 --size 160
     """
+    if Path(f"{subject}.json").is_file() and Path(subject).is_file():
+        from eightfold.export.tensorrt.layers import EngineLayers, layers_path
+        from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
+
+        print(EngineRecord.load(sidecar_path(subject)).describe())
+        if layers_path(subject).is_file():
+            print(EngineLayers.load(layers_path(subject)).describe())
+        return
     if Path(subject).exists() or subject.endswith(".eightfold"):
         from eightfold.runtime.bundle import Bundle
         from eightfold.runtime.inspection import inspect_bundle

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 SMALLEST_SHOWN = 1e-9  # a logarithmic axis has no zero
-NAMED_IN_PLOT = 5
+NAMED_IN_PLOT = 3
 
 
 class Layer(Frozen):
@@ -96,10 +97,11 @@ def plot_comparison(comparison: Comparison, path: PathLike) -> Path:
     figure, axes = plt.subplots(figsize=(10, 5), layout="constrained")
     axes.semilogy(range(len(rows)), errors, ".-", linewidth=0.8, label="max relative error")
     axes.semilogy(range(len(rows)), angles, ".-", linewidth=0.8, label="1 - cosine")
-    for place in sorted(range(len(rows)), key=lambda each: -angles[each])[:NAMED_IN_PLOT]:
-        name = rows[place].tensor
+    for place in _worst_apart(angles):
+        name, left = rows[place].tensor, place < len(rows) / 2
         shown = name if len(name) <= 32 else "..." + name[-29:]
-        axes.annotate(shown, (place, angles[place]), fontsize=7, rotation=25, xytext=(2, 4), textcoords="offset points")
+        beside = {"xytext": (3 if left else -3, 5), "textcoords": "offset points", "ha": "left" if left else "right"}
+        axes.annotate(shown, (place, angles[place]), fontsize=7, **beside)
     axes.set(xlabel="tensor, in order of computation; outputs last", ylabel="error")
     axes.set_title(f"{Path(comparison.first).name} against {Path(comparison.second).name}", fontsize=10)
     axes.grid(alpha=0.3)
@@ -107,6 +109,16 @@ def plot_comparison(comparison: Comparison, path: PathLike) -> Path:
     figure.savefig(path)
     plt.close(figure)
     return Path(path)
+
+
+def _worst_apart(errors: Sequence[float]) -> list[int]:
+    """Places of the largest errors, far enough from each other that their names do not meet."""
+    apart = len(errors) / (2 * NAMED_IN_PLOT)
+    chosen: list[int] = []
+    for place in sorted(range(len(errors)), key=lambda each: -errors[each]):
+        if len(chosen) < NAMED_IN_PLOT and all(abs(place - other) > apart for other in chosen):
+            chosen.append(place)
+    return chosen
 
 
 def _layers(first: Path, second: Path, feeds: Arrays) -> tuple[Layer, ...]:

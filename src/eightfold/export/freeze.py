@@ -59,7 +59,10 @@ def frozen(
     _require_known(shapes or {}, [value.name for value in inputs])
     del made.graph.input[:]
     for value in inputs:
-        _set_shape(value, (shapes or {}).get(value.name) or _shape_of(value, batch, image_size))
+        wanted = (shapes or {}).get(value.name)
+        if wanted is not None:
+            _require_possible(value, wanted)
+        _set_shape(value, wanted or _shape_of(value, batch, image_size))
     made.graph.input.extend(inputs)  # weights that were listed as inputs as well are inputs no longer
     del made.graph.value_info[:]
     _state_output_shapes(made)
@@ -70,6 +73,18 @@ def _require_known(shapes: Mapping[str, Sequence[int]], names: Sequence[str]) ->
     for name in shapes:
         if name not in names:
             raise UsageError(f"the network has no input {name!r}", allowed=", ".join(names))
+
+
+def _require_possible(value: onnx.ValueInfoProto, wanted: Sequence[int]) -> None:
+    """A batch that is fixed may often be another one; the size and number of channels never."""
+    have = [dim.dim_value if dim.HasField("dim_value") else 0 for dim in _dims(value)]
+    if len(have) != len(wanted) or any(own not in (0, size) for own, size in zip(have[1:], wanted[1:], strict=True)):
+        shown = ["x".join(str(size or "?") for size in shape) for shape in (wanted, have)]
+        raise UsageError(
+            f"input {value.name!r} was to be {shown[0]}",
+            allowed=f"{shown[1]}, which is fixed in the file" + (" but for what is ?" if 0 in have else ""),
+            remedy="give that size (--size), and the number of channels in the Preprocess (--preprocess)",
+        )
 
 
 def _shape_of(value: onnx.ValueInfoProto, batch: int, image_size: int | tuple[int, int] | None) -> list[int]:

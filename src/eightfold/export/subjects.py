@@ -37,12 +37,14 @@ class Subject:
         run: outputs by name for inputs by name; by their place where they have no names.
         inputs: what it takes; empty for a torch module, which takes one tensor of images.
         graph: the ONNX file, where it is one.
+        owner: the bundle that the file was unpacked from; the file goes when it does.
     """
 
     name: str
     run: Callable[[Arrays], Arrays]
     inputs: tuple[TensorSpec, ...] = ()
     graph: Path | None = None
+    owner: Bundle | None = None
 
 
 def subject_of(what: torch.nn.Module | PathLike | Subject) -> Subject:
@@ -91,7 +93,7 @@ def _of_bundle(name: str, path: str, artifact_id: str) -> Subject:
             f"{path} holds {len(known)} artifacts", allowed=" or ".join(f"{path}:{each}" for each in known)
         )
     artifact = bundle.artifact(artifact_id or known[0])
-    return _of_file(name, bundle.artifact_path(artifact))
+    return dataclasses.replace(_of_file(name, bundle.artifact_path(artifact)), owner=bundle)
 
 
 def _of_file(name: str, path: Path) -> Subject:

@@ -6,7 +6,7 @@ import dataclasses
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from eightfold.errors import BuildError, UnknownNameError, UsageError
 from eightfold.export.half import checked_half
@@ -24,6 +24,9 @@ from eightfold.export.verify import Arrays
 from eightfold.extras import require
 from eightfold.files import PathLike, sha256_of_bytes, sha256_of_file, write_bytes
 from eightfold.runtime.manifest import Step
+
+if TYPE_CHECKING:
+    from tensorrt import Builder, IBuilderConfig, INetworkDefinition, OnnxParser
 
 EnginePrecision = Literal["fp32", "fp16", "int8"]
 MODULE_OF: dict[str, Module] = {"rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
@@ -117,12 +120,12 @@ def _build(
     require_version(target, version)
     messages: list[str] = []
     logger = collecting_logger(trt, messages)
-    builder = trt.Builder(logger)
-    config = builder.create_builder_config()
+    builder: Builder = trt.Builder(logger)
+    config: IBuilderConfig = builder.create_builder_config()
     capability = _set_compute_capability(trt, config, target) if generation.compute_capabilities else ""
     require_takable(load_onnx(onnx_path), onnx_path, target)
     on_network = network_flags(trt, generation)
-    network = builder.create_network(_bits(trt.NetworkDefinitionCreationFlag, on_network))
+    network: INetworkDefinition = builder.create_network(_bits(trt.NetworkDefinitionCreationFlag, on_network))
     with tempfile.TemporaryDirectory(prefix="eightfold-") as folder:
         steps: tuple[Step, ...] = ()
         typed = onnx_path
@@ -157,13 +160,14 @@ def _set_compute_capability(trt: Any, config: Any, target: EngineTarget) -> str:
     if not hasattr(trt.ComputeCapability, name):
         known = [item for item in dir(trt.ComputeCapability) if item.startswith("SM")]
         raise UnknownNameError.of("compute capability", name, known)
+    # TensorRT-RTX only: what types know of TensorRT lacks these.
     config.num_compute_capabilities = 1
     config.set_compute_capability(getattr(trt.ComputeCapability, name), 0)
     return f"{major}.{minor}"
 
 
-def _parse(trt: Any, network: Any, logger: Any, path: Path) -> None:
-    parser = trt.OnnxParser(network, logger)
+def _parse(trt: Any, network: INetworkDefinition, logger: Any, path: Path) -> None:
+    parser: OnnxParser = trt.OnnxParser(network, logger)
     # From memory where that is possible, so that no path of this machine gets into the messages.
     parsed = parser.parse_from_file(str(path)) if external_files(path) else parser.parse(path.read_bytes())
     if not parsed:
@@ -174,7 +178,7 @@ def _parse(trt: Any, network: Any, logger: Any, path: Path) -> None:
         )
 
 
-def _parser_error(parser: Any, path: Path) -> str:
+def _parser_error(parser: OnnxParser, path: Path) -> str:
     """Where and why, as far as this version's parser tells: before 10 it gives the node's number only."""
     if not parser.num_errors:
         return ""

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eightfold.errors import BuildError, UnknownNameError
 from eightfold.export.tensorrt.generation import Generation
 from eightfold.export.tensorrt.options import BuildOptions
 
+if TYPE_CHECKING:
+    from tensorrt import IBuilderConfig, INetworkDefinition, ITensor
+
 
 def configure(
-    trt: Any, config: Any, network: Any, generation: Generation, precision: str, options: BuildOptions
+    trt: Any,
+    config: IBuilderConfig,
+    network: INetworkDefinition,
+    generation: Generation,
+    precision: str,
+    options: BuildOptions,
 ) -> tuple[str, ...]:
     """Set `config` and the network's layers up; returns the names of the flags that were set."""
     flags = [*_precision_flags(generation, precision, options), *_option_flags(options)]
@@ -53,16 +61,17 @@ def _option_flags(options: BuildOptions) -> list[str]:
     return [name for name, on in wanted.items() if on]
 
 
-def _set_workspace(trt: Any, config: Any, generation: Generation, options: BuildOptions) -> None:
+def _set_workspace(trt: Any, config: IBuilderConfig, generation: Generation, options: BuildOptions) -> None:
     if options.workspace_bytes is None:
         return
     if generation.memory_pools:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     else:
-        config.max_workspace_size = options.workspace_bytes
+        old_config: Any = config  # types know the newer versions
+        old_config.max_workspace_size = options.workspace_bytes
 
 
-def _set_levels(trt: Any, config: Any, options: BuildOptions) -> None:
+def _set_levels(trt: Any, config: IBuilderConfig, options: BuildOptions) -> None:
     if options.optimization_level is not None:
         _require(config, "builder_optimization_level", "an optimization level", trt.__version__)
         config.builder_optimization_level = options.optimization_level
@@ -76,13 +85,13 @@ def _set_levels(trt: Any, config: Any, options: BuildOptions) -> None:
         config.set_tactic_sources(sources)
 
 
-def _set_dla(trt: Any, config: Any, options: BuildOptions) -> None:
+def _set_dla(trt: Any, config: IBuilderConfig, options: BuildOptions) -> None:
     if options.dla_core is not None:
         config.default_device_type = trt.DeviceType.DLA
         config.DLA_core = options.dla_core
 
 
-def _keep_layers_float(trt: Any, network: Any, generation: Generation, options: BuildOptions) -> None:
+def _keep_layers_float(trt: Any, network: INetworkDefinition, generation: Generation, options: BuildOptions) -> None:
     if generation.strongly_typed:
         raise BuildError(
             "this version takes precisions from the graph, not from layers",
@@ -98,7 +107,9 @@ def _keep_layers_float(trt: Any, network: Any, generation: Generation, options: 
             layers[name].set_output_type(place, trt.float32)
 
 
-def _set_ranges(trt: Any, config: Any, network: Any, generation: Generation, options: BuildOptions) -> None:
+def _set_ranges(
+    trt: Any, config: IBuilderConfig, network: INetworkDefinition, generation: Generation, options: BuildOptions
+) -> None:
     if not generation.ranges:
         raise BuildError(
             f"TensorRT {trt.__version__} takes INT8 ranges from Q/DQ nodes only",
@@ -112,7 +123,7 @@ def _set_ranges(trt: Any, config: Any, network: Any, generation: Generation, opt
             tensor.set_dynamic_range(-options.ranges[tensor.name], options.ranges[tensor.name])
 
 
-def _tensors(network: Any) -> list[Any]:
+def _tensors(network: INetworkDefinition) -> list[ITensor]:
     inputs = [network.get_input(place) for place in range(network.num_inputs)]
     layers = [network.get_layer(place) for place in range(network.num_layers)]
     return inputs + [layer.get_output(place) for layer in layers for place in range(layer.num_outputs)]
@@ -148,6 +159,6 @@ def _member(enum: Any, name: str, version: str) -> Any:
     return getattr(enum, name)
 
 
-def _require(config: Any, name: str, what: str, version: str) -> None:
+def _require(config: IBuilderConfig, name: str, what: str, version: str) -> None:
     if not hasattr(config, name):
         raise BuildError(f"TensorRT {version} has no {name}", allowed=f"{what} from 8.6 on", remedy="leave it out")

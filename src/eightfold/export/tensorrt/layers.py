@@ -7,13 +7,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from eightfold.errors import BuildError, EightfoldError
 from eightfold.export.tensorrt.messages import collecting_logger
 from eightfold.files import PathLike
 from eightfold.runtime.text_table import text_table
 from eightfold.values import Frozen, Value
+
+if TYPE_CHECKING:
+    from tensorrt import ICudaEngine, ILayer, INetworkDefinition, Runtime
 
 
 class EngineLayer(Frozen):
@@ -56,21 +59,21 @@ def layers_path(engine: PathLike) -> Path:
     return Path(f"{engine}.layers.json")
 
 
-def layers_of_network(network: Any) -> EngineLayers:
+def layers_of_network(network: INetworkDefinition) -> EngineLayers:
     """The layers of a parsed network."""
     layers = (network.get_layer(place) for place in range(network.num_layers))
     return EngineLayers(source="network", layers=tuple(_parsed(layer) for layer in layers))
 
 
-def _parsed(layer: Any) -> EngineLayer:
+def _parsed(layer: ILayer) -> EngineLayer:
     precision = _name(layer.get_output(0).dtype) if layer.num_outputs else ""
     return EngineLayer(name=layer.name, kind=_name(layer.type), precision=precision)
 
 
 def layers_of_engine(trt: Any, engine: bytes) -> EngineLayers | None:
     """What the inspector tells; None where the engine cannot be loaded on this machine."""
-    runtime = trt.Runtime(collecting_logger(trt, []))  # why it fails there is no part of the build's messages
-    loaded = runtime.deserialize_cuda_engine(engine)
+    runtime: Runtime = trt.Runtime(collecting_logger(trt, []))  # why it fails there is no part of the build's messages
+    loaded: ICudaEngine | None = runtime.deserialize_cuda_engine(engine)
     if loaded is None:
         return None
     text = loaded.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from eightfold.files import write_bytes
 
+if TYPE_CHECKING:
+    from tensorrt import IBuilderConfig
 
-def use_timing_cache(config: Any, path: Path) -> None:
+
+def use_timing_cache(config: IBuilderConfig, path: Path) -> None:
     """Give a config the cache in `path`; an empty one where there is none, or where the builder refuses it."""
     stored = path.read_bytes() if path.is_file() else b""
     cache = config.create_timing_cache(stored)
@@ -16,7 +19,7 @@ def use_timing_cache(config: Any, path: Path) -> None:
         config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
 
 
-def save_timing_cache(config: Any, path: Path) -> None:
+def save_timing_cache(config: IBuilderConfig, path: Path) -> None:
     """Write what the build knows now, merged with what another build may have written meanwhile."""
     cache = config.get_timing_cache()
     if path.is_file():

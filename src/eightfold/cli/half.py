@@ -1,0 +1,47 @@
+"""`eightfold half`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eightfold.cli.options import image_inputs
+from eightfold.errors import UnknownNameError, UsageError
+
+# As for `eightfold build`.
+RUNS = 4
+
+
+def half(
+    onnx: Annotated[Path, typer.Argument(help="A fixed-size float32 .onnx file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the 16-bit graph goes.")],
+    kind: Annotated[str, typer.Option("--type", help="float16, or bfloat16 for CPUs (OpenVINO runs it).")] = "float16",
+    images: Annotated[
+        str | None, typer.Option(help="Images on which to find what has to stay in float32, and to check the rest.")
+    ] = None,
+    preprocess: Annotated[Path | None, typer.Option(help="JSON of the Preprocess of those images.")] = None,
+    keep_float: Annotated[list[str] | None, typer.Option(help="Node to leave in float32; repeat for more.")] = None,
+) -> None:
+    """Write a graph in 16-bit floats, float32 where range or precision demands it.
+
+    Example: eightfold half model.onnx -o model.fp16.onnx --images photos/ --preprocess preprocess.json
+    """
+    from typing import get_args
+
+    from eightfold.export.half import checked_half
+    from eightfold.export.half_graph import HalfType
+    from eightfold.export.onnx_files import load_onnx, save_onnx, tensor_specs
+
+    if kind not in get_args(HalfType):
+        raise UnknownNameError.of("type", kind, get_args(HalfType))
+    if (images is None) != (preprocess is None):
+        raise UsageError("one of --images and --preprocess", allowed="both or none: how an image becomes the input")
+    inputs = None
+    if images is not None and preprocess is not None:
+        inputs = image_inputs(tensor_specs(load_onnx(onnx))[0], images, preprocess, RUNS)
+    made, steps = checked_half(onnx, keep_float=keep_float or (), inputs=inputs, kind=kind)  # type: ignore[arg-type]  # checked above
+    print(f"wrote {save_onnx(made, output)}" + ("" if steps else "; not checked: no --images"))
+    for step in steps:
+        print("\n".join([f"  cosine {step.cosine:.6f} to the float32 graph", *(f"  {note}" for note in step.notes)]))
