@@ -60,7 +60,17 @@ class StridedAttention(nn.Module):
         return out
 
 
-@pytest.mark.parametrize(("network", "x"), [(FirstHalf, IMAGE), (Scaled, TOKENS)])
+class ScaledByTensor(Scaled):
+    """The scale passes through a tensor."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key = self.query(x), self.key(x)
+        weights = (query @ key.transpose(1, 2)) / torch.sqrt(torch.tensor(query.shape[-1]))
+        out: Tensor = self.out(weights.softmax(-1) @ self.value(x))
+        return out
+
+
+@pytest.mark.parametrize(("network", "x"), [(FirstHalf, IMAGE), (Scaled, TOKENS), (ScaledByTensor, TOKENS)])
 def test_what_no_error_shows_is_left_whole(network: type[nn.Module], x: Tensor) -> None:
     torch.manual_seed(0)
     model = network()

@@ -8,7 +8,14 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from eightfold.compress.skim import Skim
-from eightfold.compress.trail import Step, Trail, factors_of
+from eightfold.compress.trail import Step, Trail
+
+
+def factors_of(operator: str, args: tuple[Any, ...]) -> tuple[float, ...]:
+    """The floating-point numbers among the arguments of an operator, or the number that becomes a tensor."""
+    if operator == "lift_fresh" and isinstance(args[0], torch.Tensor) and args[0].numel() == 1:
+        return (float(args[0]),)
+    return tuple(value for value in args if type(value) is float)
 
 
 class Misfit(RuntimeError):
@@ -47,8 +54,8 @@ class Follow(Skim):  # type: ignore[no-untyped-call]  # torch's base class has n
         leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
         if step is None or _plain(step.operator) != _plain(operator) or step.dims != tuple(x.dim() for x in leaves):
             self._following = False
-        elif step.factors != factors_of(args):
-            raise Misfit(step, f"is given {factors_of(args)} instead of {step.factors}")
+        elif step.factors != (given := factors_of(operator, args)):
+            raise Misfit(step, f"is given {given} instead of {step.factors}")
         elif any(leaves[axis.result].shape[axis.dim] != self._widths[axis.vector] for axis in step.axes):
             raise Misfit(step, f"gives {[tuple(leaf.shape) for leaf in leaves]}")
 

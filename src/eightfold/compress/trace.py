@@ -20,13 +20,14 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from eightfold.compress import sizes
 from eightfold.compress.components import Grouping, group_channels, solve
+from eightfold.compress.following import factors_of
 from eightfold.compress.groups import ChannelGraph, LayerCall, Role, Suspect
 from eightfold.compress.labels import LabelSpace, axes_of, clear_axes, set_axes
 from eightfold.compress.rules import RULES, Call
 from eightfold.compress.rules.base import RawLayer, Record, has_offset, marked_uniform, set_offset
 from eightfold.compress.rules.elementwise import elementwise, factory
 from eightfold.compress.skim import run_or_skim
-from eightfold.compress.trail import TrailNotes, factors_of
+from eightfold.compress.trail import TrailNotes
 from eightfold.errors import TraceError
 
 
@@ -260,7 +261,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's bas
         self.record.data_dependent |= call.name in _DATA_DEPENDENT
         _apply_rule(call)
         if self.trail is not None:
-            self.trail.add(call.name, factors_of(args), [(out.dim(), axes_of(out)) for out in call.outs])
+            self.trail.add(call.name, factors_of(call.name, args), [(out.dim(), axes_of(out)) for out in call.outs])
         return result
 
 

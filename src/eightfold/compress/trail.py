@@ -87,8 +87,3 @@ class TrailNotes:
     def solved(self, place: npt.NDArray[np.int64]) -> Trail:
         """The trail, once `place` [labels + 1, 2] says to which group and channel each label belongs."""
         return Trail(tuple(self.steps), tuple(place[vector] for vector in self.vectors))
-
-
-def factors_of(args: Iterable[object]) -> tuple[float, ...]:
-    """The floating-point numbers among the arguments of an operator."""
-    return tuple(value for value in args if type(value) is float)
