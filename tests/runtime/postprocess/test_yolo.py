@@ -46,11 +46,15 @@ def assert_same(found: Detections, expected: Array) -> None:
     assert len(found) == len(expected)
     np.testing.assert_allclose(found.scores, expected[:, 4], atol=1e-6)
     rows = np.column_stack([found.boxes, found.scores, found.classes])
-    np.testing.assert_allclose(_in_order(rows), _in_order(expected), atol=1e-3)
+    np.testing.assert_allclose(_in_order(rows, expected) if len(rows) else rows, expected, atol=1e-3)
 
 
-def _in_order(rows: Array) -> Array:
-    return np.asarray(sorted(rows.tolist(), key=lambda row: [round(value, 1) for value in row]))
+def _in_order(rows: Array, like: Array) -> Array:
+    """`rows`, each at the place of the row of `like` that is nearest to it."""
+    distance = np.abs(rows[:, None] - like[None]).max(axis=2)
+    nearest = distance.argmin(axis=0)
+    assert len(set(nearest.tolist())) == len(rows)
+    return np.asarray(rows[nearest])
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -106,13 +110,13 @@ def test_nothing_found() -> None:
     assert (len(found), found.boxes.shape, str(found)) == (0, (0, 4), "nothing found")
 
 
-@pytest.mark.parametrize("reg_max", [16, 1])
-@pytest.mark.parametrize("multi_label", [False, True])
-def test_raw_maps_match_ultralytics_own_head(reg_max: int, multi_label: bool) -> None:
+def raw_maps(reg_max: int, end_to_end: bool = False) -> tuple[Any, dict[str, Array], torch.Tensor]:
+    """ultralytics' head, the maps that it convolves to, and what it decodes them to, (1, 4 + classes, N)."""
     from ultralytics.nn.modules.head import Detect
 
     torch.manual_seed(0)
-    head = Detect(nc=5, reg_max=reg_max, ch=(8, 8, 8)).eval()
+    head = Detect(nc=5, reg_max=reg_max, end2end=end_to_end, ch=(8, 8, 8)).eval()
+    head.xyxy = end_to_end
     head.stride = torch.tensor([8.0, 16.0, 32.0])
     features = [4 * torch.randn(1, 8, SIZE[0] // s, SIZE[1] // s) for s in (8, 16, 32)]
     with torch.no_grad():
@@ -121,10 +125,30 @@ def test_raw_maps_match_ultralytics_own_head(reg_max: int, multi_label: bool) ->
         split = [(each[:, : 4 * reg_max].flatten(2), each[:, 4 * reg_max :].flatten(2)) for each in maps]
         raw = {"boxes": torch.cat([box for box, _ in split], 2), "scores": torch.cat([score for _, score in split], 2)}
         raw_head: dict[str, Any] = raw | {"feats": features}
-        decoded = head._inference(raw_head).numpy()
-    outputs = {f"p{index}": each.numpy() for index, each in enumerate(maps)}
+        return head, {f"p{index}": each.numpy() for index, each in enumerate(maps)}, head._inference(raw_head)
+
+
+@pytest.mark.parametrize("reg_max", [16, 1])
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_raw_maps_match_ultralytics_own_head(reg_max: int, multi_label: bool) -> None:
+    _, outputs, decoded = raw_maps(reg_max)
     (found,) = YoloDfl(reg_max=reg_max, multi_label=multi_label)(outputs, [IDENTITY])
-    assert_same(found, suppressed_by_ultralytics(decoded, multi_label=multi_label))
+    assert_same(found, suppressed_by_ultralytics(decoded.numpy(), multi_label=multi_label))
+    assert len(found) > 10
+
+
+@pytest.mark.parametrize("reg_max", [16, 1], ids=["yolov10", "yolo26"])
+@pytest.mark.parametrize("limit", [20, 150])  # where scores are further apart than they are exact
+def test_raw_maps_of_one_to_one_heads_match_ultralytics_own_choice(reg_max: int, limit: int) -> None:
+    head, outputs, decoded = raw_maps(reg_max, end_to_end=True)
+    head.max_det = limit
+    rows = head.postprocess(decoded.permute(0, 2, 1))[0].numpy()
+    rows = rows[rows[:, 4] > 0.25]
+    rows[:, [0, 2]] = rows[:, [0, 2]].clip(0, SIZE[1])
+    rows[:, [1, 3]] = rows[:, [1, 3]].clip(0, SIZE[0])
+    decoder = YoloDfl(reg_max=reg_max, nms=False, multi_label=True, max_detections=limit)
+    (found,) = decoder(outputs, [IDENTITY])
+    assert_same(found, rows)
     assert len(found) > 10
 
 
