@@ -9,6 +9,7 @@ from onnx import helper
 
 from eightfold.errors import ModelError
 from eightfold.export import onnx_files
+from eightfold.export.freeze import freeze_onnx
 from eightfold.export.half import half_onnx
 from eightfold.export.onnx_files import external_files, load_onnx, save_onnx, tensor_specs
 from eightfold.export.simplify import simplify
@@ -49,7 +50,9 @@ def test_the_same_weights_give_the_same_name(over_the_limit: Path) -> None:
 
 def test_every_step_takes_weights_beside_the_graph(over_the_limit: Path, tmp_path: Path) -> None:
     small = simplify(over_the_limit, tmp_path / "small.onnx")
-    half = half_onnx(over_the_limit, tmp_path / "half.onnx")
+    half = half_onnx(over_the_limit, tmp_path / "half.onnx", inputs=FEEDS)
+    frozen = freeze_onnx(over_the_limit, tmp_path / "frozen.onnx")
+    assert run_onnx(frozen, FEEDS)["out"].shape == (2, 64)
     assert run_onnx(small, FEEDS)["out"].shape == run_onnx(half, FEEDS)["out"].shape == (2, 64)
     assert build_engine(over_the_limit, tmp_path / "x.engine", precision="fp32").stat().st_size
 

@@ -124,7 +124,7 @@ def _state_output_shapes(model: onnx.ModelProto) -> None:
     inputs = random_inputs_of(input_specs(model))
     for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")
-    results = run_onnx(model.SerializeToString(), inputs)
+    results = run_onnx(model, inputs)
     for output in model.graph.output:
         array = results[output.name]
         output.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(array.dtype)

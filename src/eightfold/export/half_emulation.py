@@ -61,7 +61,7 @@ def verify_half(
     Raises VerificationError beyond the tolerance, naming the first tensor that differs.
     """
     emulated = emulated_half(half, kind)
-    known, seen = runner(before.SerializeToString()), runner(emulated.SerializeToString())
+    known, seen = runner(before), runner(emulated)
     found: list[Difference] = []
     for inputs in runs:
         differences = compare(known(inputs), seen(inputs))

@@ -43,9 +43,7 @@ def search_half(
         return []
     kept = frozenset(keep_float)
     free = tuple(node.name for node in model.graph.node if node.name not in kept)
-    trial = _Trial(
-        model, [(inputs, run(inputs)) for run in [runner(model.SerializeToString())] for inputs in runs], kind
-    )
+    trial = _Trial(model, [(inputs, run(inputs)) for run in [runner(model)] for inputs in runs], kind)
     limit = SHARE_OF_THE_BOUND * (1 - tolerance.cosine)
     if trial.error(free) <= limit:
         return []
@@ -64,7 +62,7 @@ class _Trial:
         half = frozenset(half)
         keep = [node.name for node in self.model.graph.node if node.name not in half]
         made = emulated_half(half_graph(self.model, keep_float=keep, kind=self.kind), self.kind)
-        run = runner(made.SerializeToString())
+        run = runner(made)
         found = [item.cosine for inputs, known in self.answers for item in compare(known, run(inputs))]
         return 1 - min(found) if all(cosine == cosine for cosine in found) else float("inf")
 

@@ -49,12 +49,17 @@ def load_onnx(path: PathLike) -> onnx.ModelProto:
 def save_onnx(model: onnx.ModelProto, path: PathLike) -> Path:
     """Write `model` atomically. Weights beyond protobuf's 2 GiB go to `<name>.<digest>.data` beside it."""
     path = Path(path)
-    if _weight_bytes(model) >= PROTOBUF_LIMIT_BYTES:
+    if not fits_protobuf(model):
         return _save_with_external_data(model, path)
     with atomic_path(path) as temporary:
         # Without `deterministic`, the order of protobuf maps may change from process to process.
         temporary.write_bytes(model.SerializeToString(deterministic=True))
     return path
+
+
+def fits_protobuf(model: onnx.ModelProto) -> bool:
+    """Whether a graph with its weights can be written as one message."""
+    return _weight_bytes(model) < PROTOBUF_LIMIT_BYTES
 
 
 def external_files(path: PathLike) -> tuple[str, ...]:

@@ -4,14 +4,16 @@ and a failure that names the first tensor that differs."""
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eightfold.errors import ModelError, VerificationError
-from eightfold.export.onnx_files import load_onnx, tensor_specs
+from eightfold.export.onnx_files import fits_protobuf, load_onnx, save_onnx, tensor_specs
 from eightfold.extras import require
 from eightfold.files import PathLike
 from eightfold.runtime.manifest import Step, TensorSpec
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
+Runnable: TypeAlias = "PathLike | bytes | onnx.ModelProto"
 
 
 class Tolerance(Frozen):
@@ -165,21 +168,20 @@ def run_module_arrays(model: torch.nn.Module, images: Array) -> list[Array]:
     return [tensor.detach().cpu().numpy() for _, tensor in named_tensors(output)]
 
 
-def run_onnx(path: PathLike | bytes, inputs: Arrays, *, optimize: bool = True) -> dict[str, Array]:
+def run_onnx(path: Runnable, inputs: Arrays, *, optimize: bool = True) -> dict[str, Array]:
     """Outputs by name. Raises ModelError where onnxruntime refuses the file or the inputs."""
     return runner(path, optimize=optimize)(inputs)
 
 
-def runner(path: PathLike | bytes, *, optimize: bool = True) -> Callable[[Arrays], dict[str, Array]]:
-    """A function that runs an ONNX file on inputs by name, as `run_onnx` does, without opening it each time."""
+def runner(path: Runnable, *, optimize: bool = True) -> Callable[[Arrays], dict[str, Array]]:
+    """A function that runs an ONNX file or graph on inputs by name, as `run_onnx` does, and opens it only once."""
     ort = require("onnxruntime", "check ONNX files numerically")
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 0
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    source = path if isinstance(path, bytes) else str(path)
-    with _refusals(path):
+    with _refusals(path), _opened(path) as source:
         session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
@@ -191,12 +193,26 @@ def runner(path: PathLike | bytes, *, optimize: bool = True) -> Callable[[Arrays
 
 
 @contextlib.contextmanager
-def _refusals(path: PathLike | bytes) -> Iterator[None]:
+def _opened(source: Runnable) -> Iterator[str | bytes]:
+    """What onnxruntime opens. A graph in memory goes through a file where it is more than protobuf holds."""
+    if isinstance(source, bytes):
+        yield source
+    elif isinstance(source, str | Path):
+        yield str(source)
+    elif fits_protobuf(source):
+        yield source.SerializeToString()
+    else:
+        with tempfile.TemporaryDirectory(prefix="eightfold-") as folder:
+            yield str(save_onnx(source, Path(folder) / "graph.onnx"))
+
+
+@contextlib.contextmanager
+def _refusals(path: Runnable) -> Iterator[None]:
     try:
         yield
     # onnxruntime's exceptions derive from RuntimeError or Exception, depending on their kind.
     except Exception as error:
-        shown = path if not isinstance(path, bytes) else "the graph"
+        shown = path if isinstance(path, str | Path) else "the graph"
         raise ModelError(
             f"onnxruntime refuses {shown} ({(str(error).strip() or type(error).__name__).splitlines()[0][:200]})",
             allowed="a valid fixed-size ONNX file",
@@ -239,11 +255,10 @@ def first_diverging_of(before: onnx.ModelProto, after: onnx.ModelProto, inputs: 
     return ""
 
 
-def with_outputs(model: Any, names: Sequence[str]) -> bytes:
-    """The serialized graph with `names` as its outputs; `model` is changed."""
+def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """`model`, changed to have `names` as its outputs."""
     from onnx import ValueInfoProto
 
     del model.graph.output[:]
     model.graph.output.extend(ValueInfoProto(name=name) for name in dict.fromkeys(names))
-    data: bytes = model.SerializeToString()
-    return data
+    return model
