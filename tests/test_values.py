@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import ClassVar
 
@@ -28,6 +29,21 @@ def test_round_trip(x: float, y: int) -> None:
     again = Point.from_json(point.to_json())
     assert again == point
     assert again.digest() == point.digest()
+
+
+class Table(Value):
+    kind: ClassVar[str] = "table"
+
+    rows: tuple[tuple[float, ...], ...] = ()
+    names: tuple[str, ...] = ()
+
+
+@given(st.lists(st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=4)), st.lists(st.text()))
+def test_lists_of_numbers_stand_on_one_line_and_nothing_else_changes(rows: list[list[float]], names: list[str]) -> None:
+    table = Table.model_validate({"rows": rows, "names": names})
+    assert Table.from_json(table.to_json()) == table
+    assert "[1.5, -2e-07]" in Table(rows=((1.5, -2e-7),)).to_json()
+    assert json.loads(table.to_json()) == table.model_dump(mode="json")
 
 
 def test_digest_tells_values_apart() -> None:

@@ -6,6 +6,7 @@ A value needs no torch, no device and no file to be made, printed, compared or t
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +22,9 @@ from typing_extensions import Self
 
 from eightfold.errors import EightfoldError
 from eightfold.files import PathLike, sha256_of_bytes, write_text
+
+# A list of nothing but numbers, as json indents it. JSON's strings hold no line breaks, so none of them matches.
+_NUMBERS = re.compile(r"\[\n\s+([-+.\deE]+(?:,\n\s+[-+.\deE]+)*)\n\s*\]")
 
 
 class Frozen(BaseModel):
@@ -58,8 +62,9 @@ class Value(Frozen):
         return data
 
     def to_json(self) -> str:
-        """Indented JSON with sorted keys; the same value always gives the same text."""
-        return json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
+        """Indented JSON with sorted keys, numbers in a row on one line; the same value always gives the same text."""
+        text = json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True)
+        return _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, as 64 hex digits."""
