@@ -56,6 +56,25 @@ def test_from_photos_to_int8(
     assert "worst first" in capsys.readouterr().out
 
 
+def test_a_tensorrt_cache_is_written_and_read(
+    tmp_path: Path,
+    network: Path,
+    photos: Path,
+    preprocess: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cache, int8 = tmp_path / "calibration.cache", tmp_path / "int8.onnx"
+    words = ("calibrate", network, photos, "--preprocess", preprocess, "-o", tmp_path / "ranges.json")
+    options = ("--tensorrt-cache", cache, "--tensorrt-version")
+    assert _call(monkeypatch, *words, *options, "11.0") == 2
+    assert "TensorRT 11.0 reads no calibration cache" in capsys.readouterr().err
+    assert _call(monkeypatch, *words, *options, "10.3.0") == 0
+    assert cache.read_text().startswith("TRT-100300-EntropyCalibration2\n")
+    assert _call(monkeypatch, "quantize", network, cache, "-o", int8, "--target", "tensorrt:10.3") == 0
+    assert "layers in INT8 for tensorrt:10.3" in capsys.readouterr().out
+
+
 def test_a_search_gives_layers_back(
     tmp_path: Path,
     network: Path,

@@ -18,13 +18,15 @@ from __future__ import annotations
 
 import re
 import struct
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from eightfold.calib.graph import Graph
+from eightfold.calib.graph import Graph, read_graph
 from eightfold.calib.ranges import Method, Ranges, TensorRange
 from eightfold.errors import CalibrationError, UsageError
+from eightfold.files import PathLike
 
 Algorithm = Literal["entropy", "entropy2", "minmax", "legacy"]
 HEADER_NAMES: dict[Algorithm, str] = {
@@ -124,3 +126,15 @@ def ranges_from_cache(text: str, graph: Graph, *, source: str = "cache") -> Rang
         raise CalibrationError(f"{source} shares no tensor with {graph.name}", allowed="the cache of that network")
     tensors = {name: TensorRange(min=-v, max=v, low=-v, high=v, threshold=v) for name, v in known.items()}
     return Ranges(method=method, images=0, image_set="", graph=graph.digest(), tensors=tensors)
+
+
+def read_ranges(path: PathLike, onnx_path: PathLike) -> Ranges:
+    """Ranges from a file: what `Ranges.save` wrote, or a TensorRT calibration cache of that network.
+
+    Raises:
+        CalibrationError: neither, or of another network.
+    """
+    text = Path(path).read_text(encoding="utf-8", errors="replace") if Path(path).is_file() else ""
+    if text.startswith("TRT-"):
+        return ranges_from_cache(text, read_graph(onnx_path), source=str(path))
+    return Ranges.load(path)

@@ -22,6 +22,8 @@ def calibrate(
     equalized: Annotated[
         Path | None, typer.Option(help="Equalize channels across layers first, and write that graph here.")
     ] = None,
+    tensorrt_cache: Annotated[Path | None, typer.Option(help="Also write TensorRT's calibration cache here.")] = None,
+    tensorrt_version: Annotated[str, typer.Option(help="Of the TensorRT that will read it, 7 to 10.")] = "8.6.1",
 ) -> None:
     """Find the ranges of every activation, once, for all targets. Memory does not grow with the images.
 
@@ -34,6 +36,10 @@ def calibrate(
     from eightfold.calib.images import open_images
     from eightfold.calib.preprocess import Preprocess
     from eightfold.calib.ranges import checked_method
+    from eightfold.calib.trt_cache import cache_from_ranges, version_number
+    from eightfold.files import write_text
+
+    version_number(tensorrt_version)  # before the work, not behind it
 
     chosen = open_images(images).sample(count, seed=seed)
     rules = Preprocess.load(preprocess)
@@ -52,3 +58,6 @@ def calibrate(
     )
     print(ranges.describe())
     typer.echo(f"wrote {ranges.save(output)}", err=True)
+    if tensorrt_cache is not None:
+        write_text(tensorrt_cache, cache_from_ranges(ranges, version=tensorrt_version))
+        typer.echo(f"wrote {tensorrt_cache}", err=True)

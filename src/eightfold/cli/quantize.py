@@ -10,7 +10,9 @@ import typer
 
 def quantize(
     model: Annotated[Path, typer.Argument(help="The FP32 .onnx file.")],
-    ranges: Annotated[Path, typer.Argument(help="What `eightfold calibrate` wrote for it, at any batch size.")],
+    ranges: Annotated[
+        Path, typer.Argument(help="What `eightfold calibrate` wrote for it, or a TensorRT calibration cache.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the INT8 .onnx file goes.")],
     target: Annotated[
         str, typer.Option(help="cpu-x86, cpu-arm, openvino, tensorrt, tensorrt:8.2, rtx:sm86, tensorrt-dla, ...")
@@ -40,12 +42,12 @@ def quantize(
     """
     from eightfold.calib.images import open_images
     from eightfold.calib.preprocess import Preprocess
-    from eightfold.calib.ranges import Ranges
+    from eightfold.calib.trt_cache import read_ranges
     from eightfold.export.quantize import checked_correction, checked_form, checked_rounding
     from eightfold.export.quantize import quantize as write
     from eightfold.export.search import SearchBound, search_files
 
-    found = Ranges.load(ranges)
+    found = read_ranges(ranges, model)
     chosen = None if images is None else open_images(images)
     rules = None if preprocess is None else Preprocess.load(preprocess)
     bound = SearchBound(max_drop=max_drop, min_sqnr_db=min_sqnr)
