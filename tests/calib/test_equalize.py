@@ -74,32 +74,38 @@ def test_layers_joined_by_a_residual_are_scaled_together(
     assert joined.spread_after < 30
 
 
-def clipped(path: Path, bound: float) -> Path:
-    """The net with ReLU6-like clips behind the depthwise layer."""
+def clipped(path: Path, bound: float, *, as_nodes: bool = False) -> Path:
+    """The net with ReLU6-like clips behind the depthwise layer; their bounds are constants of either kind."""
     model = onnx.load(str(path))
     (node,) = (node for node in model.graph.node if node.output[0] == "depthwise_relu")
     node.op_type = "Clip"
     node.input.extend(["zero", "bound"])
     for name, value in (("zero", 0.0), ("bound", bound)):
-        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, np.float32), name))
+        tensor = onnx.numpy_helper.from_array(np.array(value, np.float32), name)
+        if as_nodes:
+            model.graph.node.insert(0, onnx.helper.make_node("Constant", [], [name], value=tensor))
+        else:
+            model.graph.initializer.append(tensor)
     onnx.save(model, str(path))
     return path
 
 
-def test_a_clip_that_clips_is_left_alone(residual_net: ModelMaker, rows: Any, tmp_path: Path) -> None:
-    path = clipped(residual_net(), 0.5)
+@pytest.mark.parametrize("as_nodes", [False, True])
+def test_a_clip_that_clips_is_left_alone(residual_net: ModelMaker, rows: Any, tmp_path: Path, as_nodes: bool) -> None:
+    path = clipped(residual_net(), 0.5, as_nodes=as_nodes)
     output, report = equalize(path, tmp_path / "equal.onnx", images=rows)
-    assert report.skipped["depthwise"] == "depthwise_relu clips at 0.5, which is reached"
-    assert "left alone: depthwise: depthwise_relu clips at 0.5" in report.describe()
+    assert report.skipped["depthwise"] == "its clip at 0.5 is reached"
+    assert "left alone, its clip at 0.5 is reached: depthwise" in report.describe()
     np.testing.assert_allclose(run(output, rows), run(path, rows), rtol=1e-3, atol=1e-4)
     _, report = equalize(path, tmp_path / "equal.onnx")
-    assert report.skipped["depthwise"].endswith("and no images tell whether that is reached")
+    assert report.skipped["depthwise"].endswith("no images tell whether that is reached")
 
 
 def test_a_clip_that_nothing_reaches_becomes_a_relu(residual_net: ModelMaker, rows: Any, tmp_path: Path) -> None:
     path = clipped(residual_net(**badly_scaled()), 1e6)
     output, report = equalize(path, tmp_path / "equal.onnx", images=rows)
     assert report.clips == ("depthwise_relu",)
+    assert not {"zero", "bound"} & {tensor.name for tensor in onnx.load(str(output)).graph.initializer}
     assert ({"depthwise"}, {"point"}) in names(report)
     np.testing.assert_allclose(run(output, rows), run(path, rows), rtol=1e-3, atol=1e-4)
 

@@ -123,6 +123,7 @@ def test_speed_is_measured_once_and_shown(
     assert len(calls) == len(report.steps)
     assert [(step.speedup, step.latency_ms) for step in report.steps] == [(0.9, 1.25)] * len(report.steps)
     assert "1.25        0.90  (all INT8)" in report.describe()
+    assert "INT8 is SLOWER than FP32 on this machine" in report.describe()
     assert "times as fast as FP32" in report.plot(tmp_path / "trade.svg").read_text()
 
 

@@ -118,20 +118,24 @@ class Couplings:
     def _through_clip(self, node: onnx.NodeProto, coupling: Coupling) -> list[str]:
         low, high = (self._bound(node, position) for position in (1, 2))
         if low != 0:
-            return _block(coupling, f"{label(node)} (Clip) does not start at 0")
+            return _block(coupling, "its clip does not start at 0")
         seen = self.highest.get(self.graph.alias.get(node.output[0], node.output[0]))
         if seen is None:
-            return _block(coupling, f"{label(node)} clips at {high:g}, and no images tell whether that is reached")
+            return _block(coupling, f"its clip at {high:g}: no images tell whether that is reached")
         if seen > FAR_FROM * high:
-            return _block(coupling, f"{label(node)} clips at {high:g}, which is reached")
+            return _block(coupling, f"its clip at {high:g} is reached")
         if node not in coupling.clips:
             coupling.clips.append(node)
         return [node.input[0], node.output[0]]
 
     def _bound(self, node: onnx.NodeProto, position: int) -> float:
-        given = len(node.input) > position and node.input[position] in self.graph.initializers
-        unbounded = -float("inf") if position == 1 else float("inf")
-        return float(value_of(self.graph.initializers[node.input[position]])) if given else unbounded
+        name = node.input[position] if len(node.input) > position else ""
+        if not name:
+            return -float("inf") if position == 1 else float("inf")
+        maker = self.graph.producer.get(name)
+        if maker is not None and maker.op_type == "Constant":
+            return float(value_of(maker.attribute[0].t))
+        return float(value_of(self.graph.initializers[name])) if name in self.graph.initializers else float("nan")
 
 
 def _block(coupling: Coupling, reason: str) -> list[str]:

@@ -82,7 +82,7 @@ class EqualizeReport(Frozen):
         reasons = {
             reason: [name for name, why in self.skipped.items() if why == reason] for reason in self.skipped.values()
         }
-        lines += [f"  left alone: {', '.join(names)}: {reason}" for reason, names in reasons.items()]
+        lines += [f"  left alone, {reason}: {', '.join(names)}" for reason, names in reasons.items()]
         return "\n".join(lines)
 
 
@@ -145,15 +145,24 @@ def equalize_batches(
         for tensor in model.graph.initializer:
             if tensor.name in found and tensor.dims == found[tensor.name].dims:
                 tensor.CopyFrom(found[tensor.name])
-        _unclip_([node for node in model.graph.node if label(node) in report.clips])
+        _unclip_(model, report.clips)
         write_bytes(paths[path], model.SerializeToString(deterministic=True))
     return report
 
 
-def _unclip_(clips: Collection[onnx.NodeProto]) -> None:
-    for node in clips:
-        node.op_type = "Relu"
-        del node.input[1:], node.attribute[:]
+def _unclip_(model: onnx.ModelProto, clips: Collection[str]) -> None:
+    """Make Relu nodes of these clips, and drop the bounds that nobody reads any more."""
+    bounds = set()
+    for node in model.graph.node:
+        if node.op_type == "Clip" and label(node) in clips:
+            bounds.update(node.input[1:])
+            node.op_type = "Relu"
+            del node.input[1:], node.attribute[:]
+    bounds -= {name for node in model.graph.node for name in node.input}
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.name in bounds]:
+        model.graph.initializer.remove(tensor)
+    for node in [node for node in model.graph.node if bounds.intersection(node.output)]:
+        model.graph.node.remove(node)
 
 
 def equalized(graph: Graph, found: ChannelRanges | None = None) -> tuple[onnx.ModelProto, EqualizeReport]:
@@ -169,13 +178,13 @@ def equalized(graph: Graph, found: ChannelRanges | None = None) -> tuple[onnx.Mo
     rounds = _balance(groups)
     for group in groups:
         group.store(work)
-    clips = [node for group in groups for node in group.coupling.clips]
-    _unclip_(clips)
+    clips = tuple(label(node) for group in groups for node in group.coupling.clips)
+    _unclip_(work.model, clips)
     report = EqualizeReport(
         groups=tuple(group.described(spread) for group, spread in zip(groups, before, strict=True)),
         skipped={layer.name: why for each in couplings if (why := _reason(each)) for layer in each.makers},
         rounds=rounds,
-        clips=tuple(label(node) for node in clips),
+        clips=clips,
     )
     return work.model, report
 

@@ -56,6 +56,8 @@ class SearchReport(Frozen):
             last = step.kept_float[-1] if step.kept_float else "(all INT8)"
             ms = f"{step.latency_ms:.2f}" if step.latency_ms else "-"
             lines.append(f"{len(step.kept_float):8d}  {step.score:8.2f}  {drop:8.2f}  {ms:>8}  {speed:>10}  {last}")
+        if (self.steps[-1].speedup or 1.0) < 1:
+            lines.append("WARNING: INT8 is SLOWER than FP32 on this machine; keep FP32")
         if not self.met:
             lines.append("WARNING: the drop is larger than allowed")
         return "\n".join(lines)
