@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,6 +11,8 @@ from eightfold.cli.options import image_size
 
 if TYPE_CHECKING:
     import torch
+
+Merge = Literal["union", "intersection", "least", "most"]
 
 
 def prune(
@@ -23,6 +25,7 @@ def prune(
     rule: Annotated[str, typer.Option(help="How scores become kept channels: uniform, global, slim, regular, ...")] = (
         "uniform"
     ),
+    merge: Annotated[Merge, typer.Option(help="For slim: how layers that share channels agree on them.")] = "union",
     score: Annotated[str, typer.Option(help="What ranks channels: l2, l1, bn_scale, lamp, fpgm, group_l2, lsq ...")] = (
         "l2"
     ),
@@ -59,6 +62,7 @@ def prune(
         compensation=compensate,
         images=batch,
         rule=rule,
+        merge=merge,
         score=score,
         keep_ratio=keep,
         multiple=multiple,
