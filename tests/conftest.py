@@ -1,4 +1,5 @@
-"""What is costly and shared: one whole run of a small recipe, made by the first test process that asks for it."""
+"""What is costly and shared: one whole run of a small recipe, made by the first test process that asks for it. And
+what holds for all tests: nothing is timed, on a loaded machine least of all."""
 
 from __future__ import annotations
 
@@ -9,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("eightfold", deadline=None)
+settings.load_profile("eightfold")
 
 TINY: dict[str, Any] = {
     "name": "tiny",
