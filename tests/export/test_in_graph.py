@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,6 +16,8 @@ from eightfold.export.detections import Suppression, with_nms
 from eightfold.export.in_graph import with_preprocess
 from eightfold.export.onnx_export import export_onnx
 from eightfold.export.tensorrt.build import build_engine
+from eightfold.export.tensorrt.layers import layers_of_network
+from eightfold.export.tensorrt.messages import collecting_logger
 from eightfold.export.verify import run_onnx
 from eightfold.runtime.manifest import Task
 from eightfold.runtime.postprocess import decoder_of
@@ -78,11 +81,22 @@ def test_detections_in_the_graph_are_those_of_the_decoder(most: int) -> None:
         np.testing.assert_allclose(inside.boxes, outside.boxes, atol=1e-4)
 
 
-def test_the_parser_takes_suppression_and_rtx_says_that_it_has_no_kernel(tmp_path: Path) -> None:
+def test_rtx_which_has_no_suppression_is_not_asked_for_it(tmp_path: Path) -> None:
     model, _ = with_nms(_detector(1), Task(kind="detect", decode="yolo-boxes"), Suppression())
     file = saved(model, tmp_path / "x.onnx")
-    with pytest.raises(BuildError, match=r"NonMaxSuppression.* has no runners that implement it"):
+    words = r"is NonMaxSuppression, which TensorRT-RTX does not have; .*; export without --nms"
+    with pytest.raises(BuildError, match=words):
         build_engine(file, tmp_path / "x.engine", precision="fp16")
+
+
+def test_tensorrts_parser_takes_suppression() -> None:
+    trt: Any = pytest.importorskip("tensorrt_rtx")  # its parser is TensorRT's
+    model, _ = with_nms(_detector(1), Task(kind="detect", decode="yolo-boxes"), Suppression())
+    logger = collecting_logger(trt, [])
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    assert trt.OnnxParser(network, logger).parse(model.SerializeToString())
+    assert "nms" in {layers.kind for layers in layers_of_network(network).layers}
 
 
 def test_the_plugin_form_has_the_plugins_outputs() -> None:
