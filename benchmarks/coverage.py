@@ -37,6 +37,7 @@ from eightfold.compress.check import checked
 from eightfold.compress.groups import ChannelGraph
 from eightfold.compress.oracle import oracle_error, outputs, random_plan
 from eightfold.compress.plan import PrunePlan
+from eightfold.compress.skim import Skim
 from eightfold.compress.surgery import PruneReport, Width
 from eightfold.compress.trace import call_model, preserved
 
@@ -231,7 +232,7 @@ def training_shapes(model: nn.Module, inputs: Any) -> list[tuple[int, ...]]:
     inputs = tree_map(lambda x: torch.cat([x, x]) if x.dim() > 3 else x, inputs)
     if isinstance(inputs, tuple) and isinstance(inputs[0], list):
         inputs = ([*inputs[0], *inputs[0]], [_target(image) for _ in range(2) for image in inputs[0]])
-    with preserved(model), torch.no_grad():
+    with preserved(model), torch.no_grad(), Skim():  # shapes are what counts
         model.train()
         result = call_model(model, inputs)
     return [tuple(leaf.shape) for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
