@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds and tests the C++ runtime. Installs what it needs from Debian and the package index when absent.
 #
-#   check.sh            release build, parity with Python, sanitizers, a short fuzzing run
+#   check.sh            format, release build, parity with Python, sanitizers, a short fuzzing run
 #   check.sh STEP...    some of: release parity asan tsan fuzz tidy format arm64 bench
 #
 # PYTHON names an interpreter with eightfold's test dependencies (default: .venv/bin/python of this repository).
@@ -126,7 +126,7 @@ arm64() {
 }
 
 steps=("$@")
-[ ${#steps[@]} -gt 0 ] || steps=(parity asan tsan fuzz)
+[ ${#steps[@]} -gt 0 ] || steps=(format parity asan tsan fuzz)
 mkdir -p "$build"
 prepare "${steps[@]}"
 for step in "${steps[@]}"; do

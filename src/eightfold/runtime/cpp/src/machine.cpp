@@ -27,6 +27,9 @@ std::string text_of(const std::string& path) {
   return stripped(content.str());
 }
 
+// 0 where there is none.
+double number_of(const std::string& path) { return std::strtod(text_of(path).c_str(), nullptr); }
+
 // The values of all lines "key : value".
 std::vector<std::string> fields(const std::string& text, const std::string& key) {
   std::vector<std::string> values;
@@ -89,7 +92,7 @@ std::string cpu_model(const std::string& info) {
   std::string name = first_of(fields(info, "model name"));
   if (name.empty()) name = first_of(fields(info, "Model name"));
   if (!name.empty() && name.compare(0, 5, "ARMv8") != 0) return with_single_blanks(name);
-  const std::string arm = arm_cores(info);
+  std::string arm = arm_cores(info);
   if (!arm.empty()) return arm;
   return name.empty() ? "unknown processor" : name;
 }
@@ -100,9 +103,9 @@ int cores_in(const std::string& list) {
   std::istringstream spans(list);
   for (std::string span; std::getline(spans, span, ',');) {
     const std::size_t dash = span.find('-');
-    const int first = std::atoi(span.c_str());
-    const int last = dash == std::string::npos ? first : std::atoi(span.c_str() + dash + 1);
-    count += last - first + 1;
+    const long first = std::strtol(span.c_str(), nullptr, 10);
+    const long last = dash == std::string::npos ? first : std::strtol(span.c_str() + dash + 1, nullptr, 10);
+    count += static_cast<int>(last - first) + 1;
   }
   return count;
 }
@@ -114,8 +117,8 @@ double quota_cores(const std::string& root) {
   double period = 0;
   std::istringstream limit(text_of(root + "/sys/fs/cgroup/cpu.max"));
   if (limit >> quota >> period && period > 0) return quota / period;
-  quota = std::atof(text_of(root + "/sys/fs/cgroup/cpu/cpu.cfs_quota_us").c_str());
-  period = std::atof(text_of(root + "/sys/fs/cgroup/cpu/cpu.cfs_period_us").c_str());
+  quota = number_of(root + "/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
+  period = number_of(root + "/sys/fs/cgroup/cpu/cpu.cfs_period_us");
   return quota > 0 && period > 0 ? quota / period : 0;
 }
 
