@@ -141,12 +141,18 @@ def table(names: list[str], with_peer: bool) -> None:
             ratio = f"{theirs.seconds / mine.seconds:.1f}"
         lines.append(f"| {name} | {_cell(mine)} | {_cell(theirs)} | {ratio} | {mine.peak_mb:.0f} |")
         print(lines[-1], flush=True)
-        write("\n".join(lines))
-    if both:
-        a, b = (sum(column) for column in zip(*both, strict=True))
-        lines.append(f"| sum over the {len(both)} that both finish | {a:.2f} | {b:.2f} | {b / a:.1f} | |")
-        print(lines[-1], flush=True)
-        write("\n".join(lines))
+        write("\n".join([*lines, *sums(both)]))
+    print("\n".join(sums(both)))
+
+
+def sums(both: list[tuple[float, float]]) -> list[str]:
+    """The last row of the table, from the seconds of the networks that both finish."""
+    if not both:
+        return []
+    ratios = sorted(b / a for a, b in both)
+    a, b = (sum(column) for column in zip(*both, strict=True))
+    told = f"{b / a:.1f} (median {ratios[len(ratios) // 2]:.1f}, least {ratios[0]:.1f})"
+    return [f"| sum over the {len(both)} that both finish | {a:.2f} | {b:.2f} | {told} | |"]
 
 
 def write(body: str) -> None:
