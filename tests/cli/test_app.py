@@ -38,13 +38,26 @@ def test_a_wrong_command_exits_with_2(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "No such command 'frobnicate'" in capsys.readouterr().err
 
 
-def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupted(_: object) -> None:
+@pytest.mark.parametrize(
+    ("words", "interrupted_in", "said"),
+    [
+        (("run", "r.yaml"), "recipe.read_recipe", "eightfold: interrupted; run the same command again to go on\n"),
+        (("report", "bundle"), "runtime.bundle.Bundle.open", "eightfold: interrupted\n"),
+    ],
+)
+def test_ctrl_c_says_how_to_go_on_where_that_helps(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    interrupted_in: str,
+    said: str,
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("eightfold.runtime.bundle.Bundle.open", interrupted)
-    assert run(monkeypatch, "report", "bundle") == 130
-    assert capsys.readouterr().err.endswith("eightfold: interrupted; run the same command again to go on\n")
+    monkeypatch.setattr(f"eightfold.{interrupted_in}", interrupted)
+    assert run(monkeypatch, *words) == 130
+    assert capsys.readouterr().err.endswith(said)
 
 
 def test_code_in_the_current_folder_is_found(tmp_path: Path) -> None:

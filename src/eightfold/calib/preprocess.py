@@ -3,6 +3,7 @@ runtime. This file holds the value; `calib/transform.py`, `calib/resize.py` and 
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 import numpy.typing as npt
@@ -100,8 +101,15 @@ class Preprocess(Value):
     def describe(self) -> str:
         return (
             f"{self.resize} to {self.width}x{self.height} ({self.interpolation}), {self.color}, "
-            f"(x * {self.scale:.6g} - {self.mean}) / {self.std}, {self.layout} {self.dtype}"
+            f"{self._describe_values()}, {self.layout} {self.dtype}"
         )
+
+    def _describe_values(self) -> str:
+        scale = "pixel / 255" if math.isclose(self.scale, 1 / 255) else f"pixel * {self.scale:.6g}"
+        if not any(self.mean) and set(self.std) == {1.0}:
+            return scale
+        mean, std = (", ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
+        return f"({scale} - [{mean}]) / [{std}]"
 
 
 def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:

@@ -37,6 +37,7 @@ COMMANDS: tuple[str, ...] = (
     "predict",
     "report",
 )
+RESUMABLE = frozenset({"run", "calibrate", "quantize"})  # what they had done when interrupted is not done again
 
 app = typer.Typer(
     help="Compress vision networks for edge devices, and prove what was done.",
@@ -93,6 +94,10 @@ def _in_one_line(error: Exception) -> str:
     return f"unexpected {what}; this is a defect: report it with what `eightfold --debug ...` prints"
 
 
+def _way_on(words: list[str]) -> str:
+    return "; run the same command again to go on" if RESUMABLE.intersection(words[:2]) else ""
+
+
 def main() -> int:
     """Run the command line. Returns the exit code: 0, 1 for a failure, 2 for wrong usage, 130 when interrupted."""
     if "" not in sys.path:  # so that package.module:function finds the user's own code here, as with python -m
@@ -106,7 +111,7 @@ def main() -> int:
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         if code == INTERRUPTED:  # typer turns Ctrl-C into this, without a word
-            print("eightfold: interrupted; run the same command again to go on", file=sys.stderr)
+            print(f"eightfold: interrupted{_way_on(sys.argv[1:])}", file=sys.stderr)
         return code
     except Exception as error:  # the outermost edge: what gets here ends as one line
         if "--debug" in itertools.takewhile(lambda word: word.startswith("-"), sys.argv[1:]):
