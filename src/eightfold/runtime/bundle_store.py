@@ -117,8 +117,10 @@ class ZipStore(Store):
             raise BundleError(
                 f"{path} is not a bundle ({error})", allowed="a bundle directory or a complete .eightfold file"
             ) from None
-        self._members = {info.filename: info for info in self._zip.infolist() if not info.is_dir()}
-        if len(self._members) != sum(not info.is_dir() for info in self._zip.infolist()):
+        # ZipInfo.is_dir() fails on a member without a name, which damaged archives have.
+        files = [info for info in self._zip.infolist() if not info.filename.endswith("/")]
+        self._members = {info.filename: info for info in files}
+        if len(self._members) != len(files):
             self._zip.close()
             raise BundleError(f"{path} holds two files of one name", allowed="each name once", remedy=REMEDY)
         self._unpacked = Path(tempfile.mkdtemp(prefix="eightfold-"))
