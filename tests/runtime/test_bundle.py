@@ -204,6 +204,25 @@ def test_a_zip_with_one_name_twice(zipped: Path) -> None:
         Bundle.open(zipped)
 
 
+def test_a_zip_whose_member_lost_its_name(zipped: Path) -> None:
+    """Names end at a zero byte: one flip at the start of a name leaves none. ZipInfo.is_dir() fails on it."""
+    data = zipped.read_bytes()
+    directory = data.rindex(FILE.encode())  # the last place is the one in the archive's directory
+    zipped.write_bytes(data[:directory] + b"\0" + data[directory + 1 :])
+    with zipfile.ZipFile(zipped) as archive:
+        assert "" in archive.namelist()
+    with pytest.raises(IntegrityError, match=r"pruned-b1\.onnx is missing"):
+        Bundle.open(zipped)
+
+
+def test_a_nameless_member_beside_the_bundles_own_is_never_read(zipped: Path) -> None:
+    with zipfile.ZipFile(zipped, "a") as archive:
+        archive.writestr(zipfile.ZipInfo(""), "other")
+    bundle = Bundle.open(zipped)
+    assert bundle.unlisted() == [""]
+    assert bundle.verify() == len(bundle.manifest.files)
+
+
 def test_a_zip_member_larger_than_the_manifest_says(zipped: Path, tmp_path: Path) -> None:
     bomb = tmp_path / "bomb.eightfold"
     with zipfile.ZipFile(zipped) as source, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as target:
