@@ -68,7 +68,7 @@ def test_the_module_is_left_as_it_was(tmp_path: Path) -> None:
 PROGRAM = """
 import sys
 from eightfold.export.onnx_export import export_onnx
-from tests.export.networks import small_net
+from networks import small_net
 export_onnx(small_net(), sys.argv[1], batch=1, image_size=16, opset=18, exporter=sys.argv[2])
 """
 
@@ -77,8 +77,8 @@ export_onnx(small_net(), sys.argv[1], batch=1, image_size=16, opset=18, exporter
 def test_another_process_writes_the_same_bytes(tmp_path: Path, exporter: Exporter) -> None:
     here = export_onnx(small_net(), tmp_path / "here.onnx", batch=1, image_size=16, opset=18, exporter=exporter)
     there = tmp_path / "there.onnx"
-    root = Path(__file__).parents[2]
-    subprocess.run([sys.executable, "-c", PROGRAM, str(there), exporter], check=True, cwd=root)
+    beside = Path(__file__).parent
+    subprocess.run([sys.executable, "-c", PROGRAM, str(there), exporter], check=True, cwd=beside)
     assert sha256_of_file(here) == sha256_of_file(there)
 
 

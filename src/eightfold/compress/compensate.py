@@ -57,7 +57,7 @@ def compensate(
     method: str = "lsq",
     graph: ChannelGraph | None = None,
     batch: int = 8,
-    memory_mb: int = 384,
+    memory_mb: int = 224,
     seed: int = 0,
 ) -> CompensationReport:
     """Compensate `pruned` in place for what `plan` took from `original`. Both run in eval mode; modes are restored.
