@@ -41,7 +41,7 @@ def prune(
     *,
     compensation: str = "none",
     images: Tensor | Iterable[Any] = (),
-    memory_mb: int = 384,
+    memory_mb: int = 224,
     **options: Any,
 ) -> Pruned:
     """Prune `model` in place and, if asked, make up for what was removed, without labels and without training.

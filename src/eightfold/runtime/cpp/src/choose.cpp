@@ -111,13 +111,19 @@ std::pair<bool, int> rank(const Choice& choice, const std::string& provider) {
 }
 
 Choice by_rule(const std::vector<Choice>& choices, const std::string& provider) {
-  Choice best = *std::min_element(choices.begin(), choices.end(), [&](const Choice& a, const Choice& b) {
+  const auto best = std::min_element(choices.begin(), choices.end(), [&](const Choice& a, const Choice& b) {
     return rank(a, provider) < rank(b, provider);
   });
-  best.reason = choices.size() == 1 ? "the only one that fits"
-                                    : "preferred by rule to " + std::to_string(choices.size() - 1) +
-                                          " more, none measured here";
-  return best;
+  std::string others;
+  for (const Choice& choice : choices) {
+    if (&choice == &*best) continue;
+    others += (others.empty() ? "" : ", ") + std::string(name_of(choice.artifacts[0].precision)) + " on " +
+              table_name(choice.backend->name, provider);
+  }
+  Choice chosen = *best;
+  chosen.reason = others.empty() ? "the only one that fits"
+                                 : "by rule before " + others + "; none was measured on this device";
+  return chosen;
 }
 
 std::string described(const Choice& choice) {

@@ -51,7 +51,7 @@ constexpr const char* kTable = R"({"kind": "latency table", "schema": 1,
 TEST_CASE("by rule: narrow numbers, and a baseline only when asked for") {
   detail::Choice choice = detail::choose(kBundle, kEntries, {});
   CHECK(choice.artifacts[0].id == "int8-b1");
-  CHECK(choice.reason == "preferred by rule to 1 more, none measured here");
+  CHECK(choice.reason == "by rule before fp32 on onnxruntime; none was measured on this device");
   EngineOptions options;
   options.variant = "baseline";
   choice = detail::choose(kBundle, kEntries, options);
