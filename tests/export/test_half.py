@@ -17,6 +17,8 @@ from eightfold.export.onnx_export import export_onnx
 from eightfold.export.verify import Tolerance, random_inputs, run_onnx, verify_onnx
 from tests.export.networks import graph, saved, small_net
 
+TRIALS = ["on zeros", "on ones", "on extremes", "on noise"]
+
 
 def _types(model: onnx.ModelProto) -> dict[str, int]:
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
@@ -138,7 +140,8 @@ def test_nodes_that_need_more_digits_are_found_and_stay_float(tmp_path: Path) ->
     file = _fine_in_the_middle(tmp_path / "x.onnx")
     rows = np.random.default_rng(0).random((4, 3), dtype=np.float32)
     model, (step,) = checked_half(file, inputs={"images": rows})
-    (note,) = step.notes
+    note, *trials = step.notes
+    assert [words.partition(":")[0] for words in trials] == TRIALS
     kept = note.partition(" nodes: ")[2].split(", ")
     assert note.startswith("kept in float32 for their precision, ")
     assert {"far", "near"} <= set(kept)
@@ -243,3 +246,15 @@ def test_a_layer_whose_scales_float16_cannot_hold_stays_float_whole(tmp_path: Pa
     model = half_graph(onnx.load(_quantized(tmp_path / "q.onnx", 1e-8)))
     (convolution,) = (node for node in model.graph.node if node.op_type == "Conv")
     assert {_types(model)[name] for name in (*convolution.input, *convolution.output)} == {TensorProto.FLOAT}
+
+
+def test_an_overflow_that_no_image_causes_is_noted_and_not_judged(tmp_path: Path) -> None:
+    """On images in [0, 0.5) products stay below 20,000; what is tried beside them reaches 120,000."""
+    nodes = [helper.make_node("Mul", ["images", "gain"], ["out"])]
+    weights = {"gain": np.array([40_000], np.float32)}
+    file = saved(graph(nodes, {"images": [1, 3]}, {"out": [1, 3]}, weights), tmp_path / "x.onnx")
+    images = {"images": np.random.default_rng(0).random((1, 3), dtype=np.float32) / 2}
+    (step,) = checked_half(file, inputs=images)[1]
+    assert step.cosine == pytest.approx(1)
+    assert "on extremes: cosine nan" in step.notes
+    assert "on ones: cosine 1.0000" in step.notes

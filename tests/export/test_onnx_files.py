@@ -7,14 +7,17 @@ import onnx
 import pytest
 from onnx import helper
 
+from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import ModelError
 from eightfold.export import onnx_files
+from eightfold.export.foreign import export_bundle
 from eightfold.export.freeze import freeze_onnx
 from eightfold.export.half import half_onnx
 from eightfold.export.onnx_files import external_files, load_onnx, save_onnx, tensor_specs
 from eightfold.export.simplify import simplify
 from eightfold.export.tensorrt.build import build_engine
 from eightfold.export.verify import run_onnx
+from eightfold.runtime.bundle import Bundle
 from tests.export.networks import graph, saved
 
 FEEDS = {"images": np.random.default_rng(0).random((2, 64), dtype=np.float32)}
@@ -55,6 +58,22 @@ def test_every_step_takes_weights_beside_the_graph(over_the_limit: Path, tmp_pat
     assert run_onnx(frozen, FEEDS)["out"].shape == (2, 64)
     assert run_onnx(small, FEEDS)["out"].shape == run_onnx(half, FEEDS)["out"].shape == (2, 64)
     assert build_engine(over_the_limit, tmp_path / "x.engine", precision="fp32").stat().st_size
+
+
+def test_a_bundle_holds_weights_beside_the_graph(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(onnx_files, "PROTOBUF_LIMIT_BYTES", 1000)
+    weight = np.random.default_rng(1).random((48, 64), dtype=np.float32)
+    nodes = [helper.make_node("Flatten", ["images"], ["row"]), helper.make_node("MatMul", ["row", "w"], ["out"])]
+    network = graph(nodes, {"images": [1, 3, 4, 4]}, {"out": [1, 64]}, {"w": weight})
+    source = save_onnx(network, tmp_path / "x.onnx")
+    path = export_bundle(source, tmp_path / "bundle", preprocess=Preprocess(height=4, width=4))
+    bundle = Bundle.open(path)
+    assert bundle.verify() == 2
+    (artifact,) = bundle.manifest.artifacts
+    assert len(artifact.files) == 1
+    images = np.random.default_rng(0).random((1, 3, 4, 4), dtype=np.float32)
+    seen = run_onnx(bundle.artifact_path(artifact), {"images": images})["out"]
+    np.testing.assert_allclose(seen, images.reshape(1, -1) @ weight, rtol=1e-5)
 
 
 def test_a_missing_weights_file_is_named(over_the_limit: Path) -> None:

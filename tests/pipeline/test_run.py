@@ -143,6 +143,13 @@ def test_int8_agrees_with_float(tiny_run: Path) -> None:
     steps = json.loads((tiny_run / "onnx" / "int8-cpu-x86.json").read_text())
     assert min(step["cosine"] for each in steps.values() for step in each) > 0.9
     assert np.isfinite([step["max_abs_error"] for each in steps.values() for step in each]).all()
+    for (step,) in steps.values():
+        assert [note.partition(":")[0] for note in step["notes"][-4:]] == [
+            "on zeros",
+            "on ones",
+            "on extremes",
+            "on noise",
+        ]
 
 
 def test_engines_are_plain_files_with_a_sidecar(tiny_run: Path) -> None:

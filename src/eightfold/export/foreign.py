@@ -15,7 +15,7 @@ from eightfold.export.batches import export_batches
 from eightfold.export.bundle import onnx_artifact, write_bundle
 from eightfold.export.detections import Suppression, with_nms
 from eightfold.export.in_graph import with_preprocess
-from eightfold.export.onnx_files import load_onnx, save_onnx
+from eightfold.export.onnx_files import external_files, load_onnx, save_onnx
 from eightfold.files import PathLike, sha256_of_file
 from eightfold.runtime.manifest import Task
 from eightfold.runtime.versions import runtime_versions
@@ -78,9 +78,13 @@ def export_bundle(
             task=read,
             preprocess=fed,
             artifacts=artifacts,
-            files={f"onnx/{file.name}": file for file in files.values()},
+            files={f"onnx/{each.name}": each for file in files.values() for each in _with_weights(file)},
             provenance=provenance,
         )
+
+
+def _with_weights(file: Path) -> list[Path]:
+    return [file, *(file.with_name(name) for name in external_files(file))]
 
 
 def _put_in_graph(

@@ -65,7 +65,8 @@ def checked_half(
     by_precision = search_half(model, runs, keep_float=kept.union(by_range), tolerance=tolerance, kind=kind)
     made = half_graph(model, keep_float=kept.union(by_range, by_precision), kind=kind)
     step = verify_half(model, made, runs, tolerance=tolerance, kind=kind)
-    return made, (step.model_copy(update={"notes": tuple(_notes(model, by_range, by_precision))}),)
+    notes = (*_notes(model, by_range, by_precision), *step.notes)
+    return made, (step.model_copy(update={"notes": notes}),)
 
 
 def _typed_for(model: onnx.ModelProto, kind: HalfType) -> onnx.ModelProto:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eightfold.export.half_graph import ELEM_TYPES, FLOAT, HalfType
+from eightfold.export.onnx_files import input_specs
+from eightfold.export.reference import notes_on_trials
 from eightfold.export.shapes import state_shapes
 from eightfold.export.verify import (
     Arrays,
@@ -56,7 +58,8 @@ def verify_half(
     tolerance: Tolerance,
     kind: HalfType = "float16",
 ) -> Step:
-    """Compare a float32 graph with its 16-bit form on the inputs of some runs.
+    """Compare a float32 graph with its 16-bit form on the inputs of some runs, which are judged, and on constants,
+    extremes and noise, which are noted.
 
     Raises VerificationError beyond the tolerance, naming the first tensor that differs.
     """
@@ -69,7 +72,7 @@ def verify_half(
             first = first_diverging_of(_copy(before), emulated, inputs, tolerance)
             require_within(differences, tolerance, step=kind, first=first)
         found += differences
-    return step_from(found, name=kind)
+    return step_from(found, name=kind, notes=notes_on_trials(known, seen, input_specs(before)))
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:

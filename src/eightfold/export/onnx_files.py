@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 # protobuf cannot hold more; beyond it the weights go to a file of their own. Some room is left for the graph itself.
 PROTOBUF_LIMIT_BYTES = 2**31 - 2**24
+# Smaller tensors stay in the graph, where shape inference and parsers can see them.
+SMALLEST_EXTERNAL_BYTES = 1024
+# Readers map the file; a page is what they can map.
+ALIGNMENT_BYTES = 4096
 DTYPE_OF_ELEM_TYPE = {
     1: "float32",
     2: "uint8",
@@ -72,6 +76,14 @@ def external_files(path: PathLike) -> tuple[str, ...]:
     return tuple(sorted({entry.value for entry in entries if entry.key == "location"}))
 
 
+def node_count(path: PathLike) -> int:
+    """Number of nodes of an ONNX file; its external weights are not read."""
+    require("onnx", "read ONNX files")
+    import onnx
+
+    return len(onnx.load(str(path), load_external_data=False).graph.node)
+
+
 def tensor_specs(model: onnx.ModelProto) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Inputs and outputs of a fixed-size graph. Raises ModelError where a shape is not static."""
     return input_specs(model), tuple(_spec(value) for value in model.graph.output)
@@ -111,22 +123,62 @@ def _weight_bytes(model: onnx.ModelProto) -> int:
 
 
 def _save_with_external_data(model: onnx.ModelProto, path: Path) -> Path:
-    import onnx
-
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
     with atomic_path(path.with_suffix(".data")) as blob:
-        onnx.external_data_helper.convert_model_to_external_data(copy, location=blob.name, size_threshold=1024)
-        onnx.external_data_helper.write_external_data_tensors(copy, str(blob.parent))
+        shell = _written_beside(model, blob)
         final = f"{path.stem}.{sha256_of_file(blob)[:12]}.data"
-        _rename_external_data(copy, final)
+        _rename_external_data(shell, final)
         with atomic_path(path.with_name(final)) as weights:
             blob.replace(weights)
             blob.touch()
     path.with_suffix(".data").unlink(missing_ok=True)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(copy.SerializeToString(deterministic=True))
+        temporary.write_bytes(shell.SerializeToString(deterministic=True))
     return path
+
+
+def _written_beside(model: onnx.ModelProto, blob: Path) -> onnx.ModelProto:
+    """Write the large weights into `blob`, one after the other; returns the graph that refers to them.
+
+    No copy of `model` is made on the way: it may be half of what the machine has.
+    """
+    from onnx import ModelProto, TensorProto
+
+    shell = ModelProto()
+    _copy_fields(model, shell, without="graph")
+    _copy_fields(model.graph, shell.graph, without="initializer")
+    with blob.open("wb") as stream:
+        for tensor in model.graph.initializer:
+            raw = tensor.raw_data
+            if len(raw) < SMALLEST_EXTERNAL_BYTES:
+                shell.graph.initializer.append(tensor)
+                continue
+            stream.write(bytes(-stream.tell() % ALIGNMENT_BYTES))
+            beside = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+            refer_to(beside, blob.name, stream.tell(), len(raw))
+            stream.write(raw)
+            shell.graph.initializer.append(beside)
+    return shell
+
+
+def refer_to(tensor: onnx.TensorProto, file: str, offset: int, length: int) -> None:
+    """Let the content of `tensor` be `length` bytes of a file beside the graph."""
+    from onnx import TensorProto
+
+    tensor.ClearField("raw_data")
+    del tensor.external_data[:]
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", file), ("offset", offset), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))
+
+
+def _copy_fields(source: Any, target: Any, *, without: str) -> None:
+    for field, value in source.ListFields():
+        if field.name == without:
+            continue
+        if isinstance(value, str | int):
+            setattr(target, field.name, value)
+        else:
+            getattr(target, field.name).MergeFrom(value)
 
 
 def _rename_external_data(model: onnx.ModelProto, name: str) -> None:

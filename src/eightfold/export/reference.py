@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from eightfold.export.trials import adversarial_inputs
 from eightfold.export.verify import (
     Array,
     Arrays,
@@ -18,7 +19,7 @@ from eightfold.export.verify import (
     step_from,
 )
 from eightfold.files import PathLike
-from eightfold.runtime.manifest import Step
+from eightfold.runtime.manifest import Step, TensorSpec
 
 Run = Callable[[Arrays], Arrays]
 # What rounding its input to float32 may change of an input.
@@ -69,6 +70,14 @@ class Reference:
         nudged = {key: _nudged(array, rng) for key, array in self.trials[name].items()}
         moved = compare(self.answers[name], self._run(nudged))
         return all(2 * own.max_abs_error >= item.max_abs_error for own, item in zip(moved, found, strict=True))
+
+
+def notes_on_trials(known: Run, seen: Run, specs: Sequence[TensorSpec]) -> tuple[str, ...]:
+    """How alike two networks answer on constants, extremes and noise, in words: for steps that round on purpose, of
+    which nothing is asked there."""
+    with np.errstate(all="ignore"):  # what overflows in 16 bits shows as a cosine of nan
+        found = {name: compare(known(inputs), seen(inputs)) for name, inputs in adversarial_inputs(specs).items()}
+    return tuple(f"on {name}: cosine {min(item.cosine for item in items):.4f}" for name, items in found.items())
 
 
 def _nudged(array: Array, rng: np.random.Generator) -> Array:

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import IO
 
 from eightfold.errors import EightfoldError
+from eightfold.export.lean import with_weights, without_weights
 from eightfold.export.onnx_clean import clean
-from eightfold.export.onnx_files import load_onnx, save_onnx, tensor_specs
+from eightfold.export.onnx_files import load_onnx, node_count, save_onnx, tensor_specs
 from eightfold.export.passes.run import apply_passes
 from eightfold.export.reference import Reference
 from eightfold.export.trials import trials_of
@@ -75,6 +76,7 @@ def simplify_onnx(
         with ThreadPoolExecutor(1) as pool:
             reference = pool.submit(Reference.of_file, source, trials)
             before, notes = len(model.graph.node), list[str]()
+            del model  # its weights may be half of what the machine has
             candidates = [(before, "", source), *_candidates(tools, source, Path(folder), notes)]
         best, tool, step = _best(source, reference.result(), candidates, notes)
         after = load_onnx(best)
@@ -95,7 +97,7 @@ def _best(
             except EightfoldError as error:
                 notes.append(f"{words}: passed over ({error})")
                 continue
-            left = count if attempt == file else len(load_onnx(attempt).graph.node)
+            left = count if attempt == file else node_count(attempt)
             notes.append(f"{words or 'as it was'}: {left} nodes")
             return attempt, words, step.model_copy(update={"notes": (*notes, *step.notes)})
     return source, "", Step(name="simplify", notes=tuple(notes))
@@ -116,7 +118,7 @@ def _candidates(
     The second tool starts from the first one's result: it finds more there than either finds alone, in a fraction
     of the time (Swin-T: 482 nodes; 490 and 530 alone). Where the first failed, it starts from the original.
     """
-    start, done = source, ""
+    start, done = without_weights(source), ""
     for child in tools:
         target = folder / f"{child.tool}.onnx"
         failure = child.run(start, target)
@@ -124,9 +126,9 @@ def _candidates(
             notes.append(f"{child.tool}: {failure}")
             continue
         start, done = target, f"{done} + {child.tool}" if done else child.tool
-        count = len(load_onnx(target).graph.node)
+        count = node_count(target)
         notes.append(f"{child.tool}: {count} nodes")
-        yield count, done, target
+        yield count, done, with_weights(target, source)
 
 
 @dataclasses.dataclass(frozen=True)

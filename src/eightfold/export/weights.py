@@ -6,16 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eightfold.export.onnx_files import load_onnx
+from eightfold.export.onnx_files import ALIGNMENT_BYTES, SMALLEST_EXTERNAL_BYTES, load_onnx, refer_to
 from eightfold.files import PathLike, atomic_path, sha256_of_bytes, write_bytes
 
 if TYPE_CHECKING:
     import onnx
-
-# Smaller tensors stay in the graph, where shape inference and parsers can see them.
-SMALLEST_SHARED_BYTES = 1024
-# Readers map the file; a page is what they can map.
-ALIGNMENT_BYTES = 4096
 
 
 def share_weights(paths: Sequence[PathLike], data: str) -> Path:
@@ -36,14 +31,14 @@ def share_weights(paths: Sequence[PathLike], data: str) -> Path:
         for model in models:
             for tensor in model.graph.initializer:
                 raw = _raw_bytes(tensor)
-                if len(raw) < SMALLEST_SHARED_BYTES:
+                if len(raw) < SMALLEST_EXTERNAL_BYTES:
                     continue
                 digest = sha256_of_bytes(raw)
                 if digest not in offsets:
                     stream.write(bytes(-stream.tell() % ALIGNMENT_BYTES))
                     offsets[digest] = stream.tell()
                     stream.write(raw)
-                _refer(tensor, data, offsets[digest], len(raw))
+                refer_to(tensor, data, offsets[digest], len(raw))
     for file, model in zip(files, models, strict=True):
         write_bytes(file, model.SerializeToString(deterministic=True))
     return blob
@@ -57,13 +52,3 @@ def _raw_bytes(tensor: onnx.TensorProto) -> bytes:
     if not tensor.raw_data:
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
     return bytes(tensor.raw_data)
-
-
-def _refer(tensor: onnx.TensorProto, data: str, offset: int, length: int) -> None:
-    from onnx import TensorProto
-
-    tensor.ClearField("raw_data")
-    del tensor.external_data[:]
-    tensor.data_location = TensorProto.EXTERNAL
-    for key, value in (("location", data), ("offset", offset), ("length", length)):
-        tensor.external_data.add(key=key, value=str(value))

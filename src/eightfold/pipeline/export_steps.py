@@ -180,11 +180,20 @@ def quantize_pruned(job: Job, target: str, _: Path) -> str:
         # Recorded, not judged: how much INT8 may change is a question of the task's metric, measured below.
         before, after = job.path(plain.path), job.path(wanted.path)
         step = verify_onnx(before, after, inputs, step=f"quantize for {target}", tolerance=Tolerance())
-        steps[wanted.id] = [step.model_copy(update={"notes": (*step.notes, *_equalized(job), *report.record())})]
+        notes = (*_equalized(job), *report.record(), *_notes_on_trials(before, after))
+        steps[wanted.id] = [step.model_copy(update={"notes": notes})]
     _share(job, int8_artifacts(job.recipe, target))
     _write_facts(job, f"int8-{target}", steps)
     cosine = min(step.cosine or 0.0 for (step,) in steps.values())
     return f"{len(steps)} graphs, {len(kept)} layers given back to float, lowest cosine to FP32 {cosine:.4f}"
+
+
+def _notes_on_trials(before: Path, after: Path) -> tuple[str, ...]:
+    from eightfold.export.onnx_files import input_specs, load_onnx
+    from eightfold.export.reference import notes_on_trials
+    from eightfold.export.verify import runner
+
+    return notes_on_trials(runner(before), runner(after), input_specs(load_onnx(before)))
 
 
 def _quantize(

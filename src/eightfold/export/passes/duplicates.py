@@ -24,9 +24,10 @@ def duplicate_weights(graph: onnx.GraphProto) -> int:
         if key in first and index.replace(tensor.name, first[key]):
             gone.add(tensor.name)
         first.setdefault(key, tensor.name)
-    kept = [tensor for tensor in graph.initializer if tensor.name not in gone]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    if gone:
+        kept = [tensor for tensor in graph.initializer if tensor.name not in gone]
+        del graph.initializer[:]
+        graph.initializer.extend(kept)
     return len(gone)
 
 
@@ -50,12 +51,19 @@ def duplicate_nodes(graph: onnx.GraphProto) -> int:
 
 
 def _content(tensor: onnx.TensorProto) -> str:
+    """Equal for equal tensors, whatever their names. The raw bytes are hashed by themselves: protobuf cannot write
+    out a tensor of more than 2 GiB."""
     from onnx import TensorProto
 
-    copy = TensorProto()
-    copy.CopyFrom(tensor)
-    copy.name = copy.doc_string = ""
-    return sha256_of_bytes(copy.SerializeToString(deterministic=True))
+    rest = TensorProto()
+    for field, value in tensor.ListFields():
+        if field.name in ("name", "doc_string", "raw_data"):
+            continue
+        if isinstance(value, int):
+            setattr(rest, field.name, value)
+        else:
+            getattr(rest, field.name).MergeFrom(value)
+    return sha256_of_bytes(tensor.raw_data) + sha256_of_bytes(rest.SerializeToString(deterministic=True))
 
 
 def _computation(node: onnx.NodeProto) -> bytes:
