@@ -10,9 +10,11 @@ from onnx import helper
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import ModelError
 from eightfold.export import onnx_files
+from eightfold.export.batches import export_batches
 from eightfold.export.foreign import export_bundle
 from eightfold.export.freeze import freeze_onnx
 from eightfold.export.half import half_onnx
+from eightfold.export.lean import with_weights, without_weights
 from eightfold.export.onnx_files import external_files, load_onnx, save_onnx, tensor_specs
 from eightfold.export.simplify import simplify
 from eightfold.export.tensorrt.build import build_engine
@@ -74,6 +76,38 @@ def test_a_bundle_holds_weights_beside_the_graph(monkeypatch: pytest.MonkeyPatch
     images = np.random.default_rng(0).random((1, 3, 4, 4), dtype=np.float32)
     seen = run_onnx(bundle.artifact_path(artifact), {"images": images})["out"]
     np.testing.assert_allclose(seen, images.reshape(1, -1) @ weight, rtol=1e-5)
+
+
+def test_tools_see_large_weights_as_inputs(over_the_limit: Path) -> None:
+    lean = without_weights(over_the_limit)
+    assert [value.name for value in onnx.load(lean).graph.input] == ["images", "w"]
+    assert not external_files(lean)
+    whole = with_weights(lean, over_the_limit)
+    assert external_files(whole) == external_files(over_the_limit)
+    assert [value.name for value in onnx.load(whole).graph.input] == ["images"]
+    np.testing.assert_array_equal(run_onnx(whole, FEEDS)["out"], run_onnx(over_the_limit, FEEDS)["out"])
+
+
+def test_whole_graphs_are_left_as_they_are(linear: Path) -> None:
+    assert without_weights(linear) == with_weights(linear, linear) == linear
+
+
+def test_only_the_weights_in_use_stay_beside_an_export(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing reads the second weight: what was written before that was found out is of no use."""
+    monkeypatch.setattr(onnx_files, "PROTOBUF_LIMIT_BYTES", 1000)
+    weights = {name: np.random.default_rng(place).random((48, 64), dtype=np.float32) for place, name in enumerate("ab")}
+    nodes = [
+        helper.make_node("Flatten", ["images"], ["row"]),
+        helper.make_node("MatMul", ["row", "a"], ["one"]),
+        helper.make_node("MatMul", ["row", "b"], ["unread"]),
+        helper.make_node("Relu", ["one"], ["out"]),
+    ]
+    source = save_onnx(graph(nodes, {"images": [1, 3, 4, 4]}, {"out": [1, 64]}, weights), tmp_path / "x.onnx")
+    (tmp_path / "made").mkdir()
+    images = np.random.default_rng(0).random((1, 3, 4, 4), dtype=np.float32)
+    export_batches(source, {1: tmp_path / "made" / "y.onnx"}, images=images)
+    names = {file.name for file in (tmp_path / "made").iterdir()}
+    assert names == {"y.onnx", *external_files(tmp_path / "made" / "y.onnx")}
 
 
 def test_a_missing_weights_file_is_named(over_the_limit: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -12,7 +13,7 @@ import numpy as np
 from eightfold.errors import ModelError
 from eightfold.export.freeze import freeze_onnx
 from eightfold.export.onnx_export import export_onnx, exporter_of
-from eightfold.export.onnx_files import input_specs, load_onnx, save_onnx
+from eightfold.export.onnx_files import external_files, input_specs, load_onnx, save_onnx
 from eightfold.export.rebatch import rebatched
 from eightfold.export.reference import Reference
 from eightfold.export.simplify import simplify_onnx
@@ -70,7 +71,7 @@ class OnnxSource:
         return list(run_onnx(self.path, {self._input(): rows}).values())
 
     def _input(self) -> str:
-        graph = load_onnx(self.path).graph
+        graph = load_onnx(self.path, external=False).graph
         weights = {tensor.name for tensor in graph.initializer}
         names = [value.name for value in graph.input if value.name not in weights]
         if len(names) != 1:
@@ -142,7 +143,7 @@ def _export(
         step = _check(origin, raw, rows, tolerance, tool, adversarial=adversarial)
         raw.replace(path)
     finally:
-        raw.unlink(missing_ok=True)
+        _clear(raw, path)
     return step, simplified.step
 
 
@@ -153,8 +154,18 @@ def _derive(origin: Source, made: onnx.ModelProto, path: Path, rows: Array, tole
         step = _check(origin, raw, rows, tolerance, "derived from two other batches")
         raw.replace(path)
     finally:
-        raw.unlink(missing_ok=True)
+        _clear(raw, path)
     return step
+
+
+def _clear(raw: Path, path: Path) -> None:
+    """Remove what was made on the way to `path`: the graph, and weights beside it that `path` does not refer to."""
+    raw.unlink(missing_ok=True)
+    weights = list(raw.parent.glob(f"{glob.escape(raw.stem)}.*.data"))
+    needed = external_files(path) if weights and path.is_file() else ()
+    for file in weights:
+        if file.name not in needed:
+            file.unlink()
 
 
 def _check(
@@ -171,5 +182,5 @@ def _check(
 
 
 def _image_spec(path: Path) -> TensorSpec:
-    (spec,) = input_specs(load_onnx(path))
+    (spec,) = input_specs(load_onnx(path, external=False))
     return spec

@@ -30,14 +30,17 @@ DTYPE_OF_ELEM_TYPE = {
 }
 
 
-def load_onnx(path: PathLike) -> onnx.ModelProto:
-    """Read an ONNX file with its external weights. Raises ModelError for whatever is not a whole ONNX file."""
+def load_onnx(path: PathLike, *, external: bool = True) -> onnx.ModelProto:
+    """Read an ONNX file, with its external weights or only with references to them.
+
+    Raises ModelError for whatever is not a whole ONNX file.
+    """
     require("onnx", "read ONNX files")
     import onnx
     from google.protobuf.message import DecodeError
 
     try:
-        model = onnx.load(str(path))
+        model = onnx.load(str(path), load_external_data=external)
     except (OSError, DecodeError, onnx.checker.ValidationError, ValueError) as error:
         raise ModelError(
             f"cannot read {path} as ONNX ({error})", allowed="a whole ONNX file", remedy="export it again"
@@ -74,14 +77,6 @@ def external_files(path: PathLike) -> tuple[str, ...]:
     model = onnx.load(str(path), load_external_data=False)
     entries = (entry for tensor in model.graph.initializer for entry in tensor.external_data)
     return tuple(sorted({entry.value for entry in entries if entry.key == "location"}))
-
-
-def node_count(path: PathLike) -> int:
-    """Number of nodes of an ONNX file; its external weights are not read."""
-    require("onnx", "read ONNX files")
-    import onnx
-
-    return len(onnx.load(str(path), load_external_data=False).graph.node)
 
 
 def tensor_specs(model: onnx.ModelProto) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

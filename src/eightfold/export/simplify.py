@@ -20,7 +20,7 @@ from typing import IO
 from eightfold.errors import EightfoldError
 from eightfold.export.lean import with_weights, without_weights
 from eightfold.export.onnx_clean import clean
-from eightfold.export.onnx_files import load_onnx, node_count, save_onnx, tensor_specs
+from eightfold.export.onnx_files import load_onnx, save_onnx, tensor_specs
 from eightfold.export.passes.run import apply_passes
 from eightfold.export.reference import Reference
 from eightfold.export.trials import trials_of
@@ -97,10 +97,14 @@ def _best(
             except EightfoldError as error:
                 notes.append(f"{words}: passed over ({error})")
                 continue
-            left = count if attempt == file else node_count(attempt)
+            left = count if attempt == file else _node_count(attempt)
             notes.append(f"{words or 'as it was'}: {left} nodes")
             return attempt, words, step.model_copy(update={"notes": (*notes, *step.notes)})
     return source, "", Step(name="simplify", notes=tuple(notes))
+
+
+def _node_count(path: Path) -> int:
+    return len(load_onnx(path, external=False).graph.node)
 
 
 def _cleaned(source: Path) -> Path:
@@ -126,7 +130,7 @@ def _candidates(
             notes.append(f"{child.tool}: {failure}")
             continue
         start, done = target, f"{done} + {child.tool}" if done else child.tool
-        count = node_count(target)
+        count = _node_count(target)
         notes.append(f"{child.tool}: {count} nodes")
         yield count, done, with_weights(target, source)
 
