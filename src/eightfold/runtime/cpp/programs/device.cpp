@@ -46,8 +46,9 @@ json temperatures() {
     const std::string path = "/sys/class/thermal/thermal_zone" + std::to_string(zone);
     const std::string millidegrees = text_of(path + "/temp");
     // Switched-off zones of older boards read as -256 degrees.
-    if (millidegrees.empty() || std::atof(millidegrees.c_str()) < -200000) continue;
-    found[text_of(path + "/type")] = std::atof(millidegrees.c_str()) / 1000;
+    const double degrees = std::strtod(millidegrees.c_str(), nullptr) / 1000;
+    if (millidegrees.empty() || degrees < -200) continue;
+    found[text_of(path + "/type")] = degrees;
   }
   return found;
 }
@@ -75,7 +76,7 @@ json describe_device() {
 json read_state() {
   json state = {{"temperatures_c", temperatures()}};
   const std::string load = text_of("/proc/loadavg");
-  if (!load.empty()) state["load_1min"] = std::atof(load.c_str());
+  if (!load.empty()) state["load_1min"] = std::strtod(load.c_str(), nullptr);
   return state;
 }
 
