@@ -41,7 +41,11 @@ def test_a_wrong_command_exits_with_2(monkeypatch: pytest.MonkeyPatch, capsys: p
 @pytest.mark.parametrize(
     ("words", "interrupted_in", "said"),
     [
-        (("run", "r.yaml"), "recipe.read_recipe", "eightfold: interrupted; run the same command again to go on\n"),
+        (
+            ("run", "r.yaml"),
+            "pipeline.run.read_recipe",
+            "eightfold: interrupted; run the same command again to go on\n",
+        ),
         (("report", "bundle"), "runtime.bundle.Bundle.open", "eightfold: interrupted\n"),
     ],
 )
