@@ -23,7 +23,10 @@ A message is one line that says what was seen, what is allowed and what to do.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+Name = TypeVar("Name", bound=str)
 
 
 class EightfoldError(Exception):
@@ -68,6 +71,21 @@ class UnknownNameError(UsageError):
             allowed=shown,
             remedy=f"did you mean {close[0]!r}?" if close else f"choose a {kind} from that list",
         )
+
+
+def one_of(kind: str, name: str, known: Sequence[Name]) -> Name:
+    """The member of `known` that `name` is, with the type it has there.
+
+    Raises:
+        UnknownNameError: `name` is none of them.
+
+    >>> one_of("score", "l2", ["l1", "l2"])
+    'l2'
+    """
+    for each in known:
+        if each == name:
+            return each
+    raise UnknownNameError.of(kind, name, known)
 
 
 class MissingExtraError(EightfoldError):

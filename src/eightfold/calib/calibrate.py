@@ -17,10 +17,10 @@ from eightfold.calib.graph import Graph, read_graph
 from eightfold.calib.images import ImageSet
 from eightfold.calib.observers import Observer, Seeing, make_observer
 from eightfold.calib.preprocess import Preprocess
-from eightfold.calib.ranges import Method, Ranges, checked_method
+from eightfold.calib.ranges import METHODS, Method, Ranges
 from eightfold.calib.rows import Rows, batched, peeked, rows_of
 from eightfold.calib.session import open_runner
-from eightfold.errors import CalibrationError, UsageError
+from eightfold.errors import CalibrationError, UsageError, one_of
 from eightfold.files import PathLike, sha256_of_bytes
 
 Tensor = npt.NDArray[Any]
@@ -36,7 +36,7 @@ class CalibrationOptions:
     threads: int = 0
 
     def __post_init__(self) -> None:
-        checked_method(self.method)
+        one_of("method", self.method, METHODS)
         if not 50 < self.percentile <= 100:
             raise UsageError(f"percentile is {self.percentile}", allowed="more than 50, at most 100")
         if self.batch < 1:

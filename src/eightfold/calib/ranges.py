@@ -6,19 +6,11 @@ from typing import ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from eightfold.errors import CalibrationError, EightfoldError, UnknownNameError
+from eightfold.errors import CalibrationError, EightfoldError
 from eightfold.values import Frozen, Value
 
 Method = Literal["minmax", "moving-average", "percentile", "entropy", "mse"]
 METHODS: tuple[Method, ...] = get_args(Method)
-
-
-def checked_method(name: str) -> Method:
-    """Raises UnknownNameError for what is not a method."""
-    for method in METHODS:
-        if method == name:
-            return method
-    raise UnknownNameError.of("method", name, METHODS)
 
 
 class TensorRange(Frozen):

@@ -35,8 +35,9 @@ def calibrate(
     from eightfold.calib.equalize import equalize
     from eightfold.calib.images import open_images
     from eightfold.calib.preprocess import Preprocess
-    from eightfold.calib.ranges import checked_method
+    from eightfold.calib.ranges import METHODS
     from eightfold.calib.trt_cache import cache_from_ranges, version_number
+    from eightfold.errors import one_of
     from eightfold.files import write_text
 
     version_number(tensorrt_version)  # before the work, not behind it
@@ -50,7 +51,7 @@ def calibrate(
         model,
         chosen,
         rules,
-        method=checked_method(method),
+        method=one_of("method", method, METHODS),
         batch=batch,
         percentile=percentile,
         threads=threads,

@@ -43,17 +43,20 @@ def quantize(
     from eightfold.calib.images import open_images
     from eightfold.calib.preprocess import Preprocess
     from eightfold.calib.trt_cache import read_ranges
-    from eightfold.export.quantize import checked_correction, checked_form, checked_rounding
+    from eightfold.errors import one_of
+    from eightfold.export.quantize import CORRECTIONS, FORMS, ROUNDINGS
     from eightfold.export.quantize import quantize as write
     from eightfold.export.search import SearchBound, search_files
 
     found = read_ranges(ranges, model)
+    chosen_form, chosen_rounding = one_of("form", form, FORMS), one_of("rounding", rounding, ROUNDINGS)
+    correction = one_of("bias correction", bias_correction, CORRECTIONS)
     chosen = None if images is None else open_images(images)
     rules = None if preprocess is None else Preprocess.load(preprocess)
     bound = SearchBound(max_drop=max_drop, min_sqnr_db=min_sqnr)
     kept = tuple(keep_float or ())
     if bound.is_set:
-        measure = checked_form(form) == "fastest"
+        measure = chosen_form == "fastest"
         search = search_files(model, found, output, bound, chosen, rules, target=target, measure=measure)
         print(search.describe())
         kept += search.steps[-1].kept_float
@@ -64,9 +67,9 @@ def quantize(
         target=target,
         keep_float=kept,
         float_outputs=float_outputs,
-        rounding=checked_rounding(rounding),
-        bias_correction=checked_correction(bias_correction),
-        form=checked_form(form),
+        rounding=chosen_rounding,
+        bias_correction=correction,
+        form=chosen_form,
         images=chosen,
         preprocess=rules,
     )

@@ -13,7 +13,7 @@ from eightfold.calib.layers import Layer, layers_of
 from eightfold.calib.preprocess import Preprocess
 from eightfold.calib.ranges import Ranges
 from eightfold.calib.rows import Rows, rows_of
-from eightfold.errors import UnknownNameError, UsageError
+from eightfold.errors import UsageError, one_of
 from eightfold.export.adaround import round_adaptively_
 from eightfold.export.bias_correction import (
     Correction,
@@ -38,31 +38,9 @@ Rounding = Literal["nearest", "adaround"]
 FormChoice = Literal["fastest", "qdq", "qoperator"]
 
 
-def checked_correction(name: str) -> Correction:
-    """Raises UnknownNameError for what is not a bias correction."""
-    for correction in get_args(Correction):
-        if correction == name:
-            found: Correction = correction
-            return found
-    raise UnknownNameError.of("bias correction", name, get_args(Correction))
-
-
-def checked_rounding(name: str) -> Rounding:
-    """Raises UnknownNameError for what is not a way of rounding."""
-    for rounding in get_args(Rounding):
-        if rounding == name:
-            found: Rounding = rounding
-            return found
-    raise UnknownNameError.of("rounding", name, get_args(Rounding))
-
-
-def checked_form(name: str) -> FormChoice:
-    """Raises UnknownNameError for what is not a form."""
-    for form in get_args(FormChoice):
-        if form == name:
-            found: FormChoice = form
-            return found
-    raise UnknownNameError.of("form", name, get_args(FormChoice))
+CORRECTIONS: tuple[Correction, ...] = get_args(Correction)
+ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
+FORMS: tuple[FormChoice, ...] = get_args(FormChoice)
 
 
 @dataclass(frozen=True)
@@ -76,9 +54,9 @@ class QuantOptions:
     form: FormChoice = "fastest"
 
     def __post_init__(self) -> None:
-        checked_form(self.form)
-        checked_correction(self.bias_correction)
-        checked_rounding(self.rounding)
+        one_of("form", self.form, FORMS)
+        one_of("bias correction", self.bias_correction, CORRECTIONS)
+        one_of("rounding", self.rounding, ROUNDINGS)
 
 
 def quantize(
