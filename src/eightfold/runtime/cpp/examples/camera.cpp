@@ -7,9 +7,7 @@
 
 #include "eightfold/eightfold.hpp"
 
-namespace {
-
-void draw(cv::Mat& frame, const eightfold::Engine& engine, const eightfold::Prediction& prediction) {
+static void draw(cv::Mat& frame, const eightfold::Engine& engine, const eightfold::Prediction& prediction) {
   const cv::Scalar green(0, 255, 0);
   for (const eightfold::Detection& found : prediction.detections) {
     const cv::Point corner(static_cast<int>(found.x1), static_cast<int>(found.y1));
@@ -21,13 +19,12 @@ void draw(cv::Mat& frame, const eightfold::Engine& engine, const eightfold::Pred
               2);
 }
 
-}  // namespace
-
 int main(int count, char** words) try {
   if (count < 2) return std::fputs("usage: camera BUNDLE [CAMERA]\n", stderr), 2;
   const eightfold::Engine engine = eightfold::Engine::load(words[1]);
   engine.warmup();
   cv::VideoCapture camera(count > 2 ? std::atoi(words[2]) : 0);
+  if (!camera.isOpened()) return std::fputs("camera: it cannot be opened\n", stderr), 1;
   std::vector<eightfold::Prediction> predictions;
   for (cv::Mat frame; camera.read(frame) && cv::waitKey(1) != 'q';) {
     engine.run(
