@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from eightfold.cli.options import image_inputs
-from eightfold.errors import UnknownNameError, UsageError
+from eightfold.errors import UsageError, one_of
 
 # As for `eightfold build`.
 RUNS = 4
@@ -28,20 +28,17 @@ def half(
 
     Example: eightfold half model.onnx -o model.fp16.onnx --images photos/ --preprocess preprocess.json
     """
-    from typing import get_args
-
     from eightfold.export.half import checked_half
-    from eightfold.export.half_graph import HalfType
+    from eightfold.export.half_graph import HALF_TYPES
     from eightfold.export.onnx_files import load_onnx, save_onnx, tensor_specs
 
-    if kind not in get_args(HalfType):
-        raise UnknownNameError.of("type", kind, get_args(HalfType))
+    half_type = one_of("type", kind, HALF_TYPES)
     if (images is None) != (preprocess is None):
         raise UsageError("one of --images and --preprocess", allowed="both or none: how an image becomes the input")
     inputs = None
     if images is not None and preprocess is not None:
         inputs = image_inputs(tensor_specs(load_onnx(onnx))[0], images, preprocess, RUNS)
-    made, steps = checked_half(onnx, keep_float=keep_float or (), inputs=inputs, kind=kind)  # type: ignore[arg-type]  # checked above
+    made, steps = checked_half(onnx, keep_float=keep_float or (), inputs=inputs, kind=half_type)
     print(f"wrote {save_onnx(made, output)}" + ("" if steps else "; not checked: no --images"))
     for step in steps:
         print("\n".join([f"  cosine {step.cosine:.6f} to the float32 graph", *(f"  {note}" for note in step.notes)]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import onnx
 
 HalfType = Literal["float16", "bfloat16"]
+HALF_TYPES: tuple[HalfType, ...] = get_args(HalfType)
 FLOAT = 1  # onnx.TensorProto's element types
 ELEM_TYPES: dict[HalfType, int] = {"float16": 10, "bfloat16": 16}
 LARGEST: dict[HalfType, float] = {"float16": 65504.0, "bfloat16": 3.3895e38}

@@ -17,7 +17,7 @@ from eightfold.calib.graph import Graph, read_graph
 from eightfold.calib.images import ImageSet
 from eightfold.calib.preprocess import Preprocess
 from eightfold.calib.ranges import Ranges
-from eightfold.errors import UnknownNameError, UsageError
+from eightfold.errors import UsageError, one_of
 from eightfold.export.int8_speed import MEASURED_S, measure_int8, runs_here
 from eightfold.export.qdq import apply_qdq
 from eightfold.export.qdq_plan import FloatRules, plan_qdq
@@ -50,8 +50,7 @@ class SearchOptions:
     measure: bool = True
 
     def __post_init__(self) -> None:
-        if self.ranking not in get_args(Ranking):
-            raise UnknownNameError.of("ranking", self.ranking, get_args(Ranking))
+        one_of("ranking", self.ranking, get_args(Ranking))
         if self.max_drop < 0 or self.step < 1:
             raise UsageError(f"max_drop {self.max_drop}, step {self.step}", allowed="max_drop >= 0 and step >= 1")
 

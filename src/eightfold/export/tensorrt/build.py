@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from eightfold.errors import BuildError, UnknownNameError, UsageError
+from eightfold.errors import BuildError, UnknownNameError, UsageError, one_of
 from eightfold.export.half import checked_half
 from eightfold.export.onnx_files import external_files, load_onnx, save_onnx, tensor_specs
 from eightfold.export.tensorrt.accepted import require_takable
@@ -64,8 +64,7 @@ def build_engine(
         BuildError: parser or builder refused the model; the message holds the first error and the node.
         MissingExtraError: the builder is not installed.
     """
-    if precision not in get_args(EnginePrecision):
-        raise UnknownNameError.of("precision", precision, get_args(EnginePrecision))
+    one_of("precision", precision, get_args(EnginePrecision))
     wanted = parse_target(target)
     if precision == "int8" and not options.has_ranges:
         _require_quantized(onnx_path)
