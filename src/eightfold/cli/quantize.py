@@ -44,12 +44,12 @@ def quantize(
     from eightfold.calib.preprocess import Preprocess
     from eightfold.calib.trt_cache import read_ranges
     from eightfold.errors import one_of
-    from eightfold.export.quantize import CORRECTIONS, FORMS, ROUNDINGS
+    from eightfold.export.quantize import CORRECTIONS, FORM_CHOICES, ROUNDINGS
     from eightfold.export.quantize import quantize as write
     from eightfold.export.search import SearchBound, search_files
 
     found = read_ranges(ranges, model)
-    chosen_form, chosen_rounding = one_of("form", form, FORMS), one_of("rounding", rounding, ROUNDINGS)
+    chosen_form, chosen_rounding = one_of("form", form, FORM_CHOICES), one_of("rounding", rounding, ROUNDINGS)
     correction = one_of("bias correction", bias_correction, CORRECTIONS)
     chosen = None if images is None else open_images(images)
     rules = None if preprocess is None else Preprocess.load(preprocess)

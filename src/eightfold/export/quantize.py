@@ -40,7 +40,7 @@ FormChoice = Literal["fastest", "qdq", "qoperator"]
 
 CORRECTIONS: tuple[Correction, ...] = get_args(Correction)
 ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
-FORMS: tuple[FormChoice, ...] = get_args(FormChoice)
+FORM_CHOICES: tuple[FormChoice, ...] = get_args(FormChoice)
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class QuantOptions:
     form: FormChoice = "fastest"
 
     def __post_init__(self) -> None:
-        one_of("form", self.form, FORMS)
+        one_of("form", self.form, FORM_CHOICES)
         one_of("bias correction", self.bias_correction, CORRECTIONS)
         one_of("rounding", self.rounding, ROUNDINGS)
 
