@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +12,11 @@ import pytest
 import eightfold
 from eightfold.calib.preprocess import Preprocess
 from eightfold.export.bundle import zip_bundle
-from eightfold.runtime.bundle import MANIFEST_DIGEST_NAME, MANIFEST_NAME, manifest_digest_line
+from eightfold.runtime.bundle import MANIFEST_NAME
 from eightfold.runtime.manifest import Task
 from eightfold.runtime.predictor import Predictor
 from tests.cpp.native import NativeEngine, NativeError, image_of
+from tests.forging import pack, refer_outside, rewrite_manifest
 
 MakeBundle = Callable[..., Path]
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
@@ -27,15 +27,6 @@ MODEL = "onnx/pruned-b1.onnx"
 def bundle(make_bundle: MakeBundle) -> Path:
     task = Task(kind="classify", decode="classify", labels=("red", "green", "blue"))
     return make_bundle(Preprocess(height=32, width=32), task, {"logits": (3,)}, batches=(1, 4))
-
-
-def rewrite_manifest(bundle: Path, change: Callable[[dict[str, object]], None]) -> None:
-    """Edit the manifest and its digest, as someone would who means it."""
-    manifest = json.loads((bundle / MANIFEST_NAME).read_text())
-    change(manifest)
-    text = json.dumps(manifest)
-    (bundle / MANIFEST_NAME).write_text(text)
-    (bundle / MANIFEST_DIGEST_NAME).write_text(manifest_digest_line(text.encode()))
 
 
 def status_of(library: ctypes.CDLL, path: Path) -> tuple[str, str]:
@@ -93,13 +84,42 @@ def test_link_instead_of_a_file(library: ctypes.CDLL, bundle: Path, tmp_path: Pa
 @pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a//b", "a/./b", "", "a\\b", "C:/x"])
 def test_names_that_leave_the_bundle(library: ctypes.CDLL, bundle: Path, name: str) -> None:
     entry = {"bytes": 1, "sha256": "0" * 64}
-    rewrite_manifest(bundle, lambda manifest: manifest["files"].update({name: entry}))  # type: ignore[attr-defined]
+    rewrite_manifest(bundle, lambda manifest: manifest["files"].update({name: entry}))
     status, message = status_of(library, bundle)
     assert (status, "stay inside the bundle" in message) == ("bundle", True)
 
 
+@pytest.mark.parametrize("location", ["../secret.bin", "{root}/secret.bin", "./own.weights", "*/_ORT_MEM_ADDR_/*"])
+@pytest.mark.parametrize("form", ["directory", "zip"])
+def test_weights_that_lie_elsewhere(
+    library: ctypes.CDLL, bundle: Path, tmp_path: Path, location: str, form: str
+) -> None:
+    (tmp_path / "secret.bin").write_bytes(bytes(12))
+    refer_outside(bundle, MODEL, location.format(root=tmp_path))
+    status, message = status_of(library, bundle if form == "directory" else pack(bundle, tmp_path / "b.eightfold"))
+    assert (status, "takes weights from" in message) == ("bundle", True)
+
+
+def test_weights_that_are_not_the_artifacts_own(library: ctypes.CDLL, bundle: Path) -> None:
+    (bundle / "onnx" / "beside.bin").write_bytes(bytes(12))
+    refer_outside(bundle, MODEL, "beside.bin", own=())
+    assert status_of(library, bundle)[0] == "bundle"
+
+
+def test_weights_beyond_the_end_of_their_file(library: ctypes.CDLL, bundle: Path) -> None:
+    refer_outside(bundle, MODEL, "own.weights", offset=4096, length=12)
+    status, message = status_of(library, bundle)
+    assert (status, "takes bytes 4096 to 4108 of onnx/own.weights; allowed: 0 to 12" in message) == ("bundle", True)
+
+
+def test_weights_of_its_own_are_read(library: ctypes.CDLL, bundle: Path, tmp_path: Path) -> None:
+    refer_outside(bundle, MODEL, "own.weights", length=12)
+    for path in (bundle, pack(bundle, tmp_path / "b.eightfold")):
+        assert NativeEngine(library, path, threads=1).run([PICTURE]).classes(0)
+
+
 def test_unknown_preprocessing_is_refused(library: ctypes.CDLL, bundle: Path) -> None:
-    rewrite_manifest(bundle, lambda manifest: manifest["preprocess"].update(gamma=2.2))  # type: ignore[attr-defined]
+    rewrite_manifest(bundle, lambda manifest: manifest["preprocess"].update(gamma=2.2))
     status, message = status_of(library, bundle)
     assert (status, "preprocess.gamma is a key that this version does not know" in message) == ("bundle", True)
 

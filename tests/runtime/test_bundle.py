@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-import json
 import os
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,17 +10,9 @@ from eightfold.errors import BundleError, IntegrityError
 from eightfold.export.bundle import zip_bundle
 from eightfold.runtime.bundle import MANIFEST_DIGEST_NAME, MANIFEST_NAME, Bundle, manifest_digest_line
 from eightfold.runtime.predictor import Predictor
+from tests.forging import pack, refer_outside, replace_file, rewrite_manifest
 
 FILE = "onnx/pruned-b1.onnx"
-
-
-def rewrite_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Edit the manifest as an attacker would: with its digest."""
-    data = json.loads((bundle / MANIFEST_NAME).read_text())
-    change(data)
-    text = json.dumps(data).encode()
-    (bundle / MANIFEST_NAME).write_bytes(text)
-    (bundle / MANIFEST_DIGEST_NAME).write_text(manifest_digest_line(text))
 
 
 def flip_byte(path: Path, at: int = 100) -> None:
@@ -241,3 +230,61 @@ def test_files_beside_the_bundles_own_are_named_and_never_read(bundle_path: Path
 def test_an_unknown_artifact(bundle_path: Path) -> None:
     with pytest.raises(BundleError, match="holds no artifact 'x'; allowed: pruned-fp32-b1, pruned-fp32-b4"):
         Bundle.open(bundle_path).artifact("x")
+
+
+SECRETS = ("../secret.bin", "../../secret.bin", "{root}/secret.bin", "./own.weights", "*/_ORT_MEM_ADDR_/*", "net.onnx")
+
+
+@pytest.mark.parametrize("location", SECRETS)
+@pytest.mark.parametrize("form", ["directory", "zip"])
+def test_a_graph_whose_weights_lie_elsewhere_is_not_run(
+    bundle_path: Path, tmp_path: Path, location: str, form: str
+) -> None:
+    """Some versions of some backends follow such locations to any file of the machine, or into the process."""
+    (tmp_path / "secret.bin").write_bytes(bytes(12))
+    refer_outside(bundle_path, FILE, location.format(root=tmp_path))
+    path = bundle_path if form == "directory" else pack(bundle_path, tmp_path / "b.eightfold")
+    with pytest.raises(BundleError, match=r"pruned-b1\.onnx takes weights from .*; allowed: .*own\.weights"):
+        Bundle.open(path).verify()
+    with Predictor(path, batch=1) as predictor, pytest.raises(BundleError, match="takes weights from"):
+        predictor.warmup()
+
+
+def test_a_file_that_is_there_but_not_the_artifacts_own_is_not_its_weights(bundle_path: Path) -> None:
+    """Its digest would never have been checked: a directory may hold more than the manifest lists."""
+    (bundle_path / "onnx" / "beside.bin").write_bytes(bytes(12))
+    refer_outside(bundle_path, FILE, "beside.bin")
+    with pytest.raises(BundleError, match=r"takes weights from 'beside\.bin'"):
+        Bundle.open(bundle_path).verify()
+
+
+@pytest.mark.parametrize(("offset", "length"), [(4096, 12), (0, 10**12), (10**17, 1)])
+def test_weights_beyond_the_end_of_their_file(bundle_path: Path, offset: int, length: int) -> None:
+    refer_outside(bundle_path, FILE, "own.weights", offset=offset, length=length)
+    with pytest.raises(BundleError, match=rf"takes bytes {offset} to {offset + length} of onnx/own\.weights"):
+        Bundle.open(bundle_path).verify()
+
+
+@pytest.mark.parametrize("form", ["directory", "zip"])
+def test_weights_of_its_own_are_read(bundle_path: Path, tmp_path: Path, form: str) -> None:
+    refer_outside(bundle_path, FILE, "own.weights", length=12)
+    path = bundle_path if form == "directory" else pack(bundle_path, tmp_path / "b.eightfold")
+    with Predictor(path, batch=1) as predictor:
+        predictor.warmup()
+
+
+def test_a_graph_that_is_none(bundle_path: Path) -> None:
+    replace_file(bundle_path, FILE, b"hello")
+    with pytest.raises(BundleError, match=r"pruned-b1\.onnx is no ONNX graph \("):
+        Bundle.open(bundle_path).verify()
+
+
+def test_weights_that_openvino_would_find_by_their_name(bundle_path: Path) -> None:
+    replace_file(bundle_path, "onnx/net.xml", b"<net/>")
+    rewrite_manifest(
+        bundle_path, lambda data: data["artifacts"][0].update(format="openvino", path="onnx/net.xml", files=[])
+    )
+    assert Bundle.open(bundle_path).verify()
+    (bundle_path / "onnx" / "net.bin").write_bytes(b"weights")
+    with pytest.raises(BundleError, match=r"net\.xml takes weights from 'net\.bin'"):
+        Bundle.open(bundle_path).verify()

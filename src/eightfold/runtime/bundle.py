@@ -1,7 +1,8 @@
 """Reading a bundle: a directory, or one `.eightfold` zip of it, whose files are what its manifest says they are.
 
-What is checked when: opening checks the manifest against `manifest.sha256`, then every name, kind and size; a file's
-digest is checked when it is first handed out, so that a predictor hashes only what it loads; `verify()` checks all.
+What is checked when: opening checks the manifest against `manifest.sha256` and, where a key is given, its signature,
+then every name, kind and size; a file's digest is checked when it is first handed out, so that a predictor hashes only
+what it loads, and a graph may refer to no file but the artifact's own; `verify()` checks all.
 Digests find accidents and edits. They do not tell who made the bundle: whoever can replace a file can replace them too.
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 from eightfold.errors import BundleError, IntegrityError
 from eightfold.files import PathLike, sha256_of_bytes
 from eightfold.runtime.bundle_store import Store, open_store
+from eightfold.runtime.further_files import check_further_files
 from eightfold.runtime.manifest import Artifact, Manifest
 
 MANIFEST_NAME = "manifest.json"
@@ -78,10 +80,15 @@ class Bundle:
             return self._checked[name]
 
     def artifact_path(self, artifact: Artifact) -> Path:
-        """The checked path of an artifact, whose further files are checked as well and lie beside it."""
+        """The checked path of an artifact, whose further files are checked as well and lie beside it.
+
+        Raises BundleError where a graph would have its backend read anything else.
+        """
         for name in artifact.files:
             self.file(name)
-        return self.file(artifact.path)
+        path = self.file(artifact.path)
+        check_further_files(self.path, artifact, path, self.manifest.files)
+        return path
 
     def document(self, role: str) -> Path | None:
         """The checked path of a document such as "latency" or "plan"; None where the bundle has none."""
@@ -96,9 +103,14 @@ class Bundle:
         raise BundleError(f"{self.path} holds no artifact {id!r}", allowed=known)
 
     def verify(self) -> int:
-        """Check every file's digest. Returns how many were checked; raises IntegrityError on the first that differs."""
+        """Check every file's digest, and what each graph refers to. Returns how many files were checked.
+
+        Raises IntegrityError or BundleError on the first that is not as it should be.
+        """
         for name in self.manifest.files:
             self.file(name)
+        for artifact in self.manifest.artifacts:
+            self.artifact_path(artifact)
         return len(self.manifest.files)
 
     def unlisted(self) -> list[str]:

@@ -7,6 +7,7 @@
 
 #include "eightfold/error.hpp"
 #include "file.hpp"
+#include "onnx_references.hpp"
 #include "sha256.hpp"
 #include "store.hpp"
 
@@ -85,6 +86,23 @@ void check_files(const Manifest& manifest, const detail::Store& store, const std
   }
 }
 
+std::vector<detail::OnnxReference> references_of(const Artifact& artifact, span<const std::uint8_t> model,
+                                                 const std::string& bundle) {
+  if (artifact.format != Format::onnx) return {};
+  try {
+    return detail::references_in(model);
+  } catch (const detail::NotOnnx& error) {
+    throw Error(ErrorCode::bundle, bundle + ": " + artifact.path + " is no ONNX graph (" + error.what() + ")",
+                "a whole ONNX file", "make the bundle again");
+  }
+}
+
+std::string joined(const std::vector<std::string>& names) {
+  std::string list;
+  for (const std::string& name : names) list += (list.empty() ? "" : ", ") + name;
+  return list.empty() ? "none" : list;
+}
+
 }  // namespace
 
 struct Bundle::State {
@@ -142,8 +160,35 @@ std::string Bundle::unpacked_path(const std::string& name) const {
   return state_->paths[name] = path;
 }
 
+void Bundle::check_further_files(const Artifact& artifact, span<const std::uint8_t> model) const {
+  const std::string folder = artifact.path.substr(0, artifact.path.rfind('/') + 1);
+  for (const detail::OnnxReference& reference : references_of(artifact, model, state_->path)) {
+    // Names in a manifest stay inside the bundle; so does a reference that is equal to one of them.
+    const std::string name = folder + reference.location;
+    if (std::find(artifact.files.begin(), artifact.files.end(), name) == artifact.files.end()) {
+      throw Error(ErrorCode::bundle,
+                  state_->path + ": " + artifact.path + " takes weights from '" + reference.location + "'",
+                  "files that the manifest lists for it (" + joined(artifact.files) + ")",
+                  "do not use this bundle; make it again");
+    }
+    const std::uint64_t end = reference.offset + reference.length;  // of 18 digits each
+    const std::uint64_t bytes = state_->manifest.files.at(name).bytes;
+    if (end > bytes) {
+      throw Error(ErrorCode::bundle,
+                  state_->path + ": " + artifact.path + " takes bytes " + std::to_string(reference.offset) +
+                      " to " + std::to_string(end) + " of " + name,
+                  "0 to " + std::to_string(bytes), "do not use this bundle; make it again");
+    }
+  }
+}
+
 std::size_t Bundle::verify() const {
-  for (const auto& [name, entry] : state_->manifest.files) read(name);
+  for (const auto& [name, entry] : state_->manifest.files) {
+    const std::vector<std::uint8_t> bytes = read(name);
+    for (const Artifact& artifact : state_->manifest.artifacts) {
+      if (artifact.path == name) check_further_files(artifact, bytes);
+    }
+  }
   return state_->manifest.files.size();
 }
 

@@ -217,10 +217,9 @@ void append_provider(Ort::SessionOptions& session, const EngineOptions& options)
 }
 
 Ort::Session load(const Bundle& bundle, const Artifact& artifact, const Ort::SessionOptions& options) {
-  if (artifact.files.empty()) {
-    const std::vector<std::uint8_t> model = bundle.read(artifact.path);
-    return {environment(), model.data(), model.size(), options};
-  }
+  const std::vector<std::uint8_t> model = bundle.read(artifact.path);
+  bundle.check_further_files(artifact, model);
+  if (artifact.files.empty()) return {environment(), model.data(), model.size(), options};
   // External weights are found beside the model's file.
   for (const std::string& name : artifact.files) bundle.unpacked_path(name);
   return {environment(), bundle.unpacked_path(artifact.path).c_str(), options};

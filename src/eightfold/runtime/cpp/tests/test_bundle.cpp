@@ -4,6 +4,7 @@
 #include "eightfold/bundle.hpp"
 #include "eightfold/error.hpp"
 #include "fixtures.hpp"
+#include "onnx_references.hpp"
 
 using eightfold::Bundle;
 using eightfold::Error;
@@ -115,4 +116,31 @@ TEST_CASE("zips that are cut off or lie") {
     ErrorCode code{};
     verdict(path, code);  // some bytes do not matter; none may crash
   }
+}
+
+TEST_CASE("references to further files are found, and what cannot be followed is refused") {
+  using eightfold::detail::NotOnnx;
+  using eightfold::detail::references_in;
+  const auto sized = [](int field, const std::string& content) {
+    return std::string{static_cast<char>(field << 3 | 2), static_cast<char>(content.size())} + content;
+  };
+  const auto entry = [&](const std::string& key, const std::string& value) {
+    return sized(13, sized(1, key) + sized(2, value));
+  };
+  const auto model = [&](const std::string& tensor) {
+    const std::string text = sized(7, sized(5, tensor));
+    return std::vector<std::uint8_t>(text.begin(), text.end());
+  };
+  const auto found = references_in(model(entry("location", "w.bin") + entry("offset", "4096")));
+  REQUIRE(found.size() == 1);
+  CHECK(found[0].location == "w.bin");
+  CHECK(found[0].offset == 4096);
+  CHECK(references_in(model(sized(9, "raw data"))).empty());
+  CHECK_THROWS_AS(references_in(model(entry("offset", "1"))), NotOnnx);
+  CHECK_THROWS_AS(references_in(model(entry("location", "a") + entry("location", "b"))), NotOnnx);
+  CHECK_THROWS_AS(references_in(model(entry("location", "a") + entry("length", "-1"))), NotOnnx);
+  CHECK_THROWS_AS(references_in({}), NotOnnx);
+  std::vector<std::uint8_t> cut = model(entry("location", "w.bin"));
+  cut.pop_back();
+  CHECK_THROWS_AS(references_in(cut), NotOnnx);
 }

@@ -11,6 +11,7 @@
 
 #include "eightfold/export.h"
 #include "eightfold/manifest.hpp"
+#include "eightfold/span.hpp"
 
 namespace eightfold {
 
@@ -34,7 +35,10 @@ class EIGHTFOLD_EXPORT Bundle {
   // A path with that content, for libraries that read files themselves. A zip's members are unpacked into a
   // temporary directory, which goes away with the bundle.
   std::string unpacked_path(const std::string& name) const;
-  // Checks every file. Returns how many there are.
+  // Checks that a graph takes its weights from no file but the artifact's own, which the manifest lists.
+  // `model` is the content of the artifact's file. Throws Error (bundle).
+  void check_further_files(const Artifact& artifact, span<const std::uint8_t> model) const;
+  // Checks every file, and what each graph refers to. Returns how many files there are.
   std::size_t verify() const;
 
  private:
