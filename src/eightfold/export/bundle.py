@@ -148,6 +148,8 @@ def engine_artifact(
 ) -> Artifact:
     """The manifest's entry for an engine, read from its sidecar, which goes into the bundle as `<inside>.json`."""
     record = EngineRecord.load(sidecar_path(path))
+    if "STRIP_PLAN" in record.flags:
+        raise BundleError(f"{path} was built without its weights", remedy="put them back first: eightfold refit")
     return Artifact(
         id=id,
         variant=variant,

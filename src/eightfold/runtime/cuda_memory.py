@@ -104,6 +104,10 @@ class Cuda(ABC):
     def compute_capability(self) -> str:
         """As "8.7"."""
 
+    @abstractmethod
+    def device_name(self) -> str:
+        """As "Orin" or "NVIDIA GeForce RTX 3060"."""
+
 
 def cuda_absent() -> str | None:
     """Why CUDA cannot be used here, or None when it probably can. Imports nothing and starts no driver."""

@@ -64,7 +64,8 @@ class Artifact(Frozen):
     steps: tuple[Step, ...] = ()
     requires: dict[str, str] = Field(
         default_factory=dict,
-        description="what the machine must have, e.g. tensorrt_rtx=1.7.1.116, compute_capability=8.6",
+        description="what the machine must have, e.g. tensorrt_rtx=1.7.1.116, compute_capability=8.6. A value holds "
+        "alternatives parted by commas, each of conditions parted by blanks that all have to hold: 8.6, >=8.0, <12",
     )
     layers: dict[str, int] = Field(
         default_factory=dict, description="how many layers run in each precision, e.g. int8=52, fp32=1"

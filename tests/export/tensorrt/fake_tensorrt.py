@@ -76,6 +76,7 @@ ENUMS = {
     "NetworkDefinitionCreationFlag",
     "OnnxParserFlag",
     "ProfilingVerbosity",
+    "SerializationFlag",
     "TacticSource",
 }
 
@@ -94,6 +95,7 @@ def _add_classes(trt: Any, names: dict[str, list[str]], made: dict[str, Any]) ->
     made["tensor"].name, made["layer"].name = "features", "conv"
     made["tensor"].dtype, made["layer"].type = "DataType.HALF", "LayerType.CONVOLUTION"
     _add_runtime(trt, names, made)
+    _add_refitters(trt, names, made)
     cache = _strict("ITimingCache", names, serialize=lambda self: b"times", combine=_combine)
     config = _strict(
         "IBuilderConfig",
@@ -101,6 +103,7 @@ def _add_classes(trt: Any, names: dict[str, list[str]], made: dict[str, Any]) ->
         create_timing_cache=lambda self, data: cache(data),
         set_timing_cache=lambda self, cache, ignore_mismatch: made.setdefault("caches", []).append(cache) or True,
         get_timing_cache=lambda self: cache(b""),
+        can_run_on_DLA=lambda self, layer: layer.name not in made.get("gpu_only", ()),
     )
     network = _strict(
         "INetworkDefinition",
@@ -121,6 +124,7 @@ def _add_classes(trt: Any, names: dict[str, list[str]], made: dict[str, Any]) ->
         create_network=create_network,
         create_builder_config=lambda self: made.setdefault("config", config()),
         build_serialized_network=lambda self, network, config: b"engine",
+        num_DLA_cores=2,
     )
     trt.OnnxParser = _strict("OnnxParser", names, parse=lambda self, data: made.setdefault("onnx", data) is not None)
 
@@ -137,10 +141,37 @@ def _add_runtime(trt: Any, names: dict[str, list[str]], made: dict[str, Any]) ->
     """Engines load only where made["gpu"] is set."""
     text = json.dumps({"Layers": [INSPECTED, "a layer that was built with its name only"], "Bindings": ["images"]})
     inspector = _strict("EngineInspector", names, get_engine_information=lambda self, format: text)
-    engine = _strict("ICudaEngine", names, create_engine_inspector=lambda self: inspector())
-    trt.Runtime = _strict(
-        "Runtime", names, deserialize_cuda_engine=lambda self, data: engine() if made.get("gpu") else None
+    engine = _strict(
+        "ICudaEngine", names, create_engine_inspector=lambda self: inspector(), **_serialization(names, made)
     )
+
+    def load(self: Any, data: bytes) -> Any:
+        """As the real one: an engine that brings host code along wants permission first."""
+        allowed = not made.get("host_code") or ("engine_host_code_allowed", True) in self.calls
+        return engine() if made.get("gpu") and allowed else None
+
+    trt.Runtime = _strict("Runtime", names, deserialize_cuda_engine=load)
+
+
+def _serialization(names: dict[str, list[str]], made: dict[str, Any]) -> dict[str, Any]:
+    """How an engine is written again with weights: from 10.0 on."""
+    if "ISerializationConfig" not in names:
+        return {}
+    config = _strict("ISerializationConfig", names)
+    return {
+        "create_serialization_config": lambda self: made.setdefault("serialization", config()),
+        "serialize_with_config": lambda self, config: b"complete engine",
+    }
+
+
+def _add_refitters(trt: Any, names: dict[str, list[str]], made: dict[str, Any]) -> None:
+    def refit(self: Any, path: str) -> bool:
+        made["refitted from"] = Path(path).read_bytes()
+        return not made.get("misfit")
+
+    trt.Refitter = _strict("Refitter", names, refit_cuda_engine=lambda self: True)
+    if "OnnxParserRefitter" in names:
+        trt.OnnxParserRefitter = _strict("OnnxParserRefitter", names, refit_from_file=refit, num_errors=0)
 
 
 def _combine(self: Any, other: Any, ignore_mismatch: bool) -> bool:

@@ -45,6 +45,7 @@ ENUMS = (
     "OnnxParserFlag",
     "EngineCapability",
     "LayerInformationFormat",
+    "SerializationFlag",
 )
 CLASSES = (
     "Builder",
@@ -61,6 +62,9 @@ CLASSES = (
     "Runtime",
     "IHostMemory",
     "EngineInspector",
+    "ISerializationConfig",
+    "Refitter",
+    "OnnxParserRefitter",
 )
 
 

@@ -12,8 +12,13 @@ from eightfold.errors import BuildError, UnknownNameError, UsageError
 from eightfold.export.onnx_export import export_onnx
 from eightfold.export.tensorrt.build import EnginePrecision, build_engine
 from eightfold.export.tensorrt.layers import EngineLayers, layers_path
+from eightfold.export.tensorrt.messages import collecting_logger
+from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
+from eightfold.extras import require
 from eightfold.files import sha256_of_file
+from eightfold.runtime.cuda_memory import cuda_driver_absent
+from eightfold.runtime.engine_fit import meets
 from tests.export.networks import graph, images, saved, small_net
 
 
@@ -114,3 +119,49 @@ def test_operators_made_for_cpus_are_refused_in_one_line(tmp_path: Path) -> None
     onnx.save(model, tmp_path / "cpu.onnx")
     with pytest.raises(BuildError, match=r"'sum' of .* is com\.microsoft\.QLinearAdd, made for CPUs"):
         build_engine(tmp_path / "cpu.onnx", tmp_path / "x.engine", precision="int8")
+
+
+def test_one_engine_for_several_gpus(tmp_path: Path, network: Path) -> None:
+    engine = build_engine(network, tmp_path / "net.engine", target="rtx:sm86,sm89,sm120")
+    record = EngineRecord.load(sidecar_path(engine))
+    assert record.requires["compute_capability"] == "8.6,8.9,12.0"
+    assert meets("8.9", record.requires["compute_capability"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"version_compatible": True}, "has no version-compatible engines; build again for each release"),
+        ({"hardware_compatible": True}, "has no hardware compatibility levels; name the GPUs in the target: rtx:sm86"),
+        ({"timing_cache": Path("times.cache")}, "has no timing cache: it measures no kernels"),
+    ],
+)
+def test_what_rtx_takes_and_ignores_is_refused(
+    tmp_path: Path, network: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BuildError, match=rf"TensorRT-RTX [\d.]+ {message}"):
+        build_engine(network, tmp_path / "x.engine", options=BuildOptions(**options))
+    with pytest.raises(UsageError, match="DLA core 0; allowed: none"):
+        build_engine(network, tmp_path / "x.engine", options=BuildOptions(dla_core=0))
+
+
+@pytest.mark.skipif(cuda_driver_absent() is None, reason="this machine has a GPU")
+@pytest.mark.parametrize("options", [{"refittable": True}, {"strip_weights": True}])
+def test_refittable_rtx_engines_take_a_gpu(tmp_path: Path, network: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(BuildError, match="compiles refittable engines on a GPU, and this machine has no NVIDIA driver"):
+        build_engine(network, tmp_path / "x.engine", options=BuildOptions(**options))
+
+
+@pytest.mark.skipif(cuda_driver_absent() is None, reason="this machine has a GPU")
+@pytest.mark.parametrize("flag", ["REFIT", "REFIT_IDENTICAL", "VERSION_COMPATIBLE"])
+def test_that_is_what_rtx_itself_does(network: Path, flag: str) -> None:
+    """When a release of TensorRT-RTX learns it, the refusal goes."""
+    trt: Any = require("tensorrt_rtx", "build")
+    builder = trt.Builder(collecting_logger(trt, []))
+    typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    config, graph = builder.create_builder_config(), builder.create_network(typed)
+    assert trt.OnnxParser(graph, builder.logger).parse(network.read_bytes())
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(trt.ComputeCapability.SM86, 0)
+    config.set_flag(getattr(trt.BuilderFlag, flag))
+    assert builder.build_serialized_network(graph, config) is None

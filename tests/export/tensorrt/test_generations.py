@@ -10,15 +10,17 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from eightfold.errors import BuildError, UnknownNameError
+from eightfold.errors import BackendError, BuildError, UnknownNameError, UsageError
 from eightfold.export.onnx_export import export_onnx
 from eightfold.export.tensorrt.build import EnginePrecision, build_engine
 from eightfold.export.tensorrt.generation import generation_of, version_numbers
 from eightfold.export.tensorrt.layers import EngineLayer, EngineLayers, layers_path
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
+from eightfold.runtime.cuda.cuda_python import CudaPython
 from tests.export.networks import small_net
 from tests.export.tensorrt.fake_tensorrt import SURFACES, VERSIONS, fake_tensorrt
+from tests.runtime.backends.conftest import FakeCudaRuntime
 
 FLAGS = ("FP16", "INT8", "STRONGLY_TYPED", "EXPLICIT_BATCH")
 BEFORE_8_4 = [version for version in VERSIONS if version_numbers(version) < (8, 4)]
@@ -48,15 +50,25 @@ class Board:
         target: str = "tensorrt",
         *,
         gpu: bool = False,
+        gpu_only: tuple[str, ...] = (),
         **options: Any,
     ) -> tuple[EngineRecord, dict[str, Any]]:
-        trt, made = fake_tensorrt(version)
-        made["gpu"] = gpu
-        self.monkeypatch.setitem(sys.modules, "tensorrt", trt)
-        self.monkeypatch.setattr("eightfold.extras.installed", lambda module: True)
+        made = self.install(version)
+        made |= {"gpu": gpu, "gpu_only": gpu_only, "host_code": options.get("version_compatible")}
         engine = self.folder / "net.engine"
         build_engine(self.network, engine, target=target, precision=precision, options=BuildOptions(**options))
         return EngineRecord.load(sidecar_path(engine)), made
+
+    def install(self, version: str) -> dict[str, Any]:
+        trt, made = fake_tensorrt(version)
+        self.monkeypatch.setitem(sys.modules, "tensorrt", trt)
+        self.monkeypatch.setattr("eightfold.extras.installed", lambda module: True)
+        for module in ("device", "refit"):
+            self.monkeypatch.setattr(f"eightfold.export.tensorrt.{module}.cuda_absent", lambda: None)
+        self.monkeypatch.setattr(
+            "eightfold.export.tensorrt.device.open_cuda", lambda device: CudaPython(device, FakeCudaRuntime())
+        )
+        return made
 
 
 @pytest.fixture
@@ -94,6 +106,20 @@ def test_levels_and_compatibility(board: Board, version: str) -> None:
     assert "VERSION_COMPATIBLE" in record.flags
     assert made["config"].builder_optimization_level == 5
     assert made["config"].hardware_compatibility_level.name == "AMPERE_PLUS"
+    before = {"8": 11, "10": 12, "11": 12}[version.partition(".")[0]]
+    assert record.requires == {"tensorrt": f">={version}.0 <{before}", "compute_capability": ">=8.0"}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_record_names_the_gpu(board: Board, version: str) -> None:
+    record, _ = board.build(version)
+    assert (record.device, record.compute_capability) == ("Orin Nano", "8.6")
+    assert record.requires == {"tensorrt": f"{version}.0", "compute_capability": "8.6"}
+
+
+def test_another_gpu_is_asked_for_by_number(board: Board) -> None:
+    with pytest.raises(BackendError, match="there is no CUDA device 3; allowed: 0 to 0"):
+        board.build("10.3", device=3)
 
 
 @pytest.mark.parametrize("version", BEFORE_8_6)
@@ -107,10 +133,14 @@ def test_what_a_version_lacks_is_refused(board: Board, version: str, option: dic
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_dla_falls_back_to_the_gpu(board: Board, version: str) -> None:
-    record, made = board.build(version, target="tensorrt-dla")
+    record, made = board.build(version, target="tensorrt-dla", gpu_only=("conv",))
     assert "GPU_FALLBACK" in record.flags
+    assert record.gpu_layers == ("conv",)
     assert made["config"].DLA_core == 0
     assert made["config"].default_device_type.name == "DLA"
+    assert board.build(version, dla_core=1)[0].gpu_layers == ()
+    with pytest.raises(UsageError, match="DLA core 2; allowed: 0 to 1"):
+        board.build(version, dla_core=2)
 
 
 @pytest.mark.parametrize("version", BEFORE_11)
@@ -155,7 +185,7 @@ def test_layers_kept_in_float_are_a_matter_of_the_graph(board: Board, version: s
 def test_the_timing_cache_is_loaded_merged_and_saved(board: Board, version: str, tmp_path: Path) -> None:
     board.build(version, timing_cache=tmp_path / "times.cache")
     (file,) = tmp_path.glob("times.*.cache")
-    assert file.name == f"times.tensorrt-{version}.0.cache"
+    assert file.name == f"times.tensorrt-{version}.0-Orin-Nano.cache"
     assert file.read_bytes() == b"times"
     _, made = board.build(version, timing_cache=tmp_path / "times.cache")
     assert made["caches"][0].arguments == (b"times",)

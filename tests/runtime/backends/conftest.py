@@ -59,6 +59,9 @@ class FakeCudaRuntime:
     def cudaDeviceGetAttribute(self, attr: int, device: int) -> tuple[Any, ...]:
         return self._answer("cudaDeviceGetAttribute", {75: 8, 76: 6}[attr])
 
+    def cudaGetDeviceProperties(self, device: int) -> tuple[Any, ...]:
+        return self._answer("cudaGetDeviceProperties", SimpleNamespace(name=b"Orin Nano"))
+
     def cudaMalloc(self, size: int) -> tuple[Any, ...]:
         return self._answer("cudaMalloc", self._reserve(size))
 
@@ -175,12 +178,14 @@ class Logger:
 
 class Runtime:
     cuda: FakeCudaRuntime
+    engine_host_code_allowed = False
 
     def __init__(self, logger: Logger) -> None:
         pass
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
-        return ICudaEngine(self.cuda) if serialized_engine == b"engine" else None
+        runs = serialized_engine == b"engine" or (serialized_engine == b"host code" and self.engine_host_code_allowed)
+        return ICudaEngine(self.cuda) if runs else None
 
 
 @pytest.fixture
@@ -205,7 +210,7 @@ def engine_path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def write_sidecar(engine_path: Path) -> Callable[..., None]:
-    def write(**changes: str) -> None:
+    def write(**changes: Any) -> None:
         record = {"builder": "tensorrt", "builder_version": "10.3.0", "compute_capability": "8.6"} | changes
         Path(f"{engine_path}.json").write_text(json.dumps(record))
 

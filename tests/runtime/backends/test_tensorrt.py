@@ -108,6 +108,11 @@ def test_no_device_memory(session: TensorRtSession, cuda_runtime: Any) -> None:
         ({"builder_version": "8.6.1"}, r"built by tensorrt 8\.6\.1, and here is tensorrt 10\.3\.0"),
         ({"builder": "tensorrt_rtx"}, "built by tensorrt_rtx"),
         ({"compute_capability": "7.2"}, r"compute capability 7\.2, and this GPU has 8\.6"),
+        ({"compute_capability": "8.0,8.9"}, r"compute capability 8\.0,8\.9, and this GPU has 8\.6"),
+        (
+            {"builder_version": "10.7.0", "flags": ["VERSION_COMPATIBLE"]},
+            r"built by tensorrt 10\.7\.0 to run on >=10\.7\.0 <12, and here is tensorrt 10\.3\.0",
+        ),
     ],
 )
 def test_an_engine_of_another_version_or_gpu(
@@ -115,7 +120,7 @@ def test_an_engine_of_another_version_or_gpu(
     tensorrt_module: Any,
     engine_path: Path,
     write_sidecar: WriteSidecar,
-    change: dict[str, str],
+    change: dict[str, Any],
     message: str,
 ) -> None:
     write_sidecar(**change)
@@ -131,11 +136,49 @@ def test_a_sidecar_that_is_none(cuda_runtime: Any, tensorrt_module: Any, engine_
         TensorRtSession("tensorrt", tensorrt_module, CudaPython(0, cuda_runtime), engine_path)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"builder_version": "10.3.0.26"},
+        {"compute_capability": "8.0,8.6"},
+        {"compute_capability": "9.0", "flags": ["FP16", "AMPERE_PLUS"]},
+        {"compute_capability": ""},
+        {"flags": 5},
+    ],
+)
 def test_an_engine_that_fits_its_sidecar(
+    cuda_runtime: Any, tensorrt_module: Any, engine_path: Path, write_sidecar: WriteSidecar, change: dict[str, Any]
+) -> None:
+    write_sidecar(**change)
+    TensorRtSession("tensorrt", tensorrt_module, CudaPython(0, cuda_runtime), engine_path)
+
+
+def test_host_code_in_an_engine_is_loaded_only_where_that_is_allowed(
+    cuda_runtime: Any,
+    tensorrt_module: Any,
+    engine_path: Path,
+    write_sidecar: WriteSidecar,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine_path.write_bytes(b"host code")
+    write_sidecar(builder_version="8.6.1", flags=["VERSION_COMPATIBLE"])
+    monkeypatch.delenv("EIGHTFOLD_TRUST_ENGINE_CODE", raising=False)
+    with pytest.raises(ModelError, match=r"brings machine code along .* set EIGHTFOLD_TRUST_ENGINE_CODE=1"):
+        TensorRtSession("tensorrt", tensorrt_module, CudaPython(0, cuda_runtime), engine_path)
+    monkeypatch.setenv("EIGHTFOLD_TRUST_ENGINE_CODE", "1")
+    TensorRtSession("tensorrt", tensorrt_module, CudaPython(0, cuda_runtime), engine_path)
+    write_sidecar()  # one that hides what it holds is not believed
+    with pytest.raises(ModelError, match="cannot load it"):
+        TensorRtSession("tensorrt", tensorrt_module, CudaPython(0, cuda_runtime), engine_path)
+
+
+def test_an_engine_without_weights_is_not_run(
     cuda_runtime: Any, tensorrt_module: Any, engine_path: Path, write_sidecar: WriteSidecar
 ) -> None:
-    write_sidecar()
-    TensorRtSession("tensorrt", tensorrt_module, CudaPython(0, cuda_runtime), engine_path)
+    write_sidecar(flags=["STRIP_PLAN"])
+    with pytest.raises(ModelError, match=r"without its weights; .* eightfold refit model\.engine MODEL\.onnx"):
+        TensorRtSession("tensorrt", tensorrt_module, CudaPython(0, cuda_runtime), engine_path)
 
 
 def test_an_engine_that_tensorrt_refuses(cuda_runtime: Any, tensorrt_module: Any, engine_path: Path) -> None:

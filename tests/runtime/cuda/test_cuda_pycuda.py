@@ -75,6 +75,9 @@ class FakeDevice:
     def compute_capability(self) -> tuple[int, int]:
         return 7, 2
 
+    def name(self) -> str:
+        return "Xavier"
+
 
 class FakeDriver:
     Error = DriverError
@@ -146,7 +149,7 @@ def test_bytes_go_there_and_back() -> None:
         stream.synchronize()
         assert (array == 7).all()
         assert stream.record(lambda: None) is None
-    assert (cuda.compute_capability(), stream.handle) == ("7.2", 5)
+    assert (cuda.compute_capability(), cuda.device_name(), stream.handle) == ("7.2", "Xavier", 5)
     assert driver.left_behind == 0
 
 

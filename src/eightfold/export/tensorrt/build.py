@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from eightfold.errors import BuildError, UnknownNameError, UsageError, one_of
-from eightfold.export.half import checked_half
-from eightfold.export.onnx_files import external_files, load_onnx, save_onnx, tensor_specs
+from eightfold.export.onnx_files import load_onnx, tensor_specs
 from eightfold.export.tensorrt.accepted import require_takable
-from eightfold.export.tensorrt.configure import configure, network_flags
-from eightfold.export.tensorrt.generation import Module, generation_of, require_version
+from eightfold.export.tensorrt.configure import configure, layers_for_gpu, network_flags
+from eightfold.export.tensorrt.device import Gpu, building_gpu
+from eightfold.export.tensorrt.generation import Generation, Module, generation_of, require_version
 from eightfold.export.tensorrt.layers import EngineLayers, layers_of_engine, layers_of_network, layers_path
-from eightfold.export.tensorrt.messages import collecting_logger
+from eightfold.export.tensorrt.limits import require_available, require_dla
+from eightfold.export.tensorrt.messages import collecting_logger, first_error
 from eightfold.export.tensorrt.options import BuildOptions
+from eightfold.export.tensorrt.parse import TypedGraph, parse, typed_graph
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.tensorrt.target import EngineTarget, parse_target
 from eightfold.export.tensorrt.timing_cache import cache_path, save_timing_cache, use_timing_cache
 from eightfold.export.verify import Arrays
 from eightfold.extras import require
 from eightfold.files import PathLike, sha256_of_bytes, sha256_of_file, write_bytes
-from eightfold.runtime.manifest import Step
+from eightfold.runtime.engine_fit import holds_host_code
 
 if TYPE_CHECKING:
-    from tensorrt import Builder, IBuilderConfig, INetworkDefinition, OnnxParser
+    from tensorrt import Builder, IBuilderConfig, INetworkDefinition
 
 EnginePrecision = Literal["fp32", "fp16", "int8"]
 MODULE_OF: dict[str, Module] = {"rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
@@ -49,8 +51,8 @@ def build_engine(
         onnx_path: a float32 graph for "fp32" and "fp16". For "int8" a graph with QuantizeLinear and DequantizeLinear
             pairs in the form TensorRT takes (signed, symmetric), or a float32 graph and ranges in `options`.
         output: where the engine goes.
-        target: "rtx:smXY" builds for that compute capability without any GPU; "tensorrt", "tensorrt:10.3" and
-            "tensorrt-dla" build for this machine's device with the TensorRT installed.
+        target: "rtx:smXY" builds for that compute capability without any GPU, "rtx:sm86,sm89" one engine for several;
+            "tensorrt", "tensorrt:10.3" and "tensorrt-dla" build for this machine's device with the TensorRT installed.
         precision: "fp16" converts the graph to float16 first where the builder is strongly typed, keeping float32
             where it is needed, and sets the flag where it is not. "int8" does so with what lies between Q/DQ pairs.
         options: see `BuildOptions`.
@@ -71,19 +73,25 @@ def build_engine(
     if wanted.dla and options.dla_core is None:
         options = options.model_copy(update={"dla_core": 0})
     start = time.monotonic()
-    built = _build(Path(onnx_path), wanted, precision, options, inputs)
+    wish = _Wish(Path(onnx_path), wanted, precision, options, inputs)
+    tools = _tools_for(wish)
+    with _gpu_of(tools, options) as gpu, _graph_of(tools, wish) as graph:
+        built = _build(tools, wish, graph, gpu)
     write_bytes(output, built.engine)
     taken, given = tensor_specs(load_onnx(onnx_path))
     EngineRecord(
         target=target,
         precision=precision,
-        builder=built.builder,
-        builder_version=built.version,
+        builder=tools.generation.module,
+        builder_version=tools.version,
+        device=gpu.name,
         compute_capability=built.compute_capability,
         flags=built.flags,
-        messages=built.messages,
-        steps=built.steps,
+        gpu_layers=built.gpu_layers,
+        messages=tuple(tools.messages),
+        steps=graph.steps,
         onnx_sha256=sha256_of_file(onnx_path),
+        parsed_sha256=graph.sha256,
         engine_sha256=sha256_of_bytes(built.engine),
         engine_bytes=len(built.engine),
         seconds=round(time.monotonic() - start, 3),
@@ -95,103 +103,120 @@ def build_engine(
 
 
 @dataclasses.dataclass(frozen=True)
+class _Wish:
+    onnx_path: Path
+    target: EngineTarget
+    precision: EnginePrecision
+    options: BuildOptions
+    inputs: Arrays | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tools:
+    """The installed builder: its module, and where its messages go."""
+
+    trt: Any
+    version: str
+    generation: Generation
+    messages: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
 class _Built:
     engine: bytes
-    builder: str
-    version: str
     compute_capability: str
     flags: tuple[str, ...]
-    messages: tuple[str, ...]
-    steps: tuple[Step, ...]
+    gpu_layers: tuple[str, ...]
     layers: EngineLayers
 
 
-def _build(
-    onnx_path: Path, target: EngineTarget, precision: str, options: BuildOptions, inputs: Arrays | None
-) -> _Built:
-    module = MODULE_OF[target.family]
-    trt: Any = require(module, f"build engines for {target.family}")
+def _tools_for(wish: _Wish) -> _Tools:
+    module = MODULE_OF[wish.target.family]
+    trt = require(module, f"build engines for {wish.target.family}")
     version = str(trt.__version__)
     generation = generation_of(module, version)
-    if precision == "int8" and options.has_ranges and generation.ranges:
+    if wish.precision == "int8" and wish.options.has_ranges and generation.ranges:
         # Ranges without Q/DQ nodes mean that the builder chooses types, which a strongly typed network forbids.
         generation = dataclasses.replace(generation, strongly_typed=False)
-    require_version(target, version)
-    messages: list[str] = []
-    logger = collecting_logger(trt, messages)
+    require_version(wish.target, version)
+    require_available(generation, version, wish.options)
+    if generation.compute_capabilities:
+        _require_capabilities(trt, wish.target)
+    require_takable(load_onnx(wish.onnx_path), wish.onnx_path, wish.target)
+    return _Tools(trt, version, generation, [])
+
+
+def _gpu_of(tools: _Tools, options: BuildOptions) -> contextlib.AbstractContextManager[Gpu]:
+    if tools.generation.compute_capabilities:  # builds for GPUs that need not be there
+        return contextlib.nullcontext(Gpu())
+    return building_gpu(options.device)
+
+
+def _graph_of(tools: _Tools, wish: _Wish) -> contextlib.AbstractContextManager[TypedGraph]:
+    half = wish.precision != "fp32" and tools.generation.strongly_typed
+    return typed_graph(wish.onnx_path, half=half, inputs=wish.inputs)
+
+
+def _build(tools: _Tools, wish: _Wish, graph: TypedGraph, gpu: Gpu) -> _Built:
+    trt, generation, options = tools.trt, tools.generation, wish.options
+    logger = collecting_logger(trt, tools.messages)
     builder: Builder = trt.Builder(logger)
+    require_dla(builder, options)
     config: IBuilderConfig = builder.create_builder_config()
-    capability = _set_compute_capability(trt, config, target) if generation.compute_capabilities else ""
-    require_takable(load_onnx(onnx_path), onnx_path, target)
-    on_network = network_flags(trt, generation)
+    capability = gpu.compute_capability
+    if generation.compute_capabilities:
+        capability = _set_compute_capabilities(trt, config, wish.target)
+    on_network = network_flags(generation)
     network: INetworkDefinition = builder.create_network(_bits(trt.NetworkDefinitionCreationFlag, on_network))
-    with tempfile.TemporaryDirectory(prefix="eightfold-") as folder:
-        steps: tuple[Step, ...] = ()
-        typed = onnx_path
-        if precision != "fp32" and generation.strongly_typed:
-            half, steps = checked_half(onnx_path, inputs=inputs)
-            typed = save_onnx(half, Path(folder) / "half.onnx")
-        _parse(trt, network, logger, typed)
-    flags = configure(trt, config, network, generation, precision, options)
+    parse(trt, network, logger, graph.path)
+    flags = configure(trt, config, network, generation, wish.precision, options)
+    gpu_layers = layers_for_gpu(config, network, options)
     parsed = layers_of_network(network)
-    cache = options.timing_cache and cache_path(options.timing_cache, module, version, capability)
+    engine = _serialized(tools, builder, network, config, _cache_of(tools, options, gpu))
+    layers = layers_of_engine(trt, engine, host_code=holds_host_code(flags)) or parsed
+    return _Built(engine, capability, (*on_network, *flags), gpu_layers, layers)
+
+
+def _cache_of(tools: _Tools, options: BuildOptions, gpu: Gpu) -> Path | None:
+    if options.timing_cache is None:
+        return None
+    device = gpu.name or gpu.compute_capability
+    return cache_path(options.timing_cache, tools.generation.module, tools.version, device)
+
+
+def _serialized(
+    tools: _Tools, builder: Builder, network: INetworkDefinition, config: IBuilderConfig, cache: Path | None
+) -> bytes:
     if cache:
         use_timing_cache(config, cache)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise BuildError(
-            f"the builder of {module} {version} gives up ({_first_error(messages)})",
+            f"the builder of {tools.generation.module} {tools.version} gives up ({first_error(tools.messages)})",
             remedy="compare the graph with the version's support matrix",
         )
     if cache:
         save_timing_cache(config, cache)
-    layers = layers_of_engine(trt, bytes(engine)) or parsed
-    return _Built(bytes(engine), module, version, capability, (*on_network, *flags), tuple(messages), steps, layers)
+    return bytes(engine)
 
 
 def _bits(enum: Any, names: tuple[str, ...]) -> int:
     return sum(1 << int(getattr(enum, name)) for name in names)
 
 
-def _set_compute_capability(trt: Any, config: Any, target: EngineTarget) -> str:
-    major, minor = target.compute_capability or (0, 0)
-    name = f"SM{major}{minor}"
-    if not hasattr(trt.ComputeCapability, name):
-        known = [item for item in dir(trt.ComputeCapability) if item.startswith("SM")]
-        raise UnknownNameError.of("compute capability", name, known)
+def _require_capabilities(trt: Any, target: EngineTarget) -> None:
+    known = [item for item in dir(trt.ComputeCapability) if item.startswith("SM")]
+    for major, minor in target.compute_capabilities:
+        if f"SM{major}{minor}" not in known:
+            raise UnknownNameError.of("compute capability", f"SM{major}{minor}", known)
+
+
+def _set_compute_capabilities(trt: Any, config: Any, target: EngineTarget) -> str:
     # TensorRT-RTX only: what types know of TensorRT lacks these.
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(getattr(trt.ComputeCapability, name), 0)
-    return f"{major}.{minor}"
-
-
-def _parse(trt: Any, network: INetworkDefinition, logger: Any, path: Path) -> None:
-    parser: OnnxParser = trt.OnnxParser(network, logger)
-    # From memory where that is possible, so that no path of this machine gets into the messages.
-    parsed = parser.parse_from_file(str(path)) if external_files(path) else parser.parse(path.read_bytes())
-    if not parsed:
-        raise BuildError(
-            f"TensorRT's parser refuses the graph{_parser_error(parser, path)}",
-            allowed="operators of TensorRT's ONNX support table",
-            remedy="replace the operator in the model, or cut the graph before it",
-        )
-
-
-def _parser_error(parser: OnnxParser, path: Path) -> str:
-    """Where and why, as far as this version's parser tells: before 10 it gives the node's number only."""
-    if not parser.num_errors:
-        return ""
-    error = parser.get_error(0)
-    nodes = load_onnx(path).graph.node
-    where = ""
-    if 0 <= error.node() < len(nodes):
-        node = nodes[error.node()]
-        where = f" at node {node.name!r} ({node.op_type})"
-    return f"{where}: {error.desc()}"
-
-
-def _first_error(messages: list[str]) -> str:
-    return next((text for text in messages if "ERROR" in text.partition(":")[0]), "no message")
+    config.num_compute_capabilities = len(target.compute_capabilities)
+    for place, (major, minor) in enumerate(target.compute_capabilities):
+        config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{major}{minor}"), place)
+    return ",".join(f"{major}.{minor}" for major, minor in target.compute_capabilities)
 
 
 def _require_quantized(onnx_path: PathLike) -> None:

@@ -35,7 +35,12 @@ def calibrator_from_ranges(trt: Any, ranges: Ranges, *, algorithm: Algorithm = "
         algorithm: whose calibrator to be.
     """
     text = cache_from_ranges(ranges, version=trt.__version__, algorithm=algorithm)
-    return _calibrator_class(trt, algorithm)(_Served(text))
+    return calibrator_from_cache(trt, text.encode(), algorithm=algorithm)
+
+
+def calibrator_from_cache(trt: Any, cache: bytes, *, algorithm: Algorithm = "entropy2") -> Any:
+    """A calibrator that serves a calibration cache as it is."""
+    return _calibrator_class(trt, algorithm)(_Served(cache))
 
 
 def calibrator_from_rows(
@@ -66,14 +71,14 @@ class _Served:
 
     batch = 1
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, cache: bytes) -> None:
+        self.cache = cache
 
     def next_address(self) -> int | None:
         return None
 
     def read(self) -> bytes | None:
-        return self.text.encode()
+        return self.cache
 
     def write(self, data: bytes) -> None:
         """TensorRT hands back what it was given."""

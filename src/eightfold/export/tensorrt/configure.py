@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from eightfold.errors import BuildError, UnknownNameError
+from eightfold.export.tensorrt.calibrator import calibrator_from_cache
 from eightfold.export.tensorrt.generation import Generation
 from eightfold.export.tensorrt.options import BuildOptions
 
@@ -20,22 +21,31 @@ def configure(
     precision: str,
     options: BuildOptions,
 ) -> tuple[str, ...]:
-    """Set `config` and the network's layers up; returns the names of the flags that were set."""
+    """Set `config` and the network's layers up; returns the names of the flags that were set, and the level of hardware
+    compatibility where there is one."""
     flags = [*_precision_flags(generation, precision, options), *_option_flags(options)]
     for flag in flags:
         config.set_flag(_member(trt.BuilderFlag, flag, trt.__version__))
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the inspector has something to tell
     _set_workspace(trt, config, generation, options)
-    _set_levels(trt, config, options)
+    level = _set_levels(trt, config, options)
     _set_dla(trt, config, options)
     if options.float_layers:
         _keep_layers_float(trt, network, generation, options)
     if options.has_ranges and precision == "int8":
         _set_ranges(trt, config, network, generation, options)
-    return tuple(flags)
+    return (*flags, *level)
 
 
-def network_flags(trt: Any, generation: Generation) -> tuple[str, ...]:
+def layers_for_gpu(config: IBuilderConfig, network: INetworkDefinition, options: BuildOptions) -> tuple[str, ...]:
+    """Names of the layers that the chosen accelerator does not take."""
+    if options.dla_core is None:
+        return ()
+    layers = (network.get_layer(place) for place in range(network.num_layers))
+    return tuple(layer.name for layer in layers if not config.can_run_on_DLA(layer))
+
+
+def network_flags(generation: Generation) -> tuple[str, ...]:
     """Names of the flags that a network is created with."""
     flags = (("EXPLICIT_BATCH", generation.explicit_batch), ("STRONGLY_TYPED", generation.strongly_typed))
     return tuple(name for name, wanted in flags if wanted)
@@ -71,18 +81,20 @@ def _set_workspace(trt: Any, config: IBuilderConfig, generation: Generation, opt
         old_config.max_workspace_size = options.workspace_bytes
 
 
-def _set_levels(trt: Any, config: IBuilderConfig, options: BuildOptions) -> None:
+def _set_levels(trt: Any, config: IBuilderConfig, options: BuildOptions) -> tuple[str, ...]:
     if options.optimization_level is not None:
         _require(config, "builder_optimization_level", "an optimization level", trt.__version__)
         config.builder_optimization_level = options.optimization_level
-    if options.hardware_compatible:
-        _require(config, "hardware_compatibility_level", "hardware compatibility", trt.__version__)
-        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     if options.tactic_sources is not None:
         sources = 0
         for name in options.tactic_sources:
             sources |= 1 << int(_member(trt.TacticSource, name, trt.__version__))
         config.set_tactic_sources(sources)
+    if not options.hardware_compatible:
+        return ()
+    _require(config, "hardware_compatibility_level", "hardware compatibility", trt.__version__)
+    config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    return ("AMPERE_PLUS",)
 
 
 def _set_dla(trt: Any, config: IBuilderConfig, options: BuildOptions) -> None:
@@ -117,7 +129,7 @@ def _set_ranges(
             remedy="quantize the graph first with ef.quantize(..., target='tensorrt')",
         )
     if options.calibration_cache is not None:
-        config.int8_calibrator = _calibrator(trt, options.calibration_cache.read_bytes())
+        config.int8_calibrator = calibrator_from_cache(trt, options.calibration_cache.read_bytes())
     for tensor in _tensors(network):
         if options.ranges is not None and tensor.name in options.ranges:
             tensor.set_dynamic_range(-options.ranges[tensor.name], options.ranges[tensor.name])
@@ -127,28 +139,6 @@ def _tensors(network: INetworkDefinition) -> list[ITensor]:
     inputs = [network.get_input(place) for place in range(network.num_inputs)]
     layers = [network.get_layer(place) for place in range(network.num_layers)]
     return inputs + [layer.get_output(place) for layer in layers for place in range(layer.num_outputs)]
-
-
-def _calibrator(trt: Any, cache: bytes) -> Any:
-    """Serves a cache and never asks for images."""
-
-    class Cache(trt.IInt8EntropyCalibrator2):  # type: ignore[misc]  # the base class is known at run time only
-        def __init__(self) -> None:
-            trt.IInt8EntropyCalibrator2.__init__(self)
-
-        def get_batch_size(self) -> int:
-            return 1
-
-        def get_batch(self, names: list[str]) -> None:
-            return None
-
-        def read_calibration_cache(self) -> bytes:
-            return cache
-
-        def write_calibration_cache(self, data: bytes) -> None:
-            return None
-
-    return Cache()
 
 
 def _member(enum: Any, name: str, version: str) -> Any:

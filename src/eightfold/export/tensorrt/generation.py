@@ -67,7 +67,7 @@ def require_version(target: EngineTarget, version: str) -> None:
         wanted = ".".join(map(str, target.version))
         raise BuildError(
             f"TensorRT {version} is installed, the target names {wanted}",
-            allowed="the same version: an engine runs on no other",
+            allowed="the same version",
             remedy=f"build on the device, or name the target tensorrt:{'.'.join(version.split('.')[:2])}",
         )
 

@@ -70,9 +70,12 @@ def _parsed(layer: ILayer) -> EngineLayer:
     return EngineLayer(name=layer.name, kind=_name(layer.type), precision=precision)
 
 
-def layers_of_engine(trt: Any, engine: bytes) -> EngineLayers | None:
-    """What the inspector tells; None where the engine cannot be loaded on this machine."""
+def layers_of_engine(trt: Any, engine: bytes, *, host_code: bool = False) -> EngineLayers | None:
+    """What the inspector tells; None where the engine cannot be loaded on this machine. `host_code`: see
+    `engine_fit.holds_host_code`; the engine was just built here."""
     runtime: Runtime = trt.Runtime(collecting_logger(trt, []))  # why it fails there is no part of the build's messages
+    if host_code:
+        runtime.engine_host_code_allowed = True
     loaded: ICudaEngine | None = runtime.deserialize_cuda_engine(engine)
     if loaded is None:
         return None

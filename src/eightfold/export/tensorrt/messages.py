@@ -19,3 +19,8 @@ def collecting_logger(trt: Any, messages: list[str]) -> Any:
                 messages.append(f"{severity.name}: {' '.join(message.split())}")
 
     return Collector()
+
+
+def first_error(messages: list[str]) -> str:
+    """The first thing that went wrong, or "no message"."""
+    return next((text for text in messages if "ERROR" in text.partition(":")[0]), "no message")

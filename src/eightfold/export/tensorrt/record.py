@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from eightfold.errors import BuildError, EightfoldError
 from eightfold.files import PathLike
+from eightfold.runtime.engine_fit import engine_requirements
 from eightfold.runtime.manifest import Step, TensorSpec
 from eightfold.values import Value
 
@@ -17,11 +18,13 @@ class EngineRecord(Value):
 
     Attributes:
         builder: the Python module that built it: "tensorrt" or "tensorrt_rtx".
-        builder_version: its full version; an engine runs on no other.
+        builder_version: its full version; an engine runs on no other, unless it was built to.
         device: name of the GPU it was built on; "" when built without one.
-        compute_capability: "8.6", ...; "" where it is not known.
-        flags: builder and network flags that were set.
+        compute_capability: "8.6", or several parted by commas; "" where it is not known.
+        flags: builder and network flags that were set, and the hardware compatibility level.
+        gpu_layers: layers of the network that a deep learning accelerator does not take, and that go to the GPU.
         onnx_sha256: digest of the ONNX file that was given, before any conversion to float16.
+        parsed_sha256: digest of what was parsed, weights included; "" where it was not kept.
         messages: what parser and builder said, from information to errors.
     """
 
@@ -35,7 +38,9 @@ class EngineRecord(Value):
     device: str = ""
     compute_capability: str = ""
     flags: tuple[str, ...] = ()
+    gpu_layers: tuple[str, ...] = ()
     onnx_sha256: str
+    parsed_sha256: str = ""
     engine_sha256: str
     engine_bytes: int
     seconds: float
@@ -46,9 +51,8 @@ class EngineRecord(Value):
 
     @property
     def requires(self) -> dict[str, str]:
-        """What a machine must have, as the manifest states it."""
-        needs = {self.builder: self.builder_version}
-        return needs | ({"compute_capability": self.compute_capability} if self.compute_capability else {})
+        """What a machine must have, as the manifest states it: see `eightfold.runtime.engine_fit`."""
+        return engine_requirements(self.builder, self.builder_version, self.compute_capability, self.flags)
 
     def describe(self) -> str:
         needs = ", ".join(f"{name} {value}" for name, value in self.requires.items())

@@ -8,7 +8,7 @@ from typing import Literal
 
 from eightfold.errors import UnknownNameError
 
-EXAMPLES = ("rtx:sm86", "tensorrt", "tensorrt:8.2", "tensorrt:10.3", "tensorrt:11", "tensorrt-dla")
+EXAMPLES = ("rtx:sm86", "rtx:sm86,sm89", "tensorrt", "tensorrt:8.2", "tensorrt:10.3", "tensorrt:11", "tensorrt-dla")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,30 +17,32 @@ class EngineTarget:
 
     family: "rtx" for TensorRT-RTX, "tensorrt" for TensorRT.
     version: (major, minor) that the installed TensorRT must have, as far as it was named; () for any.
-    compute_capability: e.g. (8, 6), for RTX, which builds for a GPU that need not be there; else None.
+    compute_capabilities: e.g. ((8, 6), (8, 9)), for RTX, which builds one engine for GPUs that need not be there.
     dla: whether layers go to a deep learning accelerator where they can.
     name: as it was written.
     """
 
     family: Literal["rtx", "tensorrt"]
     version: tuple[int, ...] = ()
-    compute_capability: tuple[int, int] | None = None
+    compute_capabilities: tuple[tuple[int, int], ...] = ()
     dla: bool = False
     name: str = ""
 
 
 def parse_target(name: str) -> EngineTarget:
     """
-    >>> parse_target("rtx:sm86").compute_capability
-    (8, 6)
+    >>> parse_target("rtx:sm86,sm120").compute_capabilities
+    ((8, 6), (12, 0))
     >>> parse_target("tensorrt:10.3").version
     (10, 3)
 
     Raises:
         UnknownNameError: not a TensorRT target.
     """
-    if found := re.fullmatch(r"rtx:sm(\d+)(\d)", name):
-        return EngineTarget("rtx", compute_capability=(int(found[1]), int(found[2])), name=name)
+    if re.fullmatch(r"rtx:sm\d{2,3}(,sm\d{2,3})*", name):
+        numbers = re.findall(r"(\d+)(\d)", name)
+        capabilities = dict.fromkeys((int(major), int(minor)) for major, minor in numbers)  # each once
+        return EngineTarget("rtx", compute_capabilities=tuple(capabilities), name=name)
     if found := re.fullmatch(r"tensorrt(-dla)?(?::(\d+)(?:\.(\d+))?)?", name):
         version = tuple(int(part) for part in found.groups()[1:] if part is not None)
         return EngineTarget("tensorrt", version=version, dla=found[1] is not None, name=name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,5 +35,5 @@ def cache_path(path: Path, builder: str, version: str, device: str) -> Path:
     >>> cache_path(Path("times.cache"), "tensorrt", "10.3.0", "Orin Nano").name
     'times.tensorrt-10.3.0-Orin-Nano.cache'
     """
-    key = "-".join(part for part in (builder, version, *device.split()) if part)
+    key = "-".join(part for part in (builder, version, *re.findall(r"[\w.]+", device)) if part)
     return path.with_name(f"{path.stem}.{key}{path.suffix}")

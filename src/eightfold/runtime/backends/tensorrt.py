@@ -4,6 +4,7 @@ imports either."""
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from eightfold.errors import BackendError, ModelError
 from eightfold.extras import installed, require
 from eightfold.runtime.backends.base import Backend, Session, SessionOptions, Slot
 from eightfold.runtime.cuda_memory import Cuda, cuda_absent, nbytes_of, open_cuda
+from eightfold.runtime.engine_fit import engine_requirements, holds_host_code, meets
 from eightfold.runtime.manifest import TensorSpec
 
 DTYPES = {
@@ -22,6 +24,8 @@ DTYPES = {
     "INT64": "int64",
     "BOOL": "bool",
 }
+# The C++ runtime reads the same.
+TRUST_VARIABLE = "EIGHTFOLD_TRUST_ENGINE_CODE"
 EXTRAS = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
 
 
@@ -51,13 +55,17 @@ class TensorRtSession(Session):
 
     def __init__(self, backend: str, module: Any, cuda: Cuda, path: Path) -> None:
         self.backend, self.version, self.cuda = backend, module.__version__, cuda
-        check_engine(path, module, cuda)
+        flags = check_engine(path, module, cuda)
         self._logger = module.Logger(module.Logger.ERROR)
         self._runtime = module.Runtime(self._logger)
+        if holds_host_code(flags):
+            _require_trusted(path)
+            self._runtime.engine_host_code_allowed = True
+        here = cuda.compute_capability()
         with cuda.active():
             self.engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self.engine is None:
-            raise _refused(path, f"{module.__name__} {module.__version__} cannot load it")
+            raise _refused(path, f"{module.__name__} {module.__version__} cannot load it", here, module)
         names = [self.engine.get_tensor_name(index) for index in range(self.engine.num_io_tensors)]
         inputs = [name for name in names if self.engine.get_tensor_mode(name) == module.TensorIOMode.INPUT]
         self.inputs = tuple(self._spec(name, path) for name in inputs)
@@ -113,19 +121,44 @@ class TensorRtSlot(Slot):
             self._stream.download(array, self._buffers[name])
 
 
-def check_engine(path: Path, module: Any, cuda: Cuda) -> None:
+def check_engine(path: Path, module: Any, cuda: Cuda) -> tuple[str, ...]:
     """Compare an engine's sidecar, where there is one, with this machine, before TensorRT says less clearly that it
-    does not fit."""
+    does not fit. Returns the flags that the engine was built with.
+
+    Raises ModelError with the command that builds it here.
+    """
     sidecar = Path(f"{path}.json")
     if not sidecar.is_file():
-        return
+        return ()
     record = _record(sidecar)
-    builder, version = record.get("builder"), record.get("builder_version")
-    if builder != module.__name__ or version != module.__version__:
-        raise _refused(path, f"it was built by {builder} {version}, and here is {module.__name__} {module.__version__}")
-    wanted, here = record.get("compute_capability"), cuda.compute_capability()
-    if wanted and wanted != here:
-        raise _refused(path, f"it was built for compute capability {wanted}, and this GPU has {here}", here, module)
+    builder, version = str(record.get("builder")), str(record.get("builder_version"))
+    flags = tuple(map(str, record["flags"])) if isinstance(record.get("flags"), list) else ()
+    wanted = engine_requirements(builder, version, str(record.get("compute_capability") or ""), flags)
+    here = cuda.compute_capability()
+    if builder != module.__name__ or not meets(module.__version__, wanted[builder]):
+        later = f" to run on {wanted[builder]}" if holds_host_code(flags) else ""
+        seen = f"here is {module.__name__} {module.__version__}"
+        raise _refused(path, f"it was built by {builder} {version}{later}, and {seen}", here, module)
+    capability = wanted.get("compute_capability")
+    if capability and not meets(here, capability):
+        raise _refused(path, f"it was built for compute capability {capability}, and this GPU has {here}", here, module)
+    if "STRIP_PLAN" in flags:
+        raise ModelError(
+            f"engine {path} was built without its weights",
+            allowed="complete engines",
+            remedy=f"put them back: eightfold refit {path.name} MODEL.onnx -o {path.name}",
+        )
+    return flags
+
+
+def _require_trusted(path: Path) -> None:
+    """Nothing in a bundle runs as code of the host unless whoever set this machine up allows it."""
+    if os.environ.get(TRUST_VARIABLE) != "1":
+        raise ModelError(
+            f"engine {path} is version-compatible: it brings machine code along that runs in this process",
+            allowed="engines without such code, or of a maker you trust",
+            remedy=f"set {TRUST_VARIABLE}=1, or build it without --version-compatible",
+        )
 
 
 def _record(sidecar: Path) -> dict[str, Any]:
@@ -142,11 +175,10 @@ def _record(sidecar: Path) -> dict[str, Any]:
     return record
 
 
-def _refused(path: Path, why: str, capability: str = "", module: Any = None) -> ModelError:
-    rtx = module is not None and module.__name__ == "tensorrt_rtx"
-    target = f"rtx:sm{capability.replace('.', '')}" if rtx else "tensorrt"
+def _refused(path: Path, why: str, capability: str, module: Any) -> ModelError:
+    target = f"rtx:sm{capability.replace('.', '')}" if module.__name__ == "tensorrt_rtx" else "tensorrt"
     return ModelError(
         f"engine {path}: {why}",
-        allowed="engines built by this very version for this GPU",
+        allowed="engines built by this very version for this GPU, or to run on others as well",
         remedy=f"build it here: eightfold build MODEL.onnx --target {target} -o {path.name}",
     )

@@ -51,6 +51,9 @@ class PyCuda(Cuda):
         major, minor = self._device.compute_capability()
         return f"{major}.{minor}"
 
+    def device_name(self) -> str:
+        return str(self._device.name())
+
     def _checked(self, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return function(*arguments)

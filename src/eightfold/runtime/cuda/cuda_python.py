@@ -78,6 +78,10 @@ class CudaPython(Cuda):
         minor = self.call("cudaDeviceGetAttribute", attribute.cudaDevAttrComputeCapabilityMinor, self._device)
         return f"{major}.{minor}"
 
+    def device_name(self) -> str:
+        name: bytes = self.call("cudaGetDeviceProperties", self._device).name
+        return name.decode()
+
 
 class CudaPythonStream(Stream):
     def __init__(self, cuda: CudaPython) -> None:

@@ -1,0 +1,74 @@
+"""An ONNX file becomes a TensorRT network, in float16 first where types come from the graph."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eightfold.errors import BuildError
+from eightfold.export.half import checked_half
+from eightfold.export.onnx_files import external_files, load_onnx, save_onnx
+from eightfold.export.verify import Arrays
+from eightfold.files import sha256_of_file
+from eightfold.runtime.manifest import Step
+
+if TYPE_CHECKING:
+    from tensorrt import INetworkDefinition, OnnxParser
+
+
+@dataclasses.dataclass(frozen=True)
+class TypedGraph:
+    """The file that is parsed, and what the conversion that made it has to say."""
+
+    path: Path
+    sha256: str
+    steps: tuple[Step, ...] = ()
+
+
+@contextmanager
+def typed_graph(onnx_path: Path, *, half: bool, inputs: Arrays | None) -> Iterator[TypedGraph]:
+    """The given file, or its float16 form, which lives as long as the context."""
+    if not half:
+        yield TypedGraph(onnx_path, sha256_of_onnx(onnx_path))
+        return
+    with tempfile.TemporaryDirectory(prefix="eightfold-") as folder:
+        model, steps = checked_half(onnx_path, inputs=inputs)
+        path = save_onnx(model, Path(folder) / "half.onnx")
+        yield TypedGraph(path, sha256_of_onnx(path), steps)
+
+
+def sha256_of_onnx(path: Path) -> str:
+    """Of the file; where weights lie outside it, of the digests of all its files."""
+    digests = [sha256_of_file(path), *(sha256_of_file(path.parent / name) for name in external_files(path))]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def parse(trt: Any, network: INetworkDefinition, logger: Any, path: Path) -> None:
+    """Fill `network`. Raises BuildError with the parser's first error and the node it is about."""
+    parser: OnnxParser = trt.OnnxParser(network, logger)
+    # From memory where that is possible, so that no path of this machine gets into the messages.
+    parsed = parser.parse_from_file(str(path)) if external_files(path) else parser.parse(path.read_bytes())
+    if not parsed:
+        raise BuildError(
+            f"TensorRT's parser refuses the graph{first_parser_error(parser, path)}",
+            allowed="operators of TensorRT's ONNX support table",
+            remedy="replace the operator in the model, or cut the graph before it",
+        )
+
+
+def first_parser_error(parser: Any, path: Path) -> str:
+    """Where and why, as far as this version's parser tells: before 10 it gives the node's number only."""
+    if not parser.num_errors:
+        return ""
+    error = parser.get_error(0)
+    nodes = load_onnx(path, external=False).graph.node
+    where = ""
+    if 0 <= error.node() < len(nodes):
+        node = nodes[error.node()]
+        where = f" at node {node.name!r} ({node.op_type})"
+    return f"{where}: {error.desc()}"
