@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -39,14 +40,15 @@ def make_bundle(tmp_path: Path) -> MakeBundle:
         outputs: Mapping[str, tuple[int, ...]],
         batches: tuple[int, ...] = (1,),
         spreads: dict[str, Spread] | None = None,
+        variants: tuple[str, ...] = ("pruned",),
     ) -> Path:
         artifacts, files = [], {}
-        for batch in batches:
-            inside = f"onnx/pruned-b{batch}.onnx"
-            source = tmp_path / f"b{batch}.onnx"
+        for variant, batch in itertools.product(variants, batches):
+            inside = f"onnx/{variant}-b{batch}.onnx"
+            source = tmp_path / f"{variant}-b{batch}.onnx"
             save_network(source, preprocess, outputs, batch, spreads)
             files[inside] = source
-            artifacts.append(onnx_artifact(source, id=f"pruned-fp32-b{batch}", inside=inside, variant="pruned"))
+            artifacts.append(onnx_artifact(source, id=f"{variant}-fp32-b{batch}", inside=inside, variant=variant))
         return write_bundle(
             tmp_path / "bundle", name="test", task=task, preprocess=preprocess, artifacts=artifacts, files=files
         )

@@ -86,6 +86,23 @@ def test_bench_writes_a_latency_table(run: Run, bundle: Path, tmp_path: Path) ->
     assert all(row.timing.runs > 10 and row.timing.p50_ms for row in table.rows)
 
 
+def test_bench_compares_with_the_baseline_of_the_bundle(run: Run, make_bundle: MakeBundle, tmp_path: Path) -> None:
+    task = Task(kind="classify", decode="classify", labels=("red", "green", "blue"))
+    how, variants = Preprocess(height=32, width=32), ("baseline", "pruned")
+    bundle = make_bundle(how, task, {"logits": (3,)}, batches=(1, 4), variants=variants)
+    path = tmp_path / "latency.json"
+    done = run(bundle, "--bench", "--seconds", "0.2", "--threads", "1", "--json", path)
+    table = LatencyTable.load(path)
+    assert table.baseline == "baseline fp32"
+    assert [(row.batch, row.variant) for row in table.rows] == [(b, variant) for b in (1, 4) for variant in variants]
+    for row in table.rows:
+        interval = row.speedup
+        assert (interval is None) == (row.variant == "baseline")
+        assert interval is None or (interval.low <= interval.value <= interval.high and str(interval) in done.stdout)
+    only = run(bundle, "--bench", "--seconds", "0.1", "--variant", "pruned")
+    assert "baseline" not in only.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

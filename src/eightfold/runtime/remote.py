@@ -55,7 +55,7 @@ def bench_on(
         device: "ssh://[user@]host[:port]". `eightfold`, or else `eightfold-run`, is on the PATH of a login-less shell.
         bundle_or_model: path of a bundle or a fixed-size `.onnx` file on this machine.
         batches, backends, seconds, threads, baseline, end_to_end: as in `ef.bench`. `eightfold-run` measures the best
-            network of a bundle on one backend, the model alone: what it cannot do raises UsageError.
+            network of a bundle beside its baseline, the model alone: what it cannot do raises UsageError.
 
     Raises BackendError with what ssh or the board said. Nothing stays on the board.
     """

@@ -7,11 +7,15 @@
 #include <cstdio>
 #include <ctime>
 #include <nlohmann/json.hpp>
-#include <numeric>
+#include <optional>
 #include <random>
+#include <utility>
 
+#include "choose.hpp"
 #include "device.hpp"
+#include "eightfold/error.hpp"
 #include "eightfold/version.hpp"
+#include "statistics.hpp"
 
 namespace programs {
 namespace {
@@ -23,6 +27,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr double kWarmUpSeconds = 0.5;
 constexpr int kRounds = 10;
+constexpr const char* kBaseline = "baseline";
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -34,7 +39,7 @@ struct Candidate {
   Artifact artifact;
   Engine engine;
   std::vector<std::vector<std::uint8_t>> inputs;
-  std::vector<double> times_s;
+  Rounds times_s;
   int warm_up_runs = 0;
   double warm_up_s = 0;
 
@@ -58,11 +63,13 @@ std::vector<std::uint8_t> noise(const eightfold::TensorSpec& spec) {
   return bytes;
 }
 
-Candidate candidate_of(const BenchOptions& options, int batch) {
+Candidate candidate_of(const BenchOptions& options, const Engine& all, const Artifact& artifact) {
   eightfold::EngineOptions chosen = options.engine;
-  chosen.batch = batch;
+  chosen.backend = all.backend();
+  chosen.variant = artifact.variant;
+  chosen.precision = name_of(artifact.precision);
+  chosen.batch = artifact.batch;
   Engine engine = Engine::load(options.path, chosen);
-  Artifact artifact = engine.artifacts()[0];
   Candidate candidate = {artifact, std::move(engine), {}, {}, 0, 0};
   for (const eightfold::TensorSpec& spec : artifact.inputs) candidate.inputs.push_back(noise(spec));
   return candidate;
@@ -77,48 +84,39 @@ void warm_up(Candidate& candidate) {
   candidate.warm_up_s = seconds_since(start);
 }
 
+// One round of a candidate.
 void measure(Candidate& candidate, double seconds) {
   candidate.run();  // not timed: it brings the candidate's own weights back into the caches
+  std::vector<double> times_s;
   const auto start = Clock::now();
-  while (seconds_since(start) < seconds) {
+  while (times_s.empty() || seconds_since(start) < seconds) {
     const auto begin = Clock::now();
     candidate.run();
-    candidate.times_s.push_back(seconds_since(begin));
+    times_s.push_back(seconds_since(begin));
+  }
+  candidate.times_s.push_back(std::move(times_s));
+}
+
+// What the candidates are compared with: the bundle's baseline, where it has one that runs here and nothing
+// was said about the variant.
+std::optional<Engine> baseline_for(const Engine& chosen, const BenchOptions& options) {
+  const auto is_baseline = [](const Artifact& artifact) { return artifact.variant == kBaseline; };
+  const std::vector<Artifact>& all = chosen.manifest().artifacts;
+  if (options.engine.variant != "auto" || is_baseline(chosen.artifacts()[0]) ||
+      std::none_of(all.begin(), all.end(), is_baseline))
+    return std::nullopt;
+  eightfold::EngineOptions wanted = options.engine;
+  wanted.variant = kBaseline;
+  wanted.precision = "auto";
+  try {
+    return Engine::load(options.path, wanted);
+  } catch (const eightfold::Error&) {  // not at this batch size, not on this back end
+    return std::nullopt;
   }
 }
 
-// None where there are too few samples for a bound at 95% confidence (Wilks, 1941).
-json quantile_ms(const std::vector<double>& sorted, double quantile) {
-  const double needed = std::ceil(std::log(0.05) / std::log(quantile));
-  if (static_cast<double>(sorted.size()) < needed) return nullptr;
-  const double place = quantile * static_cast<double>(sorted.size() - 1);
-  const auto low = static_cast<std::size_t>(place);
-  const std::size_t high = std::min(low + 1, sorted.size() - 1);
-  return 1e3 * (sorted[low] + (place - static_cast<double>(low)) * (sorted[high] - sorted[low]));
-}
-
-json timing_of(std::vector<double> times_s) {
-  std::sort(times_s.begin(), times_s.end());
-  const double total = std::accumulate(times_s.begin(), times_s.end(), 0.0);
-  const double mean = total / static_cast<double>(times_s.size());
-  double squares = 0;
-  for (const double time : times_s) squares += (time - mean) * (time - mean);
-  return {{"runs", times_s.size()},
-          {"duration_s", total},
-          {"mean_ms", 1e3 * mean},
-          {"min_ms", 1e3 * times_s.front()},
-          {"max_ms", 1e3 * times_s.back()},
-          {"p50_ms", quantile_ms(times_s, 0.5)},
-          {"p90_ms", quantile_ms(times_s, 0.9)},
-          {"p95_ms", quantile_ms(times_s, 0.95)},
-          {"p99_ms", quantile_ms(times_s, 0.99)},
-          {"p999_ms", quantile_ms(times_s, 0.999)},
-          {"variation", std::sqrt(squares / static_cast<double>(times_s.size())) / mean}};
-}
-
-// As Python's back ends are called.
-std::string table_name(const std::string& backend, const std::string& provider) {
-  return backend == "onnxruntime" && provider != "cpu" ? backend + "-" + provider : backend;
+std::string row_name(const Artifact& artifact) {
+  return artifact.variant + " " + name_of(artifact.precision);
 }
 
 std::string version_of(const std::string& backend) {
@@ -132,11 +130,11 @@ json row_of(const Candidate& candidate, const BenchOptions& options, const json&
   const Artifact& artifact = candidate.artifact;
   json shapes = json::object();
   for (const eightfold::TensorSpec& spec : artifact.inputs) shapes[spec.name] = spec.shape;
-  json row = {{"name", artifact.variant + " " + name_of(artifact.precision)},
+  json row = {{"name", row_name(artifact)},
               {"variant", artifact.variant},
               {"artifact", artifact.id},
               {"sha256", candidate.engine.manifest().files.at(artifact.path).sha256},
-              {"backend", table_name(candidate.engine.backend(), options.engine.provider)},
+              {"backend", eightfold::detail::table_name(candidate.engine.backend(), options.engine.provider)},
               {"backend_version", version_of(candidate.engine.backend())},
               {"provider", candidate.engine.backend() == "onnxruntime" ? options.engine.provider : ""},
               {"precision", name_of(artifact.precision)},
@@ -164,43 +162,71 @@ std::string utc_now() {
   return text.data();
 }
 
-}  // namespace
-
-json bench(const BenchOptions& options) {
-  std::vector<Candidate> candidates;
-  const Engine all = Engine::load(options.path, options.engine);
-  for (const Artifact& artifact : all.artifacts())
-    candidates.push_back(candidate_of(options, artifact.batch));
+// The candidates of one batch size, the baseline first where there is one; they take turns, so that whatever
+// disturbs the machine disturbs them alike.
+std::vector<json> rows_of(std::vector<Candidate>& candidates, bool compared, const BenchOptions& options) {
   for (Candidate& candidate : candidates) warm_up(candidate);
   const json before = read_state();
   for (int round = 0; round < kRounds; ++round) {
     for (Candidate& candidate : candidates) measure(candidate, options.seconds / kRounds);
   }
   const json after = read_state();
-  json rows = json::array();
+  std::vector<json> rows;
   for (const Candidate& candidate : candidates) rows.push_back(row_of(candidate, options, before, after));
-  return {{"kind", "latency table"},
-          {"schema", 1},
-          {"device", describe_device()},
-          {"versions", {{"eightfold", EIGHTFOLD_VERSION}, {all.backend(), version_of(all.backend())}}},
-          {"measured_at", utc_now()},
-          {"seconds_per_row", options.seconds},
-          {"rows", rows}};
+  if (compared) rows.back()["speedup"] = speedup(candidates.front().times_s, candidates.back().times_s);
+  return rows;
+}
+
+}  // namespace
+
+json bench(const BenchOptions& options) {
+  const Engine chosen = Engine::load(options.path, options.engine);
+  const std::optional<Engine> baseline = baseline_for(chosen, options);
+  json rows = json::array();
+  for (const Artifact& artifact : chosen.artifacts()) {
+    std::vector<Candidate> candidates;
+    if (baseline) {
+      for (const Artifact& other : baseline->artifacts()) {
+        if (other.batch == artifact.batch) candidates.push_back(candidate_of(options, *baseline, other));
+      }
+    }
+    const bool compared = !candidates.empty();
+    candidates.push_back(candidate_of(options, chosen, artifact));
+    for (json& row : rows_of(candidates, compared, options)) rows.push_back(std::move(row));
+  }
+  json versions = {{"eightfold", EIGHTFOLD_VERSION}};
+  for (const json& row : rows) versions[row.at("backend")] = row.at("backend_version");
+  json table = {{"kind", "latency table"},
+                {"schema", 1},
+                {"device", describe_device()},
+                {"versions", versions},
+                {"measured_at", utc_now()},
+                {"seconds_per_row", options.seconds},
+                {"rows", rows}};
+  if (baseline) table["baseline"] = row_name(baseline->artifacts()[0]);
+  return table;
 }
 
 std::string table_of(const json& table) {
-  std::string text = "batch    p50 ms    p90 ms    p99 ms  images/s  candidate\n";
+  std::string text = "batch    p50 ms    p90 ms    p99 ms  images/s       speed-up [95%]  candidate\n";
   for (const json& row : table.at("rows")) {
     const json& timing = row.at("timing");
     const auto shown = [&](const char* key) {
       return timing.at(key).is_null() ? NAN : timing.at(key).get<double>();
     };
-    std::array<char, 160> line;
+    std::array<char, 40> ratio = {"-"};
+    if (row.contains("speedup")) {
+      const json& interval = row.at("speedup");
+      std::snprintf(ratio.data(), ratio.size(), "%.2fx [%.2f, %.2f]", interval.at("value").get<double>(),
+                    interval.at("low").get<double>(), interval.at("high").get<double>());
+    }
+    std::array<char, 200> line;
     const double per_second = row.at("batch").get<double>() * timing.at("runs").get<double>() /
                               timing.at("duration_s").get<double>();
-    std::snprintf(line.data(), line.size(), "%5d %9.3f %9.3f %9.3f %9.0f  %s on %s\n",
+    std::snprintf(line.data(), line.size(), "%5d %9.3f %9.3f %9.3f %9.0f %20s  %s on %s\n",
                   row.at("batch").get<int>(), shown("p50_ms"), shown("p90_ms"), shown("p99_ms"), per_second,
-                  row.at("name").get<std::string>().c_str(), row.at("backend").get<std::string>().c_str());
+                  ratio.data(), row.at("name").get<std::string>().c_str(),
+                  row.at("backend").get<std::string>().c_str());
     text += line.data();
   }
   return text;

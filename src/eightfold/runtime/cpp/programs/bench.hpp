@@ -15,7 +15,8 @@ struct BenchOptions {
   double seconds = 4;  // timed, per row
 };
 
-// Every batch size of what the options pick, in turns; the model alone, on buffers that are used again.
+// Every batch size of what the options pick, beside the baseline of the bundle, in turns; the model alone, on
+// buffers that are used again.
 nlohmann::json bench(const BenchOptions& options);
 // A few lines for a terminal.
 std::string table_of(const nlohmann::json& table);

@@ -184,10 +184,6 @@ bool runs_here(const Artifact& artifact, const BackendEntry& backend, const std:
   return provider == "cpu" && target == kCpuTarget;
 }
 
-std::string table_name(const std::string& backend, const std::string& provider) {
-  return backend == "onnxruntime" && provider != "cpu" ? backend + "-" + provider : backend;
-}
-
 Choice choose(const Manifest& manifest, const std::vector<BackendEntry>& entries,
               const EngineOptions& options, const LatencyTable* table) {
   check_backend(entries, options.backend);

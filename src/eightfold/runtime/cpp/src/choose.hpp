@@ -25,6 +25,8 @@ Choice choose(const Manifest& manifest, const std::vector<BackendEntry>& entries
 bool runs_here(const Artifact& artifact, const BackendEntry& backend, const std::string& provider);
 
 // What latency tables call a back end: "onnxruntime-cuda" where onnxruntime uses that provider.
-std::string table_name(const std::string& backend, const std::string& provider);
+inline std::string table_name(const std::string& backend, const std::string& provider) {
+  return backend == "onnxruntime" && provider != "cpu" ? backend + "-" + provider : backend;
+}
 
 }  // namespace eightfold::detail
