@@ -15,6 +15,10 @@ constexpr const char* kHelp =
     "  --workspace-mib N    memory that a layer may use while it runs; by default TensorRT's own limit\n"
     "  --timing-cache FILE  read if it is there, and written: later builds are faster\n"
     "  --dla N              run what can on this DLA core, the rest on the GPU\n"
+    "  --no-gpu-fallback    fail where the DLA core does not take a layer\n"
+    "  --optimization-level N   0 (fast build) to 5 (fast engine)\n"
+    "  --version-compatible     runs on later versions of TensorRT, too; brings machine code along\n"
+    "  --hardware-compatible    runs on every GPU from Ampere on; not on Jetson\n"
     "  --device N           number of the GPU\n"
     "  --verbose            print what the parser and the builder say\n";
 
@@ -27,8 +31,9 @@ eightfold::Precision precision_from(const std::string& name) {
 
 int body(int count, char** words) {
   const programs::Arguments arguments(
-      count, words, {"-o", "--precision", "--workspace-mib", "--timing-cache", "--dla", "--device"},
-      {"--verbose", "--help", "-h"});
+      count, words,
+      {"-o", "--precision", "--workspace-mib", "--timing-cache", "--dla", "--optimization-level", "--device"},
+      {"--no-gpu-fallback", "--version-compatible", "--hardware-compatible", "--verbose", "--help", "-h"});
   if (arguments.has("--help") || arguments.has("-h") || arguments.positional().size() != 1 ||
       !arguments.has("-o")) {
     const bool asked = arguments.has("--help") || arguments.has("-h");
@@ -43,6 +48,11 @@ int body(int count, char** words) {
   options.timing_cache_path = arguments.text("--timing-cache", "");
   options.dla_core = arguments.has("--dla") ? arguments.whole("--dla", 0) : -1;
   options.device = arguments.whole("--device", 0);
+  options.gpu_fallback = !arguments.has("--no-gpu-fallback");
+  options.optimization_level =
+      arguments.has("--optimization-level") ? arguments.whole("--optimization-level", 0) : -1;
+  options.version_compatible = arguments.has("--version-compatible");
+  options.hardware_compatible = arguments.has("--hardware-compatible");
   const eightfold::BuildReport report = eightfold::build_engine(options);
   if (arguments.has("--verbose")) {
     for (const std::string& message : report.messages) std::printf("%s\n", message.c_str());

@@ -8,6 +8,7 @@
 
 #include "eightfold/build.hpp"
 #include "eightfold/error.hpp"
+#include "engine_fit.hpp"
 #include "file.hpp"
 #include "sha256.hpp"
 #include "trt_common.hpp"
@@ -101,6 +102,7 @@ class EngineBuilder {
     return specs;
   }
   const std::vector<std::string>& flags() const { return flags_; }
+  const std::vector<std::string>& gpu_layers() const { return gpu_layers_; }
   std::vector<std::string> messages() const { return logger_.messages(); }
 
  private:
@@ -117,6 +119,9 @@ class EngineBuilder {
   }
 
   void configure() {
+#if NV_TENSORRT_MAJOR < 10
+    flags_.emplace_back("EXPLICIT_BATCH");
+#endif
 #if EIGHTFOLD_TRT_PRECISION_FLAGS
     for (const auto& [flag, name] : flags_for(options_.precision)) {
       config_->setFlag(flag);
@@ -125,8 +130,32 @@ class EngineBuilder {
 #endif
     if (options_.workspace_mib > 0) set_workspace(options_.workspace_mib << 20U);
     if (options_.dla_core >= 0) use_dla();
+    set_compatibility();
     load_timing_cache();
   }
+
+#if EIGHTFOLD_TRT_COMPATIBILITY
+  void set_compatibility() {
+    if (options_.optimization_level >= 0) config_->setBuilderOptimizationLevel(options_.optimization_level);
+    if (options_.version_compatible) {
+      config_->setFlag(nvinfer1::BuilderFlag::kVERSION_COMPATIBLE);
+      flags_.emplace_back("VERSION_COMPATIBLE");
+    }
+    if (options_.hardware_compatible) {
+      config_->setHardwareCompatibilityLevel(nvinfer1::HardwareCompatibilityLevel::kAMPERE_PLUS);
+      flags_.emplace_back("AMPERE_PLUS");
+    }
+  }
+#else
+  void set_compatibility() const {
+    if (options_.optimization_level < 0 && !options_.version_compatible && !options_.hardware_compatible)
+      return;
+    throw Error(
+        ErrorCode::build,
+        "TensorRT " + detail::trt_library_version() + " has no optimization levels and no compatible engines",
+        "these options from 8.6 on", "leave them out");
+  }
+#endif
 
   void set_workspace(std::size_t bytes) {
 #if NV_TENSORRT_MAJOR > 8 || (NV_TENSORRT_MAJOR == 8 && NV_TENSORRT_MINOR >= 4)
@@ -143,24 +172,44 @@ class EngineBuilder {
     }
     config_->setDefaultDeviceType(nvinfer1::DeviceType::kDLA);
     config_->setDLACore(options_.dla_core);
-    config_->setFlag(nvinfer1::BuilderFlag::kGPU_FALLBACK);
-    flags_.emplace_back("GPU_FALLBACK");
+    if (options_.gpu_fallback) {
+      config_->setFlag(nvinfer1::BuilderFlag::kGPU_FALLBACK);
+      flags_.emplace_back("GPU_FALLBACK");
+    }
+    for (int i = 0; i < network_->getNbLayers(); ++i) {
+      const nvinfer1::ILayer* layer = network_->getLayer(i);
+      if (!config_->canRunOnDLA(layer)) gpu_layers_.emplace_back(layer->getName());
+    }
+  }
+
+  using Cache = std::unique_ptr<nvinfer1::ITimingCache>;
+
+  // What the file holds; nothing where there is no file.
+  Cache stored_times() const {
+    std::vector<std::uint8_t> known;
+    if (detail::status_of(cache_path_, detail::Links::follow).kind == detail::Kind::file) {
+      known = read_file(cache_path_);
+    }
+    return Cache(config_->createTimingCache(known.data(), known.size()));
   }
 
   void load_timing_cache() {
     if (options_.timing_cache_path.empty()) return;
-    std::vector<std::uint8_t> known;
-    if (detail::status_of(options_.timing_cache_path, detail::Links::follow).kind == detail::Kind::file) {
-      known = read_file(options_.timing_cache_path);
-    }
-    cache_.reset(config_->createTimingCache(known.data(), known.size()));
+    cache_path_ = detail::timing_cache_path(options_.timing_cache_path, detail::trt_library_version(),
+                                            detail::device_name(options_.device));
+    cache_ = stored_times();
+    if (cache_ && config_->setTimingCache(*cache_, false)) return;
+    // Of another driver, say: begun anew.
+    cache_.reset(config_->createTimingCache(nullptr, 0));
     if (cache_) config_->setTimingCache(*cache_, false);
   }
 
+  // Merged with what another build may have written meanwhile.
   void keep_timing_cache() const {
     if (!cache_) return;
+    if (const Cache stored = stored_times()) cache_->combine(*stored, false);
     const std::unique_ptr<nvinfer1::IHostMemory> bytes(cache_->serialize());
-    if (bytes) write_whole(options_.timing_cache_path, bytes_of(*bytes));
+    if (bytes) write_whole(cache_path_, bytes_of(*bytes));
   }
 
   const BuildOptions& options_;
@@ -170,7 +219,9 @@ class EngineBuilder {
   std::unique_ptr<nvinfer1::IBuilderConfig> config_;
   std::unique_ptr<nvonnxparser::IParser> parser_;
   std::unique_ptr<nvinfer1::ITimingCache> cache_;
+  std::string cache_path_;
   std::vector<std::string> flags_;
+  std::vector<std::string> gpu_layers_;
 };
 
 nlohmann::json json_of(const std::vector<TensorSpec>& specs) {
@@ -179,12 +230,6 @@ nlohmann::json json_of(const std::vector<TensorSpec>& specs) {
     list.push_back({{"name", spec.name}, {"dtype", name_of(spec.type)}, {"shape", spec.shape}});
   }
   return list;
-}
-
-std::string device_name(int device) {
-  cudaDeviceProp properties = {};
-  detail::check_cuda(cudaGetDeviceProperties(&properties, device), "read the GPU's name");
-  return properties.name;
 }
 
 // The record that Python's EngineRecord reads.
@@ -198,9 +243,10 @@ std::string sidecar(const BuildOptions& options, const EngineBuilder& builder, s
                                  {"precision", name_of(options.precision)},
                                  {"builder", "tensorrt"},
                                  {"builder_version", version},
-                                 {"device", device_name(options.device)},
+                                 {"device", detail::device_name(options.device)},
                                  {"compute_capability", detail::compute_capability(options.device)},
                                  {"flags", builder.flags()},
+                                 {"gpu_layers", builder.gpu_layers()},
                                  {"onnx_sha256", detail::sha256_hex(onnx)},
                                  {"engine_sha256", detail::sha256_hex(plan)},
                                  {"engine_bytes", plan.size()},

@@ -63,6 +63,12 @@ std::string compute_capability(int device) {
   return std::to_string(major) + "." + std::to_string(minor);
 }
 
+std::string device_name(int device) {
+  cudaDeviceProp properties = {};
+  check_cuda(cudaGetDeviceProperties(&properties, device), "read the GPU's name");
+  return properties.name;
+}
+
 void check_cuda(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
   throw Error(ErrorCode::backend,

@@ -14,6 +14,9 @@
 // Tensors have names since 8.5, and bindings are gone in 10.
 #define EIGHTFOLD_TRT_NAMED_TENSORS \
   (NV_TENSORRT_MAJOR > 8 || (NV_TENSORRT_MAJOR == 8 && NV_TENSORRT_MINOR >= 5))
+// Engines that run on later versions or on other GPUs, and optimization levels, came with 8.6.
+#define EIGHTFOLD_TRT_COMPATIBILITY \
+  (NV_TENSORRT_MAJOR > 8 || (NV_TENSORRT_MAJOR == 8 && NV_TENSORRT_MINOR >= 6))
 // Precision is a matter of flags before 11, and of the graph's own types from then on.
 #define EIGHTFOLD_TRT_PRECISION_FLAGS (NV_TENSORRT_MAJOR < 11)
 
@@ -41,6 +44,9 @@ class TrtLogger : public nvinfer1::ILogger {
 std::string trt_library_version();
 // "8.7", of a device. Throws Error (backend).
 std::string compute_capability(int device);
+
+// "Orin", "NVIDIA GeForce RTX 3060". Throws Error (backend).
+std::string device_name(int device);
 
 void check_cuda(cudaError_t status, const char* what);
 

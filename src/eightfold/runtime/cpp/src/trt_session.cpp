@@ -175,12 +175,13 @@ class TrtSession : public Session {
     check_cuda(cudaSetDevice(device_), "use the GPU");
     initLibNvInferPlugins(&logger_, "");  // some graphs' layers are plugins, instance normalization for one
     runtime_.reset(nvinfer1::createInferRuntime(logger_));
+    allow_host_code(artifact);
     if (runtime_) engine_.reset(runtime_->deserializeCudaEngine(plan.data(), plan.size()));
     if (!engine_) {
       throw Error(ErrorCode::backend,
                   "TensorRT " + trt_library_version() + " cannot load engine " + artifact.path + " (" +
                       logger_.reason() + ")",
-                  "engines built by this very version for this GPU",
+                  "engines built by this very version for this GPU, or to run on others as well",
                   "build it here: " + rebuild_command(bundle, artifact));
     }
     tensors_ = std::make_unique<Tensors>(*engine_);
@@ -194,6 +195,14 @@ class TrtSession : public Session {
   }
 
  private:
+  void allow_host_code(const Artifact& artifact) {
+    if (!brings_host_code(artifact)) return;
+    require_trusted(artifact);
+#if EIGHTFOLD_TRT_COMPATIBILITY
+    if (runtime_) runtime_->setEngineHostCodeAllowed(true);
+#endif
+  }
+
   int device_;
   TrtLogger logger_;
   std::unique_ptr<nvinfer1::IRuntime> runtime_;

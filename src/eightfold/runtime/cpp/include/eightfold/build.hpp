@@ -20,9 +20,16 @@ struct BuildOptions {
   // types in the graph alone and builds what the graph says: the precision is recorded only.
   Precision precision = Precision::fp16;
   std::size_t workspace_mib = 0;  // 0: TensorRT's own limit
-  std::string timing_cache_path;  // read if it is there, and written; empty: none
-  int dla_core = -1;              // run what can on this accelerator, the rest on the GPU; -1: GPU alone
+  // Read if it is there, and written; empty: none. Builder, version and GPU are added to its name: "a.cache"
+  // becomes "a.tensorrt-10.3.0-Orin.cache".
+  std::string timing_cache_path;
+  int dla_core = -1;  // run what can on this accelerator, the rest on the GPU; -1: GPU alone
   int device = 0;
+  bool gpu_fallback = true;  // otherwise what the accelerator does not take fails the build
+  // From TensorRT 8.6 on, before which they are refused:
+  int optimization_level = -1;       // 0 (fast build) to 5 (fast engine); -1: TensorRT's own
+  bool version_compatible = false;   // runs on later versions, too; brings machine code of the host along
+  bool hardware_compatible = false;  // runs on every GPU from Ampere on; not on Jetson
 };
 
 struct BuildReport {
