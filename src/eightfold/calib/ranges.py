@@ -42,6 +42,11 @@ class Ranges(Value):
     )
     tensors: dict[str, TensorRange]
 
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Largest absolute value that each tensor's symmetric signed 8-bit type should cover, by name."""
+        return {name: entry.threshold for name, entry in self.tensors.items()}
+
     def check_graph(self, digest: str, name: str) -> None:
         """Raise CalibrationError unless the ranges were made for this network."""
         if digest != self.graph:

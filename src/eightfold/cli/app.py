@@ -27,6 +27,7 @@ COMMANDS: tuple[str, ...] = (
     "debug-int8",
     "half",
     "build",
+    "refit",
     "compare",
     "sign",
     "verify",

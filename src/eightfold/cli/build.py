@@ -3,45 +3,107 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
 from eightfold.cli.options import image_inputs
-from eightfold.errors import UsageError
+from eightfold.errors import UsageError, one_of
 
 # Runs of the network on given images: enough to find what 16 bits cannot hold, few enough not to wait for.
 RUNS = 4
+Constraints = Literal["obey", "prefer"]
 
 
 def build(
     onnx: Annotated[Path, typer.Argument(help="A fixed-size .onnx file; with Q/DQ pairs for int8.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The engine; its record goes to OUTPUT.json.")],
-    target: Annotated[str, typer.Option(help="rtx:smXY (no GPU needed), tensorrt, tensorrt:8.2, ...")] = "rtx:sm86",
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp16",
+    target: Annotated[
+        str, typer.Option(help="rtx:smXY or rtx:smXY,smXY (no GPU needed), tensorrt, tensorrt:8.2, openvino, ...")
+    ] = "rtx:sm86",
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16 or int8.", show_default="fp16")] = None,
     images: Annotated[
         str | None, typer.Option(help="Images on which to find what has to stay in float32, and to check the rest.")
     ] = None,
     preprocess: Annotated[Path | None, typer.Option(help="JSON of the Preprocess of those images.")] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Print the engine's layers.")] = False,
+    workspace_mib: Annotated[
+        int | None,
+        typer.Option(min=1, help="Memory that a layer may use while it runs. Default: TensorRT's own limit."),
+    ] = None,
+    timing_cache: Annotated[
+        Path | None, typer.Option(help="Read if it is there, and written; builder, version and GPU join its name.")
+    ] = None,
+    optimization_level: Annotated[
+        int | None, typer.Option(min=0, max=5, help="0 (fast build) to 5 (fast engine). From TensorRT 8.6.")
+    ] = None,
+    tactic_source: Annotated[
+        list[str] | None, typer.Option(help="Library to take kernels from, e.g. CUDNN; repeat for more.")
+    ] = None,
+    dla: Annotated[int | None, typer.Option(min=0, help="Run what can on this DLA core.")] = None,
+    gpu_fallback: Annotated[bool, typer.Option(help="Let the GPU run what the DLA does not take.")] = True,
+    device: Annotated[int, typer.Option(min=0, help="Number of the GPU.")] = 0,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="Runs on later versions of TensorRT, too. From 8.6.")
+    ] = False,
+    hardware_compatible: Annotated[
+        bool, typer.Option("--hardware-compatible", help="Runs on every GPU from Ampere on. From 8.6; not on Jetson.")
+    ] = False,
+    refit: Annotated[bool, typer.Option("--refit", help="Weights can be replaced later: eightfold refit.")] = False,
+    strip_weights: Annotated[
+        bool, typer.Option("--strip-weights", help="Leave the weights out until `eightfold refit`. From 10.0.")
+    ] = False,
+    float_layer: Annotated[
+        list[str] | None, typer.Option(help="Layer that stays in float32; repeat for more. Before 10.12.")
+    ] = None,
+    constraints: Annotated[str, typer.Option(help="Whether to obey or prefer that.")] = "obey",
+    ranges: Annotated[
+        Path | None, typer.Option(help="What `eightfold calibrate` wrote: INT8 without Q/DQ pairs. Before 11.")
+    ] = None,
+    calibration_cache: Annotated[
+        Path | None, typer.Option(help="The same from a TensorRT calibration cache. Before 11.")
+    ] = None,
 ) -> None:
-    """Build a TensorRT engine.
+    """Build a TensorRT engine, or OpenVINO's form of a graph.
 
-    Its layers go to OUTPUT.layers.json, as TensorRT's inspector tells them where the engine can be loaded.
+    An engine's layers go to OUTPUT.layers.json, as TensorRT's inspector tells them where the engine can be loaded.
+    Options that the installed version does not have are refused.
 
     Example: eightfold build model.onnx --target rtx:sm86 --precision fp16 -o model.engine
     """
-    from eightfold.export.onnx_files import load_onnx, tensor_specs
+    asked = {
+        "workspace_bytes": None if workspace_mib is None else workspace_mib << 20,
+        "timing_cache": timing_cache,
+        "optimization_level": optimization_level,
+        "tactic_sources": None if tactic_source is None else tuple(tactic_source),
+        "dla_core": dla,
+        "gpu_fallback": gpu_fallback,
+        "device": device,
+        "version_compatible": version_compatible,
+        "hardware_compatible": hardware_compatible,
+        "refittable": refit,
+        "strip_weights": strip_weights,
+        "float_layers": tuple(float_layer or ()),
+        "precision_constraints": one_of("constraints", constraints, get_args(Constraints)),
+        "ranges": None if ranges is None else _thresholds(ranges, onnx),
+        "calibration_cache": calibration_cache,
+    }
+    if target == "openvino":
+        _build_openvino(onnx, output, precision, images, asked)
+        return
     from eightfold.export.tensorrt.build import build_engine
     from eightfold.export.tensorrt.layers import EngineLayers, layers_path
+    from eightfold.export.tensorrt.options import BuildOptions
     from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 
-    if (images is None) != (preprocess is None):
-        raise UsageError("one of --images and --preprocess", allowed="both or none: how an image becomes the input")
-    inputs = None
-    if images is not None and preprocess is not None:
-        inputs = image_inputs(tensor_specs(load_onnx(onnx))[0], images, preprocess, RUNS)
-    engine = build_engine(onnx, output, target=target, precision=precision, inputs=inputs)  # type: ignore[arg-type]  # checked inside
+    engine = build_engine(
+        onnx,
+        output,
+        target=target,
+        precision=precision or "fp16",  # type: ignore[arg-type]  # checked inside
+        options=BuildOptions(**asked),
+        inputs=engine_inputs(onnx, images, preprocess),
+    )
     record = EngineRecord.load(sidecar_path(engine))
     print(f"{engine}: {record.describe()}")
     for step in record.steps:
@@ -50,3 +112,33 @@ def build(
         )
     if layers:
         print(EngineLayers.load(layers_path(engine)).describe())
+
+
+def engine_inputs(onnx: Path, images: str | None, preprocess: Path | None) -> dict[str, Any] | None:
+    """Real inputs of a network, where images were given."""
+    from eightfold.export.onnx_files import load_onnx, tensor_specs
+
+    if (images is None) != (preprocess is None):
+        raise UsageError("one of --images and --preprocess", allowed="both or none: how an image becomes the input")
+    if images is None or preprocess is None:
+        return None
+    return image_inputs(tensor_specs(load_onnx(onnx))[0], images, preprocess, RUNS)
+
+
+def _thresholds(ranges: Path, onnx: Path) -> dict[str, float]:
+    from eightfold.calib.trt_cache import read_ranges
+
+    return read_ranges(ranges, onnx).thresholds
+
+
+def _build_openvino(onnx: Path, output: Path, precision: str | None, images: str | None, asked: dict[str, Any]) -> None:
+    from eightfold.export.openvino_build import build_openvino
+    from eightfold.export.tensorrt.options import BuildOptions
+
+    if BuildOptions(**asked) != BuildOptions() or precision is not None or images is not None:
+        raise UsageError(
+            "options of an engine build with --target openvino",
+            allowed="none: OpenVINO keeps the graph's types, and compiles it where it runs",
+            remedy="quantize the graph first for INT8: eightfold quantize ... --target openvino",
+        )
+    print(f"wrote {build_openvino(onnx, output)} and its weights beside it")

@@ -70,6 +70,7 @@ def build_engine(
     wanted = parse_target(target)
     if precision == "int8" and not options.has_ranges:
         _require_quantized(onnx_path)
+    _require_wanted_ranges(precision, options)
     if wanted.dla and options.dla_core is None:
         options = options.model_copy(update={"dla_core": 0})
     start = time.monotonic()
@@ -217,6 +218,14 @@ def _set_compute_capabilities(trt: Any, config: Any, target: EngineTarget) -> st
     for place, (major, minor) in enumerate(target.compute_capabilities):
         config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{major}{minor}"), place)
     return ",".join(f"{major}.{minor}" for major, minor in target.compute_capabilities)
+
+
+def _require_wanted_ranges(precision: EnginePrecision, options: BuildOptions) -> None:
+    if options.has_ranges and precision != "int8":
+        raise UsageError(f"ranges for an engine in {precision}", allowed="ranges with precision int8")
+    cache = options.calibration_cache
+    if cache is not None and not cache.is_file():
+        raise UsageError(f"there is no file {str(cache)!r}", allowed="a TensorRT calibration cache")
 
 
 def _require_quantized(onnx_path: PathLike) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from eightfold.errors import BuildError, UnknownNameError
@@ -130,9 +131,20 @@ def _set_ranges(
         )
     if options.calibration_cache is not None:
         config.int8_calibrator = calibrator_from_cache(trt, options.calibration_cache.read_bytes())
-    for tensor in _tensors(network):
-        if options.ranges is not None and tensor.name in options.ranges:
-            tensor.set_dynamic_range(-options.ranges[tensor.name], options.ranges[tensor.name])
+    if options.ranges is not None:
+        _set_dynamic_ranges(network, options.ranges)
+
+
+def _set_dynamic_ranges(network: INetworkDefinition, ranges: Mapping[str, float]) -> None:
+    known = [tensor for tensor in _tensors(network) if tensor.name in ranges]
+    if not known:
+        raise BuildError(
+            f"none of the {len(ranges)} ranges is of a tensor of this graph",
+            allowed="ranges by the names of the graph's tensors",
+            remedy="calibrate this graph: eightfold calibrate",
+        )
+    for tensor in known:
+        tensor.set_dynamic_range(-ranges[tensor.name], ranges[tensor.name])
 
 
 def _tensors(network: INetworkDefinition) -> list[ITensor]:

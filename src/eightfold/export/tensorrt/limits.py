@@ -18,6 +18,7 @@ LACKING_IN_RTX = {
     "version_compatible": ("version-compatible engines", "build again for each release"),
     "hardware_compatible": ("hardware compatibility levels", "name the GPUs in the target: rtx:sm86,sm89"),
     "timing_cache": ("timing cache: it measures no kernels while it builds", "leave it out"),
+    "device": ("choice of a GPU to build on: it builds for those that the target names", "leave it out"),
 }
 
 

@@ -32,7 +32,8 @@ class BuildOptions(Frozen):
             be the very same weights.
         precision_constraints: whether precisions set for `float_layers` are obeyed or merely preferred. Before 10.12.
         float_layers: layers that stay in float32 in an FP16 or INT8 engine.
-        ranges: tensor name -> largest absolute value, for INT8 without Q/DQ nodes. Before 11.
+        ranges: tensor name -> largest absolute value, such as `Ranges.thresholds`, for INT8 without Q/DQ nodes. Before
+            11.
         calibration_cache: a calibration cache file to serve instead. Before 11.
     """
 

@@ -1,0 +1,29 @@
+"""`eightfold refit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eightfold.cli.build import engine_inputs
+
+
+def refit(
+    engine: Annotated[Path, typer.Argument(help="An engine built with --refit or --strip-weights, with its record.")],
+    onnx: Annotated[Path, typer.Argument(help="The graph it was built from; with --refit also one of other weights.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The complete engine; it may replace the first.")],
+    device: Annotated[int, typer.Option(min=0, help="Number of the GPU.")] = 0,
+    images: Annotated[str | None, typer.Option(help="The images that the engine was built with, if any.")] = None,
+    preprocess: Annotated[Path | None, typer.Option(help="JSON of the Preprocess of those images.")] = None,
+) -> None:
+    """Put weights into an engine, on the GPU that will run it. TensorRT 10.0 and later.
+
+    Example: eightfold refit stripped.engine model.onnx -o model.engine
+    """
+    from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
+    from eightfold.export.tensorrt.refit import refit_engine
+
+    complete = refit_engine(engine, onnx, output, device=device, inputs=engine_inputs(onnx, images, preprocess))
+    print(f"{complete}: {EngineRecord.load(sidecar_path(complete)).describe()}")

@@ -1,0 +1,93 @@
+"""Every option of a build reaches the builder."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from eightfold.calib.calibrate import calibrate
+from eightfold.cli.app import main
+from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
+from tests.export.networks import images
+from tests.export.tensorrt.test_generations import Board, board, network
+
+__all__ = ["board", "network"]  # fixtures
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def run(*words: str | Path) -> int:
+        monkeypatch.setattr(sys, "argv", ["eightfold", *map(str, words)])
+        return main()
+
+    return run
+
+
+def test_options_of_a_build(board: Board, call: Any, tmp_path: Path) -> None:
+    made = board.install("8.6")
+    engine = tmp_path / "net.engine"
+    words = "--workspace-mib 64 --optimization-level 4 --tactic-source CUDNN --tactic-source CUBLAS --dla 1"
+    words += " --no-gpu-fallback --version-compatible --hardware-compatible --refit --float-layer conv"
+    times = tmp_path / "times.cache"
+    assert (
+        call("build", board.network, "-o", engine, "--target", "tensorrt", *words.split(), "--timing-cache", times) == 0
+    )
+    calls = made["config"].calls
+    assert [call[-1] for call in calls if call[0] == "set_memory_pool_limit"] == [64 << 20]
+    config = made["config"]
+    assert (config.builder_optimization_level, config.DLA_core) == (4, 1)
+    assert sum(call[-1].bit_count() for call in calls if call[0] == "set_tactic_sources") == 2
+    assert set(EngineRecord.load(sidecar_path(engine)).flags) == {
+        "AMPERE_PLUS", "EXPLICIT_BATCH", "FP16", "OBEY_PRECISION_CONSTRAINTS", "REFIT", "VERSION_COMPATIBLE",
+    }  # fmt: skip
+    assert ("precision", "float32") in made["layer"].calls
+    assert (tmp_path / "times.tensorrt-8.6.0-Orin-Nano.cache").is_file()
+
+
+def test_int8_from_ranges(board: Board, call: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = board.install("10.3")
+    ranges = calibrate(board.network, iter([images()[0]]), None, method="minmax", batch=1)
+    file = ranges.save(tmp_path / "ranges.json")
+    name = made["tensor"].name = next(iter(ranges.tensors))
+    common = ("build", board.network, "-o", tmp_path / "net.engine", "--target", "tensorrt")
+    assert call(*common, "--precision", "int8", "--ranges", file) == 0
+    limit = ranges.tensors[name].threshold
+    assert ("set_dynamic_range", -limit, limit) in made["tensor"].calls
+    assert call(*common, "--ranges", file) == 2
+    assert "ranges for an engine in fp16; allowed: ranges with precision int8" in capsys.readouterr().err
+    made["tensor"].name = "unknown"
+    assert call(*common, "--precision", "int8", "--ranges", file) == 1
+    assert "ranges is of a tensor of this graph" in capsys.readouterr().err
+    assert call(*common, "--precision", "int8", "--calibration-cache", tmp_path / "none") == 2
+    assert "allowed: a TensorRT calibration cache" in capsys.readouterr().err
+
+
+def test_a_stripped_engine_gets_its_weights_back(board: Board, call: Any, tmp_path: Path) -> None:
+    made = board.install("10.3")
+    made["gpu"] = True
+    engine = tmp_path / "net.engine"
+    common = ("build", board.network, "-o", engine, "--target", "tensorrt")
+    assert call(*common, "--strip-weights") == 0
+    assert call("refit", engine, board.network, "-o", engine) == 0
+    assert engine.read_bytes() == b"complete engine"
+
+
+def test_openvino_is_a_target(network: Path, call: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("openvino")
+    assert call("build", network, "--target", "openvino", "-o", tmp_path / "net.xml") == 0
+    assert (tmp_path / "net.bin").is_file()
+    from eightfold.runtime.backends import open_session
+
+    answers = []
+    for path, backend in ((network, "onnxruntime"), (tmp_path / "net.xml", "openvino")):
+        slot = open_session(path, backend).new_slot()
+        slot.run_on({"images": images()})
+        answers.append(slot.outputs["logits"].copy())
+    np.testing.assert_allclose(answers[0], answers[1], rtol=1e-5, atol=1e-6)
+    for option in (("--precision", "fp16"), ("--refit",)):
+        assert call("build", network, "--target", "openvino", "-o", tmp_path / "net.xml", *option) == 2
+        assert "options of an engine build with --target openvino" in capsys.readouterr().err
