@@ -6,12 +6,15 @@ A value needs no torch, no device and no file to be made, printed, compared or t
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections import Counter
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -27,6 +30,16 @@ from eightfold.files import PathLike, sha256_of_bytes, write_text
 _NUMBERS = re.compile(r"\[\n\s+([-+.\deE]+(?:,\n\s+[-+.\deE]+)*)\n\s*\]")
 
 
+def _lists(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_lists(item) for item in value]
+    return {key: _lists(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+# What is not looked into: any object of JSON, with lists as JSON has them.
+JsonObject = Annotated[dict[str, Any], BeforeValidator(_lists)]
+
+
 class Frozen(BaseModel):
     """A part of a value: immutable, and strict about unknown keys."""
 
@@ -39,6 +52,8 @@ class Value(Frozen):
     kind: ClassVar[str]
     schema_number: ClassVar[int] = 1
     error: ClassVar[type[EightfoldError]] = EightfoldError
+    # True: JSON must state kind and schema, and "1" and 1.0 are no whole numbers, as for readers in other languages.
+    strict_json: ClassVar[bool | None] = None
 
     @model_serializer(mode="wrap")
     def _with_schema(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -53,13 +68,18 @@ class Value(Frozen):
         kind, number = data.pop("kind", cls.kind), data.pop("schema", cls.schema_number)
         if kind != cls.kind:
             raise cls.error(f"this JSON holds a {kind!r}", allowed=cls.kind, remedy="pass the right file")
-        if number != cls.schema_number:
+        if type(number) is not int or number != cls.schema_number:
             raise cls.error(
-                f"{cls.kind} has schema {number}",
+                f"{cls.kind} has schema {number!r:.40}",
                 allowed=f"schema {cls.schema_number}",
-                remedy="read it with the eightfold version that wrote it",
+                remedy=f"read it with {cls._writer(data)}",
             )
         return data
+
+    @classmethod
+    def _writer(cls, data: dict[str, Any]) -> str:
+        """Who can read `data`, which has an unknown schema."""
+        return "the eightfold version that wrote it"
 
     def to_json(self) -> str:
         """Indented JSON with sorted keys, numbers in a row on one line; the same value always gives the same text."""
@@ -77,19 +97,30 @@ class Value(Frozen):
 
     @classmethod
     def from_json(cls, text: str, *, source: str = "JSON") -> Self:
-        """Parse and validate. Raises `cls.error`, naming `source` and the first key at fault."""
+        """Parse and validate. Raises `cls.error`, naming `source` and the first key at fault.
+
+        What two readers of JSON could take differently is refused: a key twice, NaN, numbers beyond a double.
+        """
         try:
-            data = json.loads(text)
+            data = json.loads(
+                text, object_pairs_hook=_once_each, parse_constant=_finite, parse_float=_finite, parse_int=_whole
+            )
         except (ValueError, RecursionError) as error:  # not JSON, or numbers and nesting beyond what Python takes
             raise cls.error(
                 f"{source} is not JSON ({error})", allowed=f"a {cls.kind}", remedy="make it again"
             ) from None
+        if cls.strict_json and isinstance(data, dict) and not {"kind", "schema"} <= data.keys():
+            raise cls.error(
+                f"{source} does not say its kind and schema", allowed=f"a {cls.kind}", remedy="make it again"
+            )
         try:
-            return cls.model_validate(data)
+            return cls.model_validate(data, strict=cls.strict_json)
         except ValidationError as error:
             raise cls.error(
                 f"{source}: {first_fault(error)}", allowed=f"a valid {cls.kind}", remedy="make it again"
             ) from None
+        except EightfoldError as error:  # of the schema of this value, or of one within it
+            raise cls.error(f"{source}: {error.seen}", allowed=error.allowed, remedy=error.remedy) from None
 
     @classmethod
     def load(cls, path: PathLike) -> Self:
@@ -102,6 +133,38 @@ class Value(Frozen):
     def describe(self) -> str:
         """A few lines for a person."""
         raise NotImplementedError
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, whose lists become tuples, as strict validation wants them."""
+    found = {_text(key): _immutable(value) for key, value in pairs}
+    if len(found) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {twice!r} occurs twice in one object")
+    return found
+
+
+def _immutable(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_immutable(item) for item in value)
+    return _text(value) if isinstance(value, str) else value
+
+
+def _text(text: str) -> str:
+    text.encode()  # half a surrogate pair, which only Python takes for a character, is a UnicodeEncodeError
+    return text
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number:.20} is not a finite number")
+    return value
+
+
+def _whole(number: str) -> int:
+    _finite(number)  # other readers keep them as doubles
+    return int(number)
 
 
 def first_fault(error: ValidationError) -> str:

@@ -16,7 +16,8 @@ from eightfold.runtime.bundle import MANIFEST_NAME
 from eightfold.runtime.manifest import Task
 from eightfold.runtime.predictor import Predictor
 from tests.cpp.native import NativeEngine, NativeError, image_of
-from tests.forging import pack, refer_outside, rewrite_manifest
+from tests.forging import pack, refer_outside, rewrite_manifest, write_manifest
+from tests.hostile_manifests import ACCEPTED, REFUSED
 
 MakeBundle = Callable[..., Path]
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
@@ -116,6 +117,18 @@ def test_weights_of_its_own_are_read(library: ctypes.CDLL, bundle: Path, tmp_pat
     refer_outside(bundle, MODEL, "own.weights", length=12)
     for path in (bundle, pack(bundle, tmp_path / "b.eightfold")):
         assert NativeEngine(library, path, threads=1).run([PICTURE]).classes(0)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_hostile_manifests_are_refused_as_in_python(library: ctypes.CDLL, bundle: Path, name: str) -> None:
+    write_manifest(bundle, REFUSED[name]((bundle / MANIFEST_NAME).read_text()))
+    assert status_of(library, bundle)[0] == "bundle"
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_odd_manifests_are_taken_as_in_python(library: ctypes.CDLL, bundle: Path, name: str) -> None:
+    write_manifest(bundle, ACCEPTED[name]((bundle / MANIFEST_NAME).read_text()))
+    NativeEngine(library, bundle, threads=1)
 
 
 def test_unknown_preprocessing_is_refused(library: ctypes.CDLL, bundle: Path) -> None:

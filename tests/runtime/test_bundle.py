@@ -8,9 +8,10 @@ import pytest
 
 from eightfold.errors import BundleError, IntegrityError
 from eightfold.export.bundle import zip_bundle
-from eightfold.runtime.bundle import MANIFEST_DIGEST_NAME, MANIFEST_NAME, Bundle, manifest_digest_line
+from eightfold.runtime.bundle import MANIFEST_DIGEST_NAME, MANIFEST_NAME, Bundle
 from eightfold.runtime.predictor import Predictor
-from tests.forging import pack, refer_outside, replace_file, rewrite_manifest
+from tests.forging import pack, refer_outside, replace_file, rewrite_manifest, write_manifest
+from tests.hostile_manifests import ACCEPTED, REFUSED
 
 FILE = "onnx/pruned-b1.onnx"
 
@@ -105,12 +106,24 @@ def test_an_unknown_schema_says_what_can_read_it(bundle_path: Path) -> None:
         Bundle.open(bundle_path)
 
 
-@pytest.mark.parametrize("text", ["[" * 200_000, '{"schema": ' + "1" * 5000 + "}", "", "\x00", "[]", "null"])
-def test_manifests_that_are_none(bundle_path: Path, text: str) -> None:
-    (bundle_path / MANIFEST_NAME).write_text(text)
-    (bundle_path / MANIFEST_DIGEST_NAME).write_text(manifest_digest_line(text.encode()))
-    with pytest.raises(BundleError, match=r"manifest\.json"):
+def test_an_unknown_schema_names_the_version_that_wrote_it(bundle_path: Path) -> None:
+    versions = {"versions": {"eightfold": "7.1"}}
+    rewrite_manifest(bundle_path, lambda data: data.update(schema=99, provenance=versions))
+    with pytest.raises(BundleError, match=r"schema 99; allowed: schema 1; read it with eightfold 7\.1, which wrote it"):
         Bundle.open(bundle_path)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_hostile_manifests_are_refused(bundle_path: Path, name: str) -> None:
+    write_manifest(bundle_path, REFUSED[name]((bundle_path / MANIFEST_NAME).read_text()))
+    with pytest.raises(BundleError, match=r"bundle"):
+        Bundle.open(bundle_path)
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_odd_manifests_are_taken(bundle_path: Path, name: str) -> None:
+    write_manifest(bundle_path, ACCEPTED[name]((bundle_path / MANIFEST_NAME).read_text()))
+    Bundle.open(bundle_path)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ runtime. This file holds the value; `calib/transform.py`, `calib/resize.py` and 
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy.typing as npt
 from pydantic import Field, model_validator
@@ -14,6 +14,9 @@ from eightfold.calib.geometry import Placement, place
 from eightfold.calib.transform import Tensor, reference_tensor_from_image, tensor_from_image
 from eightfold.errors import EightfoldError, UsageError
 from eightfold.values import Value
+
+LARGEST_SIDE = 1 << 16  # in pixels
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Preprocess(Value):
@@ -33,18 +36,20 @@ class Preprocess(Value):
     kind: ClassVar[str] = "preprocess"
     error: ClassVar[type[EightfoldError]] = UsageError
 
-    height: int = Field(ge=1)
-    width: int = Field(ge=1)
+    height: int = Field(ge=1, le=LARGEST_SIDE)
+    width: int = Field(ge=1, le=LARGEST_SIDE)
     resize: Literal["stretch", "letterbox", "center-crop"] = "stretch"
     interpolation: Literal["bilinear", "area", "bicubic"] = "bilinear"
     antialias: bool = False
     anchor: Literal["center", "top-left"] = Field(default="center", description="where a letterbox puts the image")
     pad_value: int = Field(default=114, ge=0, le=255)
-    shorter_side: int | None = Field(default=None, ge=1, description="center-crop: resize the shorter side to this")
+    shorter_side: int | None = Field(
+        default=None, ge=1, le=LARGEST_SIDE, description="center-crop: resize the shorter side to this"
+    )
     color: Literal["rgb", "bgr", "grey"] = "rgb"
-    scale: float = 1 / 255
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    scale: Finite = 1 / 255
+    mean: tuple[Finite, ...] = (0.0, 0.0, 0.0)
+    std: tuple[Finite, ...] = (1.0, 1.0, 1.0)
     layout: Literal["nchw", "nhwc"] = "nchw"
     dtype: Literal["float32", "uint8"] = "float32"
 

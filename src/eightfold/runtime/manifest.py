@@ -6,16 +6,22 @@ Pure data: needs the base install only.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+import math
+from collections import Counter
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
+from typing_extensions import Self
 
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import BundleError, EightfoldError
-from eightfold.values import Frozen, Value
+from eightfold.values import Frozen, JsonObject, Value
 
 Format = Literal["onnx", "engine", "openvino"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
+# What no network of this kind comes near; a reader allocates what a manifest states.
+LARGEST_TENSOR_ELEMENTS = 1 << 32
+LARGEST_BATCH = 1 << 16
 
 
 class TensorSpec(Frozen):
@@ -23,11 +29,21 @@ class TensorSpec(Frozen):
 
     name: str
     dtype: Literal["float32", "float16", "uint8", "int8", "int32", "int64", "bool"]
-    shape: tuple[int, ...]
+    shape: tuple[Annotated[int, Field(ge=0)], ...]
+
+    @field_validator("shape")
+    @classmethod
+    def _fits(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if math.prod(max(side, 1) for side in shape) > LARGEST_TENSOR_ELEMENTS:
+            raise ValueError(f"a tensor of more than {LARGEST_TENSOR_ELEMENTS} elements")
+        return shape
 
 
 class Step(Frozen):
-    """One transformation on the way to an artifact, with its error against the artifact before it."""
+    """One transformation on the way to an artifact, with its error against the artifact before it.
+
+    An error is None where it was not measured or has no finite value: relative to a tensor of zeros, for one.
+    """
 
     name: str
     tool: str = ""
@@ -37,14 +53,20 @@ class Step(Frozen):
     seconds: float | None = None
     notes: tuple[str, ...] = ()
 
+    @field_validator("max_abs_error", "max_rel_error", "cosine", "seconds")
+    @classmethod
+    def _finite_or_none(cls, value: float | None) -> float | None:
+        """JSON has no infinity, and a reader of JSON would refuse the whole manifest for one."""
+        return value if value is not None and math.isfinite(value) else None
+
 
 class Metric(Frozen):
     """A task metric measured on the artifact itself."""
 
     name: str
-    value: float
+    value: float = Field(allow_inf_nan=False)
     data: str = Field(description="digest of the image set")
-    images: int
+    images: int = Field(ge=0)
 
 
 class Artifact(Frozen):
@@ -55,11 +77,11 @@ class Artifact(Frozen):
     format: Format
     precision: Precision
     target: str = Field(description="'cpu-x86', 'tensorrt:10.3', 'rtx:sm86', ...; 'any' for a plain FP32 graph")
-    batch: int = Field(ge=1)
+    batch: int = Field(ge=1, le=LARGEST_BATCH)
     path: str
     files: tuple[str, ...] = Field(default=(), description="further files that `path` needs, e.g. external weights")
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
+    inputs: tuple[TensorSpec, ...] = Field(min_length=1)
+    outputs: tuple[TensorSpec, ...] = Field(min_length=1)
     metrics: tuple[Metric, ...] = ()
     steps: tuple[Step, ...] = ()
     requires: dict[str, str] = Field(
@@ -79,7 +101,7 @@ class Task(Frozen):
     kind: Literal["classify", "detect", "segment", "matte", "tensors"]
     decode: str
     labels: tuple[str, ...] = ()
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: JsonObject = Field(default_factory=dict)
 
 
 class FileEntry(Frozen):
@@ -92,6 +114,7 @@ class Manifest(Value):
 
     kind: ClassVar[str] = "bundle manifest"
     error: ClassVar[type[EightfoldError]] = BundleError
+    strict_json: ClassVar[bool | None] = True
 
     name: str
     task: Task
@@ -101,7 +124,21 @@ class Manifest(Value):
     documents: dict[str, str] = Field(
         default_factory=dict, description="role -> path of what is not run: plan, ranges, latency, report, ..."
     )
-    provenance: dict[str, Any] = Field(default_factory=dict)
+    provenance: JsonObject = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check_ids(self) -> Self:
+        twice = [id for id, count in Counter(artifact.id for artifact in self.artifacts).items() if count > 1]
+        if twice:
+            raise ValueError(f"two artifacts have the id {twice[0]!r}")
+        return self
+
+    @classmethod
+    def _writer(cls, data: dict[str, Any]) -> str:
+        try:
+            return f"eightfold {data['provenance']['versions']['eightfold']!s:.40}, which wrote it"
+        except (KeyError, TypeError):
+            return super()._writer(data)
 
     def describe(self) -> str:
         size = sum(entry.bytes for entry in self.files.values())

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <set>
 
 namespace eightfold::detail {
 
@@ -53,7 +55,7 @@ std::int64_t JsonNode::integer(std::int64_t least, std::int64_t most) const {
   const std::string allowed = "a whole number from " + std::to_string(least) + " to " + std::to_string(most);
   const double seen = number();
   // Compared as doubles first: a conversion of what does not fit would be undefined.
-  if (seen != std::floor(seen) || seen < static_cast<double>(least) || seen > static_cast<double>(most)) {
+  if (!value_->is_number_integer() || seen < static_cast<double>(least) || seen > static_cast<double>(most)) {
     fail(value_->dump(), allowed);
   }
   return static_cast<std::int64_t>(seen);
@@ -74,11 +76,53 @@ std::vector<std::pair<std::string, JsonNode>> JsonNode::members() const {
   return nodes;
 }
 
+namespace {
+
+constexpr int kDeepest = 500;
+
+// Watches a document while it is parsed, for what readers take differently: which of two values a key has,
+// and how deep they can follow.
+class Watch {
+ public:
+  explicit Watch(const std::string& source) : source_(source) {}
+
+  bool operator()(int depth, json::parse_event_t event, const json& parsed) {
+    if (depth > kDeepest) refuse("nested deeper than " + std::to_string(kDeepest) + " levels");
+    if (event == json::parse_event_t::object_start) keys_.emplace_back();
+    if (event == json::parse_event_t::object_end) keys_.pop_back();
+    if (event == json::parse_event_t::key && !keys_.back().insert(parsed.get<std::string>()).second)
+      refuse("the key '" + parsed.get<std::string>() + "' occurs twice in one object");
+    return true;
+  }
+
+ private:
+  [[noreturn]] void refuse(const std::string& what) const {
+    throw Error(ErrorCode::bundle, source_ + " is not JSON (" + what + ")", "a JSON document");
+  }
+
+  const std::string& source_;
+  std::vector<std::set<std::string>> keys_;  // of the objects that are open
+};
+
+// The library quotes what it could not read, which need not be text.
+std::string printable(std::string text) {
+  std::replace_if(
+      text.begin(), text.end(), [](char each) { return each < ' ' || each > '~'; }, '?');
+  return text;
+}
+
+}  // namespace
+
 json parse_json(const std::string& text, const std::string& source) {
+  // The library would skip a byte order mark; RFC 8259 allows no writer to put one.
+  if (text.compare(0, 3, "\xef\xbb\xbf") == 0)
+    throw Error(ErrorCode::bundle, source + " begins with a byte order mark", "a JSON document");
   try {
-    return json::parse(text);
+    Watch watch(source);
+    return json::parse(text, std::ref(watch));
   } catch (const json::exception& error) {
-    throw Error(ErrorCode::bundle, source + " is not JSON (" + error.what() + ")", "a JSON document");
+    throw Error(ErrorCode::bundle, source + " is not JSON (" + printable(error.what()) + ")",
+                "a JSON document");
   }
 }
 

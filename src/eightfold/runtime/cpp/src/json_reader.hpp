@@ -62,7 +62,7 @@ class JsonNode {
   std::string place_;
 };
 
-// Throws Error (bundle) when the text is not JSON.
+// Throws Error (bundle) when the text is not JSON, or JSON that other readers could take differently.
 nlohmann::json parse_json(const std::string& text, const std::string& source);
 
 }  // namespace eightfold::detail

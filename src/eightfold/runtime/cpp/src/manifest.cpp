@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <set>
 
 #include "json_reader.hpp"
 
@@ -39,7 +40,10 @@ void check_kind(const JsonNode& node, const std::string& kind) {
   if (node.has("kind") && node.at("kind").string() != kind) {
     node.at("kind").fail("'" + node.at("kind").string() + "'", kind);
   }
-  if (node.has("schema")) node.at("schema").integer(kSchema, kSchema);
+  if (!node.has("schema")) return;
+  const JsonNode schema = node.at("schema");
+  if (!schema.json().is_number_integer() || schema.json() != kSchema)
+    schema.fail(schema.json().dump(), "schema " + std::to_string(kSchema));
 }
 
 // The defaults are those of Preprocess: a key may be absent.
@@ -121,6 +125,43 @@ void read_tensors(const JsonNode& node, Artifact& artifact) {
     node.fail("without inputs or outputs", "one of each or more");
 }
 
+// What no runtime needs is held to its types all the same, so that every reader accepts the same manifests.
+
+void check_optional_number(const JsonNode& node, const std::string& key) {
+  if (node.has(key) && !node.at(key).is_null()) node.at(key).number();
+}
+
+void check_metric(const JsonNode& node) {
+  node.allow_keys({"name", "value", "data", "images"});
+  node.at("name").string();
+  node.at("value").number();
+  node.at("data").string();
+  node.at("images").integer(0, kExactInDouble);
+}
+
+void check_step(const JsonNode& node) {
+  node.allow_keys({"name", "tool", "max_abs_error", "max_rel_error", "cosine", "seconds", "notes"});
+  node.at("name").string();
+  if (node.has("tool")) node.at("tool").string();
+  for (const char* key : {"max_abs_error", "max_rel_error", "cosine", "seconds"})
+    check_optional_number(node, key);
+  if (node.has("notes")) node.at("notes").each<std::string>(string_from);
+}
+
+void check_history(const JsonNode& node) {
+  if (node.has("metrics")) {
+    for (const JsonNode& metric : node.at("metrics").items()) check_metric(metric);
+  }
+  if (node.has("steps")) {
+    for (const JsonNode& step : node.at("steps").items()) check_step(step);
+  }
+  if (node.has("layers")) {
+    for (const auto& [precision, count] : node.at("layers").members())
+      count.integer(-kExactInDouble, kExactInDouble);
+  }
+  if (node.has("deterministic")) node.at("deterministic").boolean();
+}
+
 Artifact artifact_from(const JsonNode& node) {
   node.allow_keys({"id", "variant", "format", "precision", "target", "batch", "path", "files", "inputs",
                    "outputs", "metrics", "steps", "requires", "layers", "deterministic"});
@@ -143,13 +184,18 @@ Artifact artifact_from(const JsonNode& node) {
     for (const auto& [key, value] : node.at("requires").members())
       artifact.requirements[key] = value.string();
   }
+  check_history(node);
   return artifact;
 }
 
 Task task_from(const JsonNode& node) {
   node.allow_keys({"kind", "decode", "labels", "options"});
   Task task;
-  task.kind = node.at("kind").string();
+  task.kind = node.at("kind").one_of<std::string>({{"classify", "classify"},
+                                                   {"detect", "detect"},
+                                                   {"segment", "segment"},
+                                                   {"matte", "matte"},
+                                                   {"tensors", "tensors"}});
   task.decode = node.at("decode").string();
   if (node.has("labels")) task.labels = node.at("labels").each<std::string>(string_from);
   task.options = "{}";
@@ -173,7 +219,17 @@ FileEntry file_from(const JsonNode& node) {
   return entry;
 }
 
+void check_ids(const std::vector<Artifact>& artifacts, const JsonNode& root) {
+  std::set<std::string> ids;
+  for (const Artifact& artifact : artifacts) {
+    if (!ids.insert(artifact.id).second)
+      root.at("artifacts").fail("with two of the id '" + artifact.id + "'", "each id once");
+  }
+}
+
 Manifest manifest_from(const JsonNode& root) {
+  root.at("kind");
+  root.at("schema");
   check_kind(root, "bundle manifest");
   root.allow_keys(
       {"kind", "schema", "name", "task", "preprocess", "artifacts", "files", "documents", "provenance"});
@@ -182,10 +238,12 @@ Manifest manifest_from(const JsonNode& root) {
   manifest.task = task_from(root.at("task"));
   manifest.preprocess = preprocess_from(root.at("preprocess"));
   manifest.artifacts = root.at("artifacts").each<Artifact>(artifact_from);
+  check_ids(manifest.artifacts, root);
   for (const auto& [name, node] : root.at("files").members()) manifest.files[name] = file_from(node);
   if (root.has("documents")) {
     for (const auto& [role, node] : root.at("documents").members()) manifest.documents[role] = node.string();
   }
+  if (root.has("provenance")) root.at("provenance").members();  // an object
   return manifest;
 }
 
