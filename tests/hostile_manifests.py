@@ -128,3 +128,12 @@ ACCEPTED: dict[str, Callable[[str], bytes]] = {
     "no provenance": _changed(lambda data: data.pop("provenance")),
     "a metric": _artifact(metrics=[METRIC]),
 }
+
+# Beside "onnx/pruned-b1.onnx".
+UNSAFE_NAMES = (
+    *("../outside", "/etc/passwd", "a/../../b", "a//b", "./a", "a/./b", "a\\b", "C:/windows", "", "a/", "a\0b"),
+    *("a\nb", "a\x1b[2Jb", "a\x7f"),
+    *("ONNX/pruned-b1.onnx", "onnx/Pruned-b1.onnx", "onnx", "onnx/pruned-b1.onnx/more"),
+    *("x" * 256, "\N{SNOWMAN}" * 86, "/".join(["x" * 100] * 11)),
+)
+SAFE_NAMES = ("Report.html", "x" * 255, "\N{SNOWMAN}" * 85, "a b/c:d", "...", "-", "onnx/pruned-b1.onnx.json")

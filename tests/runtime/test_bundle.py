@@ -11,7 +11,7 @@ from eightfold.export.bundle import zip_bundle
 from eightfold.runtime.bundle import MANIFEST_DIGEST_NAME, MANIFEST_NAME, Bundle
 from eightfold.runtime.predictor import Predictor
 from tests.forging import pack, refer_outside, replace_file, rewrite_manifest, write_manifest
-from tests.hostile_manifests import ACCEPTED, REFUSED
+from tests.hostile_manifests import ACCEPTED, REFUSED, SAFE_NAMES, UNSAFE_NAMES
 
 FILE = "onnx/pruned-b1.onnx"
 
@@ -126,13 +126,70 @@ def test_odd_manifests_are_taken(bundle_path: Path, name: str) -> None:
     Bundle.open(bundle_path)
 
 
-@pytest.mark.parametrize(
-    "name", ["../outside", "/etc/passwd", "a/../../b", "a//b", "./a", "a\\b", "C:/windows", "", "a/", "a\0b"]
-)
-def test_names_that_leave_the_bundle(bundle_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", UNSAFE_NAMES)
+def test_names_that_leave_the_bundle_or_mean_two_files(bundle_path: Path, name: str) -> None:
     rewrite_manifest(bundle_path, lambda data: data["files"].update({name: data["files"][FILE]}))
     with pytest.raises(BundleError, match="the manifest names the file"):
         Bundle.open(bundle_path)
+
+
+@pytest.mark.parametrize("name", SAFE_NAMES)
+def test_names_that_may_be(bundle_path: Path, name: str) -> None:
+    (bundle_path / name).parent.mkdir(parents=True, exist_ok=True)
+    replace_file(bundle_path, name, b"content")
+    Bundle.open(bundle_path).verify()
+
+
+def test_what_cannot_be_read_is_said(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    bundle = Bundle.open(bundle_path)
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(IntegrityError, match=r"pruned-b1\.onnx cannot be read \(Permission denied\)"):
+        bundle.file(FILE)
+
+
+def test_a_full_disk_is_not_a_damaged_bundle(zipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    bundle = Bundle.open(zipped)
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(BundleError, match=r"cannot unpack .* \(No space left on device\).*set TMPDIR"):
+        bundle.file(FILE)
+
+
+def test_a_member_packed_in_a_way_that_not_every_reader_has(zipped: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.eightfold"
+    with zipfile.ZipFile(zipped) as source, zipfile.ZipFile(other, "w") as target:
+        for info in source.infolist():
+            method = zipfile.ZIP_LZMA if info.filename == FILE else zipfile.ZIP_DEFLATED
+            target.writestr(info.filename, source.read(info.filename), method)
+    with pytest.raises(BundleError, match=r"pruned-b1\.onnx is packed in an unknown way; allowed: stored or deflated"):
+        Bundle.open(other)
+
+
+def test_a_member_that_inflates_to_more_than_it_says(zipped: Path, tmp_path: Path) -> None:
+    """The directory of the archive says one size and the packed bytes go on: reading stops at what was said."""
+    with zipfile.ZipFile(zipped) as archive:
+        honest = archive.read(FILE)
+    bomb = tmp_path / "bomb.eightfold"
+    with zipfile.ZipFile(zipped) as source, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as target:
+        for info in source.infolist():
+            data = honest + bytes(50_000_000) if info.filename == FILE else source.read(info.filename)
+            target.writestr(info.filename, data)
+    lying = len(honest).to_bytes(4, "little")
+    bomb.write_bytes(bomb.read_bytes().replace((len(honest) + 50_000_000).to_bytes(4, "little"), lying))
+    bundle = Bundle.open(bomb)
+    with pytest.raises(IntegrityError, match="differs from its SHA-256"):
+        bundle.verify()
+    assert sum(file.stat().st_size for file in unpacked_files(bundle)) < 100_000
+
+
+def unpacked_files(bundle: Bundle) -> list[Path]:
+    folder: Path = bundle._store._unpacked  # type: ignore[attr-defined]  # of the zip form
+    return [file for file in folder.rglob("*") if file.is_file()]
 
 
 @pytest.mark.parametrize("inside", [FILE, "onnx"])

@@ -22,6 +22,8 @@ from eightfold.errors import BundleError, IntegrityError
 from eightfold.runtime.manifest import FileEntry
 
 CHUNK_BYTES = 1 << 20
+# What the C++ runtime unpacks, too.
+READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 REMEDY = "copy the bundle again from where it was made, or make it again"
 
 
@@ -62,6 +64,11 @@ class Store(ABC):
     def _absent(self, name: str) -> IntegrityError:
         return IntegrityError(f"{self.path}: {name} is missing", allowed="the files the manifest lists", remedy=REMEDY)
 
+    def _unreadable(self, name: str, error: OSError) -> IntegrityError:
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            return self._absent(name)
+        return IntegrityError(f"{self.path}: {name} cannot be read ({error.strerror})", allowed="readable files")
+
     def _differs(self, name: str) -> IntegrityError:
         return IntegrityError(
             f"{self.path}: {name} differs from its SHA-256 in the manifest",
@@ -88,13 +95,16 @@ class DirectoryStore(Store):
     def open(self, name: str) -> IO[bytes]:
         try:
             return (self.path / name).open("rb")
-        except FileNotFoundError:
-            raise self._absent(name) from None
+        except OSError as error:
+            raise self._unreadable(name, error) from None
 
     def fetch(self, name: str, entry: FileEntry) -> Path:
         self.check_size(name, entry.bytes)
-        with self.open(name) as stream:
-            digest = _hash(_chunks(stream, entry.bytes))
+        try:
+            with self.open(name) as stream:
+                digest = _hash(_chunks(stream, entry.bytes))
+        except OSError as error:
+            raise self._unreadable(name, error) from None
         if digest != entry.sha256:
             raise self._differs(name)
         return self.path / name
@@ -102,8 +112,8 @@ class DirectoryStore(Store):
     def _mode(self, place: Path, name: str) -> int:
         try:
             return place.lstat().st_mode
-        except (FileNotFoundError, NotADirectoryError):
-            raise self._absent(name) from None
+        except OSError as error:
+            raise self._unreadable(name, error) from None
 
 
 class ZipStore(Store):
@@ -134,6 +144,8 @@ class ZipStore(Store):
         mode = info.external_attr >> 16
         if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
             raise IntegrityError(f"{self.path}: {name} is a link", allowed="regular files")
+        if info.compress_type not in READABLE:
+            raise BundleError(f"{self.path}: {name} is packed in an unknown way", allowed="stored or deflated members")
         return info.file_size
 
     def open(self, name: str) -> IO[bytes]:
@@ -151,16 +163,32 @@ class ZipStore(Store):
     def fetch(self, name: str, entry: FileEntry) -> Path:
         self.check_size(name, entry.bytes)
         target = Path(self._unpacked, *name.split("/"))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with self.open(name) as stream, target.open("wb") as output:
-                digest = _hash(_copied(_chunks(stream, entry.bytes), output))
-        except _UNPACK_ERRORS:
-            raise self._differs(name) from None
+        with self.open(name) as stream:
+            digest = _hash(self._written(self._read(name, _chunks(stream, entry.bytes)), target))
         if digest != entry.sha256:
             target.unlink()
             raise self._differs(name)
         return target
+
+    def _read(self, name: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        try:
+            yield from chunks
+        except _UNPACK_ERRORS:
+            raise self._differs(name) from None
+
+    def _written(self, chunks: Iterator[bytes], target: Path) -> Iterator[bytes]:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as output:
+                for chunk in chunks:
+                    output.write(chunk)
+                    yield chunk
+        except OSError as error:
+            raise BundleError(
+                f"cannot unpack {self.path} into {self._unpacked} ({error.strerror})",
+                allowed="a temporary directory with room for it",
+                remedy="set TMPDIR to one, or use the bundle as a directory",
+            ) from None
 
     def _member(self, name: str) -> zipfile.ZipInfo:
         try:
@@ -195,12 +223,6 @@ def _chunks(stream: IO[bytes], expected: int) -> Iterator[bytes]:
     left = expected + 1
     while left > 0 and (chunk := stream.read(min(CHUNK_BYTES, left))):
         left -= len(chunk)
-        yield chunk
-
-
-def _copied(chunks: Iterator[bytes], output: IO[bytes]) -> Iterator[bytes]:
-    for chunk in chunks:
-        output.write(chunk)
         yield chunk
 
 

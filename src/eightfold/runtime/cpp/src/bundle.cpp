@@ -5,6 +5,7 @@
 #include <mutex>
 #include <unordered_map>
 
+#include "bundle_names.hpp"
 #include "eightfold/error.hpp"
 #include "file.hpp"
 #include "onnx_references.hpp"
@@ -16,7 +17,7 @@ namespace {
 
 constexpr const char* kManifestName = "manifest.json";
 constexpr const char* kDigestName = "manifest.sha256";
-constexpr std::uint64_t kManifestLimitBytes = 64U << 20U;
+constexpr std::uint64_t kManifestLimitBytes = 4U << 20U;
 constexpr std::uint64_t kDigestLimitBytes = 1024;
 constexpr const char* kRemedy = "copy the bundle again from where it was made, or make it again";
 
@@ -45,18 +46,6 @@ std::string protected_manifest(const detail::Store& store, const std::string& bu
   return text;
 }
 
-bool is_safe_name(const std::string& name) {
-  if (name.empty() || name.find_first_of(std::string("\\\0", 2)) != std::string::npos) return false;
-  if (name.substr(0, name.find('/')).find(':') != std::string::npos) return false;  // a drive of Windows
-  for (std::size_t begin = 0; begin <= name.size();) {
-    const std::size_t end = std::min(name.find('/', begin), name.size());
-    const std::string part = name.substr(begin, end - begin);
-    if (part.empty() || part == "." || part == "..") return false;
-    begin = end + 1;
-  }
-  return true;
-}
-
 void check_references(const Manifest& manifest, const std::string& bundle) {
   const auto check = [&](const std::string& name) {
     if (manifest.files.count(name) > 0) return;
@@ -72,12 +61,8 @@ void check_references(const Manifest& manifest, const std::string& bundle) {
 }
 
 void check_files(const Manifest& manifest, const detail::Store& store, const std::string& bundle) {
+  detail::check_names(manifest.files, bundle);
   for (const auto& [name, entry] : manifest.files) {
-    if (!is_safe_name(name)) {
-      throw Error(ErrorCode::bundle, bundle + ": the manifest names the file '" + name + "'",
-                  "relative paths with '/' that stay inside the bundle",
-                  "do not use this bundle; make it again");
-    }
     const std::uint64_t seen = store.size(name);
     if (seen != entry.bytes) {
       throw Error(ErrorCode::integrity, bundle + ": " + name + " has " + std::to_string(seen) + " bytes",
