@@ -33,6 +33,7 @@ from shipped_models import photographs
 from eightfold.calib.calibrate import calibrate
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import EightfoldError
+from eightfold.export.checks import verify_module, verify_onnx
 from eightfold.export.half import checked_half
 from eightfold.export.half_emulation import verify_half
 from eightfold.export.onnx_export import export_onnx
@@ -45,8 +46,6 @@ from eightfold.export.verify import (
     compare_in_order,
     run_module_arrays,
     run_onnx,
-    verify_module,
-    verify_onnx,
 )
 from eightfold.files import sha256_of_file
 

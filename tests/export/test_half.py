@@ -10,11 +10,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from eightfold.errors import UsageError, VerificationError
+from eightfold.export.checks import verify_onnx
 from eightfold.export.half import checked_half, half_onnx, nodes_out_of_range, rows_in_turn
 from eightfold.export.half_emulation import emulated_half, verify_half
 from eightfold.export.half_graph import HalfType, fits, half_graph, rounded
 from eightfold.export.onnx_export import export_onnx
-from eightfold.export.verify import Tolerance, random_inputs, run_onnx, verify_onnx
+from eightfold.export.verify import Tolerance, random_inputs, run_onnx
 from tests.export.networks import graph, saved, small_net
 
 TRIALS = ["on zeros", "on ones", "on extremes", "on noise"]

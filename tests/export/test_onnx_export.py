@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from eightfold.errors import ModelError, UsageError
+from eightfold.export.checks import verify_module
 from eightfold.export.onnx_export import Exporter, export_onnx
 from eightfold.export.onnx_files import opset_of, tensor_specs
-from eightfold.export.verify import Tolerance, run_onnx, verify_module
+from eightfold.export.verify import Tolerance, run_onnx
 from eightfold.files import sha256_of_file
 from tests.export.networks import DictNet, SmallNet, images, small_net
 

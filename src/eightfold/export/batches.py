@@ -12,6 +12,9 @@ import numpy as np
 
 from eightfold.errors import ModelError
 from eightfold.export.freeze import freeze_onnx
+from eightfold.export.inner.onnx_probe import OnnxProbe
+from eightfold.export.inner.probe import Probe
+from eightfold.export.inner.torch_probe import TorchProbe
 from eightfold.export.onnx_export import export_onnx, exporter_of
 from eightfold.export.onnx_files import external_files, input_specs, load_onnx, save_onnx
 from eightfold.export.rebatch import rebatched
@@ -40,6 +43,9 @@ class Source(Protocol):
     def answer(self, rows: Array) -> list[Array]:
         """The outputs for `rows`, in order."""
 
+    def probe(self) -> Probe:
+        """What shows the tensors in between."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ModuleSource:
@@ -56,6 +62,9 @@ class ModuleSource:
     def answer(self, rows: Array) -> list[Array]:
         return run_module_arrays(self.model, rows)
 
+    def probe(self) -> Probe:
+        return TorchProbe(self.model)
+
 
 @dataclasses.dataclass(frozen=True)
 class OnnxSource:
@@ -69,6 +78,9 @@ class OnnxSource:
 
     def answer(self, rows: Array) -> list[Array]:
         return list(run_onnx(self.path, {self._input(): rows}).values())
+
+    def probe(self) -> Probe:
+        return OnnxProbe(self.path)
 
     def _input(self) -> str:
         graph = load_onnx(self.path, external=False).graph
@@ -177,7 +189,7 @@ def _check(
     def answer(inputs: Arrays) -> Arrays:
         return {str(place): array for place, array in enumerate(origin.answer(inputs[spec.name]))}
 
-    step = Reference(answer, trials).verify(path, step="export", tolerance=tolerance)
+    step = Reference(answer, trials, origin.probe()).verify(path, step="export", tolerance=tolerance)
     return step.model_copy(update={"tool": tool})
 
 

@@ -12,20 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from eightfold.export.checks import require_alike
 from eightfold.export.half_graph import ELEM_TYPES, FLOAT, HalfType
+from eightfold.export.inner.onnx_probe import OnnxProbe
 from eightfold.export.onnx_files import input_specs
 from eightfold.export.reference import notes_on_trials
 from eightfold.export.shapes import state_shapes
-from eightfold.export.verify import (
-    Arrays,
-    Difference,
-    Tolerance,
-    compare,
-    first_diverging_of,
-    require_within,
-    runner,
-    step_from,
-)
+from eightfold.export.verify import Arrays, Difference, Tolerance, compare, runner, step_from
 from eightfold.runtime.manifest import Step
 
 if TYPE_CHECKING:
@@ -65,22 +58,13 @@ def verify_half(
     """
     emulated = emulated_half(half, kind)
     known, seen = runner(before), runner(emulated)
+    probes = OnnxProbe(before), OnnxProbe(emulated)
     found: list[Difference] = []
     for inputs in runs:
         differences = compare(known(inputs), seen(inputs))
-        if any(item.beyond(tolerance) for item in differences):
-            first = first_diverging_of(_copy(before), emulated, inputs, tolerance)
-            require_within(differences, tolerance, step=kind, first=first)
+        require_alike(differences, tolerance, step=kind, probes=probes, inputs=inputs)
         found += differences
     return step_from(found, name=kind, notes=notes_on_trials(known, seen, input_specs(before)))
-
-
-def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
-    from onnx import ModelProto
-
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    return copy
 
 
 def _float_weight(tensor: onnx.TensorProto, kind: HalfType) -> onnx.TensorProto:

@@ -48,9 +48,13 @@ def with_dequantized(model: onnx.ModelProto) -> onnx.ModelProto:
     helper = require("onnx", "edit models").helper
     model = copy.deepcopy(model)
     made = {name for node in model.graph.node for name in node.output}
-    for node in list(model.graph.node):
+    nodes = []
+    for node in model.graph.node:
+        nodes.append(node)
         at, name = OUTPUT_SCALE.get(node.op_type), node.output[0]
         shown = f"{name.removesuffix('_quantized')}_dequantized"
         if at is not None and name.endswith("_quantized") and shown not in made:
-            model.graph.node.append(helper.make_node("DequantizeLinear", [name, *node.input[at : at + 2]], [shown]))
+            nodes.append(helper.make_node("DequantizeLinear", [name, *node.input[at : at + 2]], [shown]))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
     return model

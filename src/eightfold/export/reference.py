@@ -6,18 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from eightfold.export.checks import require_alike
+from eightfold.export.inner.onnx_probe import OnnxProbe
+from eightfold.export.inner.probe import Probe
 from eightfold.export.trials import adversarial_inputs
-from eightfold.export.verify import (
-    Array,
-    Arrays,
-    Difference,
-    Tolerance,
-    compare,
-    first_diverging,
-    require_within,
-    runner,
-    step_from,
-)
+from eightfold.export.verify import Array, Arrays, Difference, Tolerance, compare, runner, step_from
 from eightfold.files import PathLike
 from eightfold.runtime.manifest import Step, TensorSpec
 
@@ -29,15 +22,15 @@ NUDGE = 1e-7
 class Reference:
     """What a network answers on each of some named inputs ("trials")."""
 
-    def __init__(self, run: Run, trials: Mapping[str, Arrays], path: PathLike | None = None) -> None:
-        """`run` gives outputs by name for inputs by name; `path` is the ONNX file behind it, where there is one."""
-        self.path, self.trials, self._run = path, trials, run
+    def __init__(self, run: Run, trials: Mapping[str, Arrays], probe: Probe | None = None) -> None:
+        """`run` gives outputs by name for inputs by name; `probe` shows the tensors in between for the same inputs."""
+        self.trials, self._run, self._probe = trials, run, probe
         self.answers = {name: run(inputs) for name, inputs in trials.items()}
 
     @classmethod
     def of_file(cls, path: PathLike, trials: Mapping[str, Arrays]) -> Reference:
         """Raises ModelError where onnxruntime refuses the file."""
-        return cls(runner(path), trials, path)
+        return cls(runner(path), trials, OnnxProbe(path))
 
     def verify(self, after: PathLike, *, step: str, tolerance: Tolerance) -> Step:
         """Compare an ONNX file with this network on every trial; the step's notes hold each one's relative error.
@@ -58,9 +51,8 @@ class Reference:
             if beyond and place and self._is_unstable(name, found):
                 notes.append(f"on {name}: not judged, the network amplifies rounding there")
                 continue
-            if beyond:
-                first = first_diverging(self.path, after, inputs, tolerance) if self.path is not None else ""
-                require_within(found, tolerance, step=f"{step} (on {name})", first=first)
+            probes = self._probe, OnnxProbe(after)
+            require_alike(found, tolerance, step=f"{step} (on {name})", probes=probes, inputs=inputs)
             judged += found
             notes.append(f"on {name}: relative error {max(item.max_rel_error for item in found):.2g}")
         return step_from(judged, name=step, notes=notes)

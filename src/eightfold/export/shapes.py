@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,8 +13,17 @@ LARGEST_SIZES_BYTES = 1024
 
 
 def state_shapes(model: onnx.ModelProto, *, infer: Callable[..., Any] | None = None) -> None:
-    """State the shapes of everything in between. Large weights go in by shape only: their values are no sizes, and
-    copying them in and out would take most of the time. `infer` stands in for onnx.shape_inference.infer_shapes."""
+    """State the shapes of everything in between. `infer` stands in for onnx.shape_inference.infer_shapes."""
+    found = inferred_shapes(model, infer=infer)
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(found)
+
+
+def inferred_shapes(
+    model: onnx.ModelProto, *, infer: Callable[..., Any] | None = None
+) -> Sequence[onnx.ValueInfoProto]:
+    """Types and shapes of everything in between. Large weights go in by shape only: their values are no sizes, and
+    copying them in and out would take most of the time."""
     from onnx import ModelProto, TensorProto, shape_inference
 
     shadow = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
@@ -27,5 +36,4 @@ def state_shapes(model: onnx.ModelProto, *, infer: Callable[..., Any] | None = N
         shell = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         shadow.graph.initializer.append(tensor if small else shell)
     inferred = (infer or shape_inference.infer_shapes)(shadow, data_prop=True)
-    del model.graph.value_info[:]
-    model.graph.value_info.extend(inferred.graph.value_info)
+    return list(inferred.graph.value_info)

@@ -1,5 +1,4 @@
-"""Every step of the way is checked against the one before it: same inputs through both, differences measured,
-and a failure that names the first tensor that differs."""
+"""What the checks of a step are made of: networks that run, differences that are measured, tolerances that hold."""
 
 from __future__ import annotations
 
@@ -75,14 +74,15 @@ def difference(tensor: str, reference: Array, seen: Array) -> Difference:
     a, b = reference.astype(np.float64).ravel(), seen.astype(np.float64).ravel()
     if np.array_equal(a, b, equal_nan=True):
         return Difference(tensor=tensor, max_abs_error=0.0, max_rel_error=0.0, cosine=1.0)
-    max_abs = float(np.max(np.abs(a - b)))
-    scale, norms = float(np.max(np.abs(a))), float(np.linalg.norm(a) * np.linalg.norm(b))
-    return Difference(
-        tensor=tensor,
-        max_abs_error=max_abs,
-        max_rel_error=max_abs / scale if scale > 0 else float("inf"),
-        cosine=float(a @ b) / norms if norms != 0 else 0.0,
-    )
+    with np.errstate(invalid="ignore"):  # what is not finite shows as NaN
+        max_abs = float(np.max(np.abs(a - b)))
+        scale, norms = float(np.max(np.abs(a))), float(np.linalg.norm(a) * np.linalg.norm(b))
+        return Difference(
+            tensor=tensor,
+            max_abs_error=max_abs,
+            max_rel_error=max_abs / scale if scale > 0 else float("inf"),
+            cosine=float(a @ b / norms) if norms != 0 else 0.0,
+        )
 
 
 def compare(reference: Arrays, seen: Arrays) -> tuple[Difference, ...]:
@@ -123,38 +123,6 @@ def require_within(differences: Sequence[Difference], tolerance: Tolerance, *, s
                 f"{step} changed output {item.tensor!r}: {words}; first diverging tensor: {first or item.tensor!r}",
                 remedy="the file from before the step was left as it was",
             )
-
-
-def verify_onnx(
-    before: PathLike,
-    after: PathLike,
-    inputs: Arrays,
-    *,
-    step: str,
-    tolerance: Tolerance,
-) -> Step:
-    """Run both ONNX files on `inputs` with onnxruntime on the CPU and compare the outputs.
-
-    Raises:
-        VerificationError: beyond the tolerance; the message names the first tensor on the way that differs.
-    """
-    differences = compare(run_onnx(before, inputs), run_onnx(after, inputs))
-    if any(item.beyond(tolerance) for item in differences):
-        require_within(differences, tolerance, step=step, first=first_diverging(before, after, inputs, tolerance))
-    return step_from(differences, name=step)
-
-
-def verify_module(
-    model: torch.nn.Module, onnx_path: PathLike, images: Array, *, tolerance: Tolerance, tool: str = "torch.onnx"
-) -> Step:
-    """Run a torch module in evaluation mode and its ONNX file on `images` (batch, channels, height, width).
-
-    Raises VerificationError beyond the tolerance.
-    """
-    inputs, _ = tensor_specs(load_onnx(onnx_path))
-    differences = compare_in_order(run_module_arrays(model, images), run_onnx(onnx_path, {inputs[0].name: images}))
-    require_within(differences, tolerance, step="export")
-    return step_from(differences, name="export", tool=tool)
 
 
 def run_module_arrays(model: torch.nn.Module, images: Array) -> list[Array]:
@@ -236,23 +204,6 @@ def _random(spec: TensorSpec, rng: np.random.Generator) -> Array:
     if spec.dtype == "bool":
         return rng.integers(0, 2, spec.shape).astype(np.bool_)
     return rng.integers(0, 128 if spec.dtype == "int8" else 256, spec.shape).astype(spec.dtype)
-
-
-def first_diverging(before: PathLike, after: PathLike, inputs: Arrays, tolerance: Tolerance) -> str:
-    """The first tensor, in the order of `after`'s nodes, that both graphs know by name and that differs; else ""."""
-    return first_diverging_of(load_onnx(before), load_onnx(after), inputs, tolerance)
-
-
-def first_diverging_of(before: onnx.ModelProto, after: onnx.ModelProto, inputs: Arrays, tolerance: Tolerance) -> str:
-    """The same for graphs in memory; both are changed."""
-    shared = {name for node in before.graph.node for name in node.output if name}
-    names: list[str] = [name for node in after.graph.node for name in node.output if name in shared]
-    found = [run_onnx(with_outputs(graph, names), inputs, optimize=False) for graph in (before, after)]
-    for name in names:
-        reference, seen = found[0][name], found[1][name]
-        if reference.shape == seen.shape and difference(name, reference, seen).beyond(tolerance):
-            return name
-    return ""
 
 
 def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:

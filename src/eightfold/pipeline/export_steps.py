@@ -167,7 +167,8 @@ def _quantize_steps(job: Job) -> list[Step]:
 def quantize_pruned(job: Job, target: str, _: Path) -> str:
     """Emit INT8 for one target at every batch size; record how far each moves from FP32 on test images."""
     from eightfold.calib.ranges import Ranges
-    from eightfold.export.verify import Tolerance, verify_onnx
+    from eightfold.export.checks import verify_onnx
+    from eightfold.export.verify import Tolerance
 
     ranges = Ranges.load(job.path(at.RANGES))
     images = job.first_test_images(max(job.recipe.export.batches))

@@ -1,0 +1,113 @@
+"""How far two networks are apart from tensor to tensor, and where they part."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from eightfold.export.inner.alignment import Pair, align
+from eightfold.export.inner.fingerprint import Scan, scan
+from eightfold.export.inner.probe import CHUNK_BYTES, Inner, Inside, Probe
+from eightfold.export.verify import Array, Arrays, Difference, Tolerance, difference
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """A tensor of the first network, and what stands for it in the second; None where nothing does."""
+
+    inner: Inner
+    other: Inner | None = None
+    difference: Difference | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Matches:
+    """The floating-point tensors of one network and their likes in another.
+
+    Attributes:
+        inside: the first network.
+        by_place: its tensors by place.
+        repeated: places of tensors that hold what their source holds.
+    """
+
+    inside: Inside
+    by_place: dict[int, Match]
+    repeated: frozenset[int]
+
+    def first_beyond(self, tolerance: Tolerance) -> Match | None:
+        """The first tensor, in order of computation, from which on the networks differ: it is not within the tolerance,
+        nor is anything that is computed from it.
+
+        The second half is what tells a layer that computes something else from one that was folded into the next.
+        """
+        leading, fine = self.inside.leading_to_outputs(), set[int]()
+        for place in reversed(range(len(self.inside.tensors))):
+            match = self.by_place.get(place)
+            near = match is not None and match.difference is not None and not match.difference.beyond(tolerance)
+            if near or place in fine:
+                fine |= {place, *self.inside.tensors[place].sources}
+        return next(
+            (match for place, match in sorted(self.by_place.items()) if place in leading - fine - self.repeated), None
+        )
+
+
+def match_tensors(first: Probe, second: Probe, inputs: tuple[Arrays, Arrays]) -> Matches:
+    """Run both networks, each on its inputs, pair their tensors and compare each pair.
+
+    They run once to find the pairs and then once for every few hundred megabytes of tensors to compare.
+    """
+    scans = scan(first, inputs[0]), scan(second, inputs[1])
+    pairs = align(*scans)
+    found = {each.first: each for each in pairs}
+    measured: dict[int, Difference] = {}
+    for chunk in _chunks(pairs, scans[0]):
+        measured |= _measured(first, second, inputs, chunk, scans[0].inside)
+    insides = scans[0].inside, scans[1].inside
+    matches = {}
+    for place in scans[0].prints:
+        pair = found.get(place)
+        other = None if pair is None else insides[1].tensors[pair.second]
+        matches[place] = Match(insides[0].tensors[place], other, measured.get(place))
+    return Matches(insides[0], matches, frozenset(filter(scans[0].repeats_its_source, scans[0].prints)))
+
+
+def first_diverging(first: Probe, second: Probe, inputs: tuple[Arrays, Arrays], tolerance: Tolerance) -> str:
+    """The name of the tensor or layer of the first network from which on the two differ; "" where there is none."""
+    match = match_tensors(first, second, inputs).first_beyond(tolerance)
+    return match.inner.name if match is not None else ""
+
+
+def _chunks(pairs: Sequence[Pair], known: Scan) -> Iterator[list[Pair]]:
+    chunk, filled = list[Pair](), 0
+    for pair in pairs:
+        size = 4 * known.prints[pair.first].size
+        if chunk and filled + size > CHUNK_BYTES:
+            yield chunk
+            chunk, filled = [], 0
+        chunk.append(pair)
+        filled += size
+    if chunk:
+        yield chunk
+
+
+def _measured(
+    first: Probe, second: Probe, inputs: tuple[Arrays, Arrays], pairs: Sequence[Pair], inside: Inside
+) -> dict[int, Difference]:
+    kept: dict[int, Array] = {}
+    first.watch(
+        inputs[0], lambda place, array: kept.__setitem__(place, np.array(array)), {pair.first for pair in pairs}
+    )
+    mine = {pair.second: pair for pair in pairs}
+    found: dict[int, Difference] = {}
+
+    def see(place: int, array: Array) -> None:
+        pair = mine[place]
+        before = kept.pop(pair.first)
+        before = before.transpose(pair.layout) if pair.layout else before
+        name = inside.tensors[pair.first].name
+        found[pair.first] = difference(name, before.reshape(-1), np.ascontiguousarray(array).reshape(-1))
+
+    second.watch(inputs[1], see, set(mine))
+    return found
