@@ -14,7 +14,6 @@ from eightfold.export.batches import export_batches
 from eightfold.export.foreign import export_bundle
 from eightfold.export.freeze import freeze_onnx
 from eightfold.export.half import half_onnx
-from eightfold.export.lean import with_weights, without_weights
 from eightfold.export.onnx_files import external_files, load_onnx, save_onnx, tensor_specs
 from eightfold.export.simplify import simplify
 from eightfold.export.tensorrt.build import build_engine
@@ -76,20 +75,6 @@ def test_a_bundle_holds_weights_beside_the_graph(monkeypatch: pytest.MonkeyPatch
     images = np.random.default_rng(0).random((1, 3, 4, 4), dtype=np.float32)
     seen = run_onnx(bundle.artifact_path(artifact), {"images": images})["out"]
     np.testing.assert_allclose(seen, images.reshape(1, -1) @ weight, rtol=1e-5)
-
-
-def test_tools_see_large_weights_as_inputs(over_the_limit: Path) -> None:
-    lean = without_weights(over_the_limit)
-    assert [value.name for value in onnx.load(lean).graph.input] == ["images", "w"]
-    assert not external_files(lean)
-    whole = with_weights(lean, over_the_limit)
-    assert external_files(whole) == external_files(over_the_limit)
-    assert [value.name for value in onnx.load(whole).graph.input] == ["images"]
-    np.testing.assert_array_equal(run_onnx(whole, FEEDS)["out"], run_onnx(over_the_limit, FEEDS)["out"])
-
-
-def test_whole_graphs_are_left_as_they_are(linear: Path) -> None:
-    assert without_weights(linear) == with_weights(linear, linear) == linear
 
 
 def test_only_the_weights_in_use_stay_beside_an_export(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

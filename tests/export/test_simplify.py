@@ -111,3 +111,16 @@ def _break_onnxslim(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str = "
 
 def test_the_result_is_valid_onnx(exported: Path) -> None:
     onnx.checker.check_model(str(simplify(exported)))
+
+
+def test_tools_start_from_the_original_where_our_passes_change_the_answer(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(model: onnx.ModelProto) -> dict[str, int]:
+        model.graph.node[0].op_type = "Relu"
+        return {}
+
+    monkeypatch.setattr(module, "apply_passes", wrong)
+    step = simplify_onnx(exported).step
+    assert step.tool == "onnxsim + onnxslim"
+    assert any(note.startswith("from the original once more") for note in step.notes)

@@ -1,50 +1,58 @@
 """`python -m eightfold.export._simplify_child TOOL`: one simplifier in a process of its own, which may crash or hang
-without harm. It loads, then reads the names of a graph and of its result, one a line, from its input. Exit code 0 means
-that the second holds the simplified graph."""
+without harm. It loads, then reads the names of a lean graph and of its result, one a line, from its input. Exit code 0
+means that the second holds the simplified graph."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from eightfold.export.onnx_files import load_onnx, save_onnx
+from eightfold.export.lean import bytes_beside, load_lean, show, write_lean
+from eightfold.export.onnx_files import PROTOBUF_LIMIT_BYTES
 from eightfold.export.shapes import state_shapes
+
+# onnxsim serializes a graph with its weights several times. It can do without the large ones: what it would do with
+# their values, onnxslim and our own passes do as well.
+LARGEST_FOR_ONNXSIM_BYTES = 2**16
 
 
 def main(tool: str) -> None:
     simplified = _simplifier(tool)
-    source, target = (sys.stdin.readline().rstrip("\n") for _ in range(2))
-    if source:  # nothing comes where the one who asked has gone
-        save_onnx(simplified(load_onnx(source)), target)
+    source, target = (Path(sys.stdin.readline().rstrip("\n")) for _ in range(2))
+    if not source.is_file():  # nothing comes where the one who asked has gone
+        return
+    all_seen = tool != "onnxsim" and bytes_beside(source) < PROTOBUF_LIMIT_BYTES
+    model, known = load_lean(source, hidden_bytes=sys.maxsize if all_seen else LARGEST_FOR_ONNXSIM_BYTES)
+    result = simplified(model)
+    show(result, known)
+    write_lean(result, target, known)
+    sys.stderr.flush()
+    os._exit(0)  # taking the tool's graphs apart, object by object, would take longer than writing the result
 
 
 def _simplifier(tool: str) -> Callable[[Any], Any]:
-    # Both tools import torch where it is there, for features that are not used here; it takes most of their time.
-    sys.modules["torch"] = None  # type: ignore[assignment]  # None is how Python marks a module as absent
+    # Both import torch, onnxsim sympy, where they are there, for what is not used here; it takes most of their time.
+    for name in ("torch", "sympy") if tool == "onnxsim" else ("torch",):
+        sys.modules[name] = None  # type: ignore[assignment]  # None is how Python marks a module as absent
     if tool == "onnxsim":
         import onnxsim
 
         return lambda model: onnxsim.simplify(model)[0]
     import onnxslim
 
-    _infer_without_weights()
+    if core := getattr(onnxslim, "core", None):
+        core.shape_infer = _shape_infer
     return onnxslim.slim  # type: ignore[no-any-return]  # it has no types
 
 
-def _infer_without_weights() -> None:
-    """onnxslim infers shapes again and again, and each time onnx copies every weight in and out: half of its time."""
-    from onnx import shape_inference
-
-    copying = shape_inference.infer_shapes
-
-    def infer_shapes(model: Any, *_: Any, **__: Any) -> Any:
-        if isinstance(model, bytes):
-            return copying(model)
-        state_shapes(model, infer=copying)
-        return model
-
-    shape_inference.infer_shapes = infer_shapes
+def _shape_infer(model: Any) -> Any:
+    """onnxslim infers shapes again and again. Where its own inference fails, it falls back on onnx's, with every weight
+    copied in and out: half of its time."""
+    state_shapes(model)
+    return model
 
 
 if __name__ == "__main__":

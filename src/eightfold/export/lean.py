@@ -1,55 +1,111 @@
-"""Graphs without the weights that lie beside them, for tools that copy whatever they are given.
+"""Graphs without their weights, which lie in one file beside them: what is passed on from process to process is small.
 
-protobuf cannot pass on more than 2 GiB, and simplifiers pass graphs on. They see such weights as inputs: what they find
-out about the nodes holds all the same, and constant folding of large weights is left to our own passes.
+Simplifiers copy whatever they are given, and protobuf cannot pass on more than 2 GiB. Weights that a simplifier need
+not see are inputs to it: what it finds out about the nodes holds all the same.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
-from eightfold.export.onnx_files import external_files, save_onnx
+from eightfold.export.onnx_files import ALIGNMENT_BYTES, SMALLEST_EXTERNAL_BYTES, load_onnx, refer_to, shell_of
+from eightfold.export.passes.graph_index import keep
 
 if TYPE_CHECKING:
     import onnx
 
+References: TypeAlias = "Mapping[str, onnx.TensorProto]"
 
-def without_weights(path: Path) -> Path:
-    """Write `path`'s graph with its external weights as inputs; `path` itself where it has none."""
-    if not external_files(path):
-        return path
-    import onnx
-
-    model = onnx.load(str(path), load_external_data=False)
-    for tensor in _external(model):
-        model.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    kept = [tensor for tensor in model.graph.initializer if not tensor.external_data]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
-    return save_onnx(model, path.with_suffix(".lean.onnx"))
+WEIGHTS = "weights.data"
 
 
-def with_weights(lean: Path, path: Path) -> Path:
-    """Give what became of a graph from `without_weights` its weights back, which stay where they are: beside `path`.
+def write_lean(model: onnx.ModelProto, path: Path, known: References | None = None) -> References:
+    """Write the graph to `path`, its weights to the end of a file beside it, which graphs in one folder share. Nothing
+    is synced to the disk: these files are for a while only.
 
-    Both files lie in one folder. Returns the whole graph's path; `lean` where nothing was taken away.
+    Args:
+        known: references by name to what that file holds already; it is not written again.
+
+    Returns:
+        References by name to all weights that lie beside the graph.
     """
-    if not external_files(path):
-        return lean
-    import onnx
-
-    model = onnx.load(str(lean))
-    weights = _external(onnx.load(str(path), load_external_data=False))
-    names = {tensor.name for tensor in weights}
-    inputs = [value for value in model.graph.input if value.name not in names]
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
-    model.graph.initializer.extend(weights)
-    whole = lean.with_suffix(".whole.onnx")
-    whole.write_bytes(model.SerializeToString(deterministic=True))
-    return whole
+    shell = shell_of(model)
+    with path.with_name(WEIGHTS).open("a+b") as stream:
+        for tensor in model.graph.initializer:
+            large = len(tensor.raw_data) >= SMALLEST_EXTERNAL_BYTES
+            shell.graph.initializer.append(_beside(tensor, stream, (known or {}).get(tensor.name)) if large else tensor)
+    path.write_bytes(shell.SerializeToString(deterministic=True))
+    return _references(shell)
 
 
-def _external(model: onnx.ModelProto) -> list[onnx.TensorProto]:
-    return [tensor for tensor in model.graph.initializer if tensor.external_data]
+def load_lean(path: Path, *, hidden_bytes: int = sys.maxsize) -> tuple[onnx.ModelProto, References]:
+    """Read what `write_lean` wrote, with its weights; and references by name to where they lie.
+
+    Args:
+        hidden_bytes: weights of at least that size become inputs, until `show` is called.
+    """
+    from onnx.external_data_helper import load_external_data_for_model
+
+    model = load_onnx(path, external=False)
+    known = _references(model)
+    _hide(model, {name for name, tensor in known.items() if _place(tensor)[1] >= hidden_bytes})
+    load_external_data_for_model(model, str(path.parent))
+    return model, known
+
+
+def show(model: onnx.ModelProto, known: References) -> None:
+    """Make weights, as references, of those inputs that were weights before they were hidden."""
+    hidden = [value.name for value in model.graph.input if value.name in known]
+    keep(model.graph.input, lambda value: value.name not in known)
+    model.graph.initializer.extend(known[name] for name in hidden)
+
+
+def bytes_beside(path: Path) -> int:
+    """How much the weights take that lie beside a graph."""
+    return sum(_place(tensor)[1] for tensor in load_onnx(path, external=False).graph.initializer)
+
+
+def _hide(model: onnx.ModelProto, names: set[str]) -> None:
+    from onnx import helper
+
+    hidden = [tensor for tensor in model.graph.initializer if tensor.name in names]
+    model.graph.input.extend(helper.make_tensor_value_info(each.name, each.data_type, each.dims) for each in hidden)
+    keep(model.graph.initializer, lambda tensor: tensor.name not in names)
+
+
+def _references(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    from onnx import TensorProto
+
+    found = {}
+    for tensor in model.graph.initializer:
+        if tensor.external_data:
+            found[tensor.name] = TensorProto()
+            found[tensor.name].CopyFrom(tensor)
+    return found
+
+
+def _beside(tensor: onnx.TensorProto, stream: BinaryIO, known: onnx.TensorProto | None) -> onnx.TensorProto:
+    """A reference to the content of `tensor`, which is written to the end of the file unless that holds it already."""
+    raw = tensor.raw_data
+    if known is not None and _place(known)[1] == len(raw) and _read(stream, *_place(known)) == raw:
+        return known
+    stream.seek(0, 2)
+    stream.write(bytes(-stream.tell() % ALIGNMENT_BYTES))
+    made = type(tensor)(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+    refer_to(made, WEIGHTS, stream.tell(), len(raw))
+    stream.write(raw)
+    return made
+
+
+def _read(stream: BinaryIO, offset: int, length: int) -> bytes:
+    stream.seek(offset)
+    return stream.read(length)
+
+
+def _place(tensor: onnx.TensorProto) -> tuple[int, int]:
+    """(offset, length) in the file beside the graph, in bytes."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    return int(entries.get("offset", 0)), int(entries.get("length", 0))

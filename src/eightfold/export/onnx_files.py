@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from eightfold.errors import ModelError
 from eightfold.extras import require
 from eightfold.files import PathLike, atomic_path, sha256_of_file
-from eightfold.runtime.manifest import TensorSpec
 
 if TYPE_CHECKING:
     import onnx
+
+    from eightfold.runtime.manifest import TensorSpec
 
 # protobuf cannot hold more; beyond it the weights go to a file of their own. Some room is left for the graph itself.
 PROTOBUF_LIMIT_BYTES = 2**31 - 2**24
@@ -96,6 +97,9 @@ def opset_of(model: onnx.ModelProto) -> int:
 
 
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    # Not above: the simplifiers' processes read and write graphs, too, and have no time for pydantic.
+    from eightfold.runtime.manifest import TensorSpec
+
     tensor = value.type.tensor_type
     dims = [dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or "?") for dim in tensor.shape.dim]
     if any(not isinstance(dim, int) for dim in dims):
@@ -136,11 +140,9 @@ def _written_beside(model: onnx.ModelProto, blob: Path) -> onnx.ModelProto:
 
     No copy of `model` is made on the way: it may be half of what the machine has.
     """
-    from onnx import ModelProto, TensorProto
+    from onnx import TensorProto
 
-    shell = ModelProto()
-    _copy_fields(model, shell, without="graph")
-    _copy_fields(model.graph, shell.graph, without="initializer")
+    shell = shell_of(model)
     with blob.open("wb") as stream:
         for tensor in model.graph.initializer:
             raw = tensor.raw_data
@@ -152,6 +154,16 @@ def _written_beside(model: onnx.ModelProto, blob: Path) -> onnx.ModelProto:
             refer_to(beside, blob.name, stream.tell(), len(raw))
             stream.write(raw)
             shell.graph.initializer.append(beside)
+    return shell
+
+
+def shell_of(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of `model` without its weights."""
+    from onnx import ModelProto
+
+    shell = ModelProto()
+    _copy_fields(model, shell, without="graph")
+    _copy_fields(model.graph, shell.graph, without="initializer")
     return shell
 
 

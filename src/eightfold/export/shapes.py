@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import onnx
@@ -12,16 +12,14 @@ if TYPE_CHECKING:
 LARGEST_SIZES_BYTES = 1024
 
 
-def state_shapes(model: onnx.ModelProto, *, infer: Callable[..., Any] | None = None) -> None:
-    """State the shapes of everything in between. `infer` stands in for onnx.shape_inference.infer_shapes."""
-    found = inferred_shapes(model, infer=infer)
+def state_shapes(model: onnx.ModelProto) -> None:
+    """State the types and shapes of everything in between."""
+    found = inferred_shapes(model)
     del model.graph.value_info[:]
     model.graph.value_info.extend(found)
 
 
-def inferred_shapes(
-    model: onnx.ModelProto, *, infer: Callable[..., Any] | None = None
-) -> Sequence[onnx.ValueInfoProto]:
+def inferred_shapes(model: onnx.ModelProto) -> Sequence[onnx.ValueInfoProto]:
     """Types and shapes of everything in between. Large weights go in by shape only: their values are no sizes, and
     copying them in and out would take most of the time."""
     from onnx import ModelProto, TensorProto, shape_inference
@@ -32,8 +30,8 @@ def inferred_shapes(
     shadow.graph.input.extend(model.graph.input)
     shadow.graph.output.extend(model.graph.output)
     for tensor in model.graph.initializer:
-        small = len(tensor.raw_data) <= LARGEST_SIZES_BYTES
+        small = len(tensor.raw_data) <= LARGEST_SIZES_BYTES and not tensor.external_data
         shell = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         shadow.graph.initializer.append(tensor if small else shell)
-    inferred = (infer or shape_inference.infer_shapes)(shadow, data_prop=True)
+    inferred = shape_inference.infer_shapes(shadow, data_prop=True)
     return list(inferred.graph.value_info)

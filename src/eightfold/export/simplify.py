@@ -1,32 +1,37 @@
 """Smaller graphs with the same answer: onnxsim, onnxslim and our own passes have a try, and numbers decide.
 
-Both tools have crashed, hung or changed the answer of some network, so each runs in a child process with a time limit,
-and a result counts only if it agrees with the original: on real or random inputs, constants, extremes and noise.
+Both tools have changed the answer of some network, so a result counts only if it agrees with the original: on real or
+random inputs, constants, extremes and noise. What the graph computes of constants alone is worked out before: most of
+what the TorchScript exporter writes, and most of the tools' time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
+from typing import TYPE_CHECKING
 
-from eightfold.errors import EightfoldError
-from eightfold.export.lean import with_weights, without_weights
+from eightfold.errors import EightfoldError, ModelError
+from eightfold.export.constants import computed_constants, freeze_constants
+from eightfold.export.inner.onnx_probe import OnnxProbe
+from eightfold.export.lean import References, load_lean, write_lean
 from eightfold.export.onnx_clean import clean
 from eightfold.export.onnx_files import load_onnx, save_onnx, tensor_specs
 from eightfold.export.passes.run import apply_passes
-from eightfold.export.reference import Reference
+from eightfold.export.reference import Reference, Run
+from eightfold.export.simplifiers import Simplifier
 from eightfold.export.trials import trials_of
-from eightfold.export.verify import Arrays, Tolerance
+from eightfold.export.verify import Arrays, Tolerance, runner
 from eightfold.files import PathLike
 from eightfold.runtime.manifest import Step
+
+if TYPE_CHECKING:
+    import onnx
 
 TOOLS = ("onnxsim", "onnxslim")
 TIME_LIMIT_S = 300.0
@@ -41,6 +46,30 @@ class Simplified:
     nodes_before: int
     nodes_after: int
     step: Step
+
+
+@dataclasses.dataclass(frozen=True)
+class _Network:
+    """What is to be simplified: how to run it, on what, and its graph, after our passes where they were asked for."""
+
+    nodes: int
+    run: Run
+    trials: Mapping[str, Arrays]
+    graph: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    model: onnx.ModelProto
+    nodes_before: int
+    step: Step
+
+
+@dataclasses.dataclass(frozen=True)
+class _Candidate:
+    nodes: int
+    tools: str
+    file: Path
 
 
 def simplify(path: PathLike, output: PathLike | None = None) -> Path:
@@ -67,40 +96,92 @@ def simplify_onnx(
         inputs: real inputs by name to compare on, beside constants, extremes and noise; random ones when None.
     """
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="eightfold-") as folder, contextlib.ExitStack() as children:
-        # They load while the graph is read and its answers are worked out.
-        tools = [children.enter_context(_Child.started(tool, time_limit_s)) for tool in TOOLS]
+    notes: list[str] = []
+    found = _found(path, inputs, time_limit_s, notes, prepare=True)
+    if found is None:
+        notes.append("from the original once more, because nothing that our passes had prepared agreed")
+        found = _found(path, inputs, time_limit_s, notes, prepare=False)
+    if found is None:
         model = clean(load_onnx(path))
-        trials = trials_of(tensor_specs(model)[0], inputs)
-        source = save_onnx(model, Path(folder) / "source.onnx")
+        found = _Found(model, len(model.graph.node), Step(name="simplify", notes=tuple(notes)))
+    save_onnx(found.model, output or path)
+    step = found.step.model_copy(update={"seconds": round(time.monotonic() - start, 3)})
+    return Simplified(Path(output or path), found.nodes_before, len(found.model.graph.node), step)
+
+
+def _found(
+    path: PathLike, inputs: Arrays | None, time_limit_s: float, notes: list[str], *, prepare: bool
+) -> _Found | None:
+    """The smallest graph that agrees with the one at `path`; None where none does.
+
+    Args:
+        prepare: whether the tools start from what our own passes make of it.
+    """
+    with tempfile.TemporaryDirectory(prefix="eightfold-") as folder, contextlib.ExitStack() as children:
+        # They load while the graph is read.
+        tools = [children.enter_context(Simplifier.started(tool, time_limit_s)) for tool in TOOLS]
+        network = _opened(path, Path(folder), inputs, prepare=prepare)
         with ThreadPoolExecutor(1) as pool:
-            reference = pool.submit(Reference.of_file, source, trials)
-            before, notes = len(model.graph.node), list[str]()
-            del model  # its weights may be half of what the machine has
-            candidates = [(before, "", source), *_candidates(tools, source, Path(folder), notes)]
-        best, tool, step = _best(source, reference.result(), candidates, notes)
-        after = load_onnx(best)
-    save_onnx(after, output or path)
-    step = step.model_copy(update={"tool": tool, "seconds": round(time.monotonic() - start, 3)})
-    return Simplified(Path(output or path), before, len(after.graph.node), step)
+            reference = pool.submit(Reference, network.run, network.trials, OnnxProbe(path))
+            candidates = [*_candidates(tools, network.graph, notes)]
+            if prepare:
+                candidates.insert(0, _candidate("", network.graph))
+        best = _best(candidates, reference.result(), notes)
+        return best and _Found(clean(load_onnx(best[0])), network.nodes, best[1])
 
 
-def _best(
-    source: Path, reference: Reference, candidates: Sequence[tuple[int, str, Path]], notes: list[str]
-) -> tuple[Path, str, Step]:
-    """The first attempt that agrees with the reference, those with few nodes first; the tools; what was found."""
+def _opened(path: PathLike, folder: Path, inputs: Arrays | None, *, prepare: bool) -> _Network:
+    model = clean(load_onnx(path))
+    nodes, outputs = len(model.graph.node), [value.name for value in model.graph.output]
+    trials = trials_of(tensor_specs(model)[0], inputs)
+    wanted = computed_constants(model.graph) if prepare else []
+    run, values, known = _asked(model, wanted, folder / "source.onnx", next(iter(trials.values())))
+    if prepare:
+        freeze_constants(model.graph, values)
+        apply_passes(model)
+    graph = folder / "passes.onnx"
+    write_lean(model, graph, known)
+
+    def answer(inputs: Arrays) -> Arrays:
+        found = run(inputs)
+        return {name: found[name] for name in outputs}
+
+    return _Network(nodes, answer, trials, graph)
+
+
+def _asked(model: onnx.ModelProto, wanted: Sequence[str], file: Path, inputs: Arrays) -> tuple[Run, Arrays, References]:
+    """How to run `model`, the values of some tensors in it, and where its weights lie."""
+    from onnx import ValueInfoProto
+
+    outputs = len(model.graph.output)
+    model.graph.output.extend(ValueInfoProto(name=name) for name in wanted)
+    known = write_lean(model, file)
+    del model.graph.output[outputs:]
+    try:
+        run = runner(file)
+        found = run(inputs) if wanted else {}
+        return run, {name: found[name] for name in wanted}, known
+    except ModelError:
+        if not wanted:
+            raise
+        return _asked(model, (), file, inputs)  # some types cannot be handed out
+
+
+def _best(candidates: Sequence[_Candidate], reference: Reference, notes: list[str]) -> tuple[Path, Step] | None:
+    """The first attempt that agrees with the reference, those with few nodes first, and what was found."""
     # Of two with as many nodes the later one: it went through more hands.
-    for count, tool, file in sorted(reversed(candidates), key=lambda each: each[0]):
-        for words, attempt in ((f"{tool} + passes".removeprefix(" + "), _cleaned(file)), (tool, file)):
+    for candidate in sorted(reversed(candidates), key=lambda each: each.nodes):
+        tools, file = candidate.tools, candidate.file
+        attempts = [(f"{tools} + passes".removeprefix(" + "), _cleaned(file))]
+        for words, attempt in (*attempts, *([(tools, file)] if tools else [])):
             try:
                 step = reference.verify(attempt, step="simplify", tolerance=TOLERANCE)
             except EightfoldError as error:
                 notes.append(f"{words}: passed over ({error})")
                 continue
-            left = count if attempt == file else _node_count(attempt)
-            notes.append(f"{words or 'as it was'}: {left} nodes")
-            return attempt, words, step.model_copy(update={"notes": (*notes, *step.notes)})
-    return source, "", Step(name="simplify", notes=tuple(notes))
+            notes.append(f"{words}: {_node_count(attempt)} nodes")
+            return attempt, step.model_copy(update={"tool": words, "notes": (*notes, *step.notes)})
+    return None
 
 
 def _node_count(path: Path) -> int:
@@ -109,68 +190,30 @@ def _node_count(path: Path) -> int:
 
 def _cleaned(source: Path) -> Path:
     """The file after our own passes."""
-    model = load_onnx(source)
+    model, known = load_lean(source)
     apply_passes(model)
-    return save_onnx(clean(model), source.with_suffix(".passes.onnx"))
+    target = source.with_suffix(".passes.onnx")
+    write_lean(clean(model), target, known)
+    return target
 
 
-def _candidates(
-    tools: Sequence[_Child], source: Path, folder: Path, notes: list[str]
-) -> Iterator[tuple[int, str, Path]]:
-    """(nodes, tools, file) of each attempt that answered.
+def _candidates(tools: Sequence[Simplifier], source: Path, notes: list[str]) -> Iterator[_Candidate]:
+    """Each attempt that answered.
 
     The second tool starts from the first one's result: it finds more there than either finds alone, in a fraction
     of the time (Swin-T: 482 nodes; 490 and 530 alone). Where the first failed, it starts from the original.
     """
-    start, done = without_weights(source), ""
+    start, done = source, ""
     for child in tools:
-        target = folder / f"{child.tool}.onnx"
+        target = source.with_name(f"{child.tool}.onnx")
         failure = child.run(start, target)
         if failure:
             notes.append(f"{child.tool}: {failure}")
             continue
         start, done = target, f"{done} + {child.tool}" if done else child.tool
-        count = _node_count(target)
-        notes.append(f"{child.tool}: {count} nodes")
-        yield count, done, with_weights(target, source)
+        notes.append(f"{child.tool}: {_node_count(target)} nodes")
+        yield _candidate(done, target)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Child:
-    """One simplifier in a process of its own, which has been loading since it was started."""
-
-    tool: str
-    process: subprocess.Popen[str]
-    said: IO[str]
-    time_limit_s: float
-
-    @classmethod
-    @contextlib.contextmanager
-    def started(cls, tool: str, time_limit_s: float) -> Iterator[_Child]:
-        command = [sys.executable, "-m", "eightfold.export._simplify_child", tool]
-        pipe = subprocess.PIPE
-        # What it says goes to a file: a pipe that nobody reads yet would fill up and stop it.
-        with (
-            tempfile.TemporaryFile("w+") as said,
-            subprocess.Popen(command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=said, text=True) as process,
-        ):
-            try:
-                yield cls(tool, process, said, time_limit_s)
-            finally:
-                process.kill()
-
-    def run(self, source: Path, target: Path) -> str:
-        """ "" on success, else what went wrong, in a few words."""
-        try:
-            self.process.communicate(f"{source.resolve()}\n{target}\n", timeout=self.time_limit_s)
-        except subprocess.TimeoutExpired:
-            return "stopped at the time limit"
-        code = self.process.returncode
-        if code < 0:
-            return f"crashed (signal {-code})"
-        return f"failed ({self._last_words()})" if code else ""
-
-    def _last_words(self) -> str:
-        self.said.seek(0)
-        lines = self.said.read().strip().splitlines() or ["no message"]
-        return lines[-1][:200]
+def _candidate(tools: str, file: Path) -> _Candidate:
+    return _Candidate(_node_count(file), tools, file)

@@ -147,6 +147,8 @@ def runner(path: Runnable, *, optimize: bool = True) -> Callable[[Arrays], dict[
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 0
+    # Idle threads sleep: others work beside this.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     with _refusals(path), _opened(path) as source:

@@ -231,3 +231,55 @@ def test_nodes_that_nothing_reads_go() -> None:
     model = graph(nodes, {"images": [2]}, {"out": [2]}, {"unused": _normal(3)})
     assert _after(model, (2,)) == ["Relu"]
     assert not model.graph.initializer
+
+
+def test_slices_pads_and_concats_without_effect_go() -> None:
+    nodes = [
+        helper.make_node("Slice", ["images", "zero", "large", "axis", "one"], ["a"]),
+        helper.make_node("Pad", ["a", "none"], ["b"]),
+        helper.make_node("Concat", ["b"], ["c"], axis=0),
+        helper.make_node("Slice", ["c", "last", "before", "axis", "back"], ["out"]),
+    ]
+    numbers = {"zero": 0, "large": 99, "axis": 1, "one": 1, "last": -1, "before": -99, "back": -1}
+    weights: Weights = {name: np.array([number]) for name, number in numbers.items()}
+    weights["none"] = np.zeros(4, np.int64)
+    model = graph(nodes, {"images": [2, 3]}, {"out": [2, 3]}, weights)
+    assert _after(model, (2, 3)) == ["Slice"]
+    assert model.graph.node[0].input[1] == "last"
+
+
+def test_of_reshapes_in_a_row_the_last_one_stays() -> None:
+    nodes = [
+        helper.make_node("Reshape", ["images", "six"], ["a"]),
+        helper.make_node("Transpose", ["a"], ["b"], perm=[1, 0, 2]),
+        helper.make_node("Unsqueeze", ["b", "front"], ["c"]),
+        helper.make_node("Flatten", ["c"], ["d"], axis=2),
+        helper.make_node("Neg", ["d"], ["e"]),
+        helper.make_node("Flatten", ["e"], ["out"], axis=0),
+    ]
+    weights: Weights = {"six": np.array([1, 6, 0]), "front": np.array([0])}
+    model = graph(nodes, {"images": [2, 3, 4]}, {"out": [1, 24]}, weights)
+    assert _after(model, (2, 3, 4)) == ["Reshape", "Neg", "Flatten"]
+
+
+def test_reshapes_around_a_transpose_that_moves_stay() -> None:
+    nodes = [
+        helper.make_node("Reshape", ["images", "shape"], ["a"]),
+        helper.make_node("Transpose", ["a"], ["b"], perm=[0, 2, 1]),
+        helper.make_node("Reshape", ["b", "row"], ["out"]),
+    ]
+    weights: Weights = {"shape": np.array([1, 6, 4]), "row": np.array([24])}
+    model = graph(nodes, {"images": [2, 3, 4]}, {"out": [24]}, weights)
+    assert _after(model, (2, 3, 4)) == ["Reshape", "Transpose", "Reshape"]
+
+
+def test_a_reshape_that_others_read_stays() -> None:
+    nodes = [
+        helper.make_node("Reshape", ["images", "six"], ["a"]),
+        helper.make_node("Neg", ["a"], ["out"]),
+        helper.make_node("Reshape", ["a", "row"], ["b"]),
+        helper.make_node("Abs", ["b"], ["other"]),
+    ]
+    weights: Weights = {"six": np.array([6, 4]), "row": np.array([24])}
+    model = graph(nodes, {"images": [2, 3, 4]}, {"out": [6, 4], "other": [24]}, weights)
+    assert sorted(_after(model, (2, 3, 4))) == ["Abs", "Neg", "Reshape", "Reshape"]

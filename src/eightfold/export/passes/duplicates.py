@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eightfold.export.passes.graph_index import GraphIndex
-from eightfold.files import sha256_of_bytes
+from eightfold.export.passes.graph_index import GraphIndex, keep
 
 if TYPE_CHECKING:
     import onnx
 
+SKETCH_BYTES = 64
 RANDOM_OPS = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )
@@ -17,17 +17,17 @@ RANDOM_OPS = frozenset(
 
 def duplicate_weights(graph: onnx.GraphProto) -> int:
     index = GraphIndex(graph)
-    first: dict[str, str] = {}
+    alike: dict[bytes, list[onnx.TensorProto]] = {}
     gone = set()
     for tensor in graph.initializer:
-        key = _content(tensor)
-        if key in first and index.replace(tensor.name, first[key]):
+        others = alike.setdefault(_sketch(tensor), [])
+        twin = next((other for other in others if other.raw_data == tensor.raw_data), None)
+        if twin is None:
+            others.append(tensor)
+        elif index.replace(tensor.name, twin.name):
             gone.add(tensor.name)
-        first.setdefault(key, tensor.name)
     if gone:
-        kept = [tensor for tensor in graph.initializer if tensor.name not in gone]
-        del graph.initializer[:]
-        graph.initializer.extend(kept)
+        keep(graph.initializer, lambda tensor: tensor.name not in gone)
     return len(gone)
 
 
@@ -50,20 +50,22 @@ def duplicate_nodes(graph: onnx.GraphProto) -> int:
     return len(gone)
 
 
-def _content(tensor: onnx.TensorProto) -> str:
-    """Equal for equal tensors, whatever their names. The raw bytes are hashed by themselves: protobuf cannot write
-    out a tensor of more than 2 GiB."""
+def _sketch(tensor: onnx.TensorProto) -> bytes:
+    """All of a tensor but its name and most of its raw bytes: equal for equal tensors, and seldom for others."""
     from onnx import TensorProto
 
     rest = TensorProto()
     for field, value in tensor.ListFields():
-        if field.name in ("name", "doc_string", "raw_data"):
+        if field.name in ("name", "doc_string"):
             continue
-        if isinstance(value, int):
+        if field.name == "raw_data":
+            rest.raw_data = value[:SKETCH_BYTES] + str(len(value)).encode()
+        elif isinstance(value, int):
             setattr(rest, field.name, value)
         else:
             getattr(rest, field.name).MergeFrom(value)
-    return sha256_of_bytes(tensor.raw_data) + sha256_of_bytes(rest.SerializeToString(deterministic=True))
+    data: bytes = rest.SerializeToString(deterministic=True)
+    return data
 
 
 def _computation(node: onnx.NodeProto) -> bytes:

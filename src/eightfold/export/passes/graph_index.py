@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -64,9 +63,14 @@ class GraphIndex:
 
     def remove(self, nodes: list[onnx.NodeProto]) -> None:
         gone = {id(node) for node in nodes}
-        kept = [node for node in self.graph.node if id(node) not in gone]
-        del self.graph.node[:]
-        self.graph.node.extend(kept)
+        keep(self.graph.node, lambda node: id(node) not in gone)
+
+
+def keep(items: Any, wanted: Callable[[Any], bool]) -> None:
+    """Delete the other `items`, nodes or weights of a graph, where they are: a list built anew would copy the rest."""
+    for place in reversed(range(len(items))):
+        if not wanted(items[place]):
+            del items[place]
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
@@ -91,32 +95,32 @@ def set_attribute(node: onnx.NodeProto, name: str, value: Any) -> None:
 def captured_names(graph: onnx.GraphProto) -> Iterator[str]:
     """Names that inner graphs (of If, Loop, Scan) read; some may be their own, which does no harm."""
     for node in graph.node:
-        for each in node.attribute:
-            for inner in (each.g, *each.graphs):
-                yield from (name for inner_node in inner.node for name in inner_node.input)
-                yield from (value.name for value in inner.output)
-                yield from captured_names(inner)
+        for inner in inner_graphs(node):
+            yield from (name for inner_node in inner.node for name in inner_node.input)
+            yield from (value.name for value in inner.output)
+            yield from captured_names(inner)
+
+
+def inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The bodies of If, Loop and Scan."""
+    for each in node.attribute:
+        if each.HasField("g"):
+            yield each.g
+        yield from each.graphs
 
 
 def drop_unused(graph: onnx.GraphProto) -> int:
     """Remove nodes and constants that nothing reads. Returns the number of nodes removed."""
-    keep_names = {value.name for value in graph.output} | set(captured_names(graph))
-    reads = Counter(name for node in graph.node for name in node.input)
-    kept: list[onnx.NodeProto] = []
-    for node in reversed(graph.node):
-        if any(reads[name] or name in keep_names for name in node.output):
-            kept.append(node)
+    read = {value.name for value in graph.output} | set(captured_names(graph))
+    before = len(graph.node)
+    for place in reversed(range(before)):
+        node = graph.node[place]
+        if read.isdisjoint(node.output):
+            del graph.node[place]
         else:
-            reads.subtract(node.input)
-    removed = len(graph.node) - len(kept)
-    weights = [tensor for tensor in graph.initializer if reads[tensor.name] or tensor.name in keep_names]
-    if removed:
-        del graph.node[:]
-        graph.node.extend(reversed(kept))
-    if len(weights) < len(graph.initializer):
-        del graph.initializer[:]
-        graph.initializer.extend(weights)
-    return removed
+            read.update(node.input)
+    keep(graph.initializer, lambda tensor: tensor.name in read)
+    return before - len(graph.node)
 
 
 def _static_shapes(graph: onnx.GraphProto) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -1,5 +1,5 @@
-"""Nodes without effect: Identity, Dropout at inference, Reshape, Flatten and Expand to the shape there is, Transpose
-that moves nothing, adding zeros, multiplying by ones."""
+"""Nodes without effect: Identity, Dropout at inference, Reshape, Flatten and Expand to the shape there is, Slice that
+takes all, Pad that adds nothing, Concat of one, Transpose that moves nothing, adding zeros, multiplying by ones."""
 
 from __future__ import annotations
 
@@ -40,10 +40,28 @@ def _is_no_op(index: GraphIndex, node: onnx.NodeProto) -> bool:
         return True
     if node.op_type == "Dropout":  # without a training_mode input it is off
         return len(node.input) < 3 and len(node.output) == 1
+    if node.op_type == "Concat":
+        return len(node.input) == 1
     if node.op_type in ("Reshape", "Expand", "Flatten"):
-        before, after = index.shapes.get(node.input[0]), index.shapes.get(node.output[0])
-        return before is not None and before == after
+        return _keeps_shape(index, node)
+    if node.op_type == "Slice":
+        return _keeps_shape(index, node) and _all(index, node, 4, 1)
+    if node.op_type == "Pad":
+        return len(node.input) > 1 and _all(index, node, 1, 0)
     if node.op_type == "Transpose":
         order = attribute(node, "perm", None)
         return order is not None and list(order) == sorted(order)
     return False
+
+
+def _keeps_shape(index: GraphIndex, node: onnx.NodeProto) -> bool:
+    before, after = index.shapes.get(node.input[0]), index.shapes.get(node.output[0])
+    return before is not None and before == after
+
+
+def _all(index: GraphIndex, node: onnx.NodeProto, place: int, number: int) -> bool:
+    """Whether the input in that place is a constant of that number only, or not given."""
+    if len(node.input) <= place or not node.input[place]:
+        return True
+    array = index.array(node.input[place])
+    return array is not None and bool((array == number).all())

@@ -24,7 +24,8 @@ def quantize_pairs(graph: onnx.GraphProto) -> int:
         if index.replace(quantize.output[0], dequantize.input[0]):
             gone.append(quantize)
     index.remove(gone)
-    drop_unused(graph)
+    if gone:
+        drop_unused(graph)
     return len(gone)
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from eightfold.export.passes.chained_reshapes import chained_reshapes
 from eightfold.export.passes.constant_reshape import constant_reshape
 from eightfold.export.passes.duplicates import duplicate_nodes, duplicate_weights
 from eightfold.export.passes.graph_index import drop_unused
@@ -23,6 +24,7 @@ Pass = Callable[["onnx.GraphProto"], int]
 
 PASSES: tuple[Pass, ...] = (
     constant_reshape,
+    chained_reshapes,
     no_ops,
     pad_into_conv,
     norm_into_conv,
