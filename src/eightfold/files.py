@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import os
 import shutil
@@ -13,6 +14,9 @@ from pathlib import Path
 from eightfold.errors import UsageError
 
 PathLike = str | Path
+# <fcntl.h> and <linux/fs.h>.
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
 
 
 def sha256_of_bytes(data: bytes) -> str:
@@ -68,16 +72,24 @@ def atomic_directory(path: PathLike, *, replaces: Collection[str] | None = None)
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
-        if path.exists():
+        if not path.exists():
+            temporary.rename(path)
+        elif not _exchange(temporary, path):
             # rename() cannot replace a directory that is not empty: move the old one aside first.
             old = temporary.with_name(temporary.name + ".old")
             path.rename(old)
             temporary.rename(path)
             shutil.rmtree(old)
-        else:
-            temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two directories take each other's name at once, so that a kill finds either; False where that cannot be."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # glibc 2.28, Linux
+    if rename is None:
+        return False
+    return bool(rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0)
 
 
 def _check_replaceable(path: Path, known_by: Collection[str] | None) -> None:
@@ -100,6 +112,13 @@ def write_bytes(path: PathLike, data: bytes) -> None:
 
 def write_text(path: PathLike, text: str) -> None:
     write_bytes(path, text.encode())
+
+
+def sync_files(directory: PathLike) -> None:
+    """Have the content of every file below a directory reach the disk, as `atomic_path` does for one file."""
+    for file in Path(directory).rglob("*"):
+        if file.is_file():
+            _sync(file)
 
 
 def _sync(path: Path) -> None:

@@ -62,6 +62,20 @@ def test_every_graph_has_a_measured_accuracy_and_recorded_steps(tiny_run: Path) 
             assert artifact.steps
 
 
+def test_the_bundle_says_how_it_was_made(tiny_run: Path) -> None:
+    manifest = Bundle.open(tiny_run / "bundle").manifest
+    made = manifest.provenance
+    assert made["seed"] == made["recipe"]["seed"] == 0
+    assert {"eightfold", "torch", "onnx"} <= made["versions"].keys()
+    for name, state in made["commits"].items():  # none where the tests run outside of a checkout
+        assert name in ("eightfold", "project")
+        assert len(state["commit"]) in (40, 64)
+    assert made["earlier_commits"] == {}
+    for artifact in manifest.artifacts:
+        if artifact.format == "engine":
+            assert "neither compared nor measured" in artifact.steps[-1].notes[0]
+
+
 def test_every_convolution_and_linear_width_is_a_multiple_of_8(tiny_run: Path) -> None:
     graph = onnx.load(tiny_run / "onnx" / "pruned-fp32-b1.onnx").graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}

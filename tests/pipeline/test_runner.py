@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from eightfold.errors import EightfoldError
-from eightfold.pipeline.runner import Step, StepResult, digest_of, run_steps
+from eightfold.pipeline.runner import Step, StepResult, digest_of, run_steps, stamps
 
 INPUTS: dict[str, tuple[str, ...]] = {"a": (), "b": ("a.txt",), "c": ("b.txt",)}
 
@@ -129,3 +129,12 @@ def test_a_folder_is_digested_by_names_and_contents(tmp_path: Path) -> None:
     (tmp_path / "d" / "b").write_text("2")
     assert len({first, second, digest_of(tmp_path / "d"), None}) == 4
     assert digest_of(tmp_path / "absent") is None
+
+
+def test_a_stamp_stays_with_what_was_done_under_it(chain: Chain) -> None:
+    """A new commit is no reason to do anything again, and what was done before stays under the old one."""
+    (chain.directory / "b.txt").unlink()
+    run_steps(chain.directory, chain.steps(), lambda _: None, {"commit": "new"})
+    assert stamps(chain.directory) == {"b": {"commit": "new"}}
+    run_steps(chain.directory, chain.steps(), lambda _: None, {"commit": "newer"})
+    assert stamps(chain.directory) == {"b": {"commit": "new"}}

@@ -4,7 +4,7 @@ runtime. This file holds the value; `calib/transform.py`, `calib/resize.py` and 
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy.typing as npt
 from pydantic import Field, model_validator
@@ -16,7 +16,6 @@ from eightfold.errors import EightfoldError, UsageError
 from eightfold.values import Value
 
 LARGEST_SIDE = 1 << 16  # in pixels
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Preprocess(Value):
@@ -47,9 +46,9 @@ class Preprocess(Value):
         default=None, ge=1, le=LARGEST_SIDE, description="center-crop: resize the shorter side to this"
     )
     color: Literal["rgb", "bgr", "grey"] = "rgb"
-    scale: Finite = 1 / 255
-    mean: tuple[Finite, ...] = (0.0, 0.0, 0.0)
-    std: tuple[Finite, ...] = (1.0, 1.0, 1.0)
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
     layout: Literal["nchw", "nhwc"] = "nchw"
     dtype: Literal["float32", "uint8"] = "float32"
 
@@ -72,6 +71,8 @@ class Preprocess(Value):
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.channels) and len(set(values)) > 1:
                 raise ValueError(f"{name} has {len(values)} entries; allowed: 1 or {self.channels}, for {self.color}")
+        if not all(map(math.isfinite, (self.scale, *self.mean, *self.std))):
+            raise ValueError("scale, mean or std is infinite or no number; allowed: finite numbers")
         if not self.mean or not self.std or any(value <= 0 for value in self.std):
             raise ValueError(f"std is {self.std}; allowed: positive numbers")
         if self.shorter_side is not None and self.shorter_side < max(self.height, self.width):

@@ -16,14 +16,16 @@ from typing import Any
 
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import BundleError
+from eightfold.export.commits import commits
 from eightfold.export.layer_precisions import layer_precisions
 from eightfold.export.onnx_files import external_files, load_onnx, tensor_specs
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.weights import share_weights
-from eightfold.files import PathLike, atomic_directory, atomic_path, sha256_of_file
+from eightfold.files import PathLike, atomic_directory, atomic_path, sha256_of_file, sync_files
 from eightfold.runtime.bundle import MANIFEST_DIGEST_NAME, MANIFEST_NAME, SUFFIX, Bundle, manifest_digest_line
 from eightfold.runtime.manifest import Artifact, FileEntry, Manifest, Metric, Precision, Step, Task
 from eightfold.runtime.signature import SIGNATURE_NAME
+from eightfold.runtime.versions import runtime_versions
 
 # Zip archives cannot hold earlier dates. A fixed one keeps the bytes the same from run to run.
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
@@ -53,7 +55,8 @@ def write_bundle(
         artifacts: what can be run; their paths are names in `files`.
         files: name in the bundle ("onnx/pruned-b1.onnx") -> file to copy.
         documents: role ("plan", "ranges", "report", ...) -> name in `files`.
-        provenance: how it was made: recipe, versions, seeds, digests. JSON-able.
+        provenance: how it was made: recipe, seeds, digests, JSON-able. Versions are added, and the commits of eightfold
+            and of the project in the working directory, unless it says them itself.
 
     Returns:
         `path`.
@@ -73,12 +76,13 @@ def write_bundle(
             artifacts=tuple(artifacts),
             files=_entries(folder),
             documents=dict(documents or {}),
-            provenance=dict(provenance or {}),
+            provenance=_made_by() | dict(provenance or {}),
         )
         text = manifest.to_json()
         (folder / MANIFEST_NAME).write_text(text)
         (folder / MANIFEST_DIGEST_NAME).write_text(manifest_digest_line(text.encode()))
         Bundle.open(folder).verify()
+        sync_files(folder)
     return path
 
 
@@ -150,6 +154,12 @@ def engine_artifact(
     record = EngineRecord.load(sidecar_path(path))
     if "STRIP_PLAN" in record.flags:
         raise BundleError(f"{path} was built without its weights", remedy="put them back first: eightfold refit")
+    build = Step(
+        name="build",
+        tool=f"{record.builder} {record.builder_version}",
+        seconds=record.seconds,
+        notes=() if metrics else ("neither compared nor measured: engines run on their device alone",),
+    )
     return Artifact(
         id=id,
         variant=variant,
@@ -162,7 +172,7 @@ def engine_artifact(
         inputs=record.inputs,
         outputs=record.outputs,
         metrics=tuple(metrics),
-        steps=(*steps, *record.steps),
+        steps=(*steps, *record.steps, build),
         requires=record.requires,
         deterministic=False,
     )
@@ -204,6 +214,10 @@ def _share_weights(folder: Path, artifacts: Sequence[Artifact]) -> list[Artifact
         else artifact
         for artifact in artifacts
     ]
+
+
+def _made_by() -> dict[str, Any]:
+    return {"versions": runtime_versions(), "commits": commits(Path.cwd())}
 
 
 def _entries(folder: Path) -> dict[str, FileEntry]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,8 +50,15 @@ def search_of(target: str) -> str:
 
 @dataclass(frozen=True)
 class Job:
+    """A recipe in its run directory.
+
+    Attributes:
+        commits: of eightfold and of the project that the recipe lies in, as they are now; see `export.commits`.
+    """
+
     recipe: Recipe
     directory: Path
+    commits: Mapping[str, Any] = field(default_factory=dict)
 
     def path(self, name: str) -> Path:
         return self.directory / name

@@ -10,7 +10,7 @@ from eightfold.files import sha256_of_file
 from eightfold.pipeline import job as at
 from eightfold.pipeline.artifacts import Wanted, engine_artifacts, files_of, onnx_artifacts
 from eightfold.pipeline.job import Job
-from eightfold.pipeline.runner import Step
+from eightfold.pipeline.runner import Step, stamps
 from eightfold.progress import track
 from eightfold.runtime.manifest import Artifact, Metric, Task
 from eightfold.runtime.manifest import Step as ManifestStep
@@ -181,9 +181,13 @@ def steps_of(job: Job) -> dict[str, list[ManifestStep]]:
 
 
 def _provenance(job: Job) -> dict[str, Any]:
+    """How the bundle was made. A new commit is no reason to train again: the steps that it found done are named."""
+    earlier = {name: stamp for name, stamp in stamps(job.directory).items() if name != "bundle"}
     return {
         "recipe": job.recipe.model_dump(mode="json"),
         "versions": runtime_versions(),
+        "commits": dict(job.commits),
+        "earlier_commits": {name: stamp for name, stamp in earlier.items() if stamp != job.commits},
         "seed": job.recipe.seed,
         "train_images": job.train_images.digest(),
         "test_images": job.test_images.digest(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from eightfold.export.commits import describe_commit
 from eightfold.pipeline import job as at
 from eightfold.pipeline.artifacts import Wanted, engine_artifacts, files_of, onnx_artifacts
 from eightfold.pipeline.job import Job
@@ -271,4 +272,7 @@ def _provenance(job: Job) -> dict[str, dict[str, str]]:
         "calibration": f"{recipe.calibrate.method}, {recipe.calibrate.images} images",
         "preprocess": recipe.preprocess.describe(),
     }
-    return {"Recipe": settings, "Digests": digests, "Versions": runtime_versions()}
+    made_by = {name: describe_commit(state) for name, state in job.commits.items()}
+    return {"Recipe": settings, "Digests": digests, "Versions": runtime_versions()} | (
+        {"Commits": made_by} if made_by else {}
+    )

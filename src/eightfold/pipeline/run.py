@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eightfold.errors import UsageError
+from eightfold.export.commits import commits
 from eightfold.files import PathLike
 from eightfold.pipeline import job as at
 from eightfold.pipeline.export_steps import export_steps
@@ -52,12 +53,13 @@ def run(recipe: Recipe | PathLike, *, output: PathLike | None = None, listener: 
         UsageError: the run directory holds other things.
         EightfoldError: a step failed; what was there before it is left as it was.
     """
+    project = Path.cwd() if isinstance(recipe, Recipe) else Path(recipe).parent
     if not isinstance(recipe, Recipe):
         recipe = read_recipe(recipe)
-    job = Job(recipe, Path(output or recipe.output))
+    job = Job(recipe, Path(output or recipe.output), commits(project))
     _check_directory(job.directory)
     steps = [*train_steps(job), *export_steps(job), *measure_steps(job)]
-    results = run_steps(job.directory, steps, listener)
+    results = run_steps(job.directory, steps, listener, job.commits)
     return RunResult(job.path(at.BUNDLE), job.path(at.REPORT), job, tuple(results))
 
 

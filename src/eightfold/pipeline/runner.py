@@ -1,8 +1,9 @@
 """Runs named steps in order, and skips each whose inputs, settings and outputs did not change.
 
-A step's record holds one key (digest of its name, version, settings and inputs) and the digest of each output. Files
-are compared by content, never by time, so a copied or restored run directory stays valid. A step writes its outputs
-atomically and its record is written last: a run killed anywhere starts again at the step it was in.
+A step's record holds one key (digest of its name, version, settings and inputs), the digest of each output, and a
+stamp: what is worth knowing of its making and no reason to make it again. Files are compared by content, never by
+time, so a copied or restored run directory stays valid. A step writes its outputs atomically and its record is written
+last: a run killed anywhere starts again at the step it was in.
 """
 
 from __future__ import annotations
@@ -52,18 +53,29 @@ class StepResult:
 Listener = Callable[[StepResult | str], None]
 
 
-def run_steps(directory: Path, steps: Sequence[Step], listener: Listener) -> list[StepResult]:
-    """Run `steps` in order in `directory`; tell `listener` the name of each that starts and the result of each."""
+def run_steps(
+    directory: Path, steps: Sequence[Step], listener: Listener, stamp: Mapping[str, Any] | None = None
+) -> list[StepResult]:
+    """Run `steps` in order in `directory`; tell `listener` the name of each that starts and the result of each.
+
+    `stamp` goes into the record of each step that is carried out; `stamps` reads it back.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     with _locked(directory):
         results = []
         for step in steps:
-            results.append(_run_step(directory, step, listener))
+            results.append(_run_step(directory, step, listener, dict(stamp or {})))
             listener(results[-1])
         return results
 
 
-def _run_step(directory: Path, step: Step, listener: Listener) -> StepResult:
+def stamps(directory: Path) -> dict[str, Any]:
+    """Step -> the stamp under which it was carried out, for those that have one."""
+    records = {file.stem: _read_record(file) for file in sorted((directory / "steps").glob("*.json"))}
+    return {name: record["stamp"] for name, record in records.items() if record.get("stamp")}
+
+
+def _run_step(directory: Path, step: Step, listener: Listener, stamp: dict[str, Any]) -> StepResult:
     start = time.monotonic()
     record_path = directory / "steps" / f"{step.name}.json"
     key = _key(directory, step)
@@ -76,7 +88,7 @@ def _run_step(directory: Path, step: Step, listener: Listener) -> StepResult:
     missing = [path for path, digest in outputs.items() if digest is None]
     if missing:
         raise EightfoldError(f"step {step.name} did not write {', '.join(missing)}", remedy="report this as a defect")
-    new_record = {"key": key, "outputs": outputs, "said": said}
+    new_record = {"key": key, "outputs": outputs, "said": said, "stamp": stamp}
     write_text(record_path, json.dumps(new_record, indent=1, sort_keys=True) + "\n")
     _remove_scratch(directory, step.name)
     return StepResult(step.name, False, time.monotonic() - start, said)
