@@ -48,32 +48,10 @@ from eightfold.export.verify import (
     run_onnx,
 )
 from eightfold.files import sha256_of_file
+from eightfold.zoo.short_list import SHORT_LIST
 
 RESULT = Path(__file__).parent / "results" / "round_trip.md"
 TARGET = "rtx:sm86"
-# name -> image size
-NETWORKS = {
-    "resnet18": 224,
-    "resnet50": 224,
-    "mobilenet_v2": 224,
-    "mobilenet_v3_small": 224,
-    "efficientnet_b0": 224,
-    "shufflenet_v2_x1_0": 224,
-    "densenet121": 224,
-    "squeezenet1_1": 224,
-    "regnet_y_400mf": 224,
-    "convnext_tiny": 224,
-    "googlenet": 224,
-    "swin_t": 224,
-    "vit_b_16": 224,
-    "lraspp_mobilenet_v3_large": 256,
-    "deeplabv3_mobilenet_v3_large": 256,
-    "fcn_resnet50": 160,
-    "timm:mobilevit_xxs": 256,
-    "timm:ghostnet_100": 224,
-    "ultralytics:yolov8n": 320,
-    "ultralytics:yolo11n": 320,
-}
 
 
 @dataclass(frozen=True)
@@ -234,7 +212,7 @@ def table(rows: list[Row]) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", default=list(NETWORKS))
+    parser.add_argument("names", nargs="*", default=list(SHORT_LIST))
     parser.add_argument("--output", type=Path, default=RESULT)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
@@ -242,7 +220,7 @@ def main() -> None:
     failures = []
     for name in chosen.names:
         try:
-            rows.append(measure(name, NETWORKS[name]))
+            rows.append(measure(name, SHORT_LIST[name]))
             print(list(table(rows))[-1], flush=True)
         except (EightfoldError, RuntimeError, ValueError) as error:
             failures.append(f"{name}: {type(error).__name__}: {str(error)[:300]}")
