@@ -16,7 +16,9 @@ from eightfold.export.inner.onnx_probe import OnnxProbe
 from eightfold.export.inner.probe import Probe
 from eightfold.export.inner.torch_probe import TorchProbe
 from eightfold.export.onnx_export import export_onnx, exporter_of
-from eightfold.export.onnx_files import external_files, input_specs, load_onnx, save_onnx
+from eightfold.export.onnx_files import external_files, input_specs, load_onnx, opset_of, save_onnx
+from eightfold.export.opset_conversion import with_opset
+from eightfold.export.opsets import newest_opset, opset_for
 from eightfold.export.rebatch import rebatched
 from eightfold.export.reference import Reference
 from eightfold.export.simplify import simplify_onnx
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from eightfold.export.verify import Array
 
 DEFAULT_TOLERANCE = Tolerance(max_rel_error=1e-4)
+_OTHER_OPSET = "name no older target and no older opset, or export the network again with that one"
 
 
 class Source(Protocol):
@@ -52,7 +55,7 @@ class ModuleSource:
     """A torch module with one image input."""
 
     model: torch.nn.Module
-    opset: int | None = None
+    opset: int
 
     def write(self, rows: Array, path: Path) -> str:
         batch, channels, height, width = rows.shape
@@ -71,10 +74,18 @@ class OnnxSource:
     """An ONNX file with one input whose axes may be dynamic."""
 
     path: Path
+    opset: int
 
     def write(self, rows: Array, path: Path) -> str:
         freeze_onnx(self.path, path, shapes={self._input(): rows.shape})
-        return "freeze"
+        have = opset_of(load_onnx(path, external=False))
+        if have == self.opset:
+            return "freeze"
+        if have > self.opset:
+            # What older opsets lack words for is often folded away.
+            simplify_onnx(path)
+        save_onnx(with_opset(load_onnx(path), self.opset, remedy=_OTHER_OPSET), path)
+        return f"freeze, opset {have} to {self.opset}"
 
     def answer(self, rows: Array) -> list[Array]:
         return list(run_onnx(self.path, {self._input(): rows}).values())
@@ -97,6 +108,7 @@ def export_batches(
     *,
     images: Array,
     opset: int | None = None,
+    targets: Sequence[str] = (),
     tolerance: Tolerance = DEFAULT_TOLERANCE,
 ) -> dict[int, tuple[Step, ...]]:
     """Write simplified fixed-size ONNX files for several batches; each is compared with its source on `images`, and
@@ -109,13 +121,15 @@ def export_batches(
         source: a module as for `export_onnx`, or an ONNX file whose batch is dynamic.
         paths: batch -> where its file goes.
         images: model-ready images (n, channels, height, width); repeated where a batch is larger than n.
-        opset: as for `export_onnx`; an ONNX file keeps its own.
+        opset: of the files. When None, a module's is that of `export_onnx`, and an ONNX file keeps its own where all
+            `targets` read that.
+        targets: what the files are for.
         tolerance: of each file against the source.
 
     Raises:
         VerificationError: a file differs from the source beyond the tolerance; what was there before is left alone.
     """
-    origin = OnnxSource(Path(source)) if isinstance(source, str | Path) else ModuleSource(source, opset)
+    origin = _source(source, opset, targets)
     steps: dict[int, tuple[Step, ...]] = {}
     points = _points(sorted(paths))
     for batch in points:
@@ -130,6 +144,14 @@ def export_batches(
             step, *rest = _export(origin, Path(paths[batch]), rows, tolerance)
             steps[batch] = (step.model_copy(update={"notes": (f"not derived: {error}", *step.notes)}), *rest)
     return steps
+
+
+def _source(source: torch.nn.Module | PathLike, opset: int | None, targets: Sequence[str]) -> Source:
+    if not isinstance(source, str | Path):
+        return ModuleSource(source, opset_for(targets) if opset is None else opset)
+    if opset is None:
+        opset = min([opset_of(load_onnx(source, external=False)), *map(newest_opset, targets)])
+    return OnnxSource(Path(source), opset)
 
 
 def _points(batches: Sequence[int]) -> tuple[int, ...]:

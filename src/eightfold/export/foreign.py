@@ -35,6 +35,7 @@ def export_bundle(
     task: Task = RAW_OUTPUTS,
     name: str = "",
     opset: int | None = None,
+    targets: Sequence[str] = (),
     preprocess_in_graph: bool = False,
     suppression: Suppression | None = None,
 ) -> Path:
@@ -47,7 +48,9 @@ def export_bundle(
         batches: images per run.
         task: what the outputs mean.
         name: of the bundle; the file's or class's name when empty.
-        opset: of exported modules.
+        opset: version of ONNX's operator set. When None, a module's is 17, or the newest that all `targets` read; a
+            file keeps its own where all `targets` read that.
+        targets: what the bundle is for: "tensorrt:8.2", "cpu-x86", ...
         preprocess_in_graph: the network takes uint8 pixels (batch, height, width, channels); see `with_preprocess`.
         suppression: a detector with decoded boxes puts out final detections; see `with_nms`.
 
@@ -62,7 +65,7 @@ def export_bundle(
     images = np.random.default_rng(0).random(shape, dtype=np.float32)
     with tempfile.TemporaryDirectory(prefix="eightfold-") as folder:
         files = {batch: Path(folder) / f"{name}-b{batch}.onnx" for batch in sorted(set(batches))}
-        steps = export_batches(source, files, images=images, opset=opset)
+        steps = export_batches(source, files, images=images, opset=opset, targets=targets)
         edits = [_put_in_graph(file, preprocess, task, preprocess_in_graph, suppression) for file in files.values()]
         fed, read = edits[0]
         artifacts = [

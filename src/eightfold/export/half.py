@@ -13,7 +13,7 @@ from eightfold.export.half_emulation import verify_half
 from eightfold.export.half_graph import LARGEST, HalfType, fits, half_graph
 from eightfold.export.half_search import search_half
 from eightfold.export.onnx_files import load_onnx, opset_of, save_onnx, tensor_specs
-from eightfold.export.opsets import with_opset
+from eightfold.export.opset_conversion import with_opset
 from eightfold.export.verify import Array, Arrays, Tolerance, runner, with_outputs
 from eightfold.files import PathLike
 from eightfold.runtime.manifest import Step

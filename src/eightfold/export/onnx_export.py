@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import logging
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from eightfold.errors import EightfoldError, ModelError, UsageError
 from eightfold.export.onnx_clean import clean
 from eightfold.export.onnx_files import load_onnx, save_onnx
-from eightfold.export.opsets import with_opset
+from eightfold.export.opset_conversion import with_opset
+from eightfold.export.opsets import DEFAULT_OPSET, opset_for
+from eightfold.export.quiet import quiet
 from eightfold.extras import require
 from eightfold.files import PathLike
 
@@ -24,9 +23,7 @@ if TYPE_CHECKING:
 
 Exporter = Literal["auto", "torchscript", "dynamo"]
 
-# What every runtime since TensorRT 8.6 and onnxruntime 1.12 reads.
-DEFAULT_OPSET = 17
-# The newer exporter writes opset 18 and up, and converting its graphs down fails more often than not.
+# The newer exporter writes opset 18 and up; its graphs are rewritten for older ones.
 DYNAMO_LOWEST_OPSET = 18
 
 
@@ -37,6 +34,7 @@ def export_onnx(
     batch: int,
     image_size: int | tuple[int, int],
     opset: int | None = None,
+    targets: Sequence[str] = (),
     channels: int = 3,
     output_names: Sequence[str] = (),
     exporter: Exporter = "auto",
@@ -51,7 +49,8 @@ def export_onnx(
         path: where the file goes.
         batch: images per run; static, like every other shape.
         image_size: side of a square, or (height, width), in pixels.
-        opset: ONNX operator set; 17 when None.
+        opset: version of ONNX's operator set; when None, 17, or the newest that all `targets` read where that is older.
+        targets: what the file is for: "tensorrt:8.2", "rtx:sm86", "cpu-x86", ...
         channels: colour channels of the input.
         output_names: names of the outputs in order. By default dictionary keys; "logits" for a single output of
             shape (batch, classes); otherwise "output0", "output1", ...
@@ -72,7 +71,11 @@ def export_onnx(
     # Random, because some networks take another path on constant images (e.g. when nothing is detected).
     example = torch.rand(batch, channels, height, width, generator=torch.Generator().manual_seed(0))
     graph = onnx_from_module(
-        model, example.to(reference.device), opset=opset, output_names=output_names, exporter=exporter
+        model,
+        example.to(reference.device),
+        opset=opset_for(targets) if opset is None else opset,
+        output_names=output_names,
+        exporter=exporter,
     )
     return save_onnx(graph, path)
 
@@ -81,7 +84,7 @@ def onnx_from_module(
     model: torch.nn.Module,
     example: torch.Tensor,
     *,
-    opset: int | None = None,
+    opset: int = DEFAULT_OPSET,
     output_names: Sequence[str] = (),
     exporter: Exporter = "auto",
 ) -> onnx.ModelProto:
@@ -107,12 +110,12 @@ def exporter_order(exporter: Exporter) -> tuple[str, ...]:
 
 
 def _export(
-    model: torch.nn.Module, example: torch.Tensor, names: Sequence[str], opset: int | None, exporter: Exporter
+    model: torch.nn.Module, example: torch.Tensor, names: Sequence[str], opset: int, exporter: Exporter
 ) -> onnx.ModelProto:
     failures = []
     for choice in exporter_order(exporter):
         try:
-            graph = _EXPORTERS[choice](model, example, names, opset or DEFAULT_OPSET)
+            graph = _EXPORTERS[choice](model, example, names, opset)
         # The exporters raise anything at all, from RuntimeError to SystemError, when they cannot follow a model.
         except Exception as error:
             if isinstance(error, EightfoldError | MemoryError):
@@ -133,7 +136,7 @@ def _with_torchscript(
 ) -> onnx.ModelProto:
     import torch
 
-    with tempfile.TemporaryDirectory(prefix="eightfold-") as folder, _quiet():
+    with tempfile.TemporaryDirectory(prefix="eightfold-") as folder, quiet():
         file = Path(folder) / "model.onnx"
         torch.onnx.export(
             model,
@@ -150,7 +153,7 @@ def _with_torchscript(
 def _with_dynamo(model: torch.nn.Module, example: torch.Tensor, names: Sequence[str], opset: int) -> onnx.ModelProto:
     import torch
 
-    with tempfile.TemporaryDirectory(prefix="eightfold-") as folder, _quiet():
+    with tempfile.TemporaryDirectory(prefix="eightfold-") as folder, quiet():
         file = Path(folder) / "model.onnx"
         torch.onnx.export(
             model,
@@ -256,18 +259,6 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for module, flag in flags:
             module.training = flag
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporters warn of every constant they fold and log whole stack traces; a failure is reported by us."""
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def _class_of(model: torch.nn.Module) -> str:

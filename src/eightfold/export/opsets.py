@@ -1,33 +1,114 @@
-"""A graph written for one version of the standard operator set, in another."""
+"""Which version of ONNX's standard operator set each target reads, as data. Every entry names where that is written
+down; a version between two entries follows the older one."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import dataclasses
+import re
+from collections.abc import Iterable
 
-from eightfold.errors import ModelError
-from eightfold.export.onnx_files import opset_of
+from eightfold.errors import UnknownNameError
+from eightfold.export.targets import installed_tensorrt
 
-if TYPE_CHECKING:
-    import onnx
+# Has every operator of the networks we know; newer ones add none, and older runtimes read it.
+DEFAULT_OPSET = 17
 
 
-def with_opset(model: onnx.ModelProto, opset: int, *, remedy: str) -> onnx.ModelProto:
-    """The graph with `opset`; `model` itself where it has that already.
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """What reads ONNX for a family of targets, from one of its versions on.
+
+    Args:
+        family: the part of a target's name before the colon.
+        since: (major, minor) version; (0, 0) where the family has none.
+        opset: the newest operator set whose operators it knows.
+        source: where that stands.
+    """
+
+    family: str
+    since: tuple[int, int]
+    opset: int
+    source: str
+
+
+_PARSER = "https://github.com/onnx/onnx-tensorrt/blob"
+
+READERS = (
+    Reader("tensorrt", (8, 0), 13, f"'up to Opset 13': {_PARSER}/release/8.2-GA/docs/operators.md"),
+    Reader(
+        "tensorrt",
+        (8, 4),
+        16,
+        "'up to Opset 17', but without LayerNormalization, which is what networks would use of 17: "
+        f"{_PARSER}/release/8.4-GA/docs/operators.md {_PARSER}/release/8.5-GA/docs/operators.md",
+    ),
+    Reader("tensorrt", (8, 6), 17, f"'up to Opset 17': {_PARSER}/release/8.6-GA/docs/operators.md"),
+    Reader("tensorrt", (9, 0), 19, f"'up to Opset 19': {_PARSER}/9.0-GA/docs/operators.md"),
+    Reader(
+        "tensorrt",
+        (10, 0),
+        20,
+        f"'opset 9 to opset 20': {_PARSER}/release/10.0-GA/docs/operators.md ; GroupNormalization 21 came with 10.9: "
+        "https://github.com/NVIDIA/TensorRT/blob/release/10.9/CHANGELOG.md",
+    ),
+    Reader(
+        "tensorrt",
+        (10, 15),
+        24,
+        f"'opset 9 to opset 24': {_PARSER}/release/10.15-GA/docs/operators.md ; the same for 11: "
+        "https://docs.nvidia.com/deeplearning/tensorrt/latest/reference/onnx-opset-guide.html",
+    ),
+    Reader("rtx", (0, 0), 20, "TensorRT 10's parser; a graph of this opset is parsed and built in the tests"),
+    Reader(
+        "openvino",
+        (0, 0),
+        17,
+        "the networks of the zoo are compiled at this opset in the tests; nobody lists newer ones",
+    ),
+    *(
+        Reader(
+            family,
+            (0, 0),
+            20,
+            "onnxruntime 1.17, the oldest that `eightfold[cpu]` installs, was released with ONNX 1.15: "
+            "https://onnxruntime.ai/docs/reference/compatibility.html",
+        )
+        for family in ("cpu-x86", "cpu-arm")
+    ),
+)
+
+
+def opset_for(targets: Iterable[str]) -> int:
+    """The opset to export with: 17, or the newest that all targets read where that is older.
+
+    >>> opset_for(["tensorrt:8.2", "tensorrt:10.3"])
+    13
+    >>> opset_for([])
+    17
 
     Raises:
-        ModelError: onnx's converter cannot bring it there; `remedy` says what to do then.
+        UnknownNameError: not a target.
     """
-    from onnx import version_converter
+    return min([DEFAULT_OPSET, *(newest_opset(target) for target in targets)])
 
-    if opset_of(model) == opset:
-        return model
-    try:
-        return version_converter.convert_version(model, opset)
-    # The converter's own errors are RuntimeErrors; graphs beyond protobuf's limit raise ValueError.
-    except (RuntimeError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise ModelError(
-            f"the graph was written with opset {opset_of(model)} and cannot be converted to {opset} ({reason})",
-            allowed=f"opset {opset_of(model)}" + (" and up for this model" if opset < opset_of(model) else ""),
-            remedy=remedy,
-        ) from None
+
+def newest_opset(target: str) -> int:
+    """The newest opset that a target reads.
+
+    >>> newest_opset("tensorrt:10.3")
+    20
+    """
+    family, _, version = target.partition(":")
+    family = family.removesuffix("-dla")  # the same parser
+    number = _number(version or installed_tensorrt() or "10") if family == "tensorrt" else (0, 0)
+    known = [reader for reader in READERS if reader.family == family and reader.since <= number]
+    if not known:
+        names = sorted({reader.family for reader in READERS} | {"tensorrt:8.2", "rtx:sm86", "tensorrt-dla"})
+        raise UnknownNameError.of("target", target, names)
+    return max(known, key=lambda reader: reader.since).opset
+
+
+def _number(version: str) -> tuple[int, int]:
+    """(major, minor) of "8.2.1", "11" or "10.3"; (0, 0) for what is no version."""
+    found = re.match(r"(\d+)(?:\.(\d+))?", version)
+    return (int(found[1]), int(found[2] or 0)) if found else (0, 0)

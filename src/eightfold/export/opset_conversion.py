@@ -1,0 +1,64 @@
+"""A graph written for one version of the standard operator set, in another.
+
+Upwards onnx's own converter does it. Downwards it knows few operators; that way is our own (`opset_lowering`). Neither
+sees large weights: they stand for themselves at every opset, and protobuf copies no more than 2 GiB.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from eightfold.errors import ModelError
+from eightfold.export.onnx_files import opset_of
+from eightfold.export.opset_lowering import lowered
+from eightfold.export.shapes import LARGEST_SIZES_BYTES
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def with_opset(model: onnx.ModelProto, opset: int, *, remedy: str) -> onnx.ModelProto:
+    """The graph with `opset`; `model` itself where it has that already.
+
+    Raises:
+        ModelError: it cannot be brought there; `remedy` says what to do then.
+    """
+    have = opset_of(model)
+    if have == opset:
+        return model
+    try:
+        return _raised(model, opset) if have < opset else lowered(model, opset)
+    # The converter's own errors are RuntimeErrors; what protobuf cannot hold raises ValueError.
+    except (RuntimeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    except ModelError as error:
+        reason = error.seen
+    raise ModelError(
+        f"the graph was written with opset {have} and cannot be converted to {opset} ({reason})",
+        allowed=f"opset {have}" + (" and up for this model" if opset < have else ""),
+        remedy=remedy,
+    )
+
+
+def _raised(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """By onnx's converter, to which large weights are inputs."""
+    from onnx import ModelProto, helper, version_converter
+
+    lean = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    lean.metadata_props.extend(model.metadata_props)
+    lean.graph.name = model.graph.name or "network"
+    lean.graph.node.extend(model.graph.node)
+    lean.graph.output.extend(model.graph.output)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    large = {name: tensor for name, tensor in weights.items() if len(tensor.raw_data) > LARGEST_SIZES_BYTES}
+    lean.graph.initializer.extend(tensor for name, tensor in weights.items() if name not in large)
+    lean.graph.input.extend(value for value in model.graph.input if value.name not in large)
+    lean.graph.input.extend(
+        helper.make_tensor_value_info(name, tensor.data_type, tensor.dims) for name, tensor in large.items()
+    )
+    made = version_converter.convert_version(lean, opset)
+    inputs = [value for value in made.graph.input if value.name not in large]
+    del made.graph.input[:]
+    made.graph.input.extend(inputs)
+    made.graph.initializer.extend(large.values())
+    return made
