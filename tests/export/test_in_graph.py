@@ -1,27 +1,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import helper
 
-from eightfold.calib.geometry import place
 from eightfold.calib.preprocess import Preprocess
 from eightfold.calib.transform import tensor_from_image
-from eightfold.errors import BuildError, UsageError
-from eightfold.export.detections import Suppression, with_nms
-from eightfold.export.in_graph import with_preprocess
+from eightfold.errors import UsageError, VerificationError
+from eightfold.export import in_graph
+from eightfold.export.foreign import export_bundle
+from eightfold.export.in_graph import normalized, put_preprocess_in, with_preprocess
 from eightfold.export.onnx_export import export_onnx
-from eightfold.export.tensorrt.build import build_engine
-from eightfold.export.tensorrt.layers import layers_of_network
-from eightfold.export.tensorrt.messages import collecting_logger
-from eightfold.export.verify import run_onnx
-from eightfold.runtime.manifest import Task
-from eightfold.runtime.postprocess import decoder_of
-from eightfold.runtime.results import Detections
+from eightfold.export.onnx_files import input_specs
+from eightfold.export.verify import Tolerance, run_onnx
+from eightfold.runtime.bundle import Bundle
+from eightfold.runtime.predictor import Predictor
 from tests.export.networks import graph, saved, small_net
 
 IMAGENET = Preprocess(height=16, width=16, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), color="bgr")
@@ -48,64 +44,55 @@ def test_preprocessing_twice_is_refused(tmp_path: Path) -> None:
         with_preprocess(inside, how)
 
 
-CLASSES, LOCATIONS, SIZE = 3, 200, 64
+def test_pixels_and_floats_are_compared_and_the_file_is_rewritten(tmp_path: Path) -> None:
+    file = export_onnx(small_net(), tmp_path / "net.onnx", batch=2, image_size=16)
+    how, step = put_preprocess_in(file, IMAGENET, tolerance=Tolerance(max_rel_error=1e-4))
+    assert (how.layout, how.dtype) == ("nhwc", "uint8")
+    (spec,) = input_specs(onnx.load(file))
+    assert (spec.dtype, spec.shape) == ("uint8", (2, 16, 16, 3))
+    assert step.name == "preprocess in graph"
+    assert [note.partition(":")[0] for note in step.notes] == [
+        f"on {trial}" for trial in ("random", "zeros", "ones", "extremes", "noise")
+    ]
 
 
-def _detector(batch: int) -> onnx.ModelProto:
-    shape = [batch, 4 + CLASSES, LOCATIONS]
-    return graph([helper.make_node("Identity", ["images"], ["raw"])], {"images": shape}, {"raw": shape})
+def test_the_reference_is_what_images_become() -> None:
+    image = RNG.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    seen = normalized(IMAGENET, image[None, :, :, ::-1])[0]
+    np.testing.assert_allclose(seen, tensor_from_image(IMAGENET, image), rtol=1e-5, atol=1e-6)
 
 
-def _head(batch: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    boxes = np.concatenate([RNG.uniform(10, 54, (batch, 2, LOCATIONS)), RNG.uniform(4, 20, (batch, 2, LOCATIONS))], 1)
-    return np.concatenate([boxes, RNG.random((batch, CLASSES, LOCATIONS)) ** 2], 1).astype(np.float32)
+def test_a_graph_that_normalizes_otherwise_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = export_onnx(small_net(), tmp_path / "net.onnx", batch=1, image_size=16)
+    before = file.read_bytes()
+    other = IMAGENET.model_copy(update={"mean": (0.4, 0.4, 0.4)})
+    monkeypatch.setattr(in_graph, "normalized", lambda _, pixels: normalized(other, pixels))
+    with pytest.raises(VerificationError, match=r"preprocess in graph .on random. changed output"):
+        put_preprocess_in(file, IMAGENET, tolerance=Tolerance(max_rel_error=1e-4))
+    assert file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]
 
 
-@pytest.mark.parametrize("most", [5, 300])
-def test_detections_in_the_graph_are_those_of_the_decoder(most: int) -> None:
-    task = Task(kind="detect", decode="yolo-boxes", options={"max_detections": most, "max_candidates": 10_000})
-    model, decoded = with_nms(_detector(2), task, Suppression(max_detections=most))
-    onnx.checker.check_model(model, full_check=True)
-    head = _head(2)
-    outputs = run_onnx(model.SerializeToString(), {"images": head})
-    assert outputs["detections"].shape == (2, most, 6)
-    placement = place(Preprocess(height=SIZE, width=SIZE), SIZE, SIZE)
-    for inside, outside in zip(
-        decoder_of(decoded)(outputs, [placement] * 2), decoder_of(task)({"raw": head}, [placement] * 2), strict=True
-    ):
-        assert isinstance(inside, Detections)
-        assert isinstance(outside, Detections)
-        assert len(outside.scores) > 1
-        np.testing.assert_array_equal(inside.classes, outside.classes)
-        np.testing.assert_allclose(inside.scores, outside.scores)
-        np.testing.assert_allclose(inside.boxes, outside.boxes, atol=1e-4)
+def test_names_that_the_network_has_already_are_left_to_it(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["x_normalized"], name="preprocess/0_Transpose"),
+        helper.make_node("Neg", ["x_normalized"], ["preprocess/0_Transpose_0"]),
+    ]
+    shape = [1, 3, 16, 16]
+    file = saved(graph(nodes, {"x": shape}, {"preprocess/0_Transpose_0": shape}), tmp_path / "x.onnx")
+    put_preprocess_in(file, IMAGENET, tolerance=Tolerance(max_rel_error=1e-4))
+    onnx.checker.check_model(str(file), full_check=True)
 
 
-def test_rtx_which_has_no_suppression_is_not_asked_for_it(tmp_path: Path) -> None:
-    model, _ = with_nms(_detector(1), Task(kind="detect", decode="yolo-boxes"), Suppression())
-    file = saved(model, tmp_path / "x.onnx")
-    words = r"is NonMaxSuppression, which TensorRT-RTX does not have; .*; export without --nms"
-    with pytest.raises(BuildError, match=words):
-        build_engine(file, tmp_path / "x.engine", precision="fp16")
-
-
-def test_tensorrts_parser_takes_suppression() -> None:
-    trt: Any = pytest.importorskip("tensorrt_rtx")  # its parser is TensorRT's
-    model, _ = with_nms(_detector(1), Task(kind="detect", decode="yolo-boxes"), Suppression())
-    logger = collecting_logger(trt, [])
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    assert trt.OnnxParser(network, logger).parse(model.SerializeToString())
-    assert "nms" in {layers.kind for layers in layers_of_network(network).layers}
-
-
-def test_the_plugin_form_has_the_plugins_outputs() -> None:
-    model, _ = with_nms(_detector(2), Task(kind="detect", decode="yolo-boxes"), Suppression(), form="efficient")
-    shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in model.graph.output}
-    assert shapes == {"num_dets": [2, 1], "det_boxes": [2, 300, 4], "det_scores": [2, 300], "det_classes": [2, 300]}
-
-
-def test_another_output_is_refused() -> None:
-    model = graph([helper.make_node("Relu", ["images"], ["out"])], {"images": [1, 5]}, {"out": [1, 5]})
-    with pytest.raises(UsageError, match=r"puts out out \(1, 5\); allowed: one output"):
-        with_nms(model, Task(kind="detect", decode="yolo-boxes"), Suppression())
+def test_a_bundle_with_pixels_in_says_so(tmp_path: Path) -> None:
+    path = export_bundle(small_net(), tmp_path / "b", preprocess=IMAGENET, preprocess_in_graph=True, batches=(1, 2))
+    bundle = Bundle.open(path)
+    assert bundle.manifest.preprocess.dtype == "uint8"
+    for artifact in bundle.manifest.artifacts:
+        assert [step.name for step in artifact.steps][-1] == "preprocess in graph"
+    image = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    plain = export_bundle(small_net(), tmp_path / "plain", preprocess=IMAGENET)
+    with Predictor(path, backend="onnxruntime") as inside, Predictor(plain, backend="onnxruntime") as outside:
+        np.testing.assert_allclose(
+            inside.predict(image).arrays["logits"], outside.predict(image).arrays["logits"], rtol=1e-3, atol=1e-4
+        )

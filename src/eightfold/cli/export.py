@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eightfold.cli.options import image_size
+from eightfold.cli.options import image_size, task_named
 
 if TYPE_CHECKING:
     import torch
@@ -22,13 +22,21 @@ def export(
     size: Annotated[str, typer.Option(help="Image size: SIDE or HEIGHTxWIDTH.")] = "224",
     weights: Annotated[Path | None, typer.Option(help="Weights of a named model (.safetensors or .pt).")] = None,
     classes: Annotated[int, typer.Option(help="Number of outputs of a named model.")] = 1000,
-    opset: Annotated[int | None, typer.Option(help="ONNX opset of a named model. Default: 17.")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="What it is for, e.g. tensorrt:8.2 or cpu-x86; repeat for more.")
+    ] = None,
+    opset: Annotated[
+        int | None, typer.Option(help="ONNX opset. Default: 17 or a file's own, or older where a target needs that.")
+    ] = None,
+    task: Annotated[
+        str, typer.Option(help="What the outputs mean: a decoder's name, or a JSON file with kind, decode, options.")
+    ] = "",
     preprocess: Annotated[Path | None, typer.Option(help="JSON file of a Preprocess; --size is ignored then.")] = None,
     pixels: Annotated[
         bool, typer.Option("--pixels", help="Take uint8 pixels: preprocessing goes into the graph.")
     ] = False,
-    nms: Annotated[
-        bool, typer.Option("--nms", help="A detector with decoded boxes puts out final detections.")
+    decode: Annotated[
+        bool, typer.Option("--decode", help="A detector puts out final detections: its decoder goes into the graph.")
     ] = False,
 ) -> None:
     """Export a network at fixed sizes, simplify it, compare it with its source, and bundle it.
@@ -36,8 +44,8 @@ def export(
     Example: eightfold export resnet18 --batch 1 --batch 8 -o resnet18.eightfold
     """
     from eightfold.calib.preprocess import Preprocess
-    from eightfold.export.detections import Suppression
     from eightfold.export.foreign import export_bundle
+    from eightfold.zoo.models import task_of
 
     height, width = image_size(size)
     how = Preprocess.load(preprocess) if preprocess else Preprocess(height=height, width=width)
@@ -48,10 +56,12 @@ def export(
         output,
         preprocess=how,
         batches=batch or (1,),
+        task=task_named(task) if task else task_of(model),
         opset=opset,
+        targets=target or (),
         name=name,
         preprocess_in_graph=pixels,
-        suppression=Suppression() if nms else None,
+        decode=decode,
     )
     print(f"wrote {written}; next: eightfold inspect {written}")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from eightfold.errors import UsageError
 
 if TYPE_CHECKING:
-    from eightfold.runtime.manifest import TensorSpec
+    from eightfold.runtime.manifest import Task, TensorSpec
 
 
 def image_size(text: str) -> tuple[int, int]:
@@ -40,3 +40,30 @@ def image_inputs(specs: Sequence[TensorSpec], images: str, preprocess: Path, run
     found, prepare = open_images(images), Preprocess.load(preprocess)
     rows = np.stack([prepare(found.load(place)) for place in range(min(len(found), runs * batch))])
     return {name: np.resize(rows, (max(len(rows) // batch, 1) * batch, *rows.shape[1:]))}
+
+
+def task_named(text: str) -> Task:
+    """The task of a decoder's name, or of a JSON file with kind, decode, labels and options.
+
+    >>> task_named("segment").kind
+    'segment'
+    """
+    from pydantic import ValidationError
+
+    from eightfold.runtime.manifest import Task
+    from eightfold.runtime.postprocess import decoder_class, decoder_of
+    from eightfold.values import first_fault
+
+    if not text.endswith(".json"):
+        decoder_class(text)
+        kind = text if text in ("classify", "segment", "matte", "tensors") else "detect"
+        return Task.model_validate({"kind": kind, "decode": text})
+    try:
+        task = Task.model_validate_json(Path(text).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--task {text} ({error})", allowed="a decoder's name, or a JSON file") from None
+    except ValidationError as error:
+        allowed = ", ".join(Task.model_fields)
+        raise UsageError(f"--task {text}: {first_fault(error)}", allowed=f"an object with {allowed}") from None
+    decoder_of(task)
+    return task

@@ -1,182 +1,203 @@
-"""Non-maximum suppression inside the network: fixed-size detections come out, best first.
+"""Detections out of the network itself: boxes are decoded and suppressed in the graph, and a fixed number of rows comes
+out, best first. Rules and options are those of the runtime's decoder for the same outputs (docs/decoders.md).
 
-Two forms. "onnx" uses standard operators, for CPUs and for TensorRT from 8.5 on (its NMS layer; TensorRT-RTX
-has none and refuses). "efficient" is TensorRT's EfficientNMS plugin, which other runtimes do not have.
+Suppression has two forms. "onnx" is the standard operator, for CPUs and for TensorRT from 8.5 on, which makes its NMS
+layer of it (TensorRT-RTX has none and refuses). "efficient" is TensorRT's EfficientNMS plugin, for older versions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from pydantic import Field
 
 from eightfold.errors import UsageError
+from eightfold.export.box_heads import Head, Size, head_of
+from eightfold.export.candidates import best_candidates
+from eightfold.export.graph_builder import GraphBuilder
 from eightfold.export.onnx_clean import clean
-from eightfold.export.onnx_files import tensor_specs
-from eightfold.export.passes.graph_index import GraphIndex
-from eightfold.runtime.manifest import Task, TensorSpec
-from eightfold.values import Frozen
+from eightfold.export.onnx_files import opset_of, tensor_specs
+from eightfold.export.opset_conversion import with_opset
+from eightfold.export.opsets import family_and_version
+from eightfold.export.passes.graph_index import GraphIndex, drop_unused
+from eightfold.runtime.manifest import Task
+from eightfold.runtime.postprocess import decoder_of
+from eightfold.runtime.postprocess.detect import Detector
+from eightfold.runtime.postprocess.yolo import EndToEnd
 
 if TYPE_CHECKING:
     import onnx
 
+Form = Literal["onnx", "efficient"]
 OUTPUT = "detections"
+FLOAT = 1  # onnx.TensorProto.FLOAT
 LOWEST_OPSET = 13
+# From here on TensorRT's parser makes a layer of NonMaxSuppression:
+# https://github.com/onnx/onnx-tensorrt/blob/release/8.5-GA/docs/Changelog.md
+NMS_LAYER_SINCE = (8, 5)
 
 
-class Suppression(Frozen):
-    """Settings of the suppression, as in the runtime's detectors: one class per location, classes apart."""
+def form_for(targets: Sequence[str]) -> Form:
+    """The form of suppression that all targets run.
 
-    score_threshold: float = 0.25
-    iou_threshold: float = Field(default=0.45, ge=0, le=1)
-    max_detections: int = Field(default=300, ge=1)
-
-
-def with_nms(
-    model: onnx.ModelProto, task: Task, suppression: Suppression, *, form: Literal["onnx", "efficient"] = "onnx"
-) -> tuple[onnx.ModelProto, Task]:
-    """Append suppression to a detector that puts out decoded boxes.
-
-    Args:
-        model: a fixed-size graph with one output (batch, 4 + classes, locations): centre x, centre y, width, height
-            in pixels, then class scores; what the decoder "yolo-boxes" takes.
-        task: the task of that graph.
-        suppression: thresholds and the number of rows that come out.
-        form: see above.
-
-    Returns:
-        The new graph and its task. Form "onnx": one output "detections", float32 (batch, max_detections, 6) with
-        x1, y1, x2, y2, score, class per row, best first, unused rows with score 0; its decoder is "end-to-end".
-        Form "efficient": the plugin's outputs num_dets, det_boxes, det_scores and det_classes.
+    >>> form_for(["cpu-x86", "tensorrt:10.3"]), form_for(["tensorrt:8.2"])
+    ('onnx', 'efficient')
 
     Raises:
-        UsageError: the graph's output is another one.
+        UsageError: there is none.
     """
-    from onnx import ModelProto
+    forms = {target: _form_for(target) for target in targets}
+    if len(set(forms.values())) > 1:
+        raise UsageError(
+            f"suppression in the graph for {', '.join(targets)}",
+            allowed="TensorRT before 8.5, which takes the EfficientNMS plugin, or others, which do not",
+            remedy="make a bundle for each, or leave decoding to the runtime",
+        )
+    return next(iter(forms.values()), "onnx")
 
-    output = _output(model)
+
+def _form_for(target: str) -> Form:
+    family, version = family_and_version(target)
+    if family == "rtx":
+        raise UsageError(
+            f"suppression in the graph for {target}",
+            allowed="targets other than TensorRT-RTX, which has no operator for it",
+            remedy="leave decoding to the runtime",
+        )
+    return "efficient" if family == "tensorrt" and version < NMS_LAYER_SINCE else "onnx"
+
+
+def with_detections(
+    model: onnx.ModelProto, task: Task, size: Size, *, form: Form = "onnx"
+) -> tuple[onnx.ModelProto, Task]:
+    """Append what the task's decoder does to a detector's outputs.
+
+    Args:
+        model: a fixed-size graph.
+        task: what its outputs mean; the options hold thresholds and the number of rows that come out.
+        size: (height, width) of the network's input in pixels.
+        form: of the suppression, see above.
+
+    Returns:
+        The new graph and its task, whose decoder is "end-to-end": one output "detections", float32
+        (batch, max_detections, 6) with x1, y1, x2, y2 in tensor pixels, score, class per row; unused rows have score 0.
+
+    Raises:
+        UsageError: the task's decoder has no form in a graph, or the graph's outputs are not what it takes.
+    """
+    from onnx import ModelProto, TensorProto, helper
+
+    decoder = _detector(task)
+    if opset_of(model) < LOWEST_OPSET:
+        model = with_opset(model, LOWEST_OPSET, remedy="export it again with a newer opset")
     made = ModelProto()
     made.CopyFrom(model)
-    index = GraphIndex(made.graph)
-    builder = _Suppressor(index, output, suppression)
-    values = builder.onnx_form() if form == "onnx" else builder.efficient_form()
-    made.graph.node.extend(builder.nodes)
+    outputs = tensor_specs(made)[1]
+    batch = outputs[0].shape[0]
+    build = GraphBuilder(GraphIndex(made.graph), "decode")
+    suppressor = _Suppressor(build, decoder, head_of(build, decoder, outputs, size), batch)
+    name = build.free(OUTPUT)
+    suppressor.put_out(name, form)
+    made.graph.node.extend(build.nodes)
     del made.graph.output[:]
-    made.graph.output.extend(values)
-    options = {"score_threshold": suppression.score_threshold}
-    decoded = Task(kind="detect", decode="end-to-end", labels=task.labels, options=options)
-    return clean(made), decoded if form == "onnx" else Task(kind="tensors", decode="tensors", labels=task.labels)
+    shape = (batch, suppressor.count, 6)
+    made.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    drop_unused(made.graph)
+    options = {"score_threshold": decoder.score_threshold, "max_detections": decoder.max_detections}
+    return clean(made), Task(kind="detect", decode="end-to-end", labels=task.labels, options=options)
 
 
-def _output(model: onnx.ModelProto) -> TensorSpec:
-    _, outputs = tensor_specs(model)
-    if len(outputs) != 1 or len(outputs[0].shape) != 3 or outputs[0].shape[1] < 5:
-        seen = ", ".join(f"{spec.name} {spec.shape}" for spec in outputs)
-        raise UsageError(f"the graph puts out {seen}", allowed="one output (batch, 4 + classes, locations)")
-    return outputs[0]
+def _detector(task: Task) -> Detector:
+    decoder = decoder_of(task)
+    if not isinstance(decoder, Detector) or isinstance(decoder, EndToEnd):
+        raise UsageError(
+            f"the task's decoder is {task.decode!r}",
+            allowed="a detector whose boxes are still to be decoded or suppressed",
+            remedy="name what the outputs mean as the task",
+        )
+    if decoder.nms and decoder.soft_sigma:
+        raise UsageError("soft suppression in the graph", allowed="soft_sigma 0", remedy="leave it to the runtime")
+    return decoder
 
 
 class _Suppressor:
-    """Appends nodes one by one; every method returns the names of what it computed."""
+    """From candidates to the rows that come out, as nodes."""
 
-    def __init__(self, index: GraphIndex, output: TensorSpec, settings: Suppression) -> None:
-        self.index, self.source, self.settings = index, output.name, settings
-        self.batch, rows, self.locations = output.shape
-        self.classes = rows - 4
-        self.nodes: list[onnx.NodeProto] = []
+    def __init__(self, build: GraphBuilder, decoder: Detector, head: Head, batch: int) -> None:
+        self.build, self.decoder, self.batch = build, decoder, batch
+        found = best_candidates(build, decoder, head, batch)
+        location = build.add("Div", found.numbers, build.ints(head.classes))
+        self.classes = build.add("Sub", found.numbers, build.add("Mul", location, build.ints(head.classes)))
+        self.boxes, self.scores = self._rows_of(head.boxes, location), found.scores
+        self.candidates, self.count = found.count, min(decoder.max_detections, found.count)
+        # All compete with each other where classes do not matter.
+        self.groups = 1 if decoder.agnostic else head.classes
 
-    def onnx_form(self) -> list[onnx.ValueInfoProto]:
-        from onnx import TensorProto, helper
+    def put_out(self, name: str, form: Form) -> None:
+        build = self.build
+        if self.decoder.nms and form == "efficient":
+            boxes, scores, classes = self._plugin()
+        else:
+            kept = self._survivors() if self.decoder.nms else self._above_threshold()
+            scores, places = build.add_many(2, "TopK", kept, build.ints([self.count]), axis=1)
+            boxes = self._rows_of(self.boxes, places)
+            classes = build.add("GatherElements", self.classes, places, axis=1)
+        columns = [build.column(scores, 2), build.column(build.add("Cast", classes, to=FLOAT), 2)]
+        build.add("Concat", boxes, *columns, output=name, axis=2)
 
-        boxes, scores = self._boxes_and_scores()
-        masked = self._best_class_only(scores)
-        kept = self._suppressed(boxes, masked)
-        count = min(self.settings.max_detections, self.classes * self.locations)
-        flat = self._add("Reshape", [kept, self._ints("flat", [self.batch, -1])])
-        best, places = self._add_many("TopK", [flat, self._ints("count", [count])], 2, axis=1)
-        locations = self._add("Mod", [places, self._ints("locations", [self.locations])])
-        classes = self._add("Div", [places, self._ints("locations", [self.locations])])
-        corners = self._corners(boxes, locations)
-        columns = [self._column(best), self._column(self._add("Cast", [classes], to=TensorProto.FLOAT))]
-        self._add("Concat", [*corners, *columns], output=OUTPUT, axis=2)
-        return [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, (self.batch, count, 6))]
+    def _rows_of(self, table: str, places: str) -> str:
+        """(batch, n, 4) at (batch, n) places."""
+        return self.build.add("GatherND", table, self.build.column(places, 2), batch_dims=1)
 
-    def efficient_form(self) -> list[onnx.ValueInfoProto]:
-        from onnx import TensorProto, helper
+    def _by_group(self, axis: int) -> str:
+        """The scores with a further axis for the classes, 0 where a candidate is of another class."""
+        build = self.build
+        scores = build.column(self.scores, axis)
+        if self.groups == 1:
+            return scores
+        shape = (1, self.groups, 1) if axis == 1 else (1, 1, self.groups)
+        own = build.add("Equal", build.column(self.classes, axis), build.ints(np.arange(self.groups).reshape(shape)))
+        return build.add("Where", own, scores, build.floats(0.0))
 
-        boxes, scores = self._boxes_and_scores()
-        last = self._add("Transpose", [scores], perm=(0, 2, 1))
-        count, integer, real = self.settings.max_detections, TensorProto.INT32, TensorProto.FLOAT
-        names = ("num_dets", "det_boxes", "det_scores", "det_classes")
-        kinds = ((integer, (1,)), (real, (count, 4)), (real, (count,)), (integer, (count,)))
-        plugin = helper.make_node(
+    def _survivors(self) -> str:
+        """Scores with all that do not survive set to 0: a static shape, where the list of survivors has none."""
+        build, decoder = self.build, self.decoder
+        scores = self._by_group(1)
+        limits = (np.array([limit]) for limit in (decoder.iou_threshold, decoder.score_threshold))
+        most = build.ints([self.count])
+        kept = build.add("NonMaxSuppression", self.boxes, scores, most, *map(build.floats, limits))
+        nothing = build.floats(np.zeros((self.batch, self.groups, self.candidates)))
+        alive = build.add("ScatterND", nothing, kept, build.add("GatherND", scores, kept))
+        return build.add("ReduceSum", alive, build.ints([1]), keepdims=0)
+
+    def _above_threshold(self) -> str:
+        build = self.build
+        above = build.add("Greater", self.scores, build.floats(self.decoder.score_threshold))
+        return build.add("Where", above, self.scores, build.floats(0.0))
+
+    def _plugin(self) -> tuple[str, str, str]:
+        """TensorRT's EfficientNMS_TRT (its plugin/efficientNMSPlugin/README.md): boxes, scores, classes."""
+        build, decoder = self.build, self.decoder
+        if decoder.agnostic:
+            raise UsageError(
+                "agnostic suppression in the graph for TensorRT before 8.5",
+                allowed="agnostic: false, or a newer TensorRT",
+                remedy="leave decoding to the runtime",
+            )
+        found, boxes, scores, classes = build.add_many(
+            4,
             "EfficientNMS_TRT",
-            [boxes, last],
-            list(names),
-            name="nms",
+            self.boxes,
+            self._by_group(2),
             plugin_version="1",
             background_class=-1,
-            box_coding=1,  # centre and size
-            max_output_boxes=count,
-            score_threshold=self.settings.score_threshold,
-            iou_threshold=self.settings.iou_threshold,
+            box_coding=0,  # corners
+            max_output_boxes=self.count,
+            score_threshold=float(decoder.score_threshold),
+            iou_threshold=float(decoder.iou_threshold),
             score_activation=0,
         )
-        self.nodes.append(plugin)
-        return [
-            helper.make_tensor_value_info(name, kind, (self.batch, *shape))
-            for name, (kind, shape) in zip(names, kinds, strict=True)
-        ]
-
-    def _boxes_and_scores(self) -> tuple[str, str]:
-        """(batch, locations, 4) and (batch, classes, locations)."""
-        sizes = self._ints("sizes", [4, self.classes])
-        boxes, scores = self._add_many("Split", [self.source, sizes], 2, axis=1)
-        return self._add("Transpose", [boxes], perm=(0, 2, 1)), scores
-
-    def _best_class_only(self, scores: str) -> str:
-        """Scores with all but the best class of each location set to 0."""
-        best = self._add("ArgMax", [scores], axis=1, keepdims=1)
-        numbers = self.index.set_weight("nms_classes", np.arange(self.classes)[None, :, None])
-        is_best = self._add("Equal", [numbers, best])
-        return self._add("Where", [is_best, scores, self._float("zero", 0.0)])
-
-    def _suppressed(self, boxes: str, scores: str) -> str:
-        """Scores with all that do not survive set to 0: a static shape, where the list of survivors has none."""
-        limits = [
-            self._ints("most", [self.settings.max_detections]),
-            self._float("iou", self.settings.iou_threshold, [1]),
-            self._float("score", self.settings.score_threshold, [1]),
-        ]
-        survivors = self._add("NonMaxSuppression", [boxes, scores, *limits], center_point_box=1)
-        values = self._add("GatherND", [scores, survivors])
-        nothing = self._add("Mul", [scores, self._float("zero", 0.0)])
-        return self._add("ScatterND", [nothing, survivors, values])
-
-    def _corners(self, boxes: str, locations: str) -> list[str]:
-        """(batch, count, 2) of the upper left corners, and of the lower right ones."""
-        chosen = self._add("GatherND", [boxes, self._column(locations)], batch_dims=1)
-        centre, extent = self._add_many("Split", [chosen, self._ints("pair", [2, 2])], 2, axis=2)
-        half = self._add("Mul", [extent, self._float("half", 0.5)])
-        return [self._add("Sub", [centre, half]), self._add("Add", [centre, half])]
-
-    def _column(self, name: str) -> str:
-        return self._add("Unsqueeze", [name, self._ints("last", [2])])
-
-    def _ints(self, name: str, values: list[int]) -> str:
-        return self.index.set_weight(f"nms_{name}", np.array(values, np.int64))
-
-    def _float(self, name: str, value: float, shape: list[int] | None = None) -> str:
-        return self.index.set_weight(f"nms_{name}", np.full(shape or [], value, np.float32))
-
-    def _add(self, op: str, inputs: list[str], output: str = "", **attributes: object) -> str:
-        return self._add_many(op, inputs, 1, output, **attributes)[0]
-
-    def _add_many(self, op: str, inputs: list[str], count: int, output: str = "", **attributes: object) -> list[str]:
-        from onnx import helper
-
-        name = f"nms/{len(self.nodes)}_{op}"
-        outputs = [output] if output else [f"{name}_{place}" for place in range(count)]
-        self.nodes.append(helper.make_node(op, inputs, outputs, name=name, **attributes))  # type: ignore[arg-type]
-        return outputs
+        # Only so many rows are valid.
+        rank = build.index.set_weight("decode_rank", np.arange(self.count, dtype=np.int32)[None])
+        return boxes, build.add("Where", build.add("Less", rank, found), scores, build.floats(0.0)), classes

@@ -11,13 +11,14 @@ import numpy as np
 
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import UsageError
-from eightfold.export.batches import export_batches
+from eightfold.export.batches import DEFAULT_TOLERANCE, export_batches
 from eightfold.export.bundle import onnx_artifact, write_bundle
-from eightfold.export.detections import Suppression, with_nms
-from eightfold.export.in_graph import with_preprocess
-from eightfold.export.onnx_files import external_files, load_onnx, save_onnx
+from eightfold.export.decode_step import put_decoder_in
+from eightfold.export.detections import form_for
+from eightfold.export.in_graph import put_preprocess_in
+from eightfold.export.onnx_files import external_files
 from eightfold.files import PathLike, sha256_of_file
-from eightfold.runtime.manifest import Task
+from eightfold.runtime.manifest import Step, Task
 from eightfold.runtime.versions import runtime_versions
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def export_bundle(
     opset: int | None = None,
     targets: Sequence[str] = (),
     preprocess_in_graph: bool = False,
-    suppression: Suppression | None = None,
+    decode: bool = False,
 ) -> Path:
     """Export a network at each batch, simplify and check it, and bundle it.
 
@@ -52,7 +53,8 @@ def export_bundle(
             file keeps its own where all `targets` read that.
         targets: what the bundle is for: "tensorrt:8.2", "cpu-x86", ...
         preprocess_in_graph: the network takes uint8 pixels (batch, height, width, channels); see `with_preprocess`.
-        suppression: a detector with decoded boxes puts out final detections; see `with_nms`.
+        decode: a detector puts out final detections, by the rules and options of the task's decoder; in the form that
+            all `targets` run, see `with_detections`.
 
     Returns:
         `output`.
@@ -66,12 +68,19 @@ def export_bundle(
     with tempfile.TemporaryDirectory(prefix="eightfold-") as folder:
         files = {batch: Path(folder) / f"{name}-b{batch}.onnx" for batch in sorted(set(batches))}
         steps = export_batches(source, files, images=images, opset=opset, targets=targets)
-        edits = [_put_in_graph(file, preprocess, task, preprocess_in_graph, suppression) for file in files.values()]
-        fed, read = edits[0]
-        artifacts = [
-            onnx_artifact(file, id=file.stem, inside=f"onnx/{file.name}", variant="baseline", steps=steps[batch])
-            for batch, file in files.items()
-        ]
+        fed, read, artifacts = preprocess, task, []
+        for batch, file in files.items():
+            further: list[Step] = []
+            if preprocess_in_graph:
+                fed, step = put_preprocess_in(file, preprocess, tolerance=DEFAULT_TOLERANCE)
+                further.append(step)
+            if decode:
+                read, step = put_decoder_in(file, task, (preprocess.height, preprocess.width), form=form_for(targets))
+                further.append(step)
+            made = (*steps[batch], *further)
+            artifacts.append(
+                onnx_artifact(file, id=file.stem, inside=f"onnx/{file.name}", variant="baseline", steps=made)
+            )
         provenance = {"source": {"name": name}, "versions": runtime_versions()}
         if is_file:
             provenance["source"] = {"name": name, "sha256": sha256_of_file(str(source))}
@@ -88,16 +97,3 @@ def export_bundle(
 
 def _with_weights(file: Path) -> list[Path]:
     return [file, *(file.with_name(name) for name in external_files(file))]
-
-
-def _put_in_graph(
-    file: Path, preprocess: Preprocess, task: Task, pixels: bool, suppression: Suppression | None
-) -> tuple[Preprocess, Task]:
-    """Rewrite `file` in place; returns how it is to be fed and read now."""
-    if pixels:
-        model, preprocess = with_preprocess(load_onnx(file), preprocess)
-        save_onnx(model, file)
-    if suppression is not None:
-        model, task = with_nms(load_onnx(file), task, suppression)
-        save_onnx(model, file)
-    return preprocess, task

@@ -3,15 +3,22 @@ channels), and a quarter of the bytes is copied to the device. Resizing stays ou
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import UsageError
+from eightfold.export.graph_builder import GraphBuilder
 from eightfold.export.onnx_clean import clean
-from eightfold.export.onnx_files import input_specs
+from eightfold.export.onnx_files import input_specs, load_onnx, save_onnx
 from eightfold.export.passes.graph_index import GraphIndex
+from eightfold.export.reference import Reference
+from eightfold.export.trials import trials_of
+from eightfold.export.verify import Array, Arrays, Tolerance, runner
+from eightfold.files import PathLike
+from eightfold.runtime.manifest import Step
 
 if TYPE_CHECKING:
     import onnx
@@ -41,28 +48,66 @@ def with_preprocess(model: onnx.ModelProto, preprocess: Preprocess) -> tuple[onn
     made.CopyFrom(model)
     name, (batch, channels, height, width) = specs[0].name, specs[0].shape
     index = GraphIndex(made.graph)
-    index.replace(name, f"{name}_normalized")
-    nodes = _normalizing_nodes(index, name, preprocess)
+    build = GraphBuilder(index, "preprocess")
+    inner = build.free(f"{name}_normalized")
+    index.replace(name, inner)
+    _normalize(build, name, preprocess, inner)
     body = list(made.graph.node)
+    others = [value for value in made.graph.input if value.name != name]  # weights that are listed there, too
     del made.graph.node[:], made.graph.input[:]
-    made.graph.node.extend([*nodes, *body])
+    made.graph.node.extend([*build.nodes, *body])
     made.graph.input.append(helper.make_tensor_value_info(name, TensorProto.UINT8, (batch, height, width, channels)))
+    made.graph.input.extend(others)
     return clean(made), preprocess.model_copy(update={"layout": "nhwc", "dtype": "uint8"})
 
 
-def _normalizing_nodes(index: GraphIndex, name: str, preprocess: Preprocess) -> list[onnx.NodeProto]:
-    """Cast, Transpose, Mul, Add: in float32, with both constants computed in float64 and rounded once."""
-    from onnx import TensorProto, helper
-
+def _normalize(build: GraphBuilder, name: str, preprocess: Preprocess, output: str) -> None:
+    """Transpose, Cast, Mul, Add: in float32, with both constants computed in float64 and rounded once."""
     std, mean = np.array(preprocess.std), np.array(preprocess.mean)
     shape = (1, -1, 1, 1)
-    gain = index.set_weight(f"{name}_gain", (preprocess.scale / std).astype(np.float32).reshape(shape))
-    shift = index.set_weight(f"{name}_shift", (-mean / std).astype(np.float32).reshape(shape))
-    steps = ("planes", "float", "scaled", "normalized")
-    planes, floats, scaled, normalized = (f"{name}_{step}" for step in steps)
-    return [
-        helper.make_node("Transpose", [name], [planes], name="preprocess/planes", perm=(0, 3, 1, 2)),
-        helper.make_node("Cast", [planes], [floats], name="preprocess/float", to=TensorProto.FLOAT),
-        helper.make_node("Mul", [floats, gain], [scaled], name="preprocess/scale"),
-        helper.make_node("Add", [scaled, shift], [normalized], name="preprocess/shift"),
-    ]
+    floats = build.add("Cast", build.add("Transpose", name, perm=[0, 3, 1, 2]), to=1)
+    scaled = build.add("Mul", floats, build.floats((preprocess.scale / std).reshape(shape)))
+    build.add("Add", scaled, build.floats((-mean / std).reshape(shape)), output=output)
+
+
+def put_preprocess_in(path: PathLike, preprocess: Preprocess, *, tolerance: Tolerance) -> tuple[Preprocess, Step]:
+    """Rewrite an ONNX file in place so that it takes pixels, and compare it with what it was: the same pixels through
+    both, of all values, all black, all white and side by side.
+
+    Returns:
+        The `Preprocess` that goes with it now, and what was found.
+
+    Raises:
+        VerificationError: the answer moved beyond the tolerance; the file is left as it was.
+    """
+    path = Path(path)
+    model, how = with_preprocess(load_onnx(path), preprocess)
+    specs = input_specs(model)
+    (spec,) = specs
+    trials = {
+        # As floats, so that it can be told how much the network makes of a rounding error.
+        words: {spec.name: inputs[spec.name].astype(np.float32)}
+        for words, inputs in trials_of(specs).items()
+    }
+    before = runner(path)
+    reference = Reference(lambda inputs: before({spec.name: normalized(preprocess, inputs[spec.name])}), trials)
+    made = save_onnx(model, path.with_suffix(".pixels.onnx"))
+    try:
+        run = runner(made)
+
+        def after(inputs: Arrays) -> Arrays:
+            return run({name: rows.astype(np.uint8) for name, rows in inputs.items()})
+
+        step = reference.verify(after, step="preprocess in graph", tolerance=tolerance)
+        made.replace(path)
+    finally:
+        made.unlink(missing_ok=True)
+    return how, step
+
+
+def normalized(preprocess: Preprocess, pixels: Array) -> Array:
+    """What `Preprocess` makes of images that have the size already: (n, height, width, channels) pixels in the
+    network's colour order -> float32 (n, channels, height, width)."""
+    scaled = pixels.astype(np.float64) * preprocess.scale
+    rows = (scaled - np.array(preprocess.mean)) / np.array(preprocess.std)
+    return np.ascontiguousarray(rows.astype(np.float32).transpose(0, 3, 1, 2))

@@ -98,14 +98,24 @@ def newest_opset(target: str) -> int:
     >>> newest_opset("tensorrt:10.3")
     20
     """
-    family, _, version = target.partition(":")
-    family = family.removesuffix("-dla")  # the same parser
-    number = _number(version or installed_tensorrt() or "10") if family == "tensorrt" else (0, 0)
+    family, number = family_and_version(target)
     known = [reader for reader in READERS if reader.family == family and reader.since <= number]
     if not known:
         names = sorted({reader.family for reader in READERS} | {"tensorrt:8.2", "rtx:sm86", "tensorrt-dla"})
         raise UnknownNameError.of("target", target, names)
     return max(known, key=lambda reader: reader.since).opset
+
+
+def family_and_version(target: str) -> tuple[str, tuple[int, int]]:
+    """What reads a target's ONNX files, and its (major, minor) version where that matters; without a version,
+    TensorRT's is the one installed, or 10.
+
+    >>> family_and_version("tensorrt-dla:8.5")
+    ('tensorrt', (8, 5))
+    """
+    family, _, version = target.partition(":")
+    family = family.removesuffix("-dla")  # the same parser
+    return family, _number(version or installed_tensorrt() or "10") if family == "tensorrt" else (0, 0)
 
 
 def _number(version: str) -> tuple[int, int]:

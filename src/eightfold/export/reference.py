@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from eightfold.export.checks import require_alike
+from eightfold.export.checks import require_alike, require_within
 from eightfold.export.inner.onnx_probe import OnnxProbe
 from eightfold.export.inner.probe import Probe
 from eightfold.export.trials import adversarial_inputs
@@ -32,8 +32,9 @@ class Reference:
         """Raises ModelError where onnxruntime refuses the file."""
         return cls(runner(path), trials, OnnxProbe(path))
 
-    def verify(self, after: PathLike, *, step: str, tolerance: Tolerance) -> Step:
-        """Compare an ONNX file with this network on every trial; the step's notes hold each one's relative error.
+    def verify(self, after: PathLike | Run, *, step: str, tolerance: Tolerance) -> Step:
+        """Compare an ONNX file, or what runs it, with this network on every trial; the step's notes hold each one's
+        relative error.
 
         The first trial is always judged. A later one on which this network itself moves as much when its input moves by
         a rounding error cannot tell the two apart (a normalization of a constant image amplifies rounding without
@@ -42,7 +43,7 @@ class Reference:
         Raises:
             VerificationError: beyond the tolerance; the message names the trial and the first tensor that differs.
         """
-        run = runner(after)
+        run = after if callable(after) else runner(after)
         judged: list[Difference] = []
         notes = []
         for place, (name, inputs) in enumerate(self.trials.items()):
@@ -51,8 +52,11 @@ class Reference:
             if beyond and place and self._is_unstable(name, found):
                 notes.append(f"on {name}: not judged, the network amplifies rounding there")
                 continue
-            probes = self._probe, OnnxProbe(after)
-            require_alike(found, tolerance, step=f"{step} (on {name})", probes=probes, inputs=inputs)
+            words = f"{step} (on {name})"
+            if callable(after):
+                require_within(found, tolerance, step=words)
+            else:
+                require_alike(found, tolerance, step=words, probes=(self._probe, OnnxProbe(after)), inputs=inputs)
             judged += found
             notes.append(f"on {name}: relative error {max(item.max_rel_error for item in found):.2g}")
         return step_from(judged, name=step, notes=notes)

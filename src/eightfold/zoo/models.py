@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeGuard
 from eightfold.errors import ModelError, UnknownNameError
 from eightfold.extras import require
 from eightfold.files import PathLike
+from eightfold.runtime.manifest import Task
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +36,14 @@ def build_model(source: str, *, num_classes: int, seed: int = 0) -> torch.nn.Mod
     if prefix == "timm":
         return _from_timm(rest, num_classes)
     return _from_function(prefix, rest, num_classes)
+
+
+def task_of(source: str) -> Task:
+    """What the outputs of a model source mean: classification for torchvision's and timm's names, else not known."""
+    prefix, colon, _ = source.partition(":")
+    if source.endswith(".onnx") or (colon and prefix != "timm"):
+        return Task(kind="tensors", decode="tensors")
+    return Task(kind="classify", decode="classify")
 
 
 def _from_torchvision(name: str, num_classes: int) -> torch.nn.Module:

@@ -11,6 +11,7 @@ from eightfold.errors import BundleError, UnknownNameError
 from eightfold.runtime.manifest import Task
 from eightfold.runtime.postprocess import DECODERS, decoder_class, decoder_of
 from eightfold.runtime.postprocess.classify import TopK
+from eightfold.runtime.postprocess.detect import Candidates
 
 IDENTITY = Placement((8, 8), (8, 8), (0, 0), (8, 8))
 PAGE = Path(__file__).parents[3] / "docs" / "decoders.md"
@@ -73,3 +74,10 @@ def test_probabilities(activation: str) -> None:
 def test_float16_outputs() -> None:
     (answer,) = TopK()({"o": np.array([[0, 10, 0]], np.float16)}, [IDENTITY])
     assert answer.probability == pytest.approx(0.9999, abs=1e-4)
+
+
+def test_many_candidates_of_one_score_rank_by_number() -> None:
+    numbers = np.random.default_rng(0).permutation(1000)
+    rows, ones = np.zeros((1000, 4), np.float32), np.ones(1000, np.float32)
+    best = Candidates(rows, ones, np.zeros(1000, np.int64), numbers).best(3)
+    assert best.numbers.tolist() == [0, 1, 2]

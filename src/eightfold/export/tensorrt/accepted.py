@@ -40,7 +40,7 @@ def _refused(model: onnx.ModelProto, target: EngineTarget) -> Iterator[tuple[onn
         elif node.op_type in CODES and not target.dla and not _symmetric(index, node):
             yield node, f"a {node.op_type} with unsigned or shifted codes, made for CPUs", again
         elif node.op_type == "NonMaxSuppression" and target.family == "rtx":
-            remedy = "export without --nms: the runtime suppresses after the engine"
+            remedy = "export without --decode: the runtime decodes after the engine"
             yield node, "NonMaxSuppression, which TensorRT-RTX does not have", remedy
 
 

@@ -42,10 +42,10 @@ class Candidates:
 
     def best(self, count: int) -> Candidates:
         """The best `count`, best first."""
+        likely = self
         if len(self) > 4 * count:  # sort only what can be among them
-            least = np.partition(self.scores, -count)[-count]
-            return self.take(self.scores >= least).best(count)
-        return self.take(np.lexsort((self.numbers, -self.scores))[:count])
+            likely = self.take(self.scores >= np.partition(self.scores, -count)[-count])
+        return likely.take(np.lexsort((likely.numbers, -likely.scores))[:count])
 
     @staticmethod
     def joined(parts: Sequence[Candidates]) -> Candidates:

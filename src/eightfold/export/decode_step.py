@@ -1,0 +1,116 @@
+"""Detections in the graph, put there and compared with the runtime's decoder on the outputs as they were."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eightfold.calib.geometry import Placement
+from eightfold.errors import VerificationError
+from eightfold.export.box_heads import Size
+from eightfold.export.detections import Form, with_detections
+from eightfold.export.onnx_files import input_specs, load_onnx, save_onnx
+from eightfold.export.trials import trials_of
+from eightfold.export.verify import Arrays, runner
+from eightfold.files import PathLike
+from eightfold.runtime.manifest import Step, Task
+from eightfold.runtime.postprocess import decoder_of
+from eightfold.runtime.results import Detections
+
+STEP = "decode in graph"
+# Two detections are the same one within these; a box at the very threshold may fall on either side of it.
+BOX_PIXELS, SCORE = 0.5, 1e-3
+LEAST_AGREEMENT = 0.99
+# So many detections per image are compared at least, where the network has them at any score.
+COMPARED = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """How many detections of two ways there are, how many of these in both, and how far their boxes lie apart."""
+
+    found: int
+    same: int
+    pixels: float
+
+
+def put_decoder_in(
+    path: PathLike, task: Task, size: Size, *, form: Form = "onnx", inputs: Arrays | None = None
+) -> tuple[Task, Step]:
+    """Rewrite an ONNX file in place so that it puts out detections; see `with_detections`.
+
+    Args:
+        path: a detector's fixed-size file.
+        task: what its outputs mean.
+        size: (height, width) of its input in pixels.
+        form: of the suppression.
+        inputs: real inputs by name to compare on, beside constants, extremes and noise; random ones when None.
+
+    Returns:
+        What the output means now, and what was found: the largest difference is one of box edges in pixels.
+
+    Raises:
+        VerificationError: on the first inputs, less than 99% of the detections are the decoder's; the file is left as
+            it was.
+    """
+    path = Path(path)
+    model = load_onnx(path)
+    made, decoded = with_detections(model, task, size, form=form)
+    raw = runner(path)
+    trials = trials_of(input_specs(model), inputs)
+    answers = {name: raw(each) for name, each in trials.items()}
+    wide = _with_threshold(task, _low_threshold(task, size, next(iter(answers.values()))))
+    # The plugin runs on its device only: the other form has the same candidates.
+    compared, as_compared = with_detections(model, wide, size)
+    run = runner(compared)
+    notes, worst = [], 0.0
+    for place, (name, answer) in enumerate(answers.items()):
+        found = _agreement(_decoded(as_compared, size, run(trials[name])), _decoded(wide, size, answer))
+        notes.append(f"on {name}: {found.same} of {found.found} detections the same")
+        if place == 0 and found.same < LEAST_AGREEMENT * found.found:
+            raise VerificationError(f"{STEP}: {notes[0]}", allowed=f"at least {LEAST_AGREEMENT:.0%}")
+        worst = max(worst, found.pixels)
+    save_onnx(made, path)
+    if form == "efficient":
+        notes.append("compared with NonMaxSuppression in the plugin's place")
+    return decoded, Step(name=STEP, tool=form, max_abs_error=worst, notes=tuple(notes))
+
+
+def _low_threshold(task: Task, size: Size, answer: Arrays) -> float:
+    """The task's own threshold, or one that lets enough through to compare."""
+    threshold = float(decoder_of(task).score_threshold)  # type: ignore[attr-defined]  # with_detections took a detector
+    options = {"score_threshold": 0.0, "nms": False, "max_detections": COMPARED}
+    everything = task.model_copy(update={"options": {**task.options, **options}})
+    lowest = [float(each.scores[-1]) for each in _decoded(everything, size, answer) if len(each)]
+    return min([threshold, *(score * (1 - SCORE) for score in lowest)])
+
+
+def _with_threshold(task: Task, threshold: float) -> Task:
+    return task.model_copy(update={"options": {**task.options, "score_threshold": threshold}})
+
+
+def _decoded(task: Task, size: Size, outputs: Arrays) -> Sequence[Detections]:
+    batch = len(next(iter(outputs.values())))
+    answers: Any = decoder_of(task)(outputs, [Placement(size, size, (0, 0), size)] * batch)
+    return list(answers)
+
+
+def _agreement(inside: Sequence[Detections], outside: Sequence[Detections]) -> Agreement:
+    each = [_agreement_on_image(*pair) for pair in zip(inside, outside, strict=True)]
+    return Agreement(sum(a.found for a in each), sum(a.same for a in each), max(a.pixels for a in each))
+
+
+def _agreement_on_image(inside: Detections, outside: Detections) -> Agreement:
+    """Each one with the nearest of the same class that is not taken."""
+    left, same, pixels = np.ones(len(inside), bool), 0, 0.0
+    for box, score, label in zip(outside.boxes, outside.scores, outside.classes, strict=True):
+        fits = left & (inside.classes == label) & (np.abs(inside.scores - score) <= SCORE)
+        apart = np.where(fits, np.abs(inside.boxes - box).max(axis=1), np.inf) if len(inside) else np.array([np.inf])
+        nearest = int(np.argmin(apart))
+        if apart[nearest] <= BOX_PIXELS:
+            left[nearest], same, pixels = False, same + 1, max(pixels, float(apart[nearest]))
+    return Agreement(max(len(inside), len(outside)), same, pixels)
