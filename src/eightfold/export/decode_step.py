@@ -25,6 +25,8 @@ STEP = "decode in graph"
 # Two detections are the same one within these; a box at the very threshold may fall on either side of it.
 BOX_PIXELS, SCORE = 0.5, 1e-3
 LEAST_AGREEMENT = 0.99
+# A few units in the last place of float32.
+ROUNDING = 5e-7
 # So many detections per image are compared at least, where the network has them at any score.
 COMPARED = 100
 
@@ -36,6 +38,10 @@ class Agreement:
     found: int
     same: int
     pixels: float
+
+    @property
+    def enough(self) -> bool:
+        return self.same >= LEAST_AGREEMENT * self.found
 
 
 def put_decoder_in(
@@ -54,8 +60,8 @@ def put_decoder_in(
         What the output means now, and what was found: the largest difference is one of box edges in pixels.
 
     Raises:
-        VerificationError: on the first inputs, less than 99% of the detections are the decoder's; the file is left as
-            it was.
+        VerificationError: on the first inputs, less than 99% of the detections are the decoder's, where rounding
+            changes fewer; the file is left as it was.
     """
     path = Path(path)
     model = load_onnx(path)
@@ -69,10 +75,15 @@ def put_decoder_in(
     run = runner(compared)
     notes, worst = [], 0.0
     for place, (name, answer) in enumerate(answers.items()):
-        found = _agreement(_decoded(as_compared, size, run(trials[name])), _decoded(wide, size, answer))
-        notes.append(f"on {name}: {found.same} of {found.found} detections the same")
-        if place == 0 and found.same < LEAST_AGREEMENT * found.found:
-            raise VerificationError(f"{STEP}: {notes[0]}", allowed=f"at least {LEAST_AGREEMENT:.0%}")
+        outside = _decoded(wide, size, answer)
+        found = _agreement(_decoded(as_compared, size, run(trials[name])), outside)
+        words = f"on {name}: {found.same} of {found.found} detections the same"
+        if not found.enough and not _agreement(_decoded(wide, size, _nudged(answer)), outside).enough:
+            # Saturated scores are equal but for rounding, and rounding decides who goes first.
+            words += "; not judged, as few are when the outputs are rounded otherwise"
+        elif place == 0 and not found.enough:
+            raise VerificationError(f"{STEP} {words}", allowed=f"at least {LEAST_AGREEMENT:.0%}")
+        notes.append(words)
         worst = max(worst, found.pixels)
     save_onnx(made, path)
     if form == "efficient":
@@ -87,6 +98,14 @@ def _low_threshold(task: Task, size: Size, answer: Arrays) -> float:
     everything = task.model_copy(update={"options": {**task.options, **options}})
     lowest = [float(each.scores[-1]) for each in _decoded(everything, size, answer) if len(each)]
     return min([threshold, *(score * (1 - SCORE) for score in lowest)])
+
+
+def _nudged(answer: Arrays) -> Arrays:
+    rng = np.random.default_rng(0)
+    return {
+        name: (array * (1 + ROUNDING * rng.uniform(-1, 1, array.shape))).astype(array.dtype)
+        for name, array in answer.items()
+    }
 
 
 def _with_threshold(task: Task, threshold: float) -> Task:

@@ -6,11 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from eightfold.export.checks import require_alike, require_within
+from eightfold.export.checks import require_alike
 from eightfold.export.inner.onnx_probe import OnnxProbe
 from eightfold.export.inner.probe import Probe
 from eightfold.export.trials import adversarial_inputs
-from eightfold.export.verify import Array, Arrays, Difference, Tolerance, compare, runner, step_from
+from eightfold.export.verify import (
+    Array,
+    Arrays,
+    Difference,
+    Tolerance,
+    compare,
+    require_within,
+    runner,
+    step_from,
+)
 from eightfold.files import PathLike
 from eightfold.runtime.manifest import Step, TensorSpec
 

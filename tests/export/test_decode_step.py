@@ -1,0 +1,114 @@
+"""What goes into a file is compared with the runtime's decoder, and recorded; and a bundle of it answers the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from eightfold.calib.preprocess import Preprocess
+from eightfold.errors import VerificationError
+from eightfold.export import decode_step
+from eightfold.export.decode_step import put_decoder_in
+from eightfold.export.detections import with_detections
+from eightfold.export.foreign import export_bundle
+from eightfold.export.onnx_export import export_onnx
+from eightfold.export.onnx_files import opset_of
+from eightfold.runtime.bundle import Bundle
+from eightfold.runtime.manifest import Task
+from eightfold.runtime.predictor import Predictor
+
+SIDE = 64
+TASK = Task(kind="detect", decode="yolo-dfl", labels=("cat", "dog"), options={"reg_max": 4, "score_threshold": 0.4})
+
+
+class TinyYolo(torch.nn.Module):
+    """Raw maps of two scales: four bins per side, two classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = torch.nn.Conv2d(3, 16, 8, stride=8)
+        self.down = torch.nn.Conv2d(16, 16, 2, stride=2)
+        heads = [torch.nn.Conv2d(16, 18, 1) for _ in range(2)]
+        for head in heads:
+            torch.nn.init.normal_(head.weight, std=1.5)
+        self.heads = torch.nn.ModuleList(heads)
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        fine = self.stem(images).relu()
+        return {"p3": self.heads[0](fine), "p4": self.heads[1](self.down(fine).relu())}
+
+
+@pytest.fixture(scope="module")
+def net() -> TinyYolo:
+    torch.manual_seed(0)
+    return TinyYolo().eval()
+
+
+@pytest.fixture
+def raw(net: TinyYolo, tmp_path: Path) -> Path:
+    return export_onnx(net, tmp_path / "net.onnx", batch=2, image_size=SIDE)
+
+
+def test_the_step_says_how_many_detections_agree(raw: Path) -> None:
+    decoded, step = put_decoder_in(raw, TASK, (SIDE, SIDE))
+    assert decoded.decode == "end-to-end"
+    assert decoded.labels == TASK.labels
+    assert (step.name, step.tool) == ("decode in graph", "onnx")
+    assert step.max_abs_error is not None
+    assert step.max_abs_error < 0.01
+    words, _, same = step.notes[0].partition(": ")
+    found = int(same.split()[2])
+    assert (words, same) == ("on random", f"{found} of {found} detections the same")
+    assert found > 20
+    assert [output.name for output in onnx.load(raw).graph.output] == ["detections"]
+
+
+def test_a_threshold_that_nothing_reaches_is_lowered_to_compare(raw: Path) -> None:
+    strict = TASK.model_copy(update={"options": {**TASK.options, "score_threshold": 0.9999}})
+    decoded, step = put_decoder_in(raw, strict, (SIDE, SIDE))
+    assert decoded.options["score_threshold"] == 0.9999
+    assert int(step.notes[0].split()[2]) > 20
+
+
+def test_a_graph_that_finds_other_things_is_refused(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, right = raw.read_bytes(), with_detections
+
+    def wrong(model: onnx.ModelProto, task: Task, size: tuple[int, int], **more: Any) -> tuple[onnx.ModelProto, Task]:
+        return right(model, task, (size[0] * 2, size[1]), **more)
+
+    monkeypatch.setattr(decode_step, "with_detections", wrong)
+    with pytest.raises(VerificationError, match=r"on random: \d+ of \d+ detections the same; allowed: at least 99%"):
+        put_decoder_in(raw, TASK, (SIDE, SIDE))
+    assert raw.read_bytes() == before
+
+
+def test_a_bundle_that_decodes_in_the_graph_answers_as_one_that_does_not(net: TinyYolo, tmp_path: Path) -> None:
+    how = Preprocess(height=SIDE, width=SIDE, resize="letterbox")
+    image = np.random.default_rng(0).integers(0, 256, (50, 90, 3), dtype=np.uint8)
+    answers = []
+    for decode in (False, True):
+        path = export_bundle(
+            net, tmp_path / f"{decode}", preprocess=how, task=TASK, decode=decode, preprocess_in_graph=decode
+        )
+        with Predictor(path, backend="onnxruntime") as predictor:
+            answers.append(predictor.predict(image))
+    outside, inside = answers
+    assert len(outside) > 5
+    assert inside.labels == outside.labels
+    np.testing.assert_allclose(inside.scores, outside.scores, atol=1e-4)
+    np.testing.assert_allclose(inside.boxes, outside.boxes, atol=0.01)
+
+
+def test_a_bundle_for_an_old_tensorrt_holds_the_plugin(net: TinyYolo, tmp_path: Path) -> None:
+    where, how = tmp_path / "b", Preprocess(height=SIDE, width=SIDE)
+    bundle = Bundle.open(export_bundle(net, where, preprocess=how, task=TASK, decode=True, targets=["tensorrt:8.2"]))
+    (artifact,) = bundle.manifest.artifacts
+    model = onnx.load(bundle.artifact_path(artifact))
+    assert "EfficientNMS_TRT" in {node.op_type for node in model.graph.node}
+    assert (opset_of(model), model.ir_version) == (13, 7)
+    assert artifact.steps[-1].notes[-1] == "compared with NonMaxSuppression in the plugin's place"
