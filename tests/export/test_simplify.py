@@ -124,3 +124,38 @@ def test_tools_start_from_the_original_where_our_passes_change_the_answer(
     step = simplify_onnx(exported).step
     assert step.tool == "onnxsim + onnxslim"
     assert any(note.startswith("from the original once more") for note in step.notes)
+
+
+def test_old_files_list_their_weights_as_inputs(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["images", "w"], ["c"]),
+        helper.make_node("BatchNormalization", ["c", *("scale", "shift", "mean", "var")], ["n"]),
+        helper.make_node("Identity", ["n"], ["out"]),
+    ]
+    weights = {name: np.full(4, 0.5, np.float32) for name in ("scale", "shift", "mean", "var")}
+    weights["w"] = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
+    model = graph(nodes, {"images": [1, 3, 8, 8]}, {"out": [1, 4, 6, 6]}, weights)
+    model.graph.input.extend(helper.make_tensor_value_info(name, 1, array.shape) for name, array in weights.items())
+    model.ir_version, model.opset_import[0].version = 3, 8
+    done = simplify_onnx(saved(model, tmp_path / "old.onnx"), tmp_path / "new.onnx")
+    assert done.nodes_after == 1
+    onnx.checker.check_model(str(done.path), full_check=True)
+
+
+def test_what_a_float16_graph_rounds_is_no_difference(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("MatMul", ["images", "w"], ["p"]),
+        helper.make_node("Add", ["p", "b"], ["s"]),
+        helper.make_node("Identity", ["s"], ["r"]),
+        helper.make_node("MatMul", ["r", "v"], ["q"]),
+        helper.make_node("Add", ["q", "b"], ["out"]),
+    ]
+    weights = {name: rng.standard_normal((64, 64)).astype(np.float16) for name in "wv"}
+    weights["b"] = rng.standard_normal(64).astype(np.float16)
+    model = graph(nodes, {"images": [8, 64]}, {"out": [8, 64]}, weights)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    done = simplify_onnx(saved(model, tmp_path / "half.onnx"))
+    assert not [note for note in done.step.notes if "passed over" in note]
+    assert done.nodes_after <= 4

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx
 
+# Before it, weights have to be inputs as well.
+LOWEST_IR_VERSION = 4
 KEPT_METADATA = ("exporter",)
 
 
@@ -20,7 +22,8 @@ def clean(model: onnx.ModelProto) -> onnx.ModelProto:
     for key, value in kept:
         model.metadata_props.add(key=key, value=value)
     model.producer_name, model.producer_version, model.doc_string, model.domain = "eightfold", "", "", ""
-    model.ir_version = helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
+    lowest = helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
+    model.ir_version = max(lowest, LOWEST_IR_VERSION)
     _clean_graph(model.graph)
     for function in model.functions:
         function.doc_string = ""

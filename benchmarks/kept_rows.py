@@ -1,0 +1,40 @@
+"""Rows of a long benchmark, kept in a file, one JSON object a line, so that an interrupted run goes on behind them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from eightfold.files import sha256_of_bytes
+
+EXPORT = Path(__file__).parent.parent / "src" / "eightfold" / "export"
+
+
+def code_state() -> str:
+    """Changes with any line of the package that exports."""
+    return sha256_of_bytes(b"".join(file.read_bytes() for file in sorted(EXPORT.rglob("*.py"))))[:12]
+
+
+class KeptRows:
+    """Rows by name, each with the state of the code that made it."""
+
+    def __init__(self, path: Path | None, *, any_code: bool = False) -> None:
+        """Without a path nothing is kept; with `any_code` rows count that another state of the code made."""
+        self.path, self.code = path, code_state()
+        lines = path.read_text().splitlines() if path and path.exists() else []
+        found = [json.loads(line) for line in lines]
+        self.rows: dict[str, dict[str, Any]] = {
+            row["name"]: row["row"] for row in found if any_code or row["code"] == self.code
+        }
+        self.old = {row["name"] for row in found if row["code"] != self.code} - {
+            row["name"] for row in found if row["code"] == self.code
+        }
+
+    def add(self, name: str, row: dict[str, Any]) -> None:
+        self.rows[name] = row
+        self.old.discard(name)
+        if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a") as stream:
+                stream.write(json.dumps({"name": name, "code": self.code, "row": row}) + "\n")
