@@ -9,7 +9,8 @@ from onnx import helper
 
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import BackendError, UsageError
-from eightfold.export.compare import compare_artifacts, plot_comparison
+from eightfold.export.compare import compare_artifacts
+from eightfold.export.comparison_plot import plot_comparison
 from eightfold.export.foreign import export_bundle
 from eightfold.export.half import half_onnx
 from eightfold.export.onnx_export import export_onnx
@@ -30,12 +31,15 @@ def _chain(path: Path, scale: float, size: int = 3) -> Path:
 
 def test_layers_come_in_order_and_show_where_it_starts(tmp_path: Path) -> None:
     comparison = compare_artifacts(_chain(tmp_path / "a.onnx", 0.5), _chain(tmp_path / "b.onnx", 0.6))
-    assert [(layer.node, layer.difference.tensor) for layer in comparison.layers] == [
-        ("relu", "rectified"),
-        ("mul", "scaled"),
+    assert [(layer.op_type, layer.tensor, layer.other) for layer in comparison.layers] == [
+        ("Relu", "rectified", "rectified"),
+        ("Mul", "scaled", "scaled"),
     ]
-    assert comparison.layers[0].difference.max_abs_error == 0
-    assert comparison.layers[1].difference.max_rel_error == pytest.approx(0.2, rel=1e-3)
+    rectified, scaled = (layer.difference for layer in comparison.layers)
+    assert rectified is not None
+    assert rectified.max_abs_error == 0
+    assert scaled is not None
+    assert scaled.max_rel_error == pytest.approx(0.2, rel=1e-3)
     assert comparison.outputs[0].max_abs_error > 0
 
 

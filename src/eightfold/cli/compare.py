@@ -37,7 +37,8 @@ def compare(
 
     Example: eightfold compare resnet18 model.eightfold:resnet18-b1 --weights resnet18.pt
     """
-    from eightfold.export.compare import compare_artifacts, plot_comparison
+    from eightfold.export.compare import compare_artifacts
+    from eightfold.export.comparison_plot import plot_comparison
     from eightfold.export.subjects import subject_of
 
     if images is not None and preprocess is None:

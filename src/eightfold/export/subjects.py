@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eightfold.errors import BackendError, ModelError, UsageError
+from eightfold.export.inner.onnx_probe import OnnxProbe
+from eightfold.export.inner.openvino_probe import OpenVinoProbe
+from eightfold.export.inner.probe import Probe
+from eightfold.export.inner.torch_probe import TorchProbe
 from eightfold.export.onnx_files import load_onnx, tensor_specs
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.verify import Arrays, run_module_arrays, runner
@@ -36,15 +40,26 @@ class Subject:
         name: as it was named.
         run: outputs by name for inputs by name; by their place where they have no names.
         inputs: what it takes; empty for a torch module, which takes one tensor of images.
-        graph: the ONNX file, where it is one.
+        probe: shows its inner tensors; None where it has none to show.
+        silence: why not, in words that follow its name.
         owner: the bundle that the file was unpacked from; the file goes when it does.
     """
 
     name: str
     run: Callable[[Arrays], Arrays]
     inputs: tuple[TensorSpec, ...] = ()
-    graph: Path | None = None
+    probe: Probe | None = None
+    silence: str = "shows no inner tensors"
     owner: Bundle | None = None
+
+    def fed(self, inputs: Arrays) -> Arrays:
+        """Another network's inputs under the names and in the floating-point type that this one has, in order."""
+        if not self.inputs:
+            return inputs
+        return {
+            spec.name: array if array.dtype.kind != "f" else array.astype(spec.dtype)
+            for spec, array in zip(self.inputs, inputs.values(), strict=True)
+        }
 
 
 def subject_of(what: torch.nn.Module | PathLike | Subject) -> Subject:
@@ -82,7 +97,7 @@ def _of_module(module: torch.nn.Module) -> Subject:
         (images,) = inputs.values()
         return {str(place): array for place, array in enumerate(run_module_arrays(module, images))}
 
-    return Subject(type(module).__name__, run)
+    return Subject(type(module).__name__, run, probe=TorchProbe(module))
 
 
 def _of_bundle(name: str, path: str, artifact_id: str) -> Subject:
@@ -102,21 +117,23 @@ def _of_file(name: str, path: Path) -> Subject:
     if path.suffix == ".onnx":
         return _of_onnx(name, path)
     if path.suffix == ".xml":
-        return _of_session(name, path, "openvino", "compare the ONNX file that it was made from")
+        found = _of_session(name, path, "openvino", "compare the ONNX file that it was made from")
+        return dataclasses.replace(found, probe=OpenVinoProbe(path))
     record = EngineRecord.load(sidecar_path(path))
     hint = "run this on the device that the engine is for, or compare the ONNX file that it was built from"
-    return _of_session(name, path, BACKEND_OF_BUILDER.get(record.builder, record.builder), hint)
+    found = _of_session(name, path, BACKEND_OF_BUILDER.get(record.builder, record.builder), hint)
+    return dataclasses.replace(found, silence="is an engine, which keeps its inner tensors to itself")
 
 
 def _of_onnx(name: str, path: Path) -> Subject:
     inputs, _ = tensor_specs(load_onnx(path))
     try:
-        return Subject(name, runner(path), inputs, path)
+        return Subject(name, runner(path), inputs, OnnxProbe(path))
     except ModelError:
         # onnxruntime has no bfloat16 convolution on CPUs; OpenVINO does.
         if "openvino" not in usable_backends():
             raise
-    return dataclasses.replace(_of_session(name, path, "openvino", "export it in float32"), graph=path)
+    return dataclasses.replace(_of_session(name, path, "openvino", "export it in float32"), probe=OpenVinoProbe(path))
 
 
 def _of_session(name: str, path: Path, backend: str, remedy: str) -> Subject:

@@ -69,7 +69,7 @@ def difference(tensor: str, reference: Array, seen: Array) -> Difference:
     """Compare in float64. Raises VerificationError where the shapes differ."""
     if reference.shape != seen.shape:
         raise VerificationError(
-            f"tensor {tensor!r} has shape {seen.shape}", allowed=f"{reference.shape}, as before the step"
+            f"tensor {tensor!r} has shape {seen.shape}", allowed=f"{reference.shape}, as the reference has"
         )
     a, b = reference.astype(np.float64).ravel(), seen.astype(np.float64).ravel()
     if np.array_equal(a, b, equal_nan=True):
@@ -88,7 +88,7 @@ def difference(tensor: str, reference: Array, seen: Array) -> Difference:
 def compare(reference: Arrays, seen: Arrays) -> tuple[Difference, ...]:
     """Differences of the tensors in `reference`, by name where the names agree and else in order."""
     if len(reference) != len(seen):
-        raise VerificationError(f"{len(seen)} outputs", allowed=f"{len(reference)}, as before the step")
+        raise VerificationError(f"{len(seen)} outputs", allowed=f"{len(reference)}, as the reference has")
     if set(reference) != set(seen):
         return compare_in_order(list(reference.values()), seen)
     return tuple(difference(name, array, seen[name]) for name, array in reference.items())
@@ -97,7 +97,7 @@ def compare(reference: Arrays, seen: Arrays) -> tuple[Difference, ...]:
 def compare_in_order(reference: Sequence[Array], seen: Arrays) -> tuple[Difference, ...]:
     """The same where the reference has no names."""
     if len(reference) != len(seen):
-        raise VerificationError(f"{len(seen)} outputs", allowed=f"{len(reference)}, as before the step")
+        raise VerificationError(f"{len(seen)} outputs", allowed=f"{len(reference)}, as the reference has")
     pairs = zip(seen.items(), reference, strict=True)
     return tuple(difference(name, array, other) for (name, other), array in pairs)
 

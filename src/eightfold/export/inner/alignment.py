@@ -20,6 +20,8 @@ from eightfold.export.inner.probe import Inside
 
 # Closer than this and two tensors are the same, whatever the rounding.
 SAME = 1e-3
+# As near as roundings to 8 bits leave them: a cosine of about 0.98.
+ROUNDED = 0.2
 # Further apart and they have nothing to do with each other: a cosine of about 0.75.
 ALIKE = 0.7
 # At this distance a pair counts half of what one of equal tensors does.
@@ -68,10 +70,11 @@ def align(first: Scan, second: Scan) -> tuple[Pair, ...]:
                 found[pair.first] = pair
                 taken.add(pair.second)
 
-    add(_off_order([each.pair for each in candidates if each.pair.distance <= SAME], dict(found), first.inside))
+    add(_off_order(candidates, SAME, found, first.inside))
     add(_named(first, second, chain))
     left = [each for each in candidates if each.pair.first not in found and each.pair.second not in taken]
     add(_heaviest_chain([each for each in left if _fits(each.pair, chain)]))
+    add(_off_order(candidates, ROUNDED, found, first.inside))
     return tuple(pair for _, pair in sorted(_likely(found, first.inside).items()))
 
 
@@ -99,12 +102,15 @@ def _same_sizes(first: Scan, second: Scan) -> Iterator[tuple[list[int], list[int
     return ((mine, others) for mine, others in groups.values() if mine and others)
 
 
-def _off_order(pairs: Sequence[Pair], known: Mapping[int, Pair], inside: Inside) -> Iterator[Pair]:
-    """Pairs of equal tensors that the chain leaves out, because branches are computed in another order: what stands
+def _off_order(
+    candidates: Sequence[_Candidate], limit: float, known: Mapping[int, Pair], inside: Inside
+) -> Iterator[Pair]:
+    """Pairs within a distance that the chain leaves out, because branches are computed in another order: what stands
     for a tensor comes after what stands for its sources."""
     partner = {place: pair.second for place, pair in known.items()}
     taken, options = set(partner.values()), defaultdict[int, list[Pair]](list)
-    for pair in pairs:
+    left = (each.pair for each in candidates if each.pair.first not in partner and each.pair.second not in taken)
+    for pair in _nearest_of_each([pair for pair in left if pair.distance <= limit]):
         options[pair.first].append(pair)
     earliest: list[int] = []
     for place, tensor in enumerate(inside.tensors):
@@ -115,6 +121,14 @@ def _off_order(pairs: Sequence[Pair], known: Mapping[int, Pair], inside: Inside)
                 taken.add(pair.second)
                 yield pair
                 break
+
+
+def _nearest_of_each(pairs: Sequence[Pair]) -> Iterable[Pair]:
+    """Of the pairs with one tensor of the second network that of the smallest distance."""
+    nearest: dict[int, Pair] = {}
+    for pair in sorted(pairs, key=lambda each: (each.distance, each.first)):
+        nearest.setdefault(pair.second, pair)
+    return nearest.values()
 
 
 def _named(first: Scan, second: Scan, chain: Sequence[Pair]) -> Iterator[Pair]:

@@ -36,21 +36,23 @@ class Matches:
     by_place: dict[int, Match]
     repeated: frozenset[int]
 
-    def first_beyond(self, tolerance: Tolerance) -> Match | None:
-        """The first tensor, in order of computation, from which on the networks differ: it is not within the tolerance,
-        nor is anything that is computed from it.
+    def beyond(self, tolerance: Tolerance) -> frozenset[int]:
+        """Places of what leads to the outputs and is not within the tolerance, nor is anything computed from it.
 
         The second half is what tells a layer that computes something else from one that was folded into the next.
         """
-        leading, fine = self.inside.leading_to_outputs(), set[int]()
+        fine = set[int]()
         for place in reversed(range(len(self.inside.tensors))):
             match = self.by_place.get(place)
             near = match is not None and match.difference is not None and not match.difference.beyond(tolerance)
             if near or place in fine:
                 fine |= {place, *self.inside.tensors[place].sources}
-        return next(
-            (match for place, match in sorted(self.by_place.items()) if place in leading - fine - self.repeated), None
-        )
+        return frozenset(self.by_place) & self.inside.leading_to_outputs() - fine - self.repeated
+
+    def first_beyond(self, tolerance: Tolerance) -> Match | None:
+        """The first tensor, in order of computation, from which on the networks differ by more than the tolerance."""
+        place = min(self.beyond(tolerance), default=None)
+        return None if place is None else self.by_place[place]
 
 
 def match_tensors(first: Probe, second: Probe, inputs: tuple[Arrays, Arrays]) -> Matches:
