@@ -108,6 +108,30 @@ def test_two_networks_on_images(
     assert "there is no file" in capsys.readouterr().err
 
 
+def test_two_bundles_on_labelled_images(
+    tmp_path: Path,
+    network: Path,
+    photographs: list[str | Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for place, file in enumerate(sorted((tmp_path / "photos").iterdir())):
+        (tmp_path / "photos" / f"label{place}").mkdir()
+        file.rename(tmp_path / "photos" / f"label{place}" / file.name)
+    for name in ("one.eightfold", "two"):
+        assert _call(monkeypatch, "export", network, "-o", tmp_path / name, "--size", "16") == 0
+    labelled: list[str | Path] = ["--data", tmp_path / "photos", "--plot", tmp_path / "errors.png"]
+    assert _call(monkeypatch, "compare", tmp_path / "one.eightfold", tmp_path / "two", *labelled) == 0
+    told = capsys.readouterr().out
+    assert "top-1 on 2 images" in told
+    assert "the two agree on 100.00%" in told
+    assert (tmp_path / "errors.png").stat().st_size > 0
+    assert _call(monkeypatch, "compare", network, tmp_path / "two", *labelled) == 0
+    assert "top-1 on 2 images" in capsys.readouterr().out
+    assert _call(monkeypatch, "compare", network, network, *labelled[:2]) == 2
+    assert "--images or --data without --preprocess" in capsys.readouterr().err
+
+
 def test_simplify_says_how_many_nodes_are_left(
     tmp_path: Path, network: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

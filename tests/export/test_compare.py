@@ -1,22 +1,29 @@
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+import torch
 from onnx import helper
 
+from eightfold.calib.calibrate import calibrate
 from eightfold.calib.preprocess import Preprocess
-from eightfold.errors import BackendError, UsageError
+from eightfold.errors import BackendError, ModelError, UsageError, VerificationError
 from eightfold.export.compare import compare_artifacts
 from eightfold.export.comparison_plot import plot_comparison
 from eightfold.export.foreign import export_bundle
 from eightfold.export.half import half_onnx
 from eightfold.export.onnx_export import export_onnx
 from eightfold.export.openvino_build import build_openvino
+from eightfold.export.quantize import quantize
+from eightfold.export.subjects import subject_of
 from eightfold.export.tensorrt.build import build_engine
-from tests.export.networks import graph, saved, small_net
+from eightfold.export.verify import Tolerance
+from tests.export.networks import SmallNet, graph, images, saved, small_net
 
 
 def _chain(path: Path, scale: float, size: int = 3) -> Path:
@@ -55,6 +62,59 @@ def test_a_module_against_its_file(tmp_path: Path) -> None:
     net = small_net()
     comparison = compare_artifacts(net, export_onnx(net, tmp_path / "net.onnx", batch=1, image_size=16))
     assert comparison.outputs[0].max_rel_error < 1e-5
+    found = {layer.tensor: layer.difference for layer in comparison.layers}
+    assert list(found) == ["stem.0", "stem.1", "stem.2", "depthwise", "relu", "add", "mean"]
+    assert [name for name, seen in found.items() if seen is None] == ["stem.0"]  # folded with its batch norm
+    assert all(seen.max_rel_error < 1e-5 for seen in found.values() if seen is not None)
+    assert comparison.first_beyond == ""
+    assert "folded into what follows: stem.0\n" in comparison.describe()
+
+
+def test_the_layer_where_two_networks_part_is_told(tmp_path: Path) -> None:
+    net, other = small_net(), small_net()
+    file = export_onnx(net, tmp_path / "net.onnx", batch=1, image_size=16)
+    torch.nn.init.normal_(other.depthwise.weight, std=3)
+    comparison = compare_artifacts(other, file)
+    assert comparison.first_beyond == "depthwise"
+    assert "the two part at depthwise: it is beyond cosine 0.99" in comparison.describe()
+    assert [layer.tensor for layer in comparison.layers if layer.parted][:1] == ["depthwise"]
+    assert compare_artifacts(other, file, tolerance=Tolerance(cosine=-1)).first_beyond == ""
+
+
+def test_an_int8_graph_shows_its_layers(tmp_path: Path) -> None:
+    net = small_net()
+    file = export_onnx(net, tmp_path / "net.onnx", batch=1, image_size=16)
+    rows = images(8)
+    ranges = calibrate(file, list(rows), None, method="minmax")
+    for form in ("qdq", "qoperator"):
+        int8, _ = quantize(file, ranges, tmp_path / f"{form}.onnx", form=form)
+        comparison = compare_artifacts(net, int8, inputs={"images": rows[:1]})
+        found = {layer.tensor: layer.difference for layer in comparison.layers if layer.difference is not None}
+        assert {"depthwise", "add"} & set(found)
+        assert all(0.98 < seen.cosine < 1 for seen in found.values())
+
+
+def test_inputs_are_known_by_their_order(tmp_path: Path) -> None:
+    file = _chain(tmp_path / "a.onnx", 0.5)
+    model = onnx.load(file)
+    model.graph.input[0].name = model.graph.node[0].input[0] = "pixels"
+    other = saved(model, tmp_path / "b.onnx")
+    assert compare_artifacts(file, other).outputs[0].max_abs_error == 0
+
+
+def test_wide_names_leave_the_columns_where_they_are(tmp_path: Path) -> None:
+    model = onnx.load(_chain(tmp_path / "a.onnx", 0.5))
+    wide = "a/very/long/path/" * 12 + "Conv_output_0"
+    model.graph.node[0].output[0] = model.graph.node[1].input[0] = wide
+    comparison = compare_artifacts(saved(model, tmp_path / "b.onnx"), _chain(tmp_path / "c.onnx", 0.5))
+    head, *rows = comparison.describe().splitlines()[1:5]
+    assert ".../long/path/a/very/long/path/Conv_output_0  Relu" in rows[0]
+    assert {row[: head.index("made by")].rstrip() for row in rows} == {
+        ".../long/path/a/very/long/path/Conv_output_0",
+        "scaled",
+        "out",
+    }
+    assert {len(row) for row in rows} == {len(head)}
 
 
 def test_the_plot_is_a_file(tmp_path: Path) -> None:
@@ -80,13 +140,17 @@ def test_a_graph_against_its_openvino_form(tmp_path: Path) -> None:
     file = export_onnx(small_net(), tmp_path / "net.onnx", batch=1, image_size=16)
     comparison = compare_artifacts(file, build_openvino(file, tmp_path / "net.xml"))
     assert comparison.outputs[0].max_rel_error < 1e-4
+    assert len(comparison.layers) > 3
+    assert all(layer.difference and layer.difference.max_rel_error < 1e-4 for layer in comparison.layers)
 
 
 def test_a_bfloat16_graph_that_onnxruntime_does_not_run(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     file = export_onnx(small_net(), tmp_path / "net.onnx", batch=1, image_size=16)
     half = half_onnx(file, tmp_path / "half.onnx", kind="bfloat16")
-    assert compare_artifacts(file, half).outputs[0].cosine > 0.99
+    comparison = compare_artifacts(file, half)
+    assert comparison.outputs[0].cosine > 0.99
+    assert comparison.layers
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="engines run here")
@@ -113,3 +177,25 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         compare_artifacts("nothing", "nothing")
     with pytest.raises(UsageError, match=r"there is no file .*x\.onnx"):
         compare_artifacts(tmp_path / "x.onnx", tmp_path / "x.onnx")
+
+
+def test_what_shows_no_layers_says_so(tmp_path: Path) -> None:
+    file = export_onnx(small_net(), tmp_path / "net.onnx", batch=1, image_size=16)
+    engine = dataclasses.replace(subject_of(file), name="net.engine", probe=None, silence="is an engine")
+    comparison = compare_artifacts(file, engine)
+    assert comparison.layers == ()
+    assert comparison.describe().endswith("outputs only: net.engine is an engine")
+    assert plot_comparison(comparison, tmp_path / "plot.png").stat().st_size > 0
+
+
+def test_text_that_is_named_onnx(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_text("hello")
+    with pytest.raises(ModelError, match=r"cannot read .*a\.onnx as ONNX"):
+        compare_artifacts(tmp_path / "a.onnx", tmp_path / "a.onnx")
+
+
+def test_other_outputs_are_refused(tmp_path: Path) -> None:
+    few = compare_artifacts(small_net(), small_net(), image_shape=(1, 3, 16, 16))
+    assert few.outputs
+    with pytest.raises(VerificationError, match=r"has shape \(1, 7\); allowed: \(1, 5\)"):
+        compare_artifacts(small_net(), SmallNet(classes=7), image_shape=(1, 3, 16, 16))

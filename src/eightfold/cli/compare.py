@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from eightfold.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
+
+    from eightfold.calib.preprocess import Preprocess
+    from eightfold.runtime.manifest import TensorSpec
 
 
 def compare(
@@ -29,28 +32,69 @@ def compare(
     classes: Annotated[int, typer.Option(help="Number of outputs of a torch network.")] = 1000,
     weights: Annotated[Path | None, typer.Option(help="Weights of the torch network (.safetensors or .pt).")] = None,
     images: Annotated[str | None, typer.Option(help="Compare on the first of these images.")] = None,
-    preprocess: Annotated[Path | None, typer.Option(help="JSON of the Preprocess of those images.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Labelled images (FOLDER/LABEL/*): also print the top-1 of both classifiers.")
+    ] = None,
+    preprocess: Annotated[
+        Path | None, typer.Option(help="JSON of the Preprocess of those images. Default: a bundle's own.")
+    ] = None,
 ) -> None:
     """Run two artifacts on the same inputs and show where they differ, layer by layer.
+
+    Layers are paired by what they compute, not by their names. Two bundles are compared artifact by artifact.
 
     Example: eightfold compare fp32.onnx int8.onnx --worst 10
 
     Example: eightfold compare resnet18 model.eightfold:resnet18-b1 --weights resnet18.pt
+
+    Example: eightfold compare old.eightfold new.eightfold --data photos/val --plot errors.png
     """
     from eightfold.export.compare import compare_artifacts
+    from eightfold.export.compare_bundles import compare_bundles
     from eightfold.export.comparison_plot import plot_comparison
     from eightfold.export.subjects import subject_of
+    from eightfold.runtime.bundle import Bundle
 
-    if images is not None and preprocess is None:
-        raise UsageError("--images without --preprocess", allowed="both: how an image becomes the input")
-    subjects = [subject_of(_opened(name, classes, weights)) for name in (first, second)]
-    specs = subjects[0].inputs or subjects[1].inputs
-    inputs = None if images is None or preprocess is None else image_inputs(specs, images, preprocess)
-    shape = (1, 3, *image_size(size))
-    comparison = compare_artifacts(subjects[0], subjects[1], inputs=inputs, image_shape=shape)
-    print(comparison.describe(worst))
+    if _is_bundle(first) and _is_bundle(second):
+        manifest = Bundle.open(first).manifest
+        rules = _preprocess(preprocess, manifest.preprocess)
+        largest = max(manifest.artifacts, key=lambda artifact: artifact.batch)
+        inputs = _inputs(largest.inputs, images or data, rules)
+        bundles = compare_bundles(first, second, inputs=inputs, labelled=data, preprocess=rules)
+        found, pairs = bundles.describe(worst), bundles.pairs
+    else:
+        subjects = [subject_of(_opened(name, classes, weights)) for name in (first, second)]
+        owned = next((each.owner.manifest.preprocess for each in subjects if each.owner is not None), None)
+        rules = _preprocess(preprocess, owned)
+        inputs = _inputs(subjects[0].inputs or subjects[1].inputs, images or data, rules)
+        shape = (1, 3, *image_size(size))
+        one = compare_artifacts(*subjects, inputs=inputs, image_shape=shape, labelled=data, preprocess=rules)
+        found, pairs = one.describe(worst), (one,)
+    print(found)
     if plot is not None:
-        typer.echo(f"wrote {plot_comparison(comparison, plot)}", err=True)
+        typer.echo(f"wrote {plot_comparison(pairs, plot)}", err=True)
+
+
+def _preprocess(path: Path | None, owned: Preprocess | None) -> Preprocess | None:
+    from eightfold.calib.preprocess import Preprocess
+
+    return owned if path is None else Preprocess.load(path)
+
+
+def _inputs(specs: tuple[TensorSpec, ...], images: str | None, rules: Preprocess | None) -> dict[str, Any] | None:
+    if images is None:
+        return None
+    if rules is None:
+        raise UsageError(
+            "--images or --data without --preprocess",
+            allowed="both: how an image becomes the input; a bundle knows its own",
+        )
+    return image_inputs(specs, images, rules)
+
+
+def _is_bundle(name: str) -> bool:
+    """A directory, or a file that says so. What is in it is checked when it is opened."""
+    return Path(name).is_dir() or (Path(name).suffix == ".eightfold" and Path(name).exists())
 
 
 def _opened(name: str, classes: int, weights: Path | None) -> str | torch.nn.Module:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from eightfold.errors import UsageError
 
 if TYPE_CHECKING:
+    from eightfold.calib.preprocess import Preprocess
     from eightfold.runtime.manifest import Task, TensorSpec
 
 
@@ -27,7 +28,9 @@ def image_size(text: str) -> tuple[int, int]:
     return sides[0], sides[-1]
 
 
-def image_inputs(specs: Sequence[TensorSpec], images: str, preprocess: Path, runs: int = 1) -> dict[str, Any]:
+def image_inputs(
+    specs: Sequence[TensorSpec], images: str, preprocess: Path | Preprocess, runs: int = 1
+) -> dict[str, Any]:
     """The first images of a source, prepared, as the input of a network with one: enough rows for so many runs."""
     import numpy as np
 
@@ -37,7 +40,8 @@ def image_inputs(specs: Sequence[TensorSpec], images: str, preprocess: Path, run
     if len(specs) > 1:
         raise UsageError(f"--images for {len(specs)} inputs", allowed="networks with one image input")
     name, batch = (specs[0].name, specs[0].shape[0]) if specs else ("images", 1)
-    found, prepare = open_images(images), Preprocess.load(preprocess)
+    found = open_images(images)
+    prepare = preprocess if isinstance(preprocess, Preprocess) else Preprocess.load(preprocess)
     rows = np.stack([prepare(found.load(place)) for place in range(min(len(found), runs * batch))])
     return {name: np.resize(rows, (max(len(rows) // batch, 1) * batch, *rows.shape[1:]))}
 

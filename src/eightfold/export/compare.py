@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import ModelError, UsageError
+from eightfold.export.agreement import Agreement, compare_classifiers
 from eightfold.export.comparison import Comparison, Layer
 from eightfold.export.inner.diverging import Matches, match_tensors
 from eightfold.export.subjects import Subject, subject_of
@@ -26,6 +28,8 @@ def compare_artifacts(
     inputs: Arrays | None = None,
     image_shape: tuple[int, int, int, int] = (1, 3, 224, 224),
     tolerance: Tolerance = PARTED,
+    labelled: Any = None,
+    preprocess: Preprocess | None = None,
 ) -> Comparison:
     """Run any two artifacts on the same inputs and compare them, layer by layer where both show their layers.
 
@@ -37,10 +41,13 @@ def compare_artifacts(
         inputs: arrays by input name; random images when None. Real ones tell more.
         image_shape: (batch, channels, height, width) of those, where neither artifact says what it takes.
         tolerance: beyond it, a layer is named as the one where the two part.
+        labelled: labelled images (a folder LABEL/*, or whatever `calibrate` takes) to measure the top-1 of both on.
+        preprocess: of those images; the one of a bundle among the two when None.
 
     Raises:
         BackendError: this machine cannot run one of them.
-        UsageError: the inputs of the two do not fit each other.
+        UsageError: the inputs of the two do not fit each other, or labelled images came without a Preprocess.
+        ImageError: the labelled images have no labels.
     """
     subjects = subject_of(first), subject_of(second)
     wanted = _common_inputs(*subjects) or (TensorSpec(name="images", dtype="float32", shape=image_shape),)
@@ -51,8 +58,17 @@ def compare_artifacts(
         second=subjects[1].name,
         outputs=compare(*(each.run(mine) for each, mine in zip(subjects, fed, strict=True))),
         limit=f"cosine {tolerance.cosine:g}" if tolerance == PARTED else "the tolerance",
+        agreement=None if labelled is None else _agreement(*subjects, labelled, preprocess),
     )
     return _with_layers(found, subjects, fed, tolerance)
+
+
+def _agreement(first: Subject, second: Subject, labelled: Any, preprocess: Preprocess | None) -> Agreement:
+    owner = first.owner or second.owner
+    chosen = preprocess or (owner.manifest.preprocess if owner is not None else None)
+    if chosen is None:
+        raise UsageError("labelled images without a Preprocess", allowed="both, or a bundle, which has one")
+    return compare_classifiers(first, second, labelled, chosen)
 
 
 def _with_layers(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from eightfold.export.agreement import Agreement
 from eightfold.export.verify import Difference
 from eightfold.runtime.text_table import text_table
 from eightfold.values import Frozen
@@ -11,7 +12,7 @@ from eightfold.values import Frozen
 NAME_WIDTH = 44
 OP_WIDTH = 20
 # Names of layers without a like, in a line.
-NAMED = 6
+NAMED = 4
 
 
 class Layer(Frozen):
@@ -43,6 +44,7 @@ class Comparison(Frozen):
         first_beyond: the layer from which on the two differ by more than the tolerance; "" where there is none.
         limit: that tolerance, in words.
         no_layers: why there are no layers; "" where there are.
+        agreement: what both are worth on labelled images, where some were given.
     """
 
     first: str
@@ -52,6 +54,7 @@ class Comparison(Frozen):
     first_beyond: str = ""
     limit: str = ""
     no_layers: str = ""
+    agreement: Agreement | None = None
 
     def describe(self, worst: int = 0) -> str:
         """A table; with `worst`, only that many layers with the lowest cosine, in order of computation."""
@@ -62,7 +65,8 @@ class Comparison(Frozen):
         lines = [head, *(_layer_row(layer, with_likes) for layer in shown)]
         lines += [_row(each.tensor, "output", "", each, with_likes) for each in self.outputs]
         table = text_table(lines, left=range(3 if with_likes else 2))
-        return "\n".join([f"{self.first} against {self.second}", *table, *self._remarks(len(shown), len(rows))])
+        remarks = [*self._remarks(len(shown), len(rows)), *([self.agreement.describe()] if self.agreement else [])]
+        return "\n".join([f"{self.first} against {self.second}", *table, *remarks])
 
     def _remarks(self, shown: int, total: int) -> Iterable[str]:
         if self.no_layers:
@@ -72,7 +76,9 @@ class Comparison(Frozen):
             yield f"the {shown} layers of {total} with the lowest cosine, in order of computation"
         lost = [layer.tensor for layer in self.layers if layer.difference is None and not layer.parted]
         if lost:
-            names = ", ".join(lost[:NAMED]) + (f" and {len(lost) - NAMED} more" if len(lost) > NAMED else "")
+            names = ", ".join(map(shortened, lost[:NAMED])) + (
+                f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
+            )
             yield f"not found in the second, where they were folded into what follows: {names}"
         if self.first_beyond:
             yield f"the two part at {self.first_beyond}: it is beyond {self.limit}, and all that is computed from it"

@@ -107,8 +107,13 @@ def _of_bundle(name: str, path: str, artifact_id: str) -> Subject:
         raise UsageError(
             f"{path} holds {len(known)} artifacts", allowed=" or ".join(f"{path}:{each}" for each in known)
         )
-    artifact = bundle.artifact(artifact_id or known[0])
-    return dataclasses.replace(_of_file(name, bundle.artifact_path(artifact)), owner=bundle)
+    return subject_of_artifact(bundle, artifact_id or known[0], name)
+
+
+def subject_of_artifact(bundle: Bundle, artifact_id: str, name: str = "") -> Subject:
+    """One artifact of an open bundle, named BUNDLE:ARTIFACT unless told otherwise. Raises as `subject_of` does."""
+    path = bundle.artifact_path(bundle.artifact(artifact_id))
+    return dataclasses.replace(_of_file(name or f"{bundle.path}:{artifact_id}", path), owner=bundle)
 
 
 def _of_file(name: str, path: Path) -> Subject:

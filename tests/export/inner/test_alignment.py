@@ -96,10 +96,10 @@ def test_rounded_tensors_are_found_by_what_they_are_like() -> None:
     assert _found(first, second) == {f"t{at}": f"r{at}" for at in range(6)}
 
 
-def test_a_name_pairs_what_is_no_longer_alike() -> None:
+def test_names_pair_what_is_no_longer_alike_and_outputs_are_a_pair() -> None:
     first = _scan(("x", _noise(0), ()), ("y", _noise(1), (0,)), ("z", _noise(2), (1,)))
     second = _scan(("x", _noise(0), ()), ("other", _noise(6), (0,)), ("y", _noise(5), (0,)), ("w", _noise(7), (1,)))
-    assert _found(first, second) == {"x": "x", "y": "y"}
+    assert _found(first, second) == {"x": "x", "y": "y", "z": "w"}
 
 
 def test_a_name_that_is_out_of_order_is_no_link() -> None:

@@ -41,7 +41,7 @@ class Pair:
     Attributes:
         distance: norm of the difference of their samples over the larger norm.
         layout: the transposition of the first that has the second's order; () for none.
-        named: they share a name, and their values are not alike.
+        named: they share a name or are outputs, and their values need not be alike.
     """
 
     first: int
@@ -72,6 +72,7 @@ def align(first: Scan, second: Scan) -> tuple[Pair, ...]:
 
     add(_off_order(candidates, SAME, found, first.inside))
     add(_named(first, second, chain))
+    add(_outputs(first, second))
     left = [each for each in candidates if each.pair.first not in found and each.pair.second not in taken]
     add(_heaviest_chain([each for each in left if _fits(each.pair, chain)]))
     add(_off_order(candidates, ROUNDED, found, first.inside))
@@ -142,6 +143,17 @@ def _named(first: Scan, second: Scan, chain: Sequence[Pair]) -> Iterator[Pair]:
             pair = Pair(i, j, float(far[0]), named=True)
             if _fits(pair, chain):
                 yield pair
+
+
+def _outputs(first: Scan, second: Scan) -> Iterator[Pair]:
+    """The outputs, in order, where there are as many and they are as large."""
+    ends = first.inside.outputs, second.inside.outputs
+    if len(ends[0]) != len(ends[1]):
+        return
+    for i, j in zip(*ends, strict=True):
+        if i in first.prints and j in second.prints and first.prints[i].size == second.prints[j].size:
+            (far,), _ = distances([first.prints[i]], [second.prints[j]])
+            yield Pair(i, j, float(far[0]), named=True)
 
 
 def _fits(pair: Pair, chain: Sequence[Pair]) -> bool:
