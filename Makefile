@@ -6,9 +6,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 RUNTIME_CPP := src/eightfold/runtime/cpp
 # What is imported by the others, and what has a target of its own.
-BENCHMARKS := $(filter-out benchmarks/digit_networks.py benchmarks/coverage.py,$(wildcard benchmarks/*.py))
+NOT_BENCHMARKS := digit_networks kept_rows peer_nodes large_graph coverage node_counts
+BENCHMARKS := $(filter-out $(NOT_BENCHMARKS:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
-.PHONY: demo demo-mobilenetv2 test test-gpu check check-cpp check-arm64 check-tensorrt cpp-deps bench coverage docs \
+.PHONY: demo demo-mobilenetv2 test test-gpu check check-cpp check-arm64 check-tensorrt cpp-deps bench coverage node-counts docs \
 	picture clean
 
 demo: $(VENV)/demo.installed  ## train, compress, export, calibrate, quantize, build, measure
@@ -52,6 +53,9 @@ bench: $(VENV)/bench.installed  ## the programs in benchmarks/; each rewrites it
 
 coverage: $(VENV)/bench.installed  ## prune every network of benchmarks/coverage_names.txt; rewrites docs/coverage.md
 	$(BIN)/python benchmarks/coverage.py
+
+node-counts: $(VENV)/bench.installed  ## simplify the same networks, against onnxsim and onnxslim; goes on where it was
+	$(BIN)/python benchmarks/node_counts.py --rows build/node_counts.jsonl
 
 docs: $(VENV)/dev.installed  ## the reference pages anew, then build/site; a broken link fails
 	$(BIN)/python docs/generate_reference.py

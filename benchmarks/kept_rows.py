@@ -8,12 +8,13 @@ from typing import Any
 
 from eightfold.files import sha256_of_bytes
 
-EXPORT = Path(__file__).parent.parent / "src" / "eightfold" / "export"
+SOURCE = Path(__file__).parent.parent / "src" / "eightfold"
 
 
 def code_state() -> str:
-    """Changes with any line of the package that exports."""
-    return sha256_of_bytes(b"".join(file.read_bytes() for file in sorted(EXPORT.rglob("*.py"))))[:12]
+    """Changes with any line of the packages that calibrate and export."""
+    files = sorted(file for stage in ("calib", "export") for file in (SOURCE / stage).rglob("*.py"))
+    return sha256_of_bytes(b"".join(file.read_bytes() for file in files))[:12]
 
 
 class KeptRows:

@@ -1,6 +1,9 @@
 """Twenty networks over all tasks, from torch to engines: how far each step moves the answer, how many nodes are left.
 
-Usage: python benchmarks/round_trip.py [NAME ...]
+Usage: python benchmarks/round_trip.py [NAME ...] [--rows FILE] [--any-code]
+
+With --rows, finished rows are kept in FILE, and an interrupted run goes on behind them; rows that another state of the
+code made are made again, unless --any-code says that they do. All networks take half an hour on two cores.
 
 Needs, beside eightfold, packages with photographs: see shipped_models.py.
 
@@ -18,16 +21,16 @@ import argparse
 import copy
 import platform
 import re
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import torch
+from kept_rows import KeptRows
 from numpy.typing import NDArray
+from peer_nodes import peer_nodes
 from shipped_models import photographs
 
 from eightfold.calib.calibrate import calibrate
@@ -74,6 +77,23 @@ class Row:
     fp16_engine: str
     int8_engine: str
     stable: str
+
+    @property
+    def best_peer(self) -> int:
+        counts = [int(count) for count in (self.onnxsim, self.onnxslim) if count.isdigit()]
+        return min(counts or [self.exporter_nodes])
+
+
+# What is asked of every network.
+BARS: dict[str, Callable[[Row], bool]] = {
+    "relative error to torch in float32 at most 1e-4": lambda row: row.rel_error <= 1e-4,
+    "relative error to torch in float64 at most 1e-4": lambda row: row.rel_error_to_float64 <= 1e-4,
+    "cosine of FP16 at least 0.9999": lambda row: row.half_cosine >= 0.9999,
+    "FP16 engine built, no node refused": lambda row: not row.fp16_engine.startswith("refused"),
+    "INT8 engine built, no node refused": lambda row: not row.int8_engine.startswith("refused"),
+    "the same digests in two runs": lambda row: row.stable == "yes",
+    "no more nodes than the better one of onnxsim and onnxslim": lambda row: row.ours <= row.best_peer,
+}
 
 
 def build(name: str, seed: int = 0) -> torch.nn.Module:
@@ -124,16 +144,6 @@ def error_to_double(network: torch.nn.Module, path: Path, images: NDArray[np.flo
     """Of the file against torch in float64: what is its own, where torch in float32 is as far off as it is."""
     exact = run_module_arrays(copy.deepcopy(network).double(), images.astype(np.float64))
     return max(item.max_rel_error for item in compare_in_order(exact, run_onnx(path, {"images": images})))
-
-
-def peer_nodes(tool: str, path: Path, folder: Path) -> str:
-    target = folder / f"peer-{tool}.onnx"
-    call = {"onnxsim": "onnxsim.simplify(model)[0]", "onnxslim": "onnxslim.slim(model)"}[tool]
-    program = f"import sys, onnx, {tool}; model = onnx.load(sys.argv[1]); onnx.save({call}, sys.argv[2])"
-    command = [sys.executable, "-c", program, str(path), str(target)]
-    if subprocess.run(command, capture_output=True, timeout=600).returncode:
-        return "fails"
-    return str(len(load_onnx(target).graph.node))
 
 
 def engine_size(path: Path, precision: EnginePrecision, folder: Path, images: NDArray[np.float32]) -> str:
@@ -210,31 +220,40 @@ def table(rows: list[Row]) -> Iterator[str]:
         yield "| " + " | ".join(f"{cell:.6g}" if isinstance(cell, float) else str(cell) for cell in cells) + " |"
 
 
+def bars(rows: list[Row]) -> Iterator[str]:
+    for bar, holds in BARS.items():
+        others = [row.network for row in rows if not holds(row)]
+        text = f"- {bar}: {len(rows) - len(others)} of {len(rows)}"
+        yield f"{text}, but {', '.join(others)}" if others else text
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=list(SHORT_LIST))
+    parser.add_argument("--rows", type=Path, help="finished rows are kept there, and not made again")
+    parser.add_argument("--any-code", action="store_true", help="also rows that another state of the code made")
     parser.add_argument("--output", type=Path, default=RESULT)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    rows: list[Row] = []
+    kept = KeptRows(chosen.rows, any_code=chosen.any_code)
     failures = []
     for name in chosen.names:
         try:
-            rows.append(measure(name, SHORT_LIST[name]))
-            print(list(table(rows))[-1], flush=True)
+            if name not in kept.rows:
+                kept.add(name, asdict(measure(name, SHORT_LIST[name])))
+                print(list(table([Row(**kept.rows[name])]))[-1], flush=True)
         except (EightfoldError, RuntimeError, ValueError) as error:
             failures.append(f"{name}: {type(error).__name__}: {str(error)[:300]}")
             print(failures[-1], flush=True)
-        write(chosen.output, rows, failures)
+        write(chosen.output, [Row(**kept.rows[name]) for name in SHORT_LIST if name in kept.rows], failures)
 
 
 def write(path: Path, rows: list[Row], failures: list[str]) -> None:
     machine = f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}"
     about = " ".join((Row.__doc__ or "").split())
+    lines = ["# Round trip", "", machine, "", *bars(rows), "", about, "", *table(rows), "", *failures]
     path.parent.mkdir(exist_ok=True)
-    path.write_text(
-        "\n".join(["# Round trip", "", machine, "", about, "", *table(rows), "", *failures]).rstrip() + "\n"
-    )
+    path.write_text("\n".join(lines).rstrip() + "\n")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import glob
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,7 +24,7 @@ from eightfold.export.rebatch import rebatched
 from eightfold.export.reference import Reference
 from eightfold.export.simplify import simplify_onnx
 from eightfold.export.trials import adversarial_inputs
-from eightfold.export.verify import Arrays, Tolerance, run_module_arrays, run_onnx
+from eightfold.export.verify import Arrays, Tolerance, run_module_arrays, runner
 from eightfold.files import PathLike
 from eightfold.runtime.manifest import Step, TensorSpec
 
@@ -43,8 +44,8 @@ class Source(Protocol):
     def write(self, rows: Array, path: Path) -> str:
         """Write the graph for inputs shaped like `rows`; returns the name of the tool that made it."""
 
-    def answer(self, rows: Array) -> list[Array]:
-        """The outputs for `rows`, in order."""
+    def opened(self) -> Callable[[Array], list[Array]]:
+        """What gives the outputs for some rows, in order."""
 
     def probe(self) -> Probe:
         """What shows the tensors in between."""
@@ -62,8 +63,8 @@ class ModuleSource:
         export_onnx(self.model, path, batch=batch, image_size=(height, width), channels=channels, opset=self.opset)
         return f"torch.onnx ({exporter_of(load_onnx(path))})"
 
-    def answer(self, rows: Array) -> list[Array]:
-        return run_module_arrays(self.model, rows)
+    def opened(self) -> Callable[[Array], list[Array]]:
+        return functools.partial(run_module_arrays, self.model)
 
     def probe(self) -> Probe:
         return TorchProbe(self.model)
@@ -87,8 +88,9 @@ class OnnxSource:
         save_onnx(with_opset(load_onnx(path), self.opset, remedy=_OTHER_OPSET), path)
         return f"freeze, opset {have} to {self.opset}"
 
-    def answer(self, rows: Array) -> list[Array]:
-        return list(run_onnx(self.path, {self._input(): rows}).values())
+    def opened(self) -> Callable[[Array], list[Array]]:
+        run, name = runner(self.path), self._input()
+        return lambda rows: list(run({name: rows}).values())
 
     def probe(self) -> Probe:
         return OnnxProbe(self.path)
@@ -207,9 +209,10 @@ def _check(
 ) -> Step:
     spec = _image_spec(path)
     trials = {"images": {spec.name: rows}, **(adversarial_inputs([spec]) if adversarial else {})}
+    asked = origin.opened()
 
     def answer(inputs: Arrays) -> Arrays:
-        return {str(place): array for place, array in enumerate(origin.answer(inputs[spec.name]))}
+        return {str(place): array for place, array in enumerate(asked(inputs[spec.name]))}
 
     step = Reference(answer, trials, origin.probe()).verify(path, step="export", tolerance=tolerance)
     return step.model_copy(update={"tool": tool})
