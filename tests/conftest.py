@@ -50,3 +50,11 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fcntl.flock(stream, fcntl.LOCK_EX)
         run(recipe_from(TINY), output=shared / "run")  # does nothing when another process has made it
     return shared / "run"
+
+
+@pytest.fixture(autouse=True)
+def _no_user_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests leave nothing in the caches of whoever runs them."""
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    folder.mkdir(exist_ok=True)
+    monkeypatch.setattr("eightfold.runtime.backends.openvino_cache.cache_folder", lambda name: folder)

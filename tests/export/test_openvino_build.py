@@ -8,7 +8,7 @@ import pytest
 
 from eightfold.errors import ModelError, UsageError
 from eightfold.export.onnx_export import export_onnx
-from eightfold.export.openvino_build import build_openvino, compile_openvino
+from eightfold.export.openvino_build import build_openvino
 from eightfold.export.verify import run_onnx
 from eightfold.files import sha256_of_file
 from tests.export.networks import images, small_net
@@ -32,13 +32,6 @@ def test_the_same_file_gives_the_same_bytes(tmp_path: Path, network: Path) -> No
     first, second = (build_openvino(network, tmp_path / name) for name in ("a.xml", "b.xml"))
     assert sha256_of_file(first.with_suffix(".bin")) == sha256_of_file(second.with_suffix(".bin"))
     assert sha256_of_file(first) == sha256_of_file(second)
-
-
-def test_a_compiled_model_starts_as_it_is(tmp_path: Path, network: Path) -> None:
-    blob = compile_openvino(network, tmp_path / "net.blob", threads=1)
-    compiled = openvino.Core().import_model(blob.read_bytes(), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    expected = run_onnx(network, {"images": images()})["logits"]
-    np.testing.assert_allclose(compiled(images())[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_another_suffix_is_refused(tmp_path: Path, network: Path) -> None:

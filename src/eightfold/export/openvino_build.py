@@ -51,19 +51,3 @@ def _name_by_place(model: Any) -> None:
         kind = operation.get_type_name()
         if re.fullmatch(rf"{kind}_\d+", operation.get_friendly_name()):
             operation.set_friendly_name(f"{kind}/{place}")
-
-
-def compile_openvino(model_path: PathLike, output: PathLike, *, threads: int | None = None) -> Path:
-    """Compile a model for this machine's CPU and write the result, so that a process starts without compiling.
-
-    The file fits the OpenVINO version and the processor that made it only. It is a cache, not an artifact to ship.
-    Import it with INFERENCE_PRECISION_HINT "f32": the hint is not kept, and without it bfloat16 may be used.
-    """
-    openvino = require("openvino", "compile OpenVINO models")
-    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    if threads is not None:
-        settings["INFERENCE_NUM_THREADS"] = str(threads)
-    compiled = openvino.Core().compile_model(str(model_path), "CPU", settings)
-    with atomic_path(output) as temporary:
-        temporary.write_bytes(compiled.export_model().getvalue())
-    return Path(output)

@@ -74,7 +74,7 @@ class Predictor:
         self.choice = _choose(self.bundle, Wish(backend, precision, batch, variant))
         self.preprocess = self.bundle.manifest.preprocess
         self._decode = decoder_of(self.bundle.manifest.task)
-        self._options = SessionOptions(threads=threads, device=device)
+        self._options = SessionOptions(threads=threads, device=device, keep_compiled=True)
         self._in_flight = in_flight or max(2, os.cpu_count() or 1)
         self._pools: dict[int, SlotPool] = {}
         self._lock = threading.Lock()

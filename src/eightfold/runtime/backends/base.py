@@ -30,11 +30,13 @@ class SessionOptions:
         threads: intra-op threads on a CPU; None leaves it to the backend.
         device: number of the accelerator.
         precision: of the file, for a backend that must be told.
+        keep_compiled: keep what took long to compile in the user's cache, so that the next start is quick.
     """
 
     threads: int | None = None
     device: int = 0
     precision: str = "fp32"
+    keep_compiled: bool = False
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from eightfold.errors import BackendError, ModelError
 from eightfold.extras import installed, require
+from eightfold.runtime.backends import openvino_cache
 from eightfold.runtime.backends.base import Backend, Session, SessionOptions, Slot, empty_like, last_line
 from eightfold.runtime.manifest import TensorSpec
 
@@ -40,13 +42,38 @@ class OpenVinoSession(Session):
     def __init__(self, path: Path, options: SessionOptions) -> None:
         self.module = require("openvino", "run models with OpenVINO")
         self.version = self.module.__version__.partition("-")[0]
-        core = self.module.Core()
-        model = _loaded(core.read_model, path)
+        self._core, self._settings = self.module.Core(), _settings(options)
+        kept = self._kept_at(path) if options.keep_compiled else None
+        if kept is None or not self._imported(kept):
+            self._compile(path)
+            if kept is not None:
+                blob = self.raw.export_model().getvalue()
+                openvino_cache.store(kept, openvino_cache.Compiled(self.inputs, self.outputs, blob))
+        self.threads = int(self.raw.get_property("INFERENCE_NUM_THREADS"))
+
+    def _kept_at(self, path: Path) -> Path | None:
+        names = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
+        machine = json.dumps([self._core.get_property("CPU", name) for name in names])
+        return openvino_cache.cache_path(path, self.module.__version__, machine, self._settings)
+
+    def _imported(self, kept: Path) -> bool:
+        compiled = openvino_cache.load(kept)
+        if compiled is None:
+            return False
+        try:
+            # The settings again: an exported model has forgotten that bfloat16 is not wanted.
+            self.raw = self._core.import_model(compiled.blob, "CPU", self._settings)
+        except RuntimeError:  # of a build of OpenVINO that its version does not tell apart
+            return False
+        self.inputs, self.outputs = compiled.inputs, compiled.outputs
+        return True
+
+    def _compile(self, path: Path) -> None:
+        model = _loaded(self._core.read_model, path)
         # Compiling merges nodes and with them names, so the names are those of the model as it was read.
         self.inputs = tuple(_spec(port, path) for port in model.inputs)
         self.outputs = tuple(_spec(port, path) for port in model.outputs)
-        self.raw = _loaded(lambda _: core.compile_model(model, "CPU", _settings(options)), path)
-        self.threads = int(self.raw.get_property("INFERENCE_NUM_THREADS"))
+        self.raw = _loaded(lambda _: self._core.compile_model(model, "CPU", self._settings), path)
 
     def new_slot(self) -> Slot:
         return OpenVinoSlot(self)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from eightfold.files import sha256_of_file
 from eightfold.runtime.backends.base import SessionOptions
+from eightfold.runtime.cache_folder import cache_folder
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -46,10 +46,4 @@ def _tensorrt_options(path: Path, version: str, options: SessionOptions) -> dict
 def _engine_folder(path: Path, version: str) -> Path | None:
     """A folder for this very file: onnxruntime would take an engine with other weights for the same one. None where no
     folder can be made."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = root / "eightfold" / f"onnxruntime-{version}-tensorrt" / sha256_of_file(path)[:32]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    return folder
+    return cache_folder(f"onnxruntime-{version}-tensorrt", sha256_of_file(path)[:32])
