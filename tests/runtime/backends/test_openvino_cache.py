@@ -104,8 +104,13 @@ def test_other_weights_settings_or_machines_have_files_of_their_own(model: Path,
 
 
 def test_weights_beside_the_graph_count(model: Path, cache: Path, tmp_path: Path) -> None:
-    tensors = {"save_as_external_data": True, "size_threshold": 0, "location": "model.weights"}
-    onnx.save(onnx.load(model), tmp_path / "beside.onnx", **tensors)
+    onnx.save(
+        onnx.load(model),
+        tmp_path / "beside.onnx",
+        save_as_external_data=True,
+        size_threshold=0,
+        location="model.weights",
+    )
     before = openvino_cache.cache_path(tmp_path / "beside.onnx", "1", "this", {})
     weights = bytearray((tmp_path / "model.weights").read_bytes())
     weights[-1] ^= 1
