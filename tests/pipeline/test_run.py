@@ -182,8 +182,11 @@ def test_the_ways_to_guard_accuracy_are_keys_of_the_recipe(tiny_recipe: dict[str
     assert report["groups"]
     assert "top-1 of FP32" in (copied / "onnx" / "search-cpu-x86.txt").read_text()
     artifacts = Bundle.open(copied / "bundle").manifest.artifacts
-    (notes,) = (each.steps[-1].notes for each in artifacts if each.id == "pruned-int8-cpu-x86-b1")
-    assert "written as Q/DQ" in notes
-    assert any("biases corrected, the most" in note for note in notes)
-    assert any(note.endswith("groups of layers equalized") for note in notes)
+    ((*_, equalized, quantized),) = (each.steps for each in artifacts if each.id == "pruned-int8-cpu-x86-b1")
+    assert "written as Q/DQ" in quantized.notes
+    assert any("biases corrected, the most" in note for note in quantized.notes)
+    assert equalized.name == "equalize"
+    assert equalized.max_rel_error is not None
+    assert equalized.max_rel_error < 1e-3
+    assert equalized.notes[0].endswith("groups of layers equalized")
     assert again(changed, copied) == []

@@ -38,14 +38,18 @@ def calibrate(
     from eightfold.calib.ranges import METHODS
     from eightfold.calib.trt_cache import cache_from_ranges, version_number
     from eightfold.errors import one_of
-    from eightfold.files import write_text
+    from eightfold.export.equalize_step import verify_equalized
+    from eightfold.files import atomic_path, write_text
 
     version_number(tensorrt_version)  # before the work, not behind it
 
     chosen = open_images(images).sample(count, seed=seed)
     rules = Preprocess.load(preprocess)
     if equalized is not None:
-        model, report = equalize(model, equalized, images=chosen, preprocess=rules)
+        with atomic_path(equalized) as made:
+            _, report = equalize(model, made, images=chosen, preprocess=rules)
+            verify_equalized(model, made, chosen, rules)
+        model = equalized
         print(report.describe())
     ranges = measure(
         model,

@@ -11,6 +11,8 @@ import numpy as np
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import UsageError
 from eightfold.export.graph_builder import GraphBuilder
+from eightfold.export.inner.onnx_probe import OnnxProbe
+from eightfold.export.inner.probe import Converting
 from eightfold.export.onnx_clean import clean
 from eightfold.export.onnx_files import input_specs, load_onnx, save_onnx
 from eightfold.export.passes.graph_index import GraphIndex
@@ -90,15 +92,24 @@ def put_preprocess_in(path: PathLike, preprocess: Preprocess, *, tolerance: Tole
         for words, inputs in trials_of(specs).items()
     }
     before = runner(path)
-    reference = Reference(lambda inputs: before({spec.name: normalized(preprocess, inputs[spec.name])}), trials)
+
+    def prepared(inputs: Arrays) -> Arrays:
+        return {spec.name: normalized(preprocess, inputs[spec.name])}
+
+    def pixels(inputs: Arrays) -> Arrays:
+        return {name: rows.astype(np.uint8) for name, rows in inputs.items()}
+
+    probe = Converting(OnnxProbe(path), prepared)
+    reference = Reference(lambda inputs: before(prepared(inputs)), trials, probe)
     made = save_onnx(model, path.with_suffix(".pixels.onnx"))
     try:
         run = runner(made)
-
-        def after(inputs: Arrays) -> Arrays:
-            return run({name: rows.astype(np.uint8) for name, rows in inputs.items()})
-
-        step = reference.verify(after, step="preprocess in graph", tolerance=tolerance)
+        step = reference.verify(
+            lambda inputs: run(pixels(inputs)),
+            step="preprocess in graph",
+            tolerance=tolerance,
+            probe=Converting(OnnxProbe(made), pixels),
+        )
         made.replace(path)
     finally:
         made.unlink(missing_ok=True)

@@ -16,7 +16,6 @@ from eightfold.export.verify import (
     Difference,
     Tolerance,
     compare,
-    require_within,
     runner,
     step_from,
 )
@@ -41,9 +40,9 @@ class Reference:
         """Raises ModelError where onnxruntime refuses the file."""
         return cls(runner(path), trials, OnnxProbe(path))
 
-    def verify(self, after: PathLike | Run, *, step: str, tolerance: Tolerance) -> Step:
-        """Compare an ONNX file, or what runs it, with this network on every trial; the step's notes hold each one's
-        relative error.
+    def verify(self, after: PathLike | Run, *, step: str, tolerance: Tolerance, probe: Probe | None = None) -> Step:
+        """Compare an ONNX file, or what runs it (and what shows its inner tensors), with this network on every trial;
+        the step's notes hold each one's relative error.
 
         The first trial is always judged. A later one on which this network itself moves as much when its input moves by
         a rounding error cannot tell the two apart (a normalization of a constant image amplifies rounding without
@@ -52,7 +51,7 @@ class Reference:
         Raises:
             VerificationError: beyond the tolerance; the message names the trial and the first tensor that differs.
         """
-        run = after if callable(after) else runner(after)
+        run, probe = (after, probe) if callable(after) else (runner(after), OnnxProbe(after))
         judged: list[Difference] = []
         notes = []
         for place, (name, inputs) in enumerate(self.trials.items()):
@@ -61,11 +60,8 @@ class Reference:
             if beyond and place and self._is_unstable(name, found):
                 notes.append(f"on {name}: not judged, the network amplifies rounding there")
                 continue
-            words = f"{step} (on {name})"
-            if callable(after):
-                require_within(found, tolerance, step=words)
-            else:
-                require_alike(found, tolerance, step=words, probes=(self._probe, OnnxProbe(after)), inputs=inputs)
+            probes = self._probe, probe
+            require_alike(found, tolerance, step=f"{step} (on {name})", probes=probes, inputs=inputs)
             judged += found
             notes.append(f"on {name}: relative error {max(item.max_rel_error for item in found):.2g}")
         return step_from(judged, name=step, notes=notes)

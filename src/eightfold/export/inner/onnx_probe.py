@@ -89,10 +89,11 @@ def _reads(node: onnx.NodeProto) -> Iterator[str]:
 
 
 def _sizes(model: onnx.ModelProto) -> dict[str, int]:
-    """Bytes of the tensors of the graph whose shapes can be told; 0 for whole numbers, which are no activations."""
+    """Bytes of the tensors of the graph whose shapes can be told; 0 for those that cannot be seen."""
     from onnx import TensorProto
 
-    floats = (TensorProto.UNDEFINED, TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
+    # onnxruntime hands out no bfloat16.
+    floats = (TensorProto.UNDEFINED, TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
     sizes = {}
     for value in inferred_shapes(model):
         tensor = value.type.tensor_type

@@ -1,0 +1,187 @@
+"""Each step is broken on purpose, in a layer that is known: the step fails, names that layer and keeps what was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from eightfold.calib.calibrate import calibrate
+from eightfold.calib.equalize import equalize
+from eightfold.calib.images import ImageSet, open_images
+from eightfold.calib.preprocess import Preprocess
+from eightfold.errors import VerificationError
+from eightfold.export import batches, half, in_graph, openvino_build, simplify
+from eightfold.export.batches import export_batches
+from eightfold.export.checks import verify_onnx
+from eightfold.export.equalize_step import verify_equalized
+from eightfold.export.freeze import freeze_onnx
+from eightfold.export.half import half_onnx
+from eightfold.export.half_graph import half_graph
+from eightfold.export.in_graph import put_preprocess_in, with_preprocess
+from eightfold.export.onnx_export import export_onnx
+from eightfold.export.openvino_build import build_openvino, read_openvino
+from eightfold.export.passes.run import apply_passes
+from eightfold.export.quantize import quantize
+from eightfold.export.rebatch import rebatched
+from eightfold.export.simplify import simplify_onnx
+from eightfold.export.verify import Tolerance
+from tests.export.networks import images, small_net
+
+LAYER = "depthwise"
+EXACT = Tolerance(max_rel_error=1e-4)
+
+
+def _spoil(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Reverse the weights of the depthwise convolution."""
+    (node,) = [each for each in model.graph.node if each.op_type == "Conv" and _groups(each) == 8]
+    (tensor,) = [each for each in model.graph.initializer if each.name == node.input[1]]
+    weights = numpy_helper.to_array(tensor)
+    tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(-9 * weights[::-1]), tensor.name))
+    return model
+
+
+def _groups(node: onnx.NodeProto) -> int:
+    return next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+
+
+def _spoiling_file(step: Callable[..., Path]) -> Callable[..., Path]:
+    """The step, which also spoils the file that it writes."""
+
+    def spoilt(*args: Any, **options: Any) -> Path:
+        path = step(*args, **options)
+        onnx.save(_spoil(onnx.load(path)), path)
+        return path
+
+    return spoilt
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    return export_onnx(small_net(), tmp_path / "net.onnx", batch=1, image_size=16)
+
+
+@pytest.fixture
+def layer(network: Path) -> str:
+    """What the depthwise convolution puts out, in the file."""
+    model = onnx.load(network)
+    return str(next(node.output[0] for node in model.graph.node if _groups(node) == 8))
+
+
+@pytest.fixture
+def photographs() -> ImageSet:
+    rng = np.random.default_rng(0)
+    return open_images([rng.integers(0, 256, (16, 16, 3)).astype(np.uint8) for _ in range(4)])
+
+
+def _first(name: str) -> str:
+    return f"first diverging tensor: '{name}'"
+
+
+def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "b1.onnx"
+    target.write_text("what was there")
+    monkeypatch.setattr(batches, "export_onnx", _spoiling_file(export_onnx))
+    with pytest.raises(VerificationError, match=rf"export \(on images\) changed output 'logits': .*{_first(LAYER)}"):
+        export_batches(small_net(), {1: target}, images=images())
+    assert target.read_text() == "what was there"
+
+
+def test_freeze(tmp_path: Path, network: Path, layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "freeze_onnx", _spoiling_file(freeze_onnx))
+    with pytest.raises(VerificationError, match=_first(layer)):
+        export_batches(network, {1: tmp_path / "b1.onnx"}, images=images())
+    assert not (tmp_path / "b1.onnx").exists()
+
+
+def test_a_batch_that_is_derived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = rebatched
+    monkeypatch.setattr(batches, "rebatched", lambda *each: _spoil(whole(*each)))
+    files = {batch: tmp_path / f"b{batch}.onnx" for batch in (1, 2, 3)}
+    with pytest.raises(VerificationError, match=_first(LAYER)):
+        export_batches(small_net(), files, images=images())
+
+
+def test_simplify(network: Path, layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What changes the answer is passed over; the report says where."""
+    whole = apply_passes
+
+    def spoiling(model: onnx.ModelProto) -> None:
+        whole(model)
+        if model.graph.initializer:
+            _spoil(model)
+
+    monkeypatch.setattr(simplify, "apply_passes", spoiling)
+    notes = simplify_onnx(network, network.with_name("small.onnx")).step.notes
+    assert any("passed over" in note and _first(layer) in note for note in notes)
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_half(kind: Any, network: Path, layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = half_graph
+
+    def spoiling(model: onnx.ModelProto, **options: Any) -> onnx.ModelProto:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        return whole(_spoil(copy), **options)
+
+    monkeypatch.setattr(half, "half_graph", spoiling)
+    with pytest.raises(VerificationError, match=_first(layer)):
+        half_onnx(network, network.with_name("half.onnx"), inputs={"images": images()}, kind=kind)
+    assert not network.with_name("half.onnx").exists()
+
+
+@pytest.mark.parametrize("form", ["qdq", "qoperator"])
+def test_quantize(form: Any, network: Path, layer: str, tmp_path: Path) -> None:
+    spoilt = tmp_path / "spoilt.onnx"
+    onnx.save(_spoil(onnx.load(network)), spoilt)
+    ranges = calibrate(spoilt, list(images(8)), None, method="minmax")
+    int8, _ = quantize(spoilt, ranges, tmp_path / "int8.onnx", form=form)
+    with pytest.raises(VerificationError, match=rf"quantize changed output 'logits': .*{_first(layer)}"):
+        verify_onnx(network, int8, {"images": images()}, step="quantize", tolerance=Tolerance(cosine=0.999))
+
+
+def test_equalize(network: Path, tmp_path: Path, photographs: ImageSet) -> None:
+    preprocess = Preprocess(height=16, width=16)
+    equalized, _ = equalize(network, tmp_path / "equalized.onnx", images=photographs, preprocess=preprocess)
+    step = verify_equalized(network, equalized, photographs, preprocess)
+    assert step.max_rel_error is not None
+    assert step.max_rel_error < 1e-5
+    assert len(step.notes) == 4
+    onnx.save(_spoil(onnx.load(equalized)), equalized)
+    with pytest.raises(VerificationError, match=r"equalize changed output 'logits': .*first diverging tensor: '.*onv"):
+        verify_equalized(network, equalized, photographs, preprocess)
+
+
+def test_preprocess_in_graph(network: Path, layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = with_preprocess
+
+    def spoiling(model: onnx.ModelProto, how: Preprocess) -> tuple[onnx.ModelProto, Preprocess]:
+        made, how = whole(model, how)
+        return _spoil(made), how
+
+    before = network.read_bytes()
+    monkeypatch.setattr(in_graph, "with_preprocess", spoiling)
+    with pytest.raises(VerificationError, match=_first(layer)):
+        put_preprocess_in(network, Preprocess(height=16, width=16), tolerance=EXACT)
+    assert network.read_bytes() == before
+
+
+def test_openvino(network: Path, layer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    whole = read_openvino
+
+    def spoiling(path: Path) -> Any:
+        spoilt = tmp_path / "spoilt.onnx"
+        onnx.save(_spoil(onnx.load(path)), spoilt)
+        return whole(spoilt)
+
+    monkeypatch.setattr(openvino_build, "read_openvino", spoiling)
+    with pytest.raises(VerificationError, match=rf"OpenVINO's form .*{_first(layer)}"):
+        build_openvino(network, tmp_path / "net.xml")
+    assert not (tmp_path / "net.xml").exists()
