@@ -29,7 +29,7 @@ def artifact(
         batch=batch,
         path="x",
         inputs=(TensorSpec(name="images", dtype="float32", shape=(batch, 3, 8, 8)),),
-        outputs=(),
+        outputs=(TensorSpec(name="scores", dtype="float32", shape=(batch, 3)),),
     )
 
 

@@ -100,7 +100,7 @@ def _add_classes(trt: Any, names: dict[str, list[str]], made: dict[str, Any]) ->
     config = _strict(
         "IBuilderConfig",
         names,
-        create_timing_cache=lambda self, data: cache(data),
+        create_timing_cache=lambda self, data: None if data == b"damaged" else cache(data),
         set_timing_cache=lambda self, cache, ignore_mismatch: made.setdefault("caches", []).append(cache) or True,
         get_timing_cache=lambda self: cache(b""),
         can_run_on_DLA=lambda self, layer: layer.name not in made.get("gpu_only", ()),

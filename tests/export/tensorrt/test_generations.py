@@ -189,6 +189,10 @@ def test_the_timing_cache_is_loaded_merged_and_saved(board: Board, version: str,
     assert file.read_bytes() == b"times"
     _, made = board.build(version, timing_cache=tmp_path / "times.cache")
     assert made["caches"][0].arguments == (b"times",)
+    file.write_bytes(b"damaged")
+    _, made = board.build(version, timing_cache=tmp_path / "times.cache")
+    assert made["caches"][0].arguments == (b"",)
+    assert file.read_bytes() == b"times"
 
 
 @pytest.mark.parametrize("version", VERSIONS)

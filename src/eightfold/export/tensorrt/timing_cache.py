@@ -9,24 +9,29 @@ from typing import TYPE_CHECKING
 from eightfold.files import write_bytes
 
 if TYPE_CHECKING:
-    from tensorrt import IBuilderConfig
+    from tensorrt import IBuilderConfig, ITimingCache
 
 
 def use_timing_cache(config: IBuilderConfig, path: Path) -> None:
     """Give a config the cache in `path`; an empty one where there is none, or where the builder refuses it."""
-    stored = path.read_bytes() if path.is_file() else b""
-    cache = config.create_timing_cache(stored)
-    if not config.set_timing_cache(cache, ignore_mismatch=False):
+    cache = _stored(config, path)
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
         config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
 
 
 def save_timing_cache(config: IBuilderConfig, path: Path) -> None:
     """Write what the build knows now, merged with what another build may have written meanwhile."""
     cache = config.get_timing_cache()
-    if path.is_file():
+    stored = _stored(config, path)
+    if stored is not None:
         # False where the stored one is of another device or version: ours replaces it.
-        cache.combine(config.create_timing_cache(path.read_bytes()), ignore_mismatch=False)
+        cache.combine(stored, ignore_mismatch=False)
     write_bytes(path, bytes(cache.serialize()))
+
+
+def _stored(config: IBuilderConfig, path: Path) -> ITimingCache | None:
+    """None for no file, and where TensorRT cannot read it: types do not know that."""
+    return config.create_timing_cache(path.read_bytes()) if path.is_file() else None
 
 
 def cache_path(path: Path, builder: str, version: str, device: str) -> Path:
