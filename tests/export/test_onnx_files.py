@@ -107,3 +107,10 @@ def test_types_no_runtime_here_has_are_refused() -> None:
     model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.COMPLEX64
     with pytest.raises(ModelError, match="tensor 'images' has ONNX element type 14; allowed: float32"):
         tensor_specs(model)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int64, np.uint8, np.bool_])
+def test_how_much_a_weight_takes(dtype: type[np.generic]) -> None:
+    tensor = onnx.numpy_helper.from_array(np.ones((3, 5), dtype))
+    assert onnx_files.weight_bytes(tensor) == len(tensor.raw_data)
+    assert onnx_files.weight_bytes(onnx.TensorProto(data_type=99, dims=[7], raw_data=b"1234")) == 4

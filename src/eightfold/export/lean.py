@@ -11,7 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
-from eightfold.export.onnx_files import ALIGNMENT_BYTES, SMALLEST_EXTERNAL_BYTES, load_onnx, refer_to, shell_of
+from eightfold.export.onnx_files import (
+    ALIGNMENT_BYTES,
+    SMALLEST_EXTERNAL_BYTES,
+    load_onnx,
+    refer_to,
+    shell_of,
+    weight_bytes,
+)
 from eightfold.export.passes.graph_index import keep
 
 if TYPE_CHECKING:
@@ -35,7 +42,7 @@ def write_lean(model: onnx.ModelProto, path: Path, known: References | None = No
     shell = shell_of(model)
     with path.with_name(WEIGHTS).open("a+b") as stream:
         for tensor in model.graph.initializer:
-            large = len(tensor.raw_data) >= SMALLEST_EXTERNAL_BYTES
+            large = tensor.HasField("raw_data") and weight_bytes(tensor) >= SMALLEST_EXTERNAL_BYTES
             shell.graph.initializer.append(_beside(tensor, stream, (known or {}).get(tensor.name)) if large else tensor)
     path.write_bytes(shell.SerializeToString(deterministic=True))
     return _references(shell)

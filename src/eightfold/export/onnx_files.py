@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,8 +118,21 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     return TensorSpec(name=value.name, dtype=dtype, shape=tuple(int(dim) for dim in dims))
 
 
+def weight_bytes(tensor: onnx.TensorProto) -> int:
+    """How much a weight takes in the graph. To ask its content for its length would copy it."""
+    from onnx import helper
+
+    if tensor.external_data:
+        return 0
+    try:
+        item_bytes: int = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        return item_bytes * math.prod(tensor.dims)
+    except KeyError:  # no type that is known
+        return len(tensor.raw_data)
+
+
 def _weight_bytes(model: onnx.ModelProto) -> int:
-    return sum(len(tensor.raw_data) or 4 * len(tensor.float_data) for tensor in model.graph.initializer)
+    return sum(weight_bytes(tensor) for tensor in model.graph.initializer)
 
 
 def _save_with_external_data(model: onnx.ModelProto, path: Path) -> Path:

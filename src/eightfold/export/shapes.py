@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from eightfold.export.onnx_files import weight_bytes
+
 if TYPE_CHECKING:
     import onnx
 
@@ -30,7 +32,7 @@ def inferred_shapes(model: onnx.ModelProto) -> Sequence[onnx.ValueInfoProto]:
     shadow.graph.input.extend(model.graph.input)
     shadow.graph.output.extend(model.graph.output)
     for tensor in model.graph.initializer:
-        small = len(tensor.raw_data) <= LARGEST_SIZES_BYTES and not tensor.external_data
+        small = weight_bytes(tensor) <= LARGEST_SIZES_BYTES and not tensor.external_data
         shell = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         shadow.graph.initializer.append(tensor if small else shell)
     inferred = shape_inference.infer_shapes(shadow, data_prop=True)

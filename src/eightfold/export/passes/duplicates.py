@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from eightfold.export.passes.graph_index import GraphIndex, keep
@@ -19,7 +20,10 @@ def duplicate_weights(graph: onnx.GraphProto) -> int:
     index = GraphIndex(graph)
     alike: dict[bytes, list[onnx.TensorProto]] = {}
     gone = set()
+    kinds = Counter(_kind(tensor) for tensor in graph.initializer)
     for tensor in graph.initializer:
+        if kinds[_kind(tensor)] == 1:
+            continue  # to read a weight is to copy it
         others = alike.setdefault(_sketch(tensor), [])
         twin = next((other for other in others if other.raw_data == tensor.raw_data), None)
         if twin is None:
@@ -48,6 +52,10 @@ def duplicate_nodes(graph: onnx.GraphProto) -> int:
         gone.append(node)
     index.remove(gone)
     return len(gone)
+
+
+def _kind(tensor: onnx.TensorProto) -> tuple[int, ...]:
+    return tensor.data_type, *tensor.dims
 
 
 def _sketch(tensor: onnx.TensorProto) -> bytes:
