@@ -1,139 +1,75 @@
-"""Damaged bundles through the loader: no crash, no hang over two seconds, nothing written outside.
+"""Damaged and hostile bundles through the loader: no crash, no hang over two seconds, nothing written outside.
 
 Usage: python benchmarks/fuzz_bundle.py [--cases 10000] [--seed 0]
 
-Manifests are damaged as text and as JSON (with digests made right again, as a forger would), zips and ONNX files as
-bytes. Every case ends in a bundle that opens and verifies, or in an EightfoldError; anything else is printed with the
-seed that makes it again. Cases run in child processes, so that a crash of native code is seen, too.
+Four kinds, in equal parts: manifests, zips, ONNX files as `eightfold export` reads them, and bundles that are sound but
+for their graph; see bundle_mutations.py. Bundles are opened, verified and loaded by a predictor with onnxruntime. Every
+case ends in one that loads, or in an EightfoldError; anything else is printed with the seed that makes it again. Cases
+run in child processes, so that a crash or hang of native code is seen, too. Where EIGHTFOLD_CPP_LIBRARY names a
+libeightfold.so, it is given the same bundles, and cases that one runtime takes and the other refuses are counted.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
+import ctypes
 import multiprocessing
+import os
 import platform
 import random
-import shutil
+import resource
 import signal
+import sys
 import tempfile
 import time
 import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+from bundle_mutations import CASES, make_sound
 
-from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import EightfoldError
-from eightfold.export.bundle import onnx_artifact, write_bundle
 from eightfold.export.onnx_files import load_onnx, tensor_specs
-from eightfold.runtime.bundle import Bundle, manifest_digest_line
-from eightfold.runtime.manifest import Task
+from eightfold.runtime.bundle import Bundle
+from eightfold.runtime.predictor import Predictor
 
 RESULT = Path(__file__).parent / "results" / "fuzz_bundle.md"
+LIBRARY = os.environ.get("EIGHTFOLD_CPP_LIBRARY")
 HANG_S = 2.0
+# After this, a child that does not come back is ended.
+PATIENCE_S = 20.0
 PER_CHILD = 250
-NASTY: tuple[Any, ...] = (
-    None, True, -1, 0, 2**63, 1e308, "", "..", "../../escape", "/etc/passwd", "a/../../b", "C:\\x", "x\0y", "\ud800",
-    [], {}, [[[[]]]], "x" * 10_000, float("nan"), {"": ""},
-)  # fmt: skip
+# Hostile graphs ask for more than there is; that is refused, and must not take it from others meanwhile.
+MEMORY_BYTES = 8 << 30
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+EVENTS = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
 
 
-def make_bundle(folder: Path) -> Path:
-    weight = np.arange(64, dtype=np.float32).reshape(8, 8)
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["images", "w"], ["out"])],
-        "g",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 8])],
-        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, 8])],
-        [numpy_helper.from_array(weight, "w")],
+class NativeOptions(ctypes.Structure):
+    """`eightfold_options` of eightfold.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_char_p) for name in ("backend", "precision", "variant", "provider")),
+        *((name, ctypes.c_int32) for name in ("batch", "threads", "preprocess_threads", "in_flight", "device")),
+        ("public_key", ctypes.c_char_p),
     )
-    onnx.save(helper.make_model(graph), folder / "net.onnx")
-    artifact = onnx_artifact(folder / "net.onnx", id="a", inside="onnx/net.onnx", variant="v")
-    arguments: dict[str, Any] = {
-        "name": "fuzz",
-        "task": Task(kind="classify", decode="classify", labels=("a", "b")),
-        "preprocess": Preprocess(height=8, width=8),
-        "artifacts": [artifact],
-        "files": {"onnx/net.onnx": folder / "net.onnx"},
-    }
-    write_bundle(folder / "bundle.eightfold", **arguments)
-    return write_bundle(folder / "bundle", **arguments)
 
 
-def damage_bytes(data: bytes, rng: random.Random) -> bytes:
-    changed = bytearray(data)
-    for _ in range(rng.randint(1, 8)):
-        place, kind = rng.randrange(len(changed) or 1), rng.randrange(5)
-        if kind == 0 and changed:
-            changed[place] ^= 1 << rng.randrange(8)
-        elif kind == 1 and changed:
-            changed[place] = rng.choice((0, 0x7F, 0x80, 0xFF))
-        elif kind == 2:
-            del changed[place : place + rng.randint(1, 64)]
-        elif kind == 3:
-            changed[place:place] = rng.randbytes(rng.randint(1, 16))
-        else:
-            changed[place:place] = changed[place : place + rng.randint(1, 64)]
-    return bytes(changed)
+class NativeTensor(ctypes.Structure):
+    """`eightfold_tensor`."""
 
-
-def damage_json(value: Any, rng: random.Random) -> Any:
-    """Replace, drop, double or rename something at a random depth."""
-    if isinstance(value, dict) and value and rng.random() < 0.85:
-        key = rng.choice(sorted(value))
-        kind = rng.randrange(8)
-        if kind == 0:
-            return {name: item for name, item in value.items() if name != key}
-        if kind == 1:
-            return {**value, str(rng.choice(NASTY)): value[key]}
-        return {**value, key: damage_json(value[key], rng)}
-    if isinstance(value, list) and value and rng.random() < 0.85:
-        place = rng.randrange(len(value))
-        return [*value[:place], damage_json(value[place], rng), *value[place + rng.randint(0, 1) :]]
-    return rng.choice(NASTY)
-
-
-def manifest_case(source: Path, folder: Path, rng: random.Random) -> Path:
-    shutil.copytree(source / "bundle", folder / "bundle")
-    file = folder / "bundle" / "manifest.json"
-    if rng.random() < 0.3:
-        data = damage_bytes(file.read_bytes(), rng)
-    else:
-        changed = json.loads(file.read_text())
-        for _ in range(rng.randint(1, 3)):
-            changed = damage_json(changed, rng)
-        data = json.dumps(changed).encode(errors="surrogatepass")
-    file.write_bytes(data)
-    if rng.random() < 0.9:
-        (folder / "bundle" / "manifest.sha256").write_text(manifest_digest_line(data))
-    return folder / "bundle"
-
-
-def zip_case(source: Path, folder: Path, rng: random.Random) -> Path:
-    target = folder / "bundle.eightfold"
-    target.write_bytes(damage_bytes((source / "bundle.eightfold").read_bytes(), rng))
-    return target
-
-
-def onnx_case(source: Path, folder: Path, rng: random.Random) -> Path:
-    target = folder / "net.onnx"
-    target.write_bytes(damage_bytes((source / "net.onnx").read_bytes(), rng))
-    return target
-
-
-CASES: dict[str, Callable[[Path, Path, random.Random], Path]] = {
-    "manifest": manifest_case,
-    "zip": zip_case,
-    "onnx": onnx_case,
-}
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("type", ctypes.c_int32),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("rank", ctypes.c_size_t),
+        ("data", ctypes.c_void_p),
+        ("bytes", ctypes.c_size_t),
+    )
 
 
 def load(path: Path) -> str:
@@ -141,64 +77,153 @@ def load(path: Path) -> str:
         if path.suffix == ".onnx":
             tensor_specs(load_onnx(path))
         else:
-            Bundle.open(path).verify()
+            bundle = Bundle.open(path)
+            bundle.verify()
+            with Predictor(bundle, backend="onnxruntime", threads=1) as predictor:
+                predictor.warmup(1)
     except EightfoldError:
         return "refused"
     return "accepted"
 
 
-def _raise_hang(*_: object) -> None:
-    raise TimeoutError("over two seconds")
+def load_natively(library: ctypes.CDLL, path: Path) -> str:
+    """Load and run on one row of zeros; the input and its size are those of `make_sound`."""
+    handle, outputs = ctypes.c_void_p(), ctypes.c_void_p()
+    options = NativeOptions(provider=b"cpu", threads=1)
+    status = library.eightfold_engine_load(os.fsencode(path), ctypes.byref(options), ctypes.byref(handle))
+    if not status:
+        row = (ctypes.c_float * 8)()
+        tensor = NativeTensor(
+            data=ctypes.cast(row, ctypes.c_void_p), bytes=32, shape=(ctypes.c_int64 * 2)(1, 8), rank=2
+        )
+        status = library.eightfold_engine_run_tensors(handle, ctypes.byref(tensor), 1, ctypes.byref(outputs))
+        library.eightfold_tensors_free(outputs)
+    library.eightfold_last_error().decode()  # text, whatever was in the bundle
+    library.eightfold_engine_free(handle)
+    return "refused" if status else "accepted"
 
 
-def run_case(kind: str, seed: str, source: Path) -> str:
+class Watch:
+    """Sees every file that Python writes, and complains of those outside of one folder."""
+
+    def __init__(self) -> None:
+        self.folder: str | None = None
+        self.outside: list[str] = []
+        sys.addaudithook(self._hear)
+
+    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        writes = event in EVENTS or (event == "open" and arguments[2] and arguments[2] & WRITING)
+        if self.folder is None or not writes or isinstance(arguments[0], int):
+            return
+        place = os.path.realpath(_base(event, arguments) / os.fsdecode(arguments[0]))
+        if not place.startswith((f"{self.folder}/", "/dev/")):
+            self.outside.append(place)
+
+
+def _base(event: str, arguments: tuple[Any, ...]) -> Path:
+    """What a path is relative to: the folder of a descriptor, for the functions that take one last."""
+    given = arguments[-1] if event in ("os.mkdir", "os.remove", "os.rmdir", "os.chmod") else -1
+    return Path(f"/proc/self/fd/{given}").readlink() if isinstance(given, int) and given >= 0 else Path.cwd()
+
+
+def run_case(kind: str, seed: str, source: Path, watch: Watch, loader: Callable[[Path], str]) -> str:
+    """What came of one case: "accepted", "refused", or "fault: ..."."""
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as name:
-        outer = Path(name)
-        (outer / "in").mkdir()
+        outer = Path(name).resolve()
+        for part in ("in", "tmp"):
+            (outer / part).mkdir()
         path = CASES[kind](source, outer / "in", rng)
-        before = sorted(outer.rglob("*"))
+        before = sorted((outer / "in").rglob("*"))
+        watch.folder, watch.outside, tempfile.tempdir = str(outer / "tmp"), [], str(outer / "tmp")
+        start = time.monotonic()
         signal.setitimer(signal.ITIMER_REAL, HANG_S)
         try:
-            outcome = load(path)
+            outcome = loader(path)
         # Any other exception is what is looked for here.
         except Exception as error:
             print(f"{kind} {seed}: {''.join(traceback.format_exception(error)[-3:])}", flush=True)
             outcome = f"fault: {type(error).__name__}"
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        if sorted(outer.rglob("*")) != before or Path("/tmp/escape").exists():
+            watch.folder = tempfile.tempdir = None
+        if time.monotonic() - start > HANG_S:
+            outcome = "fault: over two seconds"
+        if watch.outside or sorted((outer / "in").rglob("*")) != before or Path("/tmp/escape").exists():
+            print(f"{kind} {seed}: wrote {watch.outside}", flush=True)
             outcome = "fault: wrote outside"
         return outcome
 
 
-def child(kind: str, seeds: list[str], source: Path, results: Any) -> None:
+def _raise_hang(*_: object) -> None:
+    raise TimeoutError("over two seconds")
+
+
+def child(kind: str, seeds: list[str], source: Path, results: Connection) -> None:
+    """Send the outcome of each case, in Python and, where there is a library, in C++."""
     warnings.simplefilter("ignore")
     signal.signal(signal.SIGALRM, _raise_hang)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    watch, library = Watch(), None
+    if LIBRARY:
+        library = ctypes.CDLL(LIBRARY)
+        library.eightfold_last_error.restype = ctypes.c_char_p
     for seed in seeds:
-        results.send((kind, run_case(kind, seed, source)))
+        outcome = run_case(kind, seed, source, watch, load)
+        native = None
+        if library is not None and kind != "onnx":
+            native = run_case(kind, seed, source, watch, lambda path: load_natively(library, path))
+            if native != outcome:
+                print(f"{kind} {seed}: {outcome} in Python, {native} in C++", flush=True)
+        results.send((outcome, native))
 
 
-def fuzz(cases: int, seed: int) -> Counter[tuple[str, str]]:
-    outcomes: Counter[tuple[str, str]] = Counter()
+def run_children(kind: str, seeds: list[str], source: Path, outcomes: Counter[tuple[str, str, str]]) -> None:
+    """Run the cases of `seeds`; after a crash or hang, go on behind the case at fault in a new process."""
     context = multiprocessing.get_context("fork")
+    while seeds:
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=child, args=(kind, seeds[:PER_CHILD], source, sender))
+        process.start()
+        sender.close()  # so that the end of the child, however it comes, ends the reading
+        done = 0
+        try:
+            while done < len(seeds[:PER_CHILD]):
+                if not receiver.poll(PATIENCE_S):
+                    process.kill()
+                outcome, native = receiver.recv()
+                outcomes[kind, "Python", outcome] += 1
+                if native is not None:
+                    outcomes[kind, "C++", native] += 1
+                    outcomes[kind, "both", "agree" if native == outcome else "differ"] += 1
+                done += 1
+        except EOFError:
+            process.join()
+            print(f"{kind} {seeds[done]}: ended by {process.exitcode}", flush=True)
+            outcomes[kind, "either", f"fault: crash or hang ({process.exitcode})"] += 1
+            done += 1
+        process.join()
+        seeds = seeds[done:]
+
+
+def fuzz(cases: int, seed: int) -> Counter[tuple[str, str, str]]:
+    outcomes: Counter[tuple[str, str, str]] = Counter()
     with tempfile.TemporaryDirectory() as name:
-        make_bundle(Path(name))
+        make_sound(Path(name))
         per_kind = -(-cases // len(CASES))
         for kind in CASES:
-            for start in range(0, per_kind, PER_CHILD):
-                seeds = [f"{seed}-{kind}-{number}" for number in range(start, min(start + PER_CHILD, per_kind))]
-                receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(target=child, args=(kind, seeds, Path(name), sender))
-                process.start()
-                sender.close()  # so that the end of the child, however it comes, ends the reading
-                with contextlib.suppress(EOFError):
-                    while True:
-                        outcomes[receiver.recv()] += 1
-                process.join()
-                if process.exitcode:
-                    outcomes[kind, f"fault: crash ({process.exitcode})"] += 1
+            run_children(kind, [f"{seed}-{kind}-{number}" for number in range(per_kind)], Path(name), outcomes)
     return outcomes
+
+
+def table(outcomes: Counter[tuple[str, str, str]], seed: int, seconds: float) -> str:
+    cases = sum(count for (_, runtime, _), count in outcomes.items() if runtime == "Python")
+    faults = sum(count for (*_, outcome), count in outcomes.items() if outcome.startswith("fault"))
+    head = f"{cases} cases, seed {seed}, {seconds:.0f} s, {platform.machine()}; {faults} faults"
+    rows = [f"| {' | '.join(key)} | {count} |" for key, count in sorted(outcomes.items())]
+    return "\n".join(
+        ["# Damaged bundles", "", head, "", "| kind | runtime | outcome | cases |", "|---|---|---|---|", *rows]
+    )
 
 
 def main() -> None:
@@ -209,15 +234,11 @@ def main() -> None:
     options = parser.parse_args()
     start = time.monotonic()
     outcomes = fuzz(options.cases, options.seed)
-    rows = [f"| {kind} | {outcome} | {count} |" for (kind, outcome), count in sorted(outcomes.items())]
-    head = [
-        f"{sum(outcomes.values())} cases, seed {options.seed}, {time.monotonic() - start:.0f} s, {platform.machine()}"
-    ]
-    text = "\n".join(["# Damaged bundles", "", *head, "", "| kind | outcome | cases |", "|---|---|---|", *rows]) + "\n"
+    text = table(outcomes, options.seed, time.monotonic() - start) + "\n"
     print(text)
     options.result.parent.mkdir(exist_ok=True)
     options.result.write_text(text)
-    if any("fault" in outcome for _, outcome in outcomes):
+    if any(outcome.startswith("fault") for *_, outcome in outcomes):
         raise SystemExit(1)
 
 

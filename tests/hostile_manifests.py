@@ -48,6 +48,7 @@ REFUSED: dict[str, Callable[[str], bytes]] = {
     "nothing": lambda text: b"",
     "a list": lambda text: b"[]",
     "two documents": lambda text: f"{text} {{}}".encode(),
+    "something behind a zero byte": lambda text: f"{text}\0{{}}".encode(),
     "a byte order mark": lambda text: b"\xef\xbb\xbf" + text.encode(),
     "UTF-16": lambda text: text.encode("utf-16"),
     "not UTF-8": lambda text: text.replace("colours", "colo\xfcrs").replace("test", "t\xebst").encode("latin-1"),

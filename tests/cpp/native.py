@@ -26,6 +26,7 @@ class Options(ctypes.Structure):
         ("preprocess_threads", ctypes.c_int32),
         ("in_flight", ctypes.c_int32),
         ("device", ctypes.c_int32),
+        ("public_key", ctypes.c_char_p),
     )
 
 

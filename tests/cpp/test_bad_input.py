@@ -15,6 +15,7 @@ from eightfold.export.bundle import zip_bundle
 from eightfold.runtime.bundle import MANIFEST_NAME
 from eightfold.runtime.manifest import Task
 from eightfold.runtime.predictor import Predictor
+from eightfold.runtime.signature import new_key, sign_bundle
 from tests.cpp.native import NativeEngine, NativeError, image_of
 from tests.forging import pack, refer_outside, replace_file, rewrite_manifest, write_manifest
 from tests.hostile_manifests import ACCEPTED, REFUSED, SAFE_NAMES, UNSAFE_NAMES
@@ -136,6 +137,29 @@ def test_hostile_manifests_are_refused_as_in_python(library: ctypes.CDLL, bundle
 def test_odd_manifests_are_taken_as_in_python(library: ctypes.CDLL, bundle: Path, name: str) -> None:
     write_manifest(bundle, ACCEPTED[name]((bundle / MANIFEST_NAME).read_text()))
     NativeEngine(library, bundle, threads=1)
+
+
+def test_a_key_holds_the_bundle_to_its_signature(library: ctypes.CDLL, bundle: Path, tmp_path: Path) -> None:
+    public = new_key(tmp_path / "key")
+    with pytest.raises(NativeError, match="is not signed|this build cannot check") as unsigned:
+        NativeEngine(library, bundle, public_key=str(public))
+    if "this build cannot check signatures" in str(unsigned.value):
+        pytest.skip("this libeightfold.so was built without OpenSSL")
+    assert unsigned.value.status == "integrity"
+    sign_bundle(bundle, tmp_path / "key")
+    for path in (bundle, zip_bundle(bundle, tmp_path / "b.eightfold")):
+        NativeEngine(library, path, public_key=str(public))
+        for key, status, words in (
+            (new_key(tmp_path / f"{path.suffix}other"), "integrity", "was signed by another key"),
+            (tmp_path / "key", "usage", "holds no public Ed25519 key"),
+            (tmp_path / "absent", "usage", "cannot read the key"),
+        ):
+            with pytest.raises(NativeError, match=words) as caught:
+                NativeEngine(library, path, public_key=str(key))
+            assert caught.value.status == status
+    rewrite_manifest(bundle, lambda manifest: manifest.update(name="other"))
+    with pytest.raises(NativeError, match="or changed after it was signed"):
+        NativeEngine(library, bundle, public_key=str(public))
 
 
 def test_unknown_preprocessing_is_refused(library: ctypes.CDLL, bundle: Path) -> None:

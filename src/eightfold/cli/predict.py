@@ -21,6 +21,7 @@ def predict(
     batch: Annotated[int | None, typer.Option(help="Use only this batch size.")] = None,
     variant: Annotated[str, typer.Option(help="pruned, baseline, ... or auto.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: the backend's own choice.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Public key that must have signed the bundle.")] = None,
 ) -> None:
     """Run a bundle on pictures and print one line for each.
 
@@ -29,7 +30,7 @@ def predict(
     from eightfold.runtime.predict_sources import predict_sources
     from eightfold.runtime.predictor import Predictor
 
-    with Predictor(bundle, backend, precision, batch, variant=variant, threads=threads) as predictor:
+    with Predictor(bundle, backend, precision, batch, variant=variant, threads=threads, key=key) as predictor:
         typer.echo(predictor.describe(), err=True)
         for prediction in predict_sources(predictor, sources, json_lines=json, annotated=save, limit=limit):
             print(prediction, flush=True)

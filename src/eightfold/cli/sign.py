@@ -9,8 +9,8 @@ import typer
 
 
 def sign(
-    bundle: Annotated[Path, typer.Argument(help="A bundle directory.")],
-    key: Annotated[Path, typer.Option(help="File of the private key.")],
+    bundle: Annotated[Path, typer.Argument(help="A bundle: a directory or an .eightfold file.")],
+    key: Annotated[Path, typer.Option(help="PEM file of the private Ed25519 key.")],
     new_key: Annotated[
         bool, typer.Option("--new-key", help="Make the key first; its public half goes to KEY.pub.")
     ] = False,
@@ -18,10 +18,12 @@ def sign(
     """Sign a bundle, so that others can check who made it.
 
     Example: eightfold sign runs/demo/bundle --key release.key --new-key
+
+    Example: eightfold sign model.eightfold --key release.key
     """
     from eightfold.runtime.signature import new_key as make_key
     from eightfold.runtime.signature import sign_bundle
 
     if new_key:
         print(f"wrote {key} (keep it secret) and {make_key(key)} (give it to those who check)")
-    print(f"wrote {sign_bundle(bundle, key)}")
+    print(f"signed {sign_bundle(bundle, key)}; check it with: eightfold verify {bundle} --key PUBLIC_KEY")

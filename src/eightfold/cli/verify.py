@@ -10,16 +10,17 @@ import typer
 
 def verify(
     bundle: Annotated[Path, typer.Argument(help="A bundle directory or .eightfold file.")],
-    key: Annotated[Path | None, typer.Option(help="Public key (KEY.pub) that must have signed it.")] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="PEM file of the public key (KEY.pub) that must have signed it.")
+    ] = None,
 ) -> None:
     """Check every file of a bundle against its digest, and its signature where a key is given.
 
     Example: eightfold verify model.eightfold --key release.key.pub
     """
     from eightfold.runtime.bundle import Bundle
-    from eightfold.runtime.signature import verify_signature
 
-    if key is not None:
-        verify_signature(bundle, key)
-    count = Bundle.open(bundle).verify()
-    print(f"{bundle}: {count} files are what the manifest says" + (f"; signed by {key}" if key else ""))
+    count = Bundle.open(bundle, key=key).verify()
+    print(
+        f"{bundle}: {count} files are what the manifest says; {f'signed by {key}' if key else 'no signature checked'}"
+    )

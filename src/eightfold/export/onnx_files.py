@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import onnx
 
     from eightfold.runtime.manifest import TensorSpec
+from eightfold.runtime.onnx_references import NotOnnxError, external_references
+from eightfold.runtime.tensor_specs import spec_of
 
 # protobuf cannot hold more; beyond it the weights go to a file of their own. Some room is left for the graph itself.
 PROTOBUF_LIMIT_BYTES = 2**31 - 2**24
@@ -43,9 +45,10 @@ def load_onnx(path: PathLike, *, external: bool = True) -> onnx.ModelProto:
 
     try:
         model = onnx.load(str(path), load_external_data=external)
-    except (OSError, DecodeError, onnx.checker.ValidationError, ValueError) as error:
+    # RuntimeError and TypeError: what the native part of onnx raises on the names of external weights.
+    except (OSError, DecodeError, onnx.checker.ValidationError, ValueError, RuntimeError, TypeError) as error:
         raise ModelError(
-            f"cannot read {path} as ONNX ({error})", allowed="a whole ONNX file", remedy="export it again"
+            f"cannot read {path} as ONNX ({error!s:.300})", allowed="a whole ONNX file", remedy="export it again"
         ) from None
     if not model.graph.node or not model.graph.output:
         raise ModelError(f"{path} holds no graph", allowed="an ONNX file with nodes and outputs")
@@ -72,13 +75,11 @@ def fits_protobuf(model: onnx.ModelProto) -> bool:
 
 
 def external_files(path: PathLike) -> tuple[str, ...]:
-    """Names of the external weight files that an ONNX file refers to, sorted."""
-    require("onnx", "read ONNX files")
-    import onnx
-
-    model = onnx.load(str(path), load_external_data=False)
-    entries = (entry for tensor in model.graph.initializer for entry in tensor.external_data)
-    return tuple(sorted({entry.value for entry in entries if entry.key == "location"}))
+    """Names of the external weight files that an ONNX file refers to, in subgraphs as well, sorted."""
+    try:
+        return tuple(sorted({reference.location for reference in external_references(Path(path))}))
+    except NotOnnxError as error:
+        raise ModelError(f"cannot read {path} as ONNX ({error})", allowed="a whole ONNX file") from None
 
 
 def tensor_specs(model: onnx.ModelProto) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
@@ -99,7 +100,6 @@ def opset_of(model: onnx.ModelProto) -> int:
 
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     # Not above: the simplifiers' processes read and write graphs, too, and have no time for pydantic.
-    from eightfold.runtime.manifest import TensorSpec
 
     tensor = value.type.tensor_type
     dims = [dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or "?") for dim in tensor.shape.dim]
@@ -114,8 +114,7 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
             f"tensor {value.name!r} has ONNX element type {tensor.elem_type}",
             allowed=", ".join(DTYPE_OF_ELEM_TYPE.values()),
         )
-    dtype: Any = DTYPE_OF_ELEM_TYPE[tensor.elem_type]
-    return TensorSpec(name=value.name, dtype=dtype, shape=tuple(int(dim) for dim in dims))
+    return spec_of(value.name, DTYPE_OF_ELEM_TYPE[tensor.elem_type], [int(dim) for dim in dims])
 
 
 def weight_bytes(tensor: onnx.TensorProto) -> int:

@@ -49,17 +49,26 @@ class Bundle:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @classmethod
-    def open(cls, path: PathLike) -> Bundle:
+    def open(cls, path: PathLike, *, key: PathLike | None = None) -> Bundle:
         """Open a bundle directory or `.eightfold` file.
+
+        Args:
+            path: what to open.
+            key: the public key (a PEM file, see `eightfold sign`) that must have signed it; None takes unsigned ones.
 
         Raises:
             BundleError: there is no bundle, or its manifest cannot be understood.
-            IntegrityError: a file is missing, has another size, is a link, or the manifest was edited.
+            IntegrityError: a file is missing, has another size, is a link, or the manifest was edited; or it was not
+                signed with the key.
         """
         path = Path(path)
         store = open_store(path)
-        text = _protected_manifest(store, path)
-        manifest = Manifest.from_json(text, source=f"{path}: {MANIFEST_NAME}")
+        data = _protected_manifest(store, path)
+        if key is not None:
+            from eightfold.runtime.signature import check_signature
+
+            check_signature(store, data, key)
+        manifest = Manifest.from_json(_decoded(data, path), source=f"{path}: {MANIFEST_NAME}")
         _check_references(manifest, path)
         check_names(manifest.files, path)
         for name, entry in manifest.files.items():
@@ -124,7 +133,7 @@ class Bundle:
         return self.manifest.describe()
 
 
-def _protected_manifest(store: Store, path: Path) -> str:
+def _protected_manifest(store: Store, path: Path) -> bytes:
     data = store.read(MANIFEST_NAME, MANIFEST_LIMIT_BYTES)
     stated = store.read(MANIFEST_DIGEST_NAME, 1024).decode(errors="replace")
     if stated.split()[:1] != [sha256_of_bytes(data)]:
@@ -133,6 +142,10 @@ def _protected_manifest(store: Store, path: Path) -> str:
             allowed="a manifest as it was written",
             remedy="copy the bundle again from where it was made, or make it again",
         )
+    return data
+
+
+def _decoded(data: bytes, path: Path) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:

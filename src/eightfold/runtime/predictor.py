@@ -51,6 +51,7 @@ class Predictor:
         device: number of the GPU.
         in_flight: requests that may run at once; more wait. Each holds buffers for one batch.
         queue: images that may wait after `submit`.
+        key: the public key (a PEM file) that must have signed the bundle, where its path is given.
 
     Example:
         >>> with Predictor("model.eightfold") as predictor:  # doctest: +SKIP
@@ -69,8 +70,13 @@ class Predictor:
         device: int = 0,
         in_flight: int | None = None,
         queue: int = 64,
+        key: PathLike | None = None,
     ) -> None:
-        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        if isinstance(bundle, Bundle) and key is not None:
+            raise UsageError(
+                "a key for a bundle that is open", allowed="a key for its path", remedy="Bundle.open(key=)"
+            )
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle, key=key)
         self.choice = _choose(self.bundle, Wish(backend, precision, batch, variant))
         self.preprocess = self.bundle.manifest.preprocess
         self._decode = decoder_of(self.bundle.manifest.task)

@@ -12,6 +12,7 @@ from eightfold.extras import installed, require
 from eightfold.runtime.backends import openvino_cache
 from eightfold.runtime.backends.base import Backend, Session, SessionOptions, Slot, empty_like, last_line
 from eightfold.runtime.manifest import TensorSpec
+from eightfold.runtime.tensor_specs import spec_of
 
 DTYPES = {
     "f32": "float32",
@@ -127,4 +128,4 @@ def _spec(port: Any, path: Path) -> TensorSpec:
     name, kind = port.any_name, port.element_type.get_type_name()
     if kind not in DTYPES:
         raise ModelError(f"{path}: {name!r} is a {kind}", allowed=", ".join(sorted(DTYPES)))
-    return TensorSpec.model_validate({"name": name, "dtype": DTYPES[kind], "shape": tuple(port.shape)})
+    return spec_of(name, DTYPES[kind], port.shape)

@@ -21,6 +21,7 @@ from eightfold.runtime.backends.base import (
 from eightfold.runtime.backends.ort_providers import CPU, providers_of
 from eightfold.runtime.cuda_memory import cuda_driver_absent
 from eightfold.runtime.manifest import TensorSpec
+from eightfold.runtime.tensor_specs import spec_of
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -148,4 +149,4 @@ def _spec(node: Any, path: Path) -> TensorSpec:
         )
     if node.type not in DTYPES:
         raise ModelError(f"{path}: {node.name!r} is a {node.type}", allowed=", ".join(sorted(DTYPES)))
-    return TensorSpec(name=node.name, dtype=DTYPES[node.type], shape=tuple(node.shape))
+    return spec_of(node.name, DTYPES[node.type], node.shape)

@@ -26,6 +26,7 @@ constexpr const char* kHelp =
     "  --threads N             of a CPU back end\n"
     "  --preprocess-threads N  that share the images of a request\n"
     "  --device N              number of the accelerator\n"
+    "  --key FILE              public key that must have signed the bundle\n"
     "  --seconds S             timed, per row of the table\n"
     "  --json FILE             write the answer there as JSON; - for standard output\n";
 
@@ -39,6 +40,7 @@ eightfold::EngineOptions options_from(const programs::Arguments& arguments) {
   options.threads = arguments.whole("--threads", options.threads);
   options.preprocess_threads = arguments.whole("--preprocess-threads", options.preprocess_threads);
   options.device = arguments.whole("--device", options.device);
+  options.public_key = arguments.text("--key", options.public_key);
   return options;
 }
 
@@ -94,7 +96,7 @@ int body(int count, char** words) {
   const programs::Arguments arguments(
       count, words,
       {"--backend", "--precision", "--variant", "--provider", "--batch", "--threads", "--preprocess-threads",
-       "--device", "--seconds", "--json"},
+       "--device", "--key", "--seconds", "--json"},
       {"--bench", "--backends", "--help", "-h", "--version"});
   if (arguments.has("--version")) return std::printf("eightfold %s\n", EIGHTFOLD_VERSION) < 0 ? 1 : 0;
   if (arguments.has("--backends")) return list_backends();

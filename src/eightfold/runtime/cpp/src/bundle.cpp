@@ -10,6 +10,7 @@
 #include "file.hpp"
 #include "onnx_references.hpp"
 #include "sha256.hpp"
+#include "signature.hpp"
 #include "store.hpp"
 
 namespace eightfold {
@@ -104,11 +105,13 @@ Bundle::Bundle(Bundle&&) noexcept = default;
 Bundle& Bundle::operator=(Bundle&&) noexcept = default;
 Bundle::~Bundle() = default;
 
-Bundle Bundle::open(const std::string& path) {
+Bundle Bundle::open(const std::string& path, const std::string& public_key) {
   auto state = std::make_unique<State>();
   state->path = path;
   state->store = detail::open_store(path);
-  state->manifest = manifest_from_json(protected_manifest(*state->store, path), path + ": " + kManifestName);
+  const std::string text = protected_manifest(*state->store, path);
+  if (!public_key.empty()) detail::check_signature(*state->store, path, text, public_key);
+  state->manifest = manifest_from_json(text, path + ": " + kManifestName);
   check_references(state->manifest, path);
   check_files(state->manifest, *state->store, path);
   return Bundle(std::move(state));

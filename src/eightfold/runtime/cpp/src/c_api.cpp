@@ -73,6 +73,7 @@ eightfold::EngineOptions options_from(const eightfold_options* given) {
   set(options.precision, given->precision);
   set(options.variant, given->variant);
   set(options.provider, given->provider);
+  set(options.public_key, given->public_key);
   options.batch = given->batch;
   options.threads = given->threads;
   options.preprocess_threads = given->preprocess_threads == 0 ? 1 : given->preprocess_threads;

@@ -295,7 +295,7 @@ Engine::~Engine() = default;
 
 Engine Engine::load(const std::string& path, const EngineOptions& options) {
   check_options(options);
-  return Engine(std::make_unique<State>(Bundle::open(path), options));
+  return Engine(std::make_unique<State>(Bundle::open(path, options.public_key), options));
 }
 
 std::vector<Prediction> Engine::run(span<const ImageView> images) const {

@@ -117,6 +117,9 @@ json parse_json(const std::string& text, const std::string& source) {
   // The library would skip a byte order mark; RFC 8259 allows no writer to put one.
   if (text.compare(0, 3, "\xef\xbb\xbf") == 0)
     throw Error(ErrorCode::bundle, source + " begins with a byte order mark", "a JSON document");
+  // To the library, this one ends the document, whatever follows.
+  if (text.find('\0') != std::string::npos)
+    throw Error(ErrorCode::bundle, source + " holds a zero byte", "a JSON document");
   try {
     Watch watch(source);
     return json::parse(text, std::ref(watch));

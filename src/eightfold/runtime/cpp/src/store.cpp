@@ -29,6 +29,10 @@ class DirectoryStore : public Store {
     return status.bytes;
   }
 
+  bool has(const std::string& name) const override {
+    return status_of(path_ + "/" + name, Links::refuse).kind != Kind::absent;
+  }
+
   std::vector<std::uint8_t> read(const std::string& name) const override {
     const std::uint64_t expected = size(name);
     const File file = File::open(path_ + "/" + name, Links::refuse);
@@ -56,6 +60,8 @@ class ZipStore : public Store {
     if (!found->second.regular) refuse(path_, name + " is a link", "regular files");
     return found->second.bytes;
   }
+
+  bool has(const std::string& name) const override { return archive_.members().count(name) > 0; }
 
   std::vector<std::uint8_t> read(const std::string& name) const override {
     size(name);

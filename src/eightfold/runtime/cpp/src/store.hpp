@@ -18,6 +18,7 @@ class Store {
 
   // Size in bytes. Throws Error (integrity) when there is no such regular file.
   virtual std::uint64_t size(const std::string& name) const = 0;
+  virtual bool has(const std::string& name) const = 0;
   virtual std::vector<std::uint8_t> read(const std::string& name) const = 0;
   // The path of a file that can be read in place; empty where it has to be unpacked.
   virtual std::string path_in_place(const std::string& name) const = 0;

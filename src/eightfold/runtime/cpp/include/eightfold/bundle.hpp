@@ -19,7 +19,9 @@ class EIGHTFOLD_EXPORT Bundle {
  public:
   // Throws Error: `bundle` where there is none or its manifest cannot be understood, `integrity` where a file
   // is missing, has another size, is a link, or the manifest was edited.
-  static Bundle open(const std::string& path);
+  // With a public key (a PEM file, see `eightfold sign`), also where that key did not sign it; builds without
+  // OpenSSL refuse to be asked.
+  static Bundle open(const std::string& path, const std::string& public_key = "");
 
   Bundle(Bundle&&) noexcept;
   Bundle(const Bundle&) = delete;

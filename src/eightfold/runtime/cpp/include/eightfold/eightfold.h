@@ -62,6 +62,7 @@ typedef struct eightfold_options {
   int32_t preprocess_threads; /* 0: one */
   int32_t in_flight;          /* 0: one per processor */
   int32_t device;
+  const char* public_key; /* NULL: any bundle; else the PEM file of the key that must have signed it */
 } eightfold_options;
 
 typedef struct eightfold_image {

@@ -31,6 +31,7 @@ struct EngineOptions {
   int in_flight = 0;  // requests that may run at once, each with its own buffers; 0: one per processor
   int device = 0;     // number of the accelerator
   std::string provider = "cpu";  // onnxruntime: "cpu", "cuda", "tensorrt"
+  std::string public_key;        // PEM file of the key that must have signed the bundle; empty: any will do
 };
 
 struct BackendInfo {
