@@ -104,13 +104,6 @@ class Watch {
   std::vector<std::set<std::string>> keys_;  // of the objects that are open
 };
 
-// The library quotes what it could not read, which need not be text.
-std::string printable(std::string text) {
-  std::replace_if(
-      text.begin(), text.end(), [](char each) { return each < ' ' || each > '~'; }, '?');
-  return text;
-}
-
 }  // namespace
 
 json parse_json(const std::string& text, const std::string& source) {
@@ -124,8 +117,7 @@ json parse_json(const std::string& text, const std::string& source) {
     Watch watch(source);
     return json::parse(text, std::ref(watch));
   } catch (const json::exception& error) {
-    throw Error(ErrorCode::bundle, source + " is not JSON (" + printable(error.what()) + ")",
-                "a JSON document");
+    throw Error(ErrorCode::bundle, source + " is not JSON (" + error.what() + ")", "a JSON document");
   }
 }
 
