@@ -124,10 +124,10 @@ def weight_bytes(tensor: onnx.TensorProto) -> int:
     if tensor.external_data:
         return 0
     try:
-        item_bytes: int = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-        return item_bytes * math.prod(tensor.dims)
+        size: int = math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
     except KeyError:  # no type that is known
         return len(tensor.raw_data)
+    return size
 
 
 def _weight_bytes(model: onnx.ModelProto) -> int:
