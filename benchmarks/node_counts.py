@@ -43,7 +43,8 @@ TIME_LIMIT_S = 900.0
 
 @dataclass(frozen=True)
 class Row:
-    """One network. `remarks` name tools that failed or whose result was passed over, and why there is no number."""
+    """One network. `remarks` name tools that failed or whose result was passed over, and why there is no number.
+    `seconds` is what simplification with its check took, on a machine that may have had other work."""
 
     network: str
     exporter: str = ""
