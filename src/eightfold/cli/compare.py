@@ -94,7 +94,7 @@ def _inputs(specs: tuple[TensorSpec, ...], images: str | None, rules: Preprocess
 
 def _is_bundle(name: str) -> bool:
     """A directory, or a file that says so. What is in it is checked when it is opened."""
-    return Path(name).is_dir() or (Path(name).suffix == ".eightfold" and Path(name).exists())
+    return Path(name).is_dir() or Path(name).suffix == ".eightfold"
 
 
 def _opened(name: str, classes: int, weights: Path | None) -> str | torch.nn.Module:

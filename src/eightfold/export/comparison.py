@@ -83,7 +83,7 @@ class Comparison(Frozen):
         if self.first_beyond:
             yield f"the two part at {self.first_beyond}: it is beyond {self.limit}, and all that is computed from it"
         elif self.layers:
-            yield f"all that leads to the outputs is within {self.limit}"
+            yield f"the two do not part: every layer is within {self.limit}, or leads to one that is"
 
 
 def worst_of(rows: Sequence[Layer], count: int) -> list[Layer]:

@@ -12,6 +12,8 @@ from eightfold.files import PathLike
 
 SMALLEST_SHOWN = 1e-9  # a logarithmic axis has no zero
 NAMED_IN_PLOT = 3
+# Of the plot's width: two names that grow towards each other.
+NAMES_APART = 0.37
 TITLE_WIDTH = 60
 
 
@@ -61,7 +63,7 @@ def _parting(comparison: Comparison) -> float | None:
 
 def _worst_apart(errors: Sequence[float]) -> list[int]:
     """Places of the largest errors, far enough from each other that their names do not meet."""
-    apart = len(errors) / (2 * NAMED_IN_PLOT)
+    apart = NAMES_APART * len(errors)
     chosen: list[int] = []
     for place in sorted(range(len(errors)), key=lambda each: -errors[each]):
         if len(chosen) < NAMED_IN_PLOT and all(abs(place - other) > apart for other in chosen):
