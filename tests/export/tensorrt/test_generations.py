@@ -136,6 +136,7 @@ def test_dla_falls_back_to_the_gpu(board: Board, version: str) -> None:
     record, made = board.build(version, target="tensorrt-dla", gpu_only=("conv",))
     assert "GPU_FALLBACK" in record.flags
     assert record.gpu_layers == ("conv",)
+    assert record.describe().endswith("; 1 layer goes to the GPU: conv")
     assert made["config"].DLA_core == 0
     assert made["config"].default_device_type.name == "DLA"
     assert board.build(version, dla_core=1)[0].gpu_layers == ()

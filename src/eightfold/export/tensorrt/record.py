@@ -56,7 +56,11 @@ class EngineRecord(Value):
 
     def describe(self) -> str:
         needs = ", ".join(f"{name} {value}" for name, value in self.requires.items())
-        return f"{self.precision} engine for {self.target}, {self.engine_bytes / 1e6:.1f} MB, needs {needs}"
+        line = f"{self.precision} engine for {self.target}, {self.engine_bytes / 1e6:.1f} MB, needs {needs}"
+        if not self.gpu_layers:
+            return line
+        count = len(self.gpu_layers)
+        return f"{line}; {count} layer{'s go' if count > 1 else ' goes'} to the GPU: {', '.join(self.gpu_layers)}"
 
 
 def sidecar_path(engine: PathLike) -> Path:
