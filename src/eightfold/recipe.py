@@ -58,6 +58,14 @@ class ExportSection(Frozen):
 
     batches: tuple[int, ...] = Field(default=(1, 2, 4, 8, 16), description="one graph for each")
     tolerance: float = Field(default=1e-4, gt=0, description="largest relative error a step may add")
+    opset: int | None = Field(
+        default=None,
+        ge=13,
+        description="version of ONNX's operator set; by default 17, or the newest that all targets read",
+    )
+    preprocess: Literal["outside", "in-graph"] = Field(
+        default="outside", description="`in-graph`: the networks take uint8 pixels (batch, height, width, channels)"
+    )
 
 
 class CalibrateSection(Frozen):
@@ -122,6 +130,11 @@ class Recipe(Frozen):
     quantize: QuantizeSection = QuantizeSection()
     engines: EnginesSection | None = None
     bench: BenchSection = BenchSection()
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What the exported graphs are for."""
+        return (*self.quantize.targets, *((self.engines.target,) if self.engines else ()))
 
     @model_validator(mode="after")
     def _check_references(self) -> Recipe:

@@ -4,13 +4,17 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
 
 from eightfold.calib.preprocess import Preprocess
 from eightfold.cli.app import main
 from eightfold.export.onnx_export import export_onnx
+from eightfold.export.onnx_files import opset_of
 from eightfold.runtime.bundle import Bundle
-from tests.export.networks import small_net
+from eightfold.zoo.models import task_of
+from tests.export.networks import graph, saved, small_net
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +44,37 @@ def test_pixels_go_in_where_asked(tmp_path: Path, network: Path, monkeypatch: py
     manifest = Bundle.open(tmp_path / "bundle").manifest
     assert (manifest.preprocess.layout, manifest.preprocess.dtype) == ("nhwc", "uint8")
     assert manifest.artifacts[0].inputs[0].dtype == "uint8"
+
+
+def test_a_target_and_a_task_are_named(tmp_path: Path, network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("export", network, "-o", tmp_path / "b", "--size", "16", "--task", "classify", "--target", "tensorrt:8.2")
+    assert _call(monkeypatch, *words) == 0
+    bundle = Bundle.open(tmp_path / "b")
+    assert bundle.manifest.task.kind == "classify"
+    assert opset_of(onnx.load(bundle.artifact_path(bundle.manifest.artifacts[0]))) == 13
+
+
+def test_a_task_is_read_from_json_and_decoded_in_the_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = [helper.make_node("Reshape", ["images", "shape"], ["boxes"])]
+    detector = graph(nodes, {"images": [1, 3, 16, 16]}, {"boxes": [1, 6, 128]}, {"shape": np.array([0, 6, 128])})
+    network, task = saved(detector, tmp_path / "net.onnx"), tmp_path / "task.json"
+    task.write_text('{"kind": "detect", "decode": "yolo-boxes", "options": {"max_detections": 9}}')
+    words = ("export", network, "-o", tmp_path / "b", "--size", "16", "--decode")
+    assert _call(monkeypatch, *words, "--task", task) == 0
+    manifest = Bundle.open(tmp_path / "b").manifest
+    assert (manifest.task.decode, manifest.artifacts[0].outputs[0].shape) == ("end-to-end", (1, 9, 6))
+    assert _call(monkeypatch, *words) == 2
+    assert "the task's decoder is 'tensors'; allowed: a detector" in capsys.readouterr().err
+    task.write_text('{"kind": "detect"}')
+    assert _call(monkeypatch, *words, "--task", task) == 2
+    assert "missing key decode; allowed: an object with kind, decode" in capsys.readouterr().err
+
+
+def test_named_models_are_classifiers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert task_of("resnet18").kind == task_of("timm:resnet18").kind == "classify"
+    assert task_of("my.module:net").kind == task_of("resnet18.onnx").kind == "tensors"
 
 
 def test_build_says_what_the_engine_needs(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ from eightfold.export.foreign import export_bundle
 from eightfold.export.in_graph import normalized, put_preprocess_in, with_preprocess
 from eightfold.export.onnx_export import export_onnx
 from eightfold.export.onnx_files import input_specs
+from eightfold.export.tensorrt.build import build_engine
 from eightfold.export.verify import Tolerance, run_onnx
 from eightfold.runtime.bundle import Bundle
 from eightfold.runtime.predictor import Predictor
@@ -75,13 +77,29 @@ def test_a_graph_that_normalizes_otherwise_is_refused(tmp_path: Path, monkeypatc
 
 def test_names_that_the_network_has_already_are_left_to_it(tmp_path: Path) -> None:
     nodes = [
-        helper.make_node("Relu", ["x"], ["x_normalized"], name="preprocess/0_Transpose"),
-        helper.make_node("Neg", ["x_normalized"], ["preprocess/0_Transpose_0"]),
+        helper.make_node("Relu", ["x"], ["x_normalized"], name="preprocess/0_Cast"),
+        helper.make_node("Neg", ["x_normalized"], ["preprocess/0_Cast_0"]),
     ]
     shape = [1, 3, 16, 16]
-    file = saved(graph(nodes, {"x": shape}, {"preprocess/0_Transpose_0": shape}), tmp_path / "x.onnx")
+    file = saved(graph(nodes, {"x": shape}, {"preprocess/0_Cast_0": shape}), tmp_path / "x.onnx")
     put_preprocess_in(file, IMAGENET, tolerance=Tolerance(max_rel_error=1e-4))
     onnx.checker.check_model(str(file), full_check=True)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_tensorrt_builds_it(tmp_path: Path, precision: Literal["fp32", "fp16"]) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    file = export_onnx(small_net(), tmp_path / "net.onnx", batch=1, image_size=16)
+    put_preprocess_in(file, IMAGENET, tolerance=Tolerance(max_rel_error=1e-4))
+    assert build_engine(file, tmp_path / "x.engine", target="rtx:sm86", precision=precision).is_file()
+
+
+def test_a_target_without_pixels_is_refused(tmp_path: Path) -> None:
+    words = "preprocessing in the graph for tensorrt:8.4, which takes no uint8 inputs; allowed: TensorRT 8.5 and later"
+    with pytest.raises(UsageError, match=words):
+        export_bundle(
+            small_net(), tmp_path / "b", preprocess=IMAGENET, preprocess_in_graph=True, targets=["tensorrt:8.4"]
+        )
 
 
 def test_a_bundle_with_pixels_in_says_so(tmp_path: Path) -> None:

@@ -12,19 +12,17 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from eightfold.errors import ModelError
-from eightfold.export.freeze import freeze_onnx
-from eightfold.export.inner.onnx_probe import OnnxProbe
+from eightfold.export.file_source import OnnxSource
 from eightfold.export.inner.probe import Probe
 from eightfold.export.inner.torch_probe import TorchProbe
 from eightfold.export.onnx_export import export_onnx, exporter_of
 from eightfold.export.onnx_files import external_files, input_specs, load_onnx, opset_of, save_onnx
-from eightfold.export.opset_conversion import with_opset
 from eightfold.export.opsets import newest_opset, opset_for
 from eightfold.export.rebatch import rebatched
 from eightfold.export.reference import Reference
 from eightfold.export.simplify import simplify_onnx
 from eightfold.export.trials import adversarial_inputs
-from eightfold.export.verify import Arrays, Tolerance, run_module_arrays, runner
+from eightfold.export.verify import Arrays, Tolerance, run_module_arrays
 from eightfold.files import PathLike
 from eightfold.runtime.manifest import Step, TensorSpec
 
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from eightfold.export.verify import Array
 
 DEFAULT_TOLERANCE = Tolerance(max_rel_error=1e-4)
-_OTHER_OPSET = "name no older target and no older opset, or export the network again with that one"
 
 
 class Source(Protocol):
@@ -47,7 +44,7 @@ class Source(Protocol):
     def opened(self) -> Callable[[Array], list[Array]]:
         """What gives the outputs for some rows, in order."""
 
-    def probe(self) -> Probe:
+    def probe(self, rows: Array) -> Probe | None:
         """What shows the tensors in between."""
 
 
@@ -66,42 +63,8 @@ class ModuleSource:
     def opened(self) -> Callable[[Array], list[Array]]:
         return functools.partial(run_module_arrays, self.model)
 
-    def probe(self) -> Probe:
+    def probe(self, rows: Array) -> Probe | None:
         return TorchProbe(self.model)
-
-
-@dataclasses.dataclass(frozen=True)
-class OnnxSource:
-    """An ONNX file with one input whose axes may be dynamic."""
-
-    path: Path
-    opset: int
-
-    def write(self, rows: Array, path: Path) -> str:
-        freeze_onnx(self.path, path, shapes={self._input(): rows.shape})
-        have = opset_of(load_onnx(path, external=False))
-        if have == self.opset:
-            return "freeze"
-        if have > self.opset:
-            # What older opsets lack words for is often folded away.
-            simplify_onnx(path)
-        save_onnx(with_opset(load_onnx(path), self.opset, remedy=_OTHER_OPSET), path)
-        return f"freeze, opset {have} to {self.opset}"
-
-    def opened(self) -> Callable[[Array], list[Array]]:
-        run, name = runner(self.path), self._input()
-        return lambda rows: list(run({name: rows}).values())
-
-    def probe(self) -> Probe:
-        return OnnxProbe(self.path)
-
-    def _input(self) -> str:
-        graph = load_onnx(self.path, external=False).graph
-        weights = {tensor.name for tensor in graph.initializer}
-        names = [value.name for value in graph.input if value.name not in weights]
-        if len(names) != 1:
-            raise ModelError(f"{self.path} has {len(names)} inputs ({', '.join(names)})", allowed="one image input")
-        return str(names[0])
 
 
 def export_batches(
@@ -214,7 +177,7 @@ def _check(
     def answer(inputs: Arrays) -> Arrays:
         return {str(place): array for place, array in enumerate(asked(inputs[spec.name]))}
 
-    step = Reference(answer, trials, origin.probe()).verify(path, step="export", tolerance=tolerance)
+    step = Reference(answer, trials, origin.probe(rows)).verify(path, step="export", tolerance=tolerance)
     return step.model_copy(update={"tool": tool})
 
 

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eightfold.calib.preprocess import Preprocess
-from eightfold.errors import UsageError
+from eightfold.errors import ModelError, UsageError
 from eightfold.export.batches import DEFAULT_TOLERANCE, export_batches
 from eightfold.export.bundle import onnx_artifact, write_bundle
 from eightfold.export.decode_step import put_decoder_in
-from eightfold.export.detections import form_for
-from eightfold.export.in_graph import put_preprocess_in
-from eightfold.export.onnx_files import external_files
+from eightfold.export.detections import Form, form_for
+from eightfold.export.file_source import image_input
+from eightfold.export.in_graph import put_preprocess_in, require_pixels_taken
+from eightfold.export.onnx_files import DTYPE_OF_ELEM_TYPE, external_files
+from eightfold.export.verify import Array
 from eightfold.files import PathLike, sha256_of_file
-from eightfold.runtime.manifest import Step, Task
+from eightfold.runtime.manifest import Artifact, Step, Task
 from eightfold.runtime.versions import runtime_versions
 
 if TYPE_CHECKING:
@@ -43,7 +45,8 @@ def export_bundle(
     """Export a network at each batch, simplify and check it, and bundle it.
 
     Args:
-        source: a torch module, or an ONNX file with one image input, whose dynamic axes are frozen.
+        source: a torch module, or an ONNX file with one image input, whose dynamic axes are frozen. Where its channels
+            come last, or where it takes uint8, images are prepared that way.
         output: a directory, or a file that ends in ".eightfold".
         preprocess: how images become the network's input; its size is the size that is exported.
         batches: images per run.
@@ -61,26 +64,25 @@ def export_bundle(
     """
     if not batches or min(batches) < 1:
         raise UsageError(f"batches {list(batches)}", allowed="whole numbers of at least 1")
+    if preprocess_in_graph:
+        require_pixels_taken(targets)
+    form = form_for(targets) if decode else None
     is_file = isinstance(source, str | Path)
     name = name or (Path(source).stem if isinstance(source, str | Path) else type(source).__name__)
-    shape = (max(batches), preprocess.channels, preprocess.height, preprocess.width)
-    images = np.random.default_rng(0).random(shape, dtype=np.float32)
+    if isinstance(source, str | Path):
+        preprocess = as_file_takes(Path(source), preprocess)
+    images = _noise(preprocess, max(batches))
     with tempfile.TemporaryDirectory(prefix="eightfold-") as folder:
         files = {batch: Path(folder) / f"{name}-b{batch}.onnx" for batch in sorted(set(batches))}
         steps = export_batches(source, files, images=images, opset=opset, targets=targets)
-        fed, read, artifacts = preprocess, task, []
+        artifacts = []
         for batch, file in files.items():
-            further: list[Step] = []
-            if preprocess_in_graph:
-                fed, step = put_preprocess_in(file, preprocess, tolerance=DEFAULT_TOLERANCE)
-                further.append(step)
-            if decode:
-                read, step = put_decoder_in(file, task, (preprocess.height, preprocess.width), form=form_for(targets))
-                further.append(step)
+            fed, read, further = _put_in_graph(file, preprocess, task, preprocess_in_graph, form)
             made = (*steps[batch], *further)
             artifacts.append(
                 onnx_artifact(file, id=file.stem, inside=f"onnx/{file.name}", variant="baseline", steps=made)
             )
+            _require_rows(artifacts[-1])
         provenance = {"source": {"name": name}, "versions": runtime_versions()}
         if is_file:
             provenance["source"] = {"name": name, "sha256": sha256_of_file(str(source))}
@@ -95,5 +97,57 @@ def export_bundle(
         )
 
 
+def _put_in_graph(
+    file: Path, preprocess: Preprocess, task: Task, pixels: bool, form: Form | None
+) -> tuple[Preprocess, Task, list[Step]]:
+    """Rewrite `file` in place; returns how it is to be fed and read now, and the steps on the way."""
+    steps, size = [], (preprocess.height, preprocess.width)
+    if pixels:
+        preprocess, step = put_preprocess_in(file, preprocess, tolerance=DEFAULT_TOLERANCE)
+        steps.append(step)
+    if form is not None:
+        task, step = put_decoder_in(file, task, size, form=form)
+        steps.append(step)
+    return preprocess, task, steps
+
+
 def _with_weights(file: Path) -> list[Path]:
     return [file, *(file.with_name(name) for name in external_files(file))]
+
+
+def as_file_takes(path: Path, preprocess: Preprocess) -> Preprocess:
+    """`preprocess` with the layout and type of a file's input.
+
+    Raises:
+        ModelError: the input has another type, or no axes for images.
+    """
+    value = image_input(path)
+    tensor, dims = value.type.tensor_type, [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    dtype = {1: "float32", 2: "uint8"}.get(tensor.elem_type)
+    if dtype is None or len(dims) != 4:
+        seen = f"{DTYPE_OF_ELEM_TYPE.get(tensor.elem_type, 'other')} with {len(dims)} axes"
+        raise ModelError(
+            f"input {value.name!r} of {path} is {seen}",
+            allowed="float32 or uint8 images (batch, channels, height, width) or (batch, height, width, channels)",
+            remedy="put a Cast or a Reshape in front of it",
+        )
+    last = dims[3] == preprocess.channels != dims[1]
+    return preprocess.model_copy(update={"layout": "nhwc" if last else "nchw", "dtype": dtype})
+
+
+def _noise(preprocess: Preprocess, count: int) -> Array:
+    size, rng = (preprocess.height, preprocess.width), np.random.default_rng(0)
+    shape = (preprocess.channels, *size) if preprocess.layout == "nchw" else (*size, preprocess.channels)
+    if preprocess.dtype == "uint8":
+        return rng.integers(0, 256, (count, *shape), dtype=np.uint8)
+    return rng.random((count, *shape), dtype=np.float32)
+
+
+def _require_rows(artifact: Artifact) -> None:
+    for spec in artifact.outputs:
+        if not spec.shape or spec.shape[0] != artifact.batch:
+            raise ModelError(
+                f"output {spec.name!r} has the shape {spec.shape} at batch {artifact.batch}",
+                allowed="outputs whose first axis is the batch",
+                remedy="cut the graph before the operator that mixes images",
+            )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eightfold.errors import ModelError, UsageError
+from eightfold.export.fixed_batch import loosen_batch
 from eightfold.export.onnx_clean import clean
 from eightfold.export.onnx_files import input_specs, load_onnx, save_onnx
 from eightfold.export.verify import random_inputs_of, run_onnx
@@ -62,11 +63,28 @@ def frozen(
         wanted = (shapes or {}).get(value.name)
         if wanted is not None:
             _require_possible(value, wanted)
+            loosen_batch(made, _fixed_batch(value), wanted[0])
         _set_shape(value, wanted or _shape_of(value, batch, image_size))
     made.graph.input.extend(inputs)  # weights that were listed as inputs as well are inputs no longer
     del made.graph.value_info[:]
+    _require_tensors(made)
     _state_output_shapes(made)
     return clean(made)
+
+
+def _fixed_batch(value: onnx.ValueInfoProto) -> int:
+    """The first axis of a tensor; 0 where it is dynamic, or where there is none."""
+    dims = _dims(value)
+    return int(dims[0].dim_value) if dims and dims[0].HasField("dim_value") else 0
+
+
+def _require_tensors(model: onnx.ModelProto) -> None:
+    for value in (*model.graph.input, *model.graph.output):
+        kind = value.type.WhichOneof("value")
+        if kind not in ("tensor_type", None):
+            raise ModelError(
+                f"{value.name!r} is a {kind.removesuffix('_type')}", allowed="inputs and outputs of tensors"
+            )
 
 
 def _require_known(shapes: Mapping[str, Sequence[int]], names: Sequence[str]) -> None:

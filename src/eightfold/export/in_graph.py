@@ -3,6 +3,7 @@ channels), and a quarter of the bytes is copied to the device. Resizing stays ou
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from eightfold.export.inner.onnx_probe import OnnxProbe
 from eightfold.export.inner.probe import Converting
 from eightfold.export.onnx_clean import clean
 from eightfold.export.onnx_files import input_specs, load_onnx, save_onnx
+from eightfold.export.opsets import family_and_version
 from eightfold.export.passes.graph_index import GraphIndex
 from eightfold.export.reference import Reference
 from eightfold.export.trials import trials_of
@@ -24,6 +26,9 @@ from eightfold.runtime.manifest import Step
 
 if TYPE_CHECKING:
     import onnx
+
+# https://github.com/onnx/onnx-tensorrt/blob/release/8.5-GA/docs/Changelog.md
+UINT8_INPUTS_SINCE = (8, 5)
 
 
 def with_preprocess(model: onnx.ModelProto, preprocess: Preprocess) -> tuple[onnx.ModelProto, Preprocess]:
@@ -52,7 +57,8 @@ def with_preprocess(model: onnx.ModelProto, preprocess: Preprocess) -> tuple[onn
     index = GraphIndex(made.graph)
     build = GraphBuilder(index, "preprocess")
     inner = build.free(f"{name}_normalized")
-    index.replace(name, inner)
+    if not index.replace(name, inner):
+        raise UsageError(f"input {name!r} is an output, too", allowed="a graph that only computes with it")
     _normalize(build, name, preprocess, inner)
     body = list(made.graph.node)
     others = [value for value in made.graph.input if value.name != name]  # weights that are listed there, too
@@ -60,15 +66,35 @@ def with_preprocess(model: onnx.ModelProto, preprocess: Preprocess) -> tuple[onn
     made.graph.node.extend([*build.nodes, *body])
     made.graph.input.append(helper.make_tensor_value_info(name, TensorProto.UINT8, (batch, height, width, channels)))
     made.graph.input.extend(others)
-    return clean(made), preprocess.model_copy(update={"layout": "nhwc", "dtype": "uint8"})
+    return clean(made), pixels_for(preprocess)
+
+
+def pixels_for(preprocess: Preprocess) -> Preprocess:
+    """What is left to do outside: the size and the order of colours."""
+    return preprocess.model_copy(update={"layout": "nhwc", "dtype": "uint8"})
+
+
+def require_pixels_taken(targets: Iterable[str]) -> None:
+    """Raises UsageError where a target takes no uint8 inputs."""
+    for target in targets:
+        family, version = family_and_version(target)
+        if family == "tensorrt" and version < UINT8_INPUTS_SINCE:
+            raise UsageError(
+                f"preprocessing in the graph for {target}, which takes no uint8 inputs",
+                allowed="TensorRT 8.5 and later",
+                remedy="leave preprocessing outside",
+            )
 
 
 def _normalize(build: GraphBuilder, name: str, preprocess: Preprocess, output: str) -> None:
-    """Transpose, Cast, Mul, Add: in float32, with both constants computed in float64 and rounded once."""
+    """Cast, Transpose, Mul, Add: in float32, with both constants computed in float64 and rounded once. TensorRT casts
+    pixels and does nothing else with them."""
+    from onnx import TensorProto
+
     std, mean = np.array(preprocess.std), np.array(preprocess.mean)
     shape = (1, -1, 1, 1)
-    floats = build.add("Cast", build.add("Transpose", name, perm=[0, 3, 1, 2]), to=1)
-    scaled = build.add("Mul", floats, build.floats((preprocess.scale / std).reshape(shape)))
+    planes = build.add("Transpose", build.add("Cast", name, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
+    scaled = build.add("Mul", planes, build.floats((preprocess.scale / std).reshape(shape)))
     build.add("Add", scaled, build.floats((-mean / std).reshape(shape)), output=output)
 
 

@@ -37,10 +37,15 @@ INT8_TOLERANCE = Tolerance(cosine=0.5)
 
 
 def export_steps(job: Job) -> list[Step]:
+    from eightfold.export.in_graph import require_pixels_taken
+
     recipe = job.recipe
+    if recipe.export.preprocess == "in-graph":
+        require_pixels_taken(recipe.targets)
     sources = {"baseline": (at.BASELINE,), "pruned": (at.PRUNED, at.BASELINE)}
     settings = {
         "export": recipe.export.model_dump(),
+        "opset": _opset(job),
         "model": recipe.model.source,
         "preprocess": recipe.preprocess.digest(),
         "versions": _versions(),
@@ -58,6 +63,13 @@ def export_steps(job: Job) -> list[Step]:
     return [*exports, *_equalize_steps(job), _calibrate_step(job), *_quantize_steps(job), *_engine_steps(job)]
 
 
+def _opset(job: Job) -> int:
+    from eightfold.export.opsets import opset_for
+
+    chosen = job.recipe.export.opset
+    return opset_for(job.recipe.targets) if chosen is None else chosen
+
+
 def _versions() -> dict[str, str]:
     """The versions of the libraries whose output may change with them."""
     return {name: version for name, version in runtime_versions().items() if version}
@@ -66,14 +78,21 @@ def _versions() -> dict[str, str]:
 def export_variant(job: Job, variant: str, _: Path) -> str:
     """Export and simplify at every batch size, and compare each file with torch on test images."""
     from eightfold.export.batches import export_batches
+    from eightfold.export.in_graph import put_preprocess_in
 
-    wanted = {each.batch: each for each in float_artifacts(job.recipe, variant)}
+    recipe, tolerance = job.recipe, Tolerance(max_rel_error=job.recipe.export.tolerance)
+    wanted = {each.batch: each for each in float_artifacts(recipe, variant)}
     steps = export_batches(
         job.model(variant),
         {batch: job.path(each.path) for batch, each in wanted.items()},
-        images=job.first_test_images(VERIFIED_IMAGES),
-        tolerance=Tolerance(max_rel_error=job.recipe.export.tolerance),
+        images=job.first_test_images(VERIFIED_IMAGES, recipe.preprocess),
+        opset=_opset(job),
+        tolerance=tolerance,
     )
+    if recipe.export.preprocess == "in-graph":
+        for batch, each in wanted.items():
+            step = put_preprocess_in(job.path(each.path), recipe.preprocess, tolerance=tolerance)[1]
+            steps[batch] = (*steps[batch], step)
     _share(job, list(wanted.values()))
     _write_facts(job, variant, {each.id: steps[batch] for batch, each in wanted.items()})
     worst = max(step.max_rel_error or 0.0 for found in steps.values() for step in found)
@@ -109,7 +128,7 @@ def equalize_pruned(job: Job, _: Path) -> str:
 
     pairs = zip(float_artifacts(job.recipe, "pruned"), calibrated_artifacts(job.recipe), strict=True)
     paths = {job.path(source.path): job.path(wanted.path) for source, wanted in pairs}
-    images, preprocess = _calibration_images(job), job.recipe.preprocess
+    images, preprocess = _calibration_images(job), job.fed
     report = equalize_batches(paths, images=images, preprocess=preprocess)
     steps = [verify_equalized(before, after, images, preprocess) for before, after in paths.items()]
     _share(job, calibrated_artifacts(job.recipe))
@@ -152,7 +171,7 @@ def calibrate_pruned(job: Job, _: Path) -> str:
     from eightfold.calib.calibrate import calibrate
 
     section, graph = job.recipe.calibrate, _calibration_graph(job)
-    images, preprocess = _calibration_images(job), job.recipe.preprocess
+    images, preprocess = _calibration_images(job), job.fed
     ranges = calibrate(job.path(graph.path), images, preprocess, method=section.method, batch=graph.batch)
     ranges.save(job.path(at.RANGES))
     return f"{len(ranges.tensors)} tensors, {ranges.images} images, {section.method}"
@@ -179,7 +198,7 @@ def quantize_pruned(job: Job, target: str, _: Path) -> str:
     from eightfold.export.checks import verify_onnx
 
     ranges = Ranges.load(job.path(at.RANGES))
-    images = job.first_test_images(max(job.recipe.export.batches))
+    images = job.first_test_images(max(job.recipe.export.batches), job.fed)
     kept = _layers_kept_float(job, ranges, target)
     floats, sources = float_artifacts(job.recipe, "pruned"), calibrated_artifacts(job.recipe)
     steps = {}
@@ -222,7 +241,7 @@ def _quantize(
         rounding=section.rounding,
         bias_correction=section.bias_correction,
         images=_calibration_images(job),
-        preprocess=job.recipe.preprocess,
+        preprocess=job.fed,
     )
     return report
 
@@ -243,7 +262,7 @@ def _layers_kept_float(job: Job, ranges: Ranges, target: str) -> tuple[str, ...]
             Path(folder) / "int8.onnx",
             SearchBound(max_drop=section.max_drop),
             _calibration_images(job),
-            job.recipe.preprocess,
+            job.fed,
             target=target,
             measure=section.form == "fastest",
             beside=trade,
@@ -273,7 +292,7 @@ def build_engines(job: Job, _: Path) -> str:
 
     wanted = engine_artifacts(job.recipe)
     # On these the builder's graph is checked for what 16 bits cannot hold.
-    inputs = {"images": job.first_test_images(max(engine.batch for engine in wanted))}
+    inputs = {"images": job.first_test_images(max(engine.batch for engine in wanted), job.fed)}
     with atomic_directory(job.path(at.ENGINES)) as folder:
         for engine in track(wanted, "building engines"):
             source = job.path(_source_of(engine).path)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from eightfold.calib.images import ImageSet
+    from eightfold.calib.preprocess import Preprocess
 
 # Folders and files of a run directory.
 DATA = "data"
@@ -87,12 +88,20 @@ class Job:
         """(height, width) in pixels."""
         return self.recipe.preprocess.height, self.recipe.preprocess.width
 
-    def first_test_images(self, count: int) -> NDArray[np.float32]:
+    @cached_property
+    def fed(self) -> Preprocess:
+        """How images become the input of the graphs that ship: torch modules take `recipe.preprocess` in any case."""
+        from eightfold.export.in_graph import pixels_for
+
+        plain = self.recipe.preprocess
+        return pixels_for(plain) if self.recipe.export.preprocess == "in-graph" else plain
+
+    def first_test_images(self, count: int, preprocess: Preprocess) -> NDArray[Any]:
         """Up to `count` test images of all classes as model input, for comparing artifacts with each other."""
         from eightfold.tasks.classify import tensors
 
         images = self.test_images.sample(count, seed=self.recipe.seed)
-        return tensors(images, np.arange(len(images)), self.recipe.preprocess)
+        return tensors(images, np.arange(len(images)), preprocess)
 
     def example_inputs(self) -> tuple[torch.Tensor]:
         """One random image batch, float32 (1, channels, height, width)."""

@@ -50,7 +50,7 @@ def evaluate(job: Job, scratch: Path) -> str:
     images = job.test_images
     metrics: dict[str, Any] = {}
     for wanted in track(onnx_artifacts(job.recipe), "measuring accuracy"):
-        value = top1(_predictor(job, wanted), images, job.recipe.preprocess, batch=wanted.batch)
+        value = top1(_predictor(job, wanted), images, job.fed, batch=wanted.batch)
         metric = Metric(name="top1", value=value, data=images.digest(), images=len(images))
         metrics[wanted.id] = metric.model_dump(mode="json")
     job.write(at.METRICS, metrics)
@@ -136,7 +136,7 @@ def bundle(job: Job, _: Path) -> str:
         job.path(at.BUNDLE),
         name=job.recipe.name,
         task=Task(kind="classify", decode="classify", labels=job.train_images.classes),
-        preprocess=job.recipe.preprocess,
+        preprocess=job.fed,
         artifacts=artifacts_of(job),
         files=files,
         documents=documents,
