@@ -8,7 +8,7 @@ PROGRAM = Path(__file__).parents[2] / "benchmarks" / "fuzz_bundle.py"
 
 
 def test_damaged_bundles_are_refused_in_words(tmp_path: Path) -> None:
-    command = [sys.executable, str(PROGRAM), "--cases", "600", "--seed", "1", "--result", str(tmp_path / "result.md")]
+    command = [sys.executable, str(PROGRAM), "--cases", "240", "--seed", "1", "--result", str(tmp_path / "result.md")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "fault" not in (tmp_path / "result.md").read_text()
+    assert "; 0 faults" in (tmp_path / "result.md").read_text()
