@@ -101,7 +101,7 @@ def test_a_bundle_without_the_manifest_digest(bundle_path: Path) -> None:
 
 
 def test_an_unknown_schema_says_what_can_read_it(bundle_path: Path) -> None:
-    rewrite_manifest(bundle_path, lambda data: data.update(schema=99))
+    rewrite_manifest(bundle_path, lambda data: data.update(schema=99, provenance={}))
     with pytest.raises(BundleError, match=r"schema 99; allowed: schema 1; .*version that wrote it"):
         Bundle.open(bundle_path)
 

@@ -22,9 +22,15 @@ from eightfold.export.onnx_files import external_files, load_onnx, tensor_specs
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.weights import share_weights
 from eightfold.files import PathLike, atomic_directory, atomic_path, sha256_of_file, sync_files
-from eightfold.runtime.bundle import MANIFEST_DIGEST_NAME, MANIFEST_NAME, SUFFIX, Bundle, manifest_digest_line
+from eightfold.runtime.bundle import (
+    MANIFEST_DIGEST_NAME,
+    MANIFEST_NAME,
+    SIGNATURE_NAME,
+    SUFFIX,
+    Bundle,
+    manifest_digest_line,
+)
 from eightfold.runtime.manifest import Artifact, FileEntry, Manifest, Metric, Precision, Step, Task
-from eightfold.runtime.signature import SIGNATURE_NAME
 from eightfold.runtime.versions import runtime_versions
 
 # Zip archives cannot hold earlier dates. A fixed one keeps the bytes the same from run to run.

@@ -23,6 +23,7 @@ from eightfold.runtime.manifest import Artifact, Manifest
 MANIFEST_NAME = "manifest.json"
 # One line as `sha256sum` writes it, so that `sha256sum -c manifest.sha256` checks it without eightfold.
 MANIFEST_DIGEST_NAME = "manifest.sha256"
+SIGNATURE_NAME = "manifest.sig"
 SUFFIX = ".eightfold"
 # A hundred times what real ones take; the worst of this size is read in about a second.
 MANIFEST_LIMIT_BYTES = 4 << 20
@@ -126,7 +127,7 @@ class Bundle:
 
     def unlisted(self) -> list[str]:
         """Names found beside the bundle's own files. They are never read."""
-        own = {MANIFEST_NAME, MANIFEST_DIGEST_NAME, *self.manifest.files}
+        own = {MANIFEST_NAME, MANIFEST_DIGEST_NAME, SIGNATURE_NAME, *self.manifest.files}
         return sorted(set(self._store.names()) - own)
 
     def describe(self) -> str:

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING
 from eightfold.errors import BundleError, IntegrityError, UsageError
 from eightfold.extras import require
 from eightfold.files import PathLike, atomic_path, write_bytes
-from eightfold.runtime.bundle import MANIFEST_DIGEST_NAME, MANIFEST_LIMIT_BYTES, MANIFEST_NAME, Bundle
+from eightfold.runtime.bundle import MANIFEST_DIGEST_NAME, MANIFEST_LIMIT_BYTES, MANIFEST_NAME, SIGNATURE_NAME, Bundle
 from eightfold.runtime.bundle_store import Store, open_store
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-SIGNATURE_NAME = "manifest.sig"
 ALGORITHM = "ed25519"
 SIGNATURE_LIMIT_BYTES = 4096
 KEY_LIMIT_BYTES = 1 << 16
