@@ -45,6 +45,33 @@ def test_the_same_inputs_give_the_same_bytes(residual_net: ModelMaker, rows: Any
     assert first == second
 
 
+def test_weights_may_be_constants_and_lie_behind_identities(
+    residual_net: ModelMaker, rows: Any, tmp_path: Path
+) -> None:
+    plain, hidden = residual_net(), tmp_path / "hidden.onnx"
+    model = onnx.load(str(plain))
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    weights = [name for node in model.graph.node if node.op_type == "Conv" for name in node.input[1:]]
+    for place, name in enumerate(dict.fromkeys(weights)):
+        tensor = tensors[name]
+        model.graph.initializer.remove(tensor)
+        if place % 2:
+            added = model.graph.initializer.add()
+            added.CopyFrom(tensor)
+            added.name = f"{name}_shared"
+            model.graph.node.insert(0, onnx.helper.make_node("Identity", [added.name], [name]))
+        else:
+            model.graph.node.insert(0, onnx.helper.make_node("Constant", [], [name], value=tensor))
+    onnx.save(model, str(hidden))
+    graphs, reports = [], []
+    for path in (plain, hidden):
+        output, report = quantize(path, calibrate(path, rows, None), tmp_path / f"{path.stem}-int8.onnx", form="qdq")
+        graphs.append(run(output, rows[:1]))
+        reports.append((report.quantized, report.kept_float))
+    assert reports[0] == reports[1]
+    np.testing.assert_array_equal(graphs[0], graphs[1])
+
+
 def test_tensorrt_form_has_signed_zero_free_pairs(residual_net: ModelMaker, rows: Any, tmp_path: Path) -> None:
     path = residual_net()
     output, _ = quantize(path, calibrate(path, rows, None), tmp_path / "int8.onnx", form="qdq", target="tensorrt:10.3")

@@ -4,6 +4,7 @@ on the original graph still fit."""
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +17,42 @@ if TYPE_CHECKING:
 
 
 def prepare(graph: Graph) -> onnx.ModelProto:
-    """A copy with batch norms folded into the convolution before them, and spatial means written as average pooling."""
+    """A copy with constants where weights are looked for, batch norms folded into the convolution before them, and
+    spatial means written as average pooling."""
     model = copy.deepcopy(graph.model)
+    constants_become_weights_(model)
     fold_batch_norms_(model)
     pool_spatial_means_(model)
     return model
+
+
+def constants_become_weights_(model: onnx.ModelProto) -> int:
+    """Store the tensors of Constant nodes, and of Identity nodes that exporters put behind weights that layers share,
+    as weights of the same name, in place. Returns how many."""
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    outputs = {value.name for value in model.graph.output}
+    kept, changed = [], 0
+    for node in model.graph.node:
+        tensor = _constant(node, weights)
+        if tensor is None or node.output[0] in outputs:
+            kept.append(node)
+            continue
+        added = model.graph.initializer.add()
+        added.CopyFrom(tensor)
+        added.name = node.output[0]
+        weights[added.name] = added
+        changed += 1
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    return changed
+
+
+def _constant(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]) -> onnx.TensorProto | None:
+    if node.op_type == "Identity":
+        return weights.get(node.input[0])
+    if node.op_type == "Constant":
+        return next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
+    return None
 
 
 def fold_batch_norms_(model: onnx.ModelProto) -> int:
