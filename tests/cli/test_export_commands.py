@@ -31,10 +31,10 @@ def test_from_a_foreign_file_to_a_signed_bundle(
     tmp_path: Path, network: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bundle, key = tmp_path / "bundle", tmp_path / "key"
-    assert _call(monkeypatch, "export", network, "-o", bundle, "--size", "16") == 0
+    assert _call(monkeypatch, "export", network, "-o", bundle) == 0  # at the file's own size
     assert _call(monkeypatch, "sign", bundle, "--key", key, "--new-key") == 0
     assert _call(monkeypatch, "verify", bundle, "--key", f"{key}.pub") == 0
-    assert "1 files are what the manifest says; signed by" in capsys.readouterr().out
+    assert "files as the manifest says: 1; signed by" in capsys.readouterr().out
     assert _call(monkeypatch, "compare", network, f"{bundle}:net-b1") == 0
     assert "logits" in capsys.readouterr().out
 

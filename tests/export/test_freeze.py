@@ -11,7 +11,7 @@ from onnx import helper
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import ModelError, UsageError
 from eightfold.export.foreign import export_bundle
-from eightfold.export.freeze import freeze_onnx, frozen
+from eightfold.export.freeze import fixed_image_size, freeze_onnx, frozen
 from eightfold.export.onnx_files import tensor_specs
 from eightfold.export.verify import run_onnx
 from eightfold.runtime.bundle import Bundle
@@ -50,6 +50,21 @@ def test_channels_last_images_are_told_by_their_axis(tmp_path: Path) -> None:
     model = graph([helper.make_node("Relu", ["x"], ["y"])], {"x": ["n", "h", "w", 3]}, {"y": ["n", "h", "w", 3]})
     fixed = freeze_onnx(saved(model, tmp_path / "x.onnx"), tmp_path / "y.onnx", image_size=(8, 4))
     assert tensor_specs(onnx.load(fixed))[0][0].shape == (1, 8, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ([1, 3, 48, 64], (48, 64)),
+        (["n", 48, 64, 3], (48, 64)),
+        (["n", 3, "h", "w"], None),
+        ([1, 3, 48, "w"], None),
+        ([1, 10], None),
+    ],
+)
+def test_the_size_that_a_file_fixes(tmp_path: Path, shape: list[int | str], size: tuple[int, int] | None) -> None:
+    model = graph([helper.make_node("Relu", ["x"], ["y"])], {"x": shape}, {"y": shape})
+    assert fixed_image_size(saved(model, tmp_path / "x.onnx")) == size
 
 
 def test_an_axis_nothing_tells_is_named(tmp_path: Path, dynamic: Path) -> None:

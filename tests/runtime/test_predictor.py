@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from eightfold.errors import BackendError, BundleError, ImageError, IntegrityError, UsageError
 from eightfold.runtime.predictor import Predictor
+from tests.forging import rewrite_manifest
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
@@ -192,6 +193,17 @@ def test_preprocessing_that_does_not_fit_the_network(bundle_path: Path, tmp_path
         with pytest.raises(BundleError, match=message):
             predictor.predict(picture("red"))
         predictor.run(np.zeros((1, 3, 8, 8), np.float32))
+
+
+@pytest.mark.parametrize("change", [{"name": "boxes"}, {"dtype": "float16"}, {"shape": [1, 7]}])
+def test_a_manifest_that_is_wrong_about_the_tensors(bundle_path: Path, change: dict[str, Any]) -> None:
+    def spoil(manifest: dict[str, Any]) -> None:
+        for artifact in manifest["artifacts"]:
+            artifact["outputs"][0].update(change)
+
+    rewrite_manifest(bundle_path, spoil)
+    with pytest.raises(BundleError, match="takes or gives other tensors than the manifest says"):
+        Predictor(bundle_path, batch=1).predict(picture("red"))
 
 
 def test_a_closed_predictor(bundle_path: Path) -> None:

@@ -19,7 +19,9 @@ def export(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Bundle directory, or a file ending in .eightfold.")],
     batch: Annotated[list[int] | None, typer.Option(help="Images per run; repeat for more. Default: 1.")] = None,
-    size: Annotated[str, typer.Option(help="Image size: SIDE or HEIGHTxWIDTH.")] = "224",
+    size: Annotated[
+        str | None, typer.Option(help="Image size: SIDE or HEIGHTxWIDTH. Default: that of the file, or 224.")
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of a named model (.safetensors or .pt).")] = None,
     classes: Annotated[int, typer.Option(help="Number of outputs of a named model.")] = 1000,
     target: Annotated[
@@ -47,7 +49,7 @@ def export(
     from eightfold.export.foreign import export_bundle
     from eightfold.zoo.models import task_of
 
-    height, width = image_size(size)
+    height, width = _size(size, model)
     how = Preprocess.load(preprocess) if preprocess else Preprocess(height=height, width=width)
     source = model if model.endswith(".onnx") else _module(model, classes, weights)
     name = Path(model).stem if model.endswith(".onnx") else model.rpartition(":")[2]
@@ -64,6 +66,13 @@ def export(
         decode=decode,
     )
     print(f"wrote {written}; next: eightfold inspect {written}")
+
+
+def _size(size: str | None, model: str) -> tuple[int, int]:
+    from eightfold.export.freeze import fixed_image_size
+
+    own = fixed_image_size(model) if size is None and model.endswith(".onnx") else None
+    return own or image_size(size or "224")
 
 
 def _module(name: str, classes: int, weights: Path | None) -> torch.nn.Module:

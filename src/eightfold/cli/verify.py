@@ -22,5 +22,5 @@ def verify(
 
     count = Bundle.open(bundle, key=key).verify()
     print(
-        f"{bundle}: {count} files are what the manifest says; {f'signed by {key}' if key else 'no signature checked'}"
+        f"{bundle}: files as the manifest says: {count}; {f'signed by {key}' if key else 'no signature checked'}"
     )

@@ -27,7 +27,7 @@ def _head(bundle: Bundle) -> Iterator[str]:
     size = sum(entry.bytes for entry in manifest.files.values())
     task = manifest.task
     labels = f", {len(task.labels)} labels: {', '.join(task.labels[:10])}" if task.labels else ""
-    yield f"{manifest.name}  ({len(manifest.files)} files, {size / 1e6:.1f} MB)"
+    yield f"{manifest.name}  (files: {len(manifest.files)}, {size / 1e6:.1f} MB)"
     yield f"task        {task.kind}, decoded by {task.decode}{labels}{', ...' if len(task.labels) > 10 else ''}"
     yield f"preprocess  {manifest.preprocess.describe()}"
     yield ""
@@ -63,4 +63,4 @@ def _documents(bundle: Bundle) -> list[str]:
 def _foot(bundle: Bundle, checked: int) -> Iterator[str]:
     for name in bundle.unlisted():
         yield f"not part of the bundle, never read: {name}"
-    yield f"all {checked} files match their SHA-256; manifest {bundle.manifest.digest()[:16]}"
+    yield f"every file matches its SHA-256 ({checked} checked); manifest {bundle.manifest.digest()[:16]}"

@@ -19,9 +19,10 @@ from eightfold.calib.geometry import Placement, place
 from eightfold.errors import BackendError, BundleError, ImageError, UsageError
 from eightfold.files import PathLike
 from eightfold.runtime.backends import backend_named, open_session, usable_backends
-from eightfold.runtime.backends.base import Array, SessionOptions
+from eightfold.runtime.backends.base import Array, Session, SessionOptions
 from eightfold.runtime.bundle import Bundle
 from eightfold.runtime.choose import Choice, Wish, choose
+from eightfold.runtime.manifest import Artifact
 from eightfold.runtime.packing import pack
 from eightfold.runtime.pool import SlotPool
 from eightfold.runtime.postprocess import decoder_of
@@ -256,12 +257,25 @@ class Predictor:
         artifact = next(each for each in self.choice.artifacts if each.batch == batch)
         path = self.bundle.artifact_path(artifact)
         options = replace(self._options, precision=artifact.precision)
-        return SlotPool(open_session(path, self.choice.backend, options), self._in_flight)
+        session = open_session(path, self.choice.backend, options)
+        _check_same(artifact, session)
+        return SlotPool(session, self._in_flight)
 
 
 def _choose(bundle: Bundle, wish: Wish) -> Choice:
     usable = usable_backends() if wish.backend == "auto" else [backend_named(wish.backend).name]
     return choose(bundle.manifest.artifacts, usable, wish, _table_for_here(bundle))
+
+
+def _check_same(artifact: Artifact, session: Session) -> None:
+    """Preprocessing and decoding go by the manifest: it has to be right about the tensors."""
+    stated = {spec.name: spec for spec in (*artifact.inputs, *artifact.outputs)}
+    if stated != {spec.name: spec for spec in (*session.inputs, *session.outputs)}:
+        raise BundleError(
+            f"{artifact.path} takes or gives other tensors than the manifest says",
+            allowed=", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in stated.values()),
+            remedy="make the bundle again",
+        )
 
 
 def _table_for_here(bundle: Bundle) -> LatencyTable | None:
