@@ -16,11 +16,11 @@ from eightfold.calib.equalize import equalize
 from eightfold.calib.images import ImageSet, open_images
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import VerificationError
-from eightfold.export import batches, half, in_graph, openvino_build, simplify
+from eightfold.export import batches, file_source, half, in_graph, openvino_build, simplify
 from eightfold.export.batches import export_batches
 from eightfold.export.checks import verify_onnx
 from eightfold.export.equalize_step import verify_equalized
-from eightfold.export.freeze import freeze_onnx
+from eightfold.export.freeze import frozen
 from eightfold.export.half import half_onnx
 from eightfold.export.half_graph import half_graph
 from eightfold.export.in_graph import put_preprocess_in, with_preprocess
@@ -93,7 +93,7 @@ def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_freeze(tmp_path: Path, network: Path, layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "freeze_onnx", _spoiling_file(freeze_onnx))
+    monkeypatch.setattr(file_source, "frozen", lambda *args, **options: _spoil(frozen(*args, **options)))
     with pytest.raises(VerificationError, match=_first(layer)):
         export_batches(network, {1: tmp_path / "b1.onnx"}, images=images())
     assert not (tmp_path / "b1.onnx").exists()

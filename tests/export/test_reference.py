@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from onnx import helper
 from eightfold.errors import VerificationError
 from eightfold.export.reference import Reference
 from eightfold.export.trials import EXTREME, adversarial_inputs, trials_of
-from eightfold.export.verify import Tolerance
+from eightfold.export.verify import Arrays, Tolerance
 from eightfold.runtime.manifest import TensorSpec
 from tests.export.networks import graph, saved
 
@@ -65,6 +66,31 @@ def test_a_trial_that_amplifies_rounding_is_noted_and_not_judged(tmp_path: Path)
     step = Reference.of_file(before, trials_of([FLOATS])).verify(after, step="order", tolerance=EXACT)
     assert step.notes[0].startswith("on random: relative error ")
     assert step.notes[2] == "on ones: not judged, the network amplifies rounding there"
+
+
+def _answers(error: float) -> Callable[[Arrays], Arrays]:
+    """A network whose float32 is off by `error` wherever the input is not random."""
+
+    def run(inputs: Arrays) -> Arrays:
+        (images,) = inputs.values()
+        return {"out": images.astype(np.float64) + (error if float(images.flat[0]).is_integer() else 0)}
+
+    return run
+
+
+@pytest.mark.parametrize(("error", "judged"), [(1.5e-3, False), (1e-2, True)])
+def test_a_trial_on_which_float32_itself_is_off_is_judged_by_that(error: float, judged: bool) -> None:
+    trials = trials_of([FLOATS])
+    plain = Reference(_answers(-1e-3), trials)
+    with pytest.raises(VerificationError, match=r"\(on zeros\)"):
+        plain.verify(_answers(error), step="same", tolerance=EXACT)
+    reference = Reference(_answers(-1e-3), trials, exact=_answers(0))
+    if judged:
+        with pytest.raises(VerificationError, match=r"\(on zeros\)"):
+            reference.verify(_answers(error), step="same", tolerance=EXACT)
+    else:
+        step = reference.verify(_answers(error), step="same", tolerance=EXACT)
+        assert step.notes[1] == "on zeros: not judged, the network amplifies rounding there"
 
 
 def test_pixels_get_the_ends_of_their_range() -> None:

@@ -22,7 +22,7 @@ from eightfold.export.rebatch import rebatched
 from eightfold.export.reference import Reference
 from eightfold.export.simplify import simplify_onnx
 from eightfold.export.trials import adversarial_inputs
-from eightfold.export.verify import Arrays, Tolerance, run_module_arrays
+from eightfold.export.verify import Arrays, Tolerance, run_in_float64, run_module_arrays
 from eightfold.files import PathLike
 from eightfold.runtime.manifest import Step, TensorSpec
 
@@ -44,6 +44,9 @@ class Source(Protocol):
     def opened(self) -> Callable[[Array], list[Array]]:
         """What gives the outputs for some rows, in order."""
 
+    def exact(self) -> Callable[[Array], list[Array]] | None:
+        """What gives the outputs in float64; None where nothing does."""
+
     def probe(self, rows: Array) -> Probe | None:
         """What shows the tensors in between."""
 
@@ -62,6 +65,9 @@ class ModuleSource:
 
     def opened(self) -> Callable[[Array], list[Array]]:
         return functools.partial(run_module_arrays, self.model)
+
+    def exact(self) -> Callable[[Array], list[Array]]:
+        return functools.partial(run_in_float64, self.model)
 
     def probe(self, rows: Array) -> Probe | None:
         return TorchProbe(self.model)
@@ -172,13 +178,22 @@ def _check(
 ) -> Step:
     spec = _image_spec(path)
     trials = {"images": {spec.name: rows}, **(adversarial_inputs([spec]) if adversarial else {})}
-    asked = origin.opened()
-
-    def answer(inputs: Arrays) -> Arrays:
-        return {str(place): array for place, array in enumerate(asked(inputs[spec.name]))}
-
-    step = Reference(answer, trials, origin.probe(rows)).verify(path, step="export", tolerance=tolerance)
+    exact = origin.exact()
+    reference = Reference(
+        _by_place(origin.opened(), spec.name),
+        trials,
+        origin.probe(rows),
+        None if exact is None else _by_place(exact, spec.name),
+    )
+    step = reference.verify(path, step="export", tolerance=tolerance)
     return step.model_copy(update={"tool": tool})
+
+
+def _by_place(asked: Callable[[Array], list[Array]], name: str) -> Callable[[Arrays], Arrays]:
+    def answer(inputs: Arrays) -> Arrays:
+        return {str(place): array for place, array in enumerate(asked(inputs[name]))}
+
+    return answer
 
 
 def _image_spec(path: Path) -> TensorSpec:

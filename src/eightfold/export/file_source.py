@@ -58,6 +58,9 @@ class OnnxSource:
 
         return answer
 
+    def exact(self) -> None:
+        """onnxruntime has no float64 convolutions."""
+
     def probe(self, rows: Array) -> Probe | None:
         """None where the file does not run on so many rows at once."""
         return OnnxProbe(self.path) if self._fixed_batch in (0, len(rows)) else None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from eightfold.errors import ModelError
 from eightfold.export.checks import require_alike
 from eightfold.export.inner.onnx_probe import OnnxProbe
 from eightfold.export.inner.probe import Probe
@@ -25,14 +26,19 @@ from eightfold.runtime.manifest import Step, TensorSpec
 Run = Callable[[Arrays], Arrays]
 # What rounding its input to float32 may change of an input.
 NUDGE = 1e-7
+# Two orders of summation, both right, may lie this many times as far from the exact answer as each other.
+AS_EXACT = 4
 
 
 class Reference:
     """What a network answers on each of some named inputs ("trials")."""
 
-    def __init__(self, run: Run, trials: Mapping[str, Arrays], probe: Probe | None = None) -> None:
-        """`run` gives outputs by name for inputs by name; `probe` shows the tensors in between for the same inputs."""
-        self.trials, self._run, self._probe = trials, run, probe
+    def __init__(
+        self, run: Run, trials: Mapping[str, Arrays], probe: Probe | None = None, exact: Run | None = None
+    ) -> None:
+        """`run` gives outputs by name for inputs by name; `probe` shows the tensors in between for the same inputs;
+        `exact` gives the outputs as they are in float64."""
+        self.trials, self._run, self._probe, self._exact = trials, run, probe, exact
         self.answers = {name: run(inputs) for name, inputs in trials.items()}
 
     @classmethod
@@ -44,9 +50,9 @@ class Reference:
         """Compare an ONNX file, or what runs it (and what shows its inner tensors), with this network on every trial;
         the step's notes hold each one's relative error.
 
-        The first trial is always judged. A later one on which this network itself moves as much when its input moves by
-        a rounding error cannot tell the two apart (a normalization of a constant image amplifies rounding without
-        bound): it is noted and not judged.
+        The first trial is always judged. A later one on which this network is as far from its own answer in float64, or
+        moves as much when its input moves by a rounding error, cannot tell the two apart (a normalization of a
+        constant image amplifies rounding without bound): it is noted and not judged.
 
         Raises:
             VerificationError: beyond the tolerance; the message names the trial and the first tensor that differs.
@@ -55,9 +61,10 @@ class Reference:
         judged: list[Difference] = []
         notes = []
         for place, (name, inputs) in enumerate(self.trials.items()):
-            found = compare(self.answers[name], run(inputs))
+            seen = run(inputs)
+            found = compare(self.answers[name], seen)
             beyond = any(item.beyond(tolerance) for item in found)
-            if beyond and place and self._is_unstable(name, found):
+            if beyond and place and (self._is_unstable(name, found) or self._is_as_exact(name, seen)):
                 notes.append(f"on {name}: not judged, the network amplifies rounding there")
                 continue
             probes = self._probe, probe
@@ -71,6 +78,17 @@ class Reference:
         nudged = {key: _nudged(array, rng) for key, array in self.trials[name].items()}
         moved = compare(self.answers[name], self._run(nudged))
         return all(2 * own.max_abs_error >= item.max_abs_error for own, item in zip(moved, found, strict=True))
+
+    def _is_as_exact(self, name: str, seen: Arrays) -> bool:
+        """Whether another answer is about as near to that in float64 as this network's own."""
+        if self._exact is None:
+            return False
+        try:
+            exact = self._exact(self.trials[name])
+        except ModelError:  # some networks state float32 in their code
+            return False
+        own, theirs = compare(exact, self.answers[name]), compare(exact, seen)
+        return all(AS_EXACT * a.max_abs_error >= b.max_abs_error for a, b in zip(own, theirs, strict=True))
 
 
 def notes_on_trials(known: Run, seen: Run, specs: Sequence[TensorSpec]) -> tuple[str, ...]:

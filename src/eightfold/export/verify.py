@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -134,6 +135,17 @@ def run_module_arrays(model: torch.nn.Module, images: Array) -> list[Array]:
     with evaluating(model):
         output = run_module(model, torch.from_numpy(images).to(device))
     return [tensor.detach().cpu().numpy() for _, tensor in named_tensors(output)]
+
+
+def run_in_float64(model: torch.nn.Module, images: Array) -> list[Array]:
+    """The same with a copy of the module in float64. Raises ModelError where it has none, or does not run so."""
+    try:
+        exact = copy.deepcopy(model).double()
+    except (RuntimeError, TypeError) as error:
+        raise ModelError(
+            f"{type(model).__name__} cannot be copied ({error})", allowed="modules that can be copied"
+        ) from error
+    return run_module_arrays(exact, images.astype(np.float64))
 
 
 def run_onnx(path: Runnable, inputs: Arrays, *, optimize: bool = True) -> dict[str, Array]:
