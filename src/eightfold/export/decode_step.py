@@ -101,9 +101,10 @@ def _low_threshold(task: Task, size: Size, answer: Arrays) -> float:
 
 
 def _nudged(answer: Arrays) -> Arrays:
+    """A rounding error of each output, or of what a score near 1 is made of where it is smaller."""
     rng = np.random.default_rng(0)
     return {
-        name: (array * (1 + ROUNDING * rng.uniform(-1, 1, array.shape))).astype(array.dtype)
+        name: (array + ROUNDING * np.maximum(np.abs(array), 1) * rng.uniform(-1, 1, array.shape)).astype(array.dtype)
         for name, array in answer.items()
     }
 
