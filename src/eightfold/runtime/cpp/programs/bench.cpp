@@ -172,6 +172,7 @@ std::vector<json> rows_of(std::vector<Candidate>& candidates, bool compared, con
   }
   const json after = read_state();
   std::vector<json> rows;
+  rows.reserve(candidates.size());
   for (const Candidate& candidate : candidates) rows.push_back(row_of(candidate, options, before, after));
   if (compared) rows.back()["speedup"] = speedup(candidates.front().times_s, candidates.back().times_s);
   return rows;
