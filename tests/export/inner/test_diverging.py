@@ -12,8 +12,8 @@ import torch
 from onnx import helper, numpy_helper
 
 from eightfold.export.inner.diverging import first_diverging, match_tensors
-from eightfold.export.inner.onnx_probe import OnnxProbe, chunks
-from eightfold.export.inner.probe import CHUNK_BYTES, Converting
+from eightfold.export.inner.onnx_probe import OnnxProbe
+from eightfold.export.inner.probe import CHUNK_BYTES, Converting, chunks
 from eightfold.export.inner.torch_probe import TorchProbe
 from eightfold.export.onnx_export import export_onnx
 from eightfold.export.simplify import simplify

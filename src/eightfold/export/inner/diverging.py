@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from eightfold.export.inner.alignment import Pair, align
-from eightfold.export.inner.fingerprint import Scan, scan
-from eightfold.export.inner.probe import CHUNK_BYTES, Inner, Inside, Probe
+from eightfold.export.inner.fingerprint import scan
+from eightfold.export.inner.probe import CHUNK_BYTES, Inner, Inside, Probe, chunks
 from eightfold.export.verify import Array, Arrays, Difference, Tolerance, difference
 
 
@@ -64,8 +64,9 @@ def match_tensors(first: Probe, second: Probe, inputs: tuple[Arrays, Arrays]) ->
     pairs = align(*scans)
     found = {each.first: each for each in pairs}
     measured: dict[int, Difference] = {}
-    for chunk in _chunks(pairs, scans[0]):
-        measured |= _measured(first, second, inputs, chunk, scans[0].inside)
+    sizes = {place: 4 * each.size for place, each in scans[0].prints.items()}
+    for chunk in chunks([pair.first for pair in pairs], sizes, CHUNK_BYTES):
+        measured |= _measured(first, second, inputs, [found[place] for place in chunk], scans[0].inside)
     insides = scans[0].inside, scans[1].inside
     matches = {}
     for place in scans[0].prints:
@@ -79,19 +80,6 @@ def first_diverging(first: Probe, second: Probe, inputs: tuple[Arrays, Arrays], 
     """The name of the tensor or layer of the first network from which on the two differ; "" where there is none."""
     match = match_tensors(first, second, inputs).first_beyond(tolerance)
     return match.inner.name if match is not None else ""
-
-
-def _chunks(pairs: Sequence[Pair], known: Scan) -> Iterator[list[Pair]]:
-    chunk, filled = list[Pair](), 0
-    for pair in pairs:
-        size = 4 * known.prints[pair.first].size
-        if chunk and filled + size > CHUNK_BYTES:
-            yield chunk
-            chunk, filled = [], 0
-        chunk.append(pair)
-        filled += size
-    if chunk:
-        yield chunk
 
 
 def _measured(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eightfold.export.inner.probe import CHUNK_BYTES, Inner, Inside, See
+from eightfold.export.inner.probe import UNKNOWN_BYTES, Inner, Inside, See, chunks
 from eightfold.export.onnx_files import load_onnx
 from eightfold.export.qoperator import OUTPUT_SCALE, with_dequantized
 from eightfold.export.shapes import inferred_shapes
@@ -35,7 +35,6 @@ MOVES = frozenset(
         "Expand",
     }
 )
-UNKNOWN_BYTES = 4 * 2**20
 
 
 class OnnxProbe:
@@ -101,20 +100,6 @@ def _sizes(model: onnx.ModelProto) -> dict[str, int]:
         known = tensor.HasField("shape") and all(dims)
         sizes[value.name] = (4 * math.prod(dims) if known else UNKNOWN_BYTES) if tensor.elem_type in floats else 0
     return sizes
-
-
-def chunks(names: Sequence[str], sizes: Mapping[str, int], limit: int = CHUNK_BYTES) -> Iterator[list[str]]:
-    """Names in order, in lists of at most `limit` bytes or one name."""
-    chunk, filled = list[str](), 0
-    for name in names:
-        size = sizes.get(name, UNKNOWN_BYTES)
-        if chunk and filled + size > limit:
-            yield chunk
-            chunk, filled = [], 0
-        chunk.append(name)
-        filled += size
-    if chunk:
-        yield chunk
 
 
 @contextlib.contextmanager

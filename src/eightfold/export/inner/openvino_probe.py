@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eightfold.errors import ModelError
-from eightfold.export.inner.onnx_probe import chunks
-from eightfold.export.inner.probe import Inner, Inside, See
+from eightfold.export.inner.probe import Inner, Inside, See, chunks
 from eightfold.export.verify import Arrays
 from eightfold.extras import require
 from eightfold.runtime.backends.base import last_line
@@ -26,9 +25,8 @@ class OpenVinoProbe:
 
     def watch(self, inputs: Arrays, see: See, wanted: Collection[int] | None = None) -> Inside:
         inside, sizes = self._inside()
-        asked = [str(place) for place in sizes if wanted is None or place in wanted]
-        for chunk in chunks(asked, {str(place): size for place, size in sizes.items()}):
-            self._run(inputs, [int(place) for place in chunk], see)
+        for chunk in chunks([place for place in sizes if wanted is None or place in wanted], sizes):
+            self._run(inputs, chunk, see)
         return inside
 
     def _read(self) -> tuple[Any, Any]:

@@ -4,15 +4,31 @@ them each is computed from, and their values as they come by."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
-from typing import Protocol
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 from eightfold.export.verify import Array, Arrays
 
 # Bytes of inner tensors that are asked for in one run.
 CHUNK_BYTES = 256 * 2**20
+UNKNOWN_BYTES = 4 * 2**20
 
 See = Callable[[int, Array], None]
+Key = TypeVar("Key", str, int)
+
+
+def chunks(keys: Sequence[Key], sizes: Mapping[Key, int], limit: int = CHUNK_BYTES) -> Iterator[list[Key]]:
+    """Keys of tensors in order, in lists of at most `limit` bytes or one tensor."""
+    chunk, filled = list[Key](), 0
+    for key in keys:
+        size = sizes.get(key, UNKNOWN_BYTES)
+        if chunk and filled + size > limit:
+            yield chunk
+            chunk, filled = [], 0
+        chunk.append(key)
+        filled += size
+    if chunk:
+        yield chunk
 
 
 @dataclasses.dataclass(frozen=True)
