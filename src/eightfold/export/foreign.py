@@ -21,7 +21,6 @@ from eightfold.export.onnx_files import DTYPE_OF_ELEM_TYPE, external_files
 from eightfold.export.verify import Array
 from eightfold.files import PathLike, sha256_of_file
 from eightfold.runtime.manifest import Artifact, Step, Task
-from eightfold.runtime.versions import runtime_versions
 
 if TYPE_CHECKING:
     import torch
@@ -67,10 +66,13 @@ def export_bundle(
     if preprocess_in_graph:
         require_pixels_taken(targets)
     form = form_for(targets) if decode else None
-    is_file = isinstance(source, str | Path)
-    name = name or (Path(source).stem if isinstance(source, str | Path) else type(source).__name__)
     if isinstance(source, str | Path):
+        name = name or Path(source).stem
         preprocess = as_file_takes(Path(source), preprocess)
+        origin = {"name": name, "sha256": sha256_of_file(source)}
+    else:
+        name = name or type(source).__name__
+        origin = {"name": name}
     images = _noise(preprocess, max(batches))
     with tempfile.TemporaryDirectory(prefix="eightfold-") as folder:
         files = {batch: Path(folder) / f"{name}-b{batch}.onnx" for batch in sorted(set(batches))}
@@ -83,9 +85,6 @@ def export_bundle(
                 onnx_artifact(file, id=file.stem, inside=f"onnx/{file.name}", variant="baseline", steps=made)
             )
             _require_rows(artifacts[-1])
-        provenance = {"source": {"name": name}, "versions": runtime_versions()}
-        if is_file:
-            provenance["source"] = {"name": name, "sha256": sha256_of_file(str(source))}
         return write_bundle(
             output,
             name=name,
@@ -93,7 +92,7 @@ def export_bundle(
             preprocess=fed,
             artifacts=artifacts,
             files={f"onnx/{each.name}": each for file in files.values() for each in _with_weights(file)},
-            provenance=provenance,
+            provenance={"source": origin},
         )
 
 

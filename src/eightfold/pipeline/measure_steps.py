@@ -185,7 +185,6 @@ def _provenance(job: Job) -> dict[str, Any]:
     earlier = {name: stamp for name, stamp in stamps(job.directory).items() if name != "bundle"}
     return {
         "recipe": job.recipe.model_dump(mode="json"),
-        "versions": runtime_versions(),
         "commits": dict(job.commits),
         "earlier_commits": {name: stamp for name, stamp in earlier.items() if stamp != job.commits},
         "seed": job.recipe.seed,
