@@ -42,3 +42,35 @@ def test_without_opencv_the_reference_answers(monkeypatch: pytest.MonkeyPatch) -
 
 def test_grey_takes_the_default_mean_of_three() -> None:
     assert Preprocess(height=8, width=8, color="grey").means == (0.0,)
+
+
+@pytest.mark.parametrize(
+    ("own", "shorter", "size", "expected"),
+    [
+        ((224, 224), 256, (160, 160), 183),  # 182.86
+        ((224, 224), 256, (448, 448), 512),
+        ((100, 200), 250, (50, 50), 63),  # 62.5, up
+        ((100, 200), 250, (201, 10), 251),  # 251.25
+        ((100, 200), 200, (7, 9), 9),
+        ((224, 224), None, (160, 160), None),
+    ],
+)
+def test_another_size_shows_the_same_part_of_an_image(
+    own: tuple[int, int], shorter: int | None, size: tuple[int, int], expected: int | None
+) -> None:
+    rules = Preprocess(height=own[0], width=own[1], resize="center-crop", shorter_side=shorter, mean=(0.5,), std=(0.2,))
+    made = rules.at_size(*size)
+    assert made == rules.model_copy(update={"height": size[0], "width": size[1], "shorter_side": expected})
+    assert rules.at_size(*own) == rules
+
+
+@pytest.mark.parametrize("size", [(0, 8), (8, 1 << 17)])
+def test_a_size_that_no_tensor_has(size: tuple[int, int]) -> None:
+    with pytest.raises(UsageError, match=r"preprocessing for \d+x\d+: (height|width): .*; allowed: 1 to 65536 pixels"):
+        Preprocess(height=8, width=8).at_size(*size)
+
+
+def test_a_crop_that_would_need_too_large_an_image() -> None:
+    rules = Preprocess(height=8, width=8, resize="center-crop", shorter_side=1 << 16)
+    with pytest.raises(UsageError, match="preprocessing for 16x16: shorter_side"):
+        rules.at_size(16, 16)

@@ -186,9 +186,9 @@ def test_preprocessing_that_does_not_fit_the_network(bundle_path: Path, tmp_path
     from eightfold.runtime.bundle import Bundle
 
     bundle = Bundle.open(bundle_path)
-    other = bundle.manifest.preprocess.model_copy(update={"height": 9})
+    other = bundle.manifest.preprocess.model_copy(update={"color": "grey"})
     wrong = replace(bundle, manifest=bundle.manifest.model_copy(update={"preprocess": other}))
-    message = r"the network takes float32 \(3, 8, 8\), and the bundle's preprocessing gives float32 \(3, 9, 8\)"
+    message = r"the network takes float32 \(3, 8, 8\), and the bundle's preprocessing gives float32 \(1, 8, 8\)"
     with Predictor(wrong) as predictor:
         with pytest.raises(BundleError, match=message):
             predictor.predict(picture("red"))

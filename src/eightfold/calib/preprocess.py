@@ -7,13 +7,13 @@ import math
 from typing import ClassVar, Literal
 
 import numpy.typing as npt
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 from typing_extensions import Self
 
 from eightfold.calib.geometry import Placement, place
 from eightfold.calib.transform import Tensor, reference_tensor_from_image, tensor_from_image
 from eightfold.errors import EightfoldError, UsageError
-from eightfold.values import Value
+from eightfold.values import Value, first_fault
 
 LARGEST_SIDE = 1 << 16  # in pixels
 
@@ -103,6 +103,31 @@ class Preprocess(Value):
     def place(self, height: int, width: int) -> Placement:
         """Where an image of this size lands in the tensor; it maps boxes, points and masks back."""
         return place(self, height, width)
+
+    def at_size(self, height: int, width: int) -> Self:
+        """The same rules for a tensor of another size.
+
+        `shorter_side` of a center-crop grows with the larger side, rounded half up, so that the crop shows about the
+        same part of an image.
+
+        >>> Preprocess(height=224, width=224, resize="center-crop", shorter_side=256).at_size(160, 160).shorter_side
+        183
+        """
+        if (height, width) == (self.height, self.width):
+            return self
+        sides = {"height": height, "width": width, "shorter_side": self._shorter_side_at(max(height, width))}
+        try:
+            return type(self).model_validate(self.model_dump() | sides)
+        except ValidationError as error:
+            raise UsageError(
+                f"preprocessing for {height}x{width}: {first_fault(error)}", allowed=f"1 to {LARGEST_SIDE} pixels"
+            ) from None
+
+    def _shorter_side_at(self, largest: int) -> int | None:
+        if self.shorter_side is None:
+            return None
+        own = max(self.height, self.width)
+        return max(largest, (2 * self.shorter_side * largest + own) // (2 * own))
 
     def describe(self) -> str:
         return (

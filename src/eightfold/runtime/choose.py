@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import BackendError, UsageError
 from eightfold.runtime.manifest import Artifact
+from eightfold.runtime.sizes import Size, size_text
 from eightfold.runtime.targets import runs_here
 
 if TYPE_CHECKING:
@@ -29,17 +31,23 @@ class Wish:
     precision: str = "auto"
     batch: int | None = None
     variant: str = "auto"
+    size: Size | None = None
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One network in one precision on one backend, at each batch size there is."""
+    """One network in one precision and image size on one backend, at each batch size there is.
+
+    `size` is None where the network has no image input; `among_sizes` says whether the bundle has it at others, too.
+    """
 
     backend: str
     variant: str
     precision: str
     target: str
+    size: Size | None
     artifacts: tuple[Artifact, ...]
+    among_sizes: bool = False
     reason: str = ""
 
     @cached_property
@@ -48,39 +56,50 @@ class Choice:
 
     def describe(self) -> str:
         batches = ", ".join(map(str, self.batches))
-        return f"{self.variant} {self.precision} on {self.backend} (batch {batches}): {self.reason}"
+        at = _at(self.size) if self.among_sizes else ""
+        return f"{self.variant} {self.precision} on {self.backend}{at} (batch {batches}): {self.reason}"
 
 
 def choose(
-    artifacts: Sequence[Artifact], usable: Sequence[str], wish: Wish, table: LatencyTable | None = None
+    artifacts: Sequence[Artifact],
+    preprocess: Preprocess,
+    usable: Sequence[str],
+    wish: Wish,
+    table: LatencyTable | None = None,
 ) -> Choice:
     """Pick what to run.
 
     Args:
         artifacts: of the bundle.
+        preprocess: of the bundle; its size is preferred where none is asked for, whatever is faster: a smaller image
+            costs quality.
         usable: backends that work on this machine.
         wish: what was asked for.
         table: times measured on this very device, if there are any.
 
     Raises BackendError saying what there is when nothing fits.
     """
-    runnable = _choices(artifacts, usable)
+    runnable = _choices(artifacts, preprocess, usable)
     fitting = [choice for choice in runnable if _fits(choice, wish)]
     if not fitting:
         raise _nothing_fits(artifacts, runnable, wish)
+    default = (preprocess.height, preprocess.width)
+    fitting = [choice for choice in fitting if choice.size == default] or fitting
     fitting = _preferred_variant(fitting, wish)
     picked = _by_table(fitting, table) or _by_rule(fitting)
     return _at_batch(picked, wish.batch)
 
 
-def _choices(artifacts: Sequence[Artifact], usable: Sequence[str]) -> list[Choice]:
-    groups: dict[tuple[str, str, str, str], list[Artifact]] = {}
+def _choices(artifacts: Sequence[Artifact], preprocess: Preprocess, usable: Sequence[str]) -> list[Choice]:
+    sizes = [artifact.image_size(preprocess.layout) for artifact in artifacts]
+    several = len({size for size in sizes if size is not None}) > 1
+    groups: dict[tuple[str, str, str, str, Size | None], list[Artifact]] = {}
     for backend in usable:
-        for artifact in artifacts:
+        for artifact, size in zip(artifacts, sizes, strict=True):
             if runs_here(artifact, backend):
-                key = (backend, artifact.variant, artifact.precision, artifact.target)
+                key = (backend, artifact.variant, artifact.precision, artifact.target, size)
                 groups.setdefault(key, []).append(artifact)
-    return [Choice(*key, tuple(sorted(group, key=lambda each: each.batch))) for key, group in groups.items()]
+    return [Choice(*key, tuple(sorted(group, key=lambda each: each.batch)), several) for key, group in groups.items()]
 
 
 def _fits(choice: Choice, wish: Wish) -> bool:
@@ -89,6 +108,7 @@ def _fits(choice: Choice, wish: Wish) -> bool:
         and wish.precision in ("auto", choice.precision)
         and wish.variant in ("auto", choice.variant)
         and wish.batch in (None, *choice.batches)
+        and wish.size in (None, choice.size)
     )
 
 
@@ -120,7 +140,11 @@ def _ms_per_image(choice: Choice, table: LatencyTable) -> float | None:
 
 def _by_rule(choices: list[Choice]) -> Choice:
     best = min(choices, key=_rank)
-    others = [f"{each.precision} on {each.backend}" for each in choices if each is not best]
+    others = [
+        f"{each.precision} on {each.backend}{_at(each.size) if each.size != best.size else ''}"
+        for each in choices
+        if each is not best
+    ]
     if not others:
         return _because(best, "the only one that fits")
     return _because(best, f"by rule before {', '.join(others)}; none was measured on this device")
@@ -135,18 +159,22 @@ def _rank(choice: Choice) -> tuple[bool, int, int]:
 
 
 def _because(choice: Choice, reason: str) -> Choice:
-    return Choice(choice.backend, choice.variant, choice.precision, choice.target, choice.artifacts, reason)
+    return replace(choice, reason=reason)
+
+
+def _at(size: Size | None) -> str:
+    return "" if size is None else f" at {size_text(size)}"
 
 
 def _at_batch(choice: Choice, batch: int | None) -> Choice:
     if batch is None:
         return choice
-    only = tuple(artifact for artifact in choice.artifacts if artifact.batch == batch)
-    return Choice(choice.backend, choice.variant, choice.precision, choice.target, only, choice.reason)
+    return replace(choice, artifacts=tuple(artifact for artifact in choice.artifacts if artifact.batch == batch))
 
 
 def _nothing_fits(artifacts: Sequence[Artifact], runnable: Sequence[Choice], wish: Wish) -> BackendError | UsageError:
-    asked = ", ".join(f"{name} {value!r}" for name, value in vars(wish).items() if value not in ("auto", None))
+    shown = vars(wish) | {"size": wish.size and size_text(wish.size)}
+    asked = ", ".join(f"{name} {value!r}" for name, value in shown.items() if value not in ("auto", None))
     if not runnable:
         held = sorted({f"{artifact.format} for {artifact.target}" for artifact in artifacts})
         return BackendError(
@@ -155,7 +183,8 @@ def _nothing_fits(artifacts: Sequence[Artifact], runnable: Sequence[Choice], wis
             remedy="run: eightfold doctor",
         )
     there = "; ".join(
-        f"{choice.variant} {choice.precision} on {choice.backend}, batch {'/'.join(map(str, choice.batches))}"
+        f"{choice.variant} {choice.precision} on {choice.backend}"
+        f"{_at(choice.size) if choice.among_sizes or wish.size else ''}, batch {'/'.join(map(str, choice.batches))}"
         for choice in runnable
     )
     return UsageError(f"nothing in this bundle has {asked}", allowed=there)

@@ -13,8 +13,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.preprocess import LARGEST_SIDE, Preprocess
 from eightfold.errors import BundleError, EightfoldError
+from eightfold.runtime.sizes import Size
 from eightfold.values import Frozen, JsonObject, Value
 
 Format = Literal["onnx", "engine", "openvino"]
@@ -94,6 +95,14 @@ class Artifact(Frozen):
     )
     deterministic: bool = True
 
+    def image_size(self, layout: Literal["nchw", "nhwc"]) -> Size | None:
+        """Height and width of its only input; None where it has several, or one that can hold no images."""
+        if len(self.inputs) != 1 or len(self.inputs[0].shape) != 4:
+            return None
+        shape = self.inputs[0].shape
+        height, width = shape[2:] if layout == "nchw" else shape[1:3]
+        return (height, width) if all(1 <= side <= LARGEST_SIDE for side in (height, width)) else None
+
 
 class Task(Frozen):
     """What the outputs mean. `decode` names a decoder of the runtime, `options` are its arguments."""
@@ -110,7 +119,10 @@ class FileEntry(Frozen):
 
 
 class Manifest(Value):
-    """`manifest.json`. Paths are relative, use '/', and never leave the bundle."""
+    """`manifest.json`. Paths are relative, use '/', and never leave the bundle.
+
+    `preprocess` holds the default size; an artifact of another size is fed by `preprocess_of`.
+    """
 
     kind: ClassVar[str] = "bundle manifest"
     error: ClassVar[type[EightfoldError]] = BundleError
@@ -139,6 +151,17 @@ class Manifest(Value):
             return f"eightfold {data['provenance']['versions']['eightfold']!s:.40}, which wrote it"
         except (KeyError, TypeError):
             return super()._writer(data)
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """(height, width) of the artifacts, each once, in order of appearance."""
+        sizes = (artifact.image_size(self.preprocess.layout) for artifact in self.artifacts)
+        return tuple(dict.fromkeys(size for size in sizes if size is not None))
+
+    def preprocess_of(self, artifact: Artifact) -> Preprocess:
+        """How an image becomes one row of this artifact's input."""
+        size = artifact.image_size(self.preprocess.layout)
+        return self.preprocess if size is None else self.preprocess.at_size(*size)
 
     def describe(self) -> str:
         size = sum(entry.bytes for entry in self.files.values())

@@ -27,6 +27,7 @@ from eightfold.runtime.packing import pack
 from eightfold.runtime.pool import SlotPool
 from eightfold.runtime.postprocess import decoder_of
 from eightfold.runtime.requests import RequestQueue
+from eightfold.runtime.sizes import Size, size_of
 
 if TYPE_CHECKING:
     from eightfold.runtime.latency import LatencyTable
@@ -47,6 +48,8 @@ class Predictor:
             rule. `describe()` tells what was picked and why.
         precision: "fp32", "fp16", "int8" or "auto".
         batch: run only this batch size; by default all that the bundle has are used, with the least padding.
+        size: of the images as the network takes them, one side or (height, width), where the bundle has several; by
+            default that of its preprocessing.
         variant: "pruned", "baseline", ...; "auto" prefers what was compressed.
         threads: threads of a CPU backend for one request; its own default when None.
         device: number of the GPU.
@@ -66,6 +69,7 @@ class Predictor:
         precision: str = "auto",
         batch: int | None = None,
         *,
+        size: int | Size | None = None,
         variant: str = "auto",
         threads: int | None = None,
         device: int = 0,
@@ -78,8 +82,9 @@ class Predictor:
                 "a key for a bundle that is open", allowed="a key for its path", remedy="Bundle.open(key=)"
             )
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle, key=key)
-        self.choice = _choose(self.bundle, Wish(backend, precision, batch, variant))
-        self.preprocess = self.bundle.manifest.preprocess
+        wanted = None if size is None else size_of(size)
+        self.choice = _choose(self.bundle, Wish(backend, precision, batch, variant, wanted))
+        self.preprocess = self.bundle.manifest.preprocess_of(self.choice.artifacts[0])
         self._decode = decoder_of(self.bundle.manifest.task)
         self._options = SessionOptions(threads=threads, device=device, keep_compiled=True)
         self._in_flight = in_flight or max(2, os.cpu_count() or 1)
@@ -264,7 +269,8 @@ class Predictor:
 
 def _choose(bundle: Bundle, wish: Wish) -> Choice:
     usable = usable_backends() if wish.backend == "auto" else [backend_named(wish.backend).name]
-    return choose(bundle.manifest.artifacts, usable, wish, _table_for_here(bundle))
+    manifest = bundle.manifest
+    return choose(manifest.artifacts, manifest.preprocess, usable, wish, _table_for_here(bundle))
 
 
 def _check_same(artifact: Artifact, session: Session) -> None:

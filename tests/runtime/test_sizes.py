@@ -1,0 +1,80 @@
+"""A bundle of several image sizes answers at each of them as a bundle of that size alone would."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eightfold.calib.preprocess import Preprocess
+from eightfold.errors import UsageError
+from eightfold.export.bundle import zip_bundle
+from eightfold.runtime.manifest import Artifact, TensorSpec
+from eightfold.runtime.predictor import Predictor
+from eightfold.runtime.sizes import Size, size_of
+
+MakeBundle = Callable[..., Path]
+OTHER = (6, 12)
+PICTURES = [np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8) for shape in ((20, 31, 3), (9, 9, 3))] * 3
+
+
+@pytest.fixture(params=["stretch", "letterbox", "center-crop"])
+def rules(request: pytest.FixtureRequest) -> Preprocess:
+    shorter = 10 if request.param == "center-crop" else None
+    return Preprocess(height=8, width=8, resize=request.param, shorter_side=shorter)
+
+
+def answers(bundle: Path, size: int | Size | None = None) -> list[tuple[float, ...]]:
+    with Predictor(bundle, size=size, backend="onnxruntime") as predictor:
+        return [tuple(score.probability for score in answer.top) for answer in predictor.predict(PICTURES)]
+
+
+@pytest.mark.parametrize("form", ["directory", "zip"])
+def test_every_size_answers_as_if_it_were_alone(
+    make_bundle: MakeBundle, rules: Preprocess, form: str, tmp_path: Path
+) -> None:
+    both = make_bundle(preprocess=rules, sizes=(OTHER,))
+    alone = [
+        make_bundle(name=str(place), preprocess=rules.at_size(*size)) for place, size in enumerate([(8, 8), OTHER])
+    ]
+    if form == "zip":
+        both = zip_bundle(both, tmp_path / "both.eightfold")
+    assert answers(both) == answers(both, 8) == answers(alone[0])
+    assert answers(both, OTHER) == answers(alone[1]) != answers(alone[0])
+
+
+def test_the_choice_names_the_size_where_there_are_several(make_bundle: MakeBundle) -> None:
+    with Predictor(make_bundle(sizes=(OTHER,)), size=OTHER, backend="onnxruntime") as predictor:
+        assert predictor.describe() == "pruned fp32 on onnxruntime at 6x12 (batch 1, 4): the only one that fits"
+        assert (predictor.preprocess.height, predictor.preprocess.width) == OTHER
+
+
+def test_a_size_that_is_not_there(make_bundle: MakeBundle) -> None:
+    with pytest.raises(UsageError, match=r"has size '7x7'; allowed: .* at 8x8, batch 1/4; .* at 6x12, batch 1/4"):
+        Predictor(make_bundle(sizes=(OTHER,)), size=7)
+
+
+@pytest.mark.parametrize("wish", [0, (8,), (8, 8, 8), (8, 0), ("8", 8)])
+def test_sizes_that_are_none(wish: Size) -> None:
+    with pytest.raises(UsageError, match=r"the size .*; allowed: one side, or \(height, width\), in pixels"):
+        size_of(wish)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "nchw", "nhwc"),
+    [
+        ([(1, 3, 4, 5)], (4, 5), (3, 4)),
+        ([(1, 3, 4)], None, None),
+        ([(1, 3, 4, 5), (1, 2)], None, None),
+        ([(1, 0, 4, 1 << 17)], None, None),
+    ],
+)
+def test_the_size_of_an_artifact(shapes: list[tuple[int, ...]], nchw: Size | None, nhwc: Size | None) -> None:
+    inputs = tuple(TensorSpec(name=str(place), dtype="uint8", shape=shape) for place, shape in enumerate(shapes))
+    artifact = Artifact(
+        id="a", variant="x", format="onnx", precision="fp32", target="any", batch=1, path="x", inputs=inputs,
+        outputs=inputs,
+    )  # fmt: skip
+    assert (artifact.image_size("nchw"), artifact.image_size("nhwc")) == (nchw, nhwc)
