@@ -80,6 +80,8 @@ def test_outputs_that_are_not_the_classes_are_refused(recipe: dict[str, Any]) ->
     weights = recipe["model"]["weights"]
     save_file(build_model("own_net:thousand", num_classes=10).state_dict(), weights)
     recipe["model"]["source"] = "own_net:thousand"
-    with pytest.raises(ModelError, match=r"own_net:thousand gives \(1, 1000\) for one image; allowed: \(1, 10\)"):
+    with pytest.raises(
+        ModelError, match=r"own_net:thousand on mnist: the network gives \(1, 1000\) for one image; allowed: \(1, 10\)"
+    ):
         run(recipe_from(recipe))
     assert not Job(recipe_from(recipe), Path(recipe["output"])).path(at.BASELINE).exists()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 from eightfold.calib.images import ImageSet
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import ImageError
-from eightfold.tasks.classify import TrainingBatches, labelled_images, shifted, top1
+from eightfold.tasks.classify import Classify, TrainingBatches, labelled_images, shifted
 
 PREPROCESS = Preprocess(height=8, width=8)
 
@@ -36,9 +38,12 @@ def brightness(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @pytest.mark.parametrize("batch", [1, 2, 4, 16])
 def test_top1_counts_each_image_once(images: ImageSet, batch: int) -> None:
-    assert top1(brightness, images, PREPROCESS, batch=batch) == 1.0
-    assert top1(lambda x: 1 - brightness(x), images, PREPROCESS, batch=batch) == 0.0
-    assert top1(lambda x: np.tile([1.0, 0.0], (len(x), 1)), images, PREPROCESS, batch=batch) == pytest.approx(5 / 11)
+    def top1(scores: Callable[[NDArray[np.float32]], NDArray[Any]]) -> float:
+        return Classify().evaluate(lambda x: {"logits": scores(x)}, images, PREPROCESS, batch=batch)["top1"]
+
+    assert top1(brightness) == 1.0
+    assert top1(lambda x: 1 - brightness(x)) == 0.0
+    assert top1(lambda x: np.tile([1.0, 0.0], (len(x), 1))) == pytest.approx(5 / 11)
 
 
 def test_the_same_epoch_gives_the_same_batches(images: ImageSet) -> None:

@@ -90,10 +90,9 @@ def onnx_from_module(
 ) -> onnx.ModelProto:
     """The same in memory: `example` fixes shape and dtype of the input."""
     with evaluating(model):
-        found = tuple(named_tensors(run_module(model, example)))
-        names = _output_names(model, found, output_names)
-        graph = _export(_flat(model), example, names, opset, exporter)
-    _state_output_shapes(graph, [tensor for _, tensor in found])
+        found = named_outputs(model, example, output_names)
+        graph = _export(_flat(model), example, list(found), opset, exporter)
+    _state_output_shapes(graph, list(found.values()))
     return clean(graph)
 
 
@@ -206,6 +205,12 @@ def named_tensors(output: Any, prefix: str = "") -> Iterator[tuple[str, torch.Te
             yield from named_tensors(value, prefix)
     elif hasattr(output, "dtype") and hasattr(output, "shape"):
         yield prefix, output
+
+
+def named_outputs(model: torch.nn.Module, images: torch.Tensor, wanted: Sequence[str] = ()) -> dict[str, torch.Tensor]:
+    """What a model puts out, in order, by the names that its graph has for it; see `onnx_from_module`."""
+    found = tuple(named_tensors(run_module(model, images)))
+    return dict(zip(_output_names(model, found, wanted), (tensor for _, tensor in found), strict=True))
 
 
 def _state_output_shapes(graph: onnx.ModelProto, tensors: Sequence[torch.Tensor]) -> None:

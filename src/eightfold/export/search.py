@@ -92,7 +92,7 @@ def quantize_within(
 
 @dataclass(frozen=True)
 class SearchBound:
-    """What INT8 must hold: either points of top-1 that it may lose, or the least signal to noise of its outputs."""
+    """What INT8 must hold: either points of a metric that it may lose, or the least signal to noise of its outputs."""
 
     max_drop: float | None = None
     min_sqnr_db: float | None = None
@@ -117,10 +117,14 @@ def search_files(
     target: str = "cpu-x86",
     measure: bool = True,
     beside: PathLike | None = None,
+    score: Score | None = None,
 ) -> SearchReport:
     """`quantize_within` for files: layers are ranked by signal to noise on RANKING_IMAGES images, scores are kept in
     `beside` (`output` by default) with the suffix .search.json until the search is done, and the trade is drawn there
     with .svg.
+
+    Args:
+        score: what `max_drop` bounds; top-1 when None.
 
     Raises:
         UsageError: no images or no Preprocess.
@@ -131,7 +135,7 @@ def search_files(
     source = Path(onnx_path)
     rank_by = sqnr_score(source, images.sample(RANKING_IMAGES), preprocess)
     if bound.max_drop is not None:
-        score, options = top1_score(images, preprocess), SearchOptions(bound.max_drop, measure=measure)
+        score, options = score or top1_score(images, preprocess), SearchOptions(bound.max_drop, measure=measure)
     else:
         goal = bound.min_sqnr_db or 0.0
         score, options = sqnr_score(source, images, preprocess, ceiling_db=goal), SearchOptions(0.0, measure=measure)

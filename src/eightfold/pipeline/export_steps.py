@@ -266,6 +266,7 @@ def _layers_kept_float(job: Job, ranges: Ranges, target: str) -> tuple[str, ...]
             target=target,
             measure=section.form == "fastest",
             beside=trade,
+            score=job.task.score(_calibration_images(job), job.fed),
         )
     write_text(trade.with_suffix(".txt"), report.describe() + "\n")
     return report.steps[-1].kept_float

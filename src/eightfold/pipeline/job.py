@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from eightfold.calib.images import ImageSet
     from eightfold.calib.preprocess import Preprocess
+    from eightfold.runtime.manifest import Task
+    from eightfold.tasks.base import VisionTask
 
 # Folders and files of a run directory.
 DATA = "data"
@@ -71,17 +73,27 @@ class Job:
         write_text(self.path(name), json.dumps(data, indent=1, sort_keys=True) + "\n")
 
     @cached_property
+    def task(self) -> VisionTask:
+        from eightfold.tasks.kinds import task_of
+
+        return task_of()
+
+    @cached_property
     def train_images(self) -> ImageSet:
-        return self._images("train")
+        return self.task.labelled_images(self.path(DATA) / "train")
 
     @cached_property
     def test_images(self) -> ImageSet:
-        return self._images("test")
+        return self.task.labelled_images(self.path(DATA) / "test")
 
-    def _images(self, part: str) -> ImageSet:
-        from eightfold.tasks.classify import labelled_images
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.train_images.classes
 
-        return labelled_images(self.path(DATA) / part)
+    @property
+    def outputs_mean(self) -> Task:
+        """How what ships is decoded."""
+        return self.task.outputs_mean(self.classes)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -98,7 +110,7 @@ class Job:
 
     def first_test_images(self, count: int, preprocess: Preprocess) -> NDArray[Any]:
         """Up to `count` test images of all classes as model input, for comparing artifacts with each other."""
-        from eightfold.tasks.classify import tensors
+        from eightfold.tasks.inputs import tensors
 
         images = self.test_images.sample(count, seed=self.recipe.seed)
         return tensors(images, np.arange(len(images)), preprocess)
@@ -114,8 +126,7 @@ class Job:
         """The architecture with the random weights that the recipe's seed gives."""
         from eightfold.zoo.models import build_model
 
-        classes = len(self.train_images.classes)
-        return build_model(self.recipe.model.source, num_classes=classes, seed=self.recipe.seed)
+        return build_model(self.recipe.model.source, num_classes=len(self.classes), seed=self.recipe.seed)
 
     def baseline_model(self) -> nn.Module:
         from eightfold.zoo.models import load_weights

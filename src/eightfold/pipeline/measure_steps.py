@@ -1,7 +1,8 @@
-"""The steps that say what the artifacts are worth: top-1 of each, latency of all, the report, the bundle."""
+"""The steps that say what the artifacts are worth: the metrics of each, latency of all, the report, the bundle."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,9 @@ from eightfold.pipeline.artifacts import Wanted, engine_artifacts, files_of, onn
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.runner import Step, stamps
 from eightfold.progress import track
-from eightfold.runtime.manifest import Artifact, Metric, Task
+from eightfold.runtime.manifest import Artifact, Metric
 from eightfold.runtime.manifest import Step as ManifestStep
+from eightfold.runtime.report_format import metric_label
 from eightfold.runtime.versions import runtime_versions
 
 if TYPE_CHECKING:
@@ -44,32 +46,26 @@ def families(job: Job) -> list[str]:
 
 
 def evaluate(job: Job, scratch: Path) -> str:
-    """Top-1 of every graph on the test images, measured by running that graph itself on this CPU."""
-    from eightfold.tasks.classify import top1
+    """The task's metrics of every graph on the test images, measured by running that graph itself on this CPU."""
+    metrics = {wanted.id: _metrics(job, wanted) for wanted in track(onnx_artifacts(job.recipe), "measuring accuracy")}
+    job.write(at.METRICS, {name: [each.model_dump(mode="json") for each in found] for name, found in metrics.items()})
+    lowest, (least, *_) = min(metrics.items(), key=lambda item: item[1][0].value)
+    return f"{len(metrics)} graphs; lowest {metric_label(least.name)} {least.value:.1%} ({lowest})"
+
+
+def _metrics(job: Job, wanted: Wanted) -> list[Metric]:
+    from eightfold.tasks.predict import onnx_predictor
 
     images = job.test_images
-    metrics: dict[str, Any] = {}
-    for wanted in track(onnx_artifacts(job.recipe), "measuring accuracy"):
-        value = top1(_predictor(job, wanted), images, job.fed, batch=wanted.batch)
-        metric = Metric(name="top1", value=value, data=images.digest(), images=len(images))
-        metrics[wanted.id] = metric.model_dump(mode="json")
-    job.write(at.METRICS, metrics)
-    lowest = min(metrics, key=lambda artifact: metrics[artifact]["value"])
-    return f"{len(metrics)} graphs; lowest top-1 {metrics[lowest]['value']:.1%} ({lowest})"
+    values = job.task.evaluate(onnx_predictor(job.path(wanted.path)), images, job.fed, batch=wanted.batch)
+    return [
+        Metric(name=name, value=values[name], data=images.digest(), images=len(images)) for name in job.task.metrics
+    ]
 
 
-def _predictor(job: Job, wanted: Wanted) -> Any:
-    from eightfold.runtime.backends import open_session
-
-    session = open_session(job.path(wanted.path), "onnxruntime")
-    slot = session.new_slot()
-    name_in, name_out = session.inputs[0].name, session.outputs[0].name
-
-    def predict(inputs: Any) -> Any:
-        slot.run_on({name_in: inputs})
-        return slot.outputs[name_out]
-
-    return predict
+def metrics_of(job: Job) -> dict[str, tuple[Metric, ...]]:
+    """Artifact id -> its measured metrics, the task's leading one first."""
+    return {name: tuple(map(Metric.model_validate, found)) for name, found in job.read(at.METRICS).items()}
 
 
 def _benched(job: Job) -> list[Wanted]:
@@ -85,7 +81,7 @@ def measure(job: Job, _: Path) -> str:
     from eightfold.runtime.backends.base import SessionOptions
     from eightfold.runtime.bench import BenchOptions, compare_latency
 
-    section, metrics = job.recipe.bench, job.read(at.METRICS)
+    section, metrics = job.recipe.bench, metrics_of(job)
     options = BenchOptions(
         schedule=Schedule(seconds=section.seconds_per_row), session=SessionOptions(threads=section.threads)
     )
@@ -95,7 +91,7 @@ def measure(job: Job, _: Path) -> str:
     return f"{len(table.rows)} rows"
 
 
-def _candidate(job: Job, wanted: Wanted, metrics: dict[str, Any]) -> Candidate:
+def _candidate(job: Job, wanted: Wanted, metrics: Mapping[str, tuple[Metric, ...]]) -> Candidate:
     from eightfold.export.layer_precisions import layer_precisions
     from eightfold.export.onnx_files import load_onnx
     from eightfold.runtime.candidates import Candidate
@@ -109,7 +105,7 @@ def _candidate(job: Job, wanted: Wanted, metrics: dict[str, Any]) -> Candidate:
         variant=wanted.variant,
         artifact=wanted.id,
         sha256=sha256_of_file(path),
-        metrics=(Metric.model_validate(metrics[wanted.id]),),
+        metrics=metrics[wanted.id],
         layers=layer_precisions(load_onnx(path)),
     )
 
@@ -135,7 +131,7 @@ def bundle(job: Job, _: Path) -> str:
     write_bundle(
         job.path(at.BUNDLE),
         name=job.recipe.name,
-        task=Task(kind="classify", decode="classify", labels=job.train_images.classes),
+        task=job.outputs_mean,
         preprocess=job.fed,
         artifacts=artifacts_of(job),
         files=files,
@@ -150,7 +146,7 @@ def artifacts_of(job: Job) -> list[Artifact]:
     """The manifest's entries, with the steps and the metric of each."""
     from eightfold.export.bundle import engine_artifact, onnx_artifact
 
-    metrics, steps = job.read(at.METRICS), steps_of(job)
+    metrics, steps = metrics_of(job), steps_of(job)
     graphs = [
         onnx_artifact(
             job.path(wanted.path),
@@ -159,7 +155,7 @@ def artifacts_of(job: Job) -> list[Artifact]:
             variant=wanted.variant,
             precision=wanted.precision,
             target=wanted.target,
-            metrics=[Metric.model_validate(metrics[wanted.id])],
+            metrics=metrics[wanted.id],
             steps=steps[wanted.id],
         )
         for wanted in onnx_artifacts(job.recipe)

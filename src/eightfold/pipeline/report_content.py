@@ -8,8 +8,9 @@ from eightfold.export.commits import describe_commit
 from eightfold.pipeline import job as at
 from eightfold.pipeline.artifacts import Wanted, engine_artifacts, files_of, onnx_artifacts
 from eightfold.pipeline.job import Job
-from eightfold.pipeline.measure_steps import steps_of
+from eightfold.pipeline.measure_steps import metrics_of, steps_of
 from eightfold.runtime.latency import LatencyTable
+from eightfold.runtime.manifest import Metric
 from eightfold.runtime.report_content import (
     Accuracy,
     ArtifactSteps,
@@ -21,10 +22,11 @@ from eightfold.runtime.report_content import (
     ReportContent,
     Snippet,
 )
+from eightfold.runtime.report_format import metric_label
 from eightfold.runtime.timing import Interval
 from eightfold.runtime.versions import runtime_versions
 
-# What pruning and INT8 may cost, in points of top-1, before the report says so.
+# What pruning and INT8 may cost, in points of the leading metric, before the report says so.
 PRUNED_DROP, INT8_DROP = 0.5, 1.0
 
 
@@ -61,9 +63,16 @@ def speedup_of(table: LatencyTable, curve: str, batch: int) -> Interval | None:
 
 
 def metric_of(job: Job, artifact: str) -> float:
-    """Top-1 of an artifact in percent."""
-    value: float = job.read(at.METRICS)[artifact]["value"]
-    return 100 * value
+    """The leading metric of an artifact in percent."""
+    return 100 * metrics_of(job)[artifact][0].value
+
+
+def leading_label(job: Job) -> str:
+    return metric_label(job.task.metrics[0])
+
+
+def _capital(words: str) -> str:
+    return words[0].upper() + words[1:]
 
 
 def _bytes(job: Job, wanted: Wanted) -> int:
@@ -80,7 +89,7 @@ def _cards(job: Job, table: LatencyTable) -> tuple[Card, ...]:
         Card(label="Parameters", value=after["parameters"], before=before["parameters"], unit="count"),
         Card(label="MACs per image", value=after["macs"], before=before["macs"], unit="MACs"),
         Card(
-            label="Top-1",
+            label=_capital(leading_label(job)),
             value=metric_of(job, f"{best}-b{batch}"),
             before=metric_of(job, f"baseline-fp32-b{batch}"),
             unit="percent",
@@ -162,7 +171,7 @@ def _ends(job: Job, width: dict[str, Any]) -> list[tuple[int, int, bool]]:
 
     The image has the channels it has, and the classes are given.
     """
-    images, classes = {job.recipe.preprocess.channels}, {len(job.train_images.classes)}
+    images, classes = {job.recipe.preprocess.channels}, {len(job.classes)}
     return [
         (width["in_before"], width["in_after"], width["in_after"] in images),
         (width["out_before"], width["out_after"], width["out_after"] in classes),
@@ -170,25 +179,27 @@ def _ends(job: Job, width: dict[str, Any]) -> list[tuple[int, int, bool]]:
 
 
 def _accuracy(job: Job) -> tuple[Accuracy, ...]:
-    metrics = job.read(at.METRICS)
-    rows = [_accuracy_row(job, wanted, metrics) for wanted in onnx_artifacts(job.recipe)]
+    metrics = metrics_of(job)
+    rows = [
+        _accuracy_row(wanted, metric, baseline)
+        for wanted in onnx_artifacts(job.recipe)
+        for metric, baseline in zip(metrics[wanted.id], metrics[f"baseline-fp32-b{wanted.batch}"], strict=True)
+    ]
     engines = [
-        Accuracy(artifact=wanted.id, metric="top-1", value=None, note="needs a GPU to run")
+        Accuracy(artifact=wanted.id, metric=leading_label(job), value=None, note="needs a GPU to run")
         for wanted in engine_artifacts(job.recipe)
     ]
     return (*rows, *engines)
 
 
-def _accuracy_row(job: Job, wanted: Wanted, metrics: dict[str, Any]) -> Accuracy:
-    metric = metrics[wanted.id]
-    baseline = metrics[f"baseline-fp32-b{wanted.batch}"]["value"]
-    change = None if wanted.curve == "baseline-fp32" else 100 * (metric["value"] - baseline)
+def _accuracy_row(wanted: Wanted, metric: Metric, baseline: Metric) -> Accuracy:
+    change = None if wanted.curve == "baseline-fp32" else 100 * (metric.value - baseline.value)
     note = "run by onnxruntime on the CPU" if wanted.target not in ("any", "cpu-x86", "cpu-arm") else ""
     return Accuracy(
         artifact=wanted.id,
-        metric="top-1",
-        value=100 * metric["value"],
-        images=metric["images"],
+        metric=metric_label(metric.name),
+        value=100 * metric.value,
+        images=metric.images,
         change=change,
         note=note,
     )

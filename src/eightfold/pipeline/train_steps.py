@@ -9,18 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eightfold.errors import ModelError
 from eightfold.extras import require
 from eightfold.files import atomic_path
 from eightfold.pipeline import job as at
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.runner import Step
 from eightfold.recipe import TrainSection
+from eightfold.runtime.report_format import metric_label
 
 if TYPE_CHECKING:
     from torch import nn
 
     from eightfold.compress.plan import PrunePlan
+    from eightfold.runtime.backends.base import Array, Arrays
+
+EVALUATED_AT_ONCE = 50  # images, by torch
 
 
 def train_steps(job: Job) -> list[Step]:
@@ -49,16 +52,7 @@ def _data_settings(job: Job) -> dict[str, Any]:
 
 
 def write_data(job: Job, _: Path) -> str:
-    from eightfold.zoo.datasets import write_dataset
-
-    section = job.recipe.data
-    write_dataset(
-        section.source,
-        job.path(at.DATA),
-        train_images=section.train_images,
-        test_images=section.test_images,
-        seed=job.recipe.seed,
-    )
+    job.task.write_data(job.recipe.data, job.path(at.DATA), seed=job.recipe.seed)
     return f"{len(job.train_images)} training and {len(job.test_images)} test images"
 
 
@@ -69,28 +63,18 @@ def train_baseline(job: Job, scratch: Path) -> str:
     model = job.new_model()
     if job.recipe.model.weights:
         load_weights(model, job.recipe.model.weights)
-    _require_one_output_per_class(job, model)
+    _require_outputs(job, model)
     facts = _train(job, model, job.recipe.train, scratch, "training")
     with atomic_path(job.path(at.BASELINE)) as temporary:
         save_file(model.state_dict(), str(temporary))
     job.write(at.BASELINE_FACTS, facts)
-    return f"top-1 {facts['top1']:.1%}, {facts['parameters']:,} parameters, {facts['macs'] / 1e6:,.0f} M MACs"
+    return _describe(job, facts)
 
 
-def _require_one_output_per_class(job: Job, model: nn.Module) -> None:
-    """A network of the user's own may have its number of classes in its code. Raises ModelError if the data differ."""
-    import torch
-
-    classes = len(job.train_images.classes)
-    with torch.inference_mode():
-        output = model.eval()(*job.example_inputs())
-    seen = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-    if seen != (1, classes):
-        raise ModelError(
-            f"{job.recipe.model.source} gives {seen} for one image",
-            allowed=f"(1, {classes}): one score for each of the {classes} classes in {job.recipe.data.source}",
-            remedy="name the images or the network that belong together",
-        )
+def _require_outputs(job: Job, model: nn.Module) -> None:
+    (images,) = job.example_inputs()
+    seen = f"{job.recipe.model.source} on {job.recipe.data.source}"
+    job.task.require_outputs(_predict(model.eval(), images.numpy()), job.classes, seen)
 
 
 def prune_baseline(job: Job, _: Path) -> str:
@@ -154,14 +138,20 @@ def finetune_pruned(job: Job, scratch: Path) -> str:
     shutil.rmtree(job.path(at.PRUNED), ignore_errors=True)
     save_pruned(model, plan, job.path(at.PRUNED))
     job.write(at.PRUNED_FACTS, facts)
-    return f"top-1 {facts['top1']:.1%}, {facts['parameters']:,} parameters, {facts['macs'] / 1e6:,.0f} M MACs"
+    return _describe(job, facts)
+
+
+def _describe(job: Job, facts: dict[str, Any]) -> str:
+    metric = job.task.metrics[0]
+    shown = f"{metric_label(metric)} {facts[metric]:.1%}"
+    return f"{shown}, {facts['parameters']:,} parameters, {facts['macs'] / 1e6:,.0f} M MACs"
 
 
 def _compensate(job: Job, pruned: nn.Module, plan: PrunePlan) -> None:
     import torch
 
     from eightfold.compress.compensate import compensate
-    from eightfold.tasks.classify import tensors
+    from eightfold.tasks.inputs import tensors
 
     section = job.recipe.compress
     if section.compensate == "none":
@@ -172,33 +162,26 @@ def _compensate(job: Job, pruned: nn.Module, plan: PrunePlan) -> None:
 
 
 def _train(job: Job, model: nn.Module, section: TrainSection, scratch: Path, what: str) -> dict[str, Any]:
-    """Train `model` in place and measure it: top-1 on the test images, parameters, MACs of one image."""
-    from torch.nn.functional import cross_entropy
-
+    """Train `model` in place and measure it: the task's metrics on the test images, parameters, MACs of one image."""
     from eightfold.compress.macs import count_macs, count_parameters
-    from eightfold.compress.train import Schedule, train
-    from eightfold.tasks.classify import TrainingBatches
+    from eightfold.tasks.base import Training
 
-    preprocess, seed = job.recipe.preprocess, job.recipe.seed
-    batches = TrainingBatches(job.train_images, preprocess, section.batch, section.shift_pixels, seed)
-    schedule = Schedule(section.epochs, len(batches), section.learning_rate, section.weight_decay, seed)
-    loss = train(model, batches, cross_entropy, schedule, checkpoint=scratch / "checkpoint.safetensors", what=what)
+    preprocess, checkpoint = job.recipe.preprocess, scratch / "checkpoint.safetensors"
+    loss = job.task.train(model, Training(job.train_images, preprocess, section, job.recipe.seed, checkpoint, what))
+    predict = partial(_predict, model.eval())
     return {
         "loss": loss,
-        "top1": torch_top1(job, model),
+        **job.task.evaluate(predict, job.test_images, preprocess, batch=EVALUATED_AT_ONCE),
         "parameters": count_parameters(model),
         "macs": count_macs(model, job.example_inputs()),
     }
 
 
-def torch_top1(job: Job, model: nn.Module) -> float:
+def _predict(model: nn.Module, images: Array) -> Arrays:
+    """What `model` puts out, by the names that its ONNX graph has for it."""
     import torch
 
-    from eightfold.tasks.classify import top1
+    from eightfold.export.onnx_export import named_outputs
 
-    def predict(inputs: np.ndarray[Any, np.dtype[np.float32]]) -> Any:
-        with torch.inference_mode():
-            return model(torch.from_numpy(inputs)).numpy()
-
-    model.eval()
-    return top1(predict, job.test_images, job.recipe.preprocess, batch=50)
+    with torch.inference_mode():
+        return {name: tensor.numpy() for name, tensor in named_outputs(model, torch.from_numpy(images)).items()}

@@ -1,0 +1,1 @@
+"""The tasks that `eightfold run` knows."""

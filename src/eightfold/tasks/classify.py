@@ -2,22 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from eightfold.calib.images import ImageSet, open_images
 from eightfold.calib.preprocess import Preprocess
-from eightfold.errors import ImageError
+from eightfold.errors import ImageError, ModelError
+from eightfold.export.score import Score, top1_score
+from eightfold.recipe import DataSection
+from eightfold.runtime.backends.base import Array, Arrays
+from eightfold.runtime.manifest import Task
+from eightfold.runtime.postprocess.decoder import the_output
+from eightfold.tasks.base import Predict, Training, VisionTask
+from eightfold.tasks.inputs import full_batches, tensors
+from eightfold.zoo.datasets import write_dataset
 
-Tensor = NDArray[np.float32]
-# Two threads decode while the caller computes; OpenCV releases the interpreter's lock.
-DECODERS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="decode")
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class Classify(VisionTask):
+    """Folders of images, one for each label; cross-entropy; top-1."""
+
+    metrics = ("top1",)
+
+    def write_data(self, section: DataSection, directory: Path, *, seed: int) -> None:
+        write_dataset(
+            section.source,
+            directory,
+            train_images=section.train_images,
+            test_images=section.test_images,
+            seed=seed,
+        )
+
+    def labelled_images(self, folder: Path) -> ImageSet:
+        return labelled_images(folder)
+
+    def outputs_mean(self, classes: tuple[str, ...]) -> Task:
+        return Task(kind="classify", decode="classify", labels=classes)
+
+    def require_outputs(self, outputs: Arrays, classes: tuple[str, ...], seen: str) -> None:
+        """A network of the user's own may have its number of classes in its code."""
+        shapes = [array.shape for array in outputs.values()]
+        if shapes != [(1, len(classes))]:
+            raise ModelError(
+                f"{seen}: the network gives {', '.join(map(str, shapes))} for one image",
+                allowed=f"(1, {len(classes)}): one score for each of the {len(classes)} classes",
+                remedy="name the images or the network that belong together",
+            )
+
+    def train(self, model: nn.Module, training: Training) -> float:
+        from torch.nn.functional import cross_entropy
+
+        from eightfold.compress.train import Schedule, train
+
+        section, seed = training.section, training.seed
+        batches = TrainingBatches(training.images, training.preprocess, section.batch, section.shift_pixels, seed)
+        schedule = Schedule(section.epochs, len(batches), section.learning_rate, section.weight_decay, seed)
+        return train(model, batches, cross_entropy, schedule, checkpoint=training.checkpoint, what=training.what)
+
+    def evaluate(self, predict: Predict, images: ImageSet, preprocess: Preprocess, *, batch: int) -> dict[str, float]:
+        """Share of images whose highest score is at their label."""
+        labels, correct = labels_of(images), 0
+        for chosen, rows in full_batches(images, preprocess, batch):
+            best = np.argmax(the_output(predict(rows))[: len(chosen)], axis=1)
+            correct += int(np.sum(best == labels[chosen]))
+        return {"top1": correct / len(images)}
+
+    def score(self, images: ImageSet, preprocess: Preprocess) -> Score:
+        return top1_score(images, preprocess)
 
 
 def labelled_images(folder: Path) -> ImageSet:
@@ -30,11 +89,6 @@ def labelled_images(folder: Path) -> ImageSet:
 
 def labels_of(images: ImageSet) -> NDArray[np.int64]:
     return np.asarray(images.labels, np.int64)
-
-
-def tensors(images: ImageSet, chosen: NDArray[np.int64], preprocess: Preprocess) -> Tensor:
-    """The images at `chosen` as model input, float32 (n, channels, height, width)."""
-    return np.stack(list(DECODERS.map(lambda index: preprocess(images.load(index)), chosen.tolist())))
 
 
 @dataclass(frozen=True)
@@ -58,6 +112,8 @@ class TrainingBatches:
         return len(self.images) // self.batch
 
     def __call__(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        import torch
+
         rng = np.random.default_rng((self.seed, epoch))
         order = rng.permutation(len(self.images))
         labels = labels_of(self.images)
@@ -67,7 +123,7 @@ class TrainingBatches:
             yield torch.from_numpy(inputs), torch.from_numpy(labels[chosen])
 
 
-def shifted(images: Tensor, pixels: int, rng: np.random.Generator) -> Tensor:
+def shifted(images: Array, pixels: int, rng: np.random.Generator) -> Array:
     """Move each image of (n, c, h, w) by its own random offset of up to `pixels`, repeating the edge."""
     if pixels == 0:
         return images
@@ -75,25 +131,3 @@ def shifted(images: Tensor, pixels: int, rng: np.random.Generator) -> Tensor:
     padded = np.pad(images, ((0, 0), (0, 0), (pixels, pixels), (pixels, pixels)), mode="edge")
     offsets = rng.integers(0, 2 * pixels + 1, size=(len(images), 2))
     return np.stack([padded[i, :, y : y + height, x : x + width] for i, (y, x) in enumerate(offsets)])
-
-
-def top1(
-    predict: Callable[[Tensor], NDArray[np.floating]], images: ImageSet, preprocess: Preprocess, *, batch: int
-) -> float:
-    """Share of `images` whose highest score is at their label, in [0, 1].
-
-    Args:
-        predict: float32 (batch, c, h, w) -> scores (batch, classes). Always called with full batches: the last one
-            is filled up by repeating its last image, whose scores are then ignored.
-        images: the labelled files.
-        preprocess: makes the input.
-        batch: images per call.
-    """
-    labels, correct = labels_of(images), 0
-    for start in range(0, len(images), batch):
-        chosen = np.arange(start, min(start + batch, len(images)))
-        inputs = tensors(images, chosen, preprocess)
-        filled = np.concatenate([inputs, np.repeat(inputs[-1:], batch - len(inputs), axis=0)])
-        best = np.argmax(predict(filled)[: len(chosen)], axis=1)
-        correct += int(np.sum(best == labels[chosen]))
-    return correct / len(images)
