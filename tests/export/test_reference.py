@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
-from eightfold.errors import VerificationError
+from eightfold.errors import ModelError, VerificationError
 from eightfold.export.reference import Reference
 from eightfold.export.trials import EXTREME, adversarial_inputs, trials_of
 from eightfold.export.verify import Arrays, Tolerance
@@ -42,6 +42,25 @@ def test_every_trial_is_noted(tmp_path: Path) -> None:
     assert step.notes == tuple(
         f"on {name}: relative error 0" for name in ("random", "zeros", "ones", "extremes", "noise")
     )
+
+
+def _finds_the_first(path: Path) -> Path:
+    """Where the first pixel lies that is not zero: no answer where there is none."""
+    nodes = [
+        helper.make_node("NonZero", ["images"], ["places"]),
+        helper.make_node("Gather", ["places", "first"], ["place"], axis=1),
+        helper.make_node("Cast", ["place"], ["out"], to=TensorProto.FLOAT),
+    ]
+    return saved(graph(nodes, {"images": [1, 3, 4, 4]}, {"out": [4, 1]}, {"first": np.array([0])}), path)
+
+
+def test_what_the_network_itself_does_not_run_on_is_not_asked_of_the_next(tmp_path: Path) -> None:
+    file = _finds_the_first(tmp_path / "a.onnx")
+    step = Reference.of_file(file, trials_of([FLOATS])).verify(file, step="same", tolerance=EXACT)
+    assert step.notes[0] == "on zeros: not judged, the network before the step does not run on it"
+    assert len(step.notes) == 5
+    with pytest.raises(ModelError, match="onnxruntime refuses"):
+        Reference.of_file(file, {"images": {"images": np.zeros(FLOATS.shape, np.float32)}})
 
 
 def _normalized(path: Path, order: tuple[str, str]) -> Path:

@@ -37,9 +37,15 @@ class Reference:
         self, run: Run, trials: Mapping[str, Arrays], probe: Probe | None = None, exact: Run | None = None
     ) -> None:
         """`run` gives outputs by name for inputs by name; `probe` shows the tensors in between for the same inputs;
-        `exact` gives the outputs as they are in float64."""
-        self.trials, self._run, self._probe, self._exact = trials, run, probe, exact
-        self.answers = {name: run(inputs) for name, inputs in trials.items()}
+        `exact` gives the outputs as they are in float64.
+
+        Raises:
+            ModelError: the network does not run on the first trial. Another one that it does not run on is no trial:
+                graphs whose shapes follow from what they detect may find nothing in it.
+        """
+        self._run, self._probe, self._exact = run, probe, exact
+        self.answers, self._notes = _answers(run, trials)
+        self.trials = {name: trials[name] for name in self.answers}
 
     @classmethod
     def of_file(cls, path: PathLike, trials: Mapping[str, Arrays]) -> Reference:
@@ -60,7 +66,7 @@ class Reference:
         """
         run, probe = (after, probe) if callable(after) else (runner(after), OnnxProbe(after))
         judged: list[Difference] = []
-        notes = []
+        notes = [*self._notes]
         for place, (name, inputs) in enumerate(self.trials.items()):
             seen = run(inputs)
             found = compare(self.answers[name], seen)
@@ -95,6 +101,19 @@ class Reference:
             return False
         own, theirs = compare(exact, self.answers[name]), compare(exact, seen)
         return all(AS_EXACT * a.max_abs_error >= b.max_abs_error for a, b in zip(own, theirs, strict=True))
+
+
+def _answers(run: Run, trials: Mapping[str, Arrays]) -> tuple[dict[str, Arrays], tuple[str, ...]]:
+    """What a network answers on the trials it runs on, and words on the others."""
+    answers, notes = {}, []
+    for name, inputs in trials.items():
+        try:
+            answers[name] = run(inputs)
+        except ModelError:
+            if not answers:
+                raise
+            notes.append(f"on {name}: not judged, the network before the step does not run on it")
+    return answers, tuple(notes)
 
 
 def notes_on_trials(known: Run, seen: Run, specs: Sequence[TensorSpec]) -> tuple[str, ...]:
