@@ -54,7 +54,7 @@ def test_bundles_that_have_nothing_in_common(tmp_path: Path) -> None:
         _bundle(tmp_path / "a", small_net(), "old", (1, 2)),
         _bundle(tmp_path / "b", small_net(), "new", (3, 4)),
     )
-    with pytest.raises(UsageError, match=r"holds baseline fp32 onnx for any at batch 1; .*allowed: bundles that share"):
+    with pytest.raises(UsageError, match=r"holds baseline fp32 onnx for any at batch 1, 16x16; .*bundles that share"):
         compare_bundles(first, second)
 
 

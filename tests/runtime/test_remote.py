@@ -37,6 +37,7 @@ def test_the_table_comes_back_and_nothing_stays(
     table = bench(
         bundle_path,
         batches=[1, 4],
+        sizes=[8],
         backends=["onnxruntime"],
         seconds=0.02,
         threads=1,
@@ -96,11 +97,13 @@ def test_a_board_whose_python_is_too_old(
     port: int, bundle_path: Path, sshd_folder: Path, native: Callable[..., LatencyTable]
 ) -> None:
     board = f"ssh://127.0.0.1:{port}"
-    table = native(bundle_path, device=board, seconds=2, threads=1, backends=["onnxruntime-cuda"], batches=[4])
+    table = native(
+        bundle_path, device=board, seconds=2, threads=1, backends=["onnxruntime-cuda"], batches=[4], sizes=[8]
+    )
     assert [row.batch for row in table.rows] == [4]
     _, *words = (sshd_folder / "arguments").read_text().split()
     words.remove(next(word for word in words if word.endswith("latency.json")))
-    options = "--seconds 2 --threads 1 --batch 4 --backend onnxruntime --provider cuda"
+    options = "--seconds 2 --threads 1 --batch 4 --size 8x8 --backend onnxruntime --provider cuda"
     assert " ".join(words) == f"--bench --json {options}"
 
 
@@ -124,6 +127,7 @@ def test_of_all_that_eightfold_run_measured_what_was_asked_for_is_left(
         ({"end_to_end": True}, "--end-to-end"),
         ({"backends": ["onnxruntime", "tensorrt"]}, "more than one --backend"),
         ({"backends": ["openvino"]}, "--backend openvino"),
+        ({"sizes": [8, (6, 12)]}, "more than one --size"),
     ],
 )
 def test_what_eightfold_run_cannot_do(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,14 @@ import pytest
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import UsageError
 from eightfold.export.bundle import zip_bundle
+from eightfold.runtime.bench import bench
+from eightfold.runtime.bundle import Bundle
+from eightfold.runtime.inspection import inspect_bundle
 from eightfold.runtime.manifest import Artifact, TensorSpec
 from eightfold.runtime.predictor import Predictor
+from eightfold.runtime.report_bundle import content_of_bundle
 from eightfold.runtime.sizes import Size, size_of
+from tests.forging import rewrite_manifest
 
 MakeBundle = Callable[..., Path]
 OTHER = (6, 12)
@@ -78,3 +84,60 @@ def test_the_size_of_an_artifact(shapes: list[tuple[int, ...]], nchw: Size | Non
         outputs=inputs,
     )  # fmt: skip
     assert (artifact.image_size("nchw"), artifact.image_size("nhwc")) == (nchw, nhwc)
+
+
+def test_sizes_are_measured_beside_each_other_and_compared_with_their_like(make_bundle: MakeBundle) -> None:
+    bundle = make_bundle(batches=(1,), variants={"baseline": 1.0, "pruned": 2.0}, sizes=(OTHER,))
+    table = bench(bundle, backends=["onnxruntime"], seconds=0.02)
+    assert table.baseline == "baseline-fp32-8x8"
+    found = {row.name: (row.input_shapes["images"][2:], row.speedup is not None) for row in table.rows}
+    assert found == {
+        "baseline-fp32-8x8": ((8, 8), False),
+        "baseline-fp32-6x12": (OTHER, False),
+        "pruned-fp32-8x8": ((8, 8), True),
+        "pruned-fp32-6x12": (OTHER, False),
+    }
+
+
+def test_one_size_is_measured_end_to_end(make_bundle: MakeBundle) -> None:
+    bundle = make_bundle(variants={"baseline": 1.0, "pruned": 2.0}, sizes=(OTHER,))
+    table = bench(bundle, batches=[4], sizes=[OTHER], backends=["onnxruntime"], seconds=0.02, end_to_end=True)
+    assert [(row.name, row.speedup is not None) for row in table.rows] == [
+        ("baseline-fp32-6x12", False),
+        ("pruned-fp32-6x12", True),
+    ]
+
+
+def test_a_size_that_is_not_there_is_not_measured(make_bundle: MakeBundle) -> None:
+    bundle = make_bundle(sizes=(OTHER,))
+    with pytest.raises(UsageError, match=r"size 7x7 is not in it; allowed: 8x8, 6x12$"):
+        bench(bundle, sizes=[8, 7])
+    with pytest.raises(UsageError, match=r"size 8x8 is not in it; allowed: the one size of a file, without asking"):
+        bench(bundle / "onnx/pruned-8x8-b1.onnx", sizes=[8])
+
+
+def test_what_is_inside_is_shown_by_size(make_bundle: MakeBundle) -> None:
+    lines = [line.split() for line in inspect_bundle(Bundle.open(make_bundle(sizes=(OTHER,)))).splitlines()]
+    assert [line[4:7] for line in lines if line[:1] == ["pruned"]] == [["1", "4", "3x8x8"], ["1", "4", "3x6x12"]]
+
+
+def test_a_report_compares_what_has_one_size(make_bundle: MakeBundle) -> None:
+    bundle = make_bundle(batches=(1,), variants={"baseline": 1.0, "pruned": 2.0}, sizes=(OTHER,))
+    metrics = [{"name": "top1", "value": value, "data": "images", "images": 9} for value in (0.9, 0.8, 0.7, 0.6)]
+
+    def measured(manifest: dict[str, Any]) -> None:
+        for artifact, metric in zip(manifest["artifacts"], metrics, strict=True):
+            artifact["metrics"] = [metric]
+
+    rewrite_manifest(bundle, measured)
+    table = bench(bundle, backends=["onnxruntime"], seconds=0.02)
+    content = content_of_bundle(Bundle.open(bundle), table)
+    assert content.subtitle.endswith("nchw float32; also at 12x6")
+    assert [card.note for card in content.cards] == ["pruned-fp32-8x8 against baseline-fp32-8x8"]
+    changes = [(each.artifact, each.change) for each in content.accuracy]
+    assert changes == [
+        ("baseline-fp32-8x8-b1", None),
+        ("baseline-fp32-6x12-b1", None),
+        ("pruned-fp32-8x8-b1", pytest.approx(-20)),
+        ("pruned-fp32-6x12-b1", None),
+    ]

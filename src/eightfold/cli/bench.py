@@ -7,11 +7,17 @@ from typing import Annotated
 
 import typer
 
+from eightfold.cli.options import image_size
+
 
 def bench(
     bundle: Annotated[Path, typer.Argument(help="A bundle, a fixed-size .onnx file or an .engine.")],
     batch: Annotated[
         list[int] | None, typer.Option(help="Batch size to measure; repeat for more. Default: all.")
+    ] = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(help="Image size to measure, SIDE or HEIGHTxWIDTH; repeat for more. Default: all."),
     ] = None,
     backend: Annotated[list[str] | None, typer.Option(help="Backend to measure; repeat for more.")] = None,
     seconds: Annotated[float, typer.Option(help="Timed seconds per row of the table.")] = 4.0,
@@ -32,6 +38,7 @@ def bench(
     table = measure(
         bundle,
         batches=batch,
+        sizes=[image_size(each) for each in size] if size else None,
         backends=backend,
         seconds=seconds,
         threads=threads,

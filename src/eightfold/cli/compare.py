@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from eightfold.calib.preprocess import Preprocess
-    from eightfold.runtime.manifest import TensorSpec
+    from eightfold.runtime.manifest import Artifact, TensorSpec
 
 
 def compare(
@@ -28,7 +28,13 @@ def compare(
     second: Annotated[str, typer.Argument(help="Likewise, with the same inputs.")],
     worst: Annotated[int, typer.Option(help="Show only so many layers, those with the lowest cosine. 0: all.")] = 20,
     plot: Annotated[Path | None, typer.Option(help="Also write a plot of the error along the network.")] = None,
-    size: Annotated[str, typer.Option(help="Image size where both are torch networks.")] = "224",
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Image size, SIDE or HEIGHTxWIDTH: of two torch networks (default: 224), or of what is compared of "
+            "two bundles (default: every size)."
+        ),
+    ] = None,
     classes: Annotated[int, typer.Option(help="Number of outputs of a torch network.")] = 1000,
     weights: Annotated[Path | None, typer.Option(help="Weights of the torch network (.safetensors or .pt).")] = None,
     images: Annotated[str | None, typer.Option(help="Compare on the first of these images.")] = None,
@@ -50,24 +56,26 @@ def compare(
     Example: eightfold compare old.eightfold new.eightfold --data photos/val --plot errors.png
     """
     from eightfold.export.compare import compare_artifacts
-    from eightfold.export.compare_bundles import compare_bundles
+    from eightfold.export.compare_bundles import compare_bundles, rules_for
     from eightfold.export.comparison_plot import plot_comparison
     from eightfold.export.subjects import subject_of
     from eightfold.runtime.bundle import Bundle
 
     if _is_bundle(first) and _is_bundle(second):
-        manifest = Bundle.open(first).manifest
-        rules = _preprocess(preprocess, manifest.preprocess)
-        largest = max(manifest.artifacts, key=lambda artifact: artifact.batch)
-        inputs = _inputs(largest.inputs, images or data, rules)
-        bundles = compare_bundles(first, second, inputs=inputs, labelled=data, preprocess=rules)
+        manifest, given = Bundle.open(first).manifest, _preprocess(preprocess, None)
+
+        def prepared(artifact: Artifact) -> dict[str, Any] | None:
+            return _inputs(artifact.inputs, images or data, rules_for(artifact, manifest, given))
+
+        wanted = None if size is None else image_size(size)
+        bundles = compare_bundles(first, second, inputs=prepared, size=wanted, labelled=data, preprocess=given)
         found, pairs = bundles.describe(worst), bundles.pairs
     else:
         subjects = [subject_of(_opened(name, classes, weights)) for name in (first, second)]
-        owned = next((each.owner.manifest.preprocess for each in subjects if each.owner is not None), None)
+        owned = next((each.preprocess for each in subjects if each.preprocess is not None), None)
         rules = _preprocess(preprocess, owned)
         inputs = _inputs(subjects[0].inputs or subjects[1].inputs, images or data, rules)
-        shape = (1, 3, *image_size(size))
+        shape = (1, 3, *image_size(size or "224"))
         one = compare_artifacts(*subjects, inputs=inputs, image_shape=shape, labelled=data, preprocess=rules)
         found, pairs = one.describe(worst), (one,)
     print(found)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from eightfold.cli.options import image_size
+
 
 def predict(
     bundle: Annotated[Path, typer.Argument(help="A bundle: a directory or an .eightfold file.")],
@@ -19,6 +21,9 @@ def predict(
     backend: Annotated[str, typer.Option(help="onnxruntime, openvino, tensorrt, tensorrt-rtx or auto.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32, fp16, int8 or auto.")] = "auto",
     batch: Annotated[int | None, typer.Option(help="Use only this batch size.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Image size, SIDE or HEIGHTxWIDTH, of a bundle that has several.")
+    ] = None,
     variant: Annotated[str, typer.Option(help="pruned, baseline, ... or auto.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: the backend's own choice.")] = None,
     key: Annotated[Path | None, typer.Option(help="Public key that must have signed the bundle.")] = None,
@@ -30,7 +35,10 @@ def predict(
     from eightfold.runtime.predict_sources import predict_sources
     from eightfold.runtime.predictor import Predictor
 
-    with Predictor(bundle, backend, precision, batch, variant=variant, threads=threads, key=key) as predictor:
+    wanted = None if size is None else image_size(size)
+    with Predictor(
+        bundle, backend, precision, batch, size=wanted, variant=variant, threads=threads, key=key
+    ) as predictor:
         typer.echo(predictor.describe(), err=True)
         for prediction in predict_sources(predictor, sources, json_lines=json, annotated=save, limit=limit):
             print(prediction, flush=True)

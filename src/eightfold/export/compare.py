@@ -64,8 +64,7 @@ def compare_artifacts(
 
 
 def _agreement(first: Subject, second: Subject, labelled: Any, preprocess: Preprocess | None) -> Agreement:
-    owner = first.owner or second.owner
-    chosen = preprocess or (owner.manifest.preprocess if owner is not None else None)
+    chosen = preprocess or first.preprocess or second.preprocess
     if chosen is None:
         raise UsageError("labelled images without a Preprocess", allowed="both, or a bundle, which has one")
     return compare_classifiers(first, second, labelled, chosen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import Field
@@ -15,8 +15,11 @@ from eightfold.export.subjects import subject_of_artifact
 from eightfold.export.verify import Arrays, Tolerance
 from eightfold.files import PathLike
 from eightfold.runtime.bundle import Bundle
-from eightfold.runtime.manifest import Artifact
+from eightfold.runtime.manifest import Artifact, Manifest
+from eightfold.runtime.sizes import Size, size_of, size_text
 from eightfold.values import Frozen
+
+Pair = tuple[Artifact, Artifact]
 
 
 class BundleComparison(Frozen):
@@ -46,36 +49,41 @@ def compare_bundles(
     first: PathLike,
     second: PathLike,
     *,
-    inputs: Arrays | None = None,
+    inputs: Arrays | Callable[[Artifact], Arrays | None] | None = None,
+    size: int | Size | None = None,
     tolerance: Tolerance = PARTED,
     labelled: Any = None,
     preprocess: Preprocess | None = None,
 ) -> BundleComparison:
     """Compare the artifacts of two bundles that have the same id, or else are the same variant at the same precision,
-    target and batch in the same format.
+    target, batch and image size in the same format.
 
     Args:
         first, second: bundle directories or .eightfold files.
-        inputs: arrays with at least as many rows as the largest batch; random images when None.
-        tolerance, labelled, preprocess: as for `compare_artifacts`.
+        inputs: arrays with at least as many rows as the largest batch, or what gives such for an artifact of the first
+            bundle; random images when None.
+        size: compare what takes images of this size only: one side, or (height, width).
+        tolerance, labelled: as for `compare_artifacts`.
+        preprocess: of the labelled images, at any size; that of the first bundle when None.
 
     Raises:
-        UsageError: the two have no artifact in common.
+        UsageError: the two have no artifact in common, or none of that size.
         BackendError: this machine can run none of the artifacts that both have.
         BundleError: one of them is no bundle.
     """
     bundles = Bundle.open(first), Bundle.open(second)
-    pairs = paired(*(bundle.manifest.artifacts for bundle in bundles))
+    pairs = _pairs_of_size(paired(*(bundle.manifest for bundle in bundles)), size, bundles[0].manifest)
     if not pairs:
-        held = ["; ".join(_kind(artifact) for artifact in bundle.manifest.artifacts) for bundle in bundles]
+        held = ["; ".join(_kind(bundle.manifest, each) for each in bundle.manifest.artifacts) for bundle in bundles]
         raise UsageError(f"{first} holds {held[0]}, {second} holds {held[1]}", allowed="bundles that share an artifact")
     found, failures = list[Comparison](), dict[str, str]()
     for one, other in pairs:
         try:
             subjects = subject_of_artifact(bundles[0], one.id), subject_of_artifact(bundles[1], other.id)
-            fed = _rows(inputs, one.batch)
+            fed = _rows(inputs(one) if callable(inputs) else inputs, one.batch)
+            rules = rules_for(one, bundles[0].manifest, preprocess)
             found.append(
-                compare_artifacts(*subjects, inputs=fed, tolerance=tolerance, labelled=labelled, preprocess=preprocess)
+                compare_artifacts(*subjects, inputs=fed, tolerance=tolerance, labelled=labelled, preprocess=rules)
             )
         except BackendError as error:
             failures[one.id] = str(error)
@@ -89,23 +97,44 @@ def compare_bundles(
     return BundleComparison(pairs=tuple(found), only_first=left[0], only_second=left[1], not_compared=failures)
 
 
-def paired(first: Sequence[Artifact], second: Sequence[Artifact]) -> list[tuple[Artifact, Artifact]]:
+def paired(first: Manifest, second: Manifest) -> list[Pair]:
     """Artifacts that stand for each other, in the order of the first; where there is one in each, these two."""
-    if len(first) == len(second) == 1:
-        return [(first[0], second[0])]
-    by_id = {artifact.id: artifact for artifact in second}
-    left = [artifact for artifact in second if artifact.id not in {each.id for each in first}]
+    if len(first.artifacts) == len(second.artifacts) == 1:
+        return [(first.artifacts[0], second.artifacts[0])]
+    by_id = {artifact.id: artifact for artifact in second.artifacts}
+    taken = {artifact.id for artifact in first.artifacts}
+    left = {id: _kind(second, artifact) for id, artifact in by_id.items() if id not in taken}
     pairs = []
-    for artifact in first:
-        like = by_id.get(artifact.id) or next((each for each in left if _kind(each) == _kind(artifact)), None)
-        if like is not None:
-            pairs.append((artifact, like))
-            left = [each for each in left if each is not like]
+    for artifact in first.artifacts:
+        alike = (id for id, kind in left.items() if kind == _kind(first, artifact))
+        id = artifact.id if artifact.id in by_id else next(alike, None)
+        if id is not None:
+            pairs.append((artifact, by_id[id]))
+            left.pop(id, None)
     return pairs
 
 
-def _kind(artifact: Artifact) -> str:
-    return f"{artifact.variant} {artifact.precision} {artifact.format} for {artifact.target} at batch {artifact.batch}"
+def _pairs_of_size(pairs: list[Pair], wish: int | Size | None, first: Manifest) -> list[Pair]:
+    if wish is None:
+        return pairs
+    size, layout = size_of(wish), first.preprocess.layout
+    found = [pair for pair in pairs if pair[0].image_size(layout) == size]
+    if not found and pairs:
+        there = ", ".join(map(size_text, first.sizes))
+        raise UsageError(f"the bundles share nothing of the size {size_text(size)}", allowed=there)
+    return found
+
+
+def _kind(manifest: Manifest, artifact: Artifact) -> str:
+    size = artifact.image_size(manifest.preprocess.layout)
+    words = f"{artifact.variant} {artifact.precision} {artifact.format} for {artifact.target} at batch {artifact.batch}"
+    return words if size is None else f"{words}, {size_text(size)}"
+
+
+def rules_for(artifact: Artifact, manifest: Manifest, preprocess: Preprocess | None = None) -> Preprocess:
+    """How images are prepared for an artifact: by the manifest's rules, or by others at the artifact's size."""
+    own = manifest.preprocess_of(artifact)
+    return own if preprocess is None else preprocess.at_size(own.height, own.width)
 
 
 def _rows(inputs: Arrays | None, batch: int) -> Arrays | None:

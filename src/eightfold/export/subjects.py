@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import BackendError, ModelError, UsageError
 from eightfold.export.inner.onnx_probe import OnnxProbe
 from eightfold.export.inner.openvino_probe import OpenVinoProbe
@@ -42,6 +43,7 @@ class Subject:
         inputs: what it takes; empty for a torch module, which takes one tensor of images.
         probe: shows its inner tensors; None where it has none to show.
         silence: why not, in words that follow its name.
+        preprocess: how images become its input, where a bundle says it.
         owner: the bundle that the file was unpacked from; the file goes when it does.
     """
 
@@ -50,6 +52,7 @@ class Subject:
     inputs: tuple[TensorSpec, ...] = ()
     probe: Probe | None = None
     silence: str = "shows no inner tensors"
+    preprocess: Preprocess | None = None
     owner: Bundle | None = None
 
     def fed(self, inputs: Arrays) -> Arrays:
@@ -112,8 +115,9 @@ def _of_bundle(name: str, path: str, artifact_id: str) -> Subject:
 
 def subject_of_artifact(bundle: Bundle, artifact_id: str, name: str = "") -> Subject:
     """One artifact of an open bundle, named BUNDLE:ARTIFACT unless told otherwise. Raises as `subject_of` does."""
-    path = bundle.artifact_path(bundle.artifact(artifact_id))
-    return dataclasses.replace(_of_file(name or f"{bundle.path}:{artifact_id}", path), owner=bundle)
+    artifact = bundle.artifact(artifact_id)
+    found = _of_file(name or f"{bundle.path}:{artifact_id}", bundle.artifact_path(artifact))
+    return dataclasses.replace(found, preprocess=bundle.manifest.preprocess_of(artifact), owner=bundle)
 
 
 def _of_file(name: str, path: Path) -> Subject:

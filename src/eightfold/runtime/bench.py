@@ -11,11 +11,12 @@ from eightfold.progress import track
 from eightfold.runtime.alternate import Samples, Schedule, alternate
 from eightfold.runtime.backends.base import SessionOptions
 from eightfold.runtime.bundle import Bundle
-from eightfold.runtime.candidates import Candidate, at_batches, candidates_of, checked_baseline
+from eightfold.runtime.candidates import Candidate, at_batches, at_sizes, candidates_of, checked_baseline
 from eightfold.runtime.devices import DeviceState, describe_device, read_state
 from eightfold.runtime.latency import LatencyRow, LatencyTable
 from eightfold.runtime.peak_memory import peak_memory_bytes
 from eightfold.runtime.prepare import Prepared, prepare
+from eightfold.runtime.sizes import Size
 from eightfold.runtime.timing import Timing, speedup
 from eightfold.runtime.versions import runtime_versions
 
@@ -43,6 +44,7 @@ def bench(
     bundle_or_model: Bundle | PathLike,
     *,
     batches: Sequence[int] | None = None,
+    sizes: Sequence[int | Size] | None = None,
     backends: Sequence[str] | None = None,
     seconds: float = 4.0,
     threads: int | None = None,
@@ -55,10 +57,11 @@ def bench(
     Args:
         bundle_or_model: a bundle (opened or its path), or the path of a fixed-size `.onnx` file or an `.engine`.
         batches: batch sizes to measure; all that there are by default.
+        sizes: image sizes to measure, one side or (height, width); all that there are by default.
         backends: "onnxruntime", "openvino", "tensorrt"; by default every one that some artifact was made for.
         seconds: timed seconds per row.
         threads: threads of a CPU backend; its own default when None.
-        baseline: the candidate that the others are compared with; the first by default.
+        baseline: the candidate that the others of its image size are compared with; the first by default.
         end_to_end: time everything from a decoded 1920x1080 frame to the decoded answer, instead of the model alone.
         device: "ssh://[user@]host[:port]" measures there instead and brings the table back.
 
@@ -77,13 +80,14 @@ def bench(
             device,
             path,
             batches=batches,
+            sizes=sizes,
             backends=backends,
             seconds=seconds,
             threads=threads,
             baseline=baseline,
             end_to_end=end_to_end,
         )
-    candidates = candidates_of(bundle_or_model, backends)
+    candidates = at_sizes(candidates_of(bundle_or_model, backends), sizes)
     options = BenchOptions(Schedule(seconds=seconds), SessionOptions(threads=threads), end_to_end=end_to_end)
     return compare_latency(at_batches(candidates, batches), baseline=baseline, options=options)
 
@@ -95,7 +99,8 @@ def compare_latency(
 
     Args:
         candidates: what to measure. Names are unique within a batch size.
-        baseline: the name that speed-ups refer to; the first candidate's by default.
+        baseline: the name that speed-ups refer to, of networks with images of its size; the first candidate's by
+            default.
         options: how long and with which threads.
     """
     options = options or BenchOptions()
@@ -121,13 +126,14 @@ def _measure_batch(candidates: Sequence[Candidate], baseline: str, options: Benc
     samples = alternate({name: each.call for name, each in ready.items()}, options.schedule)
     states = (before, read_state())
     rows = [_row(ready[name], samples[name], states, memory[name]) for name in ready]
-    reference = samples.get(baseline)
-    return [row if row.name == baseline else _with_speedup(row, samples[row.name], reference) for row in rows]
-
-
-def _with_speedup(row: LatencyRow, samples: Samples, reference: Samples | None) -> LatencyRow:
+    reference = ready.get(baseline)
     if reference is None:
-        return row
+        return rows
+    like = {name for name, each in ready.items() if each.candidate.size == reference.candidate.size} - {baseline}
+    return [_with_speedup(row, samples[row.name], samples[baseline]) if row.name in like else row for row in rows]
+
+
+def _with_speedup(row: LatencyRow, samples: Samples, reference: Samples) -> LatencyRow:
     return row.model_copy(update={"speedup": speedup(reference.times_s, samples.times_s)})
 
 

@@ -11,7 +11,8 @@ from eightfold.errors import BackendError, UsageError
 from eightfold.files import PathLike
 from eightfold.runtime.backends import BACKENDS, backend_named, open_session, usable_backends
 from eightfold.runtime.bundle import Bundle
-from eightfold.runtime.manifest import Artifact, Format, Metric, Precision
+from eightfold.runtime.manifest import Artifact, Format, Manifest, Metric, Precision
+from eightfold.runtime.sizes import Size, size_of, size_text
 from eightfold.runtime.targets import default_backends, runs_here
 
 FORMATS: dict[str, Format] = {".onnx": "onnx", ".engine": "engine", ".plan": "engine", ".xml": "openvino"}
@@ -25,6 +26,7 @@ class Candidate:
         name: what tells it apart from the others at its batch size; the same name at every batch makes a curve.
         path: the file; its shapes are fixed.
         batch: images per call.
+        size: of the images, where its bundle tells; speed-ups are between networks of one size.
         bundle: where it comes from; needed to measure end to end.
     """
 
@@ -38,6 +40,7 @@ class Candidate:
     sha256: str = ""
     metrics: tuple[Metric, ...] = ()
     layers: Mapping[str, int] = field(default_factory=dict)
+    size: Size | None = None
     bundle: Bundle | None = field(default=None, repr=False)
 
 
@@ -49,26 +52,29 @@ def candidates_of_bundle(bundle: Bundle, backends: Iterable[str]) -> list[Candid
         for backend in backends
         if runs_here(artifact, backend)
     ]
-    taken = Counter((_name(artifact, backend), artifact.batch) for artifact, backend in found)
+    names = [_name(bundle.manifest, artifact) + _with(backend) for artifact, backend in found]
+    taken = Counter((name, artifact.batch) for name, (artifact, _) in zip(names, found, strict=True))
     return [
-        _candidate(bundle, artifact, backend, unique=taken[_name(artifact, backend), artifact.batch] == 1)
-        for artifact, backend in found
+        _candidate(bundle, artifact, backend, name if taken[name, artifact.batch] == 1 else "")
+        for name, (artifact, backend) in zip(names, found, strict=True)
     ]
 
 
-def _name(artifact: Artifact, backend: str) -> str:
+def _name(manifest: Manifest, artifact: Artifact) -> str:
     """The same at every batch size, so that it names a curve."""
     target = "" if artifact.target == "any" else "-" + artifact.target.replace(":", "-")
-    return f"{artifact.variant}-{artifact.precision}{target}" + _with(backend)
+    size = artifact.image_size(manifest.preprocess.layout)
+    at = f"-{size_text(size)}" if size is not None and len(manifest.sizes) > 1 else ""
+    return f"{artifact.variant}-{artifact.precision}{target}{at}"
 
 
 def _with(backend: str) -> str:
     return "" if backend == "onnxruntime" else f" {backend}"
 
 
-def _candidate(bundle: Bundle, artifact: Artifact, backend: str, *, unique: bool) -> Candidate:
+def _candidate(bundle: Bundle, artifact: Artifact, backend: str, name: str) -> Candidate:
     return Candidate(
-        name=_name(artifact, backend) if unique else artifact.id + _with(backend),
+        name=name or artifact.id + _with(backend),
         path=bundle.artifact_path(artifact),
         batch=artifact.batch,
         precision=artifact.precision,
@@ -78,6 +84,7 @@ def _candidate(bundle: Bundle, artifact: Artifact, backend: str, *, unique: bool
         sha256=bundle.manifest.files[artifact.path].sha256,
         metrics=artifact.metrics,
         layers=artifact.layers,
+        size=artifact.image_size(bundle.manifest.preprocess.layout),
         bundle=bundle,
     )
 
@@ -114,6 +121,19 @@ def at_batches(candidates: Sequence[Candidate], batches: Sequence[int] | None) -
         if batch not in present:
             raise UsageError(f"batch {batch} is not in it", allowed=", ".join(map(str, present)))
     return [candidate for candidate in candidates if candidate.batch in batches]
+
+
+def at_sizes(candidates: Sequence[Candidate], sizes: Sequence[int | Size] | None) -> list[Candidate]:
+    """Those of the asked image sizes. Raises UsageError for a size that is not there."""
+    if sizes is None:
+        return list(candidates)
+    wanted = [size_of(size) for size in sizes]
+    present = list(dict.fromkeys(each.size for each in candidates if each.size is not None))
+    for size in wanted:
+        if size not in present:
+            allowed = ", ".join(map(size_text, present)) or "the one size of a file, without asking"
+            raise UsageError(f"size {size_text(size)} is not in it", allowed=allowed)
+    return [candidate for candidate in candidates if candidate.size in wanted]
 
 
 def checked_baseline(candidates: Sequence[Candidate], baseline: str | None) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from eightfold.runtime.backends import usable_backends
 from eightfold.runtime.bundle import Bundle
 from eightfold.runtime.manifest import Artifact
+from eightfold.runtime.sizes import Size
 from eightfold.runtime.targets import runs_here
 from eightfold.runtime.text_table import text_table
 
@@ -34,12 +35,14 @@ def _head(bundle: Bundle) -> Iterator[str]:
 
 
 def _artifacts(bundle: Bundle) -> list[str]:
-    """One line for a network in one precision, format and target; its batch sizes beside each other."""
+    """One line for a network in one precision, format, target and image size; its batch sizes beside each other."""
     usable = usable_backends()
-    groups: dict[tuple[str, ...], list[Artifact]] = {}
+    layout = bundle.manifest.preprocess.layout
+    groups: dict[tuple[tuple[str, ...], Size | None], list[Artifact]] = {}
     for each in bundle.manifest.artifacts:
-        groups.setdefault((each.variant, each.precision, each.format, each.target), []).append(each)
-    lines = [HEAD, *((*key, *_cells(bundle, group, usable)) for key, group in groups.items())]
+        key = (each.variant, each.precision, each.format, each.target), each.image_size(layout)
+        groups.setdefault(key, []).append(each)
+    lines = [HEAD, *((*words, *_cells(bundle, group, usable)) for (words, _), group in groups.items())]
     return text_table(lines, left=set(range(len(HEAD))) - {6})
 
 

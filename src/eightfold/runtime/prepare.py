@@ -48,14 +48,15 @@ def prepare(candidate: Candidate, options: SessionOptions, end_to_end: bool, see
         raise UsageError(f"{candidate.name} comes from no bundle", allowed="bundles, to measure end to end")
     frame = random.integers(0, 256, (FRAME_HEIGHT, FRAME_WIDTH, 3)).astype(np.uint8)
     return Prepared(
-        candidate, session, _frames_to_answers(candidate.bundle, slot, candidate.batch, frame), "end-to-end"
+        candidate, session, _frames_to_answers(candidate.bundle, candidate.artifact, slot, frame), "end-to-end"
     )
 
 
-def _frames_to_answers(bundle: Bundle, slot: Slot, batch: int, frame: NDArray[np.uint8]) -> Callable[[], object]:
-    preprocess, decode = bundle.manifest.preprocess, decoder_of(bundle.manifest.task)
+def _frames_to_answers(bundle: Bundle, artifact: str, slot: Slot, frame: NDArray[np.uint8]) -> Callable[[], object]:
+    preprocess = bundle.manifest.preprocess_of(bundle.artifact(artifact))
+    decode = decoder_of(bundle.manifest.task)
     (rows,) = slot.inputs.values()
-    placements = [preprocess.place(*frame.shape[:2])] * batch
+    placements = [preprocess.place(*frame.shape[:2])] * len(rows)
 
     def call() -> object:
         for row in rows:

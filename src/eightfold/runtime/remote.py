@@ -15,6 +15,7 @@ from eightfold.errors import BackendError, UsageError
 from eightfold.files import PathLike
 from eightfold.runtime.candidates import FORMATS
 from eightfold.runtime.latency import LatencyTable
+from eightfold.runtime.sizes import Size, size_of, size_text
 from eightfold.runtime.ssh import Address, Board
 
 # Names of our backends -> arguments that mean the same to eightfold-run.
@@ -31,6 +32,7 @@ class Request:
     """What to measure and how; as the arguments of `bench_on`."""
 
     batches: Sequence[int] | None
+    sizes: Sequence[Size] | None
     backends: Sequence[str] | None
     seconds: float
     threads: int | None
@@ -43,6 +45,7 @@ def bench_on(
     bundle_or_model: PathLike,
     *,
     batches: Sequence[int] | None = None,
+    sizes: Sequence[int | Size] | None = None,
     backends: Sequence[str] | None = None,
     seconds: float = 4.0,
     threads: int | None = None,
@@ -54,15 +57,16 @@ def bench_on(
     Args:
         device: "ssh://[user@]host[:port]". `eightfold`, or else `eightfold-run`, is on the PATH of a login-less shell.
         bundle_or_model: path of a bundle or a fixed-size `.onnx` file on this machine.
-        batches, backends, seconds, threads, baseline, end_to_end: as in `ef.bench`. `eightfold-run` measures the best
-            network of a bundle beside its baseline, the model alone: what it cannot do raises UsageError.
+        batches, sizes, backends, seconds, threads, baseline, end_to_end: as in `ef.bench`. `eightfold-run` measures the
+            best network of a bundle beside its baseline, the model alone: what it cannot do raises UsageError.
 
     Raises BackendError with what ssh or the board said. Nothing stays on the board.
     """
     path = Path(bundle_or_model).resolve()
     if not path.exists():
         raise UsageError(f"there is nothing at {str(bundle_or_model)!r}", allowed="a bundle or a fixed-size .onnx file")
-    request = Request(batches, backends, seconds, threads, baseline, end_to_end)
+    wanted = None if sizes is None else [size_of(size) for size in sizes]
+    request = Request(batches, wanted, backends, seconds, threads, baseline, end_to_end)
     with Board(Address.parse(device)) as board:
         program = _program(board, device)
         there, result = f"{board.folder}/{path.name}", f"{board.folder}/latency.json"
@@ -87,6 +91,7 @@ def _program(board: Board, device: str) -> str:
 def _python_words(model: str, result: str, request: Request) -> list[str]:
     words = ["bench", model, "--output", result, "--seconds", str(request.seconds)]
     words += _options("--batch", request.batches) + _options("--backend", request.backends)
+    words += _options("--size", _size_texts(request))
     words += _options("--threads", None if request.threads is None else [request.threads])
     words += _options("--baseline", None if request.baseline is None else [request.baseline])
     return words + (["--end-to-end"] if request.end_to_end else [])
@@ -98,6 +103,7 @@ def _native_words(model: str, result: str, request: Request) -> list[str]:
     words = [model, "--bench", "--json", result, "--seconds", str(request.seconds)]
     words += _options("--threads", None if request.threads is None else [request.threads])
     words += _options("--batch", request.batches if len(request.batches or ()) == 1 else None)
+    words += _options("--size", _size_texts(request))
     return words + [word for name in request.backends or () for word in NATIVE_BACKENDS[name]]
 
 
@@ -106,6 +112,7 @@ def _check_native(model: str, request: Request) -> None:
         "--baseline": request.baseline is not None,
         "--end-to-end": request.end_to_end,
         "more than one --backend": len(request.backends or ()) > 1,
+        "more than one --size": len(request.sizes or ()) > 1,
         f"--backend {'/'.join(request.backends or ())}": not NATIVE_BACKENDS.keys() >= set(request.backends or ()),
         f"{PurePosixPath(model).name}, which is no bundle": PurePosixPath(model).suffix in FORMATS,
     }
@@ -113,7 +120,8 @@ def _check_native(model: str, request: Request) -> None:
     if refused:
         raise UsageError(
             f"the board has only eightfold-run, which does not take {refused[0]}",
-            allowed="a bundle; --batch, --seconds, --threads and one --backend of " + ", ".join(NATIVE_BACKENDS),
+            allowed="a bundle; --batch, --seconds, --threads, one --size, and one --backend of "
+            + ", ".join(NATIVE_BACKENDS),
         )
 
 
@@ -133,6 +141,10 @@ def _of_batches(table: LatencyTable, batches: Sequence[int] | None) -> LatencyTa
         present = sorted({row.batch for row in table.rows})
         raise UsageError(f"batch {min(missing)} is not in it", allowed=", ".join(map(str, present)))
     return table.model_copy(update={"rows": rows})
+
+
+def _size_texts(request: Request) -> list[str]:
+    return [size_text(size) for size in request.sizes or ()]
 
 
 def _options(name: str, values: Sequence[object] | None) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from eightfold.errors import BundleError
 from eightfold.runtime.bundle import Bundle
 from eightfold.runtime.latency import LatencyRow, LatencyTable
-from eightfold.runtime.manifest import Artifact, Metric
+from eightfold.runtime.manifest import Artifact, Manifest, Metric
 from eightfold.runtime.report_content import (
     Accuracy,
     ArtifactSteps,
@@ -20,6 +20,7 @@ from eightfold.runtime.report_content import (
     Snippet,
 )
 from eightfold.runtime.report_format import is_share, metric_label
+from eightfold.runtime.sizes import Size
 
 
 def content_of_bundle(bundle: Bundle, latency: LatencyTable | None = None) -> ReportContent:
@@ -33,7 +34,7 @@ def content_of_bundle(bundle: Bundle, latency: LatencyTable | None = None) -> Re
     manifest = bundle.manifest
     return ReportContent(
         title=manifest.name,
-        subtitle=f"{manifest.task.kind}: {manifest.preprocess.describe()}",
+        subtitle=f"{manifest.task.kind}: {manifest.preprocess.describe()}{_further_sizes(manifest)}",
         created=table.measured_at if table else "",
         cards=tuple(_cards(table)),
         latency=table,
@@ -44,6 +45,12 @@ def content_of_bundle(bundle: Bundle, latency: LatencyTable | None = None) -> Re
         usage=_usage(bundle),
         provenance={"Bundle": _facts(manifest.provenance) | {"manifest": manifest.digest()}},
     )
+
+
+def _further_sizes(manifest: Manifest) -> str:
+    default = (manifest.preprocess.height, manifest.preprocess.width)
+    further = [f"{width}x{height}" for height, width in manifest.sizes if (height, width) != default]
+    return f"; also at {', '.join(further)}" if further else ""
 
 
 def _own_table(bundle: Bundle) -> LatencyTable | None:
@@ -75,21 +82,27 @@ def _speed(row: LatencyRow) -> float:
 
 
 def _accuracy(bundle: Bundle, table: LatencyTable | None) -> Iterator[Accuracy]:
-    baseline = _baseline_metrics(bundle, table)
+    baseline, layout = _baseline_metrics(bundle, table), bundle.manifest.preprocess.layout
     if not any(artifact.metrics for artifact in bundle.manifest.artifacts):
         return
     for artifact in bundle.manifest.artifacts:
         for metric in artifact.metrics:
-            yield _accuracy_row(artifact, metric, baseline.get((metric.name, artifact.batch)))
+            key = metric.name, artifact.batch, artifact.image_size(layout)
+            yield _accuracy_row(artifact, metric, baseline.get(key))
         if not artifact.metrics:
             yield Accuracy(artifact=artifact.id, metric="", value=None, note="the bundle states no metric for it")
 
 
-def _baseline_metrics(bundle: Bundle, table: LatencyTable | None) -> dict[tuple[str, int], Metric]:
-    """(metric, batch) -> the baseline's. Only the artifacts behind the table's baseline curve count as that."""
+def _baseline_metrics(bundle: Bundle, table: LatencyTable | None) -> dict[tuple[str, int, Size | None], Metric]:
+    """(metric, batch, size) -> the baseline's. Only the artifacts behind the table's baseline curve count as that."""
     ids = {row.artifact for row in (table.rows if table else ()) if table and row.name == table.baseline}
     found = [artifact for artifact in bundle.manifest.artifacts if artifact.id in ids]
-    return {(metric.name, artifact.batch): metric for artifact in found for metric in artifact.metrics}
+    layout = bundle.manifest.preprocess.layout
+    return {
+        (metric.name, artifact.batch, artifact.image_size(layout)): metric
+        for artifact in found
+        for metric in artifact.metrics
+    }
 
 
 def _accuracy_row(artifact: Artifact, metric: Metric, baseline: Metric | None) -> Accuracy:
