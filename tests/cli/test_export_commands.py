@@ -97,6 +97,14 @@ def photographs(tmp_path: Path) -> list[str | Path]:
     return ["--images", tmp_path / "photos", "--preprocess", tmp_path / "preprocess.json"]
 
 
+def test_a_bundle_says_on_how_many_images_it_was_compared(
+    tmp_path: Path, network: Path, photographs: list[str | Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _call(monkeypatch, "export", network, "-o", tmp_path / "b", *photographs) == 0
+    (artifact,) = Bundle.open(tmp_path / "b").manifest.artifacts
+    assert artifact.steps[0].notes[0].startswith("on 2 images: relative error ")
+
+
 def test_an_engines_layers_are_told(
     tmp_path: Path,
     network: Path,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -95,6 +96,65 @@ def test_a_failed_check_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         export_batches(small_net(), {1: tmp_path / "b1.onnx"}, images=images())
     assert (tmp_path / "b1.onnx").read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["b1.onnx"]
+
+
+def _limited(monkeypatch: pytest.MonkeyPatch, at_batch: int) -> None:
+    """From now on the file of one batch does not let through what is beyond any image's brightness."""
+
+    def export(net: torch.nn.Module, path: Path, *, batch: int, **options: Any) -> Path:
+        limit = 1.5 if batch == at_batch else 100.0
+        return export_onnx(torch.nn.Sequential(torch.nn.Hardtanh(-limit, limit), net), path, batch=batch, **options)
+
+    monkeypatch.setattr(batches, "export_onnx", export)
+
+
+@pytest.mark.parametrize(("size", "found"), [(1, "extremes"), (4, "extremes, noise, zeros and ones")])
+def test_every_batch_is_tried_on_what_no_image_reaches(
+    size: int, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _limited(monkeypatch, size)
+    paths = {batch: tmp_path / f"b{batch}.onnx" for batch in (1, 4)}
+    words = rf"export \(on {found}\) changed output 'logits': .*; first diverging tensor: 'stem.0'"
+    with pytest.raises(VerificationError, match=words):
+        export_batches(small_net(), paths, images=images(4))
+    assert [path.name for path in tmp_path.iterdir()] == [path.name for path in paths.values()][: int(size > 1)]
+
+
+def test_a_derived_batch_is_tried_on_what_no_image_reaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def limited(*given: Any) -> onnx.ModelProto:
+        model = rebatched(*given)
+        first = model.graph.node[0]
+        limits = [helper.make_tensor(name, 1, [], [value]) for name, value in (("low", -1.5), ("high", 1.5))]
+        model.graph.initializer.extend(limits)
+        model.graph.node.insert(0, helper.make_node("Clip", [first.input[0], "low", "high"], ["clipped"]))
+        model.graph.node[1].input[0] = "clipped"
+        return model
+
+    monkeypatch.setattr(batches, "rebatched", limited)
+    paths = {batch: tmp_path / f"b{batch}.onnx" for batch in (2, 3, 4)}
+    with pytest.raises(
+        VerificationError, match=r"on extremes, noise, zeros and ones.*first diverging tensor: 'stem.0'"
+    ):
+        export_batches(small_net(), paths, images=images(4))
+
+
+def test_the_steps_say_on_what_they_were_compared(tmp_path: Path) -> None:
+    paths = {batch: tmp_path / f"b{batch}.onnx" for batch in (1, 2, 3)}
+    trials = {
+        batch: [note.partition(": ")[0] for note in steps[0].notes]
+        for batch, steps in export_batches(small_net(), paths, images=images(5)).items()
+    }
+    mixed = "on extremes, noise, zeros and ones"
+    assert trials == {
+        1: ["on 5 images", mixed],
+        2: ["on 4 images", "on zeros", "on ones", "on extremes", "on noise"],
+        3: ["on 3 images", mixed],
+    }
+    (step, simplified) = export_batches(small_net(), {4: tmp_path / "x.onnx"}, images=images(2), real=False)[4]
+    assert step.notes[0].startswith("on random values (no images given): relative error")
+    assert any(note.startswith("on random values (no images given): ") for note in simplified.notes)
+    (step, _) = export_batches(small_net(), {4: tmp_path / "x.onnx"}, images=images(2))[4]
+    assert step.notes[0].startswith("on 2 images: ")
 
 
 def _linear(batch: int, path: Path) -> Path:

@@ -87,7 +87,7 @@ def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "b1.onnx"
     target.write_text("what was there")
     monkeypatch.setattr(batches, "export_onnx", _spoiling_file(export_onnx))
-    with pytest.raises(VerificationError, match=rf"export \(on images\) changed output 'logits': .*{_first(LAYER)}"):
+    with pytest.raises(VerificationError, match=rf"export \(on 1 image\) changed output 'logits': .*{_first(LAYER)}"):
         export_batches(small_net(), {1: target}, images=images())
     assert target.read_text() == "what was there"
 

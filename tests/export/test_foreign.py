@@ -9,16 +9,19 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper
 
 from eightfold.calib.preprocess import Preprocess
-from eightfold.errors import EightfoldError, ModelError, UsageError
+from eightfold.errors import EightfoldError, ModelError, UsageError, VerificationError
+from eightfold.export import batches
 from eightfold.export.foreign import RAW_OUTPUTS, export_bundle
+from eightfold.export.onnx_export import export_onnx
 from eightfold.export.verify import run_onnx
 from eightfold.runtime.bundle import Bundle
 from eightfold.runtime.postprocess import decoder_of
 from eightfold.runtime.predictor import Predictor
-from tests.export.networks import graph, saved
+from tests.export.networks import graph, saved, small_net
 
 
 @pytest.mark.parametrize("batches", [(), (0,), (1, -3)])
@@ -84,6 +87,45 @@ def test_odd_files_give_bundles_that_predict(tmp_path: Path, make: Callable[[], 
         expected = run_onnx(file, {spec.name: how(np.ascontiguousarray(image))[None]})
         for name, array in answer.arrays.items():
             np.testing.assert_allclose(array, expected[name][0], rtol=1e-4, atol=1e-4)
+
+
+def _first_notes(bundle: Path) -> list[str]:
+    (artifact,) = Bundle.open(bundle).manifest.artifacts
+    return [next(note for note in step.notes if note.startswith("on ")).partition(":")[0] for step in artifact.steps]
+
+
+def test_every_step_is_compared_on_images(tmp_path: Path) -> None:
+    bright = [np.full((16, 16, 3), place, np.uint8) for place in range(20)]
+    options: dict[str, Any] = {"preprocess": SMALL, "preprocess_in_graph": True, "batches": (2,)}
+    path = export_bundle(small_net(), tmp_path / "b", images=bright, **options)
+    assert _first_notes(path) == ["on 16 images"] * 3
+    path = export_bundle(small_net(), tmp_path / "b", **options)
+    assert _first_notes(path) == ["on random values (no images given)"] * 3
+
+
+def test_what_only_an_image_reaches_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that answers otherwise where everything lies between 0.7 and 0.8."""
+
+    def other(net: torch.nn.Module, path: Path, **options: Any) -> Path:
+        return export_onnx(Notch(net), path, **options)
+
+    monkeypatch.setattr(batches, "export_onnx", other)
+    assert export_bundle(small_net(), tmp_path / "b", preprocess=SMALL).exists()
+    grey = np.full((16, 16, 3), 191, np.uint8)
+    with pytest.raises(VerificationError, match=r"export \(on 1 image\) changed output 'logits'"):
+        export_bundle(small_net(), tmp_path / "c", preprocess=SMALL, images=[grey])
+    assert not (tmp_path / "c").exists()
+
+
+class Notch(torch.nn.Module):
+    def __init__(self, net: torch.nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        grey = ((images - 0.75).abs().amax((1, 2, 3)) < 0.05).float()[:, None]
+        out: torch.Tensor = self.net(images) + grey
+        return out
 
 
 def sequence() -> onnx.ModelProto:

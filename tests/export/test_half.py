@@ -11,10 +11,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from eightfold.errors import UsageError, VerificationError
 from eightfold.export.checks import verify_onnx
-from eightfold.export.half import checked_half, half_onnx, nodes_out_of_range, rows_in_turn
+from eightfold.export.half import checked_half, half_onnx, nodes_out_of_range
 from eightfold.export.half_emulation import emulated_half, verify_half
 from eightfold.export.half_graph import HalfType, fits, half_graph, rounded
 from eightfold.export.onnx_export import export_onnx
+from eightfold.export.onnx_files import input_specs
+from eightfold.export.trials import runs_of
 from eightfold.export.verify import Tolerance, random_inputs, run_onnx
 from tests.export.networks import graph, saved, small_net
 
@@ -170,10 +172,10 @@ def test_beyond_the_tolerance_the_first_tensor_is_named(tmp_path: Path) -> None:
 def test_rows_beyond_the_batch_are_run_in_turn(tmp_path: Path) -> None:
     model = onnx.load(_fine_in_the_middle(tmp_path / "x.onnx"))
     rows = np.arange(15, dtype=np.float32).reshape(5, 3)
-    first, second = rows_in_turn(model, {"images": rows})
+    first, second = runs_of(input_specs(model), {"images": rows})
     np.testing.assert_array_equal(np.concatenate([first["images"], second["images"]]), rows[:4])
     with pytest.raises(UsageError, match=r"images with 1 rows; allowed: images with 2 or more"):
-        rows_in_turn(model, {"images": rows[:1]})
+        runs_of(input_specs(model), {"images": rows[:1]})
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from eightfold.errors import ModelError, VerificationError
 from eightfold.export.reference import Reference
-from eightfold.export.trials import EXTREME, adversarial_inputs, trials_of
+from eightfold.export.trials import EXTREME, RANDOM, adversarial_inputs, trials_of
 from eightfold.export.verify import Arrays, Tolerance
 from eightfold.runtime.manifest import TensorSpec
 from tests.export.networks import graph, saved
@@ -28,7 +28,7 @@ def test_what_no_photograph_reaches_is_reached(tmp_path: Path) -> None:
     """A limit at 1.5 changes nothing on images in [0, 1)."""
     before, after = _clipped(tmp_path / "a.onnx", 100), _clipped(tmp_path / "b.onnx", 1.5)
     photographs = {"images": np.random.default_rng(0).random(FLOATS.shape, dtype=np.float32)}
-    usual = Reference.of_file(before, {"images": photographs}).verify(after, step="clip", tolerance=EXACT)
+    usual = Reference.of_file(before, {"images": [photographs]}).verify(after, step="clip", tolerance=EXACT)
     assert usual.max_abs_error == 0
     reference = Reference.of_file(before, trials_of([FLOATS], photographs))
     words = r"clip \(on extremes\) changed output 'out': max relative error 0\.5 > .*first diverging tensor: 'c'"
@@ -40,7 +40,7 @@ def test_every_trial_is_noted(tmp_path: Path) -> None:
     file = _clipped(tmp_path / "a.onnx", 100)
     step = Reference.of_file(file, trials_of([FLOATS])).verify(file, step="same", tolerance=EXACT)
     assert step.notes == tuple(
-        f"on {name}: relative error 0" for name in ("random", "zeros", "ones", "extremes", "noise")
+        f"on {name}: relative error 0" for name in (RANDOM, "zeros", "ones", "extremes", "noise")
     )
 
 
@@ -83,7 +83,7 @@ def _normalized(path: Path, order: tuple[str, str]) -> Path:
 def test_a_trial_that_amplifies_rounding_is_noted_and_not_judged(tmp_path: Path) -> None:
     before, after = _normalized(tmp_path / "a.onnx", ("a", "b")), _normalized(tmp_path / "b.onnx", ("b", "a"))
     step = Reference.of_file(before, trials_of([FLOATS])).verify(after, step="order", tolerance=EXACT)
-    assert step.notes[0].startswith("on random: relative error ")
+    assert step.notes[0].startswith(f"on {RANDOM}: relative error ")
     assert step.notes[2] == "on ones: not judged, the network amplifies rounding there"
 
 
@@ -114,7 +114,9 @@ def test_where_float32_itself_is_off_the_answer_in_float64_judges(error: float, 
 
 
 def test_what_float64_excuses_is_recorded_all_the_same() -> None:
-    reference = Reference(_answers(-1e-3), {"images": {"images": np.ones((1, 3, 4, 4), np.float32)}}, exact=_answers(0))
+    reference = Reference(
+        _answers(-1e-3), {"images": [{"images": np.ones((1, 3, 4, 4), np.float32)}]}, exact=_answers(0)
+    )
     step = reference.verify(_answers(1e-3), step="same", tolerance=EXACT)
     assert step.max_abs_error == pytest.approx(2e-3)
 

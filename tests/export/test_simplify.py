@@ -12,6 +12,7 @@ from eightfold.errors import ModelError
 from eightfold.export import simplify as module
 from eightfold.export.onnx_export import export_onnx
 from eightfold.export.simplify import simplify, simplify_onnx
+from eightfold.export.trials import RANDOM
 from eightfold.export.verify import run_onnx
 from eightfold.files import sha256_of_file
 from tests.export.networks import graph, images, saved, small_net
@@ -37,7 +38,7 @@ def test_the_step_says_how_each_tool_fared(exported: Path) -> None:
     step = simplify_onnx(exported).step
     assert step.tool == "onnxsim + onnxslim + passes"
     tools = ["onnxsim", "onnxslim", "onnxsim + onnxslim + passes"]
-    trials = ["on random", "on zeros", "on ones", "on extremes", "on noise"]
+    trials = [f"on {RANDOM}", "on zeros", "on ones", "on extremes", "on noise"]
     assert [note.partition(":")[0] for note in step.notes] == tools + trials
 
 

@@ -34,6 +34,13 @@ def export(
         str, typer.Option(help="What the outputs mean: a decoder's name, or a JSON file with kind, decode, options.")
     ] = "",
     preprocess: Annotated[Path | None, typer.Option(help="JSON file of a Preprocess; --size is ignored then.")] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(
+            help="Images to compare each step on, 16 at most: a folder, list file, COCO .json or YOLO .yaml. "
+            "Default: random values."
+        ),
+    ] = None,
     pixels: Annotated[
         bool, typer.Option("--pixels", help="Take uint8 pixels: preprocessing goes into the graph.")
     ] = False,
@@ -64,6 +71,7 @@ def export(
         name=name,
         preprocess_in_graph=pixels,
         decode=decode,
+        images=images,
     )
     print(f"wrote {written}; next: eightfold inspect {written}")
 

@@ -21,7 +21,16 @@ from eightfold.export.opsets import newest_opset, opset_for
 from eightfold.export.rebatch import rebatched
 from eightfold.export.reference import Reference
 from eightfold.export.simplify import simplify_onnx
-from eightfold.export.trials import adversarial_inputs
+from eightfold.export.trials import (
+    EXTREMES_IN_TURN,
+    RANDOM,
+    Trials,
+    adversarial_inputs,
+    adversarial_runs,
+    images_trial,
+    runs_of,
+    whole_runs,
+)
 from eightfold.export.verify import Arrays, Tolerance, run_in_float64, run_module_arrays
 from eightfold.files import PathLike
 from eightfold.runtime.manifest import Step, TensorSpec
@@ -47,8 +56,8 @@ class Source(Protocol):
     def exact(self) -> Callable[[Array], list[Array]] | None:
         """What gives the outputs in float64; None where nothing does."""
 
-    def probe(self, rows: Array) -> Probe | None:
-        """What shows the tensors in between."""
+    def probe(self, batch: int) -> Probe | None:
+        """What shows the tensors in between, for so many rows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +78,7 @@ class ModuleSource:
     def exact(self) -> Callable[[Array], list[Array]]:
         return functools.partial(run_in_float64, self.model)
 
-    def probe(self, rows: Array) -> Probe | None:
+    def probe(self, batch: int) -> Probe | None:
         return TorchProbe(self.model)
 
 
@@ -81,9 +90,10 @@ def export_batches(
     opset: int | None = None,
     targets: Sequence[str] = (),
     tolerance: Tolerance = DEFAULT_TOLERANCE,
+    real: bool = True,
 ) -> dict[int, tuple[Step, ...]]:
     """Write simplified fixed-size ONNX files for several batches; each is compared with its source on `images`, and
-    the first one on constants, extremes and noise as well.
+    on constants, extremes and noise: the first one on each of them alone, the others on rows of all of them.
 
     Two batches are exported; where the others follow from these two, they are derived from them (`rebatch`), and
     exported like them where not. `Step.tool` says which it was.
@@ -91,30 +101,51 @@ def export_batches(
     Args:
         source: a module as for `export_onnx`, or an ONNX file whose batch is dynamic.
         paths: batch -> where its file goes.
-        images: model-ready images (n, channels, height, width); repeated where a batch is larger than n.
+        images: model-ready images (n, channels, height, width); repeated where a batch is larger than n, and run in
+            turn where it is smaller.
         opset: of the files. When None, a module's is that of `export_onnx`, and an ONNX file keeps its own where all
             `targets` read that.
         targets: what the files are for.
         tolerance: of each file against the source.
+        real: False where `images` are random values that stand for images: the steps' notes say so.
 
     Raises:
         VerificationError: a file differs from the source beyond the tolerance; what was there before is left alone.
     """
-    origin = _source(source, opset, targets)
+    origin, asked = _source(source, opset, targets), _Asked(images, real, tolerance)
     steps: dict[int, tuple[Step, ...]] = {}
     points = _points(sorted(paths))
     for batch in points:
-        first = batch == points[0]
-        steps[batch] = _export(origin, Path(paths[batch]), _rows(images, batch), tolerance, adversarial=first)
+        steps[batch] = _export(origin, Path(paths[batch]), batch, asked, each_alone=batch == points[0])
     for batch in sorted(set(paths) - set(points)):
-        rows = _rows(images, batch)
         low, high = (load_onnx(paths[point]) for point in points)
         try:
-            steps[batch] = (_derive(origin, rebatched(low, high, batch), Path(paths[batch]), rows, tolerance),)
+            steps[batch] = (_derive(origin, rebatched(low, high, batch), Path(paths[batch]), asked),)
         except ModelError as error:
-            step, *rest = _export(origin, Path(paths[batch]), rows, tolerance)
+            step, *rest = _export(origin, Path(paths[batch]), batch, asked)
             steps[batch] = (step.model_copy(update={"notes": (f"not derived: {error}", *step.notes)}), *rest)
     return steps
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Asked:
+    """What each file is compared on, and how near it has to be; see `export_batches`."""
+
+    images: Array
+    real: bool
+    tolerance: Tolerance
+
+    def inputs(self, spec: TensorSpec) -> Arrays | None:
+        """Real inputs by name, where there are any."""
+        return {spec.name: whole_runs(self.images, spec.shape[0])} if self.real else None
+
+    def trials(self, spec: TensorSpec, *, each_alone: bool) -> Trials:
+        if each_alone:
+            further: Trials = {name: [inputs] for name, inputs in adversarial_inputs([spec]).items()}
+        else:
+            further = {EXTREMES_IN_TURN: adversarial_runs(spec)}
+        runs = runs_of([spec], {spec.name: whole_runs(self.images, spec.shape[0])})
+        return {**(images_trial(runs, len(self.images)) if self.real else {RANDOM: runs[:1]}), **further}
 
 
 def _source(source: torch.nn.Module | PathLike, opset: int | None, targets: Sequence[str]) -> Source:
@@ -134,29 +165,23 @@ def _points(batches: Sequence[int]) -> tuple[int, ...]:
     return tuple(larger[:2])
 
 
-def _rows(images: Array, batch: int) -> Array:
-    return np.resize(images, (batch, *images.shape[1:]))
-
-
-def _export(
-    origin: Source, path: Path, rows: Array, tolerance: Tolerance, *, adversarial: bool = False
-) -> tuple[Step, ...]:
+def _export(origin: Source, path: Path, batch: int, asked: _Asked, *, each_alone: bool = False) -> tuple[Step, ...]:
     raw = path.with_suffix(".raw.onnx")
     try:
-        tool = origin.write(rows, raw)
-        simplified = simplify_onnx(raw, inputs={_image_spec(raw).name: rows})
-        step = _check(origin, raw, rows, tolerance, tool, adversarial=adversarial)
+        tool = origin.write(np.resize(asked.images, (batch, *asked.images.shape[1:])), raw)
+        simplified = simplify_onnx(raw, inputs=asked.inputs(_image_spec(raw)))
+        step = _check(origin, raw, asked, tool, each_alone=each_alone)
         raw.replace(path)
     finally:
         _clear(raw, path)
     return step, simplified.step
 
 
-def _derive(origin: Source, made: onnx.ModelProto, path: Path, rows: Array, tolerance: Tolerance) -> Step:
+def _derive(origin: Source, made: onnx.ModelProto, path: Path, asked: _Asked) -> Step:
     raw = path.with_suffix(".raw.onnx")
     try:
         save_onnx(made, raw)
-        step = _check(origin, raw, rows, tolerance, "derived from two other batches")
+        step = _check(origin, raw, asked, "derived from two other batches")
         raw.replace(path)
     finally:
         _clear(raw, path)
@@ -173,19 +198,16 @@ def _clear(raw: Path, path: Path) -> None:
             file.unlink()
 
 
-def _check(
-    origin: Source, path: Path, rows: Array, tolerance: Tolerance, tool: str, *, adversarial: bool = False
-) -> Step:
+def _check(origin: Source, path: Path, asked: _Asked, tool: str, *, each_alone: bool = False) -> Step:
     spec = _image_spec(path)
-    trials = {"images": {spec.name: rows}, **(adversarial_inputs([spec]) if adversarial else {})}
     exact = origin.exact()
     reference = Reference(
         _by_place(origin.opened(), spec.name),
-        trials,
-        origin.probe(rows),
+        asked.trials(spec, each_alone=each_alone),
+        origin.probe(spec.shape[0]),
         None if exact is None else _by_place(exact, spec.name),
     )
-    step = reference.verify(path, step="export", tolerance=tolerance)
+    step = reference.verify(path, step="export", tolerance=asked.tolerance)
     return step.model_copy(update={"tool": tool})
 
 

@@ -54,7 +54,8 @@ def put_decoder_in(
         task: what its outputs mean.
         size: (height, width) of its input in pixels.
         form: of the suppression.
-        inputs: real inputs by name to compare on, beside constants, extremes and noise; random ones when None.
+        inputs: real inputs by name to compare on, beside constants, extremes and noise; random ones when None. More
+            rows than the network's batch are run in turn.
 
     Returns:
         What the output means now, and what was found: the largest difference is one of box edges in pixels.
@@ -68,20 +69,23 @@ def put_decoder_in(
     made, decoded = with_detections(model, task, size, form=form)
     raw = runner(path)
     trials = trials_of(input_specs(model), inputs)
-    answers = {name: raw(each) for name, each in trials.items()}
-    wide = _with_threshold(task, _low_threshold(task, size, next(iter(answers.values()))))
+    answers = {name: [raw(each) for each in runs] for name, runs in trials.items()}
+    first = next(iter(answers.values()))
+    wide = _with_threshold(task, min(_low_threshold(task, size, answer) for answer in first))
     # The plugin runs on its device only: the other form has the same candidates.
     compared, as_compared = with_detections(model, wide, size)
     run = runner(compared)
     notes, worst = [], 0.0
-    for place, (name, answer) in enumerate(answers.items()):
-        outside = _decoded(wide, size, answer)
-        found = _agreement(_decoded(as_compared, size, run(trials[name])), outside)
+    for name, runs in trials.items():
+        outside = [_decoded(wide, size, answer) for answer in answers[name]]
+        inside = [_decoded(as_compared, size, run(inputs)) for inputs in runs]
+        found = _agreement(inside, outside)
         words = f"on {name}: {found.same} of {found.found} detections the same"
-        if not found.enough and not _agreement(_decoded(wide, size, _nudged(answer)), outside).enough:
+        nudged = [_decoded(wide, size, _nudged(answer)) for answer in answers[name]]
+        if not found.enough and not _agreement(nudged, outside).enough:
             # Saturated scores are equal but for rounding, and rounding decides who goes first.
             words += "; not judged, as few are when the outputs are rounded otherwise"
-        elif place == 0 and not found.enough:
+        elif answers[name] is first and not found.enough:
             raise VerificationError(f"{STEP} {words}", allowed=f"at least {LEAST_AGREEMENT:.0%}")
         notes.append(words)
         worst = max(worst, found.pixels)
@@ -119,8 +123,11 @@ def _decoded(task: Task, size: Size, outputs: Arrays) -> Sequence[Detections]:
     return list(answers)
 
 
-def _agreement(inside: Sequence[Detections], outside: Sequence[Detections]) -> Agreement:
-    each = [_agreement_on_image(*pair) for pair in zip(inside, outside, strict=True)]
+def _agreement(inside: Sequence[Sequence[Detections]], outside: Sequence[Sequence[Detections]]) -> Agreement:
+    """Over the images of several runs."""
+    each = [
+        _agreement_on_image(*pair) for runs in zip(inside, outside, strict=True) for pair in zip(*runs, strict=True)
+    ]
     return Agreement(sum(a.found for a in each), sum(a.same for a in each), max(a.pixels for a in each))
 
 

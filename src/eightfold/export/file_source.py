@@ -61,9 +61,9 @@ class OnnxSource:
     def exact(self) -> None:
         """onnxruntime has no float64 convolutions."""
 
-    def probe(self, rows: Array) -> Probe | None:
+    def probe(self, batch: int) -> Probe | None:
         """None where the file does not run on so many rows at once."""
-        return OnnxProbe(self.path) if self._fixed_batch in (0, len(rows)) else None
+        return OnnxProbe(self.path) if self._fixed_batch in (0, batch) else None
 
     def _frozen(self, rows: Array) -> onnx.ModelProto:
         try:

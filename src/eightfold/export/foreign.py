@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eightfold.calib.images import ImageSet, open_images
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import ModelError, UsageError
 from eightfold.export.batches import DEFAULT_TOLERANCE, export_batches
@@ -16,8 +18,9 @@ from eightfold.export.bundle import onnx_artifact, write_bundle
 from eightfold.export.decode_step import put_decoder_in
 from eightfold.export.detections import Form, form_for
 from eightfold.export.file_source import image_input
-from eightfold.export.in_graph import put_preprocess_in, require_pixels_taken
+from eightfold.export.in_graph import pixels_for, put_preprocess_in, require_pixels_taken
 from eightfold.export.onnx_files import DTYPE_OF_ELEM_TYPE, external_files
+from eightfold.export.trials import whole_runs
 from eightfold.export.verify import Array
 from eightfold.files import PathLike, sha256_of_file
 from eightfold.runtime.manifest import Artifact, Step, Task
@@ -25,6 +28,8 @@ from eightfold.runtime.manifest import Artifact, Step, Task
 if TYPE_CHECKING:
     import torch
 
+# Enough to reach what images reach, few enough to run at every batch.
+COMPARED_IMAGES = 16
 RAW_OUTPUTS = Task(kind="tensors", decode="tensors")
 
 
@@ -40,6 +45,7 @@ def export_bundle(
     targets: Sequence[str] = (),
     preprocess_in_graph: bool = False,
     decode: bool = False,
+    images: Any = None,
 ) -> Path:
     """Export a network at each batch, simplify and check it, and bundle it.
 
@@ -57,6 +63,8 @@ def export_bundle(
         preprocess_in_graph: the network takes uint8 pixels (batch, height, width, channels); see `with_preprocess`.
         decode: a detector puts out final detections, by the rules and options of the task's decoder; in the form that
             all `targets` run, see `with_detections`.
+        images: what `open_images` takes: a folder, a list, a COCO .json, a YOLO .yaml, arrays ... Each step is compared
+            on up to 16 of them, beside constants, extremes and noise; on random values where there are none.
 
     Returns:
         `output`.
@@ -73,13 +81,14 @@ def export_bundle(
     else:
         name = name or type(source).__name__
         origin = {"name": name}
-    images = _noise(preprocess, max(batches))
+    sample = None if images is None else open_images(images).sample(COMPARED_IMAGES)
+    rows = _noise(preprocess, max(batches)) if sample is None else _prepared(sample, preprocess)
     with tempfile.TemporaryDirectory(prefix="eightfold-") as folder:
         files = {batch: Path(folder) / f"{name}-b{batch}.onnx" for batch in sorted(set(batches))}
-        steps = export_batches(source, files, images=images, opset=opset, targets=targets)
+        steps = export_batches(source, files, images=rows, real=sample is not None, opset=opset, targets=targets)
         artifacts = []
         for batch, file in files.items():
-            fed, read, further = _put_in_graph(file, preprocess, task, preprocess_in_graph, form)
+            fed, read, further = _put_in_graph(file, _Feed(preprocess, sample, batch), task, preprocess_in_graph, form)
             made = (*steps[batch], *further)
             artifacts.append(
                 onnx_artifact(file, id=file.stem, inside=f"onnx/{file.name}", variant="baseline", steps=made)
@@ -96,18 +105,35 @@ def export_bundle(
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Feed:
+    """How a file is fed, and the images that it is compared on, if any."""
+
+    preprocess: Preprocess
+    sample: ImageSet | None
+    batch: int
+
+    @property
+    def rows(self) -> Array | None:
+        return None if self.sample is None else whole_runs(_prepared(self.sample, self.preprocess), self.batch)
+
+
 def _put_in_graph(
-    file: Path, preprocess: Preprocess, task: Task, pixels: bool, form: Form | None
+    file: Path, feed: _Feed, task: Task, pixels: bool, form: Form | None
 ) -> tuple[Preprocess, Task, list[Step]]:
     """Rewrite `file` in place; returns how it is to be fed and read now, and the steps on the way."""
-    steps, size = [], (preprocess.height, preprocess.width)
+    steps, size = [], (feed.preprocess.height, feed.preprocess.width)
     if pixels:
-        preprocess, step = put_preprocess_in(file, preprocess, tolerance=DEFAULT_TOLERANCE)
+        after = dataclasses.replace(feed, preprocess=pixels_for(feed.preprocess))
+        _, step = put_preprocess_in(file, feed.preprocess, tolerance=DEFAULT_TOLERANCE, images=after.rows)
+        feed = after
         steps.append(step)
     if form is not None:
-        task, step = put_decoder_in(file, task, size, form=form)
+        rows = feed.rows
+        inputs = None if rows is None else {image_input(file).name: rows}
+        task, step = put_decoder_in(file, task, size, form=form, inputs=inputs)
         steps.append(step)
-    return preprocess, task, steps
+    return feed.preprocess, task, steps
 
 
 def _with_weights(file: Path) -> list[Path]:
@@ -132,6 +158,10 @@ def as_file_takes(path: Path, preprocess: Preprocess) -> Preprocess:
         )
     last = dims[3] == preprocess.channels != dims[1]
     return preprocess.model_copy(update={"layout": "nhwc" if last else "nchw", "dtype": dtype})
+
+
+def _prepared(images: ImageSet, preprocess: Preprocess) -> Array:
+    return np.stack([preprocess(image) for image in images])
 
 
 def _noise(preprocess: Preprocess, count: int) -> Array:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eightfold.errors import UsageError
 from eightfold.export.half_emulation import verify_half
 from eightfold.export.half_graph import LARGEST, HalfType, fits, half_graph
 from eightfold.export.half_search import search_half
 from eightfold.export.onnx_files import load_onnx, opset_of, save_onnx, tensor_specs
 from eightfold.export.opset_conversion import with_opset
+from eightfold.export.trials import runs_of
 from eightfold.export.verify import Array, Arrays, Tolerance, runner, with_outputs
 from eightfold.files import PathLike
 from eightfold.runtime.manifest import Step
@@ -59,7 +59,7 @@ def checked_half(
         return half_graph(model, keep_float=keep_float, kind=kind), ()
     # Codes that fall on the other side of a rounding edge move the answer more than 16 bits do: recorded, not judged.
     tolerance = Tolerance() if is_quantized(model) else TOLERANCES[kind]
-    runs = rows_in_turn(model, inputs)
+    runs = runs_of(tensor_specs(model)[0], inputs)
     kept = frozenset(keep_float)
     by_range = nodes_out_of_range(model, runs, kind=kind)
     by_precision = search_half(model, runs, keep_float=kept.union(by_range), tolerance=tolerance, kind=kind)
@@ -88,23 +88,6 @@ def with_node_names(model: onnx.ModelProto) -> onnx.ModelProto:
             node.name = f"{node.op_type}_{place}"
         taken.add(node.name)
     return model
-
-
-def rows_in_turn(model: onnx.ModelProto, inputs: Arrays) -> list[Arrays]:
-    """Inputs for several runs from arrays that hold more rows than the network's batch; what is left over is dropped.
-
-    Raises UsageError where an array has too few rows.
-    """
-    batches = {spec.name: spec.shape[0] for spec in tensor_specs(model)[0] if spec.shape}
-    counts = {name: len(inputs[name]) // batch for name, batch in batches.items() if name in inputs}
-    if not counts or min(counts.values()) < 1:
-        seen = ", ".join(f"{name} with {len(array)} rows" for name, array in inputs.items())
-        wanted = ", ".join(f"{name} with {batch} or more" for name, batch in batches.items())
-        raise UsageError(f"inputs {seen}", allowed=wanted)
-    return [
-        {name: array[run * batches[name] : (run + 1) * batches[name]] for name, array in inputs.items()}
-        for run in range(min(counts.values()))
-    ]
 
 
 def nodes_out_of_range(model: onnx.ModelProto, runs: Sequence[Arrays], *, kind: HalfType = "float16") -> list[str]:

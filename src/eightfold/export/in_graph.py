@@ -98,9 +98,18 @@ def _normalize(build: GraphBuilder, name: str, preprocess: Preprocess, output: s
     build.add("Add", scaled, build.floats((-mean / std).reshape(shape)), output=output)
 
 
-def put_preprocess_in(path: PathLike, preprocess: Preprocess, *, tolerance: Tolerance) -> tuple[Preprocess, Step]:
+def put_preprocess_in(
+    path: PathLike, preprocess: Preprocess, *, tolerance: Tolerance, images: Array | None = None
+) -> tuple[Preprocess, Step]:
     """Rewrite an ONNX file in place so that it takes pixels, and compare it with what it was: the same pixels through
-    both, of all values, all black, all white and side by side.
+    both, of images, all black, all white and side by side, and of all values.
+
+    Args:
+        path: a fixed-size file.
+        preprocess: what the network was trained with.
+        tolerance: of the new graph against the old one.
+        images: uint8 (n, height, width, channels) of that size, colours in the network's order; those that fill no
+            run are left out. Random pixels where there are none.
 
     Returns:
         The `Preprocess` that goes with it now, and what was found.
@@ -114,8 +123,8 @@ def put_preprocess_in(path: PathLike, preprocess: Preprocess, *, tolerance: Tole
     (spec,) = specs
     trials = {
         # As floats, so that it can be told how much the network makes of a rounding error.
-        words: {spec.name: inputs[spec.name].astype(np.float32)}
-        for words, inputs in trials_of(specs).items()
+        words: [{spec.name: inputs[spec.name].astype(np.float32)} for inputs in runs]
+        for words, runs in trials_of(specs, None if images is None else {spec.name: images}).items()
     }
     before = runner(path)
 

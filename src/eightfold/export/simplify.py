@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from eightfold.export.onnx_files import load_onnx, save_onnx, tensor_specs
 from eightfold.export.passes.run import apply_passes
 from eightfold.export.reference import Reference, Run
 from eightfold.export.simplifiers import Simplifier
-from eightfold.export.trials import trials_of
+from eightfold.export.trials import Trials, trials_of
 from eightfold.export.verify import Arrays, Tolerance, runner
 from eightfold.files import PathLike
 from eightfold.runtime.manifest import Step
@@ -56,7 +56,7 @@ class _Network:
 
     nodes: int
     run: Run
-    trials: Mapping[str, Arrays]
+    trials: Trials
     tolerance: Tolerance
     graph: Path
 
@@ -97,7 +97,8 @@ def simplify_onnx(
         path: a fixed-size ONNX file.
         output: where the result goes; `path` when None.
         time_limit_s: limit for each tool, in seconds.
-        inputs: real inputs by name to compare on, beside constants, extremes and noise; random ones when None.
+        inputs: real inputs by name to compare on, beside constants, extremes and noise; random ones when None. More
+            rows than the network's batch are run in turn.
     """
     start = time.monotonic()
     notes: list[str] = []
@@ -139,7 +140,7 @@ def _opened(path: PathLike, folder: Path, inputs: Arrays | None, *, prepare: boo
     nodes, outputs = len(model.graph.node), [value.name for value in model.graph.output]
     trials = trials_of(tensor_specs(model)[0], inputs)
     wanted = computed_constants(model.graph) if prepare else []
-    run, values, known = _asked(model, wanted, folder / "source.onnx", next(iter(trials.values())))
+    run, values, known = _asked(model, wanted, folder / "source.onnx", next(iter(trials.values()))[0])
     if prepare:
         freeze_constants(model.graph, values)
         apply_passes(model)

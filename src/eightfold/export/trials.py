@@ -1,6 +1,7 @@
-"""Inputs that a step is tried on beside real ones: constants, the ends of the range side by side, noise.
+"""Inputs that a step is tried on: real ones, and constants, the ends of the range side by side, noise.
 
-They reach what photographs seldom do: saturated activations, variances of zero, paddings that meet their opposite.
+All but the first reach what photographs seldom do: saturated activations, variances of zero, paddings that meet their
+opposite.
 """
 
 from __future__ import annotations
@@ -9,11 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from eightfold.errors import UsageError
 from eightfold.export.verify import Array, Arrays, random_inputs_of
 from eightfold.runtime.manifest import TensorSpec
 
 # Beyond black and white after the usual normalizations, which give -2.1 to 2.6.
 EXTREME = 3.0
+# What the notes of a step call values that stand for images.
+RANDOM = "random values (no images given)"
+EXTREMES_IN_TURN = "extremes, noise, zeros and ones"
+
+# The inputs of some runs, by what they are.
+Trials = Mapping[str, Sequence[Arrays]]
 
 
 def adversarial_inputs(specs: Sequence[TensorSpec], seed: int = 0) -> dict[str, Arrays]:
@@ -32,10 +40,50 @@ def adversarial_inputs(specs: Sequence[TensorSpec], seed: int = 0) -> dict[str, 
     }
 
 
-def trials_of(specs: Sequence[TensorSpec], real: Arrays | None = None, seed: int = 0) -> Mapping[str, Arrays]:
-    """Real inputs, where there are any and random ones else, and the adversarial ones."""
-    first = {"images": real} if real is not None else {"random": random_inputs_of(specs, seed)}
-    return {**first, **adversarial_inputs(specs, seed)}
+def adversarial_runs(spec: TensorSpec) -> list[Arrays]:
+    """The same for a network with one input in as few runs as its batch allows: each row is another of them."""
+    found = adversarial_inputs([spec])
+    rows = [found[name][spec.name][0] for name in ("extremes", "noise", "zeros", "ones")]
+    count = -(-len(rows) // spec.shape[0]) * spec.shape[0]
+    return runs_of([spec], {spec.name: np.resize(np.stack(rows), (count, *spec.shape[1:]))})
+
+
+def trials_of(specs: Sequence[TensorSpec], real: Arrays | None = None, seed: int = 0) -> Trials:
+    """Real inputs, where there are any and random ones else, and the adversarial ones; see `runs_of`."""
+    first = {RANDOM: [random_inputs_of(specs, seed)]} if real is None else images_trial(runs_of(specs, real))
+    return {**first, **{name: [inputs] for name, inputs in adversarial_inputs(specs, seed).items()}}
+
+
+def images_trial(runs: Sequence[Arrays], different: int | None = None) -> Trials:
+    """Runs on images, under how many different ones these are; as many as there are rows where that is not said."""
+    count = sum(len(next(iter(inputs.values()))) for inputs in runs)
+    count = count if different is None else min(count, different)
+    return {f"{count} images" if count > 1 else "1 image": runs}
+
+
+def runs_of(specs: Sequence[TensorSpec], inputs: Arrays) -> list[Arrays]:
+    """Inputs for several runs from arrays that hold more rows than the network's batch; what is left over is dropped.
+
+    Raises UsageError where an array has too few rows.
+    """
+    batches = {spec.name: spec.shape[0] for spec in specs if spec.shape}
+    counts = {name: len(inputs[name]) // batch for name, batch in batches.items() if name in inputs}
+    if not counts or min(counts.values()) < 1:
+        seen = ", ".join(f"{name} with {len(array)} rows" for name, array in inputs.items())
+        wanted = ", ".join(f"{name} with {batch} or more" for name, batch in batches.items())
+        raise UsageError(f"inputs {seen}", allowed=wanted)
+    return [
+        {
+            name: array[run * batches[name] : (run + 1) * batches[name]] if name in batches else array
+            for name, array in inputs.items()
+        }
+        for run in range(min(counts.values()))
+    ]
+
+
+def whole_runs(rows: Array, batch: int) -> Array:
+    """The rows that fill runs of so many; repeated where they do not fill one."""
+    return np.resize(rows, (max(len(rows) // batch, 1) * batch, *rows.shape[1:]))
 
 
 def _is_image(spec: TensorSpec) -> bool:

@@ -79,6 +79,7 @@ def export_variant(job: Job, variant: str, _: Path) -> str:
     """Export and simplify at every batch size, and compare each file with torch on test images."""
     from eightfold.export.batches import export_batches
     from eightfold.export.in_graph import put_preprocess_in
+    from eightfold.export.trials import whole_runs
 
     recipe, tolerance = job.recipe, Tolerance(max_rel_error=job.recipe.export.tolerance)
     wanted = {each.batch: each for each in float_artifacts(recipe, variant)}
@@ -90,8 +91,10 @@ def export_variant(job: Job, variant: str, _: Path) -> str:
         tolerance=tolerance,
     )
     if recipe.export.preprocess == "in-graph":
+        pixels = job.first_test_images(VERIFIED_IMAGES, job.fed)
         for batch, each in wanted.items():
-            step = put_preprocess_in(job.path(each.path), recipe.preprocess, tolerance=tolerance)[1]
+            rows = whole_runs(pixels, batch)
+            step = put_preprocess_in(job.path(each.path), recipe.preprocess, tolerance=tolerance, images=rows)[1]
             steps[batch] = (*steps[batch], step)
     _share(job, list(wanted.values()))
     _write_facts(job, variant, {each.id: steps[batch] for batch, each in wanted.items()})
