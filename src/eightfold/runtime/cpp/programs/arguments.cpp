@@ -11,6 +11,17 @@ namespace programs {
 using eightfold::Error;
 using eightfold::ErrorCode;
 
+namespace {
+
+// 0 where it is none.
+int side_from(const std::string& digits) {
+  if (digits.empty() || digits.size() > 5 || digits.find_first_not_of("0123456789") != std::string::npos)
+    return 0;
+  return std::atoi(digits.c_str());
+}
+
+}  // namespace
+
 Arguments::Arguments(int count, const char* const* words, const std::set<std::string>& valued,
                      const std::set<std::string>& flags) {
   for (int i = 1; i < count; ++i) {
@@ -51,6 +62,16 @@ int Arguments::whole(const std::string& option, int otherwise) const {
     throw Error(ErrorCode::usage, option + " " + text(option, ""), "a whole number");
   }
   return static_cast<int>(number);
+}
+
+eightfold::Size Arguments::size(const std::string& option) const {
+  if (!has(option)) return {};
+  const std::string value = text(option, "");
+  const std::size_t cross = value.find('x');
+  const int height = side_from(value.substr(0, cross));
+  const int width = cross == std::string::npos ? height : side_from(value.substr(cross + 1));
+  if (height > 0 && width > 0) return {height, width};
+  throw Error(ErrorCode::usage, option + " " + value, "SIDE or HEIGHTxWIDTH, in pixels");
 }
 
 int guarded(const char* program, int (*body)(int, char**), int count, char** words) {

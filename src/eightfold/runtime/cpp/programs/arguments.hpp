@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "eightfold/preprocess.hpp"
+
 namespace programs {
 
 class Arguments {
@@ -18,6 +20,8 @@ class Arguments {
   bool has(const std::string& option) const { return values_.count(option) > 0; }
   std::string text(const std::string& option, const std::string& otherwise) const;
   int whole(const std::string& option, int otherwise) const;
+  // Of SIDE or HEIGHTxWIDTH; all zero where it was not given.
+  eightfold::Size size(const std::string& option) const;
   double number(const std::string& option, double otherwise) const;
 
  private:

@@ -63,12 +63,22 @@ std::vector<std::uint8_t> noise(const eightfold::TensorSpec& spec) {
   return bytes;
 }
 
+// So that what is loaded beside an engine takes images of the same size; nothing where it takes none.
+void set_size(eightfold::EngineOptions& options, const Engine& engine) {
+  const eightfold::Layout layout = engine.manifest().preprocess.layout;
+  const auto size = eightfold::size_of(engine.artifacts()[0], layout);
+  if (!size) return;
+  options.height = size->height;
+  options.width = size->width;
+}
+
 Candidate candidate_of(const BenchOptions& options, const Engine& all, const Artifact& artifact) {
   eightfold::EngineOptions chosen = options.engine;
   chosen.backend = all.backend();
   chosen.variant = artifact.variant;
   chosen.precision = name_of(artifact.precision);
   chosen.batch = artifact.batch;
+  set_size(chosen, all);
   Engine engine = Engine::load(options.path, chosen);
   Candidate candidate = {artifact, std::move(engine), {}, {}, 0, 0};
   for (const eightfold::TensorSpec& spec : artifact.inputs) candidate.inputs.push_back(noise(spec));
@@ -108,9 +118,10 @@ std::optional<Engine> baseline_for(const Engine& chosen, const BenchOptions& opt
   eightfold::EngineOptions wanted = options.engine;
   wanted.variant = kBaseline;
   wanted.precision = "auto";
+  set_size(wanted, chosen);
   try {
     return Engine::load(options.path, wanted);
-  } catch (const eightfold::Error&) {  // not at this batch size, not on this back end
+  } catch (const eightfold::Error&) {  // not at this size, not on this back end
     return std::nullopt;
   }
 }

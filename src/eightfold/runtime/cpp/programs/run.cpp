@@ -23,6 +23,8 @@ constexpr const char* kHelp =
     "  --variant NAME          which network of the bundle: pruned, baseline, ...\n"
     "  --provider NAME         of onnxruntime: cpu, cuda or tensorrt\n"
     "  --batch N               only this batch size\n"
+    "  --size SIZE             only this size of images: SIDE or HEIGHTxWIDTH; by default what the bundle "
+    "prefers\n"
     "  --threads N             of a CPU back end\n"
     "  --preprocess-threads N  that share the images of a request\n"
     "  --device N              number of the accelerator\n"
@@ -37,6 +39,9 @@ eightfold::EngineOptions options_from(const programs::Arguments& arguments) {
   options.variant = arguments.text("--variant", options.variant);
   options.provider = arguments.text("--provider", options.provider);
   options.batch = arguments.whole("--batch", options.batch);
+  const eightfold::Size size = arguments.size("--size");
+  options.height = size.height;
+  options.width = size.width;
   options.threads = arguments.whole("--threads", options.threads);
   options.preprocess_threads = arguments.whole("--preprocess-threads", options.preprocess_threads);
   options.device = arguments.whole("--device", options.device);
@@ -95,8 +100,8 @@ int predict(const programs::Arguments& arguments) {
 int body(int count, char** words) {
   const programs::Arguments arguments(
       count, words,
-      {"--backend", "--precision", "--variant", "--provider", "--batch", "--threads", "--preprocess-threads",
-       "--device", "--key", "--seconds", "--json"},
+      {"--backend", "--precision", "--variant", "--provider", "--batch", "--size", "--threads",
+       "--preprocess-threads", "--device", "--key", "--seconds", "--json"},
       {"--bench", "--backends", "--help", "-h", "--version"});
   if (arguments.has("--version")) return std::printf("eightfold %s\n", EIGHTFOLD_VERSION) < 0 ? 1 : 0;
   if (arguments.has("--backends")) return list_backends();

@@ -79,6 +79,8 @@ eightfold::EngineOptions options_from(const eightfold_options* given) {
   options.preprocess_threads = given->preprocess_threads == 0 ? 1 : given->preprocess_threads;
   options.in_flight = given->in_flight;
   options.device = given->device;
+  options.height = given->height;
+  options.width = given->width;
   return options;
 }
 

@@ -25,7 +25,7 @@ constexpr const char* kCpuTarget = "";
 
 std::vector<Choice> all_choices(const Manifest& manifest, const std::vector<BackendEntry>& entries,
                                 const std::string& provider) {
-  using Key = std::tuple<std::string, Precision, std::string>;
+  using Key = std::tuple<std::string, Precision, std::string, std::optional<Size>>;
   std::vector<Choice> choices;
   for (const BackendEntry& backend : entries) {
     if (!backend.absent().empty()) continue;
@@ -33,12 +33,13 @@ std::vector<Choice> all_choices(const Manifest& manifest, const std::vector<Back
     const std::size_t first = choices.size();
     for (const Artifact& artifact : manifest.artifacts) {
       if (!runs_here(artifact, backend, provider)) continue;
-      const Key key{artifact.variant, artifact.precision, artifact.target};
+      const std::optional<Size> size = size_of(artifact, manifest.preprocess.layout);
+      const Key key{artifact.variant, artifact.precision, artifact.target, size};
       const auto known = std::find(keys.begin(), keys.end(), key);
       const auto place = first + static_cast<std::size_t>(known - keys.begin());
       if (known == keys.end()) {
         keys.push_back(key);
-        choices.push_back({&backend, {}, ""});
+        choices.push_back({&backend, {}, size});
       }
       choices[place].artifacts.push_back(artifact);
     }
@@ -50,6 +51,31 @@ std::vector<Choice> all_choices(const Manifest& manifest, const std::vector<Back
   return choices;
 }
 
+std::string batches_of(const Choice& choice, const char* separator) {
+  std::string batches;
+  for (const Artifact& artifact : choice.artifacts) {
+    batches += (batches.empty() ? "" : separator) + std::to_string(artifact.batch);
+  }
+  return batches;
+}
+
+std::string at_size(const std::optional<Size>& size) { return size ? " at " + text_of(*size) : ""; }
+
+// Without its batch sizes.
+std::string network_of(const Choice& choice, bool with_size) {
+  const Artifact& first = choice.artifacts[0];
+  return first.variant + " " + name_of(first.precision) + " on " + choice.backend->name +
+         (with_size ? at_size(choice.size) : "");
+}
+
+bool has_several_sizes(const Manifest& manifest) { return sizes_of(manifest).size() > 1; }
+
+// None where every size will do.
+std::optional<Size> wanted_size(const EngineOptions& options) {
+  const Size size = {options.height, options.width};
+  return size == Size{} ? std::nullopt : std::optional<Size>(size);
+}
+
 bool has_batch(const Choice& choice, int batch) {
   return std::any_of(choice.artifacts.begin(), choice.artifacts.end(),
                      [&](const Artifact& artifact) { return artifact.batch == batch; });
@@ -59,10 +85,20 @@ bool fits(const Choice& choice, const EngineOptions& options) {
   const auto is = [](const std::string& wish, const std::string& value) {
     return wish == "auto" || wish == value;
   };
+  const std::optional<Size> size = wanted_size(options);
   return is(options.backend, choice.backend->name) &&
          is(options.precision, name_of(choice.artifacts[0].precision)) &&
-         is(options.variant, choice.artifacts[0].variant) &&
+         is(options.variant, choice.artifacts[0].variant) && (!size || choice.size == size) &&
          (options.batch == 0 || has_batch(choice, options.batch));
+}
+
+// What another size costs in quality no table tells: it is run only when asked for, or where there is no
+// other.
+std::vector<Choice> preferred_size(std::vector<Choice> choices, Size usual) {
+  const auto is_other = [&](const Choice& choice) { return choice.size != usual; };
+  if (std::all_of(choices.begin(), choices.end(), is_other)) return choices;
+  choices.erase(std::remove_if(choices.begin(), choices.end(), is_other), choices.end());
+  return choices;
 }
 
 // A bundle carries its baseline for comparison; it is run only when asked for or alone.
@@ -98,7 +134,7 @@ std::optional<Choice> by_table(const std::vector<Choice>& choices, const Latency
   std::array<char, 96> reason;
   std::snprintf(reason.data(), reason.size(),
                 "the fastest in the bundle's table for this device, %.2f ms per image", least);
-  return Choice{best->backend, best->artifacts, reason.data()};
+  return Choice{best->backend, best->artifacts, best->size, reason.data()};
 }
 
 // What runs on a GPU first, then narrow numbers, then the order of the back ends.
@@ -118,22 +154,13 @@ Choice by_rule(const std::vector<Choice>& choices, const std::string& provider) 
   for (const Choice& choice : choices) {
     if (&choice == &*best) continue;
     others += (others.empty() ? "" : ", ") + std::string(name_of(choice.artifacts[0].precision)) + " on " +
-              table_name(choice.backend->name, provider);
+              table_name(choice.backend->name, provider) +
+              (choice.size == best->size ? "" : at_size(choice.size));
   }
   Choice chosen = *best;
   chosen.reason = others.empty() ? "the only one that fits"
                                  : "by rule before " + others + "; none was measured on this device";
   return chosen;
-}
-
-std::string described(const Choice& choice) {
-  std::string batches;
-  for (const Artifact& artifact : choice.artifacts) {
-    batches += (batches.empty() ? "" : "/") + std::to_string(artifact.batch);
-  }
-  const Artifact& first = choice.artifacts[0];
-  return first.variant + " " + name_of(first.precision) + " on " + choice.backend->name + ", batch " +
-         batches;
 }
 
 [[noreturn]] void nothing_fits(const Manifest& manifest, const std::vector<Choice>& runnable,
@@ -142,7 +169,11 @@ std::string described(const Choice& choice) {
   if (runnable.empty()) {
     for (const Artifact& artifact : manifest.artifacts) there.insert(artifact.id + " for " + artifact.target);
   }
-  for (const Choice& choice : runnable) there.insert(described(choice));
+  const std::optional<Size> size = wanted_size(options);
+  for (const Choice& choice : runnable) {
+    there.insert(network_of(choice, size || has_several_sizes(manifest)) + ", batch " +
+                 batches_of(choice, "/"));
+  }
   std::string list;
   for (const std::string& each : there) list += (list.empty() ? "" : "; ") + each;
   if (runnable.empty()) {
@@ -153,7 +184,7 @@ std::string described(const Choice& choice) {
   const std::string batch = options.batch == 0 ? "" : ", batch " + std::to_string(options.batch);
   throw Error(ErrorCode::usage,
               "nothing in this bundle is " + options.variant + " " + options.precision + " on " +
-                  options.backend + batch,
+                  options.backend + at_size(size) + batch,
               list);
 }
 
@@ -172,6 +203,11 @@ void check_backend(const std::vector<BackendEntry>& entries, const std::string& 
 }
 
 }  // namespace
+
+std::string described(const Choice& choice, const Manifest& manifest) {
+  return network_of(choice, has_several_sizes(manifest)) + " (batch " + batches_of(choice, ", ") +
+         "): " + choice.reason;
+}
 
 // A quantized graph made for another target may well load, but slowly or with other results: it does not
 // count.
@@ -192,6 +228,7 @@ Choice choose(const Manifest& manifest, const std::vector<BackendEntry>& entries
   std::copy_if(runnable.begin(), runnable.end(), std::back_inserter(fitting),
                [&](const Choice& choice) { return fits(choice, options); });
   if (fitting.empty()) nothing_fits(manifest, runnable, options);
+  fitting = preferred_size(std::move(fitting), {manifest.preprocess.height, manifest.preprocess.width});
   fitting = preferred_variant(std::move(fitting), options);
   std::optional<Choice> measured;
   if (table != nullptr) measured = by_table(fitting, *table, options.provider);

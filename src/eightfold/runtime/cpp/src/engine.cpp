@@ -33,6 +33,13 @@ void check_options(const EngineOptions& options) {
   check("preprocess_threads", options.preprocess_threads, 1);
   check("in_flight", options.in_flight, 0);
   check("device", options.device, 0);
+  check("height", options.height, 0);
+  check("width", options.width, 0);
+  if ((options.height == 0) != (options.width == 0)) {
+    throw Error(ErrorCode::usage,
+                "height is " + std::to_string(options.height) + " and width " + std::to_string(options.width),
+                "both, or neither");
+  }
 }
 
 void check_same(const std::vector<TensorSpec>& stated, const std::vector<TensorSpec>& seen,
@@ -130,11 +137,15 @@ void check_alike(const std::vector<Artifact>& artifacts) {
   }
 }
 
-std::unique_ptr<detail::Decoder> make_decoder(const Manifest& manifest,
-                                              const std::vector<Artifact>& artifacts) {
+std::unique_ptr<detail::Decoder> make_decoder(const Task& task, const std::vector<Artifact>& artifacts,
+                                              Size tensor) {
   check_alike(artifacts);
-  const Size tensor = {manifest.preprocess.height, manifest.preprocess.width};
-  return detail::decoder_of(manifest.task, {artifacts[0].outputs, tensor});
+  return detail::decoder_of(task, {artifacts[0].outputs, tensor});
+}
+
+// The manifest's, at the size of what was picked.
+Preprocess preprocess_of(const Manifest& manifest, const detail::Choice& choice) {
+  return choice.size ? manifest.preprocess.at_size(*choice.size) : manifest.preprocess;
 }
 
 detail::Choice choice_for_here(const Bundle& bundle, const EngineOptions& options) {
@@ -152,8 +163,8 @@ struct Engine::State {
         options(std::move(chosen)),
         choice(choice_for_here(bundle, options)),
         backend(choice.backend->name),
-        preprocessor(bundle.manifest().preprocess),
-        decoder(make_decoder(bundle.manifest(), choice.artifacts)),
+        preprocessor(preprocess_of(bundle.manifest(), choice)),
+        decoder(make_decoder(bundle.manifest().task, choice.artifacts, tensor_size())),
         threads(options.preprocess_threads) {
     for (const Artifact& artifact : choice.artifacts) batches.push_back(artifact.batch);
   }
@@ -164,6 +175,7 @@ struct Engine::State {
     std::vector<Placement> placements;
   };
 
+  Size tensor_size() const { return {preprocessor.definition().height, preprocessor.definition().width}; }
   SessionPool& pool(int batch);
   std::unique_ptr<Scratch> take_scratch();
   std::unique_ptr<Session> open(const Artifact& artifact) const;
@@ -358,14 +370,9 @@ void Engine::warmup(int runs) const {
 const Manifest& Engine::manifest() const { return state_->bundle.manifest(); }
 const std::string& Engine::backend() const { return state_->backend; }
 const std::vector<Artifact>& Engine::artifacts() const { return state_->choice.artifacts; }
+const Preprocess& Engine::preprocessing() const { return state_->preprocessor.definition(); }
 
-std::string Engine::describe() const {
-  const Artifact& first = artifacts()[0];
-  std::string batches;
-  for (const int batch : state_->batches) batches += (batches.empty() ? "" : ", ") + std::to_string(batch);
-  return first.variant + " " + name_of(first.precision) + " on " + backend() + " (batch " + batches +
-         "): " + state_->choice.reason;
-}
+std::string Engine::describe() const { return detail::described(state_->choice, manifest()); }
 
 std::string Engine::label(int index) const {
   const std::vector<std::string>& labels = manifest().task.labels;

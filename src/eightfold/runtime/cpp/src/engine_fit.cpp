@@ -51,9 +51,11 @@ bool all_hold(const std::string& seen, const std::string& alternative) {
 }
 
 // An INT8 engine is built from the graph with Q/DQ for TensorRT, any other from the plain one.
-bool is_source_of(const Artifact& graph, const Artifact& engine) {
-  if (graph.format != Format::onnx || graph.variant != engine.variant || graph.batch != engine.batch)
+bool is_source_of(const Artifact& graph, const Artifact& engine, Layout layout) {
+  if (graph.format != Format::onnx || graph.variant != engine.variant || graph.batch != engine.batch ||
+      size_of(graph, layout) != size_of(engine, layout)) {
     return false;
+  }
   return engine.precision == Precision::int8
              ? graph.precision == Precision::int8 && graph.target.find("tensorrt") == 0
              : graph.target == "any";
@@ -86,8 +88,9 @@ void require_trusted(const Artifact& engine) {
 
 std::string rebuild_command(const Bundle& bundle, const Artifact& artifact) {
   const std::vector<Artifact>& all = bundle.manifest().artifacts;
+  const Layout layout = bundle.manifest().preprocess.layout;
   const auto graph = std::find_if(all.begin(), all.end(),
-                                  [&](const Artifact& each) { return is_source_of(each, artifact); });
+                                  [&](const Artifact& each) { return is_source_of(each, artifact, layout); });
   const std::string source = graph == all.end() ? "MODEL.onnx" : bundle.path() + "/" + graph->path;
   const std::string engine = artifact.path.substr(artifact.path.rfind('/') + 1);
   return "eightfold-build " + source + " -o " + engine + " --precision " + name_of(artifact.precision);

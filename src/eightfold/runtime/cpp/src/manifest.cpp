@@ -12,7 +12,6 @@ namespace {
 using detail::JsonNode;
 
 constexpr std::int64_t kSchema = 1;
-constexpr std::int64_t kLargestSide = 1 << 16;
 constexpr std::int64_t kLargestBatch = 1 << 16;
 constexpr std::int64_t kLargestTensor = std::int64_t{1} << 32;
 constexpr std::int64_t kExactInDouble = std::int64_t{1} << 53;

@@ -14,8 +14,6 @@ namespace {
 using detail::Pixels;
 using detail::Window;
 
-constexpr int kLargestSide = 1 << 16;
-
 void check(const ImageView& image) {
   const std::string size = std::to_string(image.width) + "x" + std::to_string(image.height);
   if (image.data == nullptr || image.width < 1 || image.height < 1) {
@@ -41,6 +39,12 @@ bool is_bgr(PixelFormat format) { return format == PixelFormat::bgr || format ==
 Pixels pixels_of(const ImageView& image) {
   const int channels = channels_of(image.format);
   return {image.data, {image.height, image.width}, image.row_bytes(), channels, std::min(channels, 3)};
+}
+
+int checked_side(std::int64_t side, const char* name) {
+  if (side >= 1 && side <= kLargestSide) return static_cast<int>(side);
+  throw Error(ErrorCode::usage, std::string(name) + " " + std::to_string(side),
+              "1 to " + std::to_string(kLargestSide) + " pixels");
 }
 
 // Pillow's ITU-R 601-2 luma, exact in integers.
@@ -129,6 +133,20 @@ void fill(const detail::TensorWriter<T>& writer, const Preprocess& preprocess,
 }
 
 }  // namespace
+
+std::string text_of(Size size) { return std::to_string(size.height) + "x" + std::to_string(size.width); }
+
+Preprocess Preprocess::at_size(Size size) const {
+  Preprocess result = *this;
+  result.height = checked_side(size.height, "height");
+  result.width = checked_side(size.width, "width");
+  if (shorter_side == 0) return result;
+  const std::int64_t before = std::max(height, width);
+  const std::int64_t after = std::max(size.height, size.width);
+  const std::int64_t rounded = (2 * shorter_side * after + before) / (2 * before);
+  result.shorter_side = checked_side(std::max(rounded, after), "shorter_side");
+  return result;
+}
 
 double Placement::x_to_image(double x) const {
   const double scale = static_cast<double>(resized.width) / source.width;

@@ -30,7 +30,6 @@ struct Window {
   int right = 0;
 };
 
-inline bool operator==(const Size& a, const Size& b) { return a.height == b.height && a.width == b.width; }
 inline bool operator==(const Window& a, const Window& b) {
   return a.top == b.top && a.bottom == b.bottom && a.left == b.left && a.right == b.right;
 }

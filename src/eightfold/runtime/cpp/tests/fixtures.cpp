@@ -42,13 +42,19 @@ std::string entry(const Bytes& content) {
          eightfold::detail::sha256_hex(content) + "\"}";
 }
 
-std::string artifact(int batch) {
+// "b1", "b1-16x24".
+std::string name_of(int batch, eightfold::Size size) {
+  return "b" + std::to_string(batch) + (size == kUsual ? "" : "-" + text_of(size));
+}
+
+std::string artifact(int batch, eightfold::Size size) {
+  const std::string name = name_of(batch, size);
   const std::string number = std::to_string(batch);
-  return R"({"id": "pruned-b)" + number + R"(", "variant": "pruned", "format": "onnx", "precision": "fp32",
+  return R"({"id": "pruned-)" + name + R"(", "variant": "pruned", "format": "onnx", "precision": "fp32",
     "target": "any", "batch": )" +
-         number + R"(, "path": "onnx/b)" + number + R"(.onnx",
+         number + R"(, "path": "onnx/)" + name + R"(.onnx",
     "inputs": [{"name": "images", "dtype": "float32", "shape": [)" +
-         number + R"(, 3, 8, 8]}],
+         number + ", 3, " + std::to_string(size.height) + ", " + std::to_string(size.width) + R"(]}],
     "outputs": [{"name": "logits", "dtype": "float32", "shape": [)" +
          number + R"(, 3]}]})";
 }
@@ -74,23 +80,26 @@ Folder::~Folder() {
 
 Bytes bytes_of(const std::string& text) { return {text.begin(), text.end()}; }
 
-Bytes mean_model(int batch) {
+Bytes mean_model(int batch, eightfold::Size size) {
   const std::string graph = text(1, node("images", "pooled", "GlobalAveragePool")) +
                             text(1, node("pooled", "logits", "Flatten")) + text(2, "means") +
-                            text(11, tensor("images", {batch, 3, kSide, kSide})) +
+                            text(11, tensor("images", {batch, 3, size.height, size.width})) +
                             text(12, tensor("logits", {batch, 3}));
   return bytes_of(number(1, 8) + text(7, graph) + text(8, number(2, 17)));
 }
 
-std::map<std::string, Bytes> bundle_files(const std::vector<int>& batches) {
+std::map<std::string, Bytes> bundle_files(const std::vector<int>& batches,
+                                          const std::vector<eightfold::Size>& sizes) {
   std::map<std::string, Bytes> files;
   std::string artifacts;
   std::string entries;
-  for (const int batch : batches) {
-    const std::string name = "onnx/b" + std::to_string(batch) + ".onnx";
-    files[name] = mean_model(batch);
-    artifacts += (artifacts.empty() ? "" : ", ") + artifact(batch);
-    entries += (entries.empty() ? "\"" : ", \"") + name + "\": " + entry(files[name]);
+  for (const eightfold::Size size : sizes) {
+    for (const int batch : batches) {
+      const std::string name = "onnx/" + name_of(batch, size) + ".onnx";
+      files[name] = mean_model(batch, size);
+      artifacts += (artifacts.empty() ? "" : ", ") + artifact(batch, size);
+      entries += (entries.empty() ? "\"" : ", \"") + name + "\": " + entry(files[name]);
+    }
   }
   files["manifest.json"] = bytes_of(R"({"kind": "bundle manifest", "schema": 1, "name": "means",
     "task": {"kind": "classify", "decode": "classify", "labels": ["red", "green", "blue"]},

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "eightfold/preprocess.hpp"
+
 namespace fixtures {
 
 using Bytes = std::vector<std::uint8_t>;
@@ -25,13 +27,15 @@ class Folder {
   std::string path_;
 };
 
-constexpr int kSide = 8;
+constexpr eightfold::Size kUsual = {8, 8};
 
-// images (batch, 3, 8, 8) -> logits (batch, 3): the means of the channels.
-Bytes mean_model(int batch);
+// images (batch, 3, height, width) -> logits (batch, 3): the means of the channels.
+Bytes mean_model(int batch, eightfold::Size size = kUsual);
 
-// The files of a bundle with that model at each batch size, by name.
-std::map<std::string, Bytes> bundle_files(const std::vector<int>& batches);
+// The files of a bundle with that model at each size and batch size, by name. Its preprocessing has the usual
+// size.
+std::map<std::string, Bytes> bundle_files(const std::vector<int>& batches,
+                                          const std::vector<eightfold::Size>& sizes = {kUsual});
 // Digests and sizes anew, after files were changed by someone who means it.
 void reseal(std::map<std::string, Bytes>& files, const std::function<void(std::string& manifest)>& edit);
 

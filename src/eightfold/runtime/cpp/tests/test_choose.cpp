@@ -74,6 +74,96 @@ TEST_CASE("by table: the fastest at the smallest batch that was measured") {
   CHECK(detail::choose(kBundle, kEntries, options, &table).reason.find("1.00 ms") != std::string::npos);
 }
 
+namespace {
+
+Artifact sized(const std::string& id, Precision precision, std::int64_t height, std::int64_t width) {
+  Artifact made = artifact(id, "pruned", precision, 1);
+  made.inputs = {{"images", DataType::float32, {1, 3, height, width}}};
+  return made;
+}
+
+// Images of 32x48 by default.
+Manifest sized_manifest(std::vector<Artifact> artifacts) {
+  Manifest manifest = manifest_of(std::move(artifacts));
+  manifest.preprocess.height = 32;
+  manifest.preprocess.width = 48;
+  return manifest;
+}
+
+const Manifest kSizes = sized_manifest(
+    {sized("small", Precision::int8, 16, 24), sized("fp32", Precision::fp32, 32, 48),
+     sized("int8", Precision::int8, 32, 48), artifact("unsized", "pruned", Precision::int8, 1)});
+
+EngineOptions at(int height, int width) {
+  EngineOptions options;
+  options.height = height;
+  options.width = width;
+  return options;
+}
+
+}  // namespace
+
+TEST_CASE("the size of the manifest's preprocessing comes before table and rule") {
+  const detail::Choice choice = detail::choose(kSizes, kEntries, {});
+  CHECK(choice.artifacts.size() == 1);
+  CHECK(choice.artifacts[0].id == "int8");
+  CHECK(
+      detail::described(choice, kSizes) ==
+      "pruned int8 on onnxruntime at 32x48 (batch 1): by rule before fp32 on onnxruntime; none was measured "
+      "on this device");
+  const detail::LatencyTable table = {{}, {{"small", "onnxruntime", 1}, {"fp32", "onnxruntime", 9}}};
+  CHECK(detail::choose(kSizes, kEntries, {}, &table).artifacts[0].id == "fp32");
+}
+
+TEST_CASE("where nothing has that size, all compete in the manifest's order") {
+  Manifest manifest = kSizes;
+  manifest.preprocess.width = 50;
+  detail::Choice choice = detail::choose(manifest, kEntries, {});
+  CHECK(choice.artifacts[0].id == "small");
+  CHECK(
+      choice.reason ==
+      "by rule before fp32 on onnxruntime at 32x48, int8 on onnxruntime at 32x48, int8 on onnxruntime; none "
+      "was measured on this device");
+  EngineOptions options;
+  options.precision = "fp32";  // at the other size only
+  manifest.preprocess = kSizes.preprocess;
+  manifest.preprocess.height = 16;
+  manifest.preprocess.width = 24;
+  choice = detail::choose(manifest, kEntries, options);
+  CHECK(choice.artifacts[0].id == "fp32");
+}
+
+TEST_CASE("a size that was asked for is the only one that counts") {
+  CHECK(detail::choose(kSizes, kEntries, at(16, 24)).artifacts[0].id == "small");
+  CHECK_THROWS_WITH_AS(detail::choose(kSizes, kEntries, at(24, 16)),
+                       "nothing in this bundle is auto auto on auto at 24x16; allowed: pruned fp32 on "
+                       "onnxruntime at 32x48, batch 1; pruned int8 on onnxruntime at 16x24, batch 1; pruned "
+                       "int8 on onnxruntime at 32x48, batch 1; pruned int8 on onnxruntime, batch 1",
+                       Error);
+  const Manifest one = sized_manifest({sized("fp32", Precision::fp32, 32, 48)});
+  CHECK_THROWS_WITH_AS(detail::choose(one, kEntries, at(24, 16)),
+                       doctest::Contains("allowed: pruned fp32 on onnxruntime at 32x48, batch 1"), Error);
+  CHECK(detail::described(detail::choose(one, kEntries, {}), one) ==
+        "pruned fp32 on onnxruntime (batch 1): the only one that fits");
+}
+
+TEST_CASE("the size of an artifact is that of its only input, an image") {
+  using Shape = std::vector<std::int64_t>;
+  const auto size = [](const Shape& shape, Layout layout) {
+    Artifact made;
+    made.inputs = {{"images", DataType::float32, shape}};
+    return size_of(made, layout);
+  };
+  CHECK(size({2, 3, 4, 5}, Layout::nchw) == Size{4, 5});
+  CHECK(size({2, 4, 5, 3}, Layout::nhwc) == Size{4, 5});
+  for (const Shape& shape :
+       {Shape{}, Shape{2, 3}, Shape{2, 3, 0, 5}, Shape{2, 3, 4, 65537}, Shape{2, 3, 4, 5, 6}})
+    CHECK_FALSE(size(shape, Layout::nchw));
+  Artifact two = sized("", Precision::fp32, 8, 8);
+  two.inputs.push_back(two.inputs[0]);
+  CHECK_FALSE(size_of(two, Layout::nchw));
+}
+
 TEST_CASE("artifacts run where they were made for") {
   const auto runs = [](const std::string& target, Format format, const std::string& provider) {
     const BackendEntry& backend = format == Format::engine ? kEntries[0] : kEntries[1];

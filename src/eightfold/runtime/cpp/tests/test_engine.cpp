@@ -123,6 +123,31 @@ TEST_CASE("what cannot be picked") {
   CHECK(load(options) == ErrorCode::usage);
 }
 
+TEST_CASE("one bundle, several sizes of images") {
+  const fixtures::Folder folder;
+  fixtures::write_files(folder / "bundle", fixtures::bundle_files({1, 2}, {{16, 24}, fixtures::kUsual}));
+  const auto load = [&](Size size) {
+    EngineOptions options = one_thread();
+    options.height = size.height;
+    options.width = size.width;
+    return Engine::load(folder / "bundle", options);
+  };
+  for (const Size size : {Size{}, fixtures::kUsual, Size{16, 24}}) {
+    const Engine engine = load(size);
+    const Size expected = size == Size{} ? fixtures::kUsual : size;
+    CHECK(engine.preprocessing().height == expected.height);
+    CHECK(engine.preprocessing().width == expected.width);
+    CHECK(engine.input_row_bytes() ==
+          sizeof(float) * 3 * static_cast<std::size_t>(expected.height * expected.width));
+    CHECK(engine.describe().find(" at " + text_of(expected) + " (batch 1, 2)") != std::string::npos);
+    const auto predictions = engine.run({pixel(kRed), pixel(kGreen), pixel(kBlue)});
+    for (std::size_t i = 0; i < 3; ++i) CHECK(predictions[i].classes[0].index == static_cast<int>(i));
+  }
+  CHECK(code_of([&] { load({24, 16}); }) == ErrorCode::usage);
+  CHECK(code_of([&] { load({8, 0}); }) == ErrorCode::usage);
+  CHECK(code_of([&] { load({-8, -8}); }) == ErrorCode::usage);
+}
+
 TEST_CASE("a model that is not the manifest's, or no model") {
   const fixtures::Folder folder;
   auto files = fixtures::bundle_files({1, 2});
@@ -187,6 +212,12 @@ TEST_CASE("the C interface") {
   CHECK(eightfold_result_classes(result, 1, &classes) == 0);
   eightfold_result_free(result);
   eightfold_engine_free(engine);
+  eightfold_options options = {};
+  options.height = 4;
+  options.width = 6;
+  CHECK(eightfold_engine_load(path.c_str(), &options, &engine) == EIGHTFOLD_USAGE);
+  CHECK(std::string(eightfold_last_error())
+            .find("at 4x6; allowed: pruned fp32 on onnxruntime at 8x8, batch 1") != std::string::npos);
   CHECK(eightfold_engine_load("nowhere", nullptr, &engine) == EIGHTFOLD_BUNDLE);
   CHECK(engine == nullptr);
   CHECK(std::string(eightfold_last_error()).find("there is no bundle at 'nowhere'") == 0);

@@ -17,6 +17,7 @@ Artifact engine_for(const std::string& version, const std::string& capability) {
   engine.precision = Precision::fp16;
   engine.batch = 4;
   engine.path = "engines/b4.engine";
+  engine.inputs = {{"images", DataType::float32, {4, 3, 8, 8}}};
   engine.requirements = {{"tensorrt", version}, {"compute_capability", capability}};
   return engine;
 }
@@ -25,7 +26,7 @@ Artifact engine_for(const std::string& version, const std::string& capability) {
 
 TEST_CASE("an engine of another version or GPU is refused with the command that builds it here") {
   const fixtures::Folder folder;
-  fixtures::write_files(folder / "bundle", fixtures::bundle_files({1, 4}));
+  fixtures::write_files(folder / "bundle", fixtures::bundle_files({1, 4}, {{16, 24}, fixtures::kUsual}));
   const Bundle bundle = Bundle::open(folder / "bundle");
   const detail::EngineHost here = {"10.3.0", "8.7"};
   const auto message = [&](const Artifact& engine) {
@@ -55,6 +56,9 @@ TEST_CASE("an engine of another version or GPU is refused with the command that 
   Artifact rtx = engine_for("", "8.7");
   rtx.requirements = {{"tensorrt_rtx", "1.7.1.116"}, {"compute_capability", "8.7"}};
   CHECK(message(rtx).find("tensorrt_rtx 1.7.1.116, and here is TensorRT 10.3.0") != std::string::npos);
+  Artifact larger = engine_for("8.2.1", "8.7");
+  larger.inputs[0].shape = {4, 3, 16, 24};
+  CHECK(message(larger).find("/onnx/b4-16x24.onnx -o b4.engine") != std::string::npos);
   Artifact other = engine_for("8.2.1", "8.7");
   other.variant = "baseline";  // the bundle has no graph of it
   CHECK(message(other).find("build it here: eightfold-build MODEL.onnx -o b4.engine") != std::string::npos);

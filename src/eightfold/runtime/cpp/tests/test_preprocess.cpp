@@ -126,6 +126,28 @@ TEST_CASE("where an image lands, and the way back") {
   CHECK(place(definition, 100, 200).left == -48);
 }
 
+TEST_CASE("the same definition at another size") {
+  Preprocess definition = bytes_definition(224, 160);
+  const Preprocess other = definition.at_size({64, 96});
+  CHECK(other.height == 64);
+  CHECK(other.width == 96);
+  CHECK(other.shorter_side == 0);
+  CHECK(other.bytes);
+  definition.shorter_side = 256;
+  CHECK(definition.at_size({224, 160}).shorter_side == 256);
+  CHECK(definition.at_size({160, 160}).shorter_side == 183);  // 182.86
+  CHECK(definition.at_size({10, 7}).shorter_side == 11);      // 11.43
+  CHECK(definition.at_size({7, 7}).shorter_side == 8);
+  definition.shorter_side = 240;
+  CHECK(definition.at_size({7, 7}).shorter_side == 8);  // 7.5
+  definition.shorter_side = 224;
+  CHECK(definition.at_size({3, 65536}).shorter_side == 65536);
+  definition.shorter_side = 65536;
+  CHECK_THROWS_AS(definition.at_size({3, 65536}), Error);  // a shorter side of nineteen million
+  CHECK_THROWS_AS(definition.at_size({0, 8}), Error);
+  CHECK_THROWS_AS(definition.at_size({8, 65537}), Error);
+}
+
 TEST_CASE("images that cannot be used") {
   const Preprocessor preprocessor(bytes_definition(8, 8));
   const std::vector<std::uint8_t> pixels(300);

@@ -63,6 +63,8 @@ typedef struct eightfold_options {
   int32_t in_flight;          /* 0: one per processor */
   int32_t device;
   const char* public_key; /* NULL: any bundle; else the PEM file of the key that must have signed it */
+  int32_t height;         /* of the images that the model takes; 0: the size that the bundle prefers */
+  int32_t width;
 } eightfold_options;
 
 typedef struct eightfold_image {

@@ -32,6 +32,8 @@ struct EngineOptions {
   int device = 0;     // number of the accelerator
   std::string provider = "cpu";  // onnxruntime: "cpu", "cuda", "tensorrt"
   std::string public_key;        // PEM file of the key that must have signed the bundle; empty: any will do
+  int height = 0;  // of the images that the model takes; 0: the size that the manifest's preprocessing has
+  int width = 0;
 };
 
 struct BackendInfo {
@@ -93,6 +95,7 @@ class EIGHTFOLD_EXPORT Engine {
   // What was picked.
   const std::string& backend() const;
   const std::vector<Artifact>& artifacts() const;  // by batch size, ascending
+  const Preprocess& preprocessing() const;         // the manifest's, at the size that was picked
   std::string describe() const;                    // and why
   // The name of a class; its number where the bundle has no name for it.
   std::string label(int index) const;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -62,6 +63,11 @@ struct Manifest {
   std::map<std::string, FileEntry> files;
   std::map<std::string, std::string> documents;
 };
+
+// Height and width of an artifact's only input, an image; none where it takes anything else.
+EIGHTFOLD_EXPORT std::optional<Size> size_of(const Artifact& artifact, Layout layout);
+// Those of a bundle's artifacts, each once, in the manifest's order.
+EIGHTFOLD_EXPORT std::vector<Size> sizes_of(const Manifest& manifest);
 
 // Throws Error (bundle), naming the first key at fault. `source` stands in messages.
 EIGHTFOLD_EXPORT Manifest manifest_from_json(const std::string& text, const std::string& source);

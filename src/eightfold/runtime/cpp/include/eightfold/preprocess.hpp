@@ -2,7 +2,7 @@
 // as eightfold.Preprocess in Python: the pixels agree exactly with its reference. Thread safety: a
 // Preprocessor may be shared; each thread brings its own PreprocessScratch.
 //
-//   eightfold::Preprocessor preprocessor(engine.manifest().preprocess);
+//   eightfold::Preprocessor preprocessor(engine.preprocessing());
 //   std::vector<float> tensor(preprocessor.bytes() / sizeof(float));
 //   eightfold::Placement placement = preprocessor.run(image, tensor.data());
 #pragma once
@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "eightfold/export.h"
@@ -22,6 +23,16 @@ enum class Interpolation { bilinear, area, bicubic };
 enum class Anchor { center, top_left };
 enum class Color { rgb, bgr, grey };
 enum class Layout { nchw, nhwc };
+
+struct Size {
+  int height = 0;
+  int width = 0;
+};
+inline bool operator==(Size a, Size b) { return a.height == b.height && a.width == b.width; }
+inline bool operator!=(Size a, Size b) { return !(a == b); }
+EIGHTFOLD_EXPORT std::string text_of(Size size);  // HEIGHTxWIDTH
+
+constexpr int kLargestSide = 1 << 16;  // of an image and of a tensor
 
 // The tensor is (pixel * scale - mean) / std per channel, in the order of `color`; the pixels themselves
 // where it is of bytes.
@@ -42,11 +53,9 @@ struct Preprocess {
   bool bytes = false;  // the tensor holds uint8 instead of float
 
   int channels() const { return color == Color::grey ? 1 : 3; }
-};
-
-struct Size {
-  int height = 0;
-  int width = 0;
+  // The same for a tensor of another size: shorter_side grows and shrinks with the larger of its sides.
+  // Throws Error (usage) for sides that no tensor can have.
+  EIGHTFOLD_EXPORT Preprocess at_size(Size size) const;
 };
 
 // An image of `source` pixels is resized to `resized`, and its top left corner is put at (top, left) of the
