@@ -13,6 +13,7 @@ import pytest
 from eightfold.calib.preprocess import Preprocess
 from eightfold.export.bundle import onnx_artifact, write_bundle
 from eightfold.runtime.manifest import Task
+from eightfold.runtime.sizes import Size, size_text
 from tests.cpp.native import load_library
 from tests.cpp.networks import Spread, save_network
 
@@ -32,7 +33,10 @@ MakeBundle = Callable[..., Path]
 
 @pytest.fixture
 def make_bundle(tmp_path: Path) -> MakeBundle:
-    """make_bundle(preprocess, task, outputs, batches=(1,)) -> path of a bundle whose network has those outputs."""
+    """make_bundle(preprocess, task, outputs, batches=(1,)) -> path of a bundle whose network has those outputs.
+
+    Of several `sizes` each has its own network; the preprocessing's is the default, and alone where none are given.
+    """
 
     def make(
         preprocess: Preprocess,
@@ -41,14 +45,15 @@ def make_bundle(tmp_path: Path) -> MakeBundle:
         batches: tuple[int, ...] = (1,),
         spreads: dict[str, Spread] | None = None,
         variants: tuple[str, ...] = ("pruned",),
+        sizes: tuple[Size, ...] = (),
     ) -> Path:
         artifacts, files = [], {}
-        for variant, batch in itertools.product(variants, batches):
-            inside = f"onnx/{variant}-b{batch}.onnx"
-            source = tmp_path / f"{variant}-b{batch}.onnx"
-            save_network(source, preprocess, outputs, batch, spreads)
+        for variant, size, batch in itertools.product(variants, sizes or [None], batches):
+            name = f"{variant}-fp32{f'-{size_text(size)}' if size else ''}-b{batch}"
+            inside, source = f"onnx/{name}.onnx", tmp_path / f"{name}.onnx"
+            save_network(source, preprocess.at_size(*size) if size else preprocess, outputs, batch, spreads)
             files[inside] = source
-            artifacts.append(onnx_artifact(source, id=f"{variant}-fp32-b{batch}", inside=inside, variant=variant))
+            artifacts.append(onnx_artifact(source, id=name, inside=inside, variant=variant))
         return write_bundle(
             tmp_path / "bundle", name="test", task=task, preprocess=preprocess, artifacts=artifacts, files=files
         )

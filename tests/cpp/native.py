@@ -27,6 +27,8 @@ class Options(ctypes.Structure):
         ("in_flight", ctypes.c_int32),
         ("device", ctypes.c_int32),
         ("public_key", ctypes.c_char_p),
+        ("height", ctypes.c_int32),
+        ("width", ctypes.c_int32),
     )
 
 

@@ -14,6 +14,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from eightfold.calib.preprocess import Preprocess
 
 GRID = 4
+AXES = {"nchw": [0, 1, 2, 3], "nhwc": [0, 3, 1, 2]}
+TYPES = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ def save_network(
 
     Args:
         path: where to save it.
-        preprocess: gives the size of the input, which is NCHW float32.
+        preprocess: gives the input's size, layout and type.
         outputs: name -> shape without the batch axis.
         batch: size of the batch axis.
         spreads: output -> how its values lie.
@@ -43,8 +45,11 @@ def save_network(
     random = np.random.default_rng(0)
     channels, height, width = preprocess.channels, preprocess.height, preprocess.width
     pool = [height // GRID, width // GRID]
+    sides = [channels, height, width] if preprocess.layout == "nchw" else [height, width, channels]
     nodes: list[NodeProto] = [
-        helper.make_node("AveragePool", ["images"], ["pooled"], kernel_shape=pool, strides=pool),
+        helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["floats"], ["planes"], perm=AXES[preprocess.layout]),
+        helper.make_node("AveragePool", ["planes"], ["pooled"], kernel_shape=pool, strides=pool),
         helper.make_node("Flatten", ["pooled"], ["features"]),
     ]
     features = channels * ((height - pool[0]) // pool[0] + 1) * ((width - pool[1]) // pool[1] + 1)
@@ -66,7 +71,7 @@ def save_network(
     graph = helper.make_graph(
         nodes,
         "random maps",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, channels, height, width])],
+        [helper.make_tensor_value_info("images", TYPES[preprocess.dtype], [batch, *sides])],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, *shape]) for name, shape in outputs.items()],
         constants,
     )

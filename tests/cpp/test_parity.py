@@ -16,7 +16,7 @@ from eightfold.calib.preprocess import Preprocess
 from eightfold.runtime.backends import open_session
 from eightfold.runtime.backends.base import SessionOptions
 from eightfold.runtime.bundle import Bundle
-from eightfold.runtime.manifest import Task
+from eightfold.runtime.manifest import Artifact, Task
 from eightfold.runtime.postprocess import decoder_of
 from eightfold.runtime.results import Classification, Detections, Matte, Segmentation
 from tests.cpp.native import NativeEngine, NativeResult
@@ -41,6 +41,7 @@ class Case:
 
 
 SHOWN = ("activation", "agnostic", "box", "multi_label", "nms", "objectness", "reg_max", "soft_sigma", "channels_last")
+OF_MAPS = ("fcos", "retinanet", "ssd", "yolo-anchors", "yolo-dfl")
 SCALES = {"p3": 8, "p4": 4, "p5": 2}
 LETTERBOX = {"resize": "letterbox"}
 GRIDS = [[8, 8], [4, 4]]
@@ -146,12 +147,31 @@ def test_same_answers(library: ctypes.CDLL, make_bundle: MakeBundle, case: Case)
     task = Task(kind=case.kind, decode=case.decode, options=case.options)
     path = make_bundle(preprocess, task, case.outputs, batches=(1, 4), spreads=case.spreads)
     pictures = [picture(index) for index in range(IMAGES)]
-    expected = predictions_of(Bundle.open(path), pictures)
+    bundle = Bundle.open(path)
+    expected = predictions_of(bundle, bundle.manifest.artifacts[0], pictures)
     actual = NativeEngine(library, path, threads=1).run(pictures)
     assert len(actual) == len(expected) == IMAGES
     for index, answer in enumerate(expected):
         compare(answer, actual, index)
     assert any(meaningful(answer) for answer in expected), "the case tests nothing"
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_same_answers_at_each_size_of_a_bundle(library: ctypes.CDLL, make_bundle: MakeBundle, case: Case) -> None:
+    preprocess = Preprocess(**{"height": SIDE, "width": SIDE, "mean": (0.5,), "std": (0.25,)} | case.preprocess)
+    task = Task(kind=case.kind, decode=case.decode, options=case.options)
+    # Maps of a detector's levels have as many cells here as at the default size.
+    other = (2 * SIDE, 2 * SIDE) if case.decode in OF_MAPS else (48, 80)
+    sizes = (other, (SIDE, SIDE))
+    path = make_bundle(preprocess, task, case.outputs, batches=(1, 4), spreads=case.spreads, sizes=sizes)
+    pictures, bundle = [picture(index) for index in range(10)], Bundle.open(path)
+    for artifact in bundle.manifest.artifacts[::2]:
+        height, width = artifact.image_size(preprocess.layout) or (0, 0)
+        expected = predictions_of(bundle, artifact, pictures)
+        actual = NativeEngine(library, path, threads=1, height=height, width=width).run(pictures)
+        for index, answer in enumerate(expected):
+            compare(answer, actual, index)
+        assert any(meaningful(answer) for answer in expected), "the case tests nothing"
 
 
 def picture(index: int) -> NDArray[np.uint8]:
@@ -164,17 +184,16 @@ def picture(index: int) -> NDArray[np.uint8]:
     return np.asarray(np.clip(blocks[rows][:, columns] + noise, 0, 255), np.uint8)
 
 
-def predictions_of(bundle: Bundle, pictures: list[NDArray[np.uint8]]) -> list[Any]:
+def predictions_of(bundle: Bundle, artifact: Artifact, pictures: list[NDArray[np.uint8]]) -> list[Any]:
     """As Predictor, but with the reference preprocessing, which the C++ runtime follows to the last bit."""
-    manifest = bundle.manifest
-    path = bundle.artifact_path(manifest.artifacts[0])
+    preprocess, decode = bundle.manifest.preprocess_of(artifact), decoder_of(bundle.manifest.task)
+    path = bundle.artifact_path(artifact)
     slot = open_session(path, "onnxruntime", SessionOptions(threads=1)).new_slot()
-    decode = decoder_of(manifest.task)
     answers: list[Any] = []
     for pixels in pictures:
-        slot.inputs["images"][0] = manifest.preprocess.reference(pixels)
+        slot.inputs["images"][0] = preprocess.reference(pixels)
         slot.run()
-        answers += decode(slot.outputs, [manifest.preprocess.place(*pixels.shape[:2])])
+        answers += decode(slot.outputs, [preprocess.place(*pixels.shape[:2])])
     return answers
 
 

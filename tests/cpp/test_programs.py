@@ -103,6 +103,23 @@ def test_bench_compares_with_the_baseline_of_the_bundle(run: Run, make_bundle: M
     assert "baseline" not in only.stdout
 
 
+def test_one_size_of_several(run: Run, make_bundle: MakeBundle, tmp_path: Path) -> None:
+    task = Task(kind="classify", decode="classify", labels=("red", "green", "blue"))
+    how, variants, sizes = Preprocess(height=32, width=32), ("baseline", "pruned"), ((16, 24), (32, 32))
+    bundle = make_bundle(how, task, {"logits": (3,)}, variants=variants, sizes=sizes)
+    path, answers = tmp_path / "latency.json", set()
+    picture = tmp_path / "picture.png"
+    cv2.imwrite(str(picture), np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8))
+    for words, (height, width) in (([], (32, 32)), (["--size", "32"], (32, 32)), (["--size", "16x24"], (16, 24))):
+        run(bundle, "--bench", "--seconds", "0.05", "--threads", "1", "--json", path, *words)
+        table = LatencyTable.load(path)
+        names = [f"{variant} fp32 at {height}x{width}" for variant in variants]
+        assert (table.baseline, [row.name for row in table.rows]) == (names[0], names)
+        assert [row.input_shapes for row in table.rows] == [{"images": (1, 3, height, width)}] * 2
+        answers.add(run(bundle, picture, *words).stdout)
+    assert len(answers) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -112,6 +129,10 @@ def test_bench_compares_with_the_baseline_of_the_bundle(run: Run, make_bundle: M
         (["{bundle}", "x.png", "--batch", "3"], 2, "nothing in this bundle is auto auto on auto, batch 3"),
         (["{bundle}", "x.png", "--backend", "tensorrt"], 1, "no back end 'tensorrt'"),
         (["{bundle}", "x.png", "--threads", "many"], 2, "--threads many"),
+        (["{bundle}", "x.png", "--size", "32x"], 2, "--size 32x; allowed: SIDE or HEIGHTxWIDTH, in pixels"),
+        (["{bundle}", "x.png", "--size", "0"], 2, "--size 0; allowed"),
+        (["{bundle}", "x.png", "--size", "8x8x8"], 2, "--size 8x8x8; allowed"),
+        (["{bundle}", "x.png", "--size", "31"], 2, "on auto at 31x31; allowed: pruned fp32 on onnxruntime at 32x32"),
         (["{bundle}", "--wrong"], 2, "unknown option --wrong"),
         (["{bundle}"], 2, "usage:"),
     ],

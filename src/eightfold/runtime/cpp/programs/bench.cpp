@@ -126,8 +126,12 @@ std::optional<Engine> baseline_for(const Engine& chosen, const BenchOptions& opt
   }
 }
 
-std::string row_name(const Artifact& artifact) {
-  return artifact.variant + " " + name_of(artifact.precision);
+std::string row_name(const Engine& engine, const Artifact& artifact) {
+  const eightfold::Manifest& manifest = engine.manifest();
+  const auto size = eightfold::size_of(artifact, manifest.preprocess.layout);
+  const bool one_of_several = size && eightfold::sizes_of(manifest).size() > 1;
+  return artifact.variant + " " + name_of(artifact.precision) +
+         (one_of_several ? " at " + eightfold::text_of(*size) : "");
 }
 
 std::string version_of(const std::string& backend) {
@@ -141,7 +145,7 @@ json row_of(const Candidate& candidate, const BenchOptions& options, const json&
   const Artifact& artifact = candidate.artifact;
   json shapes = json::object();
   for (const eightfold::TensorSpec& spec : artifact.inputs) shapes[spec.name] = spec.shape;
-  json row = {{"name", row_name(artifact)},
+  json row = {{"name", row_name(candidate.engine, artifact)},
               {"variant", artifact.variant},
               {"artifact", artifact.id},
               {"sha256", candidate.engine.manifest().files.at(artifact.path).sha256},
@@ -215,7 +219,7 @@ json bench(const BenchOptions& options) {
                 {"measured_at", utc_now()},
                 {"seconds_per_row", options.seconds},
                 {"rows", rows}};
-  if (baseline) table["baseline"] = row_name(baseline->artifacts()[0]);
+  if (baseline) table["baseline"] = row_name(*baseline, baseline->artifacts()[0]);
   return table;
 }
 
