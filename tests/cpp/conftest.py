@@ -49,11 +49,11 @@ def make_bundle(tmp_path: Path) -> MakeBundle:
     ) -> Path:
         artifacts, files = [], {}
         for variant, size, batch in itertools.product(variants, sizes or [None], batches):
-            name = f"{variant}-fp32{f'-{size_text(size)}' if size else ''}-b{batch}"
-            inside, source = f"onnx/{name}.onnx", tmp_path / f"{name}.onnx"
+            at = f"-{size_text(size)}" if size else ""
+            inside, source = f"onnx/{variant}{at}-b{batch}.onnx", tmp_path / f"{variant}{at}-b{batch}.onnx"
             save_network(source, preprocess.at_size(*size) if size else preprocess, outputs, batch, spreads)
             files[inside] = source
-            artifacts.append(onnx_artifact(source, id=name, inside=inside, variant=variant))
+            artifacts.append(onnx_artifact(source, id=f"{variant}-fp32{at}-b{batch}", inside=inside, variant=variant))
         return write_bundle(
             tmp_path / "bundle", name="test", task=task, preprocess=preprocess, artifacts=artifacts, files=files
         )

@@ -160,6 +160,6 @@ def test_each_size_has_the_preprocessing_of_the_reference(
 @pytest.mark.parametrize("size", [(32, 0), (0, 32), (-1, -1)])
 def test_half_a_size(library: ctypes.CDLL, make_bundle: MakeBundle, size: Size) -> None:
     bundle = make_bundle(USUAL_PREPROCESS, TASK, {"logits": (3,)})
-    with pytest.raises(NativeError, match="both, or neither|height is -1; allowed: 0 or more") as caught:
+    with pytest.raises(NativeError, match=r"both, or neither|height is -1; allowed: 0 or more") as caught:
         NativeEngine(library, bundle, height=size[0], width=size[1])
     assert caught.value.status == "usage"
