@@ -141,4 +141,4 @@ class Tensors:
 
 def label_of(labels: tuple[str, ...], index: int) -> str:
     """The name of a class; a class without a name is its own number."""
-    return labels[index] if index < len(labels) else str(index)
+    return labels[index] if 0 <= index < len(labels) else str(index)

@@ -162,6 +162,12 @@ def test_end_to_end_matches_ultralytics() -> None:
     assert_same(found, suppressed_by_ultralytics(rows, max_det=50))
 
 
+def test_a_class_below_zero_has_no_name() -> None:
+    rows = {"o": np.array([[[0, 0, 8, 8, 0.9, -1], [0, 0, 8, 8, 0.8, 1]]], np.float32)}
+    (found,) = EndToEnd(labels=("cat", "dog"))(rows, [IDENTITY])
+    assert found.labels == ("-1", "dog")
+
+
 def sigmoid(value: float) -> float:
     return float(1 / (1 + np.exp(-np.float64(value))))
 
