@@ -55,7 +55,7 @@ from eightfold.zoo.short_list import SHORT_LIST
 
 RESULT = Path(__file__).parent / "results" / "round_trip.md"
 TARGET = "rtx:sm86"
-STEPS, STEP_IMAGES, LEARNING_RATE = 10, 4, 0.02
+STEPS, STEP_IMAGES, LEARNING_RATE = 10, 4, 0.05
 
 
 @dataclass(frozen=True)
