@@ -25,10 +25,12 @@ from eightfold.export.bundle import onnx_artifact, write_bundle
 from eightfold.runtime.bundle import manifest_digest_line
 from eightfold.runtime.manifest import Task
 
-GRAPH = "onnx/net.onnx"
+SIZES = (2, 4), (1, 8)
+GRAPHS = tuple(f"onnx/net-{height}x{width}.onnx" for height, width in SIZES)
+GRAPH = GRAPHS[0]
 WEIGHTS = "onnx/net.weights"
 PATHS = (
-    "..", "../../escape", "/etc/passwd", "/tmp/escape", "a/../../b", "C:\\x", "x\0y", "x" * 300, "ONNX/net.onnx",
+    "..", "../../escape", "/etc/passwd", "/tmp/escape", "a/../../b", "C:\\x", "x\0y", "x" * 300, GRAPH.upper(),
     "onnx", f"{GRAPH}/below", "*/_ORT_MEM_ADDR_/*", "manifest.json", "\u202e", "con", "~/x", "./x",
 )  # fmt: skip
 NUMBERS = (-1, 0, 1, 2**16 + 1, 2**31, 2**32 - 1, 2**63, 2**64, -(2**63), 1e308, float("nan"), float("inf"), 10**400)
@@ -39,31 +41,39 @@ Mutation = Callable[[Path, Path, random.Random], Path]
 
 
 def make_sound(folder: Path) -> None:
-    """A bundle as directory and zip, and its graph alone: a subgraph, inner weights, and weights in a file beside."""
-    model = _sound_graph()
-    onnx.save(model, str(folder / "net.onnx"))
-    beside = next(tensor for tensor in model.graph.initializer if tensor.name == "w")
-    content = beside.raw_data
-    beside.ClearField("raw_data")
-    beside.data_location = TensorProto.EXTERNAL
-    for key, value in (("location", "net.weights"), ("offset", 0), ("length", len(content))):
-        beside.external_data.add(key=key, value=str(value))
+    """A bundle of two image sizes as directory and zip, and a graph alone: a subgraph, inner weights, and weights in a
+    file beside, which the sizes share."""
     (folder / "onnx").mkdir()
-    (folder / WEIGHTS).write_bytes(content)
-    onnx.save(model, str(folder / GRAPH))
-    artifact = onnx_artifact(folder / GRAPH, id="a", inside=GRAPH, variant="v")
+    onnx.save(_sound_graph(*SIZES[0]), str(folder / "net.onnx"))
+    for size, inside in zip(SIZES, GRAPHS, strict=True):
+        model = _sound_graph(*size)
+        (folder / WEIGHTS).write_bytes(_put_weights_beside(model))
+        onnx.save(model, str(folder / inside))
+    artifacts = [onnx_artifact(folder / inside, id=inside, inside=inside, variant="v") for inside in GRAPHS]
+    height, width = SIZES[0]
     arguments: dict[str, Any] = {
         "name": "fuzz",
         "task": Task(kind="tensors", decode="tensors"),
-        "preprocess": Preprocess(height=8, width=8),
-        "artifacts": [artifact],
-        "files": {GRAPH: folder / GRAPH, WEIGHTS: folder / WEIGHTS},
+        "preprocess": Preprocess(height=height, width=width, color="grey", resize="center-crop", shorter_side=5),
+        "artifacts": artifacts,
+        "files": {inside: folder / inside for inside in (*GRAPHS, WEIGHTS)},
     }
     write_bundle(folder / "bundle", **arguments)
     write_bundle(folder / "bundle.eightfold", **arguments)
 
 
-def _sound_graph() -> ModelProto:
+def _put_weights_beside(model: ModelProto) -> bytes:
+    """Returns the content of the file."""
+    beside = next(tensor for tensor in model.graph.initializer if tensor.name == "w")
+    content: bytes = beside.raw_data
+    beside.ClearField("raw_data")
+    beside.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", "net.weights"), ("offset", 0), ("length", len(content))):
+        beside.external_data.add(key=key, value=str(value))
+    return content
+
+
+def _sound_graph(height: int, width: int) -> ModelProto:
     weight = np.arange(64, dtype=np.float32).reshape(8, 8)
     branches = {
         name: helper.make_graph(
@@ -76,14 +86,15 @@ def _sound_graph() -> ModelProto:
     }
     graph = helper.make_graph(
         [
-            helper.make_node("MatMul", ["images", "w"], ["product"]),
+            helper.make_node("Flatten", ["images"], ["row"]),
+            helper.make_node("MatMul", ["row", "w"], ["product"]),
             helper.make_node("If", ["which"], ["chosen"], then_branch=branches["then"], else_branch=branches["else"]),
             helper.make_node("Conv", ["picture", "kernel"], ["felt"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
             helper.make_node("Reshape", ["chosen", "to"], ["picture"]),
             helper.make_node("Flatten", ["felt"], ["out"]),
         ],
         "g",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 8])],
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 1, height, width])],
         [helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, 8])],
         [
             numpy_helper.from_array(weight, "w"),
@@ -92,7 +103,7 @@ def _sound_graph() -> ModelProto:
             numpy_helper.from_array(np.array([1, 1, 2, 4], np.int64), "to"),
         ],
     )
-    nodes = [graph.node[index] for index in (0, 1, 3, 2, 4)]
+    nodes = [graph.node[index] for index in (0, 1, 2, 4, 3, 5)]
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)
@@ -374,11 +385,11 @@ def onnx_case(source: Path, folder: Path, rng: random.Random) -> Path:
 def graph_case(source: Path, folder: Path, rng: random.Random) -> Path:
     """A bundle that is sound but for its graph."""
     shutil.copytree(source / "bundle", folder / "bundle")
-    graph = folder / "bundle" / GRAPH
-    data = damaged_graph((source / rng.choice(("net.onnx", GRAPH))).read_bytes(), rng)
-    graph.write_bytes(data)
+    inside = rng.choice(GRAPHS)
+    data = damaged_graph((source / rng.choice(("net.onnx", inside))).read_bytes(), rng)
+    (folder / "bundle" / inside).write_bytes(data)
     manifest = json.loads((folder / "bundle" / "manifest.json").read_text())
-    manifest["files"][GRAPH] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    manifest["files"][inside] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     write_manifest(folder / "bundle", json.dumps(manifest).encode())
     return folder / "bundle"
 

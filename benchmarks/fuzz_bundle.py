@@ -30,7 +30,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from bundle_mutations import CASES, make_sound
+from bundle_mutations import CASES, SIZES, make_sound
 
 from eightfold.errors import EightfoldError
 from eightfold.export.onnx_files import load_onnx, tensor_specs
@@ -79,8 +79,9 @@ def load(path: Path) -> str:
         else:
             bundle = Bundle.open(path)
             bundle.verify()
-            with Predictor(bundle, backend="onnxruntime", threads=1) as predictor:
-                predictor.warmup(1)
+            for size in (None, *bundle.manifest.sizes):
+                with Predictor(bundle, backend="onnxruntime", size=size, threads=1) as predictor:
+                    predictor.warmup(1)
     except EightfoldError:
         return "refused"
     return "accepted"
@@ -93,9 +94,8 @@ def load_natively(library: ctypes.CDLL, path: Path) -> str:
     status = library.eightfold_engine_load(os.fsencode(path), ctypes.byref(options), ctypes.byref(handle))
     if not status:
         row = (ctypes.c_float * 8)()
-        tensor = NativeTensor(
-            data=ctypes.cast(row, ctypes.c_void_p), bytes=32, shape=(ctypes.c_int64 * 2)(1, 8), rank=2
-        )
+        shape = (ctypes.c_int64 * 4)(1, 1, *SIZES[0])
+        tensor = NativeTensor(data=ctypes.cast(row, ctypes.c_void_p), bytes=32, shape=shape, rank=4)
         status = library.eightfold_engine_run_tensors(handle, ctypes.byref(tensor), 1, ctypes.byref(outputs))
         library.eightfold_tensors_free(outputs)
     library.eightfold_last_error().decode()  # text, whatever was in the bundle
