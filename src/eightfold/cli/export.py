@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,10 @@ from eightfold.cli.options import image_size, task_named
 if TYPE_CHECKING:
     import torch
 
+    from eightfold.calib.preprocess import Preprocess
+
+DEFAULT_SIZE = 224, 224
+
 
 def export(
     model: Annotated[
@@ -20,7 +25,11 @@ def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="Bundle directory, or a file ending in .eightfold.")],
     batch: Annotated[list[int] | None, typer.Option(help="Images per run; repeat for more. Default: 1.")] = None,
     size: Annotated[
-        str | None, typer.Option(help="Image size: SIDE or HEIGHTxWIDTH. Default: that of the file, or 224.")
+        list[str] | None,
+        typer.Option(
+            help="Image size, SIDE or HEIGHTxWIDTH; repeat for more, the first is what runs where none is asked for. "
+            "Default: that of the file or of --preprocess, or 224."
+        ),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of a named model (.safetensors or .pt).")] = None,
     classes: Annotated[int, typer.Option(help="Number of outputs of a named model.")] = 1000,
@@ -33,7 +42,7 @@ def export(
     task: Annotated[
         str, typer.Option(help="What the outputs mean: a decoder's name, or a JSON file with kind, decode, options.")
     ] = "",
-    preprocess: Annotated[Path | None, typer.Option(help="JSON file of a Preprocess; --size is ignored then.")] = None,
+    preprocess: Annotated[Path | None, typer.Option(help="JSON file of a Preprocess.")] = None,
     images: Annotated[
         str | None,
         typer.Option(
@@ -51,13 +60,14 @@ def export(
     """Export a network at fixed sizes, simplify it, compare it with its source, and bundle it.
 
     Example: eightfold export resnet18 --batch 1 --batch 8 -o resnet18.eightfold
+
+    Example: eightfold export model.onnx --size 480x640 --size 240x320 -o bundle
     """
-    from eightfold.calib.preprocess import Preprocess
     from eightfold.export.foreign import export_bundle
     from eightfold.zoo.models import task_of
 
-    height, width = _size(size, model)
-    how = Preprocess.load(preprocess) if preprocess else Preprocess(height=height, width=width)
+    sizes = [image_size(each) for each in size or ()]
+    how = _preprocess(preprocess, model, sizes)
     source = model if model.endswith(".onnx") else _module(model, classes, weights)
     name = Path(model).stem if model.endswith(".onnx") else model.rpartition(":")[2]
     written = export_bundle(
@@ -65,6 +75,7 @@ def export(
         output,
         preprocess=how,
         batches=batch or (1,),
+        sizes=sizes[1:],
         task=task_named(task) if task else task_of(model),
         opset=opset,
         targets=target or (),
@@ -76,11 +87,17 @@ def export(
     print(f"wrote {written}; next: eightfold inspect {written}")
 
 
-def _size(size: str | None, model: str) -> tuple[int, int]:
+def _preprocess(path: Path | None, model: str, sizes: Sequence[tuple[int, int]]) -> Preprocess:
+    """The rules at the first of the sizes, or else at their own, the file's or the usual one."""
+    from eightfold.calib.preprocess import Preprocess
     from eightfold.export.freeze import fixed_image_size
 
-    own = fixed_image_size(model) if size is None and model.endswith(".onnx") else None
-    return own or image_size(size or "224")
+    if path is not None:
+        rules = Preprocess.load(path)
+        return rules.at_size(*sizes[0]) if sizes else rules
+    own = fixed_image_size(model) if model.endswith(".onnx") and not sizes else None
+    height, width = sizes[0] if sizes else own or DEFAULT_SIZE
+    return Preprocess(height=height, width=width)
 
 
 def _module(name: str, classes: int, weights: Path | None) -> torch.nn.Module:

@@ -1,29 +1,26 @@
-"""Any network, straight into a bundle: a torch module or an ONNX file from anywhere, at the batches asked for."""
+"""Any network, straight into a bundle: a torch module or an ONNX file from anywhere, at the sizes and batches asked
+for."""
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from eightfold.calib.images import ImageSet, open_images
+from eightfold.calib.images import open_images
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import ModelError, UsageError
-from eightfold.export.batches import DEFAULT_TOLERANCE, export_batches
-from eightfold.export.bundle import onnx_artifact, write_bundle
-from eightfold.export.decode_step import put_decoder_in
-from eightfold.export.detections import Form, form_for
+from eightfold.export.bundle import write_bundle
+from eightfold.export.detections import form_for
 from eightfold.export.file_source import image_input
-from eightfold.export.in_graph import pixels_for, put_preprocess_in, require_pixels_taken
-from eightfold.export.onnx_files import DTYPE_OF_ELEM_TYPE, external_files
-from eightfold.export.trials import whole_runs
-from eightfold.export.verify import Array
+from eightfold.export.freeze import fixed_image_size
+from eightfold.export.in_graph import require_pixels_taken
+from eightfold.export.one_size import Wanted, export_at_size
+from eightfold.export.onnx_files import DTYPE_OF_ELEM_TYPE
 from eightfold.files import PathLike, sha256_of_file
-from eightfold.runtime.manifest import Artifact, Step, Task
+from eightfold.runtime.manifest import Task
+from eightfold.runtime.sizes import Size, size_of, size_text
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +36,7 @@ def export_bundle(
     *,
     preprocess: Preprocess,
     batches: Sequence[int] = (1,),
+    sizes: Sequence[int | Size] = (),
     task: Task = RAW_OUTPUTS,
     name: str = "",
     opset: int | None = None,
@@ -47,14 +45,16 @@ def export_bundle(
     decode: bool = False,
     images: Any = None,
 ) -> Path:
-    """Export a network at each batch, simplify and check it, and bundle it.
+    """Export a network at each image size and batch, simplify and check it, and bundle it.
 
     Args:
         source: a torch module, or an ONNX file with one image input, whose dynamic axes are frozen. Where its channels
             come last, or where it takes uint8, images are prepared that way.
         output: a directory, or a file that ends in ".eightfold".
-        preprocess: how images become the network's input; its size is the size that is exported.
+        preprocess: how images become the network's input; its size is exported, and runs where none is asked for.
         batches: images per run.
+        sizes: further image sizes, one side or (height, width), at which the same rules hold; see `Preprocess.at_size`.
+            What the graphs of all sizes and batches have in common is stored once.
         task: what the outputs mean.
         name: of the bundle; the file's or class's name when empty.
         opset: version of ONNX's operator set. When None, a module's is 17, or the newest that all `targets` read; a
@@ -81,63 +81,52 @@ def export_bundle(
     else:
         name = name or type(source).__name__
         origin = {"name": name}
+    rules = [preprocess, *_at_sizes(preprocess, sizes, task)]
+    if isinstance(source, str | Path) and len(rules) > 1:
+        _require_free_size(Path(source))
     sample = None if images is None else open_images(images).sample(COMPARED_IMAGES)
-    rows = _noise(preprocess, max(batches)) if sample is None else _prepared(sample, preprocess)
+    wanted = Wanted(batches, task, opset, targets, sample, preprocess_in_graph, form)
     with tempfile.TemporaryDirectory(prefix="eightfold-") as folder:
-        files = {batch: Path(folder) / f"{name}-b{batch}.onnx" for batch in sorted(set(batches))}
-        steps = export_batches(source, files, images=rows, real=sample is not None, opset=opset, targets=targets)
-        artifacts = []
-        for batch, file in files.items():
-            fed, read, further = _put_in_graph(file, _Feed(preprocess, sample, batch), task, preprocess_in_graph, form)
-            made = (*steps[batch], *further)
-            artifacts.append(
-                onnx_artifact(file, id=file.stem, inside=f"onnx/{file.name}", variant="baseline", steps=made)
-            )
-            _require_rows(artifacts[-1])
+        made = [
+            export_at_size(source, each, wanted, folder=Path(folder), stem=_stem(name, each, among=len(rules)))
+            for each in rules
+        ]
         return write_bundle(
             output,
             name=name,
-            task=read,
-            preprocess=fed,
-            artifacts=artifacts,
-            files={f"onnx/{each.name}": each for file in files.values() for each in _with_weights(file)},
+            task=made[0].task,
+            preprocess=made[0].preprocess,
+            artifacts=[artifact for each in made for artifact in each.artifacts],
+            files={inside: file for each in made for inside, file in each.files.items()},
             provenance={"source": origin},
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Feed:
-    """How a file is fed, and the images that it is compared on, if any."""
-
-    preprocess: Preprocess
-    sample: ImageSet | None
-    batch: int
-
-    @property
-    def rows(self) -> Array | None:
-        return None if self.sample is None else whole_runs(_prepared(self.sample, self.preprocess), self.batch)
-
-
-def _put_in_graph(
-    file: Path, feed: _Feed, task: Task, pixels: bool, form: Form | None
-) -> tuple[Preprocess, Task, list[Step]]:
-    """Rewrite `file` in place; returns how it is to be fed and read now, and the steps on the way."""
-    steps, size = [], (feed.preprocess.height, feed.preprocess.width)
-    if pixels:
-        after = dataclasses.replace(feed, preprocess=pixels_for(feed.preprocess))
-        _, step = put_preprocess_in(file, feed.preprocess, tolerance=DEFAULT_TOLERANCE, images=after.rows)
-        feed = after
-        steps.append(step)
-    if form is not None:
-        rows = feed.rows
-        inputs = None if rows is None else {image_input(file).name: rows}
-        task, step = put_decoder_in(file, task, size, form=form, inputs=inputs)
-        steps.append(step)
-    return feed.preprocess, task, steps
+def _at_sizes(preprocess: Preprocess, sizes: Sequence[int | Size], task: Task) -> list[Preprocess]:
+    """The rules at each further size, once."""
+    default = (preprocess.height, preprocess.width)
+    further = [size for size in dict.fromkeys(map(size_of, sizes)) if size != default]
+    if further and "grids" in task.options:
+        raise UsageError(
+            f"decoder {task.decode!r} at {size_text(default)} and {size_text(further[0])}",
+            allowed="one size, which its option 'grids' is for",
+            remedy="make a bundle for each size",
+        )
+    return [preprocess.at_size(*size) for size in further]
 
 
-def _with_weights(file: Path) -> list[Path]:
-    return [file, *(file.with_name(name) for name in external_files(file))]
+def _require_free_size(path: Path) -> None:
+    size = fixed_image_size(path)
+    if size is not None:
+        raise UsageError(
+            f"several sizes of {path}, which is fixed at {size_text(size)}",
+            allowed=size_text(size),
+            remedy="export the network again with dynamic height and width",
+        )
+
+
+def _stem(name: str, preprocess: Preprocess, *, among: int) -> str:
+    return f"{name}-{size_text((preprocess.height, preprocess.width))}" if among > 1 else name
 
 
 def as_file_takes(path: Path, preprocess: Preprocess) -> Preprocess:
@@ -158,25 +147,3 @@ def as_file_takes(path: Path, preprocess: Preprocess) -> Preprocess:
         )
     last = dims[3] == preprocess.channels != dims[1]
     return preprocess.model_copy(update={"layout": "nhwc" if last else "nchw", "dtype": dtype})
-
-
-def _prepared(images: ImageSet, preprocess: Preprocess) -> Array:
-    return np.stack([preprocess(image) for image in images])
-
-
-def _noise(preprocess: Preprocess, count: int) -> Array:
-    size, rng = (preprocess.height, preprocess.width), np.random.default_rng(0)
-    shape = (preprocess.channels, *size) if preprocess.layout == "nchw" else (*size, preprocess.channels)
-    if preprocess.dtype == "uint8":
-        return rng.integers(0, 256, (count, *shape), dtype=np.uint8)
-    return rng.random((count, *shape), dtype=np.float32)
-
-
-def _require_rows(artifact: Artifact) -> None:
-    for spec in artifact.outputs:
-        if not spec.shape or spec.shape[0] != artifact.batch:
-            raise ModelError(
-                f"output {spec.name!r} has the shape {spec.shape} at batch {artifact.batch}",
-                allowed="outputs whose first axis is the batch",
-                remedy="cut the graph before the operator that mixes images",
-            )
