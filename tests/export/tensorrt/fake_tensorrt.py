@@ -16,7 +16,18 @@ SURFACES = json.loads(Path(__file__).with_name("surfaces.json").read_text())["ve
 VERSIONS = sorted(SURFACES, key=lambda version: [int(part) for part in version.split(".")])
 
 
-class Strict:
+class Names(type):
+    """The class has the names, too: code may ask it before it makes an object."""
+
+    allowed: frozenset[str] = frozenset()
+
+    def __getattr__(cls, name: str) -> str:
+        if name not in cls.allowed:
+            raise AttributeError(f"this version's {cls.__name__} has no {name!r}")
+        return name
+
+
+class Strict(metaclass=Names):
     """Attributes that the real class has may be set and called; every use is recorded."""
 
     allowed: frozenset[str] = frozenset()
@@ -118,6 +129,7 @@ def _add_classes(trt: Any, names: dict[str, list[str]], made: dict[str, Any]) ->
         made["network_flags"] = flags
         return made.setdefault("network", network())
 
+    trt.IBuilderConfig = config
     trt.Builder = _strict(
         "Builder",
         names,

@@ -131,6 +131,34 @@ def test_what_a_version_lacks_is_refused(board: Board, version: str, option: dic
         board.build(version, **option)
 
 
+REFUSED: list[tuple[str, dict[str, Any]]] = [
+    ("8.4", {"optimization_level": 3}),
+    ("8.5", {"version_compatible": True}),
+    ("8.6", {"strip_weights": True}),
+    ("10.3", {"tactic_sources": ("CUDNN", "CUDN")}),
+    ("11.1", {"tactic_sources": ("CUDNN",)}),
+    ("11.1", {"float_layers": ("conv",)}),
+    ("11.1", {"ranges": {"features": 1.0}}),
+]
+
+
+@pytest.mark.parametrize(("version", "option"), REFUSED)
+def test_it_is_refused_before_any_work(
+    board: Board, version: str, option: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Converting a large graph to float16 takes a minute."""
+    monkeypatch.setattr("eightfold.export.tensorrt.build.typed_graph", None)
+    with pytest.raises(BuildError, match=rf"TensorRT {version}\.0 "):
+        board.build(version, "int8" if "ranges" in option else "fp16", **option)
+
+
+@pytest.mark.parametrize("option", [{"precision_constraints": "prefer"}, {"gpu_fallback": False}])
+def test_what_would_change_nothing_is_refused(board: Board, option: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"without .*; allowed: both: "):
+        board.build("8.6", "fp16", **option)
+    board.build("8.6", "fp16", **option, float_layers=("conv",), dla_core=0)
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_dla_falls_back_to_the_gpu(board: Board, version: str) -> None:
     record, made = board.build(version, target="tensorrt-dla", gpu_only=("conv",))

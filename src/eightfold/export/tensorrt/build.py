@@ -15,7 +15,7 @@ from eightfold.export.tensorrt.configure import configure, layers_for_gpu, netwo
 from eightfold.export.tensorrt.device import Gpu, building_gpu
 from eightfold.export.tensorrt.generation import Generation, Module, generation_of, require_version
 from eightfold.export.tensorrt.layers import EngineLayers, layers_of_engine, layers_of_network, layers_path
-from eightfold.export.tensorrt.limits import require_available, require_dla
+from eightfold.export.tensorrt.limits import require_available, require_dla, require_sense
 from eightfold.export.tensorrt.messages import collecting_logger, first_error
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.parse import TypedGraph, parse, typed_graph
@@ -73,6 +73,7 @@ def build_engine(
     _require_wanted_ranges(precision, options)
     if wanted.dla and options.dla_core is None:
         options = options.model_copy(update={"dla_core": 0})
+    require_sense(options)
     start = time.monotonic()
     wish = _Wish(Path(onnx_path), wanted, precision, options, inputs)
     tools = _tools_for(wish)
@@ -140,7 +141,7 @@ def _tools_for(wish: _Wish) -> _Tools:
         # Ranges without Q/DQ nodes mean that the builder chooses types, which a strongly typed network forbids.
         generation = dataclasses.replace(generation, strongly_typed=False)
     require_version(wish.target, version)
-    require_available(generation, version, wish.options)
+    require_available(trt, generation, wish.precision, wish.options)
     if generation.compute_capabilities:
         _require_capabilities(trt, wish.target)
     require_takable(load_onnx(wish.onnx_path), wish.onnx_path, wish.target)

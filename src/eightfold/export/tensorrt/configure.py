@@ -23,18 +23,18 @@ def configure(
     options: BuildOptions,
 ) -> tuple[str, ...]:
     """Set `config` and the network's layers up; returns the names of the flags that were set, and the level of hardware
-    compatibility where there is one."""
-    flags = [*_precision_flags(generation, precision, options), *_option_flags(options)]
+    compatibility where there is one. What is set exists: see `limits.require_available`."""
+    flags = builder_flags(generation, precision, options)
     for flag in flags:
-        config.set_flag(_member(trt.BuilderFlag, flag, trt.__version__))
+        config.set_flag(getattr(trt.BuilderFlag, flag))
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the inspector has something to tell
     _set_workspace(trt, config, generation, options)
     level = _set_levels(trt, config, options)
     _set_dla(trt, config, options)
     if options.float_layers:
-        _keep_layers_float(trt, network, generation, options)
+        _keep_layers_float(trt, network, options)
     if options.has_ranges and precision == "int8":
-        _set_ranges(trt, config, network, generation, options)
+        _set_ranges(trt, config, network, options)
     return (*flags, *level)
 
 
@@ -50,6 +50,11 @@ def network_flags(generation: Generation) -> tuple[str, ...]:
     """Names of the flags that a network is created with."""
     flags = (("EXPLICIT_BATCH", generation.explicit_batch), ("STRONGLY_TYPED", generation.strongly_typed))
     return tuple(name for name, wanted in flags if wanted)
+
+
+def builder_flags(generation: Generation, precision: str, options: BuildOptions) -> tuple[str, ...]:
+    """Names of the flags that a build is configured with."""
+    return (*_precision_flags(generation, precision, options), *_option_flags(options))
 
 
 def _precision_flags(generation: Generation, precision: str, options: BuildOptions) -> list[str]:
@@ -84,16 +89,14 @@ def _set_workspace(trt: Any, config: IBuilderConfig, generation: Generation, opt
 
 def _set_levels(trt: Any, config: IBuilderConfig, options: BuildOptions) -> tuple[str, ...]:
     if options.optimization_level is not None:
-        _require(config, "builder_optimization_level", "an optimization level", trt.__version__)
         config.builder_optimization_level = options.optimization_level
     if options.tactic_sources is not None:
         sources = 0
         for name in options.tactic_sources:
-            sources |= 1 << int(_member(trt.TacticSource, name, trt.__version__))
+            sources |= 1 << int(getattr(trt.TacticSource, name))
         config.set_tactic_sources(sources)
     if not options.hardware_compatible:
         return ()
-    _require(config, "hardware_compatibility_level", "hardware compatibility", trt.__version__)
     config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     return ("AMPERE_PLUS",)
 
@@ -104,13 +107,7 @@ def _set_dla(trt: Any, config: IBuilderConfig, options: BuildOptions) -> None:
         config.DLA_core = options.dla_core
 
 
-def _keep_layers_float(trt: Any, network: INetworkDefinition, generation: Generation, options: BuildOptions) -> None:
-    if generation.strongly_typed:
-        raise BuildError(
-            "this version takes precisions from the graph, not from layers",
-            allowed="float_layers with TensorRT before 10.12",
-            remedy="keep the layers float in the graph: half_onnx(..., keep_float=...)",
-        )
+def _keep_layers_float(trt: Any, network: INetworkDefinition, options: BuildOptions) -> None:
     layers = {layer.name: layer for layer in (network.get_layer(place) for place in range(network.num_layers))}
     for name in options.float_layers:
         if name not in layers:
@@ -120,15 +117,7 @@ def _keep_layers_float(trt: Any, network: INetworkDefinition, generation: Genera
             layers[name].set_output_type(place, trt.float32)
 
 
-def _set_ranges(
-    trt: Any, config: IBuilderConfig, network: INetworkDefinition, generation: Generation, options: BuildOptions
-) -> None:
-    if not generation.ranges:
-        raise BuildError(
-            f"TensorRT {trt.__version__} takes INT8 ranges from Q/DQ nodes only",
-            allowed="ranges and calibration caches with TensorRT before 11",
-            remedy="quantize the graph first with ef.quantize(..., target='tensorrt')",
-        )
+def _set_ranges(trt: Any, config: IBuilderConfig, network: INetworkDefinition, options: BuildOptions) -> None:
     if options.calibration_cache is not None:
         config.int8_calibrator = calibrator_from_cache(trt, options.calibration_cache.read_bytes())
     if options.ranges is not None:
@@ -151,16 +140,3 @@ def _tensors(network: INetworkDefinition) -> list[ITensor]:
     inputs = [network.get_input(place) for place in range(network.num_inputs)]
     layers = [network.get_layer(place) for place in range(network.num_layers)]
     return inputs + [layer.get_output(place) for layer in layers for place in range(layer.num_outputs)]
-
-
-def _member(enum: Any, name: str, version: str) -> Any:
-    if not hasattr(enum, name):
-        raise BuildError(
-            f"TensorRT {version} has no {name}", allowed="what the installed version has", remedy="leave the option out"
-        )
-    return getattr(enum, name)
-
-
-def _require(config: IBuilderConfig, name: str, what: str, version: str) -> None:
-    if not hasattr(config, name):
-        raise BuildError(f"TensorRT {version} has no {name}", allowed=f"{what} from 8.6 on", remedy="leave it out")

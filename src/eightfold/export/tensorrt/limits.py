@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eightfold.errors import BuildError, UsageError
+from eightfold.export.tensorrt.configure import builder_flags
 from eightfold.export.tensorrt.generation import Generation
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.runtime.cuda_memory import cuda_driver_absent
@@ -20,12 +21,33 @@ LACKING_IN_RTX = {
     "timing_cache": ("timing cache: it measures no kernels while it builds", "leave it out"),
     "device": ("choice of a GPU to build on: it builds for those that the target names", "leave it out"),
 }
+PRODUCTS = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 
 
-def require_available(generation: Generation, version: str, options: BuildOptions) -> None:
-    """Raises BuildError for an option that TensorRT-RTX has in its API and does not support."""
-    if generation.module != "tensorrt_rtx":
-        return
+def require_available(trt: Any, generation: Generation, precision: str, options: BuildOptions) -> None:
+    """Raises BuildError for an option that the installed TensorRT lacks, or has in its API and does not support."""
+    if generation.module == "tensorrt_rtx":
+        _require_of_rtx(str(trt.__version__), options)
+    for flag in builder_flags(generation, precision, options):
+        _require_name(trt, trt.BuilderFlag, flag)
+    for source in options.tactic_sources or ():
+        _require_name(trt, trt.TacticSource, source)
+    if options.optimization_level is not None:
+        _require_name(trt, trt.IBuilderConfig, "builder_optimization_level")
+    if options.hardware_compatible:
+        _require_name(trt, trt.IBuilderConfig, "hardware_compatibility_level")
+    _require_types_from_options(trt, generation, precision, options)
+
+
+def require_sense(options: BuildOptions) -> None:
+    """Raises UsageError for an option that would change nothing without another."""
+    if options.precision_constraints != "obey" and not options.float_layers:
+        raise UsageError("precision constraints without layers to keep in float", allowed="both: float_layers")
+    if not options.gpu_fallback and options.dla_core is None:
+        raise UsageError("no fallback to the GPU without an accelerator", allowed="both: dla_core")
+
+
+def _require_of_rtx(version: str, options: BuildOptions) -> None:
     for option, (what, remedy) in LACKING_IN_RTX.items():
         if getattr(options, option):
             raise BuildError(f"TensorRT-RTX {version} has no {what}", remedy=remedy)
@@ -34,6 +56,34 @@ def require_available(generation: Generation, version: str, options: BuildOption
             f"TensorRT-RTX compiles refittable engines on a GPU, and {absent}",
             allowed="engines with fixed weights on a machine without a GPU",
             remedy="build it on a machine with a GPU, or leave the option out",
+        )
+
+
+def _require_name(trt: Any, holder: Any, name: str) -> None:
+    if not hasattr(holder, name):
+        raise BuildError(
+            f"{_product(trt)} has no {name}",
+            allowed="what the installed version has: docs/engines.md",
+            remedy="leave the option out",
+        )
+
+
+def _product(trt: Any) -> str:
+    return f"{PRODUCTS[trt.__name__]} {trt.__version__}"
+
+
+def _require_types_from_options(trt: Any, generation: Generation, precision: str, options: BuildOptions) -> None:
+    if options.float_layers and generation.strongly_typed:
+        raise BuildError(
+            f"{_product(trt)} takes precisions from the graph, not from layers",
+            allowed="float_layers with TensorRT before 10.12, or with ranges before 11",
+            remedy="keep the layers float in the graph: half_onnx(..., keep_float=...)",
+        )
+    if options.has_ranges and precision == "int8" and not generation.ranges:
+        raise BuildError(
+            f"{_product(trt)} takes INT8 ranges from Q/DQ nodes only",
+            allowed="ranges and calibration caches with TensorRT before 11",
+            remedy="quantize the graph first with ef.quantize(..., target='tensorrt')",
         )
 
 
