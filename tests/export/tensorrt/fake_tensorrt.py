@@ -104,6 +104,7 @@ def _add_classes(trt: Any, names: dict[str, list[str]], made: dict[str, Any]) ->
     layer_class = _strict("ILayer", names, num_outputs=1, get_output=lambda self, place: made["tensor"])
     made["tensor"], made["layer"] = tensor_class(), layer_class()
     made["tensor"].name, made["layer"].name = "features", "conv"
+    made["tensor"].shape = (1, 8, 8, 8)
     made["tensor"].dtype, made["layer"].type = "DataType.HALF", "LayerType.CONVOLUTION"
     _add_runtime(trt, names, made)
     _add_refitters(trt, names, made)
@@ -122,6 +123,7 @@ def _add_classes(trt: Any, names: dict[str, list[str]], made: dict[str, Any]) ->
         num_layers=1,
         num_inputs=1,
         get_layer=lambda self, place: made["layer"],
+        mark_output=lambda self, tensor: made.setdefault("marked", []).append(tensor.name),
         get_input=lambda self, place: made["tensor"],
     )
 
@@ -146,6 +148,7 @@ INSPECTED = {
     "LayerType": "CaskConvolution",
     "Outputs": [{"Name": "features", "Format/Datatype": "Half"}],
     "TacticName": "sm80_xmma_fprop",
+    "Metadata": "[ONNX Layer: conv]\x1f[ONNX Layer: relu]",
 }
 
 

@@ -128,6 +128,22 @@ def test_one_engine_for_several_gpus(tmp_path: Path, network: Path) -> None:
     assert meets("8.9", record.requires["compute_capability"])
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_an_engine_gives_out_what_lies_inside(tmp_path: Path, network: Path, precision: EnginePrecision) -> None:
+    names = tuple(node.output[0] for node in onnx.load(network).graph.node if node.op_type == "Conv")
+    plain = build_engine(network, tmp_path / "plain.engine", precision=precision)
+    engine = build_engine(
+        network, tmp_path / "net.engine", precision=precision, options=BuildOptions(inner_outputs=names)
+    )
+    outputs = EngineRecord.load(sidecar_path(engine)).outputs
+    assert [each.name for each in outputs] == ["logits", *names]
+    assert {each.dtype for each in outputs[1:]} == {"float32" if precision == "fp32" else "float16"}
+    # An engine holds the names of its inputs and outputs.
+    for name in names:
+        assert name.encode() in engine.read_bytes()
+        assert name.encode() not in plain.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

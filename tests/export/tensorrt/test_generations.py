@@ -252,8 +252,15 @@ def test_the_inspector_tells_the_layers_where_the_engine_loads(board: Board, ver
     layers = EngineLayers.load(layers_path(board.folder / "net.engine"))
     assert layers.source == "inspector"
     assert layers.layers[0] == EngineLayer(
-        name="conv + relu", kind="CaskConvolution", precision="Half", kernel="sm80_xmma_fprop"
+        name="conv + relu",
+        kind="CaskConvolution",
+        precision="Half",
+        kernel="sm80_xmma_fprop",
+        outputs=("features",),
+        nodes=("conv", "relu"),
     )
+    assert layers.making("rectified", "relu") == layers.making("features", "") == layers.layers[0]
+    assert layers.making("rectified", "pool") is None
     assert layers.layers[1].name == "a layer that was built with its name only"
 
 
@@ -262,5 +269,22 @@ def test_elsewhere_the_parsed_layers_are_told(board: Board, version: str) -> Non
     board.build(version)
     layers = EngineLayers.load(layers_path(board.folder / "net.engine"))
     assert layers.source == "network"
-    assert layers.layers == (EngineLayer(name="conv", kind="convolution", precision="half"),)
+    assert layers.layers == (EngineLayer(name="conv", kind="convolution", precision="half", outputs=("features",)),)
     assert "before fusion: the inspector needs the engine's GPU" in layers.describe()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_tensors_inside_become_outputs(board: Board, version: str) -> None:
+    record, made = board.build(version, inner_outputs=("features",))
+    assert made["marked"] == ["features"]
+    inner = record.outputs[-1]
+    assert (inner.name, inner.dtype, inner.shape) == ("features", "float16", (1, 8, 8, 8))
+    assert record.options.inner_outputs == ("features",)
+    with pytest.raises(UnknownNameError, match="unknown tensor 'feature'"):
+        board.build(version, inner_outputs=("feature",))
+
+
+def test_the_record_keeps_the_options_but_no_names_of_files(board: Board, tmp_path: Path) -> None:
+    record, _ = board.build("8.6", workspace_bytes=1 << 20, optimization_level=2, timing_cache=tmp_path / "times")
+    assert record.options == BuildOptions(workspace_bytes=1 << 20, optimization_level=2)
+    assert str(tmp_path) not in record.to_json()

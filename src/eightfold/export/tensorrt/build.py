@@ -14,6 +14,7 @@ from eightfold.export.tensorrt.accepted import require_takable
 from eightfold.export.tensorrt.configure import configure, layers_for_gpu, network_flags
 from eightfold.export.tensorrt.device import Gpu, building_gpu
 from eightfold.export.tensorrt.generation import Generation, Module, generation_of, require_version
+from eightfold.export.tensorrt.inner_outputs import mark_outputs
 from eightfold.export.tensorrt.layers import EngineLayers, layers_of_engine, layers_of_network, layers_path
 from eightfold.export.tensorrt.limits import require_available, require_dla, require_sense
 from eightfold.export.tensorrt.messages import collecting_logger, first_error
@@ -26,6 +27,7 @@ from eightfold.export.verify import Arrays
 from eightfold.extras import require
 from eightfold.files import PathLike, sha256_of_bytes, sha256_of_file, write_bytes
 from eightfold.runtime.engine_fit import holds_host_code
+from eightfold.runtime.manifest import TensorSpec
 
 if TYPE_CHECKING:
     from tensorrt import Builder, IBuilderConfig, INetworkDefinition
@@ -89,6 +91,7 @@ def build_engine(
         device=gpu.name,
         compute_capability=built.compute_capability,
         flags=built.flags,
+        options=options.without_files(),
         gpu_layers=built.gpu_layers,
         messages=tuple(tools.messages),
         steps=graph.steps,
@@ -98,7 +101,7 @@ def build_engine(
         engine_bytes=len(built.engine),
         seconds=round(time.monotonic() - start, 3),
         inputs=taken,
-        outputs=given,
+        outputs=(*given, *built.inner_outputs),
     ).save(sidecar_path(output))
     built.layers.save(layers_path(output))
     return Path(output)
@@ -130,6 +133,7 @@ class _Built:
     flags: tuple[str, ...]
     gpu_layers: tuple[str, ...]
     layers: EngineLayers
+    inner_outputs: tuple[TensorSpec, ...]
 
 
 def _tools_for(wish: _Wish) -> _Tools:
@@ -171,12 +175,13 @@ def _build(tools: _Tools, wish: _Wish, graph: TypedGraph, gpu: Gpu) -> _Built:
     on_network = network_flags(generation)
     network: INetworkDefinition = builder.create_network(_bits(trt.NetworkDefinitionCreationFlag, on_network))
     parse(trt, network, logger, graph.path)
+    inner = mark_outputs(network, options.inner_outputs)
     flags = configure(trt, config, network, generation, wish.precision, options)
     gpu_layers = layers_for_gpu(config, network, options)
     parsed = layers_of_network(network)
     engine = _serialized(tools, builder, network, config, _cache_of(tools, options, gpu))
     layers = layers_of_engine(trt, engine, host_code=holds_host_code(flags)) or parsed
-    return _Built(engine, capability, (*on_network, *flags), gpu_layers, layers)
+    return _Built(engine, capability, (*on_network, *flags), gpu_layers, layers, inner)
 
 
 def _cache_of(tools: _Tools, options: BuildOptions, gpu: Gpu) -> Path | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from eightfold.errors import BuildError, UnknownNameError
 from eightfold.export.tensorrt.calibrator import calibrator_from_cache
 from eightfold.export.tensorrt.generation import Generation
+from eightfold.export.tensorrt.inner_outputs import tensors_of
 from eightfold.export.tensorrt.options import BuildOptions
 
 if TYPE_CHECKING:
@@ -138,5 +139,4 @@ def _set_dynamic_ranges(network: INetworkDefinition, ranges: Mapping[str, float]
 
 def _tensors(network: INetworkDefinition) -> list[ITensor]:
     inputs = [network.get_input(place) for place in range(network.num_inputs)]
-    layers = [network.get_layer(place) for place in range(network.num_layers)]
-    return inputs + [layer.get_output(place) for layer in layers for place in range(layer.num_outputs)]
+    return [*inputs, *tensors_of(network)]

@@ -5,6 +5,7 @@ the parser made, before the builder fused them."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -26,12 +27,16 @@ class EngineLayer(Frozen):
         name, kind: as TensorRT gives them.
         precision: type of its first output.
         kernel: what the builder chose; "" where only the inspector could tell.
+        outputs: names of the tensors that it makes.
+        nodes: the graph's nodes that it carries out; from TensorRT 8.6 on, before that they are in its name.
     """
 
     name: str
     kind: str = ""
     precision: str = ""
     kernel: str = ""
+    outputs: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
 
 
 class EngineLayers(Value):
@@ -42,6 +47,15 @@ class EngineLayers(Value):
 
     source: Literal["inspector", "network"]
     layers: tuple[EngineLayer, ...]
+
+    def making(self, tensor: str, node: str) -> EngineLayer | None:
+        """The layer that computes a tensor of the graph, or that took in the node that does; None where none says so.
+
+        Several may: copies into another memory layout bear the tensor's name, too.
+        """
+        makers = [each for each in self.layers if tensor in each.outputs and each.kind.lower() != "reformat"]
+        holders = [each for each in self.layers if node and node in each.nodes]
+        return next(iter((*holders, *makers)), None)
 
     def describe(self) -> str:
         """A table, one line per layer."""
@@ -66,8 +80,11 @@ def layers_of_network(network: INetworkDefinition) -> EngineLayers:
 
 
 def _parsed(layer: ILayer) -> EngineLayer:
-    precision = _name(layer.get_output(0).dtype) if layer.num_outputs else ""
-    return EngineLayer(name=layer.name, kind=_name(layer.type), precision=precision)
+    made = [layer.get_output(place) for place in range(layer.num_outputs)]
+    precision = _name(made[0].dtype) if made else ""
+    return EngineLayer(
+        name=layer.name, kind=_name(layer.type), precision=precision, outputs=tuple(tensor.name for tensor in made)
+    )
 
 
 def layers_of_engine(trt: Any, engine: bytes, *, host_code: bool = False) -> EngineLayers | None:
@@ -86,7 +103,7 @@ def layers_of_engine(trt: Any, engine: bytes, *, host_code: bool = False) -> Eng
 def _inspected(information: dict[str, Any]) -> Iterator[EngineLayer]:
     for layer in information.get("Layers", []):
         if isinstance(layer, str):  # engines that were built with less to tell
-            yield EngineLayer(name=layer)
+            yield EngineLayer(name=layer, nodes=_nodes(layer, ""))
             continue
         outputs = layer.get("Outputs") or [{}]
         yield EngineLayer(
@@ -94,7 +111,15 @@ def _inspected(information: dict[str, Any]) -> Iterator[EngineLayer]:
             kind=layer.get("LayerType", ""),
             precision=str(outputs[0].get("Format/Datatype", "")),
             kernel=str(layer.get("TacticName", "")),
+            outputs=tuple(str(each["Name"]) for each in outputs if "Name" in each),
+            nodes=_nodes(layer.get("Name", ""), str(layer.get("Metadata", ""))),
         )
+
+
+def _nodes(name: str, metadata: str) -> tuple[str, ...]:
+    """Names of ONNX nodes, from "[ONNX Layer: conv]\\x1f[ONNX Layer: relu]" or else from "conv + PWN(relu)"."""
+    told = re.findall(r"\[ONNX Layer: ([^\]]*)\]", metadata)
+    return tuple(told or (re.sub(r"^PWN\((.*)\)$", r"\1", part) for part in name.split(" + ")))
 
 
 def _name(member: Any) -> str:

@@ -52,7 +52,12 @@ class BuildOptions(Frozen):
     float_layers: tuple[str, ...] = ()
     ranges: Mapping[str, float] | None = None
     calibration_cache: Path | None = None
+    inner_outputs: tuple[str, ...] = ()
 
     @property
     def has_ranges(self) -> bool:
         return self.ranges is not None or self.calibration_cache is not None
+
+    def without_files(self) -> BuildOptions:
+        """What a record keeps: names of files mean something on one machine only."""
+        return self.model_copy(update={"timing_cache": None, "calibration_cache": None})

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from eightfold.errors import BuildError, EightfoldError
+from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.files import PathLike
 from eightfold.runtime.engine_fit import engine_requirements
 from eightfold.runtime.manifest import Step, TensorSpec
@@ -22,6 +23,7 @@ class EngineRecord(Value):
         device: name of the GPU it was built on; "" when built without one.
         compute_capability: "8.6", or several parted by commas; "" where it is not known.
         flags: builder and network flags that were set, and the hardware compatibility level.
+        options: what was asked for beside target and precision; without the names of files.
         gpu_layers: layers of the network that a deep learning accelerator does not take, and that go to the GPU.
         onnx_sha256: digest of the ONNX file that was given, before any conversion to float16.
         parsed_sha256: digest of what was parsed, weights included; "" where it was not kept.
@@ -38,6 +40,7 @@ class EngineRecord(Value):
     device: str = ""
     compute_capability: str = ""
     flags: tuple[str, ...] = ()
+    options: BuildOptions = BuildOptions()
     gpu_layers: tuple[str, ...] = ()
     onnx_sha256: str
     parsed_sha256: str = ""
