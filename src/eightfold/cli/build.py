@@ -63,6 +63,10 @@ def build(
     calibration_cache: Annotated[
         Path | None, typer.Option(help="The same from a TensorRT calibration cache. Before 11.")
     ] = None,
+    inner_output: Annotated[
+        list[str] | None,
+        typer.Option(help="Tensor inside the graph to give out as well, to look at it; repeat for more."),
+    ] = None,
 ) -> None:
     """Build a TensorRT engine, or OpenVINO's form of a graph.
 
@@ -87,6 +91,7 @@ def build(
         "precision_constraints": one_of("constraints", constraints, get_args(Constraints)),
         "ranges": None if ranges is None else _thresholds(ranges, onnx),
         "calibration_cache": calibration_cache,
+        "inner_outputs": tuple(inner_output or ()),
     }
     if target == "openvino":
         _build_openvino(onnx, output, precision, images, asked)

@@ -44,6 +44,13 @@ def compare(
     preprocess: Annotated[
         Path | None, typer.Option(help="JSON of the Preprocess of those images. Default: a bundle's own.")
     ] = None,
+    onnx: Annotated[
+        Path | None,
+        typer.Option(
+            help="The graph that an engine was built from, to show the engine's layers. Default: looked for in its "
+            "bundle, beside it and among the two."
+        ),
+    ] = None,
 ) -> None:
     """Run two artifacts on the same inputs and show where they differ, layer by layer.
 
@@ -76,7 +83,7 @@ def compare(
         rules = _preprocess(preprocess, owned)
         inputs = _inputs(subjects[0].inputs or subjects[1].inputs, images or data, rules)
         shape = (1, 3, *image_size(size or "224"))
-        one = compare_artifacts(*subjects, inputs=inputs, image_shape=shape, labelled=data, preprocess=rules)
+        one = compare_artifacts(*subjects, inputs=inputs, image_shape=shape, labelled=data, preprocess=rules, onnx=onnx)
         found, pairs = one.describe(worst), (one,)
     print(found)
     if plot is not None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from eightfold.calib.preprocess import Preprocess
-from eightfold.errors import ModelError, UsageError
+from eightfold.errors import BuildError, ModelError, UsageError
 from eightfold.export.agreement import Agreement, compare_classifiers
 from eightfold.export.comparison import Comparison, Layer
+from eightfold.export.engine_subject import showing_layers
 from eightfold.export.inner.diverging import Matches, match_tensors
 from eightfold.export.subjects import Subject, subject_of
 from eightfold.export.verify import Arrays, Tolerance, compare, random_inputs_of
@@ -30,6 +32,7 @@ def compare_artifacts(
     tolerance: Tolerance = PARTED,
     labelled: Any = None,
     preprocess: Preprocess | None = None,
+    onnx: PathLike | None = None,
 ) -> Comparison:
     """Run any two artifacts on the same inputs and compare them, layer by layer where both show their layers.
 
@@ -43,6 +46,8 @@ def compare_artifacts(
         tolerance: beyond it, a layer is named as the one where the two part.
         labelled: labelled images (a folder LABEL/*, or whatever `calibrate` takes) to measure the top-1 of both on.
         preprocess: of those images; the one of a bundle among the two when None.
+        onnx: the graph that an engine was built from, which its layers are found by; looked for in its bundle, beside
+            it and as the other of the two when None.
 
     Raises:
         BackendError: this machine cannot run one of them.
@@ -53,6 +58,10 @@ def compare_artifacts(
     wanted = _common_inputs(*subjects) or (TensorSpec(name="images", dtype="float32", shape=image_shape),)
     feeds = random_inputs_of(wanted) if inputs is None else inputs
     fed = subjects[0].fed(feeds), subjects[1].fed(feeds)
+    subjects = (
+        showing_layers(subjects[0], subjects[1], fed[0], onnx),
+        showing_layers(subjects[1], subjects[0], fed[1], onnx),
+    )
     found = Comparison(
         first=subjects[0].name,
         second=subjects[1].name,
@@ -79,15 +88,21 @@ def _with_layers(
         return found.model_copy(update={"no_layers": f"{silent.name} {silent.silence}"})
     try:
         matches = match_tensors(first, second, fed)
-    except ModelError as error:  # some graphs run as a whole only
+    except (BuildError, ModelError) as error:  # some graphs run, or are built, as a whole only
         return found.model_copy(update={"no_layers": str(error)})
     beyond = matches.first_beyond(tolerance)
     return found.model_copy(
-        update={"layers": _layers(matches, tolerance), "first_beyond": beyond.inner.name if beyond else ""}
+        update={
+            "layers": _layers(matches, tolerance, (subjects[0].maker, subjects[1].maker)),
+            "first_beyond": beyond.inner.name if beyond else "",
+            "notes": tuple(each.remark for each in subjects if each.remark),
+        }
     )
 
 
-def _layers(matches: Matches, tolerance: Tolerance) -> tuple[Layer, ...]:
+def _layers(
+    matches: Matches, tolerance: Tolerance, makers: tuple[Callable[[str], str], Callable[[str], str]]
+) -> tuple[Layer, ...]:
     """What is computed on the way to the outputs; reshapes and slices are none of it."""
     leading, parted = matches.inside.leading_to_outputs(), matches.beyond(tolerance)
     return tuple(
@@ -97,6 +112,8 @@ def _layers(matches: Matches, tolerance: Tolerance) -> tuple[Layer, ...]:
             other=match.other.name if match.other else "",
             other_op=match.other.op if match.other else "",
             difference=match.difference,
+            maker=makers[0](match.inner.name),
+            other_maker=makers[1](match.other.name) if match.other else "",
             parted=match.difference is None and place in parted,
         )
         for place, match in sorted(matches.by_place.items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from eightfold.export.agreement import Agreement
 from eightfold.export.verify import Difference
@@ -11,6 +11,7 @@ from eightfold.values import Frozen
 
 NAME_WIDTH = 44
 OP_WIDTH = 20
+ERRORS = ("max abs", "max rel", "cosine")
 # Names of layers without a like, in a line.
 NAMED = 4
 
@@ -23,6 +24,8 @@ class Layer(Frozen):
         op_type: what makes it.
         other, other_op: the same of what stands for it; "" where nothing does.
         difference: between the two; None where nothing stands for it.
+        maker, other_maker: the layer of the engine that computes either, and its type, where one is an engine and its
+            inspector told.
         parted: neither it nor anything computed from it is like anything in the second network.
     """
 
@@ -31,6 +34,8 @@ class Layer(Frozen):
     other: str = ""
     other_op: str = ""
     difference: Difference | None = None
+    maker: str = ""
+    other_maker: str = ""
     parted: bool = False
 
 
@@ -44,6 +49,7 @@ class Comparison(Frozen):
         first_beyond: the layer from which on the two differ by more than the tolerance; "" where there is none.
         limit: that tolerance, in words.
         no_layers: why there are no layers; "" where there are.
+        notes: what a reader of the layers has to know.
         agreement: what both are worth on labelled images, where some were given.
     """
 
@@ -54,17 +60,19 @@ class Comparison(Frozen):
     first_beyond: str = ""
     limit: str = ""
     no_layers: str = ""
+    notes: tuple[str, ...] = ()
     agreement: Agreement | None = None
 
     def describe(self, worst: int = 0) -> str:
         """A table; with `worst`, only that many layers with the lowest cosine, in order of computation."""
         rows = [layer for layer in self.layers if layer.difference is not None or layer.parted]
         shown = worst_of(rows, worst) if worst else rows
-        with_likes = any(layer.other != layer.tensor for layer in shown)
-        head = ["layer", "made by", *(["stands for it"] if with_likes else []), "max abs", "max rel", "cosine"]
-        lines = [head, *(_layer_row(layer, with_likes) for layer in shown)]
-        lines += [_row(each.tensor, "output", "", each, with_likes) for each in self.outputs]
-        table = text_table(lines, left=range(3 if with_likes else 2))
+        words = _word_columns(shown)
+        lines = [[*words, *ERRORS]]
+        lines += [[*(cell(layer) for cell in words.values()), *_errors(layer.difference)] for layer in shown]
+        blank = [""] * (len(words) - 2)
+        lines += [[shortened(each.tensor), "output", *blank, *_errors(each)] for each in self.outputs]
+        table = text_table(lines, left=range(len(words)))
         remarks = [*self._remarks(len(shown), len(rows)), *([self.agreement.describe()] if self.agreement else [])]
         return "\n".join([f"{self.first} against {self.second}", *table, *remarks])
 
@@ -72,6 +80,7 @@ class Comparison(Frozen):
         if self.no_layers:
             yield f"outputs only: {self.no_layers}"
             return
+        yield from self.notes
         if shown < total:
             yield f"the {shown} layers of {total} with the lowest cosine, in order of computation"
         lost = [layer.tensor for layer in self.layers if layer.difference is None and not layer.parted]
@@ -96,15 +105,25 @@ def _cosine(layer: Layer) -> float:
     return layer.difference.cosine if layer.difference is not None else -2.0
 
 
-def _layer_row(layer: Layer, with_likes: bool) -> list[str]:
-    return _row(layer.tensor, layer.op_type, layer.other or "not found", layer.difference, with_likes)
+def _word_columns(shown: Sequence[Layer]) -> dict[str, Callable[[Layer], str]]:
+    """Head of a column -> its cells; those that say nothing are left out."""
+    columns: dict[str, Callable[[Layer], str]] = {
+        "layer": lambda layer: shortened(layer.tensor),
+        "made by": lambda layer: shortened(layer.op_type, OP_WIDTH),
+    }
+    if any(layer.other != layer.tensor for layer in shown):
+        columns["stands for it"] = lambda layer: shortened(layer.other or "not found")
+    if any(layer.maker for layer in shown):
+        columns["in the first engine"] = lambda layer: shortened(layer.maker)
+    if any(layer.other_maker for layer in shown):
+        columns["in the second engine"] = lambda layer: shortened(layer.other_maker)
+    return columns
 
 
-def _row(name: str, op: str, other: str, found: Difference | None, with_likes: bool) -> list[str]:
-    errors = ["", "", ""]
-    if found is not None:
-        errors = [f"{found.max_abs_error:.3g}", f"{found.max_rel_error:.3g}", f"{found.cosine:.7f}"]
-    return [shortened(name), shortened(op, OP_WIDTH), *([shortened(other)] if with_likes else []), *errors]
+def _errors(found: Difference | None) -> list[str]:
+    if found is None:
+        return [""] * len(ERRORS)
+    return [f"{found.max_abs_error:.3g}", f"{found.max_rel_error:.3g}", f"{found.cosine:.7f}"]
 
 
 def shortened(name: str, width: int = NAME_WIDTH) -> str:

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eightfold.calib.preprocess import Preprocess
-from eightfold.errors import BackendError, ModelError, UsageError
+from eightfold.errors import ModelError, UsageError
 from eightfold.export.inner.onnx_probe import OnnxProbe
 from eightfold.export.inner.openvino_probe import OpenVinoProbe
 from eightfold.export.inner.probe import Probe
 from eightfold.export.inner.torch_probe import TorchProbe
 from eightfold.export.onnx_files import load_onnx, tensor_specs
+from eightfold.export.sessions import BACKEND_OF_BUILDER, session_runner
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.verify import Arrays, run_module_arrays, runner
 from eightfold.files import PathLike
-from eightfold.runtime.backends import BACKENDS, usable_backends
-from eightfold.runtime.backends.base import SessionOptions
+from eightfold.runtime.backends import usable_backends
 from eightfold.runtime.bundle import Bundle
 from eightfold.runtime.manifest import TensorSpec
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     import torch
 
 SUFFIXES = (".onnx", ".xml", ".engine", ".plan")
-BACKEND_OF_BUILDER = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +44,10 @@ class Subject:
         silence: why not, in words that follow its name.
         preprocess: how images become its input, where a bundle says it.
         owner: the bundle that the file was unpacked from; the file goes when it does.
+        path: the file; None for a torch module.
+        record: of an engine.
+        maker: for the name of an inner tensor, what computes it, in words; "" where nothing is known.
+        remark: what a reader of its layers has to know.
     """
 
     name: str
@@ -54,6 +57,10 @@ class Subject:
     silence: str = "shows no inner tensors"
     preprocess: Preprocess | None = None
     owner: Bundle | None = None
+    path: Path | None = None
+    record: EngineRecord | None = None
+    maker: Callable[[str], str] = lambda _: ""
+    remark: str = ""
 
     def fed(self, inputs: Arrays) -> Arrays:
         """Another network's inputs under the names and in the floating-point type that this one has, in order."""
@@ -130,14 +137,15 @@ def _of_file(name: str, path: Path) -> Subject:
         return dataclasses.replace(found, probe=OpenVinoProbe(path))
     record = EngineRecord.load(sidecar_path(path))
     hint = "run this on the device that the engine is for, or compare the ONNX file that it was built from"
-    found = _of_session(name, path, BACKEND_OF_BUILDER.get(record.builder, record.builder), hint)
-    return dataclasses.replace(found, silence="is an engine, which keeps its inner tensors to itself")
+    backend = BACKEND_OF_BUILDER.get(record.builder, record.builder)
+    found = _of_session(name, path, backend, hint, record.options.device)
+    return dataclasses.replace(found, record=record, silence="is an engine, which keeps its inner tensors to itself")
 
 
 def _of_onnx(name: str, path: Path) -> Subject:
     inputs, _ = tensor_specs(load_onnx(path))
     try:
-        return Subject(name, runner(path), inputs, OnnxProbe(path))
+        return Subject(name, runner(path), inputs, OnnxProbe(path), path=path)
     except ModelError:
         # onnxruntime has no bfloat16 convolution on CPUs; OpenVINO does.
         if "openvino" not in usable_backends():
@@ -145,20 +153,6 @@ def _of_onnx(name: str, path: Path) -> Subject:
     return dataclasses.replace(_of_session(name, path, "openvino", "export it in float32"), probe=OpenVinoProbe(path))
 
 
-def _of_session(name: str, path: Path, backend: str, remedy: str) -> Subject:
-    reason = BACKENDS[backend].absent() if backend in BACKENDS else "eightfold has no such back end"
-    if reason:
-        raise BackendError(
-            f"{name} runs with {backend} only, and that cannot be used here: {reason}",
-            allowed="artifacts that this machine can run",
-            remedy=remedy,
-        )
-    session = BACKENDS[backend].open(path, SessionOptions())
-
-    def run(inputs: Arrays) -> Arrays:
-        session.check(dict(inputs))
-        slot = session.new_slot()
-        slot.run_on(dict(inputs))
-        return {key: array.copy() for key, array in slot.outputs.items()}
-
-    return Subject(name, run, session.inputs)
+def _of_session(name: str, path: Path, backend: str, remedy: str, device: int = 0) -> Subject:
+    run, inputs = session_runner(path, backend, name=name, remedy=remedy, device=device)
+    return Subject(name, run, inputs, path=path)

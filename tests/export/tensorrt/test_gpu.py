@@ -15,6 +15,7 @@ from eightfold.calib.calibrate import calibrate
 from eightfold.calib.rows import rows_of
 from eightfold.calib.trt_cache import thresholds_from_cache
 from eightfold.errors import UsageError
+from eightfold.export.compare import compare_artifacts
 from eightfold.export.onnx_export import export_onnx
 from eightfold.export.onnx_files import load_onnx
 from eightfold.export.quantize import quantize
@@ -83,6 +84,23 @@ def answer(engine: Path) -> NDArray[np.float32]:
 def test_an_engine_answers_as_its_graph(here: Here, precision: EnginePrecision, error: float) -> None:
     engine, _ = here.build(precision, workspace_bytes=1 << 28)
     np.testing.assert_allclose(answer(engine), here.expected(), atol=error)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_an_engine_shows_its_layers(here: Here, precision: EnginePrecision) -> None:
+    source = here.network
+    if precision == "int8":
+        source = here.folder / "int8.onnx"
+        ranges = calibrate(here.network, iter(ROWS), None, method="minmax", batch=1)
+        quantize(here.network, ranges, source, target="tensorrt")
+    engine, _ = here.build(precision, source=source)
+    comparison = compare_artifacts(source, engine, inputs={"images": images()})
+    assert comparison.first_beyond == ""
+    convolutions = {node.output[0] for node in load_onnx(source).graph.node if node.op_type == "Conv"}
+    seen = {layer.tensor: layer.difference for layer in comparison.layers if layer.difference}
+    assert convolutions <= set(seen)
+    assert all(each.cosine > 0.99 for each in seen.values())
+    assert any(layer.other_maker for layer in comparison.layers)
 
 
 def test_the_record_names_this_gpu(here: Here) -> None:

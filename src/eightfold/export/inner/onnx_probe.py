@@ -48,7 +48,7 @@ class OnnxProbe:
         if any(node.op_type in OUTPUT_SCALE and node.op_type.startswith("Q") for node in model.graph.node):
             model = with_dequantized(model)
         names, inside = inside_of(model)
-        sizes = _sizes(model)
+        sizes = sizes_of(model)
         asked = [name for place, name in enumerate(names) if wanted is None or place in wanted]
         place_of = {name: place for place, name in enumerate(names)}
         for chunk in chunks([name for name in asked if sizes.get(name, 1)], sizes):
@@ -87,8 +87,8 @@ def _reads(node: onnx.NodeProto) -> Iterator[str]:
                 yield from _reads(inner)
 
 
-def _sizes(model: onnx.ModelProto) -> dict[str, int]:
-    """Bytes of the tensors of the graph whose shapes can be told; 0 for those that cannot be seen."""
+def sizes_of(model: onnx.ModelProto) -> dict[str, int]:
+    """Bytes in float32 of the tensors of the graph whose shapes can be told; 0 for those that cannot be seen."""
     from onnx import TensorProto
 
     # onnxruntime hands out no bfloat16.

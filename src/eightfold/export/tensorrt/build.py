@@ -19,7 +19,7 @@ from eightfold.export.tensorrt.layers import EngineLayers, layers_of_engine, lay
 from eightfold.export.tensorrt.limits import require_available, require_dla, require_sense
 from eightfold.export.tensorrt.messages import collecting_logger, first_error
 from eightfold.export.tensorrt.options import BuildOptions
-from eightfold.export.tensorrt.parse import TypedGraph, parse, typed_graph
+from eightfold.export.tensorrt.parse import TypedGraph, parse, sha256_of_graph, typed_graph
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.tensorrt.target import EngineTarget, parse_target
 from eightfold.export.tensorrt.timing_cache import cache_path, save_timing_cache, use_timing_cache
@@ -96,6 +96,7 @@ def build_engine(
         messages=tuple(tools.messages),
         steps=graph.steps,
         onnx_sha256=sha256_of_file(onnx_path),
+        graph_sha256=sha256_of_graph(Path(onnx_path)),
         parsed_sha256=graph.sha256,
         engine_sha256=sha256_of_bytes(built.engine),
         engine_bytes=len(built.engine),

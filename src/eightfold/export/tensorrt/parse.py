@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from eightfold.errors import BuildError
 from eightfold.export.half import checked_half
-from eightfold.export.onnx_files import external_files, load_onnx, save_onnx
+from eightfold.export.onnx_files import external_files, load_onnx, save_onnx, shell_of
 from eightfold.export.verify import Arrays
 from eightfold.files import sha256_of_file
 from eightfold.runtime.manifest import Step
@@ -46,6 +48,20 @@ def sha256_of_onnx(path: Path) -> str:
     """Of the file; where weights lie outside it, of the digests of all its files."""
     digests = [sha256_of_file(path), *(sha256_of_file(path.parent / name) for name in external_files(path))]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def sha256_of_graph(path: Path) -> str:
+    """Of nodes and weights, wherever these are stored: a bundle moves those that several files share to one of their
+    own."""
+    from onnx import numpy_helper
+
+    model = load_onnx(path)
+    digest = hashlib.sha256(shell_of(model).SerializeToString(deterministic=True))
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        digest.update(f"{tensor.name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def parse(trt: Any, network: INetworkDefinition, logger: Any, path: Path) -> None:

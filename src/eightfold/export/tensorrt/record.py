@@ -26,6 +26,7 @@ class EngineRecord(Value):
         options: what was asked for beside target and precision; without the names of files.
         gpu_layers: layers of the network that a deep learning accelerator does not take, and that go to the GPU.
         onnx_sha256: digest of the ONNX file that was given, before any conversion to float16.
+        graph_sha256: digest of its graph and weights, wherever these are stored; "" where it was not kept.
         parsed_sha256: digest of what was parsed, weights included; "" where it was not kept.
         messages: what parser and builder said, from information to errors.
     """
@@ -43,6 +44,7 @@ class EngineRecord(Value):
     options: BuildOptions = BuildOptions()
     gpu_layers: tuple[str, ...] = ()
     onnx_sha256: str
+    graph_sha256: str = ""
     parsed_sha256: str = ""
     engine_sha256: str
     engine_bytes: int

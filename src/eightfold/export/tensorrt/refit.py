@@ -10,7 +10,7 @@ from eightfold.errors import BackendError, BuildError
 from eightfold.export.tensorrt.device import building_gpu
 from eightfold.export.tensorrt.generation import Module, generation_of
 from eightfold.export.tensorrt.messages import collecting_logger, first_error
-from eightfold.export.tensorrt.parse import TypedGraph, first_parser_error, typed_graph
+from eightfold.export.tensorrt.parse import TypedGraph, first_parser_error, sha256_of_graph, typed_graph
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.verify import Arrays
 from eightfold.extras import require
@@ -59,6 +59,7 @@ def refit_engine(
     write_bytes(output, complete)
     changes = {
         "onnx_sha256": sha256_of_file(onnx_path),
+        "graph_sha256": sha256_of_graph(Path(onnx_path)),
         "parsed_sha256": graph.sha256,
         "engine_sha256": sha256_of_bytes(complete),
         "engine_bytes": len(complete),

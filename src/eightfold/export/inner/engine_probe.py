@@ -1,0 +1,100 @@
+"""The inner tensors of a TensorRT engine. An engine has none to show: it is built again, in the same way and from the
+same graph, with tensors of the graph as further outputs, some hundred megabytes of them in one engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+import weakref
+from collections.abc import Collection
+from pathlib import Path
+
+from eightfold.export.inner.onnx_probe import MOVES, inside_of, sizes_of
+from eightfold.export.inner.probe import Inside, See, chunks
+from eightfold.export.onnx_files import load_onnx
+from eightfold.export.sessions import BACKEND_OF_BUILDER, Run, session_runner
+from eightfold.export.tensorrt.build import build_engine
+from eightfold.export.tensorrt.parse import typed_graph
+from eightfold.export.tensorrt.record import EngineRecord
+from eightfold.export.verify import Arrays
+
+# What is fused into its neighbours or is no computation: as outputs these would only keep layers apart.
+UNSEEN = MOVES | {"QuantizeLinear", "DequantizeLinear"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EngineSource:
+    """What an engine was built from.
+
+    Attributes:
+        record: how.
+        graph: the ONNX file.
+        inputs: what decided which layers of a float16 graph stay in float32, where something did.
+    """
+
+    record: EngineRecord
+    graph: Path
+    inputs: Arrays | None = None
+
+
+class EngineProbe:
+    """An engine whose builder and GPU are here. Each engine is built when it is first needed, and kept."""
+
+    def __init__(self, source: EngineSource) -> None:
+        self._source = source
+        half = is_converted(source.record)
+        with typed_graph(source.graph, half=half, inputs=source.inputs) as typed:
+            model = load_onnx(typed.path)
+        self._names, self.inside = inside_of(model)
+        #: Tensor -> the node that makes it.
+        self.nodes = {name: node.name for node in model.graph.node for name in node.output}
+        sizes = sizes_of(model)
+        visible = [
+            name
+            for place, name in enumerate(self._names)
+            if place not in self.inside.outputs and self.inside.tensors[place].op not in UNSEEN and sizes.get(name, 1)
+        ]
+        #: Names of the tensors that each engine gives out, beside the graph's outputs.
+        self.chunks = list(chunks(visible, sizes)) or [[]]
+        self._folder = Path(tempfile.mkdtemp(prefix="eightfold-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._runs: dict[int, Run] = {}
+
+    def watch(self, inputs: Arrays, see: See, wanted: Collection[int] | None = None) -> Inside:
+        place_of = {name: place for place, name in enumerate(self._names)}
+        ends = [self._names[place] for place in self.inside.outputs]
+        for number, chunk in enumerate(self.chunks):
+            places = [place_of[name] for name in (*chunk, *(ends if number == 0 else ()))]
+            asked = [place for place in places if wanted is None or place in wanted]
+            answers = self._runner(number)(inputs) if asked else {}
+            for place in asked:
+                if answers[self._names[place]].dtype.kind == "f":
+                    see(place, answers[self._names[place]])
+        return self.inside
+
+    def _runner(self, number: int) -> Run:
+        if number not in self._runs:
+            engine = self._built(self._folder / f"{number}.engine", self.chunks[number])
+            record = self._source.record
+            self._runs[number], _ = session_runner(
+                engine,
+                BACKEND_OF_BUILDER[record.builder],
+                name=f"the engine for {self._source.graph}",
+                remedy="run this on the device that the engine is for",
+                device=record.options.device,
+            )
+        return self._runs[number]
+
+    def _built(self, path: Path, names: list[str]) -> Path:
+        record, inputs = self._source.record, self._source.inputs
+        asked = {"inner_outputs": tuple(names), "strip_weights": False}
+        options = record.options.model_copy(update=asked)
+        return build_engine(
+            self._source.graph, path, target=record.target, precision=record.precision, options=options, inputs=inputs
+        )
+
+
+def is_converted(record: EngineRecord) -> bool:
+    """Whether the graph became a float16 one before it was parsed."""
+    return record.precision != "fp32" and "STRONGLY_TYPED" in record.flags
