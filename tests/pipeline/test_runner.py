@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from eightfold.errors import EightfoldError
-from eightfold.pipeline.runner import Step, StepResult, digest_of, run_steps, stamps
+from eightfold.files import digest_of
+from eightfold.pipeline.runner import Step, StepResult, run_steps, stamps
 
 INPUTS: dict[str, tuple[str, ...]] = {"a": (), "b": ("a.txt",), "c": ("b.txt",)}
 

@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 from eightfold.calib.images import ImageSet
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import ImageError
+from eightfold.recipe import TaskSection
+from eightfold.tasks.base import Network
 from eightfold.tasks.classify import Classify, TrainingBatches, labelled_images, shifted
 
 PREPROCESS = Preprocess(height=8, width=8)
+TASK = Classify(TaskSection())
 
 
 @pytest.fixture
@@ -39,7 +42,8 @@ def brightness(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
 @pytest.mark.parametrize("batch", [1, 2, 4, 16])
 def test_top1_counts_each_image_once(images: ImageSet, batch: int) -> None:
     def top1(scores: Callable[[NDArray[np.float32]], NDArray[Any]]) -> float:
-        return Classify().evaluate(lambda x: {"logits": scores(x)}, images, PREPROCESS, batch=batch)["top1"]
+        network = Network(lambda x: {"logits": scores(x)}, batch, PREPROCESS, TASK.outputs_mean(images.classes))
+        return TASK.evaluate(network, images)["top1"]
 
     assert top1(brightness) == 1.0
     assert top1(lambda x: 1 - brightness(x)) == 0.0

@@ -104,8 +104,14 @@ def with_detections(
     shape = (batch, suppressor.count, 6)
     made.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     drop_unused(made.graph)
+    return clean(made), decoded_task(task)
+
+
+def decoded_task(task: Task) -> Task:
+    """What the outputs mean when the task's decoder is in the graph. Raises UsageError where it cannot be."""
+    decoder = _detector(task)
     options = {"score_threshold": decoder.score_threshold, "max_detections": decoder.max_detections}
-    return clean(made), Task(kind="detect", decode="end-to-end", labels=task.labels, options=options)
+    return Task(kind="detect", decode="end-to-end", labels=task.labels, options=options)
 
 
 def _detector(task: Task) -> Detector:

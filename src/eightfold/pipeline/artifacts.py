@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from eightfold.recipe import Recipe
@@ -21,6 +21,7 @@ class Wanted:
     target: str
     batch: int
     format: Literal["onnx", "engine"] = "onnx"
+    raw: bool = False  # where graphs ship with a decoder: what its outputs were before
 
     @property
     def curve(self) -> str:
@@ -34,13 +35,17 @@ class Wanted:
 
     @property
     def path(self) -> str:
-        folder, suffix = ("engines", "engine") if self.format == "engine" else ("onnx", "onnx")
-        return f"{folder}/{self.curve}-b{self.batch}.{suffix}"
+        folder = "engines" if self.format == "engine" else self._folder
+        return f"{folder}/{self.curve}-b{self.batch}.{self.format}"
 
     @property
     def weights(self) -> str:
         """Where the graphs of all batch sizes keep their weights."""
-        return f"onnx/{self.curve}.weights"
+        return f"{self._folder}/{self.curve}.weights"
+
+    @property
+    def _folder(self) -> str:
+        return "raw" if self.raw else "onnx"
 
 
 def files_of(graphs: Iterable[Wanted]) -> tuple[str, ...]:
@@ -50,7 +55,8 @@ def files_of(graphs: Iterable[Wanted]) -> tuple[str, ...]:
 
 
 def float_artifacts(recipe: Recipe, variant: str) -> list[Wanted]:
-    return [Wanted(variant, "fp32", "any", batch) for batch in recipe.export.batches]
+    """What is exported from torch."""
+    return [Wanted(variant, "fp32", "any", batch, raw=recipe.export.decode) for batch in recipe.export.batches]
 
 
 def calibrated_artifacts(recipe: Recipe) -> list[Wanted]:
@@ -59,13 +65,19 @@ def calibrated_artifacts(recipe: Recipe) -> list[Wanted]:
 
 
 def int8_artifacts(recipe: Recipe, target: str) -> list[Wanted]:
-    return [Wanted("pruned", "int8", target, batch) for batch in recipe.export.batches]
+    """What is quantized for a target."""
+    return [Wanted("pruned", "int8", target, batch, raw=recipe.export.decode) for batch in recipe.export.batches]
+
+
+def made_artifacts(recipe: Recipe) -> list[Wanted]:
+    """Every graph that ships, as it is before the decoder goes in, where that is asked for."""
+    floats = [wanted for variant in VARIANTS for wanted in float_artifacts(recipe, variant)]
+    return floats + [wanted for target in recipe.quantize.targets for wanted in int8_artifacts(recipe, target)]
 
 
 def onnx_artifacts(recipe: Recipe) -> list[Wanted]:
-    """Everything that a CPU can run."""
-    floats = [wanted for variant in VARIANTS for wanted in float_artifacts(recipe, variant)]
-    return floats + [wanted for target in recipe.quantize.targets for wanted in int8_artifacts(recipe, target)]
+    """Every graph that ships. A CPU can run them all."""
+    return [replace(wanted, raw=False) for wanted in made_artifacts(recipe)]
 
 
 def engine_artifacts(recipe: Recipe) -> list[Wanted]:

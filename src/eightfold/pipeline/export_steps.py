@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,8 @@ from eightfold.pipeline.artifacts import (
     float_artifacts,
     int8_artifacts,
 )
+from eightfold.pipeline.decode_steps import decode_steps
+from eightfold.pipeline.graph_files import share, write_facts
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.runner import Step
 from eightfold.progress import track
@@ -60,7 +62,14 @@ def export_steps(job: Job) -> list[Step]:
         )
         for variant in VARIANTS
     ]
-    return [*exports, *_equalize_steps(job), _calibrate_step(job), *_quantize_steps(job), *_engine_steps(job)]
+    return [
+        *exports,
+        *_equalize_steps(job),
+        _calibrate_step(job),
+        *_quantize_steps(job),
+        *decode_steps(job),
+        *_engine_steps(job),
+    ]
 
 
 def _opset(job: Job) -> int:
@@ -96,23 +105,10 @@ def export_variant(job: Job, variant: str, _: Path) -> str:
             rows = whole_runs(pixels, batch)
             step = put_preprocess_in(job.path(each.path), recipe.preprocess, tolerance=tolerance, images=rows)[1]
             steps[batch] = (*steps[batch], step)
-    _share(job, list(wanted.values()))
-    _write_facts(job, variant, {each.id: steps[batch] for batch, each in wanted.items()})
+    share(job, list(wanted.values()))
+    write_facts(job, variant, {each.id: steps[batch] for batch, each in wanted.items()})
     worst = max(step.max_rel_error or 0.0 for found in steps.values() for step in found)
     return f"{len(steps)} graphs, largest relative error {worst:.1g}"
-
-
-def _share(job: Job, graphs: Sequence[Wanted]) -> None:
-    """Store the weights of one curve once, before anything is measured: what is measured is what is shipped."""
-    from eightfold.export.weights import share_weights
-
-    share_weights([job.path(wanted.path) for wanted in graphs], Path(graphs[0].weights).name)
-
-
-def _write_facts(job: Job, family: str, steps: Mapping[str, Sequence[ManifestStep]]) -> None:
-    """Record the steps of each artifact, without their durations: the same work leaves the same file."""
-    facts = {name: [step.model_dump(mode="json", exclude={"seconds"}) for step in made] for name, made in steps.items()}
-    job.write(at.facts_of(family), facts)
 
 
 def _equalize_steps(job: Job) -> list[Step]:
@@ -134,7 +130,7 @@ def equalize_pruned(job: Job, _: Path) -> str:
     images, preprocess = _calibration_images(job), job.fed
     report = equalize_batches(paths, images=images, preprocess=preprocess)
     steps = [verify_equalized(before, after, images, preprocess) for before, after in paths.items()]
-    _share(job, calibrated_artifacts(job.recipe))
+    share(job, calibrated_artifacts(job.recipe))
     checked = [step.model_dump(mode="json", exclude={"seconds"}) for step in steps]
     job.write(at.EQUALIZED, {**report.model_dump(mode="json"), "steps": checked})
     return report.describe().splitlines()[0]
@@ -214,8 +210,8 @@ def quantize_pruned(job: Job, target: str, _: Path) -> str:
         step = verify_onnx(before, after, inputs, step=f"quantize for {target}", tolerance=INT8_TOLERANCE)
         notes = (*report.record(), *_notes_on_trials(before, after))
         steps[wanted.id] = [*_equalized(job, place), step.model_copy(update={"notes": notes})]
-    _share(job, int8_artifacts(job.recipe, target))
-    _write_facts(job, f"int8-{target}", steps)
+    share(job, int8_artifacts(job.recipe, target))
+    write_facts(job, f"int8-{target}", steps)
     cosine = min(made[-1].cosine or 0.0 for made in steps.values())
     return f"{len(steps)} graphs, {len(kept)} layers given back to float, lowest cosine to FP32 {cosine:.4f}"
 

@@ -36,6 +36,7 @@ RANGES = "ranges.json"
 EQUALIZED = "onnx/equalized.json"
 METRICS = "metrics.json"
 ENGINES = "engines"
+DECODED = "decoded"  # a family of graphs
 LATENCY = "latency.json"
 REPORT = "report.html"
 BUNDLE = "bundle"
@@ -76,7 +77,7 @@ class Job:
     def task(self) -> VisionTask:
         from eightfold.tasks.kinds import task_of
 
-        return task_of()
+        return task_of(self.recipe.task)
 
     @cached_property
     def train_images(self) -> ImageSet:
@@ -91,9 +92,14 @@ class Job:
         return self.train_images.classes
 
     @property
-    def outputs_mean(self) -> Task:
-        """How what ships is decoded."""
+    def raw_outputs(self) -> Task:
+        """How what torch modules and their graphs put out is read."""
         return self.task.outputs_mean(self.classes)
+
+    @property
+    def outputs(self) -> Task:
+        """How what the graphs that ship put out is read."""
+        return self.task.outputs_mean(self.classes, decoded=self.recipe.export.decode)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -109,11 +115,13 @@ class Job:
         return pixels_for(plain) if self.recipe.export.preprocess == "in-graph" else plain
 
     def first_test_images(self, count: int, preprocess: Preprocess) -> NDArray[Any]:
-        """Up to `count` test images of all classes as model input, for comparing artifacts with each other."""
+        """Test images of all classes as model input (count, ...), for comparing artifacts with each other; repeated
+        where there are fewer."""
         from eightfold.tasks.inputs import tensors
 
         images = self.test_images.sample(count, seed=self.recipe.seed)
-        return tensors(images, np.arange(len(images)), preprocess)
+        rows = tensors(images, np.arange(len(images)), preprocess)
+        return np.resize(rows, (count, *rows.shape[1:]))
 
     def example_inputs(self) -> tuple[torch.Tensor]:
         """One random image batch, float32 (1, channels, height, width)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ def measure_steps(job: Job) -> list[Step]:
     facts = tuple(at.facts_of(family) for family in families(job))
     engines = (at.ENGINES,) if recipe.engines else ()
     numbers = (at.METRICS, at.LATENCY, at.BASELINE_FACTS, at.PRUNED_FACTS, at.WIDTHS, at.PLAN, at.RANGES)
-    images = {"preprocess": recipe.preprocess.digest()}
+    images = {"preprocess": recipe.preprocess.digest(), "task": recipe.task.model_dump(mode="json")}
     everything = {"recipe": recipe.model_dump(mode="json"), "versions": runtime_versions()}
     measured = (at.METRICS, *files_of(_benched(job)))
     return [
@@ -42,7 +43,8 @@ def measure_steps(job: Job) -> list[Step]:
 
 
 def families(job: Job) -> list[str]:
-    return ["baseline", "pruned", *(f"int8-{target}" for target in job.recipe.quantize.targets)]
+    decoded = [at.DECODED] if job.recipe.export.decode else []
+    return ["baseline", "pruned", *(f"int8-{target}" for target in job.recipe.quantize.targets), *decoded]
 
 
 def evaluate(job: Job, scratch: Path) -> str:
@@ -54,10 +56,10 @@ def evaluate(job: Job, scratch: Path) -> str:
 
 
 def _metrics(job: Job, wanted: Wanted) -> list[Metric]:
-    from eightfold.tasks.predict import onnx_predictor
+    from eightfold.tasks.networks import onnx_network
 
     images = job.test_images
-    values = job.task.evaluate(onnx_predictor(job.path(wanted.path)), images, job.fed, batch=wanted.batch)
+    values = job.task.evaluate(onnx_network(job.path(wanted.path), job.fed, job.outputs), images)
     return [
         Metric(name=name, value=values[name], data=images.digest(), images=len(images)) for name in job.task.metrics
     ]
@@ -131,7 +133,7 @@ def bundle(job: Job, _: Path) -> str:
     write_bundle(
         job.path(at.BUNDLE),
         name=job.recipe.name,
-        task=job.outputs_mean,
+        task=job.outputs,
         preprocess=job.fed,
         artifacts=artifacts_of(job),
         files=files,
@@ -169,10 +171,10 @@ def artifacts_of(job: Job) -> list[Artifact]:
 
 def steps_of(job: Job) -> dict[str, list[ManifestStep]]:
     """Artifact id -> the recorded steps that made it."""
-    found: dict[str, list[ManifestStep]] = {}
+    found: dict[str, list[ManifestStep]] = defaultdict(list)
     for family in families(job):
         for artifact, steps in job.read(at.facts_of(family)).items():
-            found[artifact] = [ManifestStep.model_validate(step) for step in steps]
+            found[artifact] += [ManifestStep.model_validate(step) for step in steps]
     return found
 
 

@@ -71,8 +71,9 @@ def leading_label(job: Job) -> str:
     return metric_label(job.task.metrics[0])
 
 
-def _capital(words: str) -> str:
-    return words[0].upper() + words[1:]
+def _capital(label: str) -> str:
+    """As a heading: "Top-1"; mAP keeps its own capitals."""
+    return label.capitalize() if label.islower() else label
 
 
 def _bytes(job: Job, wanted: Wanted) -> int:

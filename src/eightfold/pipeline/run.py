@@ -57,6 +57,7 @@ def run(recipe: Recipe | PathLike, *, output: PathLike | None = None, listener: 
     if not isinstance(recipe, Recipe):
         recipe = read_recipe(recipe)
     job = Job(recipe, Path(output or recipe.output), commits(project))
+    job.task.check(recipe)
     _check_directory(job.directory)
     steps = [*train_steps(job), *export_steps(job), *measure_steps(job)]
     results = run_steps(job.directory, steps, listener, job.commits)

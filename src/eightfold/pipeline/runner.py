@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from eightfold.errors import EightfoldError
-from eightfold.files import sha256_of_bytes, sha256_of_file, write_text
+from eightfold.files import digest_of, sha256_of_bytes, write_text
 
 
 @dataclass(frozen=True)
@@ -124,17 +124,6 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 def _digests(directory: Path, paths: Sequence[str]) -> dict[str, str | None]:
     return {path: digest_of(directory / path) for path in paths}
-
-
-def digest_of(path: Path) -> str | None:
-    """SHA-256 of a file, or of a folder's names and contents; None if there is nothing."""
-    if path.is_file():
-        return sha256_of_file(path)
-    if not path.is_dir():
-        return None
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    lines = [f"{file.relative_to(path).as_posix()} {sha256_of_file(file)}" for file in files]
-    return sha256_of_bytes("\n".join(lines).encode())
 
 
 @contextlib.contextmanager

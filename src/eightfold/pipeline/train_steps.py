@@ -21,19 +21,17 @@ if TYPE_CHECKING:
     from torch import nn
 
     from eightfold.compress.plan import PrunePlan
-    from eightfold.runtime.backends.base import Array, Arrays
-
-EVALUATED_AT_ONCE = 50  # images, by torch
 
 
 def train_steps(job: Job) -> list[Step]:
     recipe = job.recipe
     model = {"model": recipe.model.model_dump(), "seed": recipe.seed}
     images = {"preprocess": recipe.preprocess.digest()}
-    train = {**model, **images, "train": recipe.train.model_dump()}
+    task = {"task": recipe.task.model_dump(mode="json")}
+    train = {**model, **images, **task, "train": recipe.train.model_dump()}
     after = {"finetune", "compensate", "compensate_images"}
     prune = {**model, "compress": recipe.compress.model_dump(exclude=after), "size": job.image_size}
-    finetune = {**model, **images, "compress": recipe.compress.model_dump(include=after)}
+    finetune = {**model, **images, **task, "compress": recipe.compress.model_dump(include=after)}
     pruned = (at.PLAN, at.BASELINE, at.DATA)
     return [
         Step("data", (), (at.DATA,), {"data": _data_settings(job), "seed": recipe.seed}, partial(write_data, job)),
@@ -44,11 +42,9 @@ def train_steps(job: Job) -> list[Step]:
 
 
 def _data_settings(job: Job) -> dict[str, Any]:
-    """For a folder of the user's own, its digest too: images that were added or changed make the run start over."""
-    from eightfold.pipeline.runner import digest_of
-
-    section = job.recipe.data
-    return {**section.model_dump(), "digest": digest_of(Path(section.source)) if section.source != "mnist" else ""}
+    """With a digest of the user's own images: what was added or changed makes the run start over."""
+    task, data = job.recipe.task, job.recipe.data
+    return {**data.model_dump(), "labels": task.labels, "digest": job.task.data_digest(data)}
 
 
 def write_data(job: Job, _: Path) -> str:
@@ -72,9 +68,11 @@ def train_baseline(job: Job, scratch: Path) -> str:
 
 
 def _require_outputs(job: Job, model: nn.Module) -> None:
+    from eightfold.tasks.networks import module_network
+
     (images,) = job.example_inputs()
-    seen = f"{job.recipe.model.source} on {job.recipe.data.source}"
-    job.task.require_outputs(_predict(model.eval(), images.numpy()), job.classes, seen)
+    network = module_network(model, job.recipe.preprocess, job.raw_outputs, batch=len(images))
+    job.task.require_outputs(network, images.numpy(), f"{job.recipe.model.source} on {job.recipe.data.source}")
 
 
 def prune_baseline(job: Job, _: Path) -> str:
@@ -90,6 +88,7 @@ def prune_baseline(job: Job, _: Path) -> str:
         score=section.score,
         keep_ratio=section.keep_ratio,
         multiple=section.multiple,
+        ignore=section.ignore,
     )
     before = layer_widths(model)
     report = apply_plan(model, plan)
@@ -165,23 +164,14 @@ def _train(job: Job, model: nn.Module, section: TrainSection, scratch: Path, wha
     """Train `model` in place and measure it: the task's metrics on the test images, parameters, MACs of one image."""
     from eightfold.compress.macs import count_macs, count_parameters
     from eightfold.tasks.base import Training
+    from eightfold.tasks.networks import module_network
 
     preprocess, checkpoint = job.recipe.preprocess, scratch / "checkpoint.safetensors"
     loss = job.task.train(model, Training(job.train_images, preprocess, section, job.recipe.seed, checkpoint, what))
-    predict = partial(_predict, model.eval())
+    network = module_network(model, preprocess, job.raw_outputs)
     return {
         "loss": loss,
-        **job.task.evaluate(predict, job.test_images, preprocess, batch=EVALUATED_AT_ONCE),
+        **job.task.evaluate(network, job.test_images),
         "parameters": count_parameters(model),
         "macs": count_macs(model, job.example_inputs()),
     }
-
-
-def _predict(model: nn.Module, images: Array) -> Arrays:
-    """What `model` puts out, by the names that its ONNX graph has for it."""
-    import torch
-
-    from eightfold.export.onnx_export import named_outputs
-
-    with torch.inference_mode():
-        return {name: tensor.numpy() for name, tensor in named_outputs(model, torch.from_numpy(images)).items()}

@@ -19,7 +19,7 @@ from eightfold.runtime.report_content import (
     ReportContent,
     Snippet,
 )
-from eightfold.runtime.report_format import is_share, metric_label
+from eightfold.runtime.report_format import is_percentage, metric_label
 from eightfold.runtime.sizes import Size
 
 
@@ -106,13 +106,13 @@ def _baseline_metrics(bundle: Bundle, table: LatencyTable | None) -> dict[tuple[
 
 
 def _accuracy_row(artifact: Artifact, metric: Metric, baseline: Metric | None) -> Accuracy:
-    scale = 100.0 if is_share(metric.name) else 1.0
+    scale = 100.0 if is_percentage(metric.name) else 1.0
     comparable = baseline is not None and baseline.data == metric.data and baseline is not metric
     return Accuracy(
         artifact=artifact.id,
         metric=metric_label(metric.name),
         value=scale * metric.value,
-        unit="percent" if is_share(metric.name) else "plain",
+        unit="percent" if is_percentage(metric.name) else "plain",
         images=metric.images,
         change=scale * (metric.value - baseline.value) if baseline and comparable else None,
     )

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 THIN = "\u202f"  # narrow no-break space, between a number and its unit
 MINUS = "\u2212"
 NORMAL_95 = 1.959964  # the normal distribution's 97.5% quantile
-SHARES = {"top1": "top-1", "top5": "top-5"}  # metrics kept as a share of the images, and written in percent
+SHARES = {"top1": "top-1", "top5": "top-5"}  # metrics that are a share of the images
+# All that are kept in [0, 1] and written in percent.
+PERCENTAGES = {**SHARES, "map50-95": "mAP50-95", "map50": "mAP50"}
 
 
 def quantity(value: float | None, unit: str) -> str:
@@ -88,12 +90,12 @@ def error(value: float | None) -> str:
     return "\u2013" if value is None else "0" if value == 0 else f"{value:.1e}"
 
 
-def is_share(metric: str) -> bool:
-    return metric in SHARES
+def is_percentage(metric: str) -> bool:
+    return metric in PERCENTAGES
 
 
 def metric_label(metric: str) -> str:
-    return SHARES.get(metric, metric)
+    return PERCENTAGES.get(metric, metric)
 
 
 def share_interval(percent: float, images: int, metric: str) -> str:

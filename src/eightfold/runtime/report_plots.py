@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from eightfold.extras import require
 from eightfold.runtime.latency import LatencyRow, LatencyTable
 from eightfold.runtime.report_content import LayerWidths
-from eightfold.runtime.report_format import is_share, metric_label
+from eightfold.runtime.report_format import is_percentage, metric_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -132,7 +132,7 @@ def accuracy_plot(table: LatencyTable) -> str:
         return ""
     series, name = series_of(table), rows[0].metrics[0].name
     rows = [row for row in rows if row.metrics[0].name == name]
-    scale, label = (100.0, f"{metric_label(name)} in %") if is_share(name) else (1.0, name)
+    scale, label = (100.0, f"{metric_label(name)} in %") if is_percentage(name) else (1.0, name)
 
     def draw(axes: Axes) -> None:
         for row in rows:
@@ -147,7 +147,7 @@ def accuracy_plot(table: LatencyTable) -> str:
         axes.margins(0.12, 0.25)
         axes.set_xlim(left=0.0)
         low, high = _honest_limits([scale * row.metrics[0].value for row in rows])
-        axes.set_ylim(low, min(high, 100.5) if is_share(name) else high)
+        axes.set_ylim(low, min(high, 100.5) if is_percentage(name) else high)
         axes.set_xlabel(f"ms per call at batch {batch} (p50)")
         axes.set_ylabel(label)
 

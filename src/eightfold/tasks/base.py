@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING, ClassVar
 from eightfold.calib.images import ImageSet
 from eightfold.calib.preprocess import Preprocess
 from eightfold.export.score import Score
-from eightfold.recipe import DataSection, TrainSection
+from eightfold.recipe import DataSection, Recipe, TaskSection, TrainSection
 from eightfold.runtime.backends.base import Array, Arrays
 from eightfold.runtime.manifest import Task
 
 if TYPE_CHECKING:
     from torch import nn
-
-Predict = Callable[[Array], Arrays]
-"""A network at work: model-ready images (batch, ...) -> its outputs by name. Always called with full batches."""
 
 
 @dataclass(frozen=True)
@@ -40,34 +37,62 @@ class Training:
     what: str
 
 
+@dataclass(frozen=True)
+class Network:
+    """A network at work.
+
+    Attributes:
+        predict: model-ready images (batch, ...) -> its outputs by name, which the next call may overwrite.
+        batch: images in each call, no less.
+        preprocess: makes them.
+        task: how the outputs are decoded.
+    """
+
+    predict: Callable[[Array], Arrays]
+    batch: int
+    preprocess: Preprocess
+    task: Task
+
+
+@dataclass(frozen=True)
 class VisionTask(ABC):
     """One kind of task: its data, its loss, its metrics.
 
     Attributes:
+        section: what the recipe says of it.
         metrics: what `evaluate` measures, by the names that a manifest has for it; all are shares, in [0, 1], and more
             is better. The first one leads: reports and bounds on accuracy go by it.
     """
 
+    section: TaskSection
     metrics: ClassVar[tuple[str, ...]]
 
     @abstractmethod
-    def write_data(self, section: DataSection, directory: Path, *, seed: int) -> None:
-        """Put the data set into `directory`, as `train` and `test`, whole or not at all."""
+    def check(self, recipe: Recipe) -> None:
+        """Raises RecipeError where the recipe asks for what this task does not have, before anything is done."""
+
+    @abstractmethod
+    def data_digest(self, data: DataSection) -> str:
+        """Changes when the user's own images or labels do."""
+
+    @abstractmethod
+    def write_data(self, data: DataSection, directory: Path, *, seed: int) -> None:
+        """Put the data set into `directory`, as `train` and `test`, whole or not at all. Raises ImageError."""
 
     @abstractmethod
     def labelled_images(self, folder: Path) -> ImageSet:
         """One part of a data set that `write_data` wrote, with the names of the classes. Raises ImageError."""
 
     @abstractmethod
-    def outputs_mean(self, classes: tuple[str, ...]) -> Task:
-        """How a runtime decodes what the network puts out."""
+    def outputs_mean(self, classes: tuple[str, ...], *, decoded: bool = False) -> Task:
+        """How a runtime reads what a network puts out; `decoded`: one with the decoder in its graph."""
 
     @abstractmethod
-    def require_outputs(self, outputs: Arrays, classes: tuple[str, ...], seen: str) -> None:
-        """Raises ModelError where these outputs of one image are not what the task decodes.
+    def require_outputs(self, network: Network, image: Array, seen: str) -> None:
+        """Raises ModelError where a network's outputs are not what the task decodes.
 
         Args:
-            outputs: of a batch of one.
+            image: model-ready, for a batch of one.
             seen: names the network, and the images that it should fit.
         """
 
@@ -76,14 +101,10 @@ class VisionTask(ABC):
         """Train `model` in place; returns the last epoch's mean loss, NaN without an epoch."""
 
     @abstractmethod
-    def evaluate(self, predict: Predict, images: ImageSet, preprocess: Preprocess, *, batch: int) -> dict[str, float]:
-        """Each of `metrics` on labelled images.
-
-        Args:
-            predict: the network, which is called with `batch` images each time.
-            preprocess: makes its input.
-        """
+    def evaluate(self, network: Network, images: ImageSet) -> dict[str, float]:
+        """Each of `metrics` on labelled images."""
 
     @abstractmethod
     def score(self, images: ImageSet, preprocess: Preprocess) -> Score:
-        """The leading metric of an ONNX file in percent, for a search that may not lose much of it."""
+        """The leading metric of an ONNX file in percent, for a search that may not lose much of it. Its outputs are not
+        decoded yet."""

@@ -12,19 +12,23 @@ from numpy.typing import NDArray
 
 from eightfold.calib.images import ImageSet, open_images
 from eightfold.calib.preprocess import Preprocess
-from eightfold.errors import ImageError, ModelError
+from eightfold.errors import BundleError, ImageError, ModelError, RecipeError
 from eightfold.export.score import Score, top1_score
-from eightfold.recipe import DataSection
-from eightfold.runtime.backends.base import Array, Arrays
+from eightfold.files import digest_of
+from eightfold.recipe import DataSection, Recipe
+from eightfold.runtime.backends.base import Array
 from eightfold.runtime.manifest import Task
+from eightfold.runtime.postprocess import decoder_of
 from eightfold.runtime.postprocess.decoder import the_output
-from eightfold.tasks.base import Predict, Training, VisionTask
+from eightfold.tasks.base import Network, Training, VisionTask
 from eightfold.tasks.inputs import full_batches, tensors
-from eightfold.zoo.datasets import write_dataset
+from eightfold.zoo.datasets import MNIST, write_dataset
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+DECODE = "classify"
 
 
 class Classify(VisionTask):
@@ -32,28 +36,57 @@ class Classify(VisionTask):
 
     metrics = ("top1",)
 
-    def write_data(self, section: DataSection, directory: Path, *, seed: int) -> None:
+    def check(self, recipe: Recipe) -> None:
+        if self.section.decode not in ("", DECODE):
+            raise RecipeError(
+                f"task.decode is {self.section.decode!r} for a network that classifies",
+                allowed=DECODE,
+                remedy="leave it out, or name the task: kind: detect",
+            )
+        if recipe.export.decode:
+            raise RecipeError(
+                "export.decode for a network that classifies", allowed="networks that detect", remedy="leave it out"
+            )
+        try:
+            decoder_of(self._task(()))
+        except BundleError as error:
+            raise RecipeError(f"task.options: {error.seen}", allowed=error.allowed) from None
+
+    def data_digest(self, data: DataSection) -> str:
+        return digest_of(data.source) or "" if data.source != MNIST else ""
+
+    def write_data(self, data: DataSection, directory: Path, *, seed: int) -> None:
         write_dataset(
-            section.source,
+            data.source,
             directory,
-            train_images=section.train_images,
-            test_images=section.test_images,
+            train_images=data.train_images,
+            test_images=data.test_images,
             seed=seed,
         )
 
     def labelled_images(self, folder: Path) -> ImageSet:
         return labelled_images(folder)
 
-    def outputs_mean(self, classes: tuple[str, ...]) -> Task:
-        return Task(kind="classify", decode="classify", labels=classes)
+    def outputs_mean(self, classes: tuple[str, ...], *, decoded: bool = False) -> Task:
+        """Labels of the recipe's own are shown in place of the folders' names."""
+        if self.section.labels and len(self.section.labels) != len(classes):
+            raise RecipeError(
+                f"task.labels has {len(self.section.labels)} names for {len(classes)} classes",
+                allowed=f"one for each, in the order of the folders: {', '.join(classes)}",
+            )
+        return self._task(self.section.labels or classes)
 
-    def require_outputs(self, outputs: Arrays, classes: tuple[str, ...], seen: str) -> None:
+    def _task(self, labels: tuple[str, ...]) -> Task:
+        return Task(kind="classify", decode=DECODE, labels=labels, options=self.section.options)
+
+    def require_outputs(self, network: Network, image: Array, seen: str) -> None:
         """A network of the user's own may have its number of classes in its code."""
-        shapes = [array.shape for array in outputs.values()]
-        if shapes != [(1, len(classes))]:
+        shapes = [array.shape for array in network.predict(image).values()]
+        classes = len(network.task.labels)
+        if shapes != [(1, classes)]:
             raise ModelError(
                 f"{seen}: the network gives {', '.join(map(str, shapes))} for one image",
-                allowed=f"(1, {len(classes)}): one score for each of the {len(classes)} classes",
+                allowed=f"(1, {classes}): one score for each of the {classes} classes",
                 remedy="name the images or the network that belong together",
             )
 
@@ -67,12 +100,12 @@ class Classify(VisionTask):
         schedule = Schedule(section.epochs, len(batches), section.learning_rate, section.weight_decay, seed)
         return train(model, batches, cross_entropy, schedule, checkpoint=training.checkpoint, what=training.what)
 
-    def evaluate(self, predict: Predict, images: ImageSet, preprocess: Preprocess, *, batch: int) -> dict[str, float]:
+    def evaluate(self, network: Network, images: ImageSet) -> dict[str, float]:
         """Share of images whose highest score is at their label."""
         labels, correct = labels_of(images), 0
-        for chosen, rows in full_batches(images, preprocess, batch):
-            best = np.argmax(the_output(predict(rows))[: len(chosen)], axis=1)
-            correct += int(np.sum(best == labels[chosen]))
+        for batch in full_batches(images, network.preprocess, network.batch):
+            best = np.argmax(the_output(network.predict(batch.rows))[: len(batch.places)], axis=1)
+            correct += int(np.sum(best == labels[batch.places]))
         return {"top1": correct / len(images)}
 
     def score(self, images: ImageSet, preprocess: Preprocess) -> Score:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eightfold.calib.geometry import Placement
 from eightfold.calib.images import ImageSet
 from eightfold.calib.preprocess import Preprocess
 from eightfold.runtime.backends.base import Array
@@ -17,15 +19,37 @@ Places = NDArray[np.int64]
 DECODERS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="decode")
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Images ready for a network.
+
+    Attributes:
+        places: where in their set they are, (n,).
+        rows: (batch, ...), the last one repeated where n is less: those answers are to be ignored.
+        placements: how each of the n lies in its row.
+    """
+
+    places: Places
+    rows: Array
+    placements: tuple[Placement, ...]
+
+
 def tensors(images: ImageSet, chosen: Places, preprocess: Preprocess) -> Array:
     """The images at `chosen` as model input (n, ...), with the type and layout that `preprocess` gives."""
-    return np.stack(list(DECODERS.map(lambda index: preprocess(images.load(index)), chosen.tolist())))
+    return np.stack([row for row, _ in _loaded(images, chosen, preprocess)])
 
 
-def full_batches(images: ImageSet, preprocess: Preprocess, batch: int) -> Iterator[tuple[Places, Array]]:
-    """The places of up to `batch` images, and their input (batch, ...): the last one is filled up by repeating its last
-    image, whose answers are to be ignored."""
+def full_batches(images: ImageSet, preprocess: Preprocess, batch: int) -> Iterator[Batch]:
+    """All images in their order, `batch` at a time."""
     for start in range(0, len(images), batch):
         chosen = np.arange(start, min(start + batch, len(images)))
-        rows = tensors(images, chosen, preprocess)
-        yield chosen, np.concatenate([rows, np.repeat(rows[-1:], batch - len(rows), axis=0)])
+        loaded, placements = zip(*_loaded(images, chosen, preprocess), strict=True)
+        yield Batch(chosen, np.stack([*loaded, *loaded[-1:] * (batch - len(loaded))]), placements)
+
+
+def _loaded(images: ImageSet, chosen: Places, preprocess: Preprocess) -> list[tuple[Array, Placement]]:
+    def load(index: int) -> tuple[Array, Placement]:
+        pixels = images.load(index)
+        return preprocess(pixels), preprocess.place(*pixels.shape[:2])
+
+    return list(DECODERS.map(load, chosen.tolist()))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from eightfold.recipe import TaskSection
 from eightfold.tasks.base import VisionTask
 from eightfold.tasks.classify import Classify
+from eightfold.tasks.detect import Detect
+
+KINDS: dict[str, type[VisionTask]] = {"classify": Classify, "detect": Detect}
 
 
-def task_of() -> VisionTask:
-    return Classify()
+def task_of(section: TaskSection) -> VisionTask:
+    return KINDS[section.kind](section)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+MNIST = "mnist"
+
 
 def write_dataset(source: str, directory: Path, *, train_images: int, test_images: int, seed: int) -> None:
     """Put the data set `source` into `directory`, as `train/LABEL/*` and `test/LABEL/*`.
@@ -24,14 +26,14 @@ def write_dataset(source: str, directory: Path, *, train_images: int, test_image
         train_images, test_images: sizes of the two parts, for `mnist`.
         seed: decides which digits go where, for `mnist`.
     """
-    if source == "mnist":
+    if source == MNIST:
         _write_mnist(directory, train_images, test_images, seed)
     elif Path(source).is_dir():
         _copy_folder(Path(source), directory)
     elif "/" in source or source.startswith("."):
         raise ImageError(f"no image folder {source}", allowed="a folder with train/LABEL/* and test/LABEL/*")
     else:
-        raise UnknownNameError.of("data set", source, ["mnist", "a folder with train/ and test/"])
+        raise UnknownNameError.of("data set", source, [MNIST, "a folder with train/ and test/"])
 
 
 def _copy_folder(source: Path, directory: Path) -> None:

@@ -1,0 +1,45 @@
+"""The step that puts a detector's decoder into its graphs, when all that looks at their raw outputs is done."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from eightfold.pipeline import job as at
+from eightfold.pipeline.artifacts import Wanted, files_of, made_artifacts, onnx_artifacts
+from eightfold.pipeline.graph_files import share, write_facts
+from eightfold.pipeline.job import Job
+from eightfold.pipeline.runner import Step
+from eightfold.progress import track
+from eightfold.runtime.manifest import Step as ManifestStep
+from eightfold.runtime.versions import runtime_versions
+
+
+def decode_steps(job: Job) -> list[Step]:
+    recipe = job.recipe
+    if not recipe.export.decode:
+        return []
+    settings = {"task": recipe.task.model_dump(mode="json"), "versions": runtime_versions()}
+    outputs = (*files_of(onnx_artifacts(recipe)), at.facts_of(at.DECODED))
+    inputs = (*files_of(made_artifacts(recipe)), at.DATA)
+    return [Step("decode", inputs, outputs, settings, partial(decode_graphs, job))]
+
+
+def decode_graphs(job: Job, _: Path) -> str:
+    """From raw heads to graphs that put out detections, each compared with the runtime's decoder on test images."""
+    pairs = list(zip(made_artifacts(job.recipe), onnx_artifacts(job.recipe), strict=True))
+    steps = {wanted.id: [_decode(job, raw, wanted)] for raw, wanted in track(pairs, "decoding in the graphs")}
+    for curve in dict.fromkeys(wanted.curve for _, wanted in pairs):
+        share(job, [wanted for _, wanted in pairs if wanted.curve == curve])
+    write_facts(job, at.DECODED, steps)
+    worst = max(step.max_abs_error or 0.0 for made in steps.values() for step in made)
+    return f"{len(steps)} graphs put out detections, boxes at most {worst:.2g} pixels from the runtime's"
+
+
+def _decode(job: Job, raw: Wanted, wanted: Wanted) -> ManifestStep:
+    from eightfold.export.decode_step import put_decoder_in
+    from eightfold.export.onnx_files import load_onnx, save_onnx
+
+    path = save_onnx(load_onnx(job.path(raw.path)), job.path(wanted.path))
+    inputs = {"images": job.first_test_images(wanted.batch, job.fed)}
+    return put_decoder_in(path, job.raw_outputs, job.image_size, inputs=inputs)[1]

@@ -1,0 +1,49 @@
+"""Mean average precision as COCO defines it (https://cocodataset.org/#detection-eval): the mean over classes, and over
+overlaps of 0.50, 0.55 ... 0.95 that a box must have to count as found, with at most 100 detections per image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eightfold.extras import require
+from eightfold.runtime.results import Detections
+from eightfold.tasks.boxes import BoxedImages, coco_content
+
+
+def average_precision(images: BoxedImages, found: Sequence[Detections]) -> dict[str, float]:
+    """mAP of what was found in each image against what is annotated there, in [0, 1].
+
+    Args:
+        images: at least one object is annotated.
+        found: for each image in turn; boxes in pixels of the image, classes as in `images`.
+
+    Returns:
+        "map50-95", over all overlaps, and "map50".
+    """
+    coco = require("faster_coco_eval", "measure mean average precision")
+    names = [str(place) for place in range(len(images))]
+    truth = coco.COCO(coco_content(images, names))
+    evaluation = coco.COCOeval_faster(truth, truth.loadRes(_rows(found)), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    # (overlaps, recalls, classes) at all sizes and the most detections; -1 for classes that no image shows.
+    precision = evaluation.eval["precision"][..., 0, -1]
+    return {"map50-95": _mean(precision), "map50": _mean(precision[0])}
+
+
+def _rows(found: Sequence[Detections]) -> list[dict[str, Any]]:
+    return [
+        {"image_id": place, "category_id": index, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
+        for place, each in enumerate(found)
+        for (x1, y1, x2, y2), score, index in zip(
+            each.boxes.tolist(), each.scores.tolist(), each.classes.tolist(), strict=True
+        )
+    ]
+
+
+def _mean(precision: NDArray[np.float64]) -> float:
+    return float(precision[precision > -1].mean())

@@ -1,0 +1,151 @@
+"""Object detection: boxes in COCO's or YOLO's form, the runtime's own decoders, COCO's mean average precision."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eightfold.calib.images import ImageSet
+from eightfold.calib.preprocess import Preprocess
+from eightfold.errors import BundleError, ImageError, ModelError, RecipeError, one_of
+from eightfold.export.detections import decoded_task, form_for
+from eightfold.export.score import Score
+from eightfold.files import atomic_directory, sha256_of_bytes
+from eightfold.recipe import DataSection, Recipe
+from eightfold.runtime.backends.base import Array
+from eightfold.runtime.manifest import Task
+from eightfold.runtime.postprocess import DECODERS, decoder_class, decoder_of
+from eightfold.runtime.postprocess.detect import Detector
+from eightfold.runtime.results import Detections
+from eightfold.tasks.average_precision import average_precision
+from eightfold.tasks.base import Network, Training, VisionTask
+from eightfold.tasks.boxes import FILE, BoxedImages, from_coco, open_part, write_part
+from eightfold.tasks.inputs import full_batches
+from eightfold.tasks.networks import onnx_network
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# With these a decoder lets every class of every location through.
+EVERYTHING = {
+    "score_threshold": 0.0,
+    "multi_label": True,
+    "nms": False,
+    "max_candidates": 10**6,
+    "max_detections": 10**6,
+}
+
+
+class Detect(VisionTask):
+    """Images with boxes; no loss; mean average precision, with the thresholds that ship."""
+
+    metrics = ("map50-95", "map50")
+
+    def check(self, recipe: Recipe) -> None:
+        for name, section in (("train", recipe.train), ("compress.finetune", recipe.compress.finetune)):
+            if section.epochs:
+                raise RecipeError(
+                    f"{name}.epochs is {section.epochs}",
+                    allowed="0: a network that detects is not trained here",
+                    remedy="give trained weights as model.weights; compress.compensate: lsq needs images only",
+                )
+        one_of("decoder of boxes as task.decode", self.section.decode, _detectors())
+        try:
+            decoder_of(self.outputs_mean(()))
+        except BundleError as error:
+            raise RecipeError(f"task.options: {error.seen}", allowed=error.allowed) from None
+        if recipe.export.decode:
+            self._check_form(recipe)
+
+    def _check_form(self, recipe: Recipe) -> None:
+        decoded_task(self.outputs_mean(()))
+        if form_for(recipe.targets) != "onnx":
+            raise RecipeError(
+                f"export.decode for {', '.join(recipe.targets)}",
+                allowed="targets that run plain NonMaxSuppression: a run measures its graphs on this CPU",
+                remedy="leave it out, or decode with: eightfold export --decode",
+            )
+
+    def data_digest(self, data: DataSection) -> str:
+        parts = [part.digest() for part in self._parts(data)]
+        return sha256_of_bytes("\n".join(parts).encode())
+
+    def write_data(self, data: DataSection, directory: Path, *, seed: int) -> None:
+        train, test = self._parts(data)
+        with atomic_directory(directory) as temporary:
+            write_part(train, temporary / "train")
+            write_part(test, temporary / "test")
+
+    def _parts(self, data: DataSection) -> tuple[BoxedImages, BoxedImages]:
+        source = Path(data.source)
+        if not source.exists():
+            raise ImageError(
+                f"no images at {source}", allowed="a folder with train/ and test/, or the .yaml of a YOLO data set"
+            )
+        train = open_part(source, "train", data.train, self.section.labels)
+        return train, open_part(source, "test", data.test, train.classes)
+
+    def labelled_images(self, folder: Path) -> BoxedImages:
+        return from_coco(folder / FILE)
+
+    def outputs_mean(self, classes: tuple[str, ...], *, decoded: bool = False) -> Task:
+        task = Task(kind="detect", decode=self.section.decode, labels=classes, options=self.section.options)
+        return decoded_task(task) if decoded else task
+
+    def require_outputs(self, network: Network, image: Array, seen: str) -> None:
+        classes = len(network.task.labels)
+        try:
+            found = _detections(network, image, EVERYTHING)
+        except BundleError as error:
+            raise ModelError(
+                f"{seen}: {error.seen}", allowed=error.allowed, remedy="name another decoder as task.decode"
+            ) from None
+        known = 1 + int(max(found.classes, default=-1))
+        if known > classes:
+            raise ModelError(
+                f"{seen}: the network knows {known} classes and the images {classes}",
+                allowed="as many",
+                remedy="name the network's classes, in their order, as task.labels",
+            )
+
+    def train(self, model: nn.Module, training: Training) -> float:
+        """There is no loss here; `check` has refused every epoch."""
+        return math.nan
+
+    def evaluate(self, network: Network, images: ImageSet) -> dict[str, float]:
+        if not isinstance(images, BoxedImages):
+            raise ImageError("these images have no boxes", allowed="images with a COCO .json, or a YOLO .yaml")
+        decode, found = _decoder(network.task), list[Detections]()
+        for batch in full_batches(images, network.preprocess, network.batch):
+            found += decode(network.predict(batch.rows), batch.placements)
+        return average_precision(images, found)
+
+    def score(self, images: ImageSet, preprocess: Preprocess) -> Score:
+        task = self.outputs_mean(images.classes)
+
+        def of(path: Path) -> float:
+            return 100 * self.evaluate(onnx_network(path, preprocess, task), images)["map50-95"]
+
+        return Score("mAP50-95", "%", of, data=images.digest() + preprocess.digest() + task.model_dump_json())
+
+
+def _detectors() -> list[str]:
+    return [name for name in DECODERS if issubclass(decoder_class(name), Detector)]
+
+
+def _decoder(task: Task) -> Detector:
+    decoder = decoder_of(task)
+    if not isinstance(decoder, Detector):
+        raise RecipeError(f"task.decode is {task.decode!r}", allowed=", ".join(_detectors()))
+    return decoder
+
+
+def _detections(network: Network, image: Array, options: dict[str, Any]) -> Detections:
+    """What the decoder makes of one model-ready image with other options, where it has these."""
+    known = set(decoder_class(network.task.decode).model_fields)
+    more = {name: value for name, value in options.items() if name in known}
+    decode = _decoder(network.task.model_copy(update={"options": {**network.task.options, **more}}))
+    size = network.preprocess.height, network.preprocess.width
+    (found,) = decode(network.predict(image), [network.preprocess.place(*size)])
+    return found
