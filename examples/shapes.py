@@ -40,7 +40,8 @@ class ShapeDetector(nn.Module):
         maps = self.stem(images)
         for layer in self.body:
             maps = layer(maps)
-        return self.head(maps + self.block(maps))
+        outputs: Tensor = self.head(maps + self.block(maps))
+        return outputs
 
 
 def _layer(inputs: int, outputs: int, stride: int) -> nn.Sequential:
@@ -136,7 +137,7 @@ def train(model: nn.Module, *, steps: int, batch: int = 32, seed: int = 0) -> No
             torch.stack(part) for part in zip(*(targets_of(each) for _, each in drawn), strict=True)
         )
         optimizer.zero_grad()
-        loss_of(model(images), there, classes, sides).backward()
+        loss_of(model(images), there, classes, sides).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer.step()
         schedule.step()
     model.eval()

@@ -67,7 +67,7 @@ class CompressSection(Frozen):
     keep_ratio: float = Field(default=0.5, gt=0, le=1, description="share of the channels that stays")
     multiple: int = Field(default=8, ge=1, description="every width becomes a multiple of this")
     ignore: tuple[str, ...] = Field(
-        default=(), description="names of parameters (with wildcards: head.*) whose channels all stay"
+        default=(), description="names of parameters (with wildcards: stem.*) whose output channels all stay"
     )
     compensate: Literal["none", "bn_beta", "mean", "lsq"] = Field(
         default="none", description="what to do before fine-tuning, without labels; lsq re-fits each layer on images"

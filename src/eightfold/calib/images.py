@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import Self
 
 from eightfold.calib.decode import SUFFIXES, read_image
 from eightfold.calib.resize import Pixels
@@ -68,7 +69,7 @@ class ImageSet:
         lines = (f"{digest} {label}\n" for digest, label in zip(self.digests, labels, strict=True))
         return sha256_of_bytes("".join(lines).encode())
 
-    def sample(self, count: int, *, seed: int = 0) -> ImageSet:
+    def sample(self, count: int, *, seed: int = 0) -> Self:
         """At most `count` images, the same ones for the same seed, in the set's order.
 
         With labels, classes are drawn from in turn, so that their shares differ by at most one while they last.
@@ -82,7 +83,7 @@ class ImageSet:
             order = order[np.argsort(_turn(np.asarray(self.labels)[order]), kind="stable")]
         return self.subset(np.sort(order[:count]).tolist())
 
-    def subset(self, indices: Sequence[int]) -> ImageSet:
+    def subset(self, indices: Sequence[int]) -> Self:
         labels = None if self.labels is None else tuple(self.labels[index] for index in indices)
         return replace(self, items=tuple(self.items[index] for index in indices), labels=labels)
 

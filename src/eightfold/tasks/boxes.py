@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Self
 
 from eightfold.calib.annotations import coco_files, read_coco, read_yolo, yolo_files
 from eightfold.calib.decode import read_image
@@ -54,9 +55,8 @@ class BoxedImages(ImageSet):
 
     objects: tuple[Objects, ...] = ()
 
-    def subset(self, indices: Sequence[int]) -> BoxedImages:
-        chosen = super().subset(indices)
-        return replace(self, items=chosen.items, objects=tuple(self.objects[index] for index in indices))
+    def subset(self, indices: Sequence[int]) -> Self:
+        return replace(super().subset(indices), objects=tuple(self.objects[index] for index in indices))
 
     def digest(self) -> str:
         """SHA-256 over the images' bytes, their order, and what is annotated; paths do not count."""
