@@ -1,4 +1,5 @@
-"""What exporting costs: time to simplify and check Swin-T, and what further batches of ResNet-50 add to a bundle.
+"""What exporting costs: time to simplify and check Swin-T, and what further batches and image sizes of ResNet-50 add
+to a bundle.
 
 Usage: python benchmarks/export_cost.py [--large]
 
@@ -36,6 +37,7 @@ from eightfold.runtime.bundle import Bundle
 RESULT = Path(__file__).parent / "results" / "export_cost.md"
 LARGE_RESULT = RESULT.with_name("export_large.md")
 BATCHES = (1, 2, 4, 8, 16)
+FURTHER_SIZE = 160
 
 
 def cost(call: Callable[[], object]) -> tuple[float, float]:
@@ -76,13 +78,16 @@ def resnet_rows(folder: Path) -> list[str]:
     each = cost(lambda: [export_batches(network, {batch: path}, images=images) for batch, path in paths.items()])
     derived = cost(lambda: export_batches(network, paths, images=images))
     preprocess = Preprocess(height=224, width=224)
+    unit = (folder / "one.onnx").stat().st_size
     export_bundle(network, folder / "bundle", preprocess=preprocess, batches=BATCHES)
-    ratio = size_of(folder / "bundle") / (folder / "one.onnx").stat().st_size
+    export_bundle(network, folder / "sizes", preprocess=preprocess, batches=BATCHES, sizes=[FURTHER_SIZE])
+    ratios = [size_of(folder / name) / unit for name in ("bundle", "sizes")]
     return [
         f"| ResNet-50, one batch: export, simplify, verify | | {one[0]:.1f} s | {one[1]:.1f} s |",
         f"| ResNet-50, five batches, each exported | | {each[0]:.1f} s | {each[1]:.1f} s |",
         f"| ResNet-50, five batches, three of them derived | | {derived[0]:.1f} s | {derived[1]:.1f} s |",
-        f"| ResNet-50, bundle of five batches | {ratio:.4f} times one ONNX file | | |",
+        f"| ResNet-50, bundle of five batches | {ratios[0]:.4f} times one ONNX file | | |",
+        f"| ResNet-50, bundle of five batches at two image sizes | {ratios[1]:.4f} times one ONNX file | | |",
     ]
 
 

@@ -121,7 +121,7 @@ class FileEntry(Frozen):
 class Manifest(Value):
     """`manifest.json`. Paths are relative, use '/', and never leave the bundle.
 
-    `preprocess` holds the default size; an artifact of another size is fed by `preprocess_of`.
+    The size of `preprocess` is the default one; an artifact of another size is fed by the same rules at that size.
     """
 
     kind: ClassVar[str] = "bundle manifest"
