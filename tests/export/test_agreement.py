@@ -44,7 +44,7 @@ def _answers(net: SmallNet, images: ImageSet) -> list[int]:
 def test_each_runs_at_its_own_batch(batch: int, tmp_path: Path) -> None:
     first, second, images = _spread(0), _spread(1), _images()
     file = export_onnx(second, tmp_path / "net.onnx", batch=batch, image_size=16)
-    found = compare_classifiers(subject_of(first), subject_of(file), images, PREPROCESS)
+    found = compare_classifiers(subject_of(first), subject_of(file), images, (PREPROCESS, PREPROCESS))
     one, other = _answers(first, images), _answers(second, images)
     assert len(set(other)) > 1
     assert found.images == 11
@@ -68,13 +68,13 @@ def test_without_labels() -> None:
     net = subject_of(_spread(0))
     unlabelled = open_images([np.zeros((16, 16, 3), np.uint8)])
     with pytest.raises(ImageError, match="no labels; allowed: a folder for each label"):
-        compare_classifiers(net, net, unlabelled, PREPROCESS)
+        compare_classifiers(net, net, unlabelled, (PREPROCESS, PREPROCESS))
 
 
 def test_what_is_no_classifier() -> None:
     net = subject_of(DictNet())
     with pytest.raises(UsageError, match=r"DictNet puts out \(8, 8, 8, 8\), \(8, 8\); allowed: scores"):
-        compare_classifiers(net, net, _images(), PREPROCESS)
+        compare_classifiers(net, net, _images(), (PREPROCESS, PREPROCESS))
 
 
 def test_images_of_another_size_are_no_input(tmp_path: Path) -> None:
@@ -83,4 +83,4 @@ def test_images_of_another_size_are_no_input(tmp_path: Path) -> None:
     file = subject_of(export_onnx(small_net(), tmp_path / "net.onnx", batch=1, image_size=16))
     assert onnx.load(tmp_path / "net.onnx").graph.node
     with pytest.raises(CalibrationError, match=r"\(3, 8, 8\); allowed: \(3, 16, 16\)"):
-        compare_classifiers(file, file, _images(), Preprocess(height=8, width=8))
+        compare_classifiers(file, file, _images(), (Preprocess(height=8, width=8),) * 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     import torch
 
     from eightfold.calib.preprocess import Preprocess
-    from eightfold.runtime.manifest import Artifact, TensorSpec
+    from eightfold.export.feeds import Feeder
+    from eightfold.export.subjects import Subject
 
 
 def compare(
@@ -62,49 +64,48 @@ def compare(
 
     Example: eightfold compare old.eightfold new.eightfold --data photos/val --plot errors.png
     """
+    from eightfold.calib.preprocess import Preprocess
     from eightfold.export.compare import compare_artifacts
-    from eightfold.export.compare_bundles import compare_bundles, rules_for
+    from eightfold.export.compare_bundles import compare_bundles
     from eightfold.export.comparison_plot import plot_comparison
     from eightfold.export.subjects import subject_of
-    from eightfold.runtime.bundle import Bundle
 
+    rules = None if preprocess is None else Preprocess.load(preprocess)
     if _is_bundle(first) and _is_bundle(second):
-        manifest, given = Bundle.open(first).manifest, _preprocess(preprocess, None)
-
-        def prepared(artifact: Artifact) -> dict[str, Any] | None:
-            return _inputs(artifact.inputs, images or data, rules_for(artifact, manifest, given))
-
+        feeder = _feeder(images or data, rules)
         wanted = None if size is None else image_size(size)
-        bundles = compare_bundles(first, second, inputs=prepared, size=wanted, labelled=data, preprocess=given)
+        bundles = compare_bundles(first, second, inputs=feeder, size=wanted, labelled=data, preprocess=rules)
         found, pairs = bundles.describe(worst), bundles.pairs
     else:
-        subjects = [subject_of(_opened(name, classes, weights)) for name in (first, second)]
-        owned = next((each.preprocess for each in subjects if each.preprocess is not None), None)
-        rules = _preprocess(preprocess, owned)
-        inputs = _inputs(subjects[0].inputs or subjects[1].inputs, images or data, rules)
+        subjects = tuple(subject_of(_opened(name, classes, weights)) for name in (first, second))
+        feeder = _feeder(images or data, rules, subjects)
         shape = (1, 3, *image_size(size or "224"))
-        one = compare_artifacts(*subjects, inputs=inputs, image_shape=shape, labelled=data, preprocess=rules, onnx=onnx)
+        one = compare_artifacts(*subjects, inputs=feeder, image_shape=shape, labelled=data, preprocess=rules, onnx=onnx)
         found, pairs = one.describe(worst), (one,)
     print(found)
     if plot is not None:
         typer.echo(f"wrote {plot_comparison(pairs, plot)}", err=True)
 
 
-def _preprocess(path: Path | None, owned: Preprocess | None) -> Preprocess | None:
-    from eightfold.calib.preprocess import Preprocess
+def _feeder(images: str | None, given: Preprocess | None, subjects: Sequence[Subject] = ()) -> Feeder | None:
+    """Prepares the first images for either of two networks, by rules that are given, its own or the other's."""
+    from eightfold.export.feeds import rules_for
 
-    return owned if path is None else Preprocess.load(path)
-
-
-def _inputs(specs: tuple[TensorSpec, ...], images: str | None, rules: Preprocess | None) -> dict[str, Any] | None:
     if images is None:
         return None
-    if rules is None:
-        raise UsageError(
-            "--images or --data without --preprocess",
-            allowed="both: how an image becomes the input; a bundle knows its own",
-        )
-    return image_inputs(specs, images, rules)
+
+    def prepared(subject: Subject) -> dict[str, Any]:
+        specs = subject.inputs or next((each.inputs for each in subjects if each.inputs), ())
+        owner = next((each for each in subjects if each.preprocess is not None), None)
+        rules = rules_for(subject, given, owner)
+        if rules is None:
+            raise UsageError(
+                "--images or --data without --preprocess",
+                allowed="both: how an image becomes the input; a bundle knows its own",
+            )
+        return image_inputs(specs, images, rules)
+
+    return prepared
 
 
 def _is_bundle(name: str) -> bool:

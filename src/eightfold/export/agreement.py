@@ -45,13 +45,15 @@ class Agreement(Frozen):
         )
 
 
-def compare_classifiers(first: Subject, second: Subject, images: Any, preprocess: Preprocess) -> Agreement:
+def compare_classifiers(
+    first: Subject, second: Subject, images: Any, preprocess: tuple[Preprocess, Preprocess]
+) -> Agreement:
     """Run two classifiers, each at its own batch, on the same labelled images.
 
     Args:
         first, second: what `subject_of` opens, with one image input and one output of scores (batch, classes).
         images: labelled: a folder LABEL/*, or whatever else `open_images` takes.
-        preprocess: makes the input of both.
+        preprocess: makes the input of either.
 
     Raises:
         ImageError: the images have no labels, or cannot be read.
@@ -62,7 +64,7 @@ def compare_classifiers(first: Subject, second: Subject, images: Any, preprocess
     if opened.labels is None:
         raise ImageError("these images have no labels", allowed="a folder for each label: FOLDER/LABEL/*")
     labels = np.asarray(opened.labels)
-    answers = [_answers(each, opened, preprocess) for each in (first, second)]
+    answers = [_answers(each, opened, rules) for each, rules in zip((first, second), preprocess, strict=True)]
     return Agreement(
         first=first.name,
         second=second.name,

@@ -10,11 +10,11 @@ from eightfold.errors import BuildError, ModelError, UsageError
 from eightfold.export.agreement import Agreement, compare_classifiers
 from eightfold.export.comparison import Comparison, Layer
 from eightfold.export.engine_subject import showing_layers
+from eightfold.export.feeds import Feeder, feeds_of, rules_for
 from eightfold.export.inner.diverging import Matches, match_tensors
 from eightfold.export.subjects import Subject, subject_of
-from eightfold.export.verify import Arrays, Tolerance, compare, random_inputs_of
+from eightfold.export.verify import Arrays, Tolerance, compare
 from eightfold.files import PathLike
-from eightfold.runtime.manifest import TensorSpec
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ def compare_artifacts(
     first: torch.nn.Module | PathLike | Subject,
     second: torch.nn.Module | PathLike | Subject,
     *,
-    inputs: Arrays | None = None,
+    inputs: Arrays | Feeder | None = None,
     image_shape: tuple[int, int, int, int] = (1, 3, 224, 224),
     tolerance: Tolerance = PARTED,
     labelled: Any = None,
@@ -41,11 +41,12 @@ def compare_artifacts(
 
     Args:
         first, second: torch modules, ONNX files, OpenVINO models, engines or artifacts of bundles; see `subject_of`.
-        inputs: arrays by input name; random images when None. Real ones tell more.
+        inputs: arrays by input name, or a function that prepares the same images for either; random images when None.
+            Real ones tell more. Where one takes pixels and the other does not, pixels are what to give.
         image_shape: (batch, channels, height, width) of those, where neither artifact says what it takes.
         tolerance: beyond it, a layer is named as the one where the two part.
         labelled: labelled images (a folder LABEL/*, or whatever `calibrate` takes) to measure the top-1 of both on.
-        preprocess: of those images; the one of a bundle among the two when None.
+        preprocess: of images, whether labelled or made from pixels; the one of a bundle among the two when None.
         onnx: the graph that an engine was built from, which its layers are found by; looked for in its bundle, beside
             it and as the other of the two when None.
 
@@ -55,9 +56,7 @@ def compare_artifacts(
         ImageError: the labelled images have no labels.
     """
     subjects = subject_of(first), subject_of(second)
-    wanted = _common_inputs(*subjects) or (TensorSpec(name="images", dtype="float32", shape=image_shape),)
-    feeds = random_inputs_of(wanted) if inputs is None else inputs
-    fed = subjects[0].fed(feeds), subjects[1].fed(feeds)
+    fed = feeds_of(subjects, inputs, preprocess, image_shape)
     subjects = (
         showing_layers(subjects[0], subjects[1], fed[0], onnx),
         showing_layers(subjects[1], subjects[0], fed[1], onnx),
@@ -73,10 +72,10 @@ def compare_artifacts(
 
 
 def _agreement(first: Subject, second: Subject, labelled: Any, preprocess: Preprocess | None) -> Agreement:
-    chosen = preprocess or first.preprocess or second.preprocess
-    if chosen is None:
+    rules = rules_for(first, preprocess, second), rules_for(second, preprocess, first)
+    if rules[0] is None or rules[1] is None:
         raise UsageError("labelled images without a Preprocess", allowed="both, or a bundle, which has one")
-    return compare_classifiers(first, second, labelled, chosen)
+    return compare_classifiers(first, second, labelled, (rules[0], rules[1]))
 
 
 def _with_layers(
@@ -119,18 +118,3 @@ def _layers(
         for place, match in sorted(matches.by_place.items())
         if place in leading and place not in matches.inside.outputs and not match.inner.moves
     )
-
-
-def _common_inputs(first: Subject, second: Subject) -> tuple[TensorSpec, ...]:
-    """What both take, by the first one's names; empty where neither says."""
-    shapes = [[spec.shape for spec in each.inputs] for each in (first, second)]
-    if all(shapes) and shapes[0] != shapes[1]:
-        raise UsageError(
-            f"{first.name} takes {_shown(first)}, {second.name} takes {_shown(second)}",
-            allowed="two networks with the same inputs",
-        )
-    return first.inputs or second.inputs
-
-
-def _shown(subject: Subject) -> str:
-    return ", ".join(f"{spec.name} {'x'.join(map(str, spec.shape))}" for spec in subject.inputs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from pydantic import Field
@@ -11,6 +10,7 @@ from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import BackendError, UsageError
 from eightfold.export.compare import PARTED, compare_artifacts
 from eightfold.export.comparison import Comparison
+from eightfold.export.feeds import Feeder
 from eightfold.export.subjects import subject_of_artifact
 from eightfold.export.verify import Arrays, Tolerance
 from eightfold.files import PathLike
@@ -49,7 +49,7 @@ def compare_bundles(
     first: PathLike,
     second: PathLike,
     *,
-    inputs: Arrays | Callable[[Artifact], Arrays | None] | None = None,
+    inputs: Arrays | Feeder | None = None,
     size: int | Size | None = None,
     tolerance: Tolerance = PARTED,
     labelled: Any = None,
@@ -60,11 +60,11 @@ def compare_bundles(
 
     Args:
         first, second: bundle directories or .eightfold files.
-        inputs: arrays with at least as many rows as the largest batch, or what gives such for an artifact of the first
-            bundle; random images when None.
+        inputs: arrays with at least as many rows as the largest batch, or a function that prepares the same images for
+            an artifact of either; random images when None.
         size: compare what takes images of this size only: one side, or (height, width).
         tolerance, labelled: as for `compare_artifacts`.
-        preprocess: of the labelled images, at any size; that of the first bundle when None.
+        preprocess: of the labelled images, at any size; each bundle's own when None.
 
     Raises:
         UsageError: the two have no artifact in common, or none of that size.
@@ -80,10 +80,9 @@ def compare_bundles(
     for one, other in pairs:
         try:
             subjects = subject_of_artifact(bundles[0], one.id), subject_of_artifact(bundles[1], other.id)
-            fed = _rows(inputs(one) if callable(inputs) else inputs, one.batch)
-            rules = rules_for(one, bundles[0].manifest, preprocess)
+            fed = inputs if callable(inputs) else _rows(inputs, one.batch)
             found.append(
-                compare_artifacts(*subjects, inputs=fed, tolerance=tolerance, labelled=labelled, preprocess=rules)
+                compare_artifacts(*subjects, inputs=fed, tolerance=tolerance, labelled=labelled, preprocess=preprocess)
             )
         except BackendError as error:
             failures[one.id] = str(error)
@@ -129,12 +128,6 @@ def _kind(manifest: Manifest, artifact: Artifact) -> str:
     size = artifact.image_size(manifest.preprocess.layout)
     words = f"{artifact.variant} {artifact.precision} {artifact.format} for {artifact.target} at batch {artifact.batch}"
     return words if size is None else f"{words}, {size_text(size)}"
-
-
-def rules_for(artifact: Artifact, manifest: Manifest, preprocess: Preprocess | None = None) -> Preprocess:
-    """How images are prepared for an artifact: by the manifest's rules, or by others at the artifact's size."""
-    own = manifest.preprocess_of(artifact)
-    return own if preprocess is None else preprocess.at_size(own.height, own.width)
 
 
 def _rows(inputs: Arrays | None, batch: int) -> Arrays | None:
