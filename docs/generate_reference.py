@@ -130,7 +130,8 @@ def recipe_page() -> str:
         "A recipe is a YAML file that says what `eightfold run` is to do. The recipes of the",
     ]
     lines += [
-        "repository's folder `recipes/` are commented examples. An unknown key or value is refused with its name.",
+        "repository's folder `recipes/` are commented examples; [Detectors](detectors.md) explains theirs. An unknown",
+        "key or value is refused with its name.",
         "",
     ]
     top = {name: field for name, field in Recipe.model_fields.items() if not _section_of(field)}

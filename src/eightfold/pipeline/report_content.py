@@ -10,7 +10,7 @@ from eightfold.pipeline.artifacts import Wanted, engine_artifacts, files_of, onn
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.measure_steps import metrics_of, steps_of
 from eightfold.runtime.latency import LatencyTable
-from eightfold.runtime.manifest import Metric
+from eightfold.runtime.manifest import Metric, Task
 from eightfold.runtime.report_content import (
     Accuracy,
     ArtifactSteps,
@@ -269,6 +269,12 @@ def _usage(job: Job) -> tuple[Snippet, ...]:
     return Snippet(title="In Python", code=python), Snippet(title="On the command line", code=shell)
 
 
+def _read(task: Task) -> str:
+    """How the metrics' runs read the outputs: thresholds matter."""
+    options = (f"{name} {value}" for name, value in sorted(task.options.items()))
+    return ", ".join((f"decoded by {task.decode}", *options))
+
+
 def _provenance(job: Job) -> dict[str, dict[str, str]]:
     recipe = job.recipe
     digests = {
@@ -283,6 +289,7 @@ def _provenance(job: Job) -> dict[str, dict[str, str]]:
         "keep ratio": str(recipe.compress.keep_ratio),
         "calibration": f"{recipe.calibrate.method}, {recipe.calibrate.images} images",
         "preprocess": recipe.preprocess.describe(),
+        "outputs": _read(job.outputs),
     }
     made_by = {name: describe_commit(state) for name, state in job.commits.items()}
     return {"Recipe": settings, "Digests": digests, "Versions": runtime_versions()} | (
