@@ -60,7 +60,7 @@ def test_what_the_network_itself_does_not_run_on_is_not_asked_of_the_next(tmp_pa
     assert step.notes[0] == "on zeros: not judged, the network before the step does not run on it"
     assert len(step.notes) == 5
     with pytest.raises(ModelError, match="onnxruntime refuses"):
-        Reference.of_file(file, {"images": {"images": np.zeros(FLOATS.shape, np.float32)}})
+        Reference.of_file(file, {"images": [{"images": np.zeros(FLOATS.shape, np.float32)}]})
 
 
 def _normalized(path: Path, order: tuple[str, str]) -> Path:

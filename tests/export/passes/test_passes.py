@@ -10,9 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper
 
-from eightfold.export.passes.run import apply_passes
-from eightfold.export.verify import run_onnx
 from tests.export.networks import graph
+from tests.export.passes.oracle import operators_after
 
 RNG = np.random.default_rng(0)
 Weights = dict[str, NDArray[np.generic]]
@@ -20,19 +19,6 @@ Weights = dict[str, NDArray[np.generic]]
 
 def _normal(*shape: int) -> NDArray[np.float32]:
     return RNG.standard_normal(shape).astype(np.float32)
-
-
-def _after(model: onnx.ModelProto, shape: Sequence[int]) -> list[str]:
-    """Operators left after all passes, which must give the same answer."""
-    onnx.checker.check_model(model, full_check=True)
-    feeds = {"images": _normal(*shape)}
-    before = run_onnx(model.SerializeToString(), feeds, optimize=False)
-    apply_passes(model)
-    onnx.checker.check_model(model, full_check=True)
-    after = run_onnx(model.SerializeToString(), feeds, optimize=False)
-    for name, array in before.items():
-        np.testing.assert_allclose(after[name], array, rtol=1e-4, atol=1e-5)
-    return [node.op_type for node in model.graph.node]
 
 
 def _pad_then_conv(pads: Sequence[int], value: float, mode: str = "constant") -> onnx.ModelProto:
@@ -47,19 +33,19 @@ def _pad_then_conv(pads: Sequence[int], value: float, mode: str = "constant") ->
 
 def test_padding_goes_into_the_convolution() -> None:
     model = _pad_then_conv([0, 0, 1, 2, 0, 0, 3, 0], 0.0)
-    assert _after(model, (1, 3, 8, 8)) == ["Conv"]
+    assert operators_after(model, (1, 3, 8, 8)) == ["Conv"]
     assert list(helper.get_node_attr_value(model.graph.node[0], "pads")) == [2, 2, 3, 1]
 
 
 @pytest.mark.parametrize(("value", "mode"), [(1.0, "constant"), (0.0, "reflect"), (0.0, "edge")])
 def test_other_padding_stays(value: float, mode: str) -> None:
-    assert _after(_pad_then_conv([0, 0, 1, 1, 0, 0, 1, 1], value, mode), (1, 3, 8, 8)) == ["Pad", "Conv"]
+    assert operators_after(_pad_then_conv([0, 0, 1, 1, 0, 0, 1, 1], value, mode), (1, 3, 8, 8)) == ["Pad", "Conv"]
 
 
 def test_padding_that_others_read_stays() -> None:
     model = _pad_then_conv([0, 0, 1, 1, 0, 0, 1, 1], 0.0)
     model.graph.output.append(helper.make_tensor_value_info("padded", 1, [1, 3, 10, 10]))
-    assert _after(model, (1, 3, 8, 8)) == ["Pad", "Conv"]
+    assert operators_after(model, (1, 3, 8, 8)) == ["Pad", "Conv"]
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -73,7 +59,7 @@ def test_batch_norm_goes_into_the_convolution(op: str, bias: bool) -> None:
     if bias:
         weights["b"] = _normal(5)
     model = graph([conv, norm], {"images": [2, 3, 4, 4]}, {"out": [2, 5, 4, 4]}, weights)
-    assert _after(model, (2, 3, 4, 4)) == [op]
+    assert operators_after(model, (2, 3, 4, 4)) == [op]
 
 
 def test_a_convolution_that_others_read_keeps_its_weights() -> None:
@@ -82,7 +68,7 @@ def test_a_convolution_that_others_read_keeps_its_weights() -> None:
     weights: Weights = {name: np.ones(5, np.float32) for name in ("scale", "shift", "mean", "var")}
     weights["w"] = _normal(5, 3, 1, 1)
     model = graph([conv, norm], {"images": [1, 3, 4, 4]}, {"c": [1, 5, 4, 4], "out": [1, 5, 4, 4]}, weights)
-    assert _after(model, (1, 3, 4, 4)) == ["Conv", "BatchNormalization"]
+    assert operators_after(model, (1, 3, 4, 4)) == ["Conv", "BatchNormalization"]
 
 
 def test_a_computed_reshape_target_becomes_a_constant() -> None:
@@ -94,7 +80,7 @@ def test_a_computed_reshape_target_becomes_a_constant() -> None:
     ]
     weights: Weights = {"zero": np.array([0]), "rest": np.array([-1])}
     model = graph(nodes, {"images": [2, 3, 4]}, {"out": [2, 12]}, weights)
-    assert _after(model, (2, 3, 4)) == ["Reshape"]
+    assert operators_after(model, (2, 3, 4)) == ["Reshape"]
 
 
 def test_what_has_no_effect_goes() -> None:
@@ -107,12 +93,12 @@ def test_what_has_no_effect_goes() -> None:
         helper.make_node("Neg", ["e"], ["out"]),
     ]
     model = graph(nodes, {"images": [2, 3]}, {"out": [2, 3]}, {"same": np.array([2, 3])})
-    assert _after(model, (2, 3)) == ["Relu", "Neg"]
+    assert operators_after(model, (2, 3)) == ["Relu", "Neg"]
 
 
 def test_an_identity_that_is_an_output_stays() -> None:
     nodes = [helper.make_node("Relu", ["images"], ["a"]), helper.make_node("Identity", ["a"], ["out"])]
-    assert _after(graph(nodes, {"images": [2]}, {"out": [2]}), (2,)) == ["Relu", "Identity"]
+    assert operators_after(graph(nodes, {"images": [2]}, {"out": [2]}), (2,)) == ["Relu", "Identity"]
 
 
 def _requantized(second_scale: float) -> onnx.ModelProto:
@@ -127,11 +113,11 @@ def _requantized(second_scale: float) -> onnx.ModelProto:
 
 
 def test_quantizing_again_the_same_way_goes() -> None:
-    assert _after(_requantized(0.02), (8,)) == ["QuantizeLinear", "DequantizeLinear"]
+    assert operators_after(_requantized(0.02), (8,)) == ["QuantizeLinear", "DequantizeLinear"]
 
 
 def test_quantizing_again_in_another_way_stays() -> None:
-    assert len(_after(_requantized(0.03), (8,))) == 4
+    assert len(operators_after(_requantized(0.03), (8,))) == 4
 
 
 def test_equal_weights_and_equal_nodes_are_merged() -> None:
@@ -142,7 +128,7 @@ def test_equal_weights_and_equal_nodes_are_merged() -> None:
     ]
     weight = _normal(3)
     model = graph(nodes, {"images": [2, 3]}, {"out": [2, 3]}, {"w": weight, "twin": weight.copy()})
-    assert _after(model, (2, 3)) == ["Mul", "Add"]
+    assert operators_after(model, (2, 3)) == ["Mul", "Add"]
     assert len(model.graph.initializer) == 1
 
 
@@ -159,7 +145,7 @@ def test_a_gemm_between_reshapes_becomes_a_product(bias: bool, transposed: int) 
     if not bias:
         del weights["b"]
     model = graph(nodes, {"images": [2, 3, 4]}, {"out": [2, 3, 5]}, weights)
-    assert _after(model, (2, 3, 4)) == (["MatMul", "Add"] if bias else ["MatMul"])
+    assert operators_after(model, (2, 3, 4)) == (["MatMul", "Add"] if bias else ["MatMul"])
 
 
 def test_a_gemm_that_mixes_axes_stays() -> None:
@@ -169,7 +155,7 @@ def test_a_gemm_that_mixes_axes_stays() -> None:
         helper.make_node("Reshape", ["g", "back"], ["out"]),
     ]
     weights: Weights = {"flat": np.array([3, 8]), "back": np.array([2, 3, 4]), "w": _normal(8, 8)}
-    assert "Gemm" in _after(graph(nodes, {"images": [2, 3, 4]}, {"out": [2, 3, 4]}, weights), (2, 3, 4))
+    assert "Gemm" in operators_after(graph(nodes, {"images": [2, 3, 4]}, {"out": [2, 3, 4]}, weights), (2, 3, 4))
 
 
 @pytest.mark.parametrize(
@@ -182,14 +168,14 @@ def test_neutral_constants_go(op: str, value: float, side: int, goes: bool) -> N
     nodes = [helper.make_node("Relu", ["images"], ["a"]), helper.make_node(op, inputs, ["b"])]
     nodes.append(helper.make_node("Tanh", ["b"], ["out"]))
     model = graph(nodes, {"images": [2, 3]}, {"out": [2, 3]}, {"c": np.full(3, value, np.float32)})
-    assert (op in _after(model, (2, 3))) != goes
+    assert (op in operators_after(model, (2, 3))) != goes
 
 
 def test_a_neutral_constant_that_broadcasts_stays() -> None:
     nodes = [helper.make_node("Relu", ["images"], ["a"]), helper.make_node("Add", ["a", "c"], ["b"])]
     nodes.append(helper.make_node("Tanh", ["b"], ["out"]))
     model = graph(nodes, {"images": [1, 3]}, {"out": [4, 3]}, {"c": np.zeros((4, 3), np.float32)})
-    assert "Add" in _after(model, (1, 3))
+    assert "Add" in operators_after(model, (1, 3))
 
 
 @pytest.mark.parametrize("bias", ["none", "zero", "some"])
@@ -211,7 +197,7 @@ def test_reshapes_around_work_on_rows_go(bias: str) -> None:
         weights["b"] = _normal(5) * (bias == "some")
     model = graph(nodes, {"images": [2, 3, 4]}, {"out": [2, 3, 4]}, weights)
     added = ["Add"] if bias == "some" else []
-    assert _after(model, (2, 3, 4)) == ["MatMul", *added, "Erf", "Mul", "Mul", "MatMul", "Add"]
+    assert operators_after(model, (2, 3, 4)) == ["MatMul", *added, "Erf", "Mul", "Mul", "MatMul", "Add"]
 
 
 def test_reshapes_around_a_mix_of_rows_stay() -> None:
@@ -222,14 +208,14 @@ def test_reshapes_around_a_mix_of_rows_stay() -> None:
         helper.make_node("Reshape", ["g", "back"], ["out"]),
     ]
     weights: Weights = {"flat": np.array([6, 4]), "back": np.array([2, 3, 4]), "w": _normal(4, 4)}
-    left = _after(graph(nodes, {"images": [2, 3, 4]}, {"out": [2, 3, 4]}, weights), (2, 3, 4))
+    left = operators_after(graph(nodes, {"images": [2, 3, 4]}, {"out": [2, 3, 4]}, weights), (2, 3, 4))
     assert left == ["Reshape", "Softmax", "Gemm", "Reshape"]
 
 
 def test_nodes_that_nothing_reads_go() -> None:
     nodes = [helper.make_node("Neg", ["images"], ["unread"]), helper.make_node("Relu", ["images"], ["out"])]
     model = graph(nodes, {"images": [2]}, {"out": [2]}, {"unused": _normal(3)})
-    assert _after(model, (2,)) == ["Relu"]
+    assert operators_after(model, (2,)) == ["Relu"]
     assert not model.graph.initializer
 
 
@@ -244,7 +230,7 @@ def test_slices_pads_and_concats_without_effect_go() -> None:
     weights: Weights = {name: np.array([number]) for name, number in numbers.items()}
     weights["none"] = np.zeros(4, np.int64)
     model = graph(nodes, {"images": [2, 3]}, {"out": [2, 3]}, weights)
-    assert _after(model, (2, 3)) == ["Slice"]
+    assert operators_after(model, (2, 3)) == ["Slice"]
     assert model.graph.node[0].input[1] == "last"
 
 
@@ -259,7 +245,7 @@ def test_of_reshapes_in_a_row_the_last_one_stays() -> None:
     ]
     weights: Weights = {"six": np.array([1, 6, 0]), "front": np.array([0])}
     model = graph(nodes, {"images": [2, 3, 4]}, {"out": [1, 24]}, weights)
-    assert _after(model, (2, 3, 4)) == ["Reshape", "Neg", "Flatten"]
+    assert operators_after(model, (2, 3, 4)) == ["Reshape", "Neg", "Flatten"]
 
 
 def test_reshapes_around_a_transpose_that_moves_stay() -> None:
@@ -270,7 +256,7 @@ def test_reshapes_around_a_transpose_that_moves_stay() -> None:
     ]
     weights: Weights = {"shape": np.array([1, 6, 4]), "row": np.array([24])}
     model = graph(nodes, {"images": [2, 3, 4]}, {"out": [24]}, weights)
-    assert _after(model, (2, 3, 4)) == ["Reshape", "Transpose", "Reshape"]
+    assert operators_after(model, (2, 3, 4)) == ["Reshape", "Transpose", "Reshape"]
 
 
 def test_a_reshape_that_others_read_stays() -> None:
@@ -282,4 +268,4 @@ def test_a_reshape_that_others_read_stays() -> None:
     ]
     weights: Weights = {"six": np.array([6, 4]), "row": np.array([24])}
     model = graph(nodes, {"images": [2, 3, 4]}, {"out": [6, 4], "other": [24]}, weights)
-    assert sorted(_after(model, (2, 3, 4))) == ["Abs", "Neg", "Reshape", "Reshape"]
+    assert sorted(operators_after(model, (2, 3, 4))) == ["Abs", "Neg", "Reshape", "Reshape"]

@@ -13,6 +13,7 @@ from eightfold.export.passes.graph_index import drop_unused
 from eightfold.export.passes.no_ops import no_ops
 from eightfold.export.passes.norm_into_conv import norm_into_conv
 from eightfold.export.passes.pad_into_conv import pad_into_conv
+from eightfold.export.passes.parallel_convs import parallel_convs
 from eightfold.export.passes.quantize_pairs import quantize_pairs
 from eightfold.export.passes.row_reshapes import row_reshapes
 from eightfold.export.shapes import state_shapes
@@ -28,6 +29,7 @@ PASSES: tuple[Pass, ...] = (
     no_ops,
     pad_into_conv,
     norm_into_conv,
+    parallel_convs,
     row_reshapes,
     quantize_pairs,
     duplicate_weights,
