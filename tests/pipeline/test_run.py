@@ -73,7 +73,7 @@ def test_the_bundle_says_how_it_was_made(tiny_run: Path) -> None:
     assert made["earlier_commits"] == {}
     for artifact in manifest.artifacts:
         if artifact.format == "engine":
-            assert "neither compared nor measured" in artifact.steps[-1].notes[0]
+            assert "not compared with its graph" in artifact.steps[-1].notes[0]
 
 
 def test_every_convolution_and_linear_width_is_a_multiple_of_8(tiny_run: Path) -> None:

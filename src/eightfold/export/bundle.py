@@ -160,12 +160,7 @@ def engine_artifact(
     record = EngineRecord.load(sidecar_path(path))
     if "STRIP_PLAN" in record.flags:
         raise BundleError(f"{path} was built without its weights", remedy="put them back first: eightfold refit")
-    build = Step(
-        name="build",
-        tool=f"{record.builder} {record.builder_version}",
-        seconds=record.seconds,
-        notes=() if metrics else ("neither compared nor measured: engines run on their device alone",),
-    )
+    compared = any(step.name == "build" for step in record.steps)
     return Artifact(
         id=id,
         variant=variant,
@@ -178,9 +173,18 @@ def engine_artifact(
         inputs=record.inputs,
         outputs=record.outputs,
         metrics=tuple(metrics),
-        steps=(*steps, *record.steps, build),
+        steps=(*steps, *record.steps, *([] if compared else [_not_compared(record)])),
         requires=record.requires,
         deterministic=False,
+    )
+
+
+def _not_compared(record: EngineRecord) -> Step:
+    return Step(
+        name="build",
+        tool=f"{record.builder} {record.builder_version}",
+        seconds=record.seconds,
+        notes=("not compared with its graph: it runs on its device alone",),
     )
 
 

@@ -85,7 +85,7 @@ def _near(record: EngineRecord, engine: Subject, other: Subject) -> Iterator[Pat
 def _source(record: EngineRecord, graph: Path, inputs: Arrays) -> tuple[EngineSource, bool]:
     """The source, and whether its float16 graph is the very same: which layers stay in float32 may have been decided on
     images."""
-    if not is_converted(record) or not record.steps:
+    if not is_converted(record) or all(step.name != "float16" for step in record.steps):
         return EngineSource(record, graph), True
     with typed_graph(graph, half=True, inputs=inputs) as typed:
         return EngineSource(record, graph, inputs), typed.sha256 == record.parsed_sha256

@@ -17,61 +17,17 @@ from eightfold.export.compare import compare_artifacts
 from eightfold.export.comparison import Comparison
 from eightfold.export.inner.probe import chunks
 from eightfold.export.onnx_export import export_onnx
-from eightfold.export.onnx_files import load_onnx
 from eightfold.export.tensorrt.build import EnginePrecision, build_engine
 from eightfold.export.tensorrt.layers import EngineLayer, EngineLayers, layers_path
 from eightfold.export.tensorrt.options import BuildOptions
-from eightfold.export.tensorrt.parse import typed_graph
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
-from eightfold.export.verify import runner, with_outputs
 from eightfold.runtime.backends import BACKENDS
-from eightfold.runtime.backends.base import Backend, Session, SessionOptions, Slot, empty_like
 from eightfold.runtime.bundle import Bundle
 from eightfold.runtime.manifest import Task
 from tests.export.networks import images, small_net
+from tests.export.tensorrt.stand_in import StandIn
 
 pytest.importorskip("tensorrt_rtx")
-
-
-class StandIn(Backend):
-    """Runs an engine as its record says: the graph it was built from, with the outputs that it was given."""
-
-    name, formats = "tensorrt-rtx", ("engine",)
-
-    def __init__(self, graph: Path) -> None:
-        self.graph = graph
-        self.opened: list[EngineRecord] = []
-
-    def absent(self) -> None:
-        return None
-
-    def open(self, path: Path, options: SessionOptions) -> Session:
-        record = EngineRecord.load(sidecar_path(path))
-        self.opened.append(record)
-        for name in record.options.inner_outputs:
-            assert name.encode() in path.read_bytes()  # the real engine has it
-        return StandInSession(self.graph, record)
-
-
-class StandInSession(Session):
-    def __init__(self, graph: Path, record: EngineRecord) -> None:
-        self.inputs, self.outputs = record.inputs, record.outputs
-        with typed_graph(graph, half=record.precision == "fp16", inputs=None) as typed:
-            model = with_outputs(load_onnx(typed.path), [spec.name for spec in record.outputs])
-        self.run = runner(model, optimize=False)
-
-    def new_slot(self) -> Slot:
-        return StandInSlot(self)
-
-
-class StandInSlot(Slot):
-    def __init__(self, session: StandInSession) -> None:
-        self._run = session.run
-        self.inputs = {spec.name: empty_like(spec) for spec in session.inputs}
-        self.outputs = {}
-
-    def run(self) -> None:
-        self.outputs = self._run(self.inputs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +39,9 @@ class Desk:
     def build(self, precision: EnginePrecision = "fp16", **options: Any) -> Path:
         engine = self.folder / "engines" / "net.engine"
         engine.parent.mkdir(exist_ok=True)
-        return build_engine(self.network, engine, precision=precision, options=BuildOptions(**options))
+        build_engine(self.network, engine, precision=precision, options=BuildOptions(**options))
+        self.backend.opened.clear()
+        return engine
 
 
 @pytest.fixture
@@ -117,7 +75,6 @@ def test_an_engine_shows_the_layers_of_the_graph_it_was_built_from(
 
 def test_it_is_built_once_for_each_chunk(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = compare_artifacts(desk.build("fp32"), small_net(), onnx=desk.network)
-    desk.backend.opened.clear()
     monkeypatch.setattr(
         "eightfold.export.inner.engine_probe.chunks", lambda keys, sizes: chunks(keys, sizes, limit=2048)
     )

@@ -82,8 +82,12 @@ def answer(engine: Path) -> NDArray[np.float32]:
 
 @pytest.mark.parametrize(("precision", "error"), [("fp32", 1e-2), ("fp16", 5e-2)])
 def test_an_engine_answers_as_its_graph(here: Here, precision: EnginePrecision, error: float) -> None:
-    engine, _ = here.build(precision, workspace_bytes=1 << 28)
+    engine, record = here.build(precision, workspace_bytes=1 << 28)
     np.testing.assert_allclose(answer(engine), here.expected(), atol=error)
+    step = record.steps[-1]
+    assert step.name == "build"
+    assert step.cosine is not None
+    assert step.cosine > 0.99
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from eightfold.errors import BuildError, UnknownNameError, UsageError, one_of
 from eightfold.export.onnx_files import load_onnx, tensor_specs
 from eightfold.export.tensorrt.accepted import require_takable
+from eightfold.export.tensorrt.check import compared_with_graph
 from eightfold.export.tensorrt.configure import configure, layers_for_gpu, network_flags
 from eightfold.export.tensorrt.device import Gpu, building_gpu
 from eightfold.export.tensorrt.generation import Generation, Module, generation_of, require_version
@@ -58,13 +59,14 @@ def build_engine(
         precision: "fp16" converts the graph to float16 first where the builder is strongly typed, keeping float32
             where it is needed, and sets the flag where it is not. "int8" does so with what lies between Q/DQ pairs.
         options: see `BuildOptions`.
-        inputs: real inputs by name, to find out what has to stay in float32; see `half_onnx`. What the comparison found
-            goes into the record.
+        inputs: real inputs by name, to find out what has to stay in float32, see `half_onnx`, and to compare the engine
+            with its graph on, random ones when None. What the comparisons found goes into the record.
 
     Returns:
         `output`.
 
     Raises:
+        VerificationError: the engine runs here and does not answer as its graph does; `output` is left as it was.
         BuildError: parser or builder refused the model; the message holds the first error and the node.
         MissingExtraError: the builder is not installed.
     """
@@ -81,29 +83,12 @@ def build_engine(
     tools = _tools_for(wish)
     with _gpu_of(tools, options) as gpu, _graph_of(tools, wish) as graph:
         built = _build(tools, wish, graph, gpu)
+    record = _record(tools, wish, graph, gpu, built, seconds=round(time.monotonic() - start, 3))
+    if not options.inner_outputs and not options.strip_weights:
+        step = compared_with_graph(built.engine, record, wish.onnx_path, inputs)
+        record = record.model_copy(update={"steps": (*record.steps, *([step] if step else []))})
     write_bytes(output, built.engine)
-    taken, given = tensor_specs(load_onnx(onnx_path))
-    EngineRecord(
-        target=target,
-        precision=precision,
-        builder=tools.generation.module,
-        builder_version=tools.version,
-        device=gpu.name,
-        compute_capability=built.compute_capability,
-        flags=built.flags,
-        options=options.without_files(),
-        gpu_layers=built.gpu_layers,
-        messages=tuple(tools.messages),
-        steps=graph.steps,
-        onnx_sha256=sha256_of_file(onnx_path),
-        graph_sha256=sha256_of_graph(Path(onnx_path)),
-        parsed_sha256=graph.sha256,
-        engine_sha256=sha256_of_bytes(built.engine),
-        engine_bytes=len(built.engine),
-        seconds=round(time.monotonic() - start, 3),
-        inputs=taken,
-        outputs=(*given, *built.inner_outputs),
-    ).save(sidecar_path(output))
+    record.save(sidecar_path(output))
     built.layers.save(layers_path(output))
     return Path(output)
 
@@ -183,6 +168,31 @@ def _build(tools: _Tools, wish: _Wish, graph: TypedGraph, gpu: Gpu) -> _Built:
     engine = _serialized(tools, builder, network, config, _cache_of(tools, options, gpu))
     layers = layers_of_engine(trt, engine, host_code=holds_host_code(flags)) or parsed
     return _Built(engine, capability, (*on_network, *flags), gpu_layers, layers, inner)
+
+
+def _record(tools: _Tools, wish: _Wish, graph: TypedGraph, gpu: Gpu, built: _Built, *, seconds: float) -> EngineRecord:
+    taken, given = tensor_specs(load_onnx(wish.onnx_path))
+    return EngineRecord(
+        target=wish.target.name,
+        precision=wish.precision,
+        builder=tools.generation.module,
+        builder_version=tools.version,
+        device=gpu.name,
+        compute_capability=built.compute_capability,
+        flags=built.flags,
+        options=wish.options.without_files(),
+        gpu_layers=built.gpu_layers,
+        messages=tuple(tools.messages),
+        steps=graph.steps,
+        onnx_sha256=sha256_of_file(wish.onnx_path),
+        graph_sha256=sha256_of_graph(wish.onnx_path),
+        parsed_sha256=graph.sha256,
+        engine_sha256=sha256_of_bytes(built.engine),
+        engine_bytes=len(built.engine),
+        seconds=seconds,
+        inputs=taken,
+        outputs=(*given, *built.inner_outputs),
+    )
 
 
 def _cache_of(tools: _Tools, options: BuildOptions, gpu: Gpu) -> Path | None:

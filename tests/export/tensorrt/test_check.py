@@ -1,0 +1,70 @@
+"""An engine is held against its graph where it runs; without a GPU, onnxruntime answers for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from eightfold.errors import VerificationError
+from eightfold.export.bundle import engine_artifact
+from eightfold.export.onnx_export import export_onnx
+from eightfold.export.tensorrt.build import EnginePrecision, build_engine
+from eightfold.export.tensorrt.options import BuildOptions
+from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
+from eightfold.runtime.backends import BACKENDS
+from tests.export.networks import images, small_net
+from tests.export.tensorrt.stand_in import StandIn
+
+pytest.importorskip("tensorrt_rtx")
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    return export_onnx(small_net(), tmp_path / "net.onnx", batch=1, image_size=16)
+
+
+@pytest.fixture
+def stand_in(network: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    backend = StandIn(network)
+    monkeypatch.setitem(BACKENDS, backend.name, backend)
+    return backend
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_what_was_found_is_in_the_record_and_the_bundle(
+    tmp_path: Path, network: Path, stand_in: StandIn, precision: EnginePrecision
+) -> None:
+    engine = build_engine(network, tmp_path / "net.engine", precision=precision, inputs={"images": images(3)})
+    *half, step = EngineRecord.load(sidecar_path(engine)).steps
+    assert [each.name for each in half] == (["float16"] if precision == "fp16" else [])
+    assert (step.name, step.tool.split()[0]) == ("build", "tensorrt_rtx")
+    assert step.cosine is not None
+    assert step.cosine > 0.9999
+    assert engine_artifact(engine, id="net", inside="net.engine", variant="net").steps[-1] == step
+
+
+def test_an_engine_that_answers_otherwise_is_not_kept(tmp_path: Path, network: Path, stand_in: StandIn) -> None:
+    net = small_net()
+    torch.nn.init.normal_(net.depthwise.weight, std=3)
+    stand_in.graph = export_onnx(net, tmp_path / "other.onnx", batch=1, image_size=16)
+    (tmp_path / "net.engine").write_bytes(b"old")
+    with pytest.raises(VerificationError, match=r"build changed output 'logits': cosine .* tensor: .*depthwise/Conv"):
+        build_engine(network, tmp_path / "net.engine")
+    assert (tmp_path / "net.engine").read_bytes() == b"old"
+    assert not sidecar_path(tmp_path / "net.engine").exists()
+
+
+def test_an_engine_that_does_not_run_here_is_not_compared(tmp_path: Path, network: Path) -> None:
+    engine = build_engine(network, tmp_path / "net.engine", target="rtx:sm75")
+    assert [step.name for step in EngineRecord.load(sidecar_path(engine)).steps] == []
+    (step,) = engine_artifact(engine, id="net", inside="net.engine", variant="net").steps
+    assert step.notes == ("not compared with its graph: it runs on its device alone",)
+
+
+def test_an_engine_to_look_inside_is_not_compared(tmp_path: Path, network: Path, stand_in: StandIn) -> None:
+    name = "/model/depthwise/Conv_output_0"
+    engine = build_engine(network, tmp_path / "net.engine", options=BuildOptions(inner_outputs=(name,)))
+    assert EngineRecord.load(sidecar_path(engine)).steps == ()
+    assert not stand_in.opened
