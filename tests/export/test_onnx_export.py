@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from eightfold.errors import ModelError, UsageError
+from eightfold.export import onnx_export
 from eightfold.export.checks import verify_module
 from eightfold.export.onnx_export import Exporter, export_onnx
 from eightfold.export.onnx_files import opset_of, tensor_specs
@@ -101,6 +102,33 @@ def test_the_second_exporter_is_tried_where_the_first_fails(tmp_path: Path) -> N
 
     file = export_onnx(Fft(), tmp_path / "net.onnx", batch=1, image_size=16, opset=18)
     assert {entry.key: entry.value for entry in onnx.load(file).metadata_props} == {"exporter": "dynamo"}
+
+
+def _branching(graph: onnx.ModelProto, axis: int) -> onnx.ModelProto:
+    """The same graph, whose images go through a branch that takes one of their axes away and puts it back."""
+    axes = onnx.numpy_helper.from_array(np.array([axis]), "axes")
+    nodes = [
+        onnx.helper.make_node("Squeeze", ["images", "axes"], ["flat"]),
+        onnx.helper.make_node("Unsqueeze", ["flat", "axes"], ["again"]),
+    ]
+    inner = onnx.helper.make_graph(nodes, "branch", [], [onnx.ValueInfoProto(name="again")], [axes])
+    for node in graph.graph.node:
+        node.input[:] = ["branched" if name == "images" else name for name in node.input]
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array(True), "always"))
+    branch = onnx.helper.make_node("If", ["always"], ["branched"], then_branch=inner, else_branch=inner)
+    graph.graph.node.insert(0, branch)
+    return graph
+
+
+@pytest.mark.parametrize(("axis", "exporter"), [(0, "torchscript"), (1, "dynamo")])
+def test_a_graph_with_branches_that_does_not_run_is_no_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, axis: int, exporter: Exporter
+) -> None:
+    """Axis 0 is the batch of one and may go; axis 1 has three channels."""
+    export = onnx_export._EXPORTERS["torchscript"]
+    monkeypatch.setitem(onnx_export._EXPORTERS, "torchscript", lambda *args: _branching(export(*args), axis))
+    file = export_onnx(small_net(), tmp_path / "net.onnx", batch=1, image_size=16)
+    assert onnx_export.exporter_of(onnx.load(file)) == exporter
 
 
 def test_a_model_no_exporter_can_follow_says_what_each_said(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from eightfold.export.onnx_clean import clean
 from eightfold.export.onnx_files import load_onnx, save_onnx
 from eightfold.export.opset_conversion import with_opset
 from eightfold.export.opsets import DEFAULT_OPSET, opset_for
+from eightfold.export.passes.graph_index import inner_graphs
 from eightfold.export.quiet import quiet
-from eightfold.extras import require
+from eightfold.extras import installed, require
 from eightfold.files import PathLike
 
 if TYPE_CHECKING:
@@ -115,9 +116,10 @@ def _export(
     for choice in exporter_order(exporter):
         try:
             graph = _EXPORTERS[choice](model, example, names, opset)
+            _require_running(graph, example)
         # The exporters raise anything at all, from RuntimeError to SystemError, when they cannot follow a model.
         except Exception as error:
-            if isinstance(error, EightfoldError | MemoryError):
+            if isinstance(error, EightfoldError | MemoryError) and not isinstance(error, _DoesNotRunError):
                 raise
             failures.append(f"{choice}: {_first_line(error)}")
             continue
@@ -128,6 +130,24 @@ def _export(
         allowed="a model that one of torch's exporters can follow",
         remedy="remove the operation that the message names from forward(), or export to ONNX yourself",
     )
+
+
+class _DoesNotRunError(ModelError):
+    """What an exporter wrote is no graph that runs."""
+
+
+def _require_running(graph: onnx.ModelProto, example: torch.Tensor) -> None:
+    """Graphs with branches are run once: where TorchScript does not know a shape, it writes both ways to go on, one of
+    which may be wrong for all inputs (the skips of MViT)."""
+    from eightfold.export.verify import runner
+
+    branches = any(True for node in graph.graph.node for _ in inner_graphs(node))
+    if not branches or not installed("onnxruntime"):
+        return
+    try:
+        runner(graph)({value.name: example.cpu().numpy() for value in graph.graph.input})
+    except ModelError as error:
+        raise _DoesNotRunError(error.seen) from error
 
 
 def _with_torchscript(
