@@ -216,7 +216,7 @@ def measure(name: str, size: int) -> Row:
         made = graphs(network, size, fitted, folder)
         again = graphs(copy.deepcopy(network), size, fitted, Path(second))
         feeds = [{"images": image[None]} for image in held_out]
-        half = verify_half(load_onnx(made.small), load_onnx(made.half), feeds, tolerance=Tolerance())
+        half = verify_half(load_onnx(made.small), load_onnx(made.half), {"held-out": feeds}, tolerance=Tolerance())
         exact = [verify_module(network, made.small, feed["images"], tolerance=Tolerance()) for feed in feeds]
         int8 = [verify_onnx(made.small, made.int8, feed, step="int8", tolerance=Tolerance()) for feed in feeds]
         return Row(

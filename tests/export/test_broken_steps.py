@@ -9,16 +9,15 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from eightfold.calib.calibrate import calibrate
 from eightfold.calib.equalize import equalize
 from eightfold.calib.images import ImageSet, open_images
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import VerificationError
-from eightfold.export import batches, file_source, half, in_graph, openvino_build, simplify
+from eightfold.export import batches, file_source, half, in_graph, openvino_build, quantize_step, simplify
 from eightfold.export.batches import export_batches
-from eightfold.export.checks import verify_onnx
 from eightfold.export.equalize_step import verify_equalized
 from eightfold.export.freeze import frozen
 from eightfold.export.half import half_onnx
@@ -27,6 +26,7 @@ from eightfold.export.in_graph import put_preprocess_in, with_preprocess
 from eightfold.export.onnx_export import export_onnx
 from eightfold.export.openvino_build import build_openvino, read_openvino
 from eightfold.export.passes.run import apply_passes
+from eightfold.export.qdq import apply_qdq
 from eightfold.export.quantize import quantize
 from eightfold.export.rebatch import rebatched
 from eightfold.export.simplify import simplify_onnx
@@ -34,6 +34,8 @@ from eightfold.export.verify import Tolerance
 from tests.export.networks import images, small_net
 
 LAYER = "depthwise"
+TRIALS = ["on zeros", "on ones", "on extremes", "on noise"]
+APPLY_QDQ = "eightfold.export.quantize.apply_qdq"
 EXACT = Tolerance(max_rel_error=1e-4)
 
 
@@ -137,13 +139,55 @@ def test_half(kind: Any, network: Path, layer: str, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("form", ["qdq", "qoperator"])
-def test_quantize(form: Any, network: Path, layer: str, tmp_path: Path) -> None:
-    spoilt = tmp_path / "spoilt.onnx"
-    onnx.save(_spoil(onnx.load(network)), spoilt)
-    ranges = calibrate(spoilt, list(images(8)), None, method="minmax")
-    int8, _ = quantize(spoilt, ranges, tmp_path / "int8.onnx", form=form)
-    with pytest.raises(VerificationError, match=rf"quantize changed output 'logits': .*{_first(layer)}"):
-        verify_onnx(network, int8, {"images": images()}, step="quantize", tolerance=Tolerance(cosine=0.999))
+def test_quantize(form: Any, network: Path, layer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ranges = calibrate(network, list(images(8)), None, method="minmax")
+    target = tmp_path / "int8.onnx"
+    _, report = quantize(network, ranges, target, form=form, images=list(images(20)))
+    assert report.step.notes[0].startswith("on 16 images: relative error 0.0")
+    assert report.step.name == "quantize for cpu-x86"
+    kept = target.read_bytes()
+    monkeypatch.setattr(quantize_step, "TOLERANCE", Tolerance(cosine=0.999))
+    monkeypatch.setattr(APPLY_QDQ, lambda graph, plan: _negated(apply_qdq(graph, plan)))
+    words = rf"quantize for cpu-x86 \(on 16 images\) changed output 'logits': cosine .*{_first(layer)}"
+    with pytest.raises(VerificationError, match=words):
+        quantize(network, ranges, target, form=form, images=list(images(20)))
+    assert target.read_bytes() == kept
+    assert {path.name for path in tmp_path.iterdir()} == {"net.onnx", "int8.onnx"}
+
+
+def _negated(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Codes of the depthwise convolution's weights with the other sign, many times as large as they may be."""
+    for tensor in model.graph.initializer:
+        codes = numpy_helper.to_array(tensor)
+        if codes.dtype == np.int8 and codes.shape == (8, 1, 3, 3):
+            tensor.CopyFrom(numpy_helper.from_array(np.where(codes > 0, -127, 127).astype(np.int8), tensor.name))
+    return model
+
+
+def test_int8_that_gives_nan_for_a_black_image(network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ranges = calibrate(network, list(images(8)), None, method="minmax")
+    monkeypatch.setattr(APPLY_QDQ, lambda graph, plan: _divided_by_itself(apply_qdq(graph, plan)))
+    words = r"\(on zeros\) left output 'logits' not finite; first tensor that is not: 'ratio'; allowed: finite answers"
+    with pytest.raises(VerificationError, match=words):
+        quantize(network, ranges, tmp_path / "int8.onnx", form="qdq")
+    assert not (tmp_path / "int8.onnx").exists()
+
+
+def _divided_by_itself(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Add 0 * (the image over itself) to the answer."""
+    own, output = model.graph.input[0].name, model.graph.output[0].name
+    for node in model.graph.node:
+        node.output[:] = ["answer" if name == output else name for name in node.output]
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0, np.float32), "nothing"))
+    model.graph.node.extend(
+        [
+            helper.make_node("Div", [own, own], ["ratio"]),
+            helper.make_node("ReduceMean", ["ratio"], ["mean"], keepdims=0),
+            helper.make_node("Mul", ["mean", "nothing"], ["offset"]),
+            helper.make_node("Add", ["answer", "offset"], [output]),
+        ]
+    )
+    return model
 
 
 def test_equalize(network: Path, tmp_path: Path, photographs: ImageSet) -> None:
@@ -152,10 +196,38 @@ def test_equalize(network: Path, tmp_path: Path, photographs: ImageSet) -> None:
     step = verify_equalized(network, equalized, photographs, preprocess)
     assert step.max_rel_error is not None
     assert step.max_rel_error < 1e-5
-    assert len(step.notes) == 4
+    assert [note.partition(": ")[0] for note in step.notes] == ["on 4 images", *TRIALS]
     onnx.save(_spoil(onnx.load(equalized)), equalized)
-    with pytest.raises(VerificationError, match=r"equalize changed output 'logits': .*first diverging tensor: '.*onv"):
+    words = r"equalize \(on 4 images\) changed output 'logits': .*first diverging tensor: '.*onv"
+    with pytest.raises(VerificationError, match=words):
         verify_equalized(network, equalized, photographs, preprocess)
+
+
+def test_equalize_holds_beyond_the_images(network: Path, tmp_path: Path, photographs: ImageSet) -> None:
+    """Unless a clip became a Relu, because no image reaches its bound."""
+    preprocess = Preprocess(height=16, width=16)
+    other = tmp_path / "other.onnx"
+    model = onnx.load(network)
+    _limited(model, "Min")
+    onnx.save(model, other)
+    with pytest.raises(VerificationError, match=r"equalize \(on extremes\) changed output 'logits'"):
+        verify_equalized(network, other, photographs, preprocess)
+    model = onnx.load(network)
+    _limited(model, "Clip")
+    onnx.save(model, other)
+    step = verify_equalized(other, network, photographs, preprocess)
+    assert step.max_rel_error == 0
+    assert all(", cosine 0." in note for note in step.notes if note.startswith("on extremes"))
+
+
+def _limited(model: onnx.ModelProto, op: str) -> None:
+    """Let nothing above 1.5 into the network, which no image is."""
+    own = model.graph.input[0].name
+    for node in model.graph.node:
+        node.input[:] = ["limited" if name == own else name for name in node.input]
+    model.graph.initializer.append(numpy_helper.from_array(np.array(1.5, np.float32), "limit"))
+    inputs = [own, "limit"] if op == "Min" else [own, "", "limit"]
+    model.graph.node.insert(0, helper.make_node(op, inputs, ["limited"]))
 
 
 def test_preprocess_in_graph(network: Path, layer: str, monkeypatch: pytest.MonkeyPatch) -> None:

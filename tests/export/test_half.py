@@ -11,16 +11,17 @@ from onnx import TensorProto, helper, numpy_helper
 
 from eightfold.errors import UsageError, VerificationError
 from eightfold.export.checks import verify_onnx
-from eightfold.export.half import checked_half, half_onnx, nodes_out_of_range
+from eightfold.export.half import checked_half, half_onnx
 from eightfold.export.half_emulation import emulated_half, verify_half
 from eightfold.export.half_graph import HalfType, fits, half_graph, rounded
+from eightfold.export.half_range import nodes_not_finite, nodes_out_of_range
 from eightfold.export.onnx_export import export_onnx
 from eightfold.export.onnx_files import input_specs
 from eightfold.export.trials import runs_of
 from eightfold.export.verify import Tolerance, random_inputs, run_onnx
 from tests.export.networks import graph, saved, small_net
 
-TRIALS = ["on zeros", "on ones", "on extremes", "on noise"]
+TRIALS = ["on 4 images", "on zeros", "on ones", "on extremes", "on noise"]
 
 
 def _types(model: onnx.ModelProto) -> dict[str, int]:
@@ -153,7 +154,7 @@ def test_nodes_that_need_more_digits_are_found_and_stay_float(tmp_path: Path) ->
     assert step.cosine >= 0.9999
     assert _types(model)["far"] == TensorProto.FLOAT
     blind = half_graph(onnx.load(file))
-    lost = verify_half(onnx.load(file), blind, [{"images": rows[:2]}], tolerance=Tolerance()).cosine
+    lost = verify_half(onnx.load(file), blind, {"2 images": [{"images": rows[:2]}]}, tolerance=Tolerance()).cosine
     assert lost is not None
     assert lost < 0.9999
 
@@ -162,10 +163,13 @@ def test_beyond_the_tolerance_the_first_tensor_is_named(tmp_path: Path) -> None:
     file = _fine_in_the_middle(tmp_path / "x.onnx")
     rows = np.random.default_rng(0).random((2, 3), dtype=np.float32)
     with pytest.raises(
-        VerificationError, match=r"float16 changed output 'out': cosine .* first diverging tensor: 'u0'"
+        VerificationError, match=r"float16 \(on 2 images\) changed output 'out': cosine .* first diverging tensor: 'u0'"
     ):
         verify_half(
-            onnx.load(file), half_graph(onnx.load(file)), [{"images": rows}], tolerance=Tolerance(cosine=0.9999)
+            onnx.load(file),
+            half_graph(onnx.load(file)),
+            {"2 images": [{"images": rows}]},
+            tolerance=Tolerance(cosine=0.9999),
         )
 
 
@@ -251,13 +255,61 @@ def test_a_layer_whose_scales_float16_cannot_hold_stays_float_whole(tmp_path: Pa
     assert {_types(model)[name] for name in (*convolution.input, *convolution.output)} == {TensorProto.FLOAT}
 
 
-def test_an_overflow_that_no_image_causes_is_noted_and_not_judged(tmp_path: Path) -> None:
+def test_what_no_image_makes_overflow_stays_float_for_extremes(tmp_path: Path) -> None:
     """On images in [0, 0.5) products stay below 20,000; what is tried beside them reaches 120,000."""
-    nodes = [helper.make_node("Mul", ["images", "gain"], ["out"])]
+    nodes = [
+        helper.make_node("Mul", ["images", "gain"], ["large"], name="amplify"),
+        helper.make_node("Tanh", ["images"], ["bounded"], name="bounded"),
+        helper.make_node("Add", ["large", "bounded"], ["out"], name="add"),
+    ]
     weights = {"gain": np.array([40_000], np.float32)}
     file = saved(graph(nodes, {"images": [1, 3]}, {"out": [1, 3]}, weights), tmp_path / "x.onnx")
     images = {"images": np.random.default_rng(0).random((1, 3), dtype=np.float32) / 2}
-    (step,) = checked_half(file, inputs=images)[1]
+    model, (step,) = checked_half(file, inputs=images)
     assert step.cosine == pytest.approx(1)
-    assert "on extremes: cosine nan" in step.notes
-    assert "on ones: cosine 1.0000" in step.notes
+    assert step.notes[0] == "kept in float32 for their range on extremes, 2 of 3 nodes: amplify, add"
+    assert _types(model)["bounded"] == TensorProto.FLOAT16
+    assert "on extremes: relative error 0, cosine 1.0000" in step.notes
+
+
+def _direction(path: Path) -> Path:
+    """Each pixel over the length of its colour; a black one has none, and a small number keeps it from 0 / 0."""
+    nodes = [
+        helper.make_node("Mul", ["images", "images"], ["squares"], name="square"),
+        helper.make_node("ReduceSum", ["squares", "axes"], ["sums"], name="sum"),
+        helper.make_node("Add", ["sums", "least"], ["positive"], name="keep_positive"),
+        helper.make_node("Div", ["images", "positive"], ["out"], name="divide"),
+    ]
+    weights = {"axes": np.array([1]), "least": np.array([1e-9], np.float32)}
+    return saved(graph(nodes, {"images": [1, 3]}, {"out": [1, 3]}, weights), path)
+
+
+def test_a_black_image_gives_no_nan(tmp_path: Path) -> None:
+    file = _direction(tmp_path / "x.onnx")
+    images = {"images": np.random.default_rng(0).random((2, 3), dtype=np.float32)}
+    black = {"images": np.zeros((1, 3), np.float32)}
+    blind = emulated_half(half_graph(onnx.load(file)))
+    assert np.isnan(run_onnx(blind, black)["out"]).all()
+    assert nodes_not_finite(onnx.load(file), [images_at(images, 0), black], keep_float=()) == ["divide"]
+    model, (step,) = checked_half(file, inputs=images)
+    assert step.notes[0] == "kept in float32 for their range on extremes, 1 of 4 nodes: divide"
+    assert np.isfinite(run_onnx(emulated_half(model), black)["out"]).all()
+
+
+def images_at(images: dict[str, Any], place: int) -> dict[str, Any]:
+    return {name: rows[place : place + 1] for name, rows in images.items()}
+
+
+def test_what_is_not_finite_any_more_fails_and_is_named(tmp_path: Path) -> None:
+    file = onnx.load(_direction(tmp_path / "x.onnx"))
+    trials = {"1 image": [{"images": np.ones((1, 3), np.float32)}], "zeros": [{"images": np.zeros((1, 3), np.float32)}]}
+    words = r"float16 \(on zeros\) left output 'out' not finite; first tensor that is not: 'out'"
+    with pytest.raises(VerificationError, match=words):
+        verify_half(file, half_graph(file), trials, tolerance=Tolerance())
+
+
+def test_what_was_not_finite_before_may_stay_so(tmp_path: Path) -> None:
+    file = graph([helper.make_node("Log", ["images"], ["out"])], {"images": [1, 3]}, {"out": [1, 3]})
+    trials = {"1 image": [{"images": np.ones((1, 3), np.float32)}], "zeros": [{"images": np.zeros((1, 3), np.float32)}]}
+    step = verify_half(file, half_graph(file), trials, tolerance=Tolerance())
+    assert step.notes[1] == "on zeros: relative error 0, cosine 1.0000"

@@ -18,6 +18,7 @@ from eightfold.export.freeze import fixed_image_size
 from eightfold.export.in_graph import require_pixels_taken
 from eightfold.export.one_size import Wanted, export_at_size
 from eightfold.export.onnx_files import DTYPE_OF_ELEM_TYPE
+from eightfold.export.trials import COMPARED_IMAGES
 from eightfold.files import PathLike, sha256_of_file
 from eightfold.runtime.manifest import Task
 from eightfold.runtime.sizes import Size, size_of, size_text
@@ -25,8 +26,6 @@ from eightfold.runtime.sizes import Size, size_of, size_text
 if TYPE_CHECKING:
     import torch
 
-# Enough to reach what images reach, few enough to run at every batch.
-COMPARED_IMAGES = 16
 RAW_OUTPUTS = Task(kind="tensors", decode="tensors")
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from eightfold.errors import ModelError
 from eightfold.export.half_emulation import verify_half
-from eightfold.export.half_graph import LARGEST, HalfType, fits, half_graph
+from eightfold.export.half_graph import HalfType, half_graph
+from eightfold.export.half_range import nodes_near_limit, nodes_not_finite, nodes_out_of_range
 from eightfold.export.half_search import search_half
-from eightfold.export.onnx_files import load_onnx, opset_of, save_onnx, tensor_specs
+from eightfold.export.onnx_files import input_specs, load_onnx, opset_of, save_onnx
 from eightfold.export.opset_conversion import with_opset
-from eightfold.export.trials import runs_of
-from eightfold.export.verify import Array, Arrays, Tolerance, runner, with_outputs
+from eightfold.export.trials import Trials, trials_of
+from eightfold.export.verify import Arrays, Tolerance, runner
 from eightfold.files import PathLike
 from eightfold.runtime.manifest import Step
 
@@ -41,11 +42,13 @@ def half_onnx(
         inputs: real inputs by name; more rows than the network's batch are run in turn. On them, nodes stay in
             float32 that take or make values near the type's limit, or whose values are so small that it
             rounds them coarsely; and the result is compared with the original. Where its cosine is below 0.9999
-            (0.999 for bfloat16), further nodes stay in float32: those that cost the most precision.
+            (0.999 for bfloat16), further nodes stay in float32: those that cost the most precision. So do those that
+            would overflow, or make an answer that is not finite, on constants, extremes and noise.
         kind: "float16", or "bfloat16": float32's range and eight bits of precision, for CPUs.
 
     Raises:
-        VerificationError: no choice of nodes brings the cosine on `inputs` there; nothing is written.
+        VerificationError: no choice of nodes brings the cosine on `inputs` there, or an answer is not finite on
+            extremes where it is in float32; nothing is written.
     """
     return save_onnx(checked_half(path, keep_float=keep_float, inputs=inputs, kind=kind)[0], output)
 
@@ -59,14 +62,28 @@ def checked_half(
         return half_graph(model, keep_float=keep_float, kind=kind), ()
     # Codes that fall on the other side of a rounding edge move the answer more than 16 bits do: recorded, not judged.
     tolerance = Tolerance() if is_quantized(model) else TOLERANCES[kind]
-    runs = runs_of(tensor_specs(model)[0], inputs)
-    kept = frozenset(keep_float)
-    by_range = nodes_out_of_range(model, runs, kind=kind)
-    by_precision = search_half(model, runs, keep_float=kept.union(by_range), tolerance=tolerance, kind=kind)
-    made = half_graph(model, keep_float=kept.union(by_range, by_precision), kind=kind)
-    step = verify_half(model, made, runs, tolerance=tolerance, kind=kind)
-    notes = (*_notes(model, by_range, by_precision), *step.notes)
-    return made, (step.model_copy(update={"notes": notes}),)
+    trials = trials_of(input_specs(model), inputs)
+    images, extremes = _apart(model, trials)
+    by_range = nodes_out_of_range(model, images, kind=kind)
+    by_extremes = [name for name in nodes_near_limit(model, extremes, kind=kind) if name not in by_range]
+    kept = {*keep_float, *by_range, *by_extremes}
+    by_precision = search_half(model, images, keep_float=kept, tolerance=tolerance, kind=kind)
+    by_extremes += nodes_not_finite(model, extremes, keep_float=kept.union(by_precision), kind=kind)
+    made = half_graph(model, keep_float=kept.union(by_precision, by_extremes), kind=kind)
+    step = verify_half(model, made, trials, tolerance=tolerance, kind=kind)
+    reasons = {"range": by_range, "range on extremes": by_extremes, "precision": by_precision}
+    return made, (step.model_copy(update={"notes": (*_notes(model, reasons), *step.notes)}),)
+
+
+def _apart(model: onnx.ModelProto, trials: Trials) -> tuple[Sequence[Arrays], list[Arrays]]:
+    """The runs on images, and the others, as far as the graph has an answer to them."""
+    images, *others = trials.values()
+    run, extremes = runner(model), list[Arrays]()
+    for inputs in (each for runs in others for each in runs):
+        with contextlib.suppress(ModelError):
+            run(inputs)
+            extremes.append(inputs)
+    return images, extremes
 
 
 def _typed_for(model: onnx.ModelProto, kind: HalfType) -> onnx.ModelProto:
@@ -90,26 +107,8 @@ def with_node_names(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def nodes_out_of_range(model: onnx.ModelProto, runs: Sequence[Arrays], *, kind: HalfType = "float16") -> list[str]:
-    """Names of nodes that take or make values near `kind`'s limit, or so small that it holds them coarsely."""
-    from onnx import ModelProto
-
-    names = [name for node in model.graph.node for name in node.output if name]
-    probe = ModelProto()
-    probe.CopyFrom(model)
-    run = runner(with_outputs(probe, names), optimize=False)
-    out = {name for feeds in runs for name, array in {**feeds, **run(feeds)}.items() if not _holds(array, kind)}
-    return [node.name for node in model.graph.node if out & {*node.input, *node.output}]
-
-
-def _holds(array: Array, kind: HalfType) -> bool:
-    if array.dtype != np.float32 or not array.size:
-        return True
-    return bool(np.max(np.abs(array)) <= LARGEST[kind] / 2) and fits(array, kind)
-
-
-def _notes(model: onnx.ModelProto, by_range: Sequence[str], by_precision: Sequence[str]) -> Iterator[str]:
+def _notes(model: onnx.ModelProto, reasons: Mapping[str, Sequence[str]]) -> Iterator[str]:
     total = len(model.graph.node)
-    for reason, names in (("range", by_range), ("precision", by_precision)):
+    for reason, names in reasons.items():
         if names:
             yield f"kept in float32 for their {reason}, {len(names)} of {total} nodes: {', '.join(names)}"

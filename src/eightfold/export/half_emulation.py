@@ -7,18 +7,15 @@ computed in float32 and then rounded for real. That is how tensor cores work as 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eightfold.export.checks import require_alike
 from eightfold.export.half_graph import ELEM_TYPES, FLOAT, HalfType
-from eightfold.export.inner.onnx_probe import OnnxProbe
-from eightfold.export.onnx_files import input_specs
-from eightfold.export.reference import notes_on_trials
+from eightfold.export.lossy import Network, verify_lossy
 from eightfold.export.shapes import state_shapes
-from eightfold.export.verify import Arrays, Difference, Tolerance, compare, runner, step_from
+from eightfold.export.trials import Trials
+from eightfold.export.verify import Tolerance
 from eightfold.runtime.manifest import Step
 
 if TYPE_CHECKING:
@@ -46,25 +43,17 @@ def emulated_half(model: onnx.ModelProto, kind: HalfType = "float16") -> onnx.Mo
 def verify_half(
     before: onnx.ModelProto,
     half: onnx.ModelProto,
-    runs: Sequence[Arrays],
+    trials: Trials,
     *,
     tolerance: Tolerance,
     kind: HalfType = "float16",
 ) -> Step:
-    """Compare a float32 graph with its 16-bit form on the inputs of some runs, which are judged, and on constants,
-    extremes and noise, which are noted.
+    """Compare a float32 graph with its 16-bit form; see `verify_lossy`.
 
-    Raises VerificationError beyond the tolerance, naming the first tensor that differs.
+    Raises VerificationError beyond the tolerance on the first trial, or where a number is not finite any more.
     """
     emulated = emulated_half(half, kind)
-    known, seen = runner(before), runner(emulated)
-    probes = OnnxProbe(before), OnnxProbe(emulated)
-    found: list[Difference] = []
-    for inputs in runs:
-        differences = compare(known(inputs), seen(inputs))
-        require_alike(differences, tolerance, step=kind, probes=probes, inputs=inputs)
-        found += differences
-    return step_from(found, name=kind, notes=notes_on_trials(known, seen, input_specs(before)))
+    return verify_lossy(Network.of(before), Network.of(emulated), trials, step=kind, tolerance=tolerance)
 
 
 def _float_weight(tensor: onnx.TensorProto, kind: HalfType) -> onnx.TensorProto:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from eightfold.export.int8_speed import SHOWN, Form, Int8Speed
+from eightfold.runtime.manifest import Step
 from eightfold.values import Frozen
 
 
@@ -21,6 +22,7 @@ class QuantReport(Frozen):
         nearest: layers that AdaRound was asked for and does not handle.
         form: "qdq" for Q/DQ pairs, "qoperator" for QLinear operators.
         speed: against FP32, where it was measured.
+        step: what the comparison with the float graph found, as a manifest keeps it.
     """
 
     target: str
@@ -32,6 +34,7 @@ class QuantReport(Frozen):
     nearest: tuple[str, ...] = ()
     form: Form = "qdq"
     speed: Int8Speed | None = None
+    step: Step
 
     def describe(self) -> str:
         lines = [f"{len(self.quantized)} layers in INT8 for {self.target}, {len(self.kept_float)} kept in float"]
@@ -39,7 +42,8 @@ class QuantReport(Frozen):
         for reason in reasons:
             names = [name for name, why in self.kept_float.items() if why == reason]
             lines.append(f"  {reason}: {', '.join(names)}")
-        return "\n".join([*lines, *(f"  {note}" for note in self.notes()), *self._speed()])
+        noted = (f"  {note}" for note in (*self.notes(), *self.step.notes))
+        return "\n".join([*lines, *noted, *self._speed()])
 
     def notes(self) -> tuple[str, ...]:
         """What was done beside quantizing, a line each."""
@@ -59,8 +63,9 @@ class QuantReport(Frozen):
     def _speed(self) -> list[str]:
         return [self.speed.describe()] if self.speed else []
 
-    def record(self) -> tuple[str, ...]:
-        """What belongs into a manifest: the form, what stayed float, what was done, whether it pays."""
+    def record(self) -> Step:
+        """What belongs into a manifest: the comparison, the form, what stayed float, what was done, whether it pays."""
         form = f"written as {SHOWN[self.form]}"
         kept = f"{len(self.kept_float)} layers kept in float" + "".join(f", {name}" for name in self.kept_float)
-        return (form, kept, *self.notes(), *self._speed())
+        notes = (form, kept, *self.notes(), *self._speed(), *self.step.notes)
+        return self.step.model_copy(update={"notes": notes})

@@ -11,7 +11,7 @@ from eightfold.errors import ModelError
 from eightfold.export.checks import require_alike
 from eightfold.export.inner.onnx_probe import OnnxProbe
 from eightfold.export.inner.probe import Probe
-from eightfold.export.trials import Trials, adversarial_inputs
+from eightfold.export.trials import Trials
 from eightfold.export.verify import (
     Array,
     Arrays,
@@ -24,7 +24,7 @@ from eightfold.export.verify import (
     step_from,
 )
 from eightfold.files import PathLike
-from eightfold.runtime.manifest import Step, TensorSpec
+from eightfold.runtime.manifest import Step
 
 Run = Callable[[Arrays], Arrays]
 # What rounding its input to float32 may change of an input.
@@ -155,14 +155,6 @@ def _largest_per_row(first: Array, second: Array) -> Array:
         apart = np.abs(first.astype(np.float64) - second.astype(np.float64))
     largest: Array = apart.reshape(len(apart), -1).max(axis=1, initial=0.0)
     return largest
-
-
-def notes_on_trials(known: Run, seen: Run, specs: Sequence[TensorSpec]) -> tuple[str, ...]:
-    """How alike two networks answer on constants, extremes and noise, in words: for steps that round on purpose, of
-    which nothing is asked there."""
-    with np.errstate(all="ignore"):  # what overflows in 16 bits shows as a cosine of nan
-        found = {name: compare(known(inputs), seen(inputs)) for name, inputs in adversarial_inputs(specs).items()}
-    return tuple(f"on {name}: cosine {min(item.cosine for item in items):.4f}" for name, items in found.items())
 
 
 def _nudged(array: Array, rng: np.random.Generator) -> Array:

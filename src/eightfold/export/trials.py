@@ -16,6 +16,8 @@ from eightfold.runtime.manifest import TensorSpec
 
 # Beyond black and white after the usual normalizations, which give -2.1 to 2.6.
 EXTREME = 3.0
+# Enough to reach what images reach, few enough to run after every step.
+COMPARED_IMAGES = 16
 # What the notes of a step call values that stand for images.
 RANDOM = "random values (no images given)"
 EXTREMES_IN_TURN = "extremes, noise, zeros and ones"

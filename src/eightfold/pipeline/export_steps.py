@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eightfold.export.trials import COMPARED_IMAGES
 from eightfold.export.verify import Tolerance
 from eightfold.files import atomic_directory, write_text
 from eightfold.pipeline import job as at
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
     from eightfold.calib.images import ImageSet
     from eightfold.calib.ranges import Ranges
     from eightfold.export.quant_report import QuantReport
-
-VERIFIED_IMAGES = 16
-# How much INT8 may change is a question of the task's metric, which is measured later. Below this it is broken.
-INT8_TOLERANCE = Tolerance(cosine=0.5)
 
 
 def export_steps(job: Job) -> list[Step]:
@@ -95,12 +92,12 @@ def export_variant(job: Job, variant: str, _: Path) -> str:
     steps = export_batches(
         job.model(variant),
         {batch: job.path(each.path) for batch, each in wanted.items()},
-        images=job.first_test_images(VERIFIED_IMAGES, recipe.preprocess),
+        images=job.first_test_images(COMPARED_IMAGES, recipe.preprocess),
         opset=_opset(job),
         tolerance=tolerance,
     )
     if recipe.export.preprocess == "in-graph":
-        pixels = job.first_test_images(VERIFIED_IMAGES, job.fed)
+        pixels = job.first_test_images(COMPARED_IMAGES, job.fed)
         for batch, each in wanted.items():
             rows = whole_runs(pixels, batch)
             step = put_preprocess_in(job.path(each.path), recipe.preprocess, tolerance=tolerance, images=rows)[1]
@@ -192,36 +189,20 @@ def _quantize_steps(job: Job) -> list[Step]:
 
 
 def quantize_pruned(job: Job, target: str, _: Path) -> str:
-    """Emit INT8 for one target at every batch size; record how far each moves from FP32 on test images."""
+    """Emit INT8 for one target at every batch size; record how far each moves from FP32."""
     from eightfold.calib.ranges import Ranges
-    from eightfold.export.checks import verify_onnx
 
     ranges = Ranges.load(job.path(at.RANGES))
-    images = job.first_test_images(max(job.recipe.export.batches), job.fed)
     kept = _layers_kept_float(job, ranges, target)
-    floats, sources = float_artifacts(job.recipe, "pruned"), calibrated_artifacts(job.recipe)
+    sources, graphs = calibrated_artifacts(job.recipe), int8_artifacts(job.recipe, target)
     steps = {}
-    for place, (plain, source, wanted) in enumerate(
-        zip(floats, sources, int8_artifacts(job.recipe, target), strict=True)
-    ):
+    for place, (source, wanted) in enumerate(zip(sources, graphs, strict=True)):
         report = _quantize(job, ranges, target, source, wanted, kept)
-        inputs = {"images": images[: wanted.batch]}
-        before, after = job.path(plain.path), job.path(wanted.path)
-        step = verify_onnx(before, after, inputs, step=f"quantize for {target}", tolerance=INT8_TOLERANCE)
-        notes = (*report.record(), *_notes_on_trials(before, after))
-        steps[wanted.id] = [*_equalized(job, place), step.model_copy(update={"notes": notes})]
-    share(job, int8_artifacts(job.recipe, target))
+        steps[wanted.id] = [*_equalized(job, place), report.record()]
+    share(job, graphs)
     write_facts(job, f"int8-{target}", steps)
     cosine = min(made[-1].cosine or 0.0 for made in steps.values())
     return f"{len(steps)} graphs, {len(kept)} layers given back to float, lowest cosine to FP32 {cosine:.4f}"
-
-
-def _notes_on_trials(before: Path, after: Path) -> tuple[str, ...]:
-    from eightfold.export.onnx_files import input_specs, load_onnx
-    from eightfold.export.reference import notes_on_trials
-    from eightfold.export.verify import runner
-
-    return notes_on_trials(runner(before), runner(after), input_specs(load_onnx(before)))
 
 
 def _quantize(

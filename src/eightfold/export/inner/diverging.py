@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -80,6 +80,37 @@ def first_diverging(first: Probe, second: Probe, inputs: tuple[Arrays, Arrays], 
     """The name of the tensor or layer of the first network from which on the two differ; "" where there is none."""
     match = match_tensors(first, second, inputs).first_beyond(tolerance)
     return match.inner.name if match is not None else ""
+
+
+def first_not_finite(before: Probe, after: Probe, inputs: Arrays) -> str:
+    """The name of the first tensor of `after` that is not finite and was so in `before`; "" where there is none."""
+    inside, finite = _finite(before, inputs)
+    known = {inside.tensors[place].name: fine for place, fine in finite.items()}
+    inside, finite = _finite(after, inputs)
+    lost = (_name_before(inside, place, known) for place, fine in sorted(finite.items()) if not fine)
+    return next((name for name in lost if known.get(name, True)), "")
+
+
+def _finite(probe: Probe, inputs: Arrays) -> tuple[Inside, dict[int, bool]]:
+    """A network's tensors, and by place whether all their values are finite."""
+    found: dict[int, bool] = {}
+    inside = probe.watch(inputs, lambda place, array: found.__setitem__(place, bool(np.isfinite(array).all())))
+    return inside, found
+
+
+def _name_before(inside: Inside, place: int, known: Collection[str]) -> str:
+    """The name that a tensor, or what it is moved to, had before: a step may have put casts behind it."""
+    own, at = inside.tensors[place].name, place
+    while inside.tensors[at].name not in known:
+        moved = (later for later in range(at + 1, len(inside.tensors)) if _is_moved(inside.tensors[later], at))
+        at = next(moved, -1)
+        if at < 0:
+            return own
+    return inside.tensors[at].name
+
+
+def _is_moved(tensor: Inner, source: int) -> bool:
+    return tensor.moves and tensor.sources == (source,)
 
 
 def _measured(
