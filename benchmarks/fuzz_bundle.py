@@ -56,6 +56,7 @@ class NativeOptions(ctypes.Structure):
         *((name, ctypes.c_char_p) for name in ("backend", "precision", "variant", "provider")),
         *((name, ctypes.c_int32) for name in ("batch", "threads", "preprocess_threads", "in_flight", "device")),
         ("public_key", ctypes.c_char_p),
+        *((name, ctypes.c_int32) for name in ("height", "width")),
     )
 
 

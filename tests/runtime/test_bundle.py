@@ -166,7 +166,7 @@ def test_a_member_packed_in_a_way_that_not_every_reader_has(zipped: Path, tmp_pa
         for info in source.infolist():
             method = zipfile.ZIP_LZMA if info.filename == FILE else zipfile.ZIP_DEFLATED
             target.writestr(info.filename, source.read(info.filename), method)
-    with pytest.raises(BundleError, match=r"pruned-b1\.onnx is packed in an unknown way; allowed: stored or deflated"):
+    with pytest.raises(BundleError, match=r"is not a bundle \(.*b1\.onnx is encrypted or packed in an unknown way\)"):
         Bundle.open(other)
 
 
@@ -182,7 +182,7 @@ def test_a_member_that_inflates_to_more_than_it_says(zipped: Path, tmp_path: Pat
     lying = len(honest).to_bytes(4, "little")
     bomb.write_bytes(bomb.read_bytes().replace((len(honest) + 50_000_000).to_bytes(4, "little"), lying))
     bundle = Bundle.open(bomb)
-    with pytest.raises(IntegrityError, match="differs from its SHA-256"):
+    with pytest.raises(IntegrityError, match="its size is not the stated one"):
         bundle.verify()
     assert sum(file.stat().st_size for file in unpacked_files(bundle)) < 100_000
 

@@ -11,19 +11,15 @@ import shutil
 import stat
 import tempfile
 import weakref
-import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from eightfold.errors import BundleError, IntegrityError
 from eightfold.runtime.manifest import FileEntry
+from eightfold.runtime.zip_reader import Member, ZipError, ZipReader
 
 CHUNK_BYTES = 1 << 20
-# What the C++ runtime unpacks, too.
-READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 REMEDY = "copy the bundle again from where it was made, or make it again"
 
 
@@ -41,7 +37,8 @@ class Store(ABC):
         """Size in bytes. Raises IntegrityError when there is no such regular file."""
 
     @abstractmethod
-    def open(self, name: str) -> IO[bytes]: ...
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """What is in a file, one piece after the other; little more than its size. Raises IntegrityError."""
 
     @abstractmethod
     def fetch(self, name: str, entry: FileEntry) -> Path:
@@ -58,8 +55,7 @@ class Store(ABC):
         """The whole of a small file."""
         if self.size(name) > limit:
             raise BundleError(f"{self.path}: {name} has {self.size(name)} bytes", allowed=f"at most {limit}")
-        with self.open(name) as stream:
-            return stream.read(limit + 1)
+        return b"".join(self.chunks(name))
 
     def _absent(self, name: str) -> IntegrityError:
         return IntegrityError(f"{self.path}: {name} is missing", allowed="the files the manifest lists", remedy=REMEDY)
@@ -92,19 +88,19 @@ class DirectoryStore(Store):
             raise IntegrityError(f"{self.path}: {name} is not a regular file", allowed="regular files")
         return place.stat().st_size
 
-    def open(self, name: str) -> IO[bytes]:
+    def chunks(self, name: str) -> Iterator[bytes]:
+        left = self.size(name) + 1  # one byte more, so that a file that grows meanwhile differs from its digest
         try:
-            return (self.path / name).open("rb")
+            with (self.path / name).open("rb") as stream:
+                while left > 0 and (chunk := stream.read(min(CHUNK_BYTES, left))):
+                    left -= len(chunk)
+                    yield chunk
         except OSError as error:
             raise self._unreadable(name, error) from None
 
     def fetch(self, name: str, entry: FileEntry) -> Path:
         self.check_size(name, entry.bytes)
-        try:
-            with self.open(name) as stream:
-                digest = _hash(_chunks(stream, entry.bytes))
-        except OSError as error:
-            raise self._unreadable(name, error) from None
+        digest = _hash(self.chunks(name))
         if digest != entry.sha256:
             raise self._differs(name)
         return self.path / name
@@ -122,59 +118,37 @@ class ZipStore(Store):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         try:
-            self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
+            self._zip = ZipReader(path)
+        except (ZipError, OSError) as error:
             raise BundleError(
                 f"{path} is not a bundle ({error})", allowed="a bundle directory or a complete .eightfold file"
             ) from None
-        # ZipInfo.is_dir() fails on a member without a name, which damaged archives have.
-        files = [info for info in self._zip.infolist() if not info.filename.endswith("/")]
-        self._members = {info.filename: info for info in files}
-        if len(self._members) != len(files):
-            self._zip.close()
-            raise BundleError(f"{path} holds two files of one name", allowed="each name once", remedy=REMEDY)
         self._unpacked = Path(tempfile.mkdtemp(prefix="eightfold-"))
         weakref.finalize(self, _discard, self._zip, self._unpacked)
 
     def names(self) -> list[str]:
-        return list(self._members)
+        return list(self._zip.members)
 
     def size(self, name: str) -> int:
-        info = self._member(name)
-        mode = info.external_attr >> 16
-        if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+        member = self._member(name)
+        if not member.regular:
             raise IntegrityError(f"{self.path}: {name} is a link", allowed="regular files")
-        if info.compress_type not in READABLE:
-            raise BundleError(f"{self.path}: {name} is packed in an unknown way", allowed="stored or deflated members")
-        return info.file_size
+        return member.size
 
-    def open(self, name: str) -> IO[bytes]:
+    def chunks(self, name: str) -> Iterator[bytes]:
         try:
-            return self._zip.open(self._member(name))
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-            raise IntegrityError(f"{self.path}: {name} cannot be unpacked ({error})", remedy=REMEDY) from None
-
-    def read(self, name: str, limit: int) -> bytes:
-        try:
-            return super().read(name, limit)
-        except _UNPACK_ERRORS as error:
+            yield from self._zip.chunks(self._member(name))
+        except (ZipError, OSError) as error:
             raise IntegrityError(f"{self.path}: {name} cannot be unpacked ({error})", remedy=REMEDY) from None
 
     def fetch(self, name: str, entry: FileEntry) -> Path:
         self.check_size(name, entry.bytes)
         target = Path(self._unpacked, *name.split("/"))
-        with self.open(name) as stream:
-            digest = _hash(self._written(self._read(name, _chunks(stream, entry.bytes)), target))
+        digest = _hash(self._written(self.chunks(name), target))
         if digest != entry.sha256:
             target.unlink()
             raise self._differs(name)
         return target
-
-    def _read(self, name: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        try:
-            yield from chunks
-        except _UNPACK_ERRORS:
-            raise self._differs(name) from None
 
     def _written(self, chunks: Iterator[bytes], target: Path) -> Iterator[bytes]:
         try:
@@ -190,18 +164,14 @@ class ZipStore(Store):
                 remedy="set TMPDIR to one, or use the bundle as a directory",
             ) from None
 
-    def _member(self, name: str) -> zipfile.ZipInfo:
+    def _member(self, name: str) -> Member:
         try:
-            return self._members[name]
+            return self._zip.members[name]
         except KeyError:
             raise self._absent(name) from None
 
 
-# What zipfile and zlib raise on members whose bytes were damaged.
-_UNPACK_ERRORS = (zipfile.BadZipFile, EOFError, OSError, zlib.error)
-
-
-def _discard(archive: zipfile.ZipFile, unpacked: Path) -> None:
+def _discard(archive: ZipReader, unpacked: Path) -> None:
     archive.close()
     shutil.rmtree(unpacked, ignore_errors=True)
 
@@ -216,14 +186,6 @@ def open_store(path: Path) -> Store:
         allowed="a bundle directory or an .eightfold file",
         remedy="make one with: eightfold run RECIPE",
     )
-
-
-def _chunks(stream: IO[bytes], expected: int) -> Iterator[bytes]:
-    """At most one byte more than expected, so that a member that lies about its size is never unpacked whole."""
-    left = expected + 1
-    while left > 0 and (chunk := stream.read(min(CHUNK_BYTES, left))):
-        left -= len(chunk)
-        yield chunk
 
 
 def _hash(chunks: Iterator[bytes]) -> str:

@@ -3,7 +3,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <array>
+#include <optional>
 
 #include "eightfold/error.hpp"
 #include "inflate.hpp"
@@ -11,16 +11,26 @@
 namespace eightfold::detail {
 namespace {
 
-// The records of a zip file, by PKWARE's APPNOTE 6.3.10, sections 4.3.7, 4.3.12 and 4.3.16.
+// The records of a zip file, by PKWARE's APPNOTE 6.3.10, sections 4.3.7, 4.3.12 and 4.3.14 to 4.3.16.
 constexpr std::uint32_t kLocalSignature = 0x04034b50;
 constexpr std::uint32_t kCentralSignature = 0x02014b50;
 constexpr std::uint32_t kEndSignature = 0x06054b50;
 constexpr std::size_t kLocalBytes = 30;
 constexpr std::size_t kCentralBytes = 46;
 constexpr std::size_t kEndBytes = 22;
+constexpr std::uint32_t kLocatorSignature = 0x07064b50;
+constexpr std::size_t kLocatorBytes = 20;
+constexpr std::uint32_t kEnd64Signature = 0x06064b50;
+constexpr std::size_t kEnd64Bytes = 56;
 constexpr std::size_t kLongestComment = 0xffff;
 constexpr unsigned kStored = 0;
 constexpr unsigned kDeflated = 8;
+// Encrypted in one way or another, or a patch of another file (4.4.4: bits 0, 5, 6 and 13).
+constexpr unsigned kUnreadableFlags = 0x2061;
+// Where these stand, the value is in a record of zip64.
+constexpr std::uint64_t kFull16 = 0xffff;
+constexpr std::uint64_t kFull32 = 0xffffffff;
+constexpr unsigned kZip64Extra = 1;
 // Deflate cannot pack better than this; a member that claims more lies.
 constexpr std::uint64_t kBestRatio = 1032;
 
@@ -33,28 +43,65 @@ std::uint32_t little_endian(Bytes bytes, std::size_t offset, int count) {
   return value;
 }
 
-struct Directory {
-  std::uint64_t offset = 0;
-  std::uint64_t bytes = 0;
-  std::uint32_t count = 0;
-};
+std::uint64_t little_endian_64(Bytes bytes, std::size_t offset) {
+  return little_endian(bytes, offset, 4) | std::uint64_t{little_endian(bytes, offset + 4, 4)} << 32U;
+}
 
 [[noreturn]] void not_a_bundle(const std::string& path, const std::string& reason) {
   throw Error(ErrorCode::bundle, path + " is not a bundle (" + reason + ")",
               "a bundle directory or a complete .eightfold file");
 }
 
-Directory find_directory(const File& file, std::uint64_t size, const std::string& path) {
-  std::vector<std::uint8_t> tail(std::min<std::uint64_t>(size, kEndBytes + kLongestComment));
-  if (tail.size() < kEndBytes || !file.read_at(size - tail.size(), tail))
-    not_a_bundle(path, "too short for a zip");
+std::vector<std::uint8_t> read(const File& file, std::uint64_t offset, std::uint64_t bytes,
+                               const std::string& path) {
+  std::vector<std::uint8_t> data(bytes);
+  if (!file.read_at(offset, data)) not_a_bundle(path, "cut off");
+  return data;
+}
+
+ZipDirectory zip64_directory(const ZipDirectory& short_form, Bytes record, const std::string& path) {
+  const ZipDirectory whole = {little_endian_64(record, 48), little_endian_64(record, 40),
+                              little_endian_64(record, 32)};
+  const auto alike = [](std::uint64_t value, std::uint64_t stated, std::uint64_t full) {
+    return value == stated || value == full;
+  };
+  if (little_endian(record, 0, 4) != kEnd64Signature || !alike(short_form.count, whole.count, kFull16) ||
+      !alike(short_form.bytes, whole.bytes, kFull32) || !alike(short_form.offset, whole.offset, kFull32)) {
+    not_a_bundle(path, "a damaged zip64 record");
+  }
+  return whole;
+}
+
+// With the numbers of a zip64 record, where there is one before the end record.
+ZipDirectory whole_directory(const File& file, ZipDirectory stated, std::uint64_t end,
+                             const std::string& path) {
+  if (end >= kLocatorBytes) {
+    const std::vector<std::uint8_t> locator = read(file, end - kLocatorBytes, kLocatorBytes, path);
+    if (little_endian(locator, 0, 4) == kLocatorSignature) {
+      const std::uint64_t record = little_endian_64(locator, 8);
+      end -= kLocatorBytes;
+      if (end < kEnd64Bytes || record != end - kEnd64Bytes) not_a_bundle(path, "a damaged zip64 record");
+      end = record;
+      stated = zip64_directory(stated, read(file, record, kEnd64Bytes, path), path);
+    }
+  }
+  if (stated.offset > end || stated.bytes != end - stated.offset) {
+    not_a_bundle(path, "its directory does not end where its last records begin");
+  }
+  return stated;
+}
+
+// The last end record whose comment is the rest of the file.
+ZipDirectory find_directory(const File& file, std::uint64_t size, const std::string& path) {
+  const std::uint64_t start = size - std::min<std::uint64_t>(size, kEndBytes + kLongestComment);
+  const std::vector<std::uint8_t> tail = read(file, start, size - start, path);
+  if (tail.size() < kEndBytes) not_a_bundle(path, "too short for a zip");
   for (std::size_t at = tail.size() - kEndBytes + 1; at-- > 0;) {
     if (little_endian(tail, at, 4) != kEndSignature) continue;
-    const Directory found{little_endian(tail, at + 16, 4), little_endian(tail, at + 12, 4),
-                          little_endian(tail, at + 10, 2)};
-    if (found.offset == 0xffffffff || found.count == 0xffff) not_a_bundle(path, "a zip64 archive");
-    if (found.offset + found.bytes > size) not_a_bundle(path, "its directory lies outside it");
-    return found;
+    if (at + kEndBytes + little_endian(tail, at + 20, 2) != tail.size()) continue;
+    const ZipDirectory found{little_endian(tail, at + 16, 4), little_endian(tail, at + 12, 4),
+                             little_endian(tail, at + 10, 2)};
+    return whole_directory(file, found, start + at, path);
   }
   not_a_bundle(path, "not a zip, or cut off");
 }
@@ -65,19 +112,51 @@ bool is_regular(Bytes entry) {
 }
 
 bool is_readable(Bytes entry) {
-  const unsigned flags = little_endian(entry, 8, 2);
   const unsigned method = little_endian(entry, 10, 2);
-  return (flags & 1) == 0 && (method == kStored || method == kDeflated);
+  return (little_endian(entry, 8, 2) & kUnreadableFlags) == 0 && (method == kStored || method == kDeflated);
 }
 
-ZipMember member_from(Bytes entry) {
+// Empty where there is none.
+Bytes zip64_extra(Bytes extra) {
+  while (extra.size() >= 4) {
+    const std::size_t count = std::min<std::size_t>(little_endian(extra, 2, 2), extra.size() - 4);
+    if (little_endian(extra, 0, 2) == kZip64Extra) return extra.subspan(4, count);
+    extra = extra.subspan(4 + count, extra.size() - 4 - count);
+  }
+  return {};
+}
+
+// Values that a field of 32 bits has no room for stand in the extra field, one after the other (4.5.3).
+class LargeValues {
+ public:
+  explicit LargeValues(Bytes record) : record_(record) {}
+  // False where one is missing.
+  bool complete(std::uint64_t& value) {
+    if (value != kFull32) return true;
+    if (record_.size() < 8) return false;
+    value = little_endian_64(record_, 0);
+    record_ = record_.subspan(8, record_.size() - 8);
+    return true;
+  }
+
+ private:
+  Bytes record_;
+};
+
+// None where it is damaged.
+std::optional<ZipMember> member_from(Bytes entry, Bytes extra) {
   ZipMember member;
   member.method = little_endian(entry, 10, 2);
   member.packed_bytes = little_endian(entry, 20, 4);
   member.bytes = little_endian(entry, 24, 4);
   member.header_offset = little_endian(entry, 42, 4);
   member.regular = is_regular(entry);
-  return member;
+  LargeValues large(zip64_extra(extra));
+  if (large.complete(member.bytes) && large.complete(member.packed_bytes) &&
+      large.complete(member.header_offset)) {
+    return member;
+  }
+  return std::nullopt;
 }
 
 bool plausible(const ZipMember& member, std::uint64_t size) {
@@ -86,49 +165,70 @@ bool plausible(const ZipMember& member, std::uint64_t size) {
                                   : member.bytes <= (member.packed_bytes + 1) * kBestRatio;
 }
 
-std::map<std::string, ZipMember> read_members(Bytes directory, const Directory& stated, std::uint64_t size,
+struct Entry {
+  std::string name;
+  Bytes record;  // with the name and what follows it
+  Bytes extra;
+};
+
+// The first entry of the rest of a directory; none where it is damaged.
+std::optional<Entry> entry_from(Bytes rest) {
+  if (rest.size() < kCentralBytes || little_endian(rest, 0, 4) != kCentralSignature) return std::nullopt;
+  const std::size_t name = little_endian(rest, 28, 2);
+  const std::size_t extra = little_endian(rest, 30, 2);
+  const std::size_t bytes = kCentralBytes + name + extra + little_endian(rest, 32, 2);
+  if (bytes > rest.size()) return std::nullopt;
+  return Entry{{reinterpret_cast<const char*>(rest.data() + kCentralBytes), name},
+               rest.subspan(0, bytes),
+               rest.subspan(kCentralBytes + name, extra)};
+}
+
+std::map<std::string, ZipMember> read_members(Bytes rest, std::uint64_t count, std::uint64_t size,
                                               const std::string& path) {
   std::map<std::string, ZipMember> members;
-  std::size_t at = 0;
-  for (std::uint32_t i = 0; i < stated.count; ++i) {
-    if (directory.size() - at < kCentralBytes || little_endian(directory, at, 4) != kCentralSignature) {
-      not_a_bundle(path, "a damaged directory");
-    }
-    const Bytes entry = directory.subspan(at, directory.size() - at);
-    const std::size_t name_bytes = little_endian(entry, 28, 2);
-    const std::size_t entry_bytes =
-        kCentralBytes + name_bytes + little_endian(entry, 30, 2) + little_endian(entry, 32, 2);
-    if (entry_bytes > entry.size()) not_a_bundle(path, "a damaged directory");
-    std::string name(reinterpret_cast<const char*>(entry.data() + kCentralBytes), name_bytes);
-    at += entry_bytes;
-    if (!name.empty() && name.back() == '/') continue;
-    const ZipMember member = member_from(entry);
-    if (!is_readable(entry)) not_a_bundle(path, name + " is encrypted or packed in an unknown way");
-    if (!plausible(member, size)) not_a_bundle(path, name + " states sizes that cannot be");
-    if (!members.emplace(std::move(name), member).second)
-      not_a_bundle(path, "it holds two files of one name");
+  for (std::uint64_t i = 0; i < count; ++i) {
+    const std::optional<Entry> entry = entry_from(rest);
+    const std::optional<ZipMember> member = entry ? member_from(entry->record, entry->extra) : std::nullopt;
+    if (!member) not_a_bundle(path, "a damaged directory");
+    rest = rest.subspan(entry->record.size(), rest.size() - entry->record.size());
+    if (!entry->name.empty() && entry->name.back() == '/') continue;
+    if (!is_readable(entry->record))
+      not_a_bundle(path, entry->name + " is encrypted or packed in an unknown way");
+    if (!plausible(*member, size)) not_a_bundle(path, entry->name + " states sizes that cannot be");
+    if (!members.emplace(entry->name, *member).second) not_a_bundle(path, "it holds two files of one name");
   }
+  if (rest.size() > 0) not_a_bundle(path, "a damaged directory");
   return members;
 }
 
 }  // namespace
 
-ZipArchive::ZipArchive(File file, std::string path)
-    : file_(std::move(file)), path_(std::move(path)), size_(file_.size()) {
-  const Directory stated = find_directory(file_, size_, path_);
-  std::vector<std::uint8_t> directory(stated.bytes);
-  if (!file_.read_at(stated.offset, directory)) not_a_bundle(path_, "cut off");
-  members_ = read_members(directory, stated, size_, path_);
+ZipArchive::ZipArchive(File file, std::string path) : file_(std::move(file)), path_(std::move(path)) {
+  const std::uint64_t size = file_.size();
+  directory_ = find_directory(file_, size, path_);
+  members_ = read_members(detail::read(file_, directory_.offset, directory_.bytes, path_), directory_.count,
+                          size, path_);
+}
+
+// Where its packed bytes begin; none where something else lies there, or they would go on behind the files.
+std::optional<std::uint64_t> ZipArchive::start_of(const std::string& name, const ZipMember& member) const {
+  std::vector<std::uint8_t> header(kLocalBytes + name.size());
+  if (!file_.read_at(member.header_offset, header) || little_endian(header, 0, 4) != kLocalSignature ||
+      little_endian(header, 26, 2) != name.size() ||
+      !std::equal(name.begin(), name.end(), header.begin() + kLocalBytes,
+                  [](char a, std::uint8_t b) { return static_cast<std::uint8_t>(a) == b; })) {
+    return std::nullopt;
+  }
+  const std::uint64_t start = member.header_offset + header.size() + little_endian(header, 28, 2);
+  if (start > directory_.offset || member.packed_bytes > directory_.offset - start) return std::nullopt;
+  return start;
 }
 
 std::vector<std::uint8_t> ZipArchive::packed(const std::string& name, const ZipMember& member) const {
-  std::array<std::uint8_t, kLocalBytes> header = {};
-  const span<std::uint8_t> view(header.data(), header.size());
-  if (file_.read_at(member.header_offset, view) && little_endian(view, 0, 4) == kLocalSignature) {
-    const std::uint64_t start =
-        member.header_offset + kLocalBytes + little_endian(view, 26, 2) + little_endian(view, 28, 2);
+  const std::optional<std::uint64_t> start = start_of(name, member);
+  if (start) {
     std::vector<std::uint8_t> bytes(member.packed_bytes);
-    if (start + member.packed_bytes <= size_ && file_.read_at(start, bytes)) return bytes;
+    if (file_.read_at(*start, bytes)) return bytes;
   }
   throw Error(ErrorCode::integrity, path_ + ": " + name + " cannot be unpacked",
               "a complete .eightfold file");

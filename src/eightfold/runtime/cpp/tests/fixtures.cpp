@@ -61,8 +61,22 @@ std::string artifact(int batch, eightfold::Size size) {
 
 std::string little_endian(std::uint64_t value, int count) {
   std::string out;
-  for (int i = 0; i < count; ++i) out += static_cast<char>(value >> (8 * i) & 0xffU);
+  for (int i = 0; i < count; ++i) out += i < 8 ? static_cast<char>(value >> (8 * i) & 0xffU) : '\0';
   return out;
+}
+
+std::string end_of(std::uint64_t count, std::uint64_t bytes, std::uint64_t offset) {
+  return little_endian(0x06054b50, 4) + little_endian(0, 4) + little_endian(count, 2) +
+         little_endian(count, 2) + little_endian(bytes, 4) + little_endian(offset, 4) + little_endian(0, 2);
+}
+
+std::string large_end(std::uint64_t count, std::uint64_t bytes, std::uint64_t offset) {
+  const std::string record = little_endian(0x06064b50, 4) + little_endian(44, 8) + little_endian(0, 12) +
+                             little_endian(count, 8) + little_endian(count, 8) + little_endian(bytes, 8) +
+                             little_endian(offset, 8);
+  const std::string locator = little_endian(0x07064b50, 4) + little_endian(0, 4) +
+                              little_endian(offset + bytes, 8) + little_endian(1, 4);
+  return record + locator + end_of(0xffff, 0xffffffff, 0xffffffff);
 }
 
 }  // namespace
@@ -129,7 +143,7 @@ void write_files(const std::string& folder, const std::map<std::string, Bytes>& 
   for (const auto& [name, bytes] : files) write(folder + "/" + name, bytes);
 }
 
-Bytes zip_of(const std::map<std::string, Bytes>& files) {
+Bytes zip_of(const std::map<std::string, Bytes>& files, bool large) {
   std::string archive;
   std::string directory;
   for (const auto& [name, bytes] : files) {
@@ -142,11 +156,8 @@ Bytes zip_of(const std::map<std::string, Bytes>& files) {
                  little_endian(0, 4) + little_endian(static_cast<std::uint32_t>(archive.size()), 4) + name;
     archive += little_endian(0x04034b50, 4) + common + name + std::string(bytes.begin(), bytes.end());
   }
-  const auto count = static_cast<std::uint32_t>(files.size());
-  const std::string end = little_endian(0x06054b50, 4) + little_endian(0, 4) + little_endian(count, 2) +
-                          little_endian(count, 2) +
-                          little_endian(static_cast<std::uint32_t>(directory.size()), 4) +
-                          little_endian(static_cast<std::uint32_t>(archive.size()), 4) + little_endian(0, 2);
+  const std::string end = large ? large_end(files.size(), directory.size(), archive.size())
+                                : end_of(files.size(), directory.size(), archive.size());
   return bytes_of(archive + directory + end);
 }
 

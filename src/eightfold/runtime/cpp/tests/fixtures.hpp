@@ -40,8 +40,8 @@ std::map<std::string, Bytes> bundle_files(const std::vector<int>& batches,
 void reseal(std::map<std::string, Bytes>& files, const std::function<void(std::string& manifest)>& edit);
 
 void write_files(const std::string& folder, const std::map<std::string, Bytes>& files);
-// Stored members.
-Bytes zip_of(const std::map<std::string, Bytes>& files);
+// Stored members. `large`: as an archive of more than 4 GiB says where its directory is.
+Bytes zip_of(const std::map<std::string, Bytes>& files, bool large = false);
 void write(const std::string& path, const Bytes& bytes);
 Bytes bytes_of(const std::string& text);
 

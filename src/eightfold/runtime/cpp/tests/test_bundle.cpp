@@ -103,19 +103,38 @@ TEST_CASE("links, absent files and other kinds") {
 TEST_CASE("zips that are cut off or lie") {
   const fixtures::Folder folder;
   const std::string path = folder / "packed.eightfold";
+  ErrorCode code{};
+  for (const bool large : {false, true}) {
+    const fixtures::Bytes whole = fixtures::zip_of(fixtures::bundle_files({1}), large);
+    for (std::size_t size = 0; size < whole.size(); size += 11) {
+      fixtures::write(path, {whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(size)});
+      CHECK(!verdict(path, code).empty());
+    }
+    for (std::size_t at = 0; at < whole.size(); ++at) {
+      fixtures::Bytes changed = whole;
+      changed[at] ^= 0xff;
+      fixtures::write(path, changed);
+      verdict(path, code);  // some bytes do not matter; none may crash
+    }
+    fixtures::write(path, whole);
+    CHECK(verdict(path, code).empty());
+  }
+}
+
+TEST_CASE("zips with something before or behind them") {
+  const fixtures::Folder folder;
+  const std::string path = folder / "packed.eightfold";
   const fixtures::Bytes whole = fixtures::zip_of(fixtures::bundle_files({1}));
-  for (std::size_t size = 0; size < whole.size(); size += 11) {
-    fixtures::write(path, {whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(size)});
-    ErrorCode code{};
-    CHECK(!verdict(path, code).empty());
-  }
-  for (std::size_t at = 0; at < whole.size(); ++at) {
-    fixtures::Bytes changed = whole;
-    changed[at] ^= 0xff;
-    fixtures::write(path, changed);
-    ErrorCode code{};
-    verdict(path, code);  // some bytes do not matter; none may crash
-  }
+  ErrorCode code{};
+  fixtures::Bytes longer = whole;
+  longer.insert(longer.begin(), {'#', '!'});
+  fixtures::write(path, longer);
+  CHECK(holds(verdict(path, code), "its directory does not end where its last records begin"));
+  CHECK(code == ErrorCode::bundle);
+  longer = whole;
+  longer.push_back(0);
+  fixtures::write(path, longer);
+  CHECK(holds(verdict(path, code), "not a zip, or cut off"));
 }
 
 TEST_CASE("references to further files are found, and what cannot be followed is refused") {
