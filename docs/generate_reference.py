@@ -92,6 +92,8 @@ def _public(name: str, value: Any) -> list[str]:
     docstring = inspect.getdoc(value) or ""
     lines += ["```text", docstring, "```", ""] if docstring else []
     if inspect.isclass(value):
+        if issubclass(value, BaseModel) and any(field.description for field in value.model_fields.values()):
+            lines += [*_keys(value.model_fields), ""]
         methods = [each for each in vars(value) if not each.startswith("_") and _is_method(vars(value)[each])]
         lines += ["Methods: " + ", ".join(f"`{each}`" for each in methods) + ".", ""] if methods else []
     return lines
@@ -176,13 +178,15 @@ def _kind(annotation: Any) -> str:
         bool: "true or false",
         type(None): "nothing",
         dict: "map",
+        Mapping: "map",
+        Path: "path",
     }
     inner = [each for each in get_args(annotation) if each is not ...]
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{value}`" for value in inner)
     if get_origin(annotation) in (tuple, list):
         return "list of: " + _kind(inner[0])
-    if inner and get_origin(annotation) is not dict:
+    if inner and get_origin(annotation) not in (dict, Mapping):
         return " or ".join(_kind(each) for each in inner)
     return names.get(get_origin(annotation) or annotation, "see the example")
 

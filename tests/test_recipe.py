@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from eightfold.errors import RecipeError
+from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.recipe import read_recipe, recipe_from
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -46,6 +47,22 @@ def change(data: dict[str, Any], place: str, value: object) -> None:
             ["cpu-x86"],
             r"engines asks for int8 on rtx:sm86; allowed: what quantize\.targets has: cpu-x86",
         ),
+        ("engines.options", {"level": 3}, r"unknown key engines\.options\.level; allowed: the keys workspace_bytes"),
+        ("engines.options", {"optimization_level": 9}, r"engines\.options\.optimization_level: input should be less"),
+        (
+            "engines.options",
+            {"strip_weights": True},
+            r"has strip_weights: a bundle takes complete engines only; allowed",
+        ),
+        ("engines.options", {"ranges": {"x": 1.0}}, r"has ranges: INT8 engines are built from the graphs that"),
+        (
+            "engines.options",
+            {"version_compatible": True},
+            r"TensorRT-RTX has no version-compatible engines; build again",
+        ),
+        ("engines.options", {"dla_core": 0}, r"DLA core 0 for rtx:sm86; allowed: tensorrt-dla"),
+        ("engines.options", {"gpu_fallback": False}, r"no fallback to the GPU without an accelerator"),
+        ("engines.target", "rtx", r"unknown engine target 'rtx'"),
         ("train.epochs", 0, r"neither trains the network nor names its weights; allowed: model\.weights with a"),
         ("preprocess.resize", "squash", r"preprocess\.resize: input should be 'stretch'"),
     ],
@@ -80,3 +97,14 @@ def test_files_that_hold_no_recipe(tmp_path: Path, content: str, words: str) -> 
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="cannot read recipe"):
         read_recipe(tmp_path / "none.yaml")
+
+
+def test_engines_take_what_a_build_takes() -> None:
+    data = demo()
+    asked = {"workspace_bytes": 1 << 30, "dla_core": 1, "gpu_fallback": False, "tactic_sources": ["CUDNN"]}
+    data["engines"] = {"target": "tensorrt-dla:10.3", "precisions": ["fp16"], "batches": [1], "options": asked}
+    engines = recipe_from(data).engines
+    assert engines is not None
+    assert engines.options == BuildOptions(
+        workspace_bytes=1 << 30, dla_core=1, gpu_fallback=False, tactic_sources=("CUDNN",)
+    )

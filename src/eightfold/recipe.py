@@ -8,7 +8,10 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from eightfold.calib.preprocess import Preprocess
-from eightfold.errors import RecipeError
+from eightfold.errors import EightfoldError, RecipeError
+from eightfold.export.tensorrt.limits import require_takable_by
+from eightfold.export.tensorrt.options import BuildOptions
+from eightfold.export.tensorrt.target import parse_target
 from eightfold.extras import require
 from eightfold.files import PathLike
 from eightfold.values import Frozen, JsonObject, first_fault
@@ -126,12 +129,35 @@ class QuantizeSection(Frozen):
     )
 
 
-class EnginesSection(Frozen):
-    """Engines built on this machine, for a compute capability that need not be here."""
+# Options of a build that do not go with what a recipe makes.
+NOT_FOR_RECIPES = {
+    "strip_weights": "a bundle takes complete engines only",
+    "inner_outputs": "a bundle's engines put out what its graphs do",
+    "ranges": "INT8 engines are built from the graphs that quantize.targets names",
+    "calibration_cache": "INT8 engines are built from the graphs that quantize.targets names",
+}
 
-    target: str = Field(default="rtx:sm86", description="builder and compute capability")
+
+class EnginesSection(Frozen):
+    """Engines built on this machine: with TensorRT-RTX for a GPU that need not be here, with TensorRT for the one
+    that is. TensorRT keeps the times of kernels in `timing.cache` in the run directory unless told otherwise."""
+
+    target: str = Field(default="rtx:sm86", description="rtx:smXY, tensorrt, tensorrt:10.3, tensorrt-dla, ...")
     precisions: tuple[Literal["fp16", "int8"], ...] = ("fp16", "int8")
     batches: tuple[int, ...] = Field(default=(1, 8), description="some of export.batches")
+    options: BuildOptions = BuildOptions()
+
+    @model_validator(mode="after")
+    def _check_options(self) -> EnginesSection:
+        for name, reason in NOT_FOR_RECIPES.items():
+            if getattr(self.options, name):
+                allowed = ", ".join(each for each in BuildOptions.model_fields if each not in NOT_FOR_RECIPES)
+                raise RecipeError(f"engines.options has {name}: {reason}", allowed=allowed, remedy="leave it out")
+        try:
+            require_takable_by(parse_target(self.target), self.options)
+        except EightfoldError as error:
+            raise RecipeError(f"engines: {error}") from None
+        return self
 
 
 class BenchSection(Frozen):

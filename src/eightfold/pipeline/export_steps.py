@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eightfold.export.tensorrt.options import BuildOptions
+from eightfold.export.tensorrt.target import parse_target
 from eightfold.export.trials import COMPARED_IMAGES
 from eightfold.export.verify import Tolerance
 from eightfold.files import atomic_directory, write_text
@@ -257,8 +259,28 @@ def _engine_steps(job: Job) -> list[Step]:
     if not wanted:
         return []
     sources = (*files_of(dict.fromkeys(map(_source_of, wanted))), at.DATA)
-    settings = {"engines": [engine.id for engine in wanted], "versions": _versions()}
+    options = _engine_options(job).without_files().model_dump(mode="json", exclude_defaults=True)
+    settings = {"engines": [engine.id for engine in wanted], "versions": _versions(), "options": options}
+    if not job.path(at.ENGINES).exists():  # what the builder lacks is to be known before the network is trained
+        _require_builder(job, wanted)
     return [Step("engines", sources, (at.ENGINES,), settings, partial(build_engines, job))]
+
+
+def _require_builder(job: Job, wanted: Sequence[Wanted]) -> None:
+    from eightfold.export.tensorrt.build import require_builder
+
+    for precision in {engine.precision for engine in wanted}:
+        require_builder(wanted[0].target, precision, _engine_options(job))
+
+
+def _engine_options(job: Job) -> BuildOptions:
+    """Those of the recipe. Where the builder measures kernels it keeps their times in the run directory, for the other
+    engines and the next run."""
+    section = job.recipe.engines
+    options = section.options if section else BuildOptions()
+    if section is None or options.timing_cache or parse_target(section.target).family == "rtx":
+        return options
+    return options.model_copy(update={"timing_cache": job.path(at.TIMING_CACHE)})
 
 
 def _source_of(engine: Wanted) -> Wanted:
@@ -278,5 +300,12 @@ def build_engines(job: Job, _: Path) -> str:
         for engine in track(wanted, "building engines"):
             source = job.path(_source_of(engine).path)
             output = folder / Path(engine.path).name
-            build_engine(source, output, target=engine.target, precision=engine.precision, inputs=inputs)
+            build_engine(
+                source,
+                output,
+                target=engine.target,
+                precision=engine.precision,
+                options=_engine_options(job),
+                inputs=inputs,
+            )
     return f"{len(wanted)} engines for {wanted[0].target}"

@@ -36,6 +36,7 @@ RANGES = "ranges.json"
 EQUALIZED = "onnx/equalized.json"
 METRICS = "metrics.json"
 ENGINES = "engines"
+TIMING_CACHE = "timing.cache"
 DECODED = "decoded"  # a family of graphs
 LATENCY = "latency.json"
 REPORT = "report.html"

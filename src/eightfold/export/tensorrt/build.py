@@ -17,7 +17,7 @@ from eightfold.export.tensorrt.device import Gpu, building_gpu
 from eightfold.export.tensorrt.generation import Generation, Module, generation_of, require_version
 from eightfold.export.tensorrt.inner_outputs import mark_outputs
 from eightfold.export.tensorrt.layers import EngineLayers, layers_of_engine, layers_of_network, layers_path
-from eightfold.export.tensorrt.limits import require_available, require_dla, require_sense
+from eightfold.export.tensorrt.limits import require_available, require_dla, require_sense, with_dla
 from eightfold.export.tensorrt.messages import collecting_logger, first_error
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.parse import TypedGraph, parse, sha256_of_graph, typed_graph
@@ -75,12 +75,11 @@ def build_engine(
     if precision == "int8" and not options.has_ranges:
         _require_quantized(onnx_path)
     _require_wanted_ranges(precision, options)
-    if wanted.dla and options.dla_core is None:
-        options = options.model_copy(update={"dla_core": 0})
-    require_sense(options)
+    options = _for_target(wanted, options)
     start = time.monotonic()
     wish = _Wish(Path(onnx_path), wanted, precision, options, inputs)
-    tools = _tools_for(wish)
+    require_takable(load_onnx(onnx_path), onnx_path, wanted)
+    tools = _tools_for(wanted, precision, options)
     with _gpu_of(tools, options) as gpu, _graph_of(tools, wish) as graph:
         built = _build(tools, wish, graph, gpu)
     record = _record(tools, wish, graph, gpu, built, seconds=round(time.monotonic() - start, 3))
@@ -91,6 +90,13 @@ def build_engine(
     record.save(sidecar_path(output))
     built.layers.save(layers_path(output))
     return Path(output)
+
+
+def require_builder(target: str, precision: EnginePrecision, options: BuildOptions = DEFAULT_OPTIONS) -> None:
+    """Raises what `build_engine` raises where the builder is missing, is another version than the target names, or does
+    not have an option: before hours of work go into the graph."""
+    wanted = parse_target(target)
+    _tools_for(wanted, precision, _for_target(wanted, options))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,19 +128,24 @@ class _Built:
     inner_outputs: tuple[TensorSpec, ...]
 
 
-def _tools_for(wish: _Wish) -> _Tools:
-    module = MODULE_OF[wish.target.family]
-    trt = require(module, f"build engines for {wish.target.family}")
+def _for_target(target: EngineTarget, options: BuildOptions) -> BuildOptions:
+    chosen = with_dla(options) if target.dla and options.dla_core is None else options
+    require_sense(chosen)
+    return chosen
+
+
+def _tools_for(target: EngineTarget, precision: EnginePrecision, options: BuildOptions) -> _Tools:
+    module = MODULE_OF[target.family]
+    trt = require(module, f"build engines for {target.family}")
     version = str(trt.__version__)
     generation = generation_of(module, version)
-    if wish.precision == "int8" and wish.options.has_ranges and generation.ranges:
+    if precision == "int8" and options.has_ranges and generation.ranges:
         # Ranges without Q/DQ nodes mean that the builder chooses types, which a strongly typed network forbids.
         generation = dataclasses.replace(generation, strongly_typed=False)
-    require_version(wish.target, version)
-    require_available(trt, generation, wish.precision, wish.options)
+    require_version(target, version)
+    require_available(trt, generation, precision, options)
     if generation.compute_capabilities:
-        _require_capabilities(trt, wish.target)
-    require_takable(load_onnx(wish.onnx_path), wish.onnx_path, wish.target)
+        _require_capabilities(trt, target)
     return _Tools(trt, version, generation, [])
 
 

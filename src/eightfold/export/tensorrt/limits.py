@@ -8,6 +8,7 @@ from eightfold.errors import BuildError, UsageError
 from eightfold.export.tensorrt.configure import builder_flags
 from eightfold.export.tensorrt.generation import Generation
 from eightfold.export.tensorrt.options import BuildOptions
+from eightfold.export.tensorrt.target import EngineTarget
 from eightfold.runtime.cuda_memory import cuda_driver_absent
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ PRODUCTS = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 def require_available(trt: Any, generation: Generation, precision: str, options: BuildOptions) -> None:
     """Raises BuildError for an option that the installed TensorRT lacks, or has in its API and does not support."""
     if generation.module == "tensorrt_rtx":
-        _require_of_rtx(str(trt.__version__), options)
+        _require_of_rtx(_product(trt), options)
+        _require_gpu_for_refit(options)
     for flag in builder_flags(generation, precision, options):
         _require_name(trt, trt.BuilderFlag, flag)
     for source in options.tactic_sources or ():
@@ -39,6 +41,20 @@ def require_available(trt: Any, generation: Generation, precision: str, options:
     _require_types_from_options(trt, generation, precision, options)
 
 
+def require_takable_by(target: EngineTarget, options: BuildOptions) -> None:
+    """Raises BuildError or UsageError for an option that no builder for `target` takes, without asking one."""
+    if target.family == "rtx":
+        _require_of_rtx("TensorRT-RTX", options)
+        if options.dla_core is not None:
+            raise UsageError(f"DLA core {options.dla_core} for {target.name}", allowed="tensorrt-dla")
+    require_sense(options if not target.dla or options.dla_core is not None else with_dla(options))
+
+
+def with_dla(options: BuildOptions) -> BuildOptions:
+    """For a target that names the accelerator: the first core."""
+    return options.model_copy(update={"dla_core": 0})
+
+
 def require_sense(options: BuildOptions) -> None:
     """Raises UsageError for an option that would change nothing without another."""
     if options.precision_constraints != "obey" and not options.float_layers:
@@ -47,10 +63,13 @@ def require_sense(options: BuildOptions) -> None:
         raise UsageError("no fallback to the GPU without an accelerator", allowed="both: dla_core")
 
 
-def _require_of_rtx(version: str, options: BuildOptions) -> None:
+def _require_of_rtx(product: str, options: BuildOptions) -> None:
     for option, (what, remedy) in LACKING_IN_RTX.items():
         if getattr(options, option):
-            raise BuildError(f"TensorRT-RTX {version} has no {what}", remedy=remedy)
+            raise BuildError(f"{product} has no {what}", remedy=remedy)
+
+
+def _require_gpu_for_refit(options: BuildOptions) -> None:
     if (options.refittable or options.strip_weights) and (absent := cuda_driver_absent()):
         raise BuildError(
             f"TensorRT-RTX compiles refittable engines on a GPU, and {absent}",
