@@ -80,6 +80,9 @@ def test_openvino_is_a_target(network: Path, call: Any, tmp_path: Path, capsys: 
     pytest.importorskip("openvino")
     assert call("build", network, "--target", "openvino", "-o", tmp_path / "net.xml") == 0
     assert (tmp_path / "net.bin").is_file()
+    assert "build for OpenVINO: cosine 1.000000 to the graph\n  on random values (no images given): relative error" in (
+        capsys.readouterr().out
+    )
     from eightfold.runtime.backends import open_session
 
     answers = []

@@ -254,6 +254,6 @@ def test_openvino(network: Path, layer: str, tmp_path: Path, monkeypatch: pytest
         return whole(spoilt)
 
     monkeypatch.setattr(openvino_build, "read_openvino", spoiling)
-    with pytest.raises(VerificationError, match=rf"OpenVINO's form .*{_first(layer)}"):
+    with pytest.raises(VerificationError, match=rf"build for OpenVINO .*{_first(layer)}"):
         build_openvino(network, tmp_path / "net.xml")
     assert not (tmp_path / "net.xml").exists()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
 from eightfold.cli.options import image_inputs
 from eightfold.errors import UsageError, one_of
+
+if TYPE_CHECKING:
+    from eightfold.runtime.manifest import Step
 
 # Runs of the network on given images: enough to find what 16 bits cannot hold, few enough not to wait for.
 RUNS = 4
@@ -94,7 +98,7 @@ def build(
         "inner_outputs": tuple(inner_output or ()),
     }
     if target == "openvino":
-        _build_openvino(onnx, output, precision, images, asked)
+        _build_openvino(onnx, output, precision, engine_inputs(onnx, images, preprocess), asked)
         return
     from eightfold.export.tensorrt.build import build_engine
     from eightfold.export.tensorrt.layers import EngineLayers, layers_path
@@ -111,10 +115,7 @@ def build(
     )
     record = EngineRecord.load(sidecar_path(engine))
     print(f"{engine}: {record.describe()}")
-    for step in record.steps:
-        print(
-            "\n".join([f"  {step.name}: cosine {step.cosine:.6f} to the graph", *(f"  {note}" for note in step.notes)])
-        )
+    _show(record.steps)
     if layers:
         print(EngineLayers.load(layers_path(engine)).describe())
 
@@ -136,14 +137,25 @@ def _thresholds(ranges: Path, onnx: Path) -> dict[str, float]:
     return read_ranges(ranges, onnx).thresholds
 
 
-def _build_openvino(onnx: Path, output: Path, precision: str | None, images: str | None, asked: dict[str, Any]) -> None:
+def _build_openvino(
+    onnx: Path, output: Path, precision: str | None, inputs: dict[str, Any] | None, asked: dict[str, Any]
+) -> None:
     from eightfold.export.openvino_build import build_openvino
+    from eightfold.export.openvino_record import OpenVinoRecord, openvino_record_path
     from eightfold.export.tensorrt.options import BuildOptions
 
-    if BuildOptions(**asked) != BuildOptions() or precision is not None or images is not None:
+    if BuildOptions(**asked) != BuildOptions() or precision is not None:
         raise UsageError(
             "options of an engine build with --target openvino",
-            allowed="none: OpenVINO keeps the graph's types, and compiles it where it runs",
+            allowed="--images and --preprocess: OpenVINO keeps the graph's types, and compiles it where it runs",
             remedy="quantize the graph first for INT8: eightfold quantize ... --target openvino",
         )
-    print(f"wrote {build_openvino(onnx, output)} and its weights beside it")
+    print(f"wrote {build_openvino(onnx, output, inputs=inputs)} and its weights beside it")
+    _show(OpenVinoRecord.load(openvino_record_path(output)).steps)
+
+
+def _show(steps: Iterable[Step]) -> None:
+    for step in steps:
+        print(
+            "\n".join([f"  {step.name}: cosine {step.cosine:.6f} to the graph", *(f"  {note}" for note in step.notes)])
+        )

@@ -11,7 +11,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from eightfold.calib.preprocess import Preprocess
@@ -19,6 +19,7 @@ from eightfold.errors import BundleError
 from eightfold.export.commits import commits
 from eightfold.export.layer_precisions import layer_precisions
 from eightfold.export.onnx_files import external_files, load_onnx, tensor_specs
+from eightfold.export.openvino_record import OpenVinoRecord, openvino_record_path
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.weights import share_weights
 from eightfold.files import PathLike, atomic_directory, atomic_path, sha256_of_file, sync_files
@@ -176,6 +177,35 @@ def engine_artifact(
         steps=(*steps, *record.steps, *([] if compared else [_not_compared(record)])),
         requires=record.requires,
         deterministic=False,
+    )
+
+
+def openvino_artifact(
+    path: PathLike,
+    *,
+    id: str,
+    inside: str,
+    variant: str,
+    metrics: Sequence[Metric] = (),
+    steps: Sequence[Step] = (),
+) -> Artifact:
+    """The manifest's entry for OpenVINO's form of a graph, read from its record, which goes into the bundle as
+    `<inside>.json`; its weights go there beside `inside`, as `.bin`."""
+    record = OpenVinoRecord.load(openvino_record_path(path))
+    return Artifact(
+        id=id,
+        variant=variant,
+        format="openvino",
+        precision=record.precision,
+        target="openvino",
+        batch=record.inputs[0].shape[0],
+        path=inside,
+        files=(PurePosixPath(inside).with_suffix(".bin").as_posix(), f"{inside}.json"),
+        inputs=record.inputs,
+        outputs=record.outputs,
+        metrics=tuple(metrics),
+        steps=(*steps, *record.steps),
+        layers=record.layers,
     )
 
 

@@ -9,20 +9,32 @@ from pathlib import Path
 from typing import Any
 
 from eightfold.errors import BuildError, UsageError
-from eightfold.export.checks import require_alike
+from eightfold.export.inner.probe import Converting
+from eightfold.export.layer_precisions import layer_precisions
 from eightfold.export.onnx_files import load_onnx, tensor_specs
+from eightfold.export.openvino_record import OpenVinoRecord, openvino_record_path
+from eightfold.export.reference import Reference
 from eightfold.export.subjects import subject_of
-from eightfold.export.verify import Arrays, Tolerance, compare_in_order, random_inputs_of
+from eightfold.export.trials import Trials, trials_of
+from eightfold.export.verify import Arrays, Tolerance
 from eightfold.extras import require
-from eightfold.files import PathLike, atomic_path
+from eightfold.files import PathLike, atomic_path, sha256_of_file
+from eightfold.runtime.manifest import Step
 
 TOLERANCE = Tolerance(cosine=0.99)
 
 
-def build_openvino(onnx_path: PathLike, output: PathLike) -> Path:
-    """Write `output` (`.xml`) and its weights beside it (`.bin`), in float32 where the graph is.
+def build_openvino(onnx_path: PathLike, output: PathLike, *, inputs: Arrays | None = None) -> Path:
+    """Write `output` (`.xml`) and its weights beside it (`.bin`), in float32 where the graph is; and its record to
+    `<output>.json`.
 
     What was written answers as onnxruntime does, within a cosine of 0.99: INT8 kernels round in their own ways.
+
+    Args:
+        onnx_path: a fixed-size ONNX file.
+        output: where OpenVINO's form goes.
+        inputs: real inputs by name to compare on, beside constants, extremes and noise; random ones when None. More
+            rows than the network's batch are run in turn.
 
     Raises:
         UsageError: `output` does not end in ".xml".
@@ -33,17 +45,27 @@ def build_openvino(onnx_path: PathLike, output: PathLike) -> Path:
     if output.suffix != ".xml":
         raise UsageError(f"output {output}", allowed="a name that ends in .xml")
     openvino = require("openvino", "build OpenVINO models")
-    specs, _ = tensor_specs(load_onnx(onnx_path))  # refuses what is no ONNX file, in words
+    graph = load_onnx(onnx_path)
+    taken, given = tensor_specs(graph)  # refuses what is no ONNX file, in words
     model = read_openvino(onnx_path)
     _name_by_place(model)
     with tempfile.TemporaryDirectory(prefix="eightfold-") as folder:
         written = Path(folder) / "model.xml"
         openvino.save_model(model, str(written), compress_to_fp16=False)
-        _verify(onnx_path, written, random_inputs_of(specs))
+        version = openvino.__version__.partition("-")[0]
+        step = _verify(onnx_path, written, trials_of(taken, inputs)).model_copy(update={"tool": f"openvino {version}"})
         # Weights first: an .xml without its .bin cannot be opened, the other way round nobody looks.
         for suffix in (".bin", ".xml"):
             with atomic_path(output.with_suffix(suffix)) as temporary:
                 temporary.write_bytes(written.with_suffix(suffix).read_bytes())
+    OpenVinoRecord(
+        version=version,
+        onnx_sha256=sha256_of_file(onnx_path),
+        layers=layer_precisions(graph),
+        inputs=taken,
+        outputs=given,
+        steps=(step,),
+    ).save(openvino_record_path(output))
     return output
 
 
@@ -59,11 +81,14 @@ def read_openvino(onnx_path: PathLike) -> Any:
         ) from error
 
 
-def _verify(onnx_path: PathLike, written: Path, inputs: Arrays) -> None:
+def _verify(onnx_path: PathLike, written: Path, trials: Trials) -> Step:
     """Compare the answers of OpenVINO and onnxruntime. Raises VerificationError beyond the tolerance."""
     known, seen = subject_of(Path(onnx_path)), subject_of(written)
-    found = compare_in_order(list(known.run(inputs).values()), seen.run(seen.fed(inputs)))
-    require_alike(found, TOLERANCE, step="OpenVINO's form", probes=(known.probe, seen.probe), inputs=inputs)
+    reference = Reference(known.run, trials, known.probe)
+    probe = None if seen.probe is None else Converting(seen.probe, seen.fed)
+    return reference.verify(
+        lambda inputs: seen.run(seen.fed(inputs)), step="build for OpenVINO", tolerance=TOLERANCE, probe=probe
+    )
 
 
 def _name_by_place(model: Any) -> None:

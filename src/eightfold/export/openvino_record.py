@@ -1,0 +1,43 @@
+"""The sidecar of OpenVINO's form of a graph: from what it was made, with what, and how the two compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from eightfold.errors import BuildError, EightfoldError
+from eightfold.files import PathLike
+from eightfold.runtime.manifest import Precision, Step, TensorSpec
+from eightfold.values import Value
+
+BELOW_FLOAT32: tuple[Precision, ...] = ("int8", "bf16", "fp16")
+
+
+class OpenVinoRecord(Value):
+    """`<graph>.xml.json`.
+
+    Attributes:
+        version: OpenVINO's.
+        onnx_sha256: digest of the ONNX file.
+        layers: how many run in each precision.
+        steps: what the comparison with the ONNX file found.
+    """
+
+    kind: ClassVar[str] = "OpenVINO record"
+    error: ClassVar[type[EightfoldError]] = BuildError
+
+    version: str
+    onnx_sha256: str
+    layers: dict[str, int]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    steps: tuple[Step, ...]
+
+    @property
+    def precision(self) -> Precision:
+        return next((each for each in BELOW_FLOAT32 if each in self.layers), "fp32")
+
+
+def openvino_record_path(xml: PathLike) -> Path:
+    """Where the record of an .xml file lies."""
+    return Path(f"{xml}.json")
