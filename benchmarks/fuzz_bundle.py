@@ -80,7 +80,7 @@ def load(path: Path) -> str:
         else:
             bundle = Bundle.open(path)
             bundle.verify()
-            for size in (None, *bundle.manifest.sizes):
+            for size in (None, *SIZES):
                 with Predictor(bundle, backend="onnxruntime", size=size, threads=1) as predictor:
                     predictor.warmup(1)
     except EightfoldError:
@@ -89,19 +89,26 @@ def load(path: Path) -> str:
 
 
 def load_natively(library: ctypes.CDLL, path: Path) -> str:
-    """Load and run on one row of zeros; the input and its size are those of `make_sound`."""
+    """At the size that the bundle prefers, and at each of those that `make_sound` made."""
+    sizes = ((0, 0), *SIZES)
+    return "refused" if any(_load_natively(library, path, size) for size in sizes) else "accepted"
+
+
+def _load_natively(library: ctypes.CDLL, path: Path, size: tuple[int, int]) -> int:
+    """Load and run on one row of zeros; the status."""
     handle, outputs = ctypes.c_void_p(), ctypes.c_void_p()
-    options = NativeOptions(provider=b"cpu", threads=1)
+    options = NativeOptions(provider=b"cpu", threads=1, height=size[0], width=size[1])
     status = library.eightfold_engine_load(os.fsencode(path), ctypes.byref(options), ctypes.byref(handle))
     if not status:
+        height, width = size if any(size) else SIZES[0]
         row = (ctypes.c_float * 8)()
-        shape = (ctypes.c_int64 * 4)(1, 1, *SIZES[0])
+        shape = (ctypes.c_int64 * 4)(1, 1, height, width)
         tensor = NativeTensor(data=ctypes.cast(row, ctypes.c_void_p), bytes=32, shape=shape, rank=4)
         status = library.eightfold_engine_run_tensors(handle, ctypes.byref(tensor), 1, ctypes.byref(outputs))
         library.eightfold_tensors_free(outputs)
     library.eightfold_last_error().decode()  # text, whatever was in the bundle
     library.eightfold_engine_free(handle)
-    return "refused" if status else "accepted"
+    return int(status)
 
 
 class Watch:
