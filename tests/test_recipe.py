@@ -41,6 +41,12 @@ def change(data: dict[str, Any], place: str, value: object) -> None:
         ("compress.keep_ratio", 1.5, r"compress\.keep_ratio: input should be less than or equal to 1"),
         ("calibrate.method", "best", r"calibrate\.method: input should be 'minmax'"),
         ("export.batches", [1, 1], r"export\.batches is \[1, 1\]; allowed: different positive numbers"),
+        (
+            "export.sizes",
+            [[64, 64], [64, 64]],
+            r"export\.sizes is \[\[64, 64\], \[64, 64\]\]; allowed: different pairs",
+        ),
+        ("export.sizes", [[0, 64]], r"export\.sizes is \[\[0, 64\]\]; allowed: different pairs of positive numbers"),
         ("engines.batches", [3], r"engines\.batches has \[3\]; allowed: what export\.batches has"),
         (
             "quantize.targets",

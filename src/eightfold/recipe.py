@@ -83,6 +83,9 @@ class ExportSection(Frozen):
     """Fixed-size ONNX, simplified and compared with the torch module."""
 
     batches: tuple[int, ...] = Field(default=(1, 2, 4, 8, 16), description="one graph for each")
+    sizes: tuple[tuple[int, int], ...] = Field(
+        default=(), description="further image sizes, [height, width] each, beside that of `preprocess`"
+    )
     tolerance: float = Field(default=1e-4, gt=0, description="largest relative error a step may add")
     opset: int | None = Field(
         default=None,
@@ -203,6 +206,7 @@ class Recipe(Frozen):
             raise RecipeError(
                 f"export.batches is {list(batches)}", allowed="different positive numbers", remedy="correct that line"
             )
+        self._check_sizes()
         stray = set(self.engines.batches) - set(batches) if self.engines else set()
         if stray:
             raise RecipeError(
@@ -217,6 +221,21 @@ class Recipe(Frozen):
                 remedy=f"add {self.engines.target!r} to quantize.targets",
             )
         return self
+
+    def _check_sizes(self) -> None:
+        sizes = [(self.preprocess.height, self.preprocess.width), *self.export.sizes]
+        if any(min(size) < 1 for size in sizes) or len(set(sizes)) < len(sizes):
+            raise RecipeError(
+                f"export.sizes is {list(map(list, self.export.sizes))}",
+                allowed="different pairs of positive numbers, [height, width], other than preprocess has",
+                remedy="correct that line",
+            )
+        if self.export.sizes and "grids" in self.task.options:
+            raise RecipeError(
+                "export.sizes beside task.options.grids, which are for one size",
+                allowed="one of the two",
+                remedy="make a bundle for each size",
+            )
 
 
 def read_recipe(path: PathLike) -> Recipe:

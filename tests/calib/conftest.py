@@ -13,7 +13,7 @@ from onnx import numpy_helper, parser
 
 RESIDUAL = """
 <ir_version: 8, opset_import: ["" : 17]>
-net (float[{batch},3,12,12] image) => (float[{batch},5] logits)
+net (float[{batch},3,{side},{side}] image) => (float[{batch},5] logits)
 {{
     stem = Conv <pads=[1,1,1,1], kernel_shape=[3,3]> (image, w1, b1)
     stem_relu = Relu (stem)
@@ -45,13 +45,13 @@ def residual_weights(seed: int = 0) -> dict[str, Any]:
 
 @pytest.fixture
 def residual_net(tmp_path: Path) -> ModelMaker:
-    """make(batch=1, seed=0, **arrays) -> path of a net with a residual, a depthwise and a dense layer."""
+    """make(batch=1, seed=0, side=12, **arrays) -> path of a net with a residual, a depthwise and a dense layer."""
 
-    def make(batch: int = 1, seed: int = 0, **arrays: Any) -> Path:
-        model = parser.parse_model(RESIDUAL.format(batch=batch))
+    def make(batch: int = 1, seed: int = 0, side: int = 12, **arrays: Any) -> Path:
+        model = parser.parse_model(RESIDUAL.format(batch=batch, side=side))
         shape = np.array([batch, 8], np.int64)
         add_weights(model, {**residual_weights(seed), "flat_shape": shape, **arrays})
-        path = tmp_path / f"net_{batch}_{seed}.onnx"
+        path = tmp_path / f"net_{batch}_{seed}_{side}.onnx"
         onnx.save(model, str(path))
         return path
 

@@ -169,3 +169,18 @@ def test_a_moved_box_starts_the_run_over(raw_run: Path, detector_recipe: Recipe,
     content["annotations"][0]["bbox"][0] += 1
     (data / "test" / FILE).write_text(json.dumps(content))
     assert job.task.data_digest(job.recipe.data) != before
+
+
+def test_every_size_has_the_precision_that_the_runtime_finds(
+    decoded_run: Path, decoding_recipe: Recipe, shapes: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(decoded_run, tmp_path / "run")
+    decoding_recipe["export"] |= {"batches": [2], "sizes": [[96, 160]]}
+    run(recipe_from(decoding_recipe), output=tmp_path / "run")
+    images = from_coco(shapes / "data" / "test" / "annotations.json")
+    for precision in ("fp32", "int8"):
+        with Predictor(tmp_path / "run" / "bundle", "onnxruntime", precision, size=(96, 160)) as predictor:
+            found = predictor.predict_batch([str(item) for item in images.items])
+            (artifact,) = predictor.choice.artifacts
+        assert artifact.inputs[0].shape == (2, 96, 160, 3)
+        assert metrics(artifact) == pytest.approx(average_precision(images, found), abs=1e-3)

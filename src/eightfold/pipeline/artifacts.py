@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from eightfold.recipe import Recipe
+from eightfold.runtime.sizes import Size, size_text
 
 Precision = Literal["fp32", "fp16", "int8"]
 VARIANTS = ("baseline", "pruned")
@@ -21,13 +22,19 @@ class Wanted:
     target: str
     batch: int
     format: Literal["onnx", "engine"] = "onnx"
+    size: Size | None = None  # of the images, where the recipe asks for several
     raw: bool = False  # where graphs ship with a decoder: what its outputs were before
 
     @property
-    def curve(self) -> str:
-        """What the artifacts of all batch sizes share: "pruned-int8-cpu-x86"."""
+    def network(self) -> str:
+        """What the artifacts of all batch and image sizes share: "pruned-int8-cpu-x86"."""
         suffix = "" if self.target == "any" else f"-{self.target.replace(':', '-')}"
         return f"{self.variant}-{self.precision}{suffix}"
+
+    @property
+    def curve(self) -> str:
+        """What the artifacts of all batch sizes share."""
+        return self.network if self.size is None else f"{self.network}-{size_text(self.size)}"
 
     @property
     def id(self) -> str:
@@ -40,8 +47,8 @@ class Wanted:
 
     @property
     def weights(self) -> str:
-        """Where the graphs of all batch sizes keep their weights."""
-        return f"{self._folder}/{self.curve}.weights"
+        """Where the graphs of all batch and image sizes keep their weights."""
+        return f"{self._folder}/{self.network}.weights"
 
     @property
     def _folder(self) -> str:
@@ -49,14 +56,20 @@ class Wanted:
 
 
 def files_of(graphs: Iterable[Wanted]) -> tuple[str, ...]:
-    """The files that these graphs consist of: each graph, and the weights of each curve once."""
+    """The files that these graphs consist of: each graph, and the weights of each network once."""
     graphs = list(graphs)
     return (*(wanted.path for wanted in graphs), *dict.fromkeys(wanted.weights for wanted in graphs))
 
 
+def sizes_of(recipe: Recipe) -> tuple[Size | None, ...]:
+    """The image sizes, that of the recipe's preprocessing first; None where that is the only one."""
+    default = recipe.preprocess.height, recipe.preprocess.width
+    return (default, *recipe.export.sizes) if recipe.export.sizes else (None,)
+
+
 def float_artifacts(recipe: Recipe, variant: str) -> list[Wanted]:
     """What is exported from torch."""
-    return [Wanted(variant, "fp32", "any", batch, raw=recipe.export.decode) for batch in recipe.export.batches]
+    return _at_every_size(recipe, Wanted(variant, "fp32", "any", 1, raw=recipe.export.decode), recipe.export.batches)
 
 
 def calibrated_artifacts(recipe: Recipe) -> list[Wanted]:
@@ -66,7 +79,7 @@ def calibrated_artifacts(recipe: Recipe) -> list[Wanted]:
 
 def int8_artifacts(recipe: Recipe, target: str) -> list[Wanted]:
     """What is quantized for a target."""
-    return [Wanted("pruned", "int8", target, batch, raw=recipe.export.decode) for batch in recipe.export.batches]
+    return _at_every_size(recipe, Wanted("pruned", "int8", target, 1, raw=recipe.export.decode), recipe.export.batches)
 
 
 def made_artifacts(recipe: Recipe) -> list[Wanted]:
@@ -84,8 +97,9 @@ def engine_artifacts(recipe: Recipe) -> list[Wanted]:
     section = recipe.engines
     if section is None:
         return []
-    return [
-        Wanted("pruned", precision, section.target, batch, "engine")
-        for precision in section.precisions
-        for batch in section.batches
-    ]
+    wanted = [Wanted("pruned", precision, section.target, 1, "engine") for precision in section.precisions]
+    return [made for each in wanted for made in _at_every_size(recipe, each, section.batches)]
+
+
+def _at_every_size(recipe: Recipe, wanted: Wanted, batches: Sequence[int]) -> list[Wanted]:
+    return [replace(wanted, size=size, batch=batch) for size in sizes_of(recipe) for batch in batches]

@@ -29,8 +29,8 @@ def decode_graphs(job: Job, _: Path) -> str:
     """From raw heads to graphs that put out detections, each compared with the runtime's decoder on test images."""
     pairs = list(zip(made_artifacts(job.recipe), onnx_artifacts(job.recipe), strict=True))
     steps = {wanted.id: [_decode(job, raw, wanted)] for raw, wanted in track(pairs, "decoding in the graphs")}
-    for curve in dict.fromkeys(wanted.curve for _, wanted in pairs):
-        share(job, [wanted for _, wanted in pairs if wanted.curve == curve])
+    for weights in dict.fromkeys(wanted.weights for _, wanted in pairs):
+        share(job, [wanted for _, wanted in pairs if wanted.weights == weights])
     write_facts(job, at.DECODED, steps)
     worst = max(step.max_abs_error or 0.0 for made in steps.values() for step in made)
     return f"{len(steps)} graphs put out detections, boxes at most {worst:.2g} pixels from the runtime's"
@@ -41,5 +41,5 @@ def _decode(job: Job, raw: Wanted, wanted: Wanted) -> ManifestStep:
     from eightfold.export.onnx_files import load_onnx, save_onnx
 
     path = save_onnx(load_onnx(job.path(raw.path)), job.path(wanted.path))
-    inputs = {"images": job.first_test_images(wanted.batch, job.fed)}
-    return put_decoder_in(path, job.raw_outputs, job.image_size, inputs=inputs)[1]
+    inputs = {"images": job.first_test_images(wanted.batch, job.fed_to(wanted))}
+    return put_decoder_in(path, job.raw_outputs, wanted.size or job.image_size, inputs=inputs)[1]

@@ -1,4 +1,5 @@
-"""What every step that makes graphs does with them: weights are stored once, and what was found is recorded."""
+"""What the steps that make graphs have in common: weights are stored once, what was found is recorded, and what it may
+change with is known."""
 
 from __future__ import annotations
 
@@ -9,10 +10,11 @@ from eightfold.pipeline import job as at
 from eightfold.pipeline.artifacts import Wanted
 from eightfold.pipeline.job import Job
 from eightfold.runtime.manifest import Step
+from eightfold.runtime.versions import runtime_versions
 
 
 def share(job: Job, graphs: Sequence[Wanted]) -> None:
-    """Store the weights of one curve once, before anything is measured: what is measured is what is shipped."""
+    """Store the weights of one network once, before anything is measured: what is measured is what is shipped."""
     from eightfold.export.weights import share_weights
 
     share_weights([job.path(wanted.path) for wanted in graphs], Path(graphs[0].weights).name)
@@ -22,3 +24,8 @@ def write_facts(job: Job, family: str, steps: Mapping[str, Sequence[Step]]) -> N
     """Record the steps of each artifact, without their durations: the same work leaves the same file."""
     facts = {name: [step.model_dump(mode="json", exclude={"seconds"}) for step in made] for name, made in steps.items()}
     job.write(at.facts_of(family), facts)
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of the libraries whose output may change with them."""
+    return {name: version for name, version in runtime_versions().items() if version}

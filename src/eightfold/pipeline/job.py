@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from eightfold.calib.images import ImageSet
     from eightfold.calib.preprocess import Preprocess
+    from eightfold.pipeline.artifacts import Wanted
     from eightfold.runtime.manifest import Task
     from eightfold.tasks.base import VisionTask
 
@@ -104,7 +105,7 @@ class Job:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
+        """(height, width) in pixels, where no other is asked for."""
         return self.recipe.preprocess.height, self.recipe.preprocess.width
 
     @cached_property
@@ -114,6 +115,10 @@ class Job:
 
         plain = self.recipe.preprocess
         return pixels_for(plain) if self.recipe.export.preprocess == "in-graph" else plain
+
+    def fed_to(self, wanted: Wanted) -> Preprocess:
+        """How images become the input of one of these graphs."""
+        return self.fed if wanted.size is None else self.fed.at_size(*wanted.size)
 
     def first_test_images(self, count: int, preprocess: Preprocess) -> NDArray[Any]:
         """Test images of all classes as model input (count, ...), for comparing artifacts with each other; repeated

@@ -59,7 +59,7 @@ def _metrics(job: Job, wanted: Wanted) -> list[Metric]:
     from eightfold.tasks.networks import onnx_network
 
     images = job.test_images
-    values = job.task.evaluate(onnx_network(job.path(wanted.path), job.fed, job.outputs), images)
+    values = job.task.evaluate(onnx_network(job.path(wanted.path), job.fed_to(wanted), job.outputs), images)
     return [
         Metric(name=name, value=values[name], data=images.digest(), images=len(images)) for name in job.task.metrics
     ]
@@ -88,7 +88,7 @@ def measure(job: Job, _: Path) -> str:
         schedule=Schedule(seconds=section.seconds_per_row), session=SessionOptions(threads=section.threads)
     )
     candidates = [_candidate(job, wanted, metrics) for wanted in _benched(job)]
-    table = compare_latency(candidates, baseline="baseline-fp32", options=options)
+    table = compare_latency(candidates, baseline=candidates[0].name, options=options)
     table.save(job.path(at.LATENCY))
     return f"{len(table.rows)} rows"
 
@@ -109,6 +109,7 @@ def _candidate(job: Job, wanted: Wanted, metrics: Mapping[str, tuple[Metric, ...
         sha256=sha256_of_file(path),
         metrics=metrics[wanted.id],
         layers=layer_precisions(load_onnx(path)),
+        size=wanted.size,
     )
 
 

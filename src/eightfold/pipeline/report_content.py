@@ -6,9 +6,10 @@ from typing import Any
 
 from eightfold.export.commits import describe_commit
 from eightfold.pipeline import job as at
-from eightfold.pipeline.artifacts import Wanted, engine_artifacts, files_of, onnx_artifacts
+from eightfold.pipeline.artifacts import Wanted, engine_artifacts, files_of, onnx_artifacts, sizes_of
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.measure_steps import metrics_of, steps_of
+from eightfold.recipe import Recipe
 from eightfold.runtime.latency import LatencyTable
 from eightfold.runtime.manifest import Metric, Task
 from eightfold.runtime.report_content import (
@@ -35,7 +36,7 @@ def content_of(job: Job) -> ReportContent:
     recipe = job.recipe
     return ReportContent(
         title=recipe.name,
-        subtitle=f"{recipe.model.source} at {recipe.preprocess.width}x{recipe.preprocess.height}, "
+        subtitle=f"{recipe.model.source} at {_sizes(recipe)}, "
         f"{len(job.train_images)} training and {len(job.test_images)} test images",
         created=table.measured_at,
         cards=_cards(job, table),
@@ -52,10 +53,23 @@ def content_of(job: Job) -> ReportContent:
     )
 
 
+def _sizes(recipe: Recipe) -> str:
+    default = recipe.preprocess.height, recipe.preprocess.width
+    return " and ".join(f"{width}x{height}" for height, width in (default, *recipe.export.sizes))
+
+
 def int8_curve(job: Job) -> str:
-    """The name of the INT8 candidate in the latency table: the one made for this machine's processor, if any."""
+    """The name of the INT8 candidate in the latency table: the one made for this machine's processor, if any, at the
+    default image size."""
+    default = sizes_of(job.recipe)[0]
+    curves = {wanted.curve for wanted in onnx_artifacts(job.recipe) if wanted.size == default}
     names = {row.name for row in LatencyTable.load(job.path(at.LATENCY)).rows if row.precision == "int8"}
-    return min(names, default="")
+    return min(names & curves, default="")
+
+
+def _headline(job: Job, variant: str) -> Wanted:
+    """The FP32 graph of a variant that headlines are about: the smallest batch at the default image size."""
+    return Wanted(variant, "fp32", "any", min(job.recipe.export.batches), size=sizes_of(job.recipe)[0])
 
 
 def speedup_of(table: LatencyTable, curve: str, batch: int) -> Interval | None:
@@ -84,7 +98,7 @@ def _bytes(job: Job, wanted: Wanted) -> int:
 def _cards(job: Job, table: LatencyTable) -> tuple[Card, ...]:
     before, after = job.read(at.BASELINE_FACTS), job.read(at.PRUNED_FACTS)
     int8, batch = int8_curve(job), min(job.recipe.export.batches)
-    best = int8 or "pruned-fp32"
+    best, baseline = int8 or _headline(job, "pruned").curve, _headline(job, "baseline").id
     sizes = {wanted.id: _bytes(job, wanted) for wanted in onnx_artifacts(job.recipe)}
     cards = [
         Card(label="Parameters", value=after["parameters"], before=before["parameters"], unit="count"),
@@ -92,11 +106,11 @@ def _cards(job: Job, table: LatencyTable) -> tuple[Card, ...]:
         Card(
             label=_capital(leading_label(job)),
             value=metric_of(job, f"{best}-b{batch}"),
-            before=metric_of(job, f"baseline-fp32-b{batch}"),
+            before=metric_of(job, baseline),
             unit="percent",
             note=best,
         ),
-        Card(label="File", value=sizes[f"{best}-b{batch}"], before=sizes[f"baseline-fp32-b{batch}"], unit="bytes"),
+        Card(label="File", value=sizes[f"{best}-b{batch}"], before=sizes[baseline], unit="bytes"),
     ]
     return (*cards, *_speed_cards(job, table, best))
 
@@ -112,15 +126,12 @@ def _speed_cards(job: Job, table: LatencyTable, curve: str) -> list[Card]:
 
 def _checks(job: Job, table: LatencyTable) -> tuple[Check, ...]:
     batch = min(job.recipe.export.batches)
-    baseline, int8 = metric_of(job, f"baseline-fp32-b{batch}"), int8_curve(job)
+    baseline, pruned = (metric_of(job, _headline(job, variant).id) for variant in ("baseline", "pruned"))
+    int8 = int8_curve(job)
     checks = [
-        _drop_check("Pruned FP32 keeps the accuracy", baseline, metric_of(job, f"pruned-fp32-b{batch}"), PRUNED_DROP),
+        _drop_check("Pruned FP32 keeps the accuracy", baseline, pruned, PRUNED_DROP),
         _alignment_check(job),
-        *(
-            _speed_check(table, curve)
-            for curve in dict.fromkeys(row.name for row in table.rows)
-            if curve != "baseline-fp32"
-        ),
+        *(_speed_check(table, curve) for curve in dict.fromkeys(row.name for row in table.rows if row.speedup)),
     ]
     if int8:
         checks.append(_drop_check("INT8 keeps the accuracy", baseline, metric_of(job, f"{int8}-b{batch}"), INT8_DROP))
@@ -184,7 +195,7 @@ def _accuracy(job: Job) -> tuple[Accuracy, ...]:
     rows = [
         _accuracy_row(wanted, metric, baseline)
         for wanted in onnx_artifacts(job.recipe)
-        for metric, baseline in zip(metrics[wanted.id], metrics[f"baseline-fp32-b{wanted.batch}"], strict=True)
+        for metric, baseline in zip(metrics[wanted.id], metrics[_baseline_of(wanted).id], strict=True)
     ]
     engines = [
         Accuracy(artifact=wanted.id, metric=leading_label(job), value=None, note="needs a GPU to run")
@@ -193,8 +204,12 @@ def _accuracy(job: Job) -> tuple[Accuracy, ...]:
     return (*rows, *engines)
 
 
+def _baseline_of(wanted: Wanted) -> Wanted:
+    return Wanted("baseline", "fp32", "any", wanted.batch, size=wanted.size)
+
+
 def _accuracy_row(wanted: Wanted, metric: Metric, baseline: Metric) -> Accuracy:
-    change = None if wanted.curve == "baseline-fp32" else 100 * (metric.value - baseline.value)
+    change = None if wanted == _baseline_of(wanted) else 100 * (metric.value - baseline.value)
     note = "run by onnxruntime on the CPU" if wanted.target not in ("any", "cpu-x86", "cpu-arm") else ""
     return Accuracy(
         artifact=wanted.id,

@@ -1,0 +1,76 @@
+"""The step from graphs to engines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from eightfold.export.tensorrt.options import BuildOptions
+from eightfold.export.tensorrt.target import parse_target
+from eightfold.files import atomic_directory
+from eightfold.pipeline import job as at
+from eightfold.pipeline.artifacts import Wanted, engine_artifacts, files_of
+from eightfold.pipeline.graph_files import library_versions
+from eightfold.pipeline.job import Job
+from eightfold.pipeline.runner import Step
+from eightfold.progress import track
+
+
+def engine_steps(job: Job) -> list[Step]:
+    wanted = engine_artifacts(job.recipe)
+    if not wanted:
+        return []
+    sources = (*files_of(dict.fromkeys(map(_source_of, wanted))), at.DATA)
+    options = _engine_options(job).without_files().model_dump(mode="json", exclude_defaults=True)
+    settings = {"engines": [engine.id for engine in wanted], "versions": library_versions(), "options": options}
+    if not job.path(at.ENGINES).exists():  # what the builder lacks is to be known before the network is trained
+        _require_builder(job, wanted)
+    return [Step("engines", sources, (at.ENGINES,), settings, partial(build_engines, job))]
+
+
+def _require_builder(job: Job, wanted: Sequence[Wanted]) -> None:
+    from eightfold.export.tensorrt.build import require_builder
+
+    for precision in {engine.precision for engine in wanted}:
+        require_builder(wanted[0].target, precision, _engine_options(job))
+
+
+def _engine_options(job: Job) -> BuildOptions:
+    """Those of the recipe. Where the builder measures kernels it keeps their times in the run directory, for the other
+    engines and the next run."""
+    section = job.recipe.engines
+    options = section.options if section else BuildOptions()
+    if section is None or options.timing_cache or parse_target(section.target).family == "rtx":
+        return options
+    return options.model_copy(update={"timing_cache": job.path(at.TIMING_CACHE)})
+
+
+def _source_of(engine: Wanted) -> Wanted:
+    """The graph an engine is built from: FP32 for FP16, the target's Q/DQ graph for INT8."""
+    if engine.precision == "int8":
+        return replace(engine, format="onnx")
+    return replace(engine, format="onnx", precision="fp32", target="any")
+
+
+def build_engines(job: Job, _: Path) -> str:
+    from eightfold.export.tensorrt.build import build_engine
+
+    wanted = engine_artifacts(job.recipe)
+    # On these the builder's graph is checked for what 16 bits cannot hold.
+    largest, one_each = max(engine.batch for engine in wanted), {engine.size: engine for engine in wanted}
+    images = {size: job.first_test_images(largest, job.fed_to(engine)) for size, engine in one_each.items()}
+    with atomic_directory(job.path(at.ENGINES)) as folder:
+        for engine in track(wanted, "building engines"):
+            source = job.path(_source_of(engine).path)
+            output = folder / Path(engine.path).name
+            build_engine(
+                source,
+                output,
+                target=engine.target,
+                precision=engine.precision,
+                options=_engine_options(job),
+                inputs={"images": images[engine.size]},
+            )
+    return f"{len(wanted)} engines for {wanted[0].target}"

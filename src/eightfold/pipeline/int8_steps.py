@@ -1,0 +1,192 @@
+"""The steps from float graphs to INT8: equalized where that is asked for, calibrated once, quantized per target."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eightfold.files import write_text
+from eightfold.pipeline import job as at
+from eightfold.pipeline.artifacts import (
+    Wanted,
+    calibrated_artifacts,
+    files_of,
+    float_artifacts,
+    int8_artifacts,
+    sizes_of,
+)
+from eightfold.pipeline.graph_files import library_versions, share, write_facts
+from eightfold.pipeline.job import Job
+from eightfold.pipeline.runner import Step
+from eightfold.runtime.manifest import Step as ManifestStep
+
+if TYPE_CHECKING:
+    from eightfold.calib.images import ImageSet
+    from eightfold.calib.ranges import Ranges
+    from eightfold.export.quant_report import QuantReport
+
+
+def int8_steps(job: Job) -> list[Step]:
+    return [*_equalize_steps(job), _calibrate_step(job), *_quantize_steps(job)]
+
+
+def _equalize_steps(job: Job) -> list[Step]:
+    if not job.recipe.quantize.equalize:
+        return []
+    floats, graphs = files_of(float_artifacts(job.recipe, "pruned")), files_of(calibrated_artifacts(job.recipe))
+    settings = {"images": job.recipe.calibrate.images, "seed": job.recipe.seed}
+    outputs = (*graphs, at.EQUALIZED)
+    return [Step("equalize", (*floats, at.DATA), outputs, settings, partial(equalize_pruned, job))]
+
+
+def equalize_pruned(job: Job, _: Path) -> str:
+    """Balance channels across layers at every image and batch size, and check that each graph answers as before."""
+    from eightfold.calib.equalize import equalize_batches
+    from eightfold.export.equalize_step import verify_equalized
+
+    pairs = list(zip(float_artifacts(job.recipe, "pruned"), calibrated_artifacts(job.recipe), strict=True))
+    paths = {job.path(source.path): job.path(wanted.path) for source, wanted in pairs}
+    images = _calibration_images(job)
+    report = equalize_batches(paths, images=images, preprocess=job.fed)
+    steps = [
+        verify_equalized(job.path(source.path), job.path(wanted.path), images, job.fed_to(wanted))
+        for source, wanted in pairs
+    ]
+    share(job, calibrated_artifacts(job.recipe))
+    checked = [step.model_dump(mode="json", exclude={"seconds"}) for step in steps]
+    job.write(at.EQUALIZED, {**report.model_dump(mode="json"), "steps": checked})
+    return report.describe().splitlines()[0]
+
+
+def _equalized(job: Job, place: int) -> tuple[ManifestStep, ...]:
+    """What the manifest says of it, where it was done, for the so-manieth graph."""
+    if not job.recipe.quantize.equalize:
+        return ()
+    report = job.read(at.EQUALIZED)
+    step = ManifestStep.model_validate(report["steps"][place])
+    notes = (f"{len(report['groups'])} groups of layers equalized", *step.notes)
+    return (step.model_copy(update={"notes": notes}),)
+
+
+def _calibration_images(job: Job) -> ImageSet:
+    return job.train_images.sample(job.recipe.calibrate.images, seed=job.recipe.seed)
+
+
+def _calibrate_step(job: Job) -> Step:
+    recipe = job.recipe
+    graph = _calibration_graph(job)
+    settings = {
+        "calibrate": recipe.calibrate.model_dump(),
+        "preprocess": recipe.preprocess.digest(),
+        "seed": recipe.seed,
+    }
+    return Step("calibrate", (*files_of([graph]), at.DATA), (at.RANGES,), settings, partial(calibrate_pruned, job))
+
+
+def _calibration_graph(job: Job) -> Wanted:
+    """The largest batch at the default image size: it runs fastest per image, and the ranges hold for all."""
+    default = sizes_of(job.recipe)[0]
+    fitting = [wanted for wanted in calibrated_artifacts(job.recipe) if wanted.size == default]
+    return max(fitting, key=lambda wanted: wanted.batch)
+
+
+def calibrate_pruned(job: Job, _: Path) -> str:
+    from eightfold.calib.calibrate import calibrate
+
+    section, graph = job.recipe.calibrate, _calibration_graph(job)
+    images, preprocess = _calibration_images(job), job.fed
+    ranges = calibrate(job.path(graph.path), images, preprocess, method=section.method, batch=graph.batch)
+    ranges.save(job.path(at.RANGES))
+    return f"{len(ranges.tensors)} tensors, {ranges.images} images, {section.method}"
+
+
+def _quantize_steps(job: Job) -> list[Step]:
+    sources = (at.RANGES, *files_of(calibrated_artifacts(job.recipe)), *files_of(float_artifacts(job.recipe, "pruned")))
+    section = job.recipe.quantize.model_dump(exclude={"targets"})
+    return [
+        Step(
+            f"quantize {target}",
+            tuple(dict.fromkeys(sources)),
+            (*files_of(int8_artifacts(job.recipe, target)), at.facts_of(f"int8-{target}")),
+            {"target": target, "versions": library_versions(), **section},
+            partial(quantize_pruned, job, target),
+        )
+        for target in job.recipe.quantize.targets
+    ]
+
+
+def quantize_pruned(job: Job, target: str, _: Path) -> str:
+    """Emit INT8 for one target at every image and batch size; record how far each moves from FP32."""
+    from eightfold.calib.ranges import Ranges
+
+    ranges = Ranges.load(job.path(at.RANGES))
+    kept = _layers_kept_float(job, ranges, target)
+    sources, graphs = calibrated_artifacts(job.recipe), int8_artifacts(job.recipe, target)
+    steps = {}
+    for place, (source, wanted) in enumerate(zip(sources, graphs, strict=True)):
+        report = _quantize(job, _ranges_for(job, ranges, source), target, source, wanted, kept)
+        steps[wanted.id] = [*_equalized(job, place), report.record()]
+    share(job, graphs)
+    write_facts(job, f"int8-{target}", steps)
+    cosine = min(made[-1].cosine or 0.0 for made in steps.values())
+    return f"{len(steps)} graphs, {len(kept)} layers given back to float, lowest cosine to FP32 {cosine:.4f}"
+
+
+def _ranges_for(job: Job, ranges: Ranges, graph: Wanted) -> Ranges:
+    """Found at the default image size, they are those of every other."""
+    from eightfold.calib.other_size import ranges_at_size
+
+    calibrated = _calibration_graph(job)
+    if graph.size == calibrated.size:
+        return ranges
+    return ranges_at_size(ranges, job.path(calibrated.path), job.path(graph.path))
+
+
+def _quantize(
+    job: Job, ranges: Ranges, target: str, source: Wanted, wanted: Wanted, kept: Sequence[str]
+) -> QuantReport:
+    from eightfold.export.quantize import quantize
+
+    section = job.recipe.quantize
+    _, report = quantize(
+        job.path(source.path),
+        ranges,
+        job.path(wanted.path),
+        target=target,
+        keep_float=kept,
+        form=section.form,
+        rounding=section.rounding,
+        bias_correction=section.bias_correction,
+        images=_calibration_images(job),
+        preprocess=job.fed_to(wanted),
+    )
+    return report
+
+
+def _layers_kept_float(job: Job, ranges: Ranges, target: str) -> tuple[str, ...]:
+    """The layers that `max_drop` gives back to float, by the calibration images' labels; the trade is kept beside the
+    graphs as a table and a plot."""
+    from eightfold.export.search import SearchBound, search_files
+
+    section = job.recipe.quantize
+    if section.max_drop is None:
+        return ()
+    trade = job.path(at.search_of(target))
+    with tempfile.TemporaryDirectory() as folder:
+        report = search_files(
+            job.path(_calibration_graph(job).path),
+            ranges,
+            Path(folder) / "int8.onnx",
+            SearchBound(max_drop=section.max_drop),
+            _calibration_images(job),
+            job.fed,
+            target=target,
+            measure=section.form == "fastest",
+            beside=trade,
+            score=job.task.score(_calibration_images(job), job.fed),
+        )
+    write_text(trade.with_suffix(".txt"), report.describe() + "\n")
+    return report.steps[-1].kept_float
