@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eightfold.errors import BuildError, UnknownNameError
 from eightfold.runtime.backends.tensorrt import DTYPES
@@ -37,7 +37,8 @@ def tensors_of(network: INetworkDefinition) -> Iterator[ITensor]:
 
 
 def _spec(tensor: ITensor) -> TensorSpec:
-    kind, shape = str(tensor.dtype).rpartition(".")[2], tuple(tensor.shape)
+    dims: Any = tensor.shape  # types do not know that it is a sequence
+    kind, shape = str(tensor.dtype).rpartition(".")[2], tuple(dims)
     if kind not in DTYPES or any(size < 0 for size in shape):
         raise BuildError(f"tensor {tensor.name!r} is {kind} {shape}", allowed=f"fixed sizes, {', '.join(DTYPES)}")
     return TensorSpec.model_validate({"name": tensor.name, "dtype": DTYPES[kind], "shape": shape})

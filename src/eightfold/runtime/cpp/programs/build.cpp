@@ -2,6 +2,7 @@
 #include "eightfold/build.hpp"
 
 #include <cstdio>
+#include <sstream>
 
 #include "arguments.hpp"
 #include "eightfold/error.hpp"
@@ -16,6 +17,9 @@ constexpr const char* kHelp =
     "  --timing-cache FILE  read if it is there, and written: later builds are faster\n"
     "  --dla N              run what can on this DLA core, the rest on the GPU\n"
     "  --no-gpu-fallback    fail where the DLA core does not take a layer\n"
+    "  --tactic-sources NAMES   libraries to take kernels from, parted by commas, such as CUDNN,CUBLAS\n"
+    "  --refit                  weights can be replaced later: eightfold refit\n"
+    "  --strip-weights          leave the weights out until then; from TensorRT 10.0\n"
     "  --optimization-level N   0 (fast build) to 5 (fast engine)\n"
     "  --version-compatible     runs on later versions of TensorRT, too; brings machine code along\n"
     "  --hardware-compatible    runs on every GPU from Ampere on; not on Jetson\n"
@@ -29,11 +33,19 @@ eightfold::Precision precision_from(const std::string& name) {
   throw eightfold::Error(eightfold::ErrorCode::usage, "--precision " + name, "fp32, fp16, int8");
 }
 
+std::vector<std::string> words_of(const std::string& text) {
+  std::vector<std::string> words;
+  std::istringstream parts(text);
+  for (std::string word; std::getline(parts, word, ',');) words.push_back(word);
+  return words;
+}
+
 int body(int count, char** words) {
-  const programs::Arguments arguments(
-      count, words,
-      {"-o", "--precision", "--workspace-mib", "--timing-cache", "--dla", "--optimization-level", "--device"},
-      {"--no-gpu-fallback", "--version-compatible", "--hardware-compatible", "--verbose", "--help", "-h"});
+  const programs::Arguments arguments(count, words,
+                                      {"-o", "--precision", "--workspace-mib", "--timing-cache", "--dla",
+                                       "--tactic-sources", "--optimization-level", "--device"},
+                                      {"--no-gpu-fallback", "--version-compatible", "--hardware-compatible",
+                                       "--refit", "--strip-weights", "--verbose", "--help", "-h"});
   if (arguments.has("--help") || arguments.has("-h") || arguments.positional().size() != 1 ||
       !arguments.has("-o")) {
     const bool asked = arguments.has("--help") || arguments.has("-h");
@@ -51,6 +63,9 @@ int body(int count, char** words) {
   options.gpu_fallback = !arguments.has("--no-gpu-fallback");
   options.optimization_level =
       arguments.has("--optimization-level") ? arguments.whole("--optimization-level", 0) : -1;
+  options.tactic_sources = words_of(arguments.text("--tactic-sources", ""));
+  options.refittable = arguments.has("--refit");
+  options.strip_weights = arguments.has("--strip-weights");
   options.version_compatible = arguments.has("--version-compatible");
   options.hardware_compatible = arguments.has("--hardware-compatible");
   const eightfold::BuildReport report = eightfold::build_engine(options);

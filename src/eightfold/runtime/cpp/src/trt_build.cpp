@@ -64,6 +64,35 @@ std::vector<std::pair<nvinfer1::BuilderFlag, const char*>> flags_for(Precision p
 }
 #endif
 
+// Where kernels can come from in this version.
+const std::vector<std::pair<std::string, nvinfer1::TacticSource>>& known_sources() {
+  using nvinfer1::TacticSource;
+  static const std::vector<std::pair<std::string, TacticSource>> known = {
+#if NV_TENSORRT_MAJOR < 11
+    {"CUBLAS", TacticSource::kCUBLAS},
+    {"CUBLAS_LT", TacticSource::kCUBLAS_LT},
+    {"CUDNN", TacticSource::kCUDNN},
+#endif
+#if NV_TENSORRT_MAJOR > 8 || (NV_TENSORRT_MAJOR == 8 && NV_TENSORRT_MINOR >= 4)
+    {"EDGE_MASK_CONVOLUTIONS", TacticSource::kEDGE_MASK_CONVOLUTIONS},
+#endif
+#if NV_TENSORRT_MAJOR > 8 || (NV_TENSORRT_MAJOR == 8 && NV_TENSORRT_MINOR >= 5)
+    {"JIT_CONVOLUTIONS", TacticSource::kJIT_CONVOLUTIONS},
+#endif
+  };
+  return known;
+}
+
+nvinfer1::TacticSource source_named(const std::string& name) {
+  std::string names;
+  for (const auto& [known, source] : known_sources()) {
+    if (known == name) return source;
+    names += (names.empty() ? "" : ", ") + known;
+  }
+  throw Error(ErrorCode::usage,
+              "TensorRT " + detail::trt_library_version() + " has no tactic source '" + name + "'", names);
+}
+
 class EngineBuilder {
  public:
   explicit EngineBuilder(const BuildOptions& options)
@@ -130,6 +159,8 @@ class EngineBuilder {
 #endif
     if (options_.workspace_mib > 0) set_workspace(options_.workspace_mib << 20U);
     if (options_.dla_core >= 0) use_dla();
+    if (!options_.tactic_sources.empty()) set_tactic_sources();
+    set_weights();
     set_compatibility();
     load_timing_cache();
   }
@@ -156,6 +187,30 @@ class EngineBuilder {
         "these options from 8.6 on", "leave them out");
   }
 #endif
+
+  void set_tactic_sources() {
+    nvinfer1::TacticSources sources = 0;
+    for (const std::string& name : options_.tactic_sources) {
+      sources |= 1U << static_cast<unsigned>(source_named(name));
+    }
+    config_->setTacticSources(sources);
+  }
+
+  void set_weights() {
+    if (options_.refittable) {
+      config_->setFlag(nvinfer1::BuilderFlag::kREFIT);
+      flags_.emplace_back("REFIT");
+    }
+    if (!options_.strip_weights) return;
+#if EIGHTFOLD_TRT_STRIPPING
+    config_->setFlag(nvinfer1::BuilderFlag::kSTRIP_PLAN);
+    flags_.emplace_back("STRIP_PLAN");
+#else
+    throw Error(ErrorCode::build,
+                "TensorRT " + detail::trt_library_version() + " has no engines without weights",
+                "this option from 10.0 on", "leave it out");
+#endif
+  }
 
   void set_workspace(std::size_t bytes) {
 #if NV_TENSORRT_MAJOR > 8 || (NV_TENSORRT_MAJOR == 8 && NV_TENSORRT_MINOR >= 4)
@@ -232,6 +287,23 @@ nlohmann::json json_of(const std::vector<TensorSpec>& specs) {
   return list;
 }
 
+// As Python's BuildOptions has them; null stands for TensorRT's own choice.
+nlohmann::json json_of(const BuildOptions& options) {
+  const auto given = [](bool is_given, auto value) {
+    return is_given ? nlohmann::json(value) : nlohmann::json();
+  };
+  return {{"workspace_bytes", given(options.workspace_mib > 0, options.workspace_mib << 20U)},
+          {"optimization_level", given(options.optimization_level >= 0, options.optimization_level)},
+          {"tactic_sources", given(!options.tactic_sources.empty(), options.tactic_sources)},
+          {"device", options.device},
+          {"dla_core", given(options.dla_core >= 0, options.dla_core)},
+          {"gpu_fallback", options.gpu_fallback},
+          {"version_compatible", options.version_compatible},
+          {"hardware_compatible", options.hardware_compatible},
+          {"refittable", options.refittable},
+          {"strip_weights", options.strip_weights}};
+}
+
 // The record that Python's EngineRecord reads.
 std::string sidecar(const BuildOptions& options, const EngineBuilder& builder, span<const std::uint8_t> plan,
                     double seconds) {
@@ -246,6 +318,7 @@ std::string sidecar(const BuildOptions& options, const EngineBuilder& builder, s
                                  {"device", detail::device_name(options.device)},
                                  {"compute_capability", detail::compute_capability(options.device)},
                                  {"flags", builder.flags()},
+                                 {"options", json_of(options)},
                                  {"gpu_layers", builder.gpu_layers()},
                                  {"onnx_sha256", detail::sha256_hex(onnx)},
                                  {"engine_sha256", detail::sha256_hex(plan)},

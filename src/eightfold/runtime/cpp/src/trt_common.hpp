@@ -17,6 +17,8 @@
 // Engines that run on later versions or on other GPUs, and optimization levels, came with 8.6.
 #define EIGHTFOLD_TRT_COMPATIBILITY \
   (NV_TENSORRT_MAJOR > 8 || (NV_TENSORRT_MAJOR == 8 && NV_TENSORRT_MINOR >= 6))
+// Engines without weights came with 10.0.
+#define EIGHTFOLD_TRT_STRIPPING (NV_TENSORRT_MAJOR >= 10)
 // Precision is a matter of flags before 11, and of the graph's own types from then on.
 #define EIGHTFOLD_TRT_PRECISION_FLAGS (NV_TENSORRT_MAJOR < 11)
 

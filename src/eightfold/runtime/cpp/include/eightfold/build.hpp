@@ -25,6 +25,11 @@ struct BuildOptions {
   std::string timing_cache_path;
   int dla_core = -1;  // run what can on this accelerator, the rest on the GPU; -1: GPU alone
   int device = 0;
+  // Libraries to take kernels from, such as CUDNN; empty: TensorRT's own choice.
+  std::vector<std::string> tactic_sources;
+  bool refittable = false;  // weights can be replaced later
+  bool strip_weights =
+      false;                 // from TensorRT 10.0 on: they are left out, for `eightfold refit` to bring back
   bool gpu_fallback = true;  // otherwise what the accelerator does not take fails the build
   // From TensorRT 8.6 on, before which they are refused:
   int optimization_level = -1;       // 0 (fast build) to 5 (fast engine); -1: TensorRT's own
