@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import VerificationError
 from eightfold.export import decode_step
 from eightfold.export.decode_step import put_decoder_in
+from eightfold.export.detection_agreement import agreement, differing_part
 from eightfold.export.detections import with_detections
 from eightfold.export.foreign import export_bundle
 from eightfold.export.onnx_export import export_onnx
@@ -22,6 +26,7 @@ from eightfold.export.trials import RANDOM
 from eightfold.runtime.bundle import Bundle
 from eightfold.runtime.manifest import Task
 from eightfold.runtime.predictor import Predictor
+from eightfold.runtime.results import Detections
 
 SIDE = 64
 TASK = Task(kind="detect", decode="yolo-dfl", labels=("cat", "dog"), options={"reg_max": 4, "score_threshold": 0.4})
@@ -83,12 +88,40 @@ def test_a_graph_that_finds_other_things_is_refused(raw: Path, monkeypatch: pyte
         return right(model, task, (size[0] * 2, size[1]), **more)
 
     monkeypatch.setattr(decode_step, "with_detections", wrong)
-    with pytest.raises(
-        VerificationError,
-        match=r"on random values \(no images given\): \d+ of \d+ detections the same; allowed: at least 99%",
-    ):
+    words = r"on random values .*: \d+ of \d+ detections the same; first diverging tensor: '{}'; allowed: at least 99%"
+    with pytest.raises(VerificationError, match=words.format("boxes of detections")):
         put_decoder_in(raw, TASK, (SIDE, SIDE))
     assert raw.read_bytes() == before
+
+
+def test_a_graph_that_computes_other_things_before_the_decoder_is_refused_by_the_layer(
+    raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = with_detections
+    layer = next(node for node in onnx.load(raw).graph.node if node.op_type == "Conv")
+
+    def wrong(model: onnx.ModelProto, *given: Any, **more: Any) -> tuple[onnx.ModelProto, Task]:
+        spoilt = onnx.ModelProto()
+        spoilt.CopyFrom(model)
+        (weight,) = (tensor for tensor in spoilt.graph.initializer if tensor.name == layer.input[1])
+        weight.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weight), weight.name))
+        return right(spoilt, *given, **more)
+
+    monkeypatch.setattr(decode_step, "with_detections", wrong)
+    with pytest.raises(VerificationError, match=rf"first diverging tensor: '{re.escape(layer.output[0])}'"):
+        put_decoder_in(raw, TASK, (SIDE, SIDE))
+
+
+@pytest.mark.parametrize(("part", "rows"), [("scores", 0.5), ("classes", 1), ("boxes", 3)])
+def test_the_part_that_differs_is_told(part: str, rows: float) -> None:
+    boxes = np.array([[0, 0, 10, 10], [20, 20, 30, 40]], np.float32)
+    one = Detections(boxes, np.array([0.9, 0.8], np.float32), np.array([0, 1]), ("a", "b"))
+    other = dataclasses.replace(one, **{part: getattr(one, part) + rows})
+    assert agreement([[one]], [[one]]).same == 2
+    assert agreement([[other]], [[one]]).same == 0
+    assert differing_part([[other]], [[one]]) == part
+    shorter = Detections(boxes[:1], one.scores[:1], one.classes[:1], ("a",))
+    assert differing_part([[shorter]], [[one]]) == "rows"
 
 
 def test_a_bundle_that_decodes_in_the_graph_answers_as_one_that_does_not(net: TinyYolo, tmp_path: Path) -> None:

@@ -5,43 +5,35 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from eightfold.calib.geometry import Placement
 from eightfold.errors import VerificationError
 from eightfold.export.box_heads import Size
+from eightfold.export.detection_agreement import LEAST_AGREEMENT, SCORE, agreement, differing_part
 from eightfold.export.detections import Form, with_detections
+from eightfold.export.inner.diverging import first_diverging
+from eightfold.export.inner.onnx_probe import OnnxProbe
 from eightfold.export.onnx_files import input_specs, load_onnx, save_onnx
 from eightfold.export.trials import trials_of
-from eightfold.export.verify import Arrays, runner
+from eightfold.export.verify import Arrays, Tolerance, runner, with_outputs
 from eightfold.files import PathLike
 from eightfold.runtime.manifest import Step, Task
 from eightfold.runtime.postprocess import decoder_of
 from eightfold.runtime.results import Detections
 
+if TYPE_CHECKING:
+    import onnx
+
 STEP = "decode in graph"
-# Two detections are the same one within these; a box at the very threshold may fall on either side of it.
-BOX_PIXELS, SCORE = 0.5, 1e-3
-LEAST_AGREEMENT = 0.99
+# What lies before the decoder is to be what it was.
+SAME = Tolerance(max_rel_error=1e-4)
 # A few units in the last place of float32.
 ROUNDING = 5e-7
 # So many detections per image are compared at least, where the network has them at any score.
 COMPARED = 100
-
-
-@dataclasses.dataclass(frozen=True)
-class Agreement:
-    """How many detections of two ways there are, how many of these in both, and how far their boxes lie apart."""
-
-    found: int
-    same: int
-    pixels: float
-
-    @property
-    def enough(self) -> bool:
-        return self.same >= LEAST_AGREEMENT * self.found
 
 
 def put_decoder_in(
@@ -61,8 +53,8 @@ def put_decoder_in(
         What the output means now, and what was found: the largest difference is one of box edges in pixels.
 
     Raises:
-        VerificationError: on the first inputs, less than 99% of the detections are the decoder's, where rounding
-            changes fewer; the file is left as it was.
+        VerificationError: less than 99% of the detections are the decoder's, where rounding changes fewer; the message
+            names the first tensor that differs. The file is left as it was.
     """
     path = Path(path)
     model = load_onnx(path)
@@ -70,29 +62,67 @@ def put_decoder_in(
     raw = runner(path)
     trials = trials_of(input_specs(model), inputs)
     answers = {name: [raw(each) for each in runs] for name, runs in trials.items()}
-    first = next(iter(answers.values()))
-    wide = _with_threshold(task, min(_low_threshold(task, size, answer) for answer in first))
+    wide = _with_threshold(task, min(_low_threshold(task, size, answer) for answer in next(iter(answers.values()))))
     # The plugin runs on its device only: the other form has the same candidates.
-    compared, as_compared = with_detections(model, wide, size)
-    run = runner(compared)
+    compared = _Compared(model, wide, size, *with_detections(model, wide, size))
+    run = runner(compared.graph)
     notes, worst = [], 0.0
     for name, runs in trials.items():
-        outside = [_decoded(wide, size, answer) for answer in answers[name]]
-        inside = [_decoded(as_compared, size, run(inputs)) for inputs in runs]
-        found = _agreement(inside, outside)
-        words = f"on {name}: {found.same} of {found.found} detections the same"
-        nudged = [_decoded(wide, size, _nudged(answer)) for answer in answers[name]]
-        if not found.enough and not _agreement(nudged, outside).enough:
-            # Saturated scores are equal but for rounding, and rounding decides who goes first.
-            words += "; not judged, as few are when the outputs are rounded otherwise"
-        elif answers[name] is first and not found.enough:
-            raise VerificationError(f"{STEP} {words}", allowed=f"at least {LEAST_AGREEMENT:.0%}")
+        words, pixels = compared.verified(name, runs, answers[name], [run(each) for each in runs])
         notes.append(words)
-        worst = max(worst, found.pixels)
+        worst = max(worst, pixels)
     save_onnx(made, path)
     if form == "efficient":
         notes.append("compared with NonMaxSuppression in the plugin's place")
     return decoded, Step(name=STEP, tool=form, max_abs_error=worst, notes=tuple(notes))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Compared:
+    """A detector whose raw outputs the runtime decodes, and its graph that decodes them itself.
+
+    Attributes:
+        task, graph_task: what their outputs mean.
+        size: (height, width) of the input in pixels.
+    """
+
+    raw: onnx.ModelProto
+    task: Task
+    size: Size
+    graph: onnx.ModelProto
+    graph_task: Task
+
+    def verified(
+        self, name: str, runs: Sequence[Arrays], raw: Sequence[Arrays], decoded: Sequence[Arrays]
+    ) -> tuple[str, float]:
+        """What the notes say of a trial, by both answers to its runs, and how far boxes lie apart, in pixels."""
+        outside = [_decoded(self.task, self.size, answer) for answer in raw]
+        inside = [_decoded(self.graph_task, self.size, answer) for answer in decoded]
+        found = agreement(inside, outside)
+        words = f"on {name}: {found.same} of {found.found} detections the same"
+        if found.enough:
+            return words, found.pixels
+        nudged = [_decoded(self.task, self.size, _nudged(answer)) for answer in raw]
+        if not agreement(nudged, outside).enough:
+            # Saturated scores are equal but for rounding, and rounding decides who goes first.
+            return f"{words}; not judged, as few are when the outputs are rounded otherwise", found.pixels
+        output = self.graph.graph.output[0].name
+        first = self._first_diverging(runs) or f"{differing_part(inside, outside)} of {output}"
+        raise VerificationError(
+            f"{STEP} {words}; first diverging tensor: {first!r}", allowed=f"at least {LEAST_AGREEMENT:.0%}"
+        )
+
+    def _first_diverging(self, runs: Sequence[Arrays]) -> str:
+        """In what was there before the decoder; "" where that is the same."""
+        made = {name for node in self.graph.graph.node for name in node.output}
+        kept = [value.name for value in self.raw.graph.output if value.name in made]
+        if not kept:
+            return ""
+        copy = type(self.raw)()
+        copy.CopyFrom(self.raw)
+        probes = OnnxProbe(with_outputs(copy, kept)), OnnxProbe(self.graph)
+        found = (first_diverging(*probes, (inputs, inputs), SAME) for inputs in runs)
+        return next(filter(None, found), "")
 
 
 def _low_threshold(task: Task, size: Size, answer: Arrays) -> float:
@@ -121,23 +151,3 @@ def _decoded(task: Task, size: Size, outputs: Arrays) -> Sequence[Detections]:
     batch = len(next(iter(outputs.values())))
     answers: Any = decoder_of(task)(outputs, [Placement(size, size, (0, 0), size)] * batch)
     return list(answers)
-
-
-def _agreement(inside: Sequence[Sequence[Detections]], outside: Sequence[Sequence[Detections]]) -> Agreement:
-    """Over the images of several runs."""
-    each = [
-        _agreement_on_image(*pair) for runs in zip(inside, outside, strict=True) for pair in zip(*runs, strict=True)
-    ]
-    return Agreement(sum(a.found for a in each), sum(a.same for a in each), max(a.pixels for a in each))
-
-
-def _agreement_on_image(inside: Detections, outside: Detections) -> Agreement:
-    """Each one with the nearest of the same class that is not taken."""
-    left, same, pixels = np.ones(len(inside), bool), 0, 0.0
-    for box, score, label in zip(outside.boxes, outside.scores, outside.classes, strict=True):
-        fits = left & (inside.classes == label) & (np.abs(inside.scores - score) <= SCORE)
-        apart = np.where(fits, np.abs(inside.boxes - box).max(axis=1), np.inf) if len(inside) else np.array([np.inf])
-        nearest = int(np.argmin(apart))
-        if apart[nearest] <= BOX_PIXELS:
-            left[nearest], same, pixels = False, same + 1, max(pixels, float(apart[nearest]))
-    return Agreement(max(len(inside), len(outside)), same, pixels)
