@@ -18,7 +18,8 @@ from eightfold.values import Frozen, JsonObject, first_fault
 
 
 class ModelSection(Frozen):
-    """The network: a torchvision model name, `timm:NAME`, or `package.module:function` of your own."""
+    """The network: a torchvision model name (detectors have their raw heads), `timm:NAME`, or `package.module:function`
+    of your own."""
 
     source: str = Field(description="where the architecture comes from")
     weights: str | None = Field(default=None, description="a .safetensors or weights-only .pt file to start from")
@@ -29,7 +30,10 @@ class TaskSection(Frozen):
     weights."""
 
     kind: Literal["classify", "detect"] = "classify"
-    decode: str = Field(default="", description="to detect: the decoder of the raw outputs, see docs/decoders.md")
+    decode: str = Field(
+        default="",
+        description="the decoder of the raw outputs, see docs/decoders.md; known for torchvision's and timm's names",
+    )
     options: JsonObject = Field(
         default={}, description="of the decoder; they ship, and the metrics are measured with them"
     )

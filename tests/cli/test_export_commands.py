@@ -73,8 +73,9 @@ def test_a_task_is_read_from_json_and_decoded_in_the_graph(
 
 
 def test_named_models_are_classifiers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert task_of("resnet18").kind == task_of("timm:resnet18").kind == "classify"
-    assert task_of("my.module:net").kind == task_of("resnet18.onnx").kind == "tensors"
+    size = 320, 320
+    assert task_of("resnet18", size).kind == task_of("timm:resnet18", size).kind == "classify"
+    assert task_of("my.module:net", size).kind == task_of("resnet18.onnx", size).kind == "tensors"
 
 
 def test_build_says_what_the_engine_needs(

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from eightfold.calib.images import ImageSet
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import EightfoldError, ImageError, ModelError, RecipeError, UnknownNameError, UsageError
+from eightfold.pipeline.job import Job
 from eightfold.pipeline.run import run
-from eightfold.recipe import DataSection, recipe_from
+from eightfold.recipe import DataSection, TaskSection, recipe_from
 from eightfold.runtime.manifest import Task
 from eightfold.tasks.base import Network
 from eightfold.tasks.boxes import BoxedImages, Objects
@@ -168,3 +169,14 @@ def test_the_test_images_have_the_classes_of_the_training_images(task: Detect, t
     with pytest.raises(ImageError, match="objects of class 'plate'; allowed: cup"):
         task.write_data(DataSection(source=str(tmp_path)), tmp_path / "data", seed=0)
     assert not (tmp_path / "data").exists()
+
+
+def test_networks_with_a_name_say_how_they_are_read(tmp_path: Path) -> None:
+    named = {"model": {"source": "ssdlite320_mobilenet_v3_large", "weights": "ssd.pt"}, "task": {"kind": "detect"}}
+    section = Job(recipe_from({**RECIPE, **named}), tmp_path).task.section
+    assert (section.decode, section.options["max_detections"]) == ("ssd", 300)
+    chosen = {"kind": "detect", "options": {"max_detections": 20}}
+    options = Job(recipe_from({**RECIPE, **named, "task": chosen}), tmp_path).task.section.options
+    assert options == {**section.options, "max_detections": 20}
+    other = {"kind": "detect", "decode": "yolo-boxes"}
+    assert Job(recipe_from({**RECIPE, **named, "task": other}), tmp_path).task.section == TaskSection(**other)

@@ -76,7 +76,7 @@ def export(
         preprocess=how,
         batches=batch or (1,),
         sizes=sizes[1:],
-        task=task_named(task) if task else task_of(model),
+        task=task_named(task) if task else task_of(model, (how.height, how.width)),
         opset=opset,
         targets=target or (),
         name=name,

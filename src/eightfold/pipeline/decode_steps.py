@@ -19,7 +19,7 @@ def decode_steps(job: Job) -> list[Step]:
     recipe = job.recipe
     if not recipe.export.decode:
         return []
-    settings = {"task": recipe.task.model_dump(mode="json"), "versions": runtime_versions()}
+    settings = {"task": job.task.section.model_dump(mode="json"), "versions": runtime_versions()}
     outputs = (*files_of(onnx_artifacts(recipe)), at.facts_of(at.DECODED))
     inputs = (*files_of(made_artifacts(recipe)), at.DATA)
     return [Step("decode", inputs, outputs, settings, partial(decode_graphs, job))]

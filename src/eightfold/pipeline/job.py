@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eightfold.files import write_text
-from eightfold.recipe import Recipe
+from eightfold.recipe import Recipe, TaskSection
 
 if TYPE_CHECKING:
     import torch
@@ -78,8 +78,10 @@ class Job:
     @cached_property
     def task(self) -> VisionTask:
         from eightfold.tasks.kinds import task_of
+        from eightfold.zoo import models
 
-        return task_of(self.recipe.task)
+        known = models.task_of(self.recipe.model.source, self.image_size)
+        return task_of(completed(self.recipe.task, known))
 
     @cached_property
     def train_images(self) -> ImageSet:
@@ -156,3 +158,10 @@ class Job:
 
     def model(self, variant: str) -> nn.Module:
         return self.baseline_model() if variant == "baseline" else self.pruned_model()
+
+
+def completed(section: TaskSection, known: Task) -> TaskSection:
+    """What a recipe says of its task, with the decoder and the options that its network is known to need."""
+    if known.kind != section.kind or section.decode not in ("", known.decode):
+        return section
+    return section.model_copy(update={"decode": known.decode, "options": {**known.options, **section.options}})

@@ -29,7 +29,7 @@ def measure_steps(job: Job) -> list[Step]:
     facts = tuple(at.facts_of(family) for family in families(job))
     engines = (at.ENGINES,) if recipe.engines else ()
     numbers = (at.METRICS, at.LATENCY, at.BASELINE_FACTS, at.PRUNED_FACTS, at.WIDTHS, at.PLAN, at.RANGES)
-    images = {"preprocess": recipe.preprocess.digest(), "task": recipe.task.model_dump(mode="json")}
+    images = {"preprocess": recipe.preprocess.digest(), "task": job.task.section.model_dump(mode="json")}
     everything = {"recipe": recipe.model_dump(mode="json"), "versions": runtime_versions()}
     measured = (at.METRICS, *files_of(_benched(job)))
     return [

@@ -27,7 +27,7 @@ def train_steps(job: Job) -> list[Step]:
     recipe = job.recipe
     model = {"model": recipe.model.model_dump(), "seed": recipe.seed}
     images = {"preprocess": recipe.preprocess.digest()}
-    task = {"task": recipe.task.model_dump(mode="json")}
+    task = {"task": job.task.section.model_dump(mode="json")}
     train = {**model, **images, **task, "train": recipe.train.model_dump()}
     after = {"finetune", "compensate", "compensate_images"}
     prune = {**model, "compress": recipe.compress.model_dump(exclude=after), "size": job.image_size}

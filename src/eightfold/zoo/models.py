@@ -1,7 +1,7 @@
 """Model sources: turns a name into a network with random weights, and a weights file into its values.
 
-A source is `NAME` (torchvision), `timm:NAME`, or `package.module:function` (your own; called with `num_classes=` if
-it takes that, else with nothing).
+A source is `NAME` (torchvision; a detector comes with its raw head), `timm:NAME`, or `package.module:function` (your
+own; called with `num_classes=` if it takes that, else with nothing).
 """
 
 from __future__ import annotations
@@ -38,19 +38,35 @@ def build_model(source: str, *, num_classes: int, seed: int = 0) -> torch.nn.Mod
     return _from_function(prefix, rest, num_classes)
 
 
-def task_of(source: str) -> Task:
-    """What the outputs of a model source mean: classification for torchvision's and timm's names, else not known."""
+def task_of(source: str, size: tuple[int, int]) -> Task:
+    """What the outputs of a model source mean for images of this (height, width): that of torchvision's and timm's
+    names is known, else they are tensors."""
     prefix, colon, _ = source.partition(":")
     if source.endswith(".onnx") or (colon and prefix != "timm"):
         return Task(kind="tensors", decode="tensors")
+    if not colon and source in _raw_heads():
+        from eightfold.zoo.raw_heads import raw_head_task
+
+        return raw_head_task(source, size)
     return Task(kind="classify", decode="classify")
+
+
+def _raw_heads() -> list[str]:
+    require("torchvision", "build a torchvision model")
+    from eightfold.zoo.raw_heads import raw_head_names
+
+    return raw_head_names()
 
 
 def _from_torchvision(name: str, num_classes: int) -> torch.nn.Module:
     models = require("torchvision", "build a torchvision model").models
-    known = models.list_models(module=models)
+    known, detectors = models.list_models(module=models), _raw_heads()
+    if name in detectors:
+        from eightfold.zoo.raw_heads import RawHead, build_detector
+
+        return RawHead(build_detector(name, num_classes))
     if name not in known:
-        raise UnknownNameError.of("model", name, known)
+        raise UnknownNameError.of("model", name, [*known, *detectors])
     model: torch.nn.Module = models.get_model(name, weights=None, num_classes=num_classes)
     return model
 
