@@ -131,6 +131,23 @@ def test_a_graph_with_branches_that_does_not_run_is_no_export(
     assert onnx_export.exporter_of(onnx.load(file)) == exporter
 
 
+def test_constants_that_the_newer_exporter_loses_are_there(tmp_path: Path) -> None:
+    class Clamps(SmallNet):
+        """Bounds of one tensor, twice: rewritten as Clip, they would have the same names."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.bounds = torch.nn.ParameterList(torch.tensor(bound) for bound in (-1.0, 1.0, -2.0, 0.5))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            low, high, lower, higher = self.bounds
+            return super().forward(torch.clamp(images, low, high) + torch.clamp(images, lower, higher))
+
+    model = Clamps().eval()
+    file = export_onnx(model, tmp_path / "net.onnx", batch=1, image_size=16, exporter="dynamo")
+    verify_module(model, file, images(1), tolerance=EXACT)
+
+
 def test_a_model_no_exporter_can_follow_says_what_each_said(tmp_path: Path) -> None:
     class Opaque(SmallNet):
         def forward(self, images: torch.Tensor) -> torch.Tensor:

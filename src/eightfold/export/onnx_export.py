@@ -13,7 +13,7 @@ from eightfold.export.onnx_clean import clean
 from eightfold.export.onnx_files import load_onnx, save_onnx
 from eightfold.export.opset_conversion import with_opset
 from eightfold.export.opsets import DEFAULT_OPSET, opset_for
-from eightfold.export.passes.graph_index import inner_graphs
+from eightfold.export.passes.graph_index import GraphIndex, inner_graphs
 from eightfold.export.quiet import quiet
 from eightfold.extras import installed, require
 from eightfold.files import PathLike
@@ -170,6 +170,22 @@ def _with_torchscript(
 
 
 def _with_dynamo(model: torch.nn.Module, example: torch.Tensor, names: Sequence[str], opset: int) -> onnx.ModelProto:
+    graph = _dynamo_graph(model, example, names, opset)
+    if not _names_all(graph):
+        # Rewriting Max and Min as Clip, the exporter loses constants where it does so twice (onnxscript 0.7).
+        graph = _dynamo_graph(model, example, names, opset, optimize=False)
+        with quiet():
+            require("onnxscript.optimizer", "export a torch module").fold_constants(graph)
+    return with_opset(
+        graph,
+        opset,
+        remedy="ask for a higher opset, or change forward() so that the TorchScript exporter can follow it",
+    )
+
+
+def _dynamo_graph(
+    model: torch.nn.Module, example: torch.Tensor, names: Sequence[str], opset: int, **options: Any
+) -> onnx.ModelProto:
     import torch
 
     with tempfile.TemporaryDirectory(prefix="eightfold-") as folder, quiet():
@@ -183,13 +199,16 @@ def _with_dynamo(model: torch.nn.Module, example: torch.Tensor, names: Sequence[
             opset_version=max(opset, DYNAMO_LOWEST_OPSET),
             dynamo=True,
             verbose=False,
+            **options,
         )
-        graph = load_onnx(file)
-    return with_opset(
-        graph,
-        opset,
-        remedy="ask for a higher opset, or change forward() so that the TorchScript exporter can follow it",
-    )
+        return load_onnx(file)
+
+
+def _names_all(graph: onnx.ModelProto) -> bool:
+    """Whether every tensor that a node reads is made somewhere."""
+    index = GraphIndex(graph.graph)
+    made = {"", *(value.name for value in graph.graph.input), *index.weights, *index.producer}
+    return made.issuperset(index.readers)
 
 
 _EXPORTERS: dict[str, Callable[[torch.nn.Module, torch.Tensor, Sequence[str], int], onnx.ModelProto]] = {
