@@ -234,12 +234,6 @@ class Recipe(Frozen):
                 allowed="different pairs of positive numbers, [height, width], other than preprocess has",
                 remedy="correct that line",
             )
-        if self.export.sizes and "grids" in self.task.options:
-            raise RecipeError(
-                "export.sizes beside task.options.grids, which are for one size",
-                allowed="one of the two",
-                remedy="make a bundle for each size",
-            )
 
 
 def read_recipe(path: PathLike) -> Recipe:

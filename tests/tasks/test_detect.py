@@ -73,6 +73,16 @@ REFUSED: dict[str, tuple[dict[str, Any], type[EightfoldError], str]] = {
         UsageError,
         "the task's decoder is 'end-to-end'; allowed: a detector whose boxes are still to be decoded",
     ),
+    "anchors of one size at several": (
+        {
+            "model": {"source": "ssdlite320_mobilenet_v3_large", "weights": "ssd.pt"},
+            "task": {"kind": "detect"},
+            "preprocess": {"height": 320, "width": 320},
+            "export": {"sizes": [[160, 160]]},
+        },
+        RecipeError,
+        "export.sizes for the decoder 'ssd', whose anchors are for one size; .*make a bundle for each size",
+    ),
     "boxes of a classifier": (
         {"export": {"decode": True}, "task": {}},
         RecipeError,

@@ -11,6 +11,7 @@ from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import BundleError, ImageError, ModelError, RecipeError, one_of
 from eightfold.export.detections import decoded_task, form_for
 from eightfold.export.score import Score
+from eightfold.extras import require
 from eightfold.files import atomic_directory, sha256_of_bytes
 from eightfold.recipe import DataSection, Recipe
 from eightfold.runtime.backends.base import Array
@@ -55,8 +56,15 @@ class Detect(VisionTask):
             decoder_of(self.outputs_mean(()))
         except BundleError as error:
             raise RecipeError(f"task.options: {error.seen}", allowed=error.allowed) from None
+        if recipe.export.sizes and "grids" in self.section.options:
+            raise RecipeError(
+                f"export.sizes for the decoder {self.section.decode!r}, whose anchors are for one size",
+                allowed="networks whose decoder needs no option grids",
+                remedy="make a bundle for each size",
+            )
         if recipe.export.decode:
             self._check_form(recipe)
+        require("faster_coco_eval", "measure mean average precision")
 
     def _check_form(self, recipe: Recipe) -> None:
         decoded_task(self.outputs_mean(()))
