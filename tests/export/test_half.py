@@ -143,7 +143,7 @@ def _fine_in_the_middle(path: Path) -> Path:
 def test_nodes_that_need_more_digits_are_found_and_stay_float(tmp_path: Path) -> None:
     file = _fine_in_the_middle(tmp_path / "x.onnx")
     rows = np.random.default_rng(0).random((4, 3), dtype=np.float32)
-    model, (step,) = checked_half(file, inputs={"images": rows})
+    model, (step,), _ = checked_half(file, inputs={"images": rows})
     note, *trials = step.notes
     assert [words.partition(":")[0] for words in trials] == TRIALS
     kept = note.partition(" nodes: ")[2].split(", ")
@@ -244,7 +244,7 @@ def test_between_quantized_layers_the_graph_is_half(tmp_path: Path) -> None:
     types = _types(onnx.load(half))
     assert {types[name] for name in ("x", "w", "y")} == {TensorProto.FLOAT16}
     assert {types[name] for name in ("x_q", "codes")} == {TensorProto.INT8}
-    (step,) = checked_half(file, inputs=rows)[1]
+    (step,) = checked_half(file, inputs=rows).steps
     assert step.cosine is not None
     assert step.cosine > 0.9999
 
@@ -265,7 +265,7 @@ def test_what_no_image_makes_overflow_stays_float_for_extremes(tmp_path: Path) -
     weights = {"gain": np.array([40_000], np.float32)}
     file = saved(graph(nodes, {"images": [1, 3]}, {"out": [1, 3]}, weights), tmp_path / "x.onnx")
     images = {"images": np.random.default_rng(0).random((1, 3), dtype=np.float32) / 2}
-    model, (step,) = checked_half(file, inputs=images)
+    model, (step,), _ = checked_half(file, inputs=images)
     assert step.cosine == pytest.approx(1)
     assert step.notes[0] == "kept in float32 for their range on extremes, 2 of 3 nodes: amplify, add"
     assert _types(model)["bounded"] == TensorProto.FLOAT16
@@ -291,7 +291,7 @@ def test_a_black_image_gives_no_nan(tmp_path: Path) -> None:
     blind = emulated_half(half_graph(onnx.load(file)))
     assert np.isnan(run_onnx(blind, black)["out"]).all()
     assert nodes_not_finite(onnx.load(file), [images_at(images, 0), black], keep_float=()) == ["divide"]
-    model, (step,) = checked_half(file, inputs=images)
+    model, (step,), _ = checked_half(file, inputs=images)
     assert step.notes[0] == "kept in float32 for their range on extremes, 1 of 4 nodes: divide"
     assert np.isfinite(run_onnx(emulated_half(model), black)["out"]).all()
 

@@ -57,10 +57,8 @@ def build(
     strip_weights: Annotated[
         bool, typer.Option("--strip-weights", help="Leave the weights out until `eightfold refit`. From 10.0.")
     ] = False,
-    float_layer: Annotated[
-        list[str] | None, typer.Option(help="Layer that stays in float32; repeat for more. Before 10.12.")
-    ] = None,
-    constraints: Annotated[str, typer.Option(help="Whether to obey or prefer that.")] = "obey",
+    float_layer: Annotated[list[str] | None, typer.Option(help="Layer that stays in float32; repeat for more.")] = None,
+    constraints: Annotated[str, typer.Option(help="Whether to obey or, before 10.12, prefer that.")] = "obey",
     ranges: Annotated[
         Path | None, typer.Option(help="What `eightfold calibrate` wrote: INT8 without Q/DQ pairs. Before 11.")
     ] = None,

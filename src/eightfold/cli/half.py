@@ -38,7 +38,7 @@ def half(
     inputs = None
     if images is not None and preprocess is not None:
         inputs = image_inputs(tensor_specs(load_onnx(onnx))[0], images, preprocess, RUNS)
-    made, steps = checked_half(onnx, keep_float=keep_float or (), inputs=inputs, kind=half_type)
+    made, steps, _ = checked_half(onnx, keep_float=keep_float or (), inputs=inputs, kind=half_type)
     print(f"wrote {save_onnx(made, output)}" + ("" if steps else "; not checked: no --images"))
     for step in steps:
         print("\n".join([f"  cosine {step.cosine:.6f} to the float32 graph", *(f"  {note}" for note in step.notes)]))

@@ -57,10 +57,7 @@ def compare_artifacts(
     """
     subjects = subject_of(first), subject_of(second)
     fed = feeds_of(subjects, inputs, preprocess, image_shape)
-    subjects = (
-        showing_layers(subjects[0], subjects[1], fed[0], onnx),
-        showing_layers(subjects[1], subjects[0], fed[1], onnx),
-    )
+    subjects = showing_layers(subjects[0], subjects[1], onnx), showing_layers(subjects[1], subjects[0], onnx)
     found = Comparison(
         first=subjects[0].name,
         second=subjects[1].name,

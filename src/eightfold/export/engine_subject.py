@@ -9,25 +9,23 @@ from typing import Any
 
 from eightfold.errors import UsageError
 from eightfold.export.half import is_quantized
-from eightfold.export.inner.engine_probe import EngineProbe, EngineSource, is_converted
+from eightfold.export.inner.engine_probe import EngineProbe, EngineSource
 from eightfold.export.onnx_files import load_onnx
 from eightfold.export.subjects import Subject
 from eightfold.export.tensorrt.layers import EngineLayers, layers_of_engine, layers_path
-from eightfold.export.tensorrt.parse import sha256_of_graph, typed_graph
+from eightfold.export.tensorrt.parse import sha256_of_graph
 from eightfold.export.tensorrt.record import EngineRecord
-from eightfold.export.verify import Arrays
 from eightfold.extras import require
 from eightfold.files import PathLike, sha256_of_file
 from eightfold.runtime.engine_fit import holds_host_code
 
 
-def showing_layers(subject: Subject, other: Subject, inputs: Arrays, onnx: PathLike | None = None) -> Subject:
+def showing_layers(subject: Subject, other: Subject, onnx: PathLike | None = None) -> Subject:
     """An engine with a probe, or with the reason why it has none; everything else as it is.
 
     Args:
         subject: what may be an engine.
         other: what it is compared with.
-        inputs: what both are compared on.
         onnx: the graph that the engine was built from; looked for in the bundles, beside the engine and in `other`
             when None.
 
@@ -45,10 +43,9 @@ def showing_layers(subject: Subject, other: Subject, inputs: Arrays, onnx: PathL
     reason = _why_not(record, graph)
     if graph is None or reason:
         return dataclasses.replace(subject, silence=f"is an engine, {reason}")
-    source, same = _source(record, graph, inputs)
-    probe = EngineProbe(source)
+    probe = EngineProbe(EngineSource(record, graph))
     return dataclasses.replace(
-        subject, probe=probe, maker=_Maker(subject, probe.nodes), remark=_remark(subject, probe, graph, same=same)
+        subject, probe=probe, maker=_Maker(subject, probe.nodes), remark=_remark(subject, probe, graph)
     )
 
 
@@ -82,23 +79,13 @@ def _near(record: EngineRecord, engine: Subject, other: Subject) -> Iterator[Pat
         yield from sorted(engine.path.parent.glob("*.onnx"))
 
 
-def _source(record: EngineRecord, graph: Path, inputs: Arrays) -> tuple[EngineSource, bool]:
-    """The source, and whether its float16 graph is the very same: which layers stay in float32 may have been decided on
-    images."""
-    if not is_converted(record) or all(step.name != "float16" for step in record.steps):
-        return EngineSource(record, graph), True
-    with typed_graph(graph, half=True, inputs=inputs) as typed:
-        return EngineSource(record, graph, inputs), typed.sha256 == record.parsed_sha256
-
-
-def _remark(subject: Subject, probe: EngineProbe, graph: Path, *, same: bool) -> str:
+def _remark(subject: Subject, probe: EngineProbe, graph: Path) -> str:
     count = len(probe.chunks)
     engines = "another engine" if count == 1 else f"{count} other engines"
-    text = (
+    return (
         f"the layers of {subject.name} are those of {engines}, built alike from {graph.name} with these tensors as "
         "outputs, where less is fused: they may be more exact than in the engine itself, which gave the outputs"
     )
-    return text if same else f"{text}; its float16 layers were chosen on images that are not these, and may be others"
 
 
 class _Maker:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from eightfold.errors import ModelError
+from eightfold.errors import ModelError, UnknownNameError
 from eightfold.export.half_emulation import verify_half
 from eightfold.export.half_graph import HalfType, half_graph
 from eightfold.export.half_range import nodes_near_limit, nodes_not_finite, nodes_out_of_range
@@ -47,19 +47,30 @@ def half_onnx(
         kind: "float16", or "bfloat16": float32's range and eight bits of precision, for CPUs.
 
     Raises:
+        UnknownNameError: the graph has no node of a name in `keep_float`.
         VerificationError: no choice of nodes brings the cosine on `inputs` there, or an answer is not finite on
             extremes where it is in float32; nothing is written.
     """
-    return save_onnx(checked_half(path, keep_float=keep_float, inputs=inputs, kind=kind)[0], output)
+    return save_onnx(checked_half(path, keep_float=keep_float, inputs=inputs, kind=kind).model, output)
+
+
+class HalfGraph(NamedTuple):
+    """A graph in 16 bits, what the comparison on inputs found, and the nodes that it left in float32."""
+
+    model: onnx.ModelProto
+    steps: tuple[Step, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
 def checked_half(
     path: PathLike, *, keep_float: Iterable[str] = (), inputs: Arrays | None = None, kind: HalfType = "float16"
-) -> tuple[onnx.ModelProto, tuple[Step, ...]]:
+) -> HalfGraph:
     """The same in memory, with what the comparison found; no steps without `inputs`."""
     model = with_node_names(_typed_for(load_onnx(path), kind))
+    keep_float = tuple(keep_float)
+    _require_nodes(model, keep_float)
     if inputs is None:
-        return half_graph(model, keep_float=keep_float, kind=kind), ()
+        return HalfGraph(half_graph(model, keep_float=keep_float, kind=kind))
     # Codes that fall on the other side of a rounding edge move the answer more than 16 bits do: recorded, not judged.
     tolerance = Tolerance() if is_quantized(model) else TOLERANCES[kind]
     trials = trials_of(input_specs(model), inputs)
@@ -72,7 +83,15 @@ def checked_half(
     made = half_graph(model, keep_float=kept.union(by_precision, by_extremes), kind=kind)
     step = verify_half(model, made, trials, tolerance=tolerance, kind=kind)
     reasons = {"range": by_range, "range on extremes": by_extremes, "precision": by_precision}
-    return made, (step.model_copy(update={"notes": (*_notes(model, reasons), *step.notes)}),)
+    noted = step.model_copy(update={"notes": (*_notes(model, reasons), *step.notes)})
+    return HalfGraph(made, (noted,), tuple(dict.fromkeys((*by_range, *by_extremes, *by_precision))))
+
+
+def _require_nodes(model: onnx.ModelProto, names: Iterable[str]) -> None:
+    known = {node.name for node in model.graph.node}
+    for name in names:
+        if name not in known:
+            raise UnknownNameError.of("node", name, known)
 
 
 def _apart(model: onnx.ModelProto, trials: Trials) -> tuple[Sequence[Arrays], list[Arrays]]:

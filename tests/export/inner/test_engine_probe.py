@@ -15,6 +15,7 @@ from eightfold.errors import UsageError
 from eightfold.export.bundle import engine_artifact, onnx_artifact, write_bundle
 from eightfold.export.compare import compare_artifacts
 from eightfold.export.comparison import Comparison
+from eightfold.export.inner.engine_probe import EngineProbe, EngineSource
 from eightfold.export.inner.probe import chunks
 from eightfold.export.onnx_export import export_onnx
 from eightfold.export.tensorrt.build import EnginePrecision, build_engine
@@ -124,18 +125,20 @@ def test_another_builder_than_its_own_is_not_asked(desk: Desk) -> None:
     assert "cannot build it again as 1.2.3 did" in comparison.no_layers
 
 
-def test_types_that_images_decided_are_told(desk: Desk) -> None:
-    engine = desk.folder / "engines" / "net.engine"
-    engine.parent.mkdir()
-    build_engine(desk.network, engine, inputs={"images": images()})
+def test_types_that_images_decided_are_the_same_again(desk: Desk) -> None:
+    """Values beyond what 16 bits hold: which layers these are is not to be seen without the images."""
+    engine = desk.folder / "net.engine"
+    loud = {"images": 1e5 * images()}
+    build_engine(desk.network, engine, inputs=loud)
     record = EngineRecord.load(sidecar_path(engine))
-    assert "chosen on images" not in compare_artifacts(desk.network, engine, inputs={"images": images()}).notes[0]
-    record.model_copy(update={"parsed_sha256": "0" * 64}).save(sidecar_path(engine))
-    assert (
-        compare_artifacts(desk.network, engine)
-        .notes[0]
-        .endswith("chosen on images that are not these, and may be others")
-    )
+    assert record.float_nodes
+    probe = EngineProbe(EngineSource(record, desk.network))
+    with probe.source.typed() as typed:
+        assert typed.sha256 == record.parsed_sha256
+    probe.watch({"images": images()}, lambda place, array: None)
+    again = desk.backend.opened[-1]
+    assert again.options.inner_outputs
+    assert again.parsed_sha256 == record.parsed_sha256
 
 
 def test_what_the_inspector_told_stands_beside(desk: Desk) -> None:

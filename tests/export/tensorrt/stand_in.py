@@ -34,7 +34,8 @@ class StandIn(Backend):
 class StandInSession(Session):
     def __init__(self, graph: Path, record: EngineRecord) -> None:
         self.inputs, self.outputs = record.inputs, record.outputs
-        with typed_graph(graph, half=record.precision == "fp16", inputs=None) as typed:
+        kept = (*record.options.float_layers, *record.float_nodes)
+        with typed_graph(graph, half=record.precision == "fp16", inputs=None, keep_float=kept) as typed:
             model = with_outputs(load_onnx(typed.path), [spec.name for spec in record.outputs])
         self.run = runner(model, optimize=False)
 

@@ -137,7 +137,7 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("8.6", {"strip_weights": True}),
     ("10.3", {"tactic_sources": ("CUDNN", "CUDN")}),
     ("11.1", {"tactic_sources": ("CUDNN",)}),
-    ("11.1", {"float_layers": ("conv",)}),
+    ("11.1", {"float_layers": ("conv",), "precision_constraints": "prefer"}),
     ("11.1", {"ranges": {"features": 1.0}}),
 ]
 
@@ -206,8 +206,18 @@ def test_layers_kept_in_float(board: Board, version: str) -> None:
 
 @pytest.mark.parametrize("version", FROM_10_12)
 def test_layers_kept_in_float_are_a_matter_of_the_graph(board: Board, version: str) -> None:
-    with pytest.raises(BuildError, match="takes precisions from the graph"):
-        board.build(version, "fp16", float_layers=("conv",))
+    first = next(node.name for node in onnx.load(board.network).graph.node if node.op_type == "Conv")
+    record, made = board.build(version, "fp16", float_layers=(first,))
+    assert "OBEY_PRECISION_CONSTRAINTS" not in record.flags
+    graph = onnx.load_from_string(made["onnx"]).graph
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    kinds = {node.name: types[node.input[1]] for node in graph.node if node.op_type == "Conv"}
+    assert kinds.pop(first) == TensorProto.FLOAT
+    assert set(kinds.values()) == {TensorProto.FLOAT16}
+    with pytest.raises(UnknownNameError, match="unknown node 'cnv'"):
+        board.build(version, "fp16", float_layers=("cnv",))
+    with pytest.raises(BuildError, match="takes types from the graph, and those are not preferred but obeyed"):
+        board.build(version, "fp16", float_layers=(first,), precision_constraints="prefer")
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -3,6 +3,7 @@ same graph, with tensors of the graph as further outputs, some hundred megabytes
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 import tempfile
@@ -15,7 +16,8 @@ from eightfold.export.inner.probe import Inside, See, chunks
 from eightfold.export.onnx_files import load_onnx
 from eightfold.export.sessions import BACKEND_OF_BUILDER, Run, session_runner
 from eightfold.export.tensorrt.build import build_engine
-from eightfold.export.tensorrt.parse import typed_graph
+from eightfold.export.tensorrt.options import BuildOptions
+from eightfold.export.tensorrt.parse import TypedGraph, typed_graph
 from eightfold.export.tensorrt.record import EngineRecord
 from eightfold.export.verify import Arrays
 
@@ -30,21 +32,30 @@ class EngineSource:
     Attributes:
         record: how.
         graph: the ONNX file.
-        inputs: what decided which layers of a float16 graph stay in float32, where something did.
     """
 
     record: EngineRecord
     graph: Path
-    inputs: Arrays | None = None
+
+    @property
+    def options(self) -> BuildOptions:
+        """How it was built, with what images decided then."""
+        options = self.record.options
+        kept = (*options.float_layers, *self.record.float_nodes)
+        return options.model_copy(update={"float_layers": kept, "strip_weights": False})
+
+    def typed(self) -> contextlib.AbstractContextManager[TypedGraph]:
+        """The graph that was parsed."""
+        half = is_converted(self.record)
+        return typed_graph(self.graph, half=half, inputs=None, keep_float=self.options.float_layers if half else ())
 
 
 class EngineProbe:
     """An engine whose builder and GPU are here. Each engine is built when it is first needed, and kept."""
 
     def __init__(self, source: EngineSource) -> None:
-        self._source = source
-        half = is_converted(source.record)
-        with typed_graph(source.graph, half=half, inputs=source.inputs) as typed:
+        self.source = source
+        with source.typed() as typed:
             model = load_onnx(typed.path)
         self._names, self.inside = inside_of(model)
         #: Tensor -> the node that makes it.
@@ -76,23 +87,20 @@ class EngineProbe:
     def _runner(self, number: int) -> Run:
         if number not in self._runs:
             engine = self._built(self._folder / f"{number}.engine", self.chunks[number])
-            record = self._source.record
+            record = self.source.record
             self._runs[number], _ = session_runner(
                 engine,
                 BACKEND_OF_BUILDER[record.builder],
-                name=f"the engine for {self._source.graph}",
+                name=f"the engine for {self.source.graph}",
                 remedy="run this on the device that the engine is for",
                 device=record.options.device,
             )
         return self._runs[number]
 
     def _built(self, path: Path, names: list[str]) -> Path:
-        record, inputs = self._source.record, self._source.inputs
-        asked = {"inner_outputs": tuple(names), "strip_weights": False}
-        options = record.options.model_copy(update=asked)
-        return build_engine(
-            self._source.graph, path, target=record.target, precision=record.precision, options=options, inputs=inputs
-        )
+        record = self.source.record
+        options = self.source.options.model_copy(update={"inner_outputs": tuple(names)})
+        return build_engine(self.source.graph, path, target=record.target, precision=record.precision, options=options)
 
 
 def is_converted(record: EngineRecord) -> bool:

@@ -157,7 +157,7 @@ def _gpu_of(tools: _Tools, options: BuildOptions) -> contextlib.AbstractContextM
 
 def _graph_of(tools: _Tools, wish: _Wish) -> contextlib.AbstractContextManager[TypedGraph]:
     half = wish.precision != "fp32" and tools.generation.strongly_typed
-    return typed_graph(wish.onnx_path, half=half, inputs=wish.inputs)
+    return typed_graph(wish.onnx_path, half=half, inputs=wish.inputs, keep_float=wish.options.float_layers)
 
 
 def _build(tools: _Tools, wish: _Wish, graph: TypedGraph, gpu: Gpu) -> _Built:
@@ -192,6 +192,7 @@ def _record(tools: _Tools, wish: _Wish, graph: TypedGraph, gpu: Gpu, built: _Bui
         compute_capability=built.compute_capability,
         flags=built.flags,
         options=wish.options.without_files(),
+        float_nodes=graph.kept,
         gpu_layers=built.gpu_layers,
         messages=tuple(tools.messages),
         steps=graph.steps,

@@ -47,7 +47,7 @@ def compared_with_graph(engine: bytes, record: EngineRecord, onnx_path: Path, in
     worst = tuple(each for each, _ in found)
     for each, feeds in found:
         if each.beyond(_tolerance(record, onnx_path)):
-            _refuse(each, record, onnx_path, feeds, inputs)
+            _refuse(each, record, onnx_path, feeds)
     return step_from(worst, name="build", tool=f"{record.builder} {record.builder_version}")
 
 
@@ -72,8 +72,8 @@ def _tolerance(record: EngineRecord, onnx_path: Path) -> Tolerance:
     return Tolerance() if in_float or RANKING & {node.op_type for node in model.graph.node} else TOLERANCE
 
 
-def _refuse(found: Difference, record: EngineRecord, onnx_path: Path, feeds: Arrays, inputs: Arrays | None) -> None:
+def _refuse(found: Difference, record: EngineRecord, onnx_path: Path, feeds: Arrays) -> None:
     from eightfold.export.inner.engine_probe import EngineProbe, EngineSource  # it builds engines, too
 
-    probe = EngineProbe(EngineSource(record, onnx_path, inputs))
+    probe = EngineProbe(EngineSource(record, onnx_path))
     require_alike((found,), TOLERANCE, step="build", probes=(OnnxProbe(onnx_path), probe), inputs=feeds)

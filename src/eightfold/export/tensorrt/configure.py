@@ -32,7 +32,7 @@ def configure(
     _set_workspace(trt, config, generation, options)
     level = _set_levels(trt, config, options)
     _set_dla(trt, config, options)
-    if options.float_layers:
+    if options.float_layers and not generation.strongly_typed:  # where types come from the graph it has them already
         _keep_layers_float(trt, network, options)
     if options.has_ranges and precision == "int8":
         _set_ranges(trt, config, network, options)

@@ -92,11 +92,11 @@ def _product(trt: Any) -> str:
 
 
 def _require_types_from_options(trt: Any, generation: Generation, precision: str, options: BuildOptions) -> None:
-    if options.float_layers and generation.strongly_typed:
+    if options.precision_constraints == "prefer" and generation.strongly_typed:
         raise BuildError(
-            f"{_product(trt)} takes precisions from the graph, not from layers",
-            allowed="float_layers with TensorRT before 10.12, or with ranges before 11",
-            remedy="keep the layers float in the graph: half_onnx(..., keep_float=...)",
+            f"{_product(trt)} takes types from the graph, and those are not preferred but obeyed",
+            allowed="prefer with TensorRT before 10.12, or with ranges before 11",
+            remedy="leave it out",
         )
     if options.has_ranges and precision == "int8" and not generation.ranges:
         raise BuildError(

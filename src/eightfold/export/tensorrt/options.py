@@ -52,10 +52,10 @@ class BuildOptions(Frozen):
         "refittable; from 10.0",
     )
     precision_constraints: Literal["obey", "prefer"] = Field(
-        default="obey", description="whether the types of `float_layers` are obeyed or preferred; before 10.12"
+        default="obey", description="whether the types of `float_layers` are obeyed, or preferred, before 10.12"
     )
     float_layers: tuple[str, ...] = Field(
-        default=(), description="layers that stay in float32 in an FP16 or INT8 engine; before 10.12"
+        default=(), description="layers, or nodes of the graph, that stay in float32 in an FP16 or INT8 engine"
     )
     ranges: Mapping[str, float] | None = Field(
         default=None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,23 +25,26 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class TypedGraph:
-    """The file that is parsed, and what the conversion that made it has to say."""
+    """The file that is parsed, and what the conversion that made it has to say: see `HalfGraph`."""
 
     path: Path
     sha256: str
     steps: tuple[Step, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
 @contextmanager
-def typed_graph(onnx_path: Path, *, half: bool, inputs: Arrays | None) -> Iterator[TypedGraph]:
+def typed_graph(
+    onnx_path: Path, *, half: bool, inputs: Arrays | None, keep_float: Sequence[str] = ()
+) -> Iterator[TypedGraph]:
     """The given file, or its float16 form, which lives as long as the context."""
     if not half:
         yield TypedGraph(onnx_path, sha256_of_onnx(onnx_path))
         return
     with tempfile.TemporaryDirectory(prefix="eightfold-") as folder:
-        model, steps = checked_half(onnx_path, inputs=inputs)
-        path = save_onnx(model, Path(folder) / "half.onnx")
-        yield TypedGraph(path, sha256_of_onnx(path), steps)
+        made = checked_half(onnx_path, keep_float=keep_float, inputs=inputs)
+        path = save_onnx(made.model, Path(folder) / "half.onnx")
+        yield TypedGraph(path, sha256_of_onnx(path), made.steps, made.kept)
 
 
 def sha256_of_onnx(path: Path) -> str:

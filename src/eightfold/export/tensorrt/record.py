@@ -24,6 +24,7 @@ class EngineRecord(Value):
         compute_capability: "8.6", or several parted by commas; "" where it is not known.
         flags: builder and network flags that were set, and the hardware compatibility level.
         options: what was asked for beside target and precision; without the names of files.
+        float_nodes: nodes of the graph that images showed to need float32, in a float16 one.
         gpu_layers: layers of the network that a deep learning accelerator does not take, and that go to the GPU.
         onnx_sha256: digest of the ONNX file that was given, before any conversion to float16.
         graph_sha256: digest of its graph and weights, wherever these are stored; "" where it was not kept.
@@ -42,6 +43,7 @@ class EngineRecord(Value):
     compute_capability: str = ""
     flags: tuple[str, ...] = ()
     options: BuildOptions = BuildOptions()
+    float_nodes: tuple[str, ...] = ()
     gpu_layers: tuple[str, ...] = ()
     onnx_sha256: str
     graph_sha256: str = ""

@@ -50,7 +50,8 @@ def refit_engine(
     if not hasattr(trt, "OnnxParserRefitter"):
         raise BuildError(f"TensorRT {trt.__version__} cannot refit from ONNX files", allowed="TensorRT 10.0 and later")
     half = record.precision != "fp32" and "STRONGLY_TYPED" in record.flags and generation.strongly_typed
-    with typed_graph(Path(onnx_path), half=half, inputs=inputs) as graph:
+    kept = (*record.options.float_layers, *record.float_nodes) if half else ()
+    with typed_graph(Path(onnx_path), half=half, inputs=inputs, keep_float=kept) as graph:
         _require_same_weights(record, graph, onnx_path)
         if (absent := cuda_absent()) is not None:
             raise BackendError(f"refitting {engine} takes a GPU, and {absent}", remedy="refit it where it will run")
