@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import VerificationError
@@ -27,6 +27,7 @@ from eightfold.runtime.bundle import Bundle
 from eightfold.runtime.manifest import Task
 from eightfold.runtime.predictor import Predictor
 from eightfold.runtime.results import Detections
+from tests.export.networks import graph, saved
 
 SIDE = 64
 TASK = Task(kind="detect", decode="yolo-dfl", labels=("cat", "dog"), options={"reg_max": 4, "score_threshold": 0.4})
@@ -110,6 +111,35 @@ def test_a_graph_that_computes_other_things_before_the_decoder_is_refused_by_the
     monkeypatch.setattr(decode_step, "with_detections", wrong)
     with pytest.raises(VerificationError, match=rf"first diverging tensor: '{re.escape(layer.output[0])}'"):
         put_decoder_in(raw, TASK, (SIDE, SIDE))
+
+
+def test_a_network_that_differs_on_extremes_alone_is_refused(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = with_detections
+
+    def limited(model: onnx.ModelProto, *given: Any, **more: Any) -> tuple[onnx.ModelProto, Task]:
+        spoilt = onnx.ModelProto()
+        spoilt.CopyFrom(model)
+        own = spoilt.graph.input[0].name
+        for node in spoilt.graph.node:
+            node.input[:] = ["limited" if name == own else name for name in node.input]
+        spoilt.graph.initializer.append(numpy_helper.from_array(np.array(0, np.float32), "lowest"))
+        spoilt.graph.node.insert(0, helper.make_node("Max", [own, "lowest"], ["limited"]))
+        return right(spoilt, *given, **more)
+
+    monkeypatch.setattr(decode_step, "with_detections", limited)
+    layer = next(node for node in onnx.load(raw).graph.node if node.op_type == "Conv")
+    words = rf"decode in graph on extremes: .*; first diverging tensor: '{re.escape(layer.output[0])}'"
+    with pytest.raises(VerificationError, match=words):
+        put_decoder_in(raw, TASK, (SIDE, SIDE))
+
+
+def test_boxes_that_are_none_are_noted(tmp_path: Path) -> None:
+    """Where pixels are what a detector puts out, noise gives boxes of negative width."""
+    nodes = [helper.make_node("Reshape", ["images", "shape"], ["boxes"])]
+    detector = graph(nodes, {"images": [1, 3, 16, 16]}, {"boxes": [1, 6, 128]}, {"shape": np.array([0, 6, 128])})
+    task = Task(kind="detect", decode="yolo-boxes", options={"max_detections": 9})
+    _, step = put_decoder_in(saved(detector, tmp_path / "net.onnx"), task, (16, 16))
+    assert step.notes[-1] == "on noise: 8 of 9 detections the same, of the same raw outputs"
 
 
 @pytest.mark.parametrize(("part", "rows"), [("scores", 0.5), ("classes", 1), ("boxes", 3)])
