@@ -164,5 +164,8 @@ def test_a_board_with_this_program_alone_is_measured_over_ssh(
         table = bench(bundle, device=board, seconds=0.05, threads=1, backends=["onnxruntime"])
         assert [(row.variant, row.batch, row.threads) for row in table.rows] == [("pruned", 1, 1), ("pruned", 4, 1)]
         assert "measured by eightfold-run" in table.describe()
+        assert [row.name for row in bench(bundle, device=board, sizes=[32], seconds=0.05).rows] == ["pruned fp32"] * 2
+        with pytest.raises(BackendError, match=r"on auto at 31x31; allowed: pruned fp32 on onnxruntime at 32x32"):
+            bench(bundle, device=board, sizes=[31], seconds=0.05)
         with pytest.raises(BackendError, match=r"127\.0\.0\.1 answered: eightfold-run: .*batch 3"):
             bench(bundle, device=board, batches=[3], seconds=0.05)

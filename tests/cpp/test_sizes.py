@@ -14,6 +14,7 @@ import pytest
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import BackendError, UsageError
 from eightfold.export.bundle import onnx_artifact, write_bundle
+from eightfold.export.foreign import export_bundle
 from eightfold.runtime.bench import bench
 from eightfold.runtime.bundle import Bundle
 from eightfold.runtime.latency import LatencyRow, LatencyTable
@@ -22,6 +23,8 @@ from eightfold.runtime.predictor import Predictor
 from eightfold.runtime.sizes import Size
 from tests.cpp.native import NativeEngine, NativeError
 from tests.cpp.networks import save_network
+from tests.cpp.test_parity import compare, picture, predictions_of
+from tests.export.test_sizes import BrightCells, Pooled, seeded
 
 MakeBundle = Callable[..., Path]
 TASK = Task(kind="classify", decode="classify")
@@ -163,3 +166,35 @@ def test_half_a_size(library: ctypes.CDLL, make_bundle: MakeBundle, size: Size) 
     with pytest.raises(NativeError, match=r"both, or neither|height is -1; allowed: 0 or more") as caught:
         NativeEngine(library, bundle, height=size[0], width=size[1])
     assert caught.value.status == "usage"
+
+
+def test_a_classifier_as_it_is_exported(library: ctypes.CDLL, tmp_path: Path) -> None:
+    """Its sizes share the file of their weights, in a zip."""
+    path = export_bundle(seeded(Pooled), tmp_path / "b.eightfold", preprocess=USUAL_PREPROCESS, sizes=[WIDE], task=TASK)
+    compare_sizes(library, path, [None, USUAL, WIDE])
+
+
+@pytest.mark.parametrize("decode", [False, True])
+def test_a_detector_as_it_is_exported(library: ctypes.CDLL, tmp_path: Path, decode: bool) -> None:
+    rules = Preprocess(height=96, width=160, resize="letterbox", pad_value=0)
+    task = Task(kind="detect", decode="yolo-boxes", options={"score_threshold": 0.3})
+    path = export_bundle(
+        seeded(BrightCells), tmp_path / "b", preprocess=rules, sizes=[128, (64, 96)], task=task, decode=decode
+    )
+    compare_sizes(library, path, [None, (128, 128), (96, 160), (64, 96)])
+
+
+def compare_sizes(library: ctypes.CDLL, path: Path, sizes: Sequence[Size | None]) -> None:
+    """One answer for each size, and not the same for all."""
+    bundle, pictures = Bundle.open(path), [picture(index) for index in range(5)]
+    artifacts = {each.image_size(bundle.manifest.preprocess.layout): each for each in bundle.manifest.artifacts[::-1]}
+    usual = (bundle.manifest.preprocess.height, bundle.manifest.preprocess.width)
+    seen = set()
+    for size in sizes:
+        height, width = size or (0, 0)
+        expected = predictions_of(bundle, artifacts[size or usual], pictures)
+        actual = NativeEngine(library, path, threads=1, height=height, width=width).run(pictures)
+        for index, answer in enumerate(expected):
+            compare(answer, actual, index)
+        seen.add(str(expected))
+    assert len(seen) == len(sizes) - 1  # the default, asked for or not, is one of them

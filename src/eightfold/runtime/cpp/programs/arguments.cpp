@@ -17,7 +17,7 @@ namespace {
 int side_from(const std::string& digits) {
   if (digits.empty() || digits.size() > 5 || digits.find_first_not_of("0123456789") != std::string::npos)
     return 0;
-  return std::atoi(digits.c_str());
+  return std::stoi(digits);
 }
 
 }  // namespace
