@@ -94,7 +94,8 @@ class ExportSection(Frozen):
     opset: int | None = Field(
         default=None,
         ge=13,
-        description="version of ONNX's operator set; by default 17, or the newest that all targets read",
+        description="version of ONNX's operator set; by default 17, the newest that all targets read if that is older, "
+        "or 18 where the network needs it",
     )
     preprocess: Literal["outside", "in-graph"] = Field(
         default="outside", description="`in-graph`: the networks take uint8 pixels (batch, height, width, channels)"

@@ -17,7 +17,7 @@ from eightfold.export.inner.probe import Probe
 from eightfold.export.inner.torch_probe import TorchProbe
 from eightfold.export.onnx_export import export_onnx, exporter_of
 from eightfold.export.onnx_files import external_files, input_specs, load_onnx, opset_of, save_onnx
-from eightfold.export.opsets import newest_opset, opset_for
+from eightfold.export.opsets import newest_opset
 from eightfold.export.rebatch import rebatched
 from eightfold.export.reference import Reference
 from eightfold.export.simplify import simplify_onnx
@@ -65,11 +65,20 @@ class ModuleSource:
     """A torch module with one image input."""
 
     model: torch.nn.Module
-    opset: int
+    opset: int | None
+    targets: tuple[str, ...]
 
     def write(self, rows: Array, path: Path) -> str:
         batch, channels, height, width = rows.shape
-        export_onnx(self.model, path, batch=batch, image_size=(height, width), channels=channels, opset=self.opset)
+        export_onnx(
+            self.model,
+            path,
+            batch=batch,
+            image_size=(height, width),
+            channels=channels,
+            opset=self.opset,
+            targets=self.targets,
+        )
         return f"torch.onnx ({exporter_of(load_onnx(path))})"
 
     def opened(self) -> Callable[[Array], list[Array]]:
@@ -150,7 +159,7 @@ class _Asked:
 
 def _source(source: torch.nn.Module | PathLike, opset: int | None, targets: Sequence[str]) -> Source:
     if not isinstance(source, str | Path):
-        return ModuleSource(source, opset_for(targets) if opset is None else opset)
+        return ModuleSource(source, opset, tuple(targets))
     if opset is None:
         opset = min([opset_of(load_onnx(source, external=False)), *map(newest_opset, targets)])
     return OnnxSource(Path(source), opset)

@@ -67,7 +67,8 @@ def put_decoder_in(
     # The plugin runs on its device only: the other form has the same candidates.
     compared = _Compared(model, wide, size, *with_detections(model, wide, size))
     run = runner(compared.graph)
-    notes, worst = [], 0.0
+    notes: list[str] = []
+    worst = 0.0
     for name, runs in trials.items():
         decoded_here = [run(each) for each in runs]
         words, pixels = compared.verified(name, runs, answers[name], decoded_here, real=not notes)

@@ -56,8 +56,8 @@ def export_bundle(
             What the graphs of all sizes and batches have in common is stored once.
         task: what the outputs mean.
         name: of the bundle; the file's or class's name when empty.
-        opset: version of ONNX's operator set. When None, a module's is 17, or the newest that all `targets` read; a
-            file keeps its own where all `targets` read that.
+        opset: version of ONNX's operator set. When None, a module's is that of `export_onnx`; a file keeps its own
+            where all `targets` read that.
         targets: what the bundle is for: "tensorrt:8.2", "cpu-x86", ...
         preprocess_in_graph: the network takes uint8 pixels (batch, height, width, channels); see `with_preprocess`.
         decode: a detector puts out final detections, by the rules and options of the task's decoder; in the form that

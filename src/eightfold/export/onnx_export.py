@@ -12,7 +12,7 @@ from eightfold.errors import EightfoldError, ModelError, UsageError
 from eightfold.export.onnx_clean import clean
 from eightfold.export.onnx_files import load_onnx, save_onnx
 from eightfold.export.opset_conversion import with_opset
-from eightfold.export.opsets import DEFAULT_OPSET, opset_for
+from eightfold.export.opsets import opsets_for
 from eightfold.export.passes.graph_index import GraphIndex, inner_graphs
 from eightfold.export.quiet import quiet
 from eightfold.extras import installed, require
@@ -26,6 +26,7 @@ Exporter = Literal["auto", "torchscript", "dynamo"]
 
 # The newer exporter writes opset 18 and up; its graphs are rewritten for older ones.
 DYNAMO_LOWEST_OPSET = 18
+OTHER_OPSET = "ask for a higher opset, or change forward() so that the TorchScript exporter can follow it"
 
 
 def export_onnx(
@@ -50,7 +51,8 @@ def export_onnx(
         path: where the file goes.
         batch: images per run; static, like every other shape.
         image_size: side of a square, or (height, width), in pixels.
-        opset: version of ONNX's operator set; when None, 17, or the newest that all `targets` read where that is older.
+        opset: version of ONNX's operator set; when None, 17, or the newest that all `targets` read where that is older,
+            or 18 where the network cannot be written in 17 and all of them read that.
         targets: what the file is for: "tensorrt:8.2", "rtx:sm86", "cpu-x86", ...
         channels: colour channels of the input.
         output_names: names of the outputs in order. By default dictionary keys; "logits" for a single output of
@@ -74,7 +76,8 @@ def export_onnx(
     graph = onnx_from_module(
         model,
         example.to(reference.device),
-        opset=opset_for(targets) if opset is None else opset,
+        opset=opset,
+        targets=targets,
         output_names=output_names,
         exporter=exporter,
     )
@@ -85,14 +88,16 @@ def onnx_from_module(
     model: torch.nn.Module,
     example: torch.Tensor,
     *,
-    opset: int = DEFAULT_OPSET,
+    opset: int | None = None,
+    targets: Sequence[str] = (),
     output_names: Sequence[str] = (),
     exporter: Exporter = "auto",
 ) -> onnx.ModelProto:
     """The same in memory: `example` fixes shape and dtype of the input."""
+    allowed = opsets_for(targets) if opset is None else range(opset, opset + 1)
     with evaluating(model):
         found = named_outputs(model, example, output_names)
-        graph = _export(_flat(model), example, list(found), opset, exporter)
+        graph = _export(_flat(model), example, list(found), allowed, exporter)
     _state_output_shapes(graph, list(found.values()))
     return clean(graph)
 
@@ -110,12 +115,12 @@ def exporter_order(exporter: Exporter) -> tuple[str, ...]:
 
 
 def _export(
-    model: torch.nn.Module, example: torch.Tensor, names: Sequence[str], opset: int, exporter: Exporter
+    model: torch.nn.Module, example: torch.Tensor, names: Sequence[str], opsets: range, exporter: Exporter
 ) -> onnx.ModelProto:
     failures = []
     for choice in exporter_order(exporter):
         try:
-            graph = _EXPORTERS[choice](model, example, names, opset)
+            graph = _EXPORTERS[choice](model, example, names, opsets)
             _require_running(graph, example)
         # The exporters raise anything at all, from RuntimeError to SystemError, when they cannot follow a model.
         except Exception as error:
@@ -151,7 +156,7 @@ def _require_running(graph: onnx.ModelProto, example: torch.Tensor) -> None:
 
 
 def _with_torchscript(
-    model: torch.nn.Module, example: torch.Tensor, names: Sequence[str], opset: int
+    model: torch.nn.Module, example: torch.Tensor, names: Sequence[str], opsets: range
 ) -> onnx.ModelProto:
     import torch
 
@@ -163,24 +168,26 @@ def _with_torchscript(
             str(file),
             input_names=["images"],
             output_names=list(names),
-            opset_version=opset,
+            opset_version=opsets[0],
             dynamo=False,
         )
         return load_onnx(file)
 
 
-def _with_dynamo(model: torch.nn.Module, example: torch.Tensor, names: Sequence[str], opset: int) -> onnx.ModelProto:
+def _with_dynamo(model: torch.nn.Module, example: torch.Tensor, names: Sequence[str], opsets: range) -> onnx.ModelProto:
+    opset = max(opsets[0], DYNAMO_LOWEST_OPSET)
     graph = _dynamo_graph(model, example, names, opset)
     if not _names_all(graph):
         # Rewriting Max and Min as Clip, the exporter loses constants where it does so twice (onnxscript 0.7).
         graph = _dynamo_graph(model, example, names, opset, optimize=False)
         with quiet():
             require("onnxscript.optimizer", "export a torch module").fold_constants(graph)
-    return with_opset(
-        graph,
-        opset,
-        remedy="ask for a higher opset, or change forward() so that the TorchScript exporter can follow it",
-    )
+    try:
+        return with_opset(graph, opsets[0], remedy=OTHER_OPSET)
+    except ModelError:
+        if opset not in opsets:
+            raise
+        return graph  # what it needs came with a later opset, which nobody forbade
 
 
 def _dynamo_graph(
@@ -196,7 +203,7 @@ def _dynamo_graph(
             str(file),
             input_names=["images"],
             output_names=list(names),
-            opset_version=max(opset, DYNAMO_LOWEST_OPSET),
+            opset_version=opset,
             dynamo=True,
             verbose=False,
             **options,
@@ -211,7 +218,7 @@ def _names_all(graph: onnx.ModelProto) -> bool:
     return made.issuperset(index.readers)
 
 
-_EXPORTERS: dict[str, Callable[[torch.nn.Module, torch.Tensor, Sequence[str], int], onnx.ModelProto]] = {
+_EXPORTERS: dict[str, Callable[[torch.nn.Module, torch.Tensor, Sequence[str], range], onnx.ModelProto]] = {
     "torchscript": _with_torchscript,
     "dynamo": _with_dynamo,
 }

@@ -92,6 +92,17 @@ def opset_for(targets: Iterable[str]) -> int:
     return min([DEFAULT_OPSET, *(newest_opset(target) for target in targets)])
 
 
+def opsets_for(targets: Iterable[str]) -> range:
+    """The opset to export with, then those that will do where a network needs what came with a later one.
+
+    >>> opsets_for(["tensorrt:8.2"]), opsets_for(["tensorrt:10.3"])
+    (range(13, 14), range(17, 21))
+    """
+    wanted = list(targets)
+    newest = min([max(reader.opset for reader in READERS), *(newest_opset(target) for target in wanted)])
+    return range(opset_for(wanted), newest + 1)
+
+
 def newest_opset(target: str) -> int:
     """The newest opset that a target reads.
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 def export_steps(job: Job) -> list[Step]:
     from eightfold.export.in_graph import require_pixels_taken
+    from eightfold.export.opsets import opsets_for
 
     recipe = job.recipe
     if recipe.export.preprocess == "in-graph":
@@ -32,7 +33,7 @@ def export_steps(job: Job) -> list[Step]:
     sources = {"baseline": (at.BASELINE,), "pruned": (at.PRUNED, at.BASELINE)}
     settings = {
         "export": recipe.export.model_dump(),
-        "opset": _opset(job),
+        "opsets": list(opsets_for(recipe.targets)),
         "model": recipe.model.source,
         "preprocess": recipe.preprocess.digest(),
         "versions": library_versions(),
@@ -53,13 +54,6 @@ def export_steps(job: Job) -> list[Step]:
         *decode_steps(job),
         *engine_steps(job),
     ]
-
-
-def _opset(job: Job) -> int:
-    from eightfold.export.opsets import opset_for
-
-    chosen = job.recipe.export.opset
-    return opset_for(job.recipe.targets) if chosen is None else chosen
 
 
 def export_variant(job: Job, variant: str, _: Path) -> str:
@@ -86,7 +80,8 @@ def _export_size(job: Job, model: nn.Module, graphs: Sequence[Wanted]) -> dict[s
         model,
         {each.batch: job.path(each.path) for each in graphs},
         images=job.first_test_images(COMPARED_IMAGES, plain),
-        opset=_opset(job),
+        opset=recipe.export.opset,
+        targets=recipe.targets,
         tolerance=tolerance,
     )
     if recipe.export.preprocess == "in-graph":
