@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -44,6 +45,29 @@ def test_pixels_go_in_where_asked(tmp_path: Path, network: Path, monkeypatch: py
     manifest = Bundle.open(tmp_path / "bundle").manifest
     assert (manifest.preprocess.layout, manifest.preprocess.dtype) == ("nhwc", "uint8")
     assert manifest.artifacts[0].inputs[0].dtype == "uint8"
+
+
+def test_a_size_is_named_wherever_a_bundle_has_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = [helper.make_node("GlobalAveragePool", ["x"], ["p"]), helper.make_node("Flatten", ["p"], ["y"])]
+    file = saved(graph(nodes, {"x": ["n", 3, "h", "w"]}, {"y": ["n", 3]}), tmp_path / "x.onnx")
+    rules = Preprocess(height=8, width=8, resize="center-crop", shorter_side=10).save(tmp_path / "rules.json")
+    sizes, bundle = ("--size", "16", "--size", "12x24"), tmp_path / "bundle"
+    assert _call(monkeypatch, "export", file, "-o", bundle, *sizes, "--preprocess", rules) == 0
+    manifest = Bundle.open(bundle).manifest
+    assert manifest.sizes == ((16, 16), (12, 24))
+    assert (manifest.preprocess.height, manifest.preprocess.shorter_side) == (16, 20)
+    picture = tmp_path / "picture.png"
+    cv2.imwrite(str(picture), np.zeros((9, 9, 3), np.uint8))
+    assert _call(monkeypatch, "predict", bundle, picture, "--size", "12x24") == 0
+    assert "at 12x24 (batch 1)" in capsys.readouterr().err
+    assert _call(monkeypatch, "predict", bundle, picture, "--size", "7") == 2
+    assert "has size '7x7'; allowed: baseline fp32 on onnxruntime at 16x16" in capsys.readouterr().err
+    assert _call(monkeypatch, "bench", bundle, "--size", "12x24", "--seconds", "0.02") == 0
+    assert "baseline-fp32-12x24" in capsys.readouterr().out
+    assert _call(monkeypatch, "compare", bundle, bundle, "--size", "16", "--images", tmp_path) == 0
+    assert "12x24" not in capsys.readouterr().out
 
 
 def test_a_target_and_a_task_are_named(tmp_path: Path, network: Path, monkeypatch: pytest.MonkeyPatch) -> None:

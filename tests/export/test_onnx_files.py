@@ -77,6 +77,24 @@ def test_a_bundle_holds_weights_beside_the_graph(monkeypatch: pytest.MonkeyPatch
     np.testing.assert_allclose(seen, images.reshape(1, -1) @ weight, rtol=1e-5)
 
 
+def test_weights_beside_the_graphs_of_several_batches_are_stored_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(onnx_files, "PROTOBUF_LIMIT_BYTES", 1000)
+    weight = np.random.default_rng(1).random((48, 64), dtype=np.float32)
+    nodes = [helper.make_node("Flatten", ["images"], ["row"]), helper.make_node("MatMul", ["row", "w"], ["out"])]
+    source = save_onnx(graph(nodes, {"images": ["n", 3, 4, 4]}, {"out": ["n", 64]}, {"w": weight}), tmp_path / "x.onnx")
+    bundle = Bundle.open(
+        export_bundle(source, tmp_path / "bundle", preprocess=Preprocess(height=4, width=4), batches=(1, 2, 4))
+    )
+    assert bundle.verify() == 4
+    assert sum(entry.bytes for entry in bundle.manifest.files.values()) < 1.5 * weight.nbytes
+    for artifact in bundle.manifest.artifacts:
+        images = np.random.default_rng(0).random((artifact.batch, 3, 4, 4), dtype=np.float32)
+        seen = run_onnx(bundle.artifact_path(artifact), {"images": images})["out"]
+        np.testing.assert_allclose(seen, images.reshape(len(images), -1) @ weight, rtol=1e-5)
+
+
 def test_only_the_weights_in_use_stay_beside_an_export(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing reads the second weight: what was written before that was found out is of no use."""
     monkeypatch.setattr(onnx_files, "PROTOBUF_LIMIT_BYTES", 1000)

@@ -7,7 +7,6 @@ that a runtime would refuse.
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +19,8 @@ from eightfold.export.commits import commits
 from eightfold.export.layer_precisions import layer_precisions
 from eightfold.export.onnx_files import external_files, load_onnx, tensor_specs
 from eightfold.export.openvino_record import OpenVinoRecord, openvino_record_path
+from eightfold.export.shared_weights import share_among
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
-from eightfold.export.weights import share_weights
 from eightfold.files import PathLike, atomic_directory, atomic_path, sha256_of_file, sync_files
 from eightfold.runtime.bundle import (
     MANIFEST_DIGEST_NAME,
@@ -75,7 +74,7 @@ def write_bundle(
     with _destination(path) as folder:
         for inside, source in files.items():
             _copy(Path(source), folder, inside)
-        artifacts = _share_weights(folder, artifacts)
+        artifacts = share_among(artifacts, folder)
         manifest = Manifest(
             name=name,
             task=task,
@@ -232,28 +231,6 @@ def _destination(path: Path) -> Iterator[Path]:
         zip_bundle(staging, path)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-
-
-def _share_weights(folder: Path, artifacts: Sequence[Artifact]) -> list[Artifact]:
-    """Store the weights of one network at several batches once; returns the artifacts with the files they now need."""
-    groups: dict[tuple[str, ...], list[Artifact]] = {}
-    for artifact in artifacts:
-        # Weights that lie outside the graph already stay as they were measured.
-        if artifact.format == "onnx" and not artifact.files and (folder / artifact.path).is_file():
-            place = Path(artifact.path).parent.as_posix()
-            groups.setdefault((place, artifact.variant, artifact.precision, artifact.target), []).append(artifact)
-    shared: dict[str, str] = {}
-    for (place, *words), members in groups.items():
-        if len(members) > 1:
-            name = re.sub(r"[^A-Za-z0-9.-]", "-", "-".join(words)) + ".weights"
-            share_weights([folder / artifact.path for artifact in members], name)
-            shared |= {artifact.id: (Path(place) / name).as_posix() for artifact in members}
-    return [
-        artifact.model_copy(update={"files": (*artifact.files, shared[artifact.id])})
-        if artifact.id in shared
-        else artifact
-        for artifact in artifacts
-    ]
 
 
 def _made_by() -> dict[str, Any]:

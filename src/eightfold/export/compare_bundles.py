@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import Field
@@ -72,10 +73,11 @@ def compare_bundles(
         BundleError: one of them is no bundle.
     """
     bundles = Bundle.open(first), Bundle.open(second)
-    pairs = _pairs_of_size(paired(*(bundle.manifest for bundle in bundles)), size, bundles[0].manifest)
+    pairs = paired(*(bundle.manifest for bundle in bundles))
     if not pairs:
         held = ["; ".join(_kind(bundle.manifest, each) for each in bundle.manifest.artifacts) for bundle in bundles]
         raise UsageError(f"{first} holds {held[0]}, {second} holds {held[1]}", allowed="bundles that share an artifact")
+    pairs = _pairs_of_size(pairs, bundles[0].manifest, size)
     found, failures = list[Comparison](), dict[str, str]()
     for one, other in pairs:
         try:
@@ -90,7 +92,7 @@ def compare_bundles(
         raise BackendError(next(iter(failures.values())))
     ids = [{artifact.id for artifact in side} for side in zip(*pairs, strict=True)]
     left = [
-        tuple(artifact.id for artifact in bundle.manifest.artifacts if artifact.id not in known)
+        tuple(artifact.id for artifact in _of_size(bundle.manifest, size) if artifact.id not in known)
         for bundle, known in zip(bundles, ids, strict=True)
     ]
     return BundleComparison(pairs=tuple(found), only_first=left[0], only_second=left[1], not_compared=failures)
@@ -113,15 +115,19 @@ def paired(first: Manifest, second: Manifest) -> list[Pair]:
     return pairs
 
 
-def _pairs_of_size(pairs: list[Pair], wish: int | Size | None, first: Manifest) -> list[Pair]:
-    if wish is None:
-        return pairs
-    size, layout = size_of(wish), first.preprocess.layout
-    found = [pair for pair in pairs if pair[0].image_size(layout) == size]
-    if not found and pairs:
+def _pairs_of_size(pairs: list[Pair], first: Manifest, wish: int | Size | None) -> list[Pair]:
+    found = [pair for pair in pairs if pair[0] in _of_size(first, wish)]
+    if not found and wish is not None:
         there = ", ".join(map(size_text, first.sizes))
-        raise UsageError(f"the bundles share nothing of the size {size_text(size)}", allowed=there)
+        raise UsageError(f"the bundles share nothing of the size {size_text(size_of(wish))}", allowed=there)
     return found
+
+
+def _of_size(manifest: Manifest, wish: int | Size | None) -> Sequence[Artifact]:
+    if wish is None:
+        return manifest.artifacts
+    size, layout = size_of(wish), manifest.preprocess.layout
+    return [artifact for artifact in manifest.artifacts if artifact.image_size(layout) == size]
 
 
 def _kind(manifest: Manifest, artifact: Artifact) -> str:

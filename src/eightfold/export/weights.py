@@ -17,18 +17,19 @@ def share_weights(paths: Sequence[PathLike], data: str) -> Path:
     """Rewrite ONNX files of one folder in place so that equal weights are stored once, in `data` beside them.
 
     Args:
-        paths: ONNX files in one folder, e.g. the same network at several batches.
+        paths: ONNX files in one folder, e.g. the same network at several batches; weights that lie beside them already
+            are taken along.
         data: name of the file that will hold the weights.
 
     Returns:
         The path of that file. The same graphs give the same bytes.
     """
     files = [Path(path) for path in paths]
-    models = [load_onnx(file) for file in files]
     blob = files[0].with_name(data)
+    shells = []  # one graph at a time has its weights in memory
     with atomic_path(blob) as temporary, temporary.open("wb") as stream:
         offsets: dict[str, int] = {}
-        for model in models:
+        for model in map(load_onnx, files):
             for tensor in model.graph.initializer:
                 raw = _raw_bytes(tensor)
                 if len(raw) < SMALLEST_EXTERNAL_BYTES:
@@ -39,7 +40,8 @@ def share_weights(paths: Sequence[PathLike], data: str) -> Path:
                     offsets[digest] = stream.tell()
                     stream.write(raw)
                 refer_to(tensor, data, offsets[digest], len(raw))
-    for file, model in zip(files, models, strict=True):
+            shells.append(model)
+    for file, model in zip(files, shells, strict=True):
         write_bytes(file, model.SerializeToString(deterministic=True))
     return blob
 
