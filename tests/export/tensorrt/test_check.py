@@ -20,6 +20,9 @@ from tests.export.tensorrt.stand_in import StandIn
 pytest.importorskip("tensorrt_rtx")
 
 
+EXTREMES = ["on zeros", "on ones", "on extremes", "on noise"]
+
+
 @pytest.fixture
 def network(tmp_path: Path) -> Path:
     return export_onnx(small_net(), tmp_path / "net.onnx", batch=1, image_size=16)
@@ -42,6 +45,7 @@ def test_what_was_found_is_in_the_record_and_the_bundle(
     assert (step.name, step.tool.split()[0]) == ("build", "tensorrt_rtx")
     assert step.cosine is not None
     assert step.cosine > 0.9999
+    assert [note.partition(":")[0] for note in step.notes] == ["on 3 images", *EXTREMES]
     assert engine_artifact(engine, id="net", inside="net.engine", variant="net").steps[-1] == step
 
 
@@ -50,7 +54,7 @@ def test_an_engine_that_answers_otherwise_is_not_kept(tmp_path: Path, network: P
     torch.nn.init.normal_(net.depthwise.weight, std=3)
     stand_in.graph = export_onnx(net, tmp_path / "other.onnx", batch=1, image_size=16)
     (tmp_path / "net.engine").write_bytes(b"old")
-    with pytest.raises(VerificationError, match=r"build changed output 'logits': cosine .* tensor: .*depthwise/Conv"):
+    with pytest.raises(VerificationError, match=r"build .*changed output 'logits': cosine .* tensor: .*depthwise/Conv"):
         build_engine(network, tmp_path / "net.engine")
     assert (tmp_path / "net.engine").read_bytes() == b"old"
     assert not sidecar_path(tmp_path / "net.engine").exists()
@@ -61,6 +65,14 @@ def test_an_engine_that_does_not_run_here_is_not_compared(tmp_path: Path, networ
     assert [step.name for step in EngineRecord.load(sidecar_path(engine)).steps] == []
     (step,) = engine_artifact(engine, id="net", inside="net.engine", variant="net").steps
     assert step.notes == ("not compared with its graph: it runs on its device alone",)
+
+
+def test_a_board_without_onnxruntime_builds_all_the_same(
+    tmp_path: Path, network: Path, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eightfold.export.tensorrt.check.installed", lambda module: module != "onnxruntime")
+    engine = build_engine(network, tmp_path / "net.engine")
+    assert EngineRecord.load(sidecar_path(engine)).steps == ()
 
 
 def test_an_engine_to_look_inside_is_not_compared(tmp_path: Path, network: Path, stand_in: StandIn) -> None:

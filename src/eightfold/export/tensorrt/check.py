@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection
 from pathlib import Path
 
-from eightfold.errors import BackendError, ModelError
-from eightfold.export.checks import require_alike
+from eightfold.errors import BackendError, BuildError, ModelError
 from eightfold.export.half import is_quantized
-from eightfold.export.inner.onnx_probe import OnnxProbe
+from eightfold.export.inner.probe import Inside, Probe, See
+from eightfold.export.lossy import Network, verify_lossy
 from eightfold.export.onnx_files import input_specs, load_onnx
-from eightfold.export.sessions import BACKEND_OF_BUILDER, Run, absent_backend, session_runner
+from eightfold.export.sessions import BACKEND_OF_BUILDER, absent_backend, session_runner
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
-from eightfold.export.trials import runs_of
-from eightfold.export.verify import Arrays, Difference, Tolerance, compare, random_inputs, runner, step_from
+from eightfold.export.trials import RANDOM, Trials, trials_of
+from eightfold.export.verify import Arrays, Tolerance, random_inputs
+from eightfold.extras import installed
 from eightfold.files import write_bytes
 from eightfold.runtime.manifest import Step
 
@@ -25,45 +27,46 @@ RANKING = frozenset({"TopK", "NonMaxSuppression"})
 
 
 def compared_with_graph(engine: bytes, record: EngineRecord, onnx_path: Path, inputs: Arrays | None) -> Step | None:
-    """Run both on the same inputs, random ones when None.
+    """Run both on the same inputs: real ones and extremes, or random ones when None.
 
     Returns:
-        What was found; None where this machine cannot run the engine, or onnxruntime the graph.
+        What was found; None where this machine cannot run the engine, or has no onnxruntime that runs the graph.
 
     Raises:
         VerificationError: the answer is another one; the message names the first tensor that is. Engines that rank, and
             INT8 engines whose graph is in float, are compared but not judged.
     """
-    if absent_backend(BACKEND_OF_BUILDER[record.builder]):
+    if absent_backend(BACKEND_OF_BUILDER[record.builder]) or not installed("onnxruntime"):
         return None
     with tempfile.TemporaryDirectory(prefix="eightfold-") as folder:
         path = Path(folder) / "model.engine"
         write_bytes(path, engine)
         record.save(sidecar_path(path))
         try:
-            found = list(_differences(_runner(path, record), onnx_path, inputs))
+            step = _verified(path, record, onnx_path, inputs)
         except (BackendError, ModelError):  # built for other GPUs, or with host code that is not trusted here
             return None
-    worst = tuple(each for each, _ in found)
-    for each, feeds in found:
-        if each.beyond(_tolerance(record, onnx_path)):
-            _refuse(each, record, onnx_path, feeds)
-    return step_from(worst, name="build", tool=f"{record.builder} {record.builder_version}")
+    return step.model_copy(update={"tool": f"{record.builder} {record.builder_version}"})
 
 
-def _runner(path: Path, record: EngineRecord) -> Run:
+def _verified(path: Path, record: EngineRecord, onnx_path: Path, inputs: Arrays | None) -> Step:
     backend = BACKEND_OF_BUILDER[record.builder]
-    return session_runner(path, backend, name=str(path), remedy="", device=record.options.device)[0]
+    run, _ = session_runner(path, backend, name=str(path), remedy="", device=record.options.device)
+    seen = Network(run, _LateProbe(record, onnx_path))
+    return verify_lossy(
+        Network.of(onnx_path),
+        seen,
+        _trials(onnx_path, inputs),
+        step="build",
+        tolerance=_tolerance(record, onnx_path),
+    )
 
 
-def _differences(run: Run, onnx_path: Path, inputs: Arrays | None) -> Iterator[tuple[Difference, Arrays]]:
-    """Of each output in each run, and what it was run on."""
-    reference = runner(onnx_path)
-    runs = [random_inputs(onnx_path)] if inputs is None else runs_of(input_specs(load_onnx(onnx_path)), inputs)
-    for feeds in runs:
-        expected = reference(feeds)
-        answers = run(feeds)
-        yield from ((each, feeds) for each in compare(expected, {name: answers[name] for name in expected}))
+def _trials(onnx_path: Path, inputs: Arrays | None) -> Trials:
+    """Without images nothing was chosen so that extremes are finite, and nothing is asked of them."""
+    if inputs is None:
+        return {RANDOM: [random_inputs(onnx_path)]}
+    return trials_of(input_specs(load_onnx(onnx_path)), inputs)
 
 
 def _tolerance(record: EngineRecord, onnx_path: Path) -> Tolerance:
@@ -72,8 +75,20 @@ def _tolerance(record: EngineRecord, onnx_path: Path) -> Tolerance:
     return Tolerance() if in_float or RANKING & {node.op_type for node in model.graph.node} else TOLERANCE
 
 
-def _refuse(found: Difference, record: EngineRecord, onnx_path: Path, feeds: Arrays) -> None:
-    from eightfold.export.inner.engine_probe import EngineProbe, EngineSource  # it builds engines, too
+class _LateProbe:
+    """Builds engines to look inside only once somebody looks."""
 
-    probe = EngineProbe(EngineSource(record, onnx_path))
-    require_alike((found,), TOLERANCE, step="build", probes=(OnnxProbe(onnx_path), probe), inputs=feeds)
+    def __init__(self, record: EngineRecord, onnx_path: Path) -> None:
+        self._record, self._onnx_path = record, onnx_path
+
+    @functools.cached_property
+    def _probe(self) -> Probe:
+        from eightfold.export.inner.engine_probe import EngineProbe, EngineSource  # which builds engines, too
+
+        return EngineProbe(EngineSource(self._record, self._onnx_path))
+
+    def watch(self, inputs: Arrays, see: See, wanted: Collection[int] | None = None) -> Inside:
+        try:
+            return self._probe.watch(inputs, see, wanted)
+        except BuildError as error:  # that the engine answers otherwise is the news
+            raise ModelError(str(error)) from error
