@@ -130,6 +130,19 @@ def test_a_bundle_says_on_how_many_images_it_was_compared(
     assert artifact.steps[0].notes[0].startswith("on 2 images: relative error ")
 
 
+def test_simplifying_is_compared_on_images(
+    tmp_path: Path,
+    network: Path,
+    photographs: list[str | Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert _call(monkeypatch, "simplify", network, "-o", tmp_path / "small.onnx", *photographs) == 0
+    assert "on 2 images: relative error " in capsys.readouterr().out
+    assert _call(monkeypatch, "simplify", network, *photographs[:2]) == 2
+    assert "one of --images and --preprocess" in capsys.readouterr().err
+
+
 def test_an_engines_layers_are_told(
     tmp_path: Path,
     network: Path,

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
-from eightfold.cli.options import image_inputs
+from eightfold.cli.options import file_inputs
 from eightfold.errors import UsageError, one_of
 
 if TYPE_CHECKING:
     from eightfold.runtime.manifest import Step
 
-# Runs of the network on given images: enough to find what 16 bits cannot hold, few enough not to wait for.
-RUNS = 4
 Constraints = Literal["obey", "prefer"]
 
 
@@ -96,7 +94,7 @@ def build(
         "inner_outputs": tuple(inner_output or ()),
     }
     if target == "openvino":
-        _build_openvino(onnx, output, precision, engine_inputs(onnx, images, preprocess), asked)
+        _build_openvino(onnx, output, precision, file_inputs(onnx, images, preprocess), asked)
         return
     from eightfold.export.tensorrt.build import build_engine
     from eightfold.export.tensorrt.layers import EngineLayers, layers_path
@@ -109,24 +107,13 @@ def build(
         target=target,
         precision=precision or "fp16",  # type: ignore[arg-type]  # checked inside
         options=BuildOptions(**asked),
-        inputs=engine_inputs(onnx, images, preprocess),
+        inputs=file_inputs(onnx, images, preprocess),
     )
     record = EngineRecord.load(sidecar_path(engine))
     print(f"{engine}: {record.describe()}")
     _show(record.steps)
     if layers:
         print(EngineLayers.load(layers_path(engine)).describe())
-
-
-def engine_inputs(onnx: Path, images: str | None, preprocess: Path | None) -> dict[str, Any] | None:
-    """Real inputs of a network, where images were given."""
-    from eightfold.export.onnx_files import load_onnx, tensor_specs
-
-    if (images is None) != (preprocess is None):
-        raise UsageError("one of --images and --preprocess", allowed="both or none: how an image becomes the input")
-    if images is None or preprocess is None:
-        return None
-    return image_inputs(tensor_specs(load_onnx(onnx))[0], images, preprocess, RUNS)
 
 
 def _thresholds(ranges: Path, onnx: Path) -> dict[str, float]:

@@ -7,11 +7,8 @@ from typing import Annotated
 
 import typer
 
-from eightfold.cli.options import image_inputs
-from eightfold.errors import UsageError, one_of
-
-# As for `eightfold build`.
-RUNS = 4
+from eightfold.cli.options import file_inputs
+from eightfold.errors import one_of
 
 
 def half(
@@ -30,14 +27,10 @@ def half(
     """
     from eightfold.export.half import checked_half
     from eightfold.export.half_graph import HALF_TYPES
-    from eightfold.export.onnx_files import load_onnx, save_onnx, tensor_specs
+    from eightfold.export.onnx_files import save_onnx
 
     half_type = one_of("type", kind, HALF_TYPES)
-    if (images is None) != (preprocess is None):
-        raise UsageError("one of --images and --preprocess", allowed="both or none: how an image becomes the input")
-    inputs = None
-    if images is not None and preprocess is not None:
-        inputs = image_inputs(tensor_specs(load_onnx(onnx))[0], images, preprocess, RUNS)
+    inputs = file_inputs(onnx, images, preprocess)
     made, steps, _ = checked_half(onnx, keep_float=keep_float or (), inputs=inputs, kind=half_type)
     print(f"wrote {save_onnx(made, output)}" + ("" if steps else "; not checked: no --images"))
     for step in steps:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from eightfold.runtime.manifest import Task, TensorSpec
 
 
+# Runs of a network on given images: enough to find what 16 bits cannot hold, few enough not to wait for.
+RUNS = 4
+
+
 def image_size(text: str) -> tuple[int, int]:
     """(height, width) of 'SIDE' or 'HEIGHTxWIDTH'.
 
@@ -44,6 +48,17 @@ def image_inputs(
     prepare = preprocess if isinstance(preprocess, Preprocess) else Preprocess.load(preprocess)
     rows = np.stack([prepare(found.load(place)) for place in range(min(len(found), runs * batch))])
     return {name: np.resize(rows, (max(len(rows) // batch, 1) * batch, *rows.shape[1:]))}
+
+
+def file_inputs(onnx: Path, images: str | None, preprocess: Path | None) -> dict[str, Any] | None:
+    """The same for a file, where images were given. Raises UsageError where one of the two options is missing."""
+    from eightfold.export.onnx_files import load_onnx, tensor_specs
+
+    if (images is None) != (preprocess is None):
+        raise UsageError("one of --images and --preprocess", allowed="both or none: how an image becomes the input")
+    if images is None or preprocess is None:
+        return None
+    return image_inputs(tensor_specs(load_onnx(onnx))[0], images, preprocess, RUNS)
 
 
 def task_named(text: str) -> Task:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from eightfold.cli.build import engine_inputs
+from eightfold.cli.options import file_inputs
 
 
 def refit(
@@ -25,5 +25,5 @@ def refit(
     from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
     from eightfold.export.tensorrt.refit import refit_engine
 
-    complete = refit_engine(engine, onnx, output, device=device, inputs=engine_inputs(onnx, images, preprocess))
+    complete = refit_engine(engine, onnx, output, device=device, inputs=file_inputs(onnx, images, preprocess))
     print(f"{complete}: {EngineRecord.load(sidecar_path(complete)).describe()}")
