@@ -11,6 +11,7 @@ import pytest
 
 from eightfold.errors import BackendError, ModelError
 from eightfold.runtime.backends import BACKENDS, usable_backends
+from eightfold.runtime.backends.base import SessionOptions
 from eightfold.runtime.backends.tensorrt import TensorRtSession
 from eightfold.runtime.cuda.cuda_python import CudaPython
 
@@ -171,6 +172,15 @@ def test_host_code_in_an_engine_is_loaded_only_where_that_is_allowed(
     write_sidecar()  # one that hides what it holds is not believed
     with pytest.raises(ModelError, match="cannot load it"):
         TensorRtSession("tensorrt", tensorrt_module, CudaPython(0, cuda_runtime), engine_path)
+
+
+def test_a_version_before_tensors_had_names(
+    tensorrt_module: Any, engine_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensorrt_module.__version__ = "8.4.1.5"
+    monkeypatch.setattr("eightfold.runtime.backends.tensorrt.require", lambda *_: tensorrt_module)
+    with pytest.raises(BackendError, match=r"TensorRT 8\.4\.1\.5 does not .*; allowed: 8\.5 .*; run .* eightfold-run"):
+        BACKENDS["tensorrt"].open(engine_path, SessionOptions())
 
 
 def test_an_engine_without_weights_is_not_run(

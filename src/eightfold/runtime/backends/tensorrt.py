@@ -26,6 +26,7 @@ DTYPES = {
 }
 # The C++ runtime reads the same.
 TRUST_VARIABLE = "EIGHTFOLD_TRUST_ENGINE_CODE"
+NAMED_TENSORS = ">=8.5"
 EXTRAS = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
 
 
@@ -45,6 +46,12 @@ class TensorRtBackend(Backend):
 
     def open(self, path: Path, options: SessionOptions) -> Session:
         module = require(self._module, "run TensorRT engines")
+        if self._module == "tensorrt" and not meets(module.__version__, NAMED_TENSORS):
+            raise BackendError(
+                f"TensorRT {module.__version__} does not tell its tensors by name",
+                allowed="8.5 and later in Python",
+                remedy="run the bundle with the C++ runtime: eightfold-run",
+            )
         return TensorRtSession(self.name, module, open_cuda(options.device), path)
 
 
