@@ -131,6 +131,19 @@ def test_equal_scores_come_in_the_decoders_order() -> None:
     assert_same(inside, outside)
 
 
+def test_boxes_turned_inside_out_overlap_with_none() -> None:
+    """As networks put out that add raw distances to a centre; the operator alone would turn them round."""
+    task = Task(kind="detect", decode="yolo-boxes", options={"iou_threshold": 0.2, "max_detections": 200})
+    shapes: Shapes = {"out": (4 + 2, 120)}
+    heads = raw("yolo-boxes", shapes, {}, 1)
+    heads["out"][:, 2:4] *= np.random.default_rng(0).choice([-1, 1], (1, 2, 120)).astype(np.float32)
+    model, decoded = with_detections(identity(shapes, 1), task, SIZE)
+    outputs = run_onnx(model, {"in_out": heads["out"]})
+    (inside,), (outside,) = decoder_of(decoded)(outputs, [IDENTITY]), decoder_of(task)(heads, [IDENTITY])
+    assert 50 < len(outside) < 120  # type: ignore[arg-type]  # as above
+    assert_same(inside, outside)
+
+
 def _plugin(boxes: NDArray[Any], scores: NDArray[Any], options: dict[str, Any]) -> list[NDArray[Any]]:
     """What TensorRT's plugin computes for one image (its README.md); rows behind the last one hold anything."""
     count = options["max_output_boxes"]

@@ -172,10 +172,16 @@ class _Suppressor:
         scores = self._by_group(1)
         limits = (np.array([limit]) for limit in (decoder.iou_threshold, decoder.score_threshold))
         most = build.ints([self.count])
-        kept = build.add("NonMaxSuppression", self.boxes, scores, most, *map(build.floats, limits))
+        kept = build.add("NonMaxSuppression", self._proper_boxes(), scores, most, *map(build.floats, limits))
         nothing = build.floats(np.zeros((self.batch, self.groups, self.candidates)))
         alive = build.add("ScatterND", nothing, kept, build.add("GatherND", scores, kept))
         return build.add("ReduceSum", alive, build.ints([1]), keepdims=0)
+
+    def _proper_boxes(self) -> str:
+        """Boxes whose second corner lies left of the first or above it overlap with none, for the decoder; the operator
+        would turn them round. Without an area they overlap with none there, too."""
+        near, far = self.build.split(self.boxes, [2, 2], 2)
+        return self.build.concat([near, self.build.add("Max", near, far)], 2)
 
     def _above_threshold(self) -> str:
         build = self.build
