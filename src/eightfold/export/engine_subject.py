@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from eightfold.errors import UsageError
+from eightfold.errors import ModelError, UsageError
 from eightfold.export.half import is_quantized
 from eightfold.export.inner.engine_probe import EngineProbe, EngineSource
 from eightfold.export.onnx_files import load_onnx
@@ -62,18 +63,27 @@ def _why_not(record: EngineRecord, graph: Path | None) -> str:
 
 def _graphs_of(record: EngineRecord, engine: Subject, other: Subject, onnx: PathLike | None) -> Iterator[Path]:
     """ONNX files that are the graph an engine was built from."""
-    for path in [Path(onnx)] if onnx is not None else _near(record, engine, other):
-        same = sha256_of_graph(path) == record.graph_sha256 if record.graph_sha256 else False
-        if same or sha256_of_file(path) == record.onnx_sha256:
-            yield path
+    if onnx is not None:
+        yield from [Path(onnx)] if _is_source(record, Path(onnx)) else []
+        return
+    for path in _near(record, engine, other):
+        with contextlib.suppress(ModelError):  # whatever lies beside an engine under such a name
+            if _is_source(record, path):
+                yield path
+
+
+def _is_source(record: EngineRecord, path: Path) -> bool:
+    if record.graph_sha256:
+        return sha256_of_graph(path) == record.graph_sha256
+    return sha256_of_file(path) == record.onnx_sha256
 
 
 def _near(record: EngineRecord, engine: Subject, other: Subject) -> Iterator[Path]:
     if other.path is not None and other.path.suffix == ".onnx":
         yield other.path
-    for bundle in (engine.owner, other.owner):
-        for artifact in bundle.manifest.artifacts if bundle is not None else ():
-            if bundle is not None and artifact.format == "onnx" and artifact.inputs == record.inputs:
+    for bundle in filter(None, (engine.owner, other.owner)):
+        for artifact in bundle.manifest.artifacts:
+            if artifact.format == "onnx" and artifact.inputs == record.inputs:
                 yield bundle.artifact_path(artifact)
     if engine.path is not None and engine.owner is None:
         yield from sorted(engine.path.parent.glob("*.onnx"))
@@ -82,10 +92,11 @@ def _near(record: EngineRecord, engine: Subject, other: Subject) -> Iterator[Pat
 def _remark(subject: Subject, probe: EngineProbe, graph: Path) -> str:
     count = len(probe.chunks)
     engines = "another engine" if count == 1 else f"{count} other engines"
-    return (
+    text = (
         f"the layers of {subject.name} are those of {engines}, built alike from {graph.name} with these tensors as "
         "outputs, where less is fused: they may be more exact than in the engine itself, which gave the outputs"
     )
+    return text if probe.same else f"{text}; the float16 form of the graph is not the one it was built from"
 
 
 class _Maker:

@@ -110,6 +110,7 @@ def test_the_graph_is_found_beside_the_engine_or_named(desk: Desk) -> None:
     assert compare_artifacts(small_net(), engine, onnx=desk.network).layers
     export_onnx(small_net(seed=1), engine.parent / "another.onnx", batch=1, image_size=16)
     assert not compare_artifacts(small_net(), engine).layers
+    (engine.parent / "broken.onnx").write_text("no graph")
     (engine.parent / "net.onnx").write_bytes(desk.network.read_bytes())
     assert compare_artifacts(small_net(), engine).layers
     with pytest.raises(UsageError, match=r"net\.engine was not built from .*another\.onnx; allowed: the graph whose"):
@@ -180,3 +181,12 @@ def test_an_engine_of_a_bundle_finds_its_graph_there(desk: Desk) -> None:
     comparison = compare_artifacts(small_net(), f"{bundle}:engine")
     assert "depthwise" in layers_of(comparison)
     assert "built alike from b1.onnx" in comparison.notes[0]
+    assert comparison.notes[0].endswith("which gave the outputs")
+
+
+def test_another_float16_form_is_told(desk: Desk) -> None:
+    """One that another eightfold made."""
+    engine = desk.build()
+    record = EngineRecord.load(sidecar_path(engine))
+    record.model_copy(update={"parsed_sha256": "0" * 64}).save(sidecar_path(engine))
+    assert compare_artifacts(desk.network, engine).notes[0].endswith("is not the one it was built from")

@@ -57,6 +57,8 @@ class EngineProbe:
         self.source = source
         with source.typed() as typed:
             model = load_onnx(typed.path)
+            #: Whether the float16 form of the graph is the one that the engine was built from.
+            self.same = not is_converted(source.record) or typed.sha256 == source.record.parsed_sha256
         self._names, self.inside = inside_of(model)
         #: Tensor -> the node that makes it.
         self.nodes = {name: node.name for node in model.graph.node for name in node.output}
