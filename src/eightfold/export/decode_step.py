@@ -53,9 +53,8 @@ def put_decoder_in(
         What the output means now, and what was found: the largest difference is one of box edges in pixels.
 
     Raises:
-        VerificationError: on the first inputs less than 99% of the detections are the decoder's, where rounding changes
-            fewer, or on others because the raw outputs differ; the message names the first tensor that differs. The
-            file is left as it was.
+        VerificationError: less than 99% of the detections are the decoder's, where rounding changes fewer; the message
+            names the first tensor that differs. The file is left as it was.
     """
     path = Path(path)
     model = load_onnx(path)
@@ -70,8 +69,7 @@ def put_decoder_in(
     notes: list[str] = []
     worst = 0.0
     for name, runs in trials.items():
-        decoded_here = [run(each) for each in runs]
-        words, pixels = compared.verified(name, runs, answers[name], decoded_here, real=not notes)
+        words, pixels = compared.verified(name, runs, answers[name], [run(each) for each in runs])
         notes.append(words)
         worst = max(worst, pixels)
     save_onnx(made, path)
@@ -96,13 +94,9 @@ class _Compared:
     graph_task: Task
 
     def verified(
-        self, name: str, runs: Sequence[Arrays], raw: Sequence[Arrays], decoded: Sequence[Arrays], *, real: bool
+        self, name: str, runs: Sequence[Arrays], raw: Sequence[Arrays], decoded: Sequence[Arrays]
     ) -> tuple[str, float]:
-        """What the notes say of a trial, by both answers to its runs, and how far boxes lie apart, in pixels.
-
-        Of inputs that are not real, a network may make boxes that are none, with a left side right of the right one,
-        which suppressors take differently: there only what lies before the decoder is judged.
-        """
+        """What the notes say of a trial, by both answers to its runs, and how far boxes lie apart, in pixels."""
         outside = [_decoded(self.task, self.size, answer) for answer in raw]
         inside = [_decoded(self.graph_task, self.size, answer) for answer in decoded]
         found = agreement(inside, outside)
@@ -115,8 +109,6 @@ class _Compared:
             if not agreement(nudged, outside).enough:
                 # Saturated scores are equal but for rounding, and rounding decides who goes first.
                 return f"{words}; not judged, as few are when the outputs are rounded otherwise", found.pixels
-            if not real:
-                return f"{words}, of the same raw outputs", found.pixels
             first = f"{differing_part(inside, outside)} of {self.graph.graph.output[0].name}"
         raise VerificationError(
             f"{STEP} {words}; first diverging tensor: {first!r}", allowed=f"at least {LEAST_AGREEMENT:.0%}"
