@@ -48,8 +48,8 @@ def test_each_runs_at_its_own_batch(batch: int, tmp_path: Path) -> None:
     one, other = _answers(first, images), _answers(second, images)
     assert len(set(other)) > 1
     assert found.images == 11
-    assert found.first_top1 == pytest.approx(np.mean(np.equal(one, images.labels or ())))
-    assert found.second_top1 == pytest.approx(np.mean(np.equal(other, images.labels or ())))
+    assert found.first_value == pytest.approx(np.mean(np.equal(one, images.labels or ())))
+    assert found.second_value == pytest.approx(np.mean(np.equal(other, images.labels or ())))
     assert found.agreement == pytest.approx(np.mean(np.equal(one, other)))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from eightfold.export.compare import compare_artifacts
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.report_content import content_of
 from eightfold.pipeline.run import run
@@ -24,6 +25,7 @@ from eightfold.runtime.manifest import Artifact
 from eightfold.runtime.predictor import Predictor
 from eightfold.tasks.average_precision import average_precision
 from eightfold.tasks.boxes import FILE, from_coco
+from eightfold.tasks.compare import compare_by_task
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -65,6 +67,19 @@ def test_the_precision_is_what_the_runtime_finds(made: str, shapes: Path, reques
             found = predictor.predict_batch([str(item) for item in images.items])
             artifact = next(each for each in predictor.choice.artifacts if each.batch == 2)
         assert metrics(artifact) == pytest.approx(average_precision(images, found), abs=1e-3)
+
+
+@pytest.mark.parametrize("made", ["raw_run", "decoded_run"])
+def test_a_comparison_measures_both(made: str, shapes: Path, request: pytest.FixtureRequest) -> None:
+    directory: Path = request.getfixturevalue(made)
+    names = "pruned-fp32-b2", "pruned-int8-cpu-x86-b2"
+    truth = str(shapes / "data" / "test" / "annotations.json")
+    ends = [f"{directory / 'bundle'}:{name}" for name in names]
+    found = compare_artifacts(*ends, labelled=truth, judge=compare_by_task).agreement
+    assert found is not None
+    measured = [metrics(artifacts(directory)[name])["map50-95"] for name in names]
+    assert [found.first_value, found.second_value] == pytest.approx(measured, abs=1e-3)
+    assert found.describe().startswith("mAP50-95 on 24 images: ")
 
 
 def test_channels_go_and_outputs_stay(raw_run: Path) -> None:

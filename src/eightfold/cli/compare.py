@@ -41,7 +41,11 @@ def compare(
     weights: Annotated[Path | None, typer.Option(help="Weights of the torch network (.safetensors or .pt).")] = None,
     images: Annotated[str | None, typer.Option(help="Compare on the first of these images.")] = None,
     data: Annotated[
-        str | None, typer.Option(help="Labelled images (FOLDER/LABEL/*): also print the top-1 of both classifiers.")
+        str | None,
+        typer.Option(
+            help="Labelled images: also print the top-1 of both classifiers (FOLDER/LABEL/*), or the mean average "
+            "precision of both detectors of bundles (a COCO .json, a YOLO .yaml)."
+        ),
     ] = None,
     preprocess: Annotated[
         Path | None, typer.Option(help="JSON of the Preprocess of those images. Default: a bundle's own.")
@@ -69,18 +73,29 @@ def compare(
     from eightfold.export.compare_bundles import compare_bundles
     from eightfold.export.comparison_plot import plot_comparison
     from eightfold.export.subjects import subject_of
+    from eightfold.tasks.compare import compare_by_task
 
     rules = None if preprocess is None else Preprocess.load(preprocess)
     if _is_bundle(first) and _is_bundle(second):
         feeder = _feeder(images or data, rules)
         wanted = None if size is None else image_size(size)
-        bundles = compare_bundles(first, second, inputs=feeder, size=wanted, labelled=data, preprocess=rules)
+        bundles = compare_bundles(
+            first, second, inputs=feeder, size=wanted, labelled=data, preprocess=rules, judge=compare_by_task
+        )
         found, pairs = bundles.describe(worst), bundles.pairs
     else:
         subjects = tuple(subject_of(_opened(name, classes, weights)) for name in (first, second))
         feeder = _feeder(images or data, rules, subjects)
         shape = (1, 3, *image_size(size or "224"))
-        one = compare_artifacts(*subjects, inputs=feeder, image_shape=shape, labelled=data, preprocess=rules, onnx=onnx)
+        one = compare_artifacts(
+            *subjects,
+            inputs=feeder,
+            image_shape=shape,
+            labelled=data,
+            preprocess=rules,
+            onnx=onnx,
+            judge=compare_by_task,
+        )
         found, pairs = one.describe(worst), (one,)
     print(found)
     if plot is not None:

@@ -1,8 +1,9 @@
-"""What the difference between two classifiers means on labelled images: top-1 of each, and how often they agree."""
+"""What the difference between two networks means on labelled images: the metric of each; of classifiers top-1, and how
+often they agree."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,28 +22,35 @@ USUAL_BATCH = 8
 
 
 class Agreement(Frozen):
-    """Two classifiers on the same labelled images.
+    """Two networks on the same labelled images.
 
     Attributes:
         first, second: their names.
-        first_top1, second_top1: share of the images whose largest output is at their label, in [0, 1].
-        agreement: share of the images for which both have their largest output at the same place.
+        metric: what is measured: top-1, the share of the images whose largest output is at their label; mAP50-95 ...
+        first_value, second_value: of each, in [0, 1].
+        agreement: of classifiers, the share of the images for which both have their largest output at the same place.
         images: how many there are.
     """
 
     first: str
     second: str
-    first_top1: float
-    second_top1: float
-    agreement: float
+    metric: str = "top-1"
+    first_value: float
+    second_value: float
+    agreement: float | None = None
     images: int
 
     def describe(self) -> str:
-        points = 100 * (self.second_top1 - self.first_top1)
-        return (
-            f"top-1 on {self.images} images: {self.first_top1:.2%} {self.first}, {self.second_top1:.2%} {self.second} "
-            f"({points:+.2f} points); the two agree on {self.agreement:.2%}"
+        points = 100 * (self.second_value - self.first_value)
+        words = (
+            f"{self.metric} on {self.images} images: {self.first_value:.2%} {self.first}, {self.second_value:.2%} "
+            f"{self.second} ({points:+.2f} points)"
         )
+        return words if self.agreement is None else f"{words}; the two agree on {self.agreement:.2%}"
+
+
+Judge = Callable[[Subject, Subject, Any, tuple[Preprocess, Preprocess]], Agreement]
+"""Measures two networks on labelled images, each with its own preprocessing."""
 
 
 def compare_classifiers(
@@ -68,8 +76,8 @@ def compare_classifiers(
     return Agreement(
         first=first.name,
         second=second.name,
-        first_top1=float(np.mean(answers[0] == labels)),
-        second_top1=float(np.mean(answers[1] == labels)),
+        first_value=float(np.mean(answers[0] == labels)),
+        second_value=float(np.mean(answers[1] == labels)),
         agreement=float(np.mean(answers[0] == answers[1])),
         images=len(labels),
     )

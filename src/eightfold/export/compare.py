@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import BuildError, ModelError, UsageError
-from eightfold.export.agreement import Agreement, compare_classifiers
+from eightfold.export.agreement import Judge, compare_classifiers
 from eightfold.export.comparison import Comparison, Layer
 from eightfold.export.engine_subject import showing_layers
 from eightfold.export.feeds import Feeder, feeds_of, rules_for
@@ -33,6 +33,7 @@ def compare_artifacts(
     labelled: Any = None,
     preprocess: Preprocess | None = None,
     onnx: PathLike | None = None,
+    judge: Judge = compare_classifiers,
 ) -> Comparison:
     """Run any two artifacts on the same inputs and compare them, layer by layer where both show their layers.
 
@@ -45,10 +46,11 @@ def compare_artifacts(
             Real ones tell more. Where one takes pixels and the other does not, pixels are what to give.
         image_shape: (batch, channels, height, width) of those, where neither artifact says what it takes.
         tolerance: beyond it, a layer is named as the one where the two part.
-        labelled: labelled images (a folder LABEL/*, or whatever `calibrate` takes) to measure the top-1 of both on.
+        labelled: labelled images (a folder LABEL/*, or whatever `judge` takes) to measure both on.
         preprocess: of images, whether labelled or made from pixels; the one of a bundle among the two when None.
         onnx: the graph that an engine was built from, which its layers are found by; looked for in its bundle, beside
             it and as the other of the two when None.
+        judge: what labelled images are for: top-1, or `eightfold.tasks.compare.compare_detectors`.
 
     Raises:
         BackendError: this machine cannot run one of them.
@@ -63,16 +65,16 @@ def compare_artifacts(
         second=subjects[1].name,
         outputs=compare(*(each.run(mine) for each, mine in zip(subjects, fed, strict=True))),
         limit=f"cosine {tolerance.cosine:g}" if tolerance == PARTED else "the tolerance",
-        agreement=None if labelled is None else _agreement(*subjects, labelled, preprocess),
+        agreement=None if labelled is None else judge(*subjects, labelled, _rules(*subjects, preprocess)),
     )
     return _with_layers(found, subjects, fed, tolerance)
 
 
-def _agreement(first: Subject, second: Subject, labelled: Any, preprocess: Preprocess | None) -> Agreement:
+def _rules(first: Subject, second: Subject, preprocess: Preprocess | None) -> tuple[Preprocess, Preprocess]:
     rules = rules_for(first, preprocess, second), rules_for(second, preprocess, first)
     if rules[0] is None or rules[1] is None:
         raise UsageError("labelled images without a Preprocess", allowed="both, or a bundle, which has one")
-    return compare_classifiers(first, second, labelled, (rules[0], rules[1]))
+    return rules[0], rules[1]
 
 
 def _with_layers(

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import BackendError, UsageError
+from eightfold.export.agreement import Judge, compare_classifiers
 from eightfold.export.compare import PARTED, compare_artifacts
 from eightfold.export.comparison import Comparison
 from eightfold.export.feeds import Feeder
@@ -55,6 +56,7 @@ def compare_bundles(
     tolerance: Tolerance = PARTED,
     labelled: Any = None,
     preprocess: Preprocess | None = None,
+    judge: Judge = compare_classifiers,
 ) -> BundleComparison:
     """Compare the artifacts of two bundles that have the same id, or else are the same variant at the same precision,
     target, batch and image size in the same format.
@@ -64,7 +66,7 @@ def compare_bundles(
         inputs: arrays with at least as many rows as the largest batch, or a function that prepares the same images for
             an artifact of either; random images when None.
         size: compare what takes images of this size only: one side, or (height, width).
-        tolerance, labelled: as for `compare_artifacts`.
+        tolerance, labelled, judge: as for `compare_artifacts`.
         preprocess: of the labelled images, at any size; each bundle's own when None.
 
     Raises:
@@ -84,7 +86,14 @@ def compare_bundles(
             subjects = subject_of_artifact(bundles[0], one.id), subject_of_artifact(bundles[1], other.id)
             fed = inputs if callable(inputs) else _rows(inputs, one.batch)
             found.append(
-                compare_artifacts(*subjects, inputs=fed, tolerance=tolerance, labelled=labelled, preprocess=preprocess)
+                compare_artifacts(
+                    *subjects,
+                    inputs=fed,
+                    tolerance=tolerance,
+                    labelled=labelled,
+                    preprocess=preprocess,
+                    judge=judge,
+                )
             )
         except BackendError as error:
             failures[one.id] = str(error)
