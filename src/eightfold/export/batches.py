@@ -154,7 +154,7 @@ class _Asked:
         else:
             further = {EXTREMES_IN_TURN: adversarial_runs(spec)}
         runs = runs_of([spec], {spec.name: whole_runs(self.images, spec.shape[0])})
-        return {**(images_trial(runs, len(self.images)) if self.real else {RANDOM: runs[:1]}), **further}
+        return {**(images_trial(runs) if self.real else {RANDOM: runs[:1]}), **further}
 
 
 def _source(source: torch.nn.Module | PathLike, opset: int | None, targets: Sequence[str]) -> Source:

@@ -56,10 +56,9 @@ def trials_of(specs: Sequence[TensorSpec], real: Arrays | None = None, seed: int
     return {**first, **{name: [inputs] for name, inputs in adversarial_inputs(specs, seed).items()}}
 
 
-def images_trial(runs: Sequence[Arrays], different: int | None = None) -> Trials:
-    """Runs on images, under how many different ones these are; as many as there are rows where that is not said."""
-    count = sum(len(next(iter(inputs.values()))) for inputs in runs)
-    count = count if different is None else min(count, different)
+def images_trial(runs: Sequence[Arrays]) -> Trials:
+    """Runs on images, under how many different ones these are: some may have been repeated to fill a run."""
+    count = len({hash(row.tobytes()) for inputs in runs for row in next(iter(inputs.values()))})
     return {f"{count} images" if count > 1 else "1 image": runs}
 
 

@@ -39,7 +39,8 @@ def decode_graphs(job: Job, _: Path) -> str:
 def _decode(job: Job, raw: Wanted, wanted: Wanted) -> ManifestStep:
     from eightfold.export.decode_step import put_decoder_in
     from eightfold.export.onnx_files import load_onnx, save_onnx
+    from eightfold.export.trials import COMPARED_IMAGES, whole_runs
 
     path = save_onnx(load_onnx(job.path(raw.path)), job.path(wanted.path))
-    inputs = {"images": job.first_test_images(wanted.batch, job.fed_to(wanted))}
-    return put_decoder_in(path, job.raw_outputs, wanted.size or job.image_size, inputs=inputs)[1]
+    rows = whole_runs(job.first_test_images(COMPARED_IMAGES, job.fed_to(wanted)), wanted.batch)
+    return put_decoder_in(path, job.raw_outputs, wanted.size or job.image_size, inputs={"images": rows})[1]
