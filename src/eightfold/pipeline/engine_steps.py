@@ -17,6 +17,9 @@ from eightfold.pipeline.job import Job
 from eightfold.pipeline.runner import Step
 from eightfold.progress import track
 
+# Each stretch of a network is tried in 16 bits on all of them.
+FEWEST_IMAGES = 4
+
 
 def engine_steps(job: Job) -> list[Step]:
     wanted = engine_artifacts(job.recipe)
@@ -59,8 +62,8 @@ def build_engines(job: Job, _: Path) -> str:
 
     wanted = engine_artifacts(job.recipe)
     # On these the builder's graph is checked for what 16 bits cannot hold.
-    largest, one_each = max(engine.batch for engine in wanted), {engine.size: engine for engine in wanted}
-    images = {size: job.first_test_images(largest, job.fed_to(engine)) for size, engine in one_each.items()}
+    count, one_each = max(FEWEST_IMAGES, *(engine.batch for engine in wanted)), {each.size: each for each in wanted}
+    images = {size: job.first_test_images(count, job.fed_to(engine)) for size, engine in one_each.items()}
     with atomic_directory(job.path(at.ENGINES)) as folder:
         for engine in track(wanted, "building engines"):
             source = job.path(_source_of(engine).path)
