@@ -129,7 +129,7 @@ def test_decoded_graphs_put_out_detections(decoded_run: Path) -> None:
         assert step.name == "decode in graph"
         assert step.max_abs_error is not None
         assert step.max_abs_error < 0.01  # pixels
-        assert step.notes[0].startswith(f"on {artifact.batch} image")
+        assert step.notes[0].startswith(f"on {16 // artifact.batch * artifact.batch} images: ")
     assert not any("raw" in name for name in Bundle.open(decoded_run / "bundle").manifest.files)
 
 
