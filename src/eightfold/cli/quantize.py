@@ -21,7 +21,9 @@ def quantize(
     float_outputs: Annotated[bool, typer.Option(help="Leave the layers that make the outputs in float.")] = False,
     rounding: Annotated[str, typer.Option(help="Of weights: nearest, or adaround, which needs images.")] = "nearest",
     bias_correction: Annotated[str, typer.Option(help="none, analytic or empirical; needs images.")] = "none",
-    images: Annotated[str | None, typer.Option(help="Images for corrections, or to score the search with.")] = None,
+    images: Annotated[
+        str | None, typer.Option(help="Images to compare on, for corrections, and to score the search with.")
+    ] = None,
     preprocess: Annotated[Path | None, typer.Option(help="JSON of the Preprocess of those images.")] = None,
     max_drop: Annotated[
         float | None, typer.Option(help="Points of top-1 that INT8 may lose on the labelled images.")
