@@ -14,6 +14,7 @@ from eightfold.export.passes.no_ops import no_ops
 from eightfold.export.passes.norm_into_conv import norm_into_conv
 from eightfold.export.passes.pad_into_conv import pad_into_conv
 from eightfold.export.passes.parallel_convs import parallel_convs
+from eightfold.export.passes.parallel_matmuls import parallel_matmuls
 from eightfold.export.passes.quantize_pairs import quantize_pairs
 from eightfold.export.passes.row_reshapes import row_reshapes
 from eightfold.export.shapes import state_shapes
@@ -30,6 +31,7 @@ PASSES: tuple[Pass, ...] = (
     pad_into_conv,
     norm_into_conv,
     parallel_convs,
+    parallel_matmuls,
     row_reshapes,
     quantize_pairs,
     duplicate_weights,
