@@ -198,7 +198,7 @@ class Graphs:
 def graphs(network: torch.nn.Module, size: int, images: NDArray[np.float32], folder: Path) -> Graphs:
     raw = export_onnx(network, folder / "raw.onnx", batch=1, image_size=size)
     simplified = simplify_onnx(raw, folder / "small.onnx")
-    half, (step,), _ = checked_half(simplified.path, inputs={"images": images[:2]})
+    half, (step,), _ = checked_half(simplified.path, inputs={"images": images[:6]})
     save_onnx(half, folder / "half.onnx")
     ranges = calibrate(simplified.path, iter(images), None, method="minmax", batch=1)
     quantize(simplified.path, ranges, folder / "int8.onnx", target=TARGET)
