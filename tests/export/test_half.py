@@ -300,6 +300,19 @@ def images_at(images: dict[str, Any], place: int) -> dict[str, Any]:
     return {name: rows[place : place + 1] for name, rows in images.items()}
 
 
+def test_without_images_random_values_are_compared(tmp_path: Path) -> None:
+    file = export_onnx(small_net(), tmp_path / "net.onnx", batch=1, image_size=16)
+    (step,) = checked_half(file).steps
+    assert step.notes[0].startswith("on random values (no images given): relative error 0.00")
+    assert len(step.notes) == 1
+    nodes = [helper.make_node("Mul", ["images", "far"], ["a"]), helper.make_node("Mul", ["a", "far"], ["out"])]
+    weights = {"far": np.array(60000, np.float32)}
+    beyond = saved(graph(nodes, {"images": [1, 3]}, {"out": [1, 3]}, weights), tmp_path / "beyond.onnx")
+    with pytest.raises(VerificationError, match=r"on random values .* left output 'out' not finite"):
+        half_onnx(beyond, tmp_path / "half.onnx")
+    assert not (tmp_path / "half.onnx").exists()
+
+
 def test_what_is_not_finite_any_more_fails_and_is_named(tmp_path: Path) -> None:
     file = onnx.load(_direction(tmp_path / "x.onnx"))
     trials = {"1 image": [{"images": np.ones((1, 3), np.float32)}], "zeros": [{"images": np.zeros((1, 3), np.float32)}]}

@@ -32,6 +32,6 @@ def half(
     half_type = one_of("type", kind, HALF_TYPES)
     inputs = file_inputs(onnx, images, preprocess)
     made, steps, _ = checked_half(onnx, keep_float=keep_float or (), inputs=inputs, kind=half_type)
-    print(f"wrote {save_onnx(made, output)}" + ("" if steps else "; not checked: no --images"))
+    print(f"wrote {save_onnx(made, output)}" + ("" if steps else "; not compared: onnxruntime is not installed"))
     for step in steps:
         print("\n".join([f"  cosine {step.cosine:.6f} to the float32 graph", *(f"  {note}" for note in step.notes)]))

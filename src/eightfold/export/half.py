@@ -16,6 +16,7 @@ from eightfold.export.onnx_files import input_specs, load_onnx, opset_of, save_o
 from eightfold.export.opset_conversion import with_opset
 from eightfold.export.trials import Trials, trials_of
 from eightfold.export.verify import Arrays, Tolerance, runner
+from eightfold.extras import installed
 from eightfold.files import PathLike
 from eightfold.runtime.manifest import Step
 
@@ -43,7 +44,8 @@ def half_onnx(
             float32 that take or make values near the type's limit, or whose values are so small that it
             rounds them coarsely; and the result is compared with the original. Where its cosine is below 0.9999
             (0.999 for bfloat16), further nodes stay in float32: those that cost the most precision. So do those that
-            would overflow, or make an answer that is not finite, on constants, extremes and noise.
+            would overflow, or make an answer that is not finite, on constants, extremes and noise. Without them
+            answers to random values are compared, which have to be finite.
         kind: "float16", or "bfloat16": float32's range and eight bits of precision, for CPUs.
 
     Raises:
@@ -65,12 +67,16 @@ class HalfGraph(NamedTuple):
 def checked_half(
     path: PathLike, *, keep_float: Iterable[str] = (), inputs: Arrays | None = None, kind: HalfType = "float16"
 ) -> HalfGraph:
-    """The same in memory, with what the comparison found; no steps without `inputs`."""
+    """The same in memory, with what the comparison found.
+
+    Without `inputs` there is none where onnxruntime is not installed, as on boards that only build.
+    """
     model = with_node_names(_typed_for(load_onnx(path), kind))
     keep_float = tuple(keep_float)
     _require_nodes(model, keep_float)
     if inputs is None:
-        return HalfGraph(half_graph(model, keep_float=keep_float, kind=kind))
+        made = half_graph(model, keep_float=keep_float, kind=kind)
+        return HalfGraph(made, _compared_on_random_values(model, made, kind))
     # Codes that fall on the other side of a rounding edge move the answer more than 16 bits do: recorded, not judged.
     tolerance = Tolerance() if is_quantized(model) else TOLERANCES[kind]
     trials = trials_of(input_specs(model), inputs)
@@ -85,6 +91,13 @@ def checked_half(
     reasons = {"range": by_range, "range on extremes": by_extremes, "precision": by_precision}
     noted = step.model_copy(update={"notes": (*_notes(model, reasons), *step.notes)})
     return HalfGraph(made, (noted,), tuple(dict.fromkeys((*by_range, *by_extremes, *by_precision))))
+
+
+def _compared_on_random_values(model: onnx.ModelProto, made: onnx.ModelProto, kind: HalfType) -> tuple[Step, ...]:
+    if not installed("onnxruntime"):
+        return ()
+    first = next(iter(trials_of(input_specs(model)).items()))
+    return (verify_half(model, made, dict([first]), tolerance=Tolerance(), kind=kind),)
 
 
 def _require_nodes(model: onnx.ModelProto, names: Iterable[str]) -> None:

@@ -62,15 +62,16 @@ def test_an_engine_that_answers_otherwise_is_not_kept(tmp_path: Path, network: P
 
 def test_an_engine_that_does_not_run_here_is_not_compared(tmp_path: Path, network: Path) -> None:
     engine = build_engine(network, tmp_path / "net.engine", target="rtx:sm75")
-    assert [step.name for step in EngineRecord.load(sidecar_path(engine)).steps] == []
-    (step,) = engine_artifact(engine, id="net", inside="net.engine", variant="net").steps
+    assert [step.name for step in EngineRecord.load(sidecar_path(engine)).steps] == ["float16"]
+    *_, step = engine_artifact(engine, id="net", inside="net.engine", variant="net").steps
     assert step.notes == ("not compared with its graph: it runs on its device alone",)
 
 
 def test_a_board_without_onnxruntime_builds_all_the_same(
     tmp_path: Path, network: Path, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eightfold.export.tensorrt.check.installed", lambda module: module != "onnxruntime")
+    for part in ("half", "tensorrt.check"):
+        monkeypatch.setattr(f"eightfold.export.{part}.installed", lambda module: module != "onnxruntime")
     engine = build_engine(network, tmp_path / "net.engine")
     assert EngineRecord.load(sidecar_path(engine)).steps == ()
 
@@ -78,5 +79,5 @@ def test_a_board_without_onnxruntime_builds_all_the_same(
 def test_an_engine_to_look_inside_is_not_compared(tmp_path: Path, network: Path, stand_in: StandIn) -> None:
     name = "/model/depthwise/Conv_output_0"
     engine = build_engine(network, tmp_path / "net.engine", options=BuildOptions(inner_outputs=(name,)))
-    assert EngineRecord.load(sidecar_path(engine)).steps == ()
+    assert [step.name for step in EngineRecord.load(sidecar_path(engine)).steps] == ["float16"]
     assert not stand_in.opened
