@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from round_trip import build, photographs_at, settle
+from round_trip import build, photographs_at
 
 from eightfold.calib.calibrate import calibrate
 from eightfold.export.onnx_export import export_onnx
@@ -60,7 +60,7 @@ def in_a_process(path: Path, cache: Path, *, keep: bool) -> float:
 def graphs(name: str, side: int, folder: Path) -> Iterator[tuple[str, Path]]:
     """(precision, file) of a network."""
     photographs = photographs_at(side)[:8]
-    network = settle(build(name), photographs)
+    network = build(name).eval()
     plain, int8 = folder / "plain.onnx", folder / "int8.onnx"
     export_onnx(network, plain, batch=1, image_size=(side, side))
     simplify_onnx(plain)
