@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from eightfold.errors import ModelError, UnknownNameError
+from eightfold.errors import UnknownNameError
 from eightfold.export.half_emulation import verify_half
 from eightfold.export.half_graph import HalfType, half_graph
 from eightfold.export.half_range import nodes_near_limit, nodes_not_finite, nodes_out_of_range
 from eightfold.export.half_search import search_half
 from eightfold.export.onnx_files import input_specs, load_onnx, opset_of, save_onnx
 from eightfold.export.opset_conversion import with_opset
-from eightfold.export.trials import Trials, trials_of
+from eightfold.export.trials import answers_to, trials_of
 from eightfold.export.verify import Arrays, Tolerance, runner
 from eightfold.extras import installed
 from eightfold.files import PathLike
@@ -80,7 +79,9 @@ def checked_half(
     # Codes that fall on the other side of a rounding edge move the answer more than 16 bits do: recorded, not judged.
     tolerance = Tolerance() if is_quantized(model) else TOLERANCES[kind]
     trials = trials_of(input_specs(model), inputs)
-    images, extremes = _apart(model, trials)
+    answered, _ = answers_to(runner(model), trials)
+    images, *others = (trials[name] for name in answered)
+    extremes = [each for runs in others for each in runs]
     by_range = nodes_out_of_range(model, images, kind=kind)
     by_extremes = [name for name in nodes_near_limit(model, extremes, kind=kind) if name not in by_range]
     kept = {*keep_float, *by_range, *by_extremes}
@@ -105,17 +106,6 @@ def _require_nodes(model: onnx.ModelProto, names: Iterable[str]) -> None:
     for name in names:
         if name not in known:
             raise UnknownNameError.of("node", name, known)
-
-
-def _apart(model: onnx.ModelProto, trials: Trials) -> tuple[Sequence[Arrays], list[Arrays]]:
-    """The runs on images, and the others, as far as the graph has an answer to them."""
-    images, *others = trials.values()
-    run, extremes = runner(model), list[Arrays]()
-    for inputs in (each for runs in others for each in runs):
-        with contextlib.suppress(ModelError):
-            run(inputs)
-            extremes.append(inputs)
-    return images, extremes
 
 
 def _typed_for(model: onnx.ModelProto, kind: HalfType) -> onnx.ModelProto:

@@ -18,7 +18,7 @@ from eightfold.export.checks import require_alike
 from eightfold.export.inner.diverging import first_not_finite
 from eightfold.export.inner.onnx_probe import OnnxProbe
 from eightfold.export.inner.probe import Probe
-from eightfold.export.trials import Trials
+from eightfold.export.trials import Trials, answers_to
 from eightfold.export.verify import Arrays, Difference, Tolerance, compare, in_order_of, runner, step_from
 from eightfold.files import PathLike
 from eightfold.runtime.manifest import Step
@@ -53,20 +53,15 @@ def verify_lossy(before: Network, after: Network, trials: Trials, *, step: str, 
         VerificationError: beyond the tolerance on the first trial, or not finite on any where the network before the
             step is; the message names the first tensor that differs, or that is not finite.
     """
+    answers, notes = answers_to(before.run, trials)
     figures: dict[str, tuple[Difference, ...]] = {}
-    for name, runs in trials.items():
-        try:
-            answers = [before.run(inputs) for inputs in runs]
-        except ModelError:  # shapes may follow from what is detected, and nothing is in it
-            if not figures:
-                raise
-            figures[name] = ()
-            continue
+    for name, known in answers.items():
         asked = _Asked(before, after, f"{step} (on {name})", Tolerance() if figures else tolerance)
-        pairs = zip(runs, answers, strict=True)
-        figures[name] = tuple(item for inputs, known in pairs for item in asked.compared(inputs, known))
+        pairs = zip(trials[name], known, strict=True)
+        figures[name] = tuple(item for inputs, answer in pairs for item in asked.compared(inputs, answer))
     first = next(iter(figures.values()))
-    return step_from(first, name=step, notes=[f"on {name}: {_words(found)}" for name, found in figures.items()])
+    found = [f"on {name}: {_words(items)}" for name, items in figures.items()]
+    return step_from(first, name=step, notes=[*found, *notes])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +117,5 @@ def _first_inside(before: Network, after: Network, inputs: Arrays) -> str:
 
 
 def _words(found: tuple[Difference, ...]) -> str:
-    if not found:
-        return "not compared, the network before the step does not run on it"
     error, cosine = max(item.max_rel_error for item in found), min(item.cosine for item in found)
     return f"relative error {error:.2g}, cosine {cosine:.4f}"

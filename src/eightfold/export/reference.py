@@ -11,7 +11,7 @@ from eightfold.errors import ModelError
 from eightfold.export.checks import require_alike
 from eightfold.export.inner.onnx_probe import OnnxProbe
 from eightfold.export.inner.probe import Probe
-from eightfold.export.trials import Trials
+from eightfold.export.trials import Trials, answers_to
 from eightfold.export.verify import (
     Array,
     Arrays,
@@ -52,11 +52,10 @@ class Reference:
         `exact` gives the outputs as they are in float64.
 
         Raises:
-            ModelError: the network does not run on the first trial. Another one that it does not run on is no trial:
-                graphs whose shapes follow from what they detect may find nothing in it.
+            ModelError: the network does not run on the first trial. Another one that it does not run on is no trial.
         """
         self._run, self._probe, self._exact = run, probe, exact
-        self.answers, self._notes = _answers(run, trials)
+        self.answers, self._notes = answers_to(run, trials)
         self.trials = {name: trials[name] for name in self.answers}
 
     @classmethod
@@ -119,19 +118,6 @@ class Reference:
             return False
         own, theirs = compare(exact, known), compare(exact, seen)
         return all(AS_EXACT * a.max_abs_error >= b.max_abs_error for a, b in zip(own, theirs, strict=True))
-
-
-def _answers(run: Run, trials: Trials) -> tuple[dict[str, list[Arrays]], tuple[str, ...]]:
-    """What a network answers on the trials it runs on, and words on the others."""
-    answers, notes = {}, []
-    for name, runs in trials.items():
-        try:
-            answers[name] = [run(inputs) for inputs in runs]
-        except ModelError:
-            if not answers:
-                raise
-            notes.append(f"on {name}: not judged, the network before the step does not run on it")
-    return answers, tuple(notes)
 
 
 def _words(verdicts: Sequence[_Verdict]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from eightfold.errors import UsageError
+from eightfold.errors import ModelError, UsageError
 from eightfold.export.verify import Array, Arrays, random_inputs_of
 from eightfold.runtime.manifest import TensorSpec
 
@@ -105,3 +105,18 @@ def _noise(spec: TensorSpec, rng: np.random.Generator) -> Array:
     if spec.dtype == "uint8":
         return rng.integers(0, 256, spec.shape).astype(np.uint8)
     return rng.standard_normal(spec.shape, dtype=np.float32).astype(spec.dtype)
+
+
+def answers_to(run: Callable[[Arrays], Arrays], trials: Trials) -> tuple[dict[str, list[Arrays]], tuple[str, ...]]:
+    """What a network answers on the trials it runs on, and words on the others: graphs whose shapes follow from what
+    they detect may find nothing in a constant. Raises ModelError where it does not run on the first."""
+    answers: dict[str, list[Arrays]] = {}
+    notes = []
+    for name, runs in trials.items():
+        try:
+            answers[name] = [run(inputs) for inputs in runs]
+        except ModelError:
+            if not answers:
+                raise
+            notes.append(f"on {name}: not judged, the network before the step does not run on it")
+    return answers, tuple(notes)
