@@ -25,8 +25,8 @@ from digit_networks import Digits, load_digits, trained
 from torch import nn
 
 from eightfold.calib.calibrate import calibrate
-from eightfold.calib.equalize import equalize
 from eightfold.calib.ranges import METHODS
+from eightfold.export.equalize import equalize
 from eightfold.export.onnx_export import export_onnx
 from eightfold.export.quantize import quantize
 from eightfold.export.score import top1_score

@@ -40,7 +40,7 @@ _HOME: dict[str, str] = {
     "describe_device": "eightfold.runtime.devices",
     "diagnose": "eightfold.runtime.doctor",
     "diff_plans": "eightfold.compress.plan_changes",
-    "equalize": "eightfold.calib.equalize",
+    "equalize": "eightfold.export.equalize",
     "export_batches": "eightfold.export.batches",
     "export_bundle": "eightfold.export.foreign",
     "export_onnx": "eightfold.export.onnx_export",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ import pytest
 from onnx import helper, numpy_helper
 
 from eightfold.calib.calibrate import calibrate
-from eightfold.calib.equalize import equalize
+from eightfold.calib.equalize import Equalization, equalized
 from eightfold.calib.images import ImageSet, open_images
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import VerificationError
 from eightfold.export import batches, file_source, half, in_graph, openvino_build, quantize_step, simplify
 from eightfold.export.batches import export_batches
-from eightfold.export.equalize_step import verify_equalized
+from eightfold.export.equalize import equalize
 from eightfold.export.freeze import frozen
 from eightfold.export.half import half_onnx
 from eightfold.export.half_graph import half_graph
@@ -190,44 +191,59 @@ def _divided_by_itself(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def test_equalize(network: Path, tmp_path: Path, photographs: ImageSet) -> None:
-    preprocess = Preprocess(height=16, width=16)
-    equalized, _ = equalize(network, tmp_path / "equalized.onnx", images=photographs, preprocess=preprocess)
-    step = verify_equalized(network, equalized, photographs, preprocess)
+def test_equalize(network: Path, tmp_path: Path, photographs: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    preprocess, output = Preprocess(height=16, width=16), tmp_path / "equalized.onnx"
+    _, report = equalize(network, output, images=photographs, preprocess=preprocess)
+    (step,) = report.steps
     assert step.max_rel_error is not None
     assert step.max_rel_error < 1e-5
     assert [note.partition(": ")[0] for note in step.notes] == ["on 4 images", *TRIALS]
-    onnx.save(_spoil(onnx.load(equalized)), equalized)
+    before = output.read_bytes()
+    _change_equalized(monkeypatch, _spoil)
     words = r"equalize \(on 4 images\) changed output 'logits': .*first diverging tensor: '.*onv"
     with pytest.raises(VerificationError, match=words):
-        verify_equalized(network, equalized, photographs, preprocess)
+        equalize(network, output, images=photographs, preprocess=preprocess)
+    with pytest.raises(VerificationError, match=r"equalize \(on random values .*\) changed output 'logits'"):
+        equalize(network, output)
+    assert output.read_bytes() == before
 
 
-def test_equalize_holds_beyond_the_images(network: Path, tmp_path: Path, photographs: ImageSet) -> None:
+def test_equalize_holds_beyond_the_images(
+    network: Path, tmp_path: Path, photographs: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Unless a clip became a Relu, because no image reaches its bound."""
-    preprocess = Preprocess(height=16, width=16)
-    other = tmp_path / "other.onnx"
-    model = onnx.load(network)
-    _limited(model, "Min")
-    onnx.save(model, other)
+    run = partial(
+        equalize, network, tmp_path / "o.onnx", images=photographs, preprocess=Preprocess(height=16, width=16)
+    )
+    _change_equalized(monkeypatch, _limited)
     with pytest.raises(VerificationError, match=r"equalize \(on extremes\) changed output 'logits'"):
-        verify_equalized(network, other, photographs, preprocess)
-    model = onnx.load(network)
-    _limited(model, "Clip")
-    onnx.save(model, other)
-    step = verify_equalized(other, network, photographs, preprocess)
-    assert step.max_rel_error == 0
+        run()
+    _change_equalized(monkeypatch, _limited, clips=("limit",))
+    _, report = run()
+    (step,) = report.steps
+    assert step.max_rel_error is not None
+    assert step.max_rel_error < 1e-5
     assert all(", cosine 0." in note for note in step.notes if note.startswith("on extremes"))
 
 
-def _limited(model: onnx.ModelProto, op: str) -> None:
+def _change_equalized(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[onnx.ModelProto], onnx.ModelProto], **said: Any
+) -> None:
+    def changed(*args: Any) -> tuple[onnx.ModelProto, Equalization]:
+        model, done = equalized(*args)
+        return change(model), done.model_copy(update=said)
+
+    monkeypatch.setattr("eightfold.export.equalize.equalized", changed)
+
+
+def _limited(model: onnx.ModelProto) -> onnx.ModelProto:
     """Let nothing above 1.5 into the network, which no image is."""
     own = model.graph.input[0].name
     for node in model.graph.node:
         node.input[:] = ["limited" if name == own else name for name in node.input]
     model.graph.initializer.append(numpy_helper.from_array(np.array(1.5, np.float32), "limit"))
-    inputs = [own, "limit"] if op == "Min" else [own, "", "limit"]
-    model.graph.node.insert(0, helper.make_node(op, inputs, ["limited"]))
+    model.graph.node.insert(0, helper.make_node("Min", [own, "limit"], ["limited"]))
+    return model
 
 
 def test_preprocess_in_graph(network: Path, layer: str, monkeypatch: pytest.MonkeyPatch) -> None:

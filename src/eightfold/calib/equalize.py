@@ -10,21 +10,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from eightfold.calib.calibrate import CalibrationOptions
-from eightfold.calib.channels import ranges_of_channels
 from eightfold.calib.couplings import Coupling, Couplings
 from eightfold.calib.fold import fold_batch_norms_
-from eightfold.calib.graph import Graph, load_model, read_graph
+from eightfold.calib.graph import Graph
 from eightfold.calib.layers import Layer, label, layers_of, set_value, value_of
-from eightfold.calib.preprocess import Preprocess
-from eightfold.calib.ranges import Method, TensorRange
-from eightfold.files import PathLike, write_bytes
+from eightfold.calib.ranges import TensorRange
 from eightfold.values import Frozen
 
 if TYPE_CHECKING:
@@ -53,8 +48,8 @@ class EqualizedGroup(Frozen):
     spread_after: float
 
 
-class EqualizeReport(Frozen):
-    """What `equalize` did.
+class Equalization(Frozen):
+    """What was done to a network.
 
     Args:
         groups: what was rescaled.
@@ -86,68 +81,32 @@ class EqualizeReport(Frozen):
         return "\n".join(lines)
 
 
-def equalize(
-    onnx_path: PathLike,
-    output: PathLike,
-    *,
-    images: Any = None,
-    preprocess: Preprocess | None = None,
-    method: Method = "minmax",
-) -> tuple[Path, EqualizeReport]:
-    """Write a graph that computes the same, with the channel ranges of consecutive layers balanced.
-
-    Batch norms are folded into their convolutions first. A clip (ReLU6) becomes a Relu where no image comes near its
-    bound; where one does, the layers around it are left alone, and the report says so.
-
-    Args:
-        onnx_path: an FP32 graph.
-        output: where the equalized graph goes; may be the same file.
-        images: as for `calibrate`. With them a channel's range is what its activations reach; without, what its
-            weights reach, as in the paper.
-        preprocess: how an image becomes a row of the model's input.
-        method: how a channel's range follows from what was seen, as for `calibrate`.
-
-    Returns:
-        The output's path, and what was done.
-
-    Raises:
-        CalibrationError, ImageError: as `calibrate`.
-    """
-    source = read_graph(onnx_path)
-    graph = Graph(copy.deepcopy(source.model), source.name)
-    fold_batch_norms_(graph.model)
-    graph = Graph(graph.model, graph.name)
-    found = {} if images is None else ranges_of_channels(graph, images, preprocess, CalibrationOptions(method))
-    model, report = equalized(graph, found)
-    write_bytes(output, model.SerializeToString(deterministic=True))
-    return Path(output), report
+def without_batch_norms(graph: Graph) -> Graph:
+    """A copy with its batch norms folded into their convolutions, which is what can be equalized."""
+    model = copy.deepcopy(graph.model)
+    fold_batch_norms_(model)
+    return Graph(model, graph.name)
 
 
-def equalize_batches(
-    paths: Mapping[Path, Path],
-    *,
-    images: Any = None,
-    preprocess: Preprocess | None = None,
-    method: Method = "minmax",
-) -> EqualizeReport:
-    """`equalize` for one network at several batch sizes: all get the weights found for the first.
+def changed_weights(graph: Graph, equal: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """The weights of a graph that are others in its equalized form, by name."""
+    found = {tensor.name: tensor for tensor in equal.graph.initializer}
+    return {name: found[name] for name, tensor in graph.initializers.items() if tensor != found.get(name, tensor)}
+
+
+def with_weights(graph: Graph, weights: Mapping[str, onnx.TensorProto], clips: Collection[str]) -> onnx.ModelProto:
+    """The equalized form of the same network at another batch or image size.
 
     Args:
-        paths: float graph -> where its equalized form goes.
-        images, preprocess, method: as for `equalize`.
+        graph: without batch norms.
+        weights: what `changed_weights` says of the first one.
+        clips: nodes that became a Relu there.
     """
-    first, *others = paths
-    _, report = equalize(first, paths[first], images=images, preprocess=preprocess, method=method)
-    found = Graph(load_model(paths[first]), str(first)).initializers
-    for path in others:
-        model = read_graph(path).model
-        fold_batch_norms_(model)
-        for tensor in model.graph.initializer:
-            if tensor.name in found and tensor.dims == found[tensor.name].dims:
-                tensor.CopyFrom(found[tensor.name])
-        _unclip_(model, report.clips)
-        write_bytes(paths[path], model.SerializeToString(deterministic=True))
-    return report
+    model = copy.deepcopy(graph.model)
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(weights.get(tensor.name, tensor))
+    _unclip_(model, clips)
+    return model
 
 
 def _unclip_(model: onnx.ModelProto, clips: Collection[str]) -> None:
@@ -165,8 +124,8 @@ def _unclip_(model: onnx.ModelProto, clips: Collection[str]) -> None:
         model.graph.node.remove(node)
 
 
-def equalized(graph: Graph, found: ChannelRanges | None = None) -> tuple[onnx.ModelProto, EqualizeReport]:
-    """An equalized copy of the graph's model. `found`: the range of each channel, by tensor."""
+def equalized(graph: Graph, found: ChannelRanges | None = None) -> tuple[onnx.ModelProto, Equalization]:
+    """An equalized copy of the model of a graph without batch norms. `found`: the range of each channel, by tensor."""
     work, found = Graph(copy.deepcopy(graph.model), graph.name), found or {}
     layers = [layer for layer in layers_of(work) if layer.node.op_type in EQUALIZED]
     own = {layer.node.output[0]: layer for layer in layers if _owns_weights(work, layer)}
@@ -180,7 +139,7 @@ def equalized(graph: Graph, found: ChannelRanges | None = None) -> tuple[onnx.Mo
         group.store(work)
     clips = tuple(label(node) for group in groups for node in group.coupling.clips)
     _unclip_(work.model, clips)
-    report = EqualizeReport(
+    report = Equalization(
         groups=tuple(group.described(spread) for group, spread in zip(groups, before, strict=True)),
         skipped={layer.name: why for each in couplings if (why := _reason(each)) for layer in each.makers},
         rounds=rounds,

@@ -32,24 +32,20 @@ def calibrate(
     Example: eightfold calibrate model.onnx photos/ --preprocess preprocess.json -o ranges.json
     """
     from eightfold.calib.calibrate import calibrate as measure
-    from eightfold.calib.equalize import equalize
     from eightfold.calib.images import open_images
     from eightfold.calib.preprocess import Preprocess
     from eightfold.calib.ranges import METHODS
     from eightfold.calib.trt_cache import cache_from_ranges, version_number
     from eightfold.errors import one_of
-    from eightfold.export.equalize_step import verify_equalized
-    from eightfold.files import atomic_path, write_text
+    from eightfold.export.equalize import equalize
+    from eightfold.files import write_text
 
     version_number(tensorrt_version)  # before the work, not behind it
 
     chosen = open_images(images).sample(count, seed=seed)
     rules = Preprocess.load(preprocess)
     if equalized is not None:
-        with atomic_path(equalized) as made:
-            _, report = equalize(model, made, images=chosen, preprocess=rules)
-            verify_equalized(model, made, chosen, rules)
-        model = equalized
+        model, report = equalize(model, equalized, images=chosen, preprocess=rules)
         print(report.describe())
     ranges = measure(
         model,

@@ -44,20 +44,13 @@ def _equalize_steps(job: Job) -> list[Step]:
 
 def equalize_pruned(job: Job, _: Path) -> str:
     """Balance channels across layers at every image and batch size, and check that each graph answers as before."""
-    from eightfold.calib.equalize import equalize_batches
-    from eightfold.export.equalize_step import verify_equalized
+    from eightfold.export.equalize import Pair, equalize_batches
 
-    pairs = list(zip(float_artifacts(job.recipe, "pruned"), calibrated_artifacts(job.recipe), strict=True))
-    paths = {job.path(source.path): job.path(wanted.path) for source, wanted in pairs}
-    images = _calibration_images(job)
-    report = equalize_batches(paths, images=images, preprocess=job.fed)
-    steps = [
-        verify_equalized(job.path(source.path), job.path(wanted.path), images, job.fed_to(wanted))
-        for source, wanted in pairs
-    ]
+    graphs = zip(float_artifacts(job.recipe, "pruned"), calibrated_artifacts(job.recipe), strict=True)
+    pairs = [Pair(job.path(source.path), job.path(wanted.path), job.fed_to(wanted)) for source, wanted in graphs]
+    report = equalize_batches(pairs, images=_calibration_images(job))
     share(job, calibrated_artifacts(job.recipe))
-    checked = [step.model_dump(mode="json", exclude={"seconds"}) for step in steps]
-    job.write(at.EQUALIZED, {**report.model_dump(mode="json"), "steps": checked})
+    job.write(at.EQUALIZED, report.model_dump(mode="json", exclude={"steps": {"__all__": {"seconds"}}}))
     return report.describe().splitlines()[0]
 
 

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from eightfold.calib.equalize import EqualizeReport, equalize
+from eightfold.export.equalize import EqualizeReport, Pair, equalize, equalize_batches
 from tests.calib.conftest import residual_weights
 
 ModelMaker = Callable[..., Path]
@@ -145,3 +145,30 @@ def test_a_dead_channel_stays_dead(residual_net: ModelMaker, rows: Any, tmp_path
     path = residual_net(w2=weights["w2"], b2=weights["b2"])
     output, _ = equalize(path, tmp_path / "equal.onnx")
     np.testing.assert_allclose(run(output, rows[:4]), run(path, rows[:4]), rtol=1e-3, atol=1e-5)
+
+
+def test_images_of_an_iterator_are_seen_once_and_compared(residual_net: ModelMaker, rows: Any, tmp_path: Path) -> None:
+    path = residual_net(**badly_scaled())
+    known, wanted = equalize(path, tmp_path / "a.onnx", images=list(rows))
+    seen, report = equalize(path, tmp_path / "b.onnx", images=iter(rows))
+    assert seen.read_bytes() == known.read_bytes()
+    assert report.steps[0].notes == wanted.steps[0].notes
+    assert report.steps[0].notes[0].startswith("on 16 images: ")
+
+
+def test_other_batches_and_sizes_get_the_same_weights(residual_net: ModelMaker, rows: Any, tmp_path: Path) -> None:
+    paths = [residual_net(batch, 0, side, **badly_scaled()) for batch, side in ((1, 12), (4, 12), (1, 8))]
+    pairs = [Pair(path, tmp_path / f"equal{place}.onnx") for place, path in enumerate(paths)]
+    report = equalize_batches(pairs)
+    weights = [{each.name: each.raw_data for each in onnx.load(pair.output).graph.initializer} for pair in pairs]
+    for name in ("w1", "b1", "w2", "b2", "w3", "b3", "w4"):
+        assert weights[0][name] == weights[1][name] == weights[2][name]
+    assert len(report.steps) == 3
+    assert all(step.max_rel_error is not None and step.max_rel_error < 1e-4 for step in report.steps)
+
+
+def test_a_file_may_take_its_own_place(residual_net: ModelMaker, rows: Any, tmp_path: Path) -> None:
+    path = residual_net(**badly_scaled())
+    plain = run(path, rows[:4])
+    equalize(path, path, images=rows)
+    np.testing.assert_allclose(run(path, rows[:4]), plain, rtol=1e-3, atol=1e-4)
