@@ -3,7 +3,6 @@ for."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from eightfold.export.trials import COMPARED_IMAGES
 from eightfold.files import PathLike, sha256_of_file
 from eightfold.runtime.manifest import Task
 from eightfold.runtime.sizes import Size, size_of, size_text
+from eightfold.scratch import scratch_folder
 
 if TYPE_CHECKING:
     import torch
@@ -85,9 +85,9 @@ def export_bundle(
         _require_free_size(Path(source))
     sample = None if images is None else open_images(images).sample(COMPARED_IMAGES)
     wanted = Wanted(batches, task, opset, targets, sample, preprocess_in_graph, form)
-    with tempfile.TemporaryDirectory(prefix="eightfold-") as folder:
+    with scratch_folder() as folder:
         made = [
-            export_at_size(source, each, wanted, folder=Path(folder), stem=_stem(name, each, among=len(rules)))
+            export_at_size(source, each, wanted, folder=folder, stem=_stem(name, each, among=len(rules)))
             for each in rules
         ]
         return write_bundle(

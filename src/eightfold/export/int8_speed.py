@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Literal, get_args
@@ -16,6 +15,7 @@ from eightfold.runtime.bench import BenchOptions, compare_latency
 from eightfold.runtime.candidates import Candidate
 from eightfold.runtime.latency import LatencyRow
 from eightfold.runtime.timing import Interval
+from eightfold.scratch import scratch_folder
 from eightfold.values import Frozen
 
 Form = Literal["qdq", "qoperator"]
@@ -68,8 +68,8 @@ def measure_int8(fp32_path: PathLike, int8_path: PathLike, *, seconds: float = 2
         int8_path: what `quantize` made of it for a CPU, with Q/DQ pairs.
         seconds: timed seconds per form.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        return _measured(Path(fp32_path), Path(int8_path), qoperator_form(int8_path, Path(folder) / "q.onnx"), seconds)
+    with scratch_folder() as folder:
+        return _measured(Path(fp32_path), Path(int8_path), qoperator_form(int8_path, folder / "q.onnx"), seconds)
 
 
 def keep_the_faster(fp32_path: PathLike, int8_path: PathLike, *, seconds: float) -> Int8Speed:
@@ -78,8 +78,8 @@ def keep_the_faster(fp32_path: PathLike, int8_path: PathLike, *, seconds: float)
     Warns:
         SlowInt8Warning: neither is as fast as FP32.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        other = qoperator_form(int8_path, Path(folder) / "q.onnx")
+    with scratch_folder() as folder:
+        other = qoperator_form(int8_path, folder / "q.onnx")
         speed = _measured(Path(fp32_path), Path(int8_path), other, seconds)
         if speed.form == "qoperator":
             write_bytes(int8_path, other.read_bytes())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +16,7 @@ from eightfold.export.passes.graph_index import GraphIndex, inner_graphs
 from eightfold.export.quiet import quiet
 from eightfold.extras import installed, require
 from eightfold.files import PathLike
+from eightfold.scratch import scratch_folder
 
 if TYPE_CHECKING:
     import onnx
@@ -160,8 +160,8 @@ def _with_torchscript(
 ) -> onnx.ModelProto:
     import torch
 
-    with tempfile.TemporaryDirectory(prefix="eightfold-") as folder, quiet():
-        file = Path(folder) / "model.onnx"
+    with scratch_folder() as folder, quiet():
+        file = folder / "model.onnx"
         torch.onnx.export(
             model,
             (example,),
@@ -195,8 +195,8 @@ def _dynamo_graph(
 ) -> onnx.ModelProto:
     import torch
 
-    with tempfile.TemporaryDirectory(prefix="eightfold-") as folder, quiet():
-        file = Path(folder) / "model.onnx"
+    with scratch_folder() as folder, quiet():
+        file = folder / "model.onnx"
         torch.onnx.export(
             model,
             (example,),

@@ -4,7 +4,6 @@ reader. Quantized graphs stay as they are: OpenVINO reads Q/DQ pairs from either
 from __future__ import annotations
 
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from eightfold.export.verify import Arrays, Tolerance
 from eightfold.extras import require
 from eightfold.files import PathLike, atomic_path, sha256_of_file
 from eightfold.runtime.manifest import Step
+from eightfold.scratch import scratch_folder
 
 TOLERANCE = Tolerance(cosine=0.99)
 
@@ -49,8 +49,8 @@ def build_openvino(onnx_path: PathLike, output: PathLike, *, inputs: Arrays | No
     taken, given = tensor_specs(graph)  # refuses what is no ONNX file, in words
     model = read_openvino(onnx_path)
     _name_by_place(model)
-    with tempfile.TemporaryDirectory(prefix="eightfold-") as folder:
-        written = Path(folder) / "model.xml"
+    with scratch_folder() as folder:
+        written = folder / "model.xml"
         openvino.save_model(model, str(written), compress_to_fp16=False)
         version = openvino.__version__.partition("-")[0]
         step = _verify(onnx_path, written, trials_of(taken, inputs)).model_copy(update={"tool": f"openvino {version}"})

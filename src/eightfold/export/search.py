@@ -5,7 +5,6 @@ interrupted search goes on where it was."""
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -26,6 +25,7 @@ from eightfold.export.search_report import SearchReport, SearchStep
 from eightfold.export.targets import Target, target_named
 from eightfold.files import PathLike, sha256_of_bytes, write_bytes, write_text
 from eightfold.progress import track
+from eightfold.scratch import scratch_folder
 
 RANKING_IMAGES = 16
 Ranking = Literal["quantize-one", "dequantize-one"]
@@ -81,8 +81,8 @@ def quantize_within(
     """
     graph = read_graph(onnx_path)
     ranges.check_graph(graph.digest(), str(onnx_path))
-    with tempfile.TemporaryDirectory() as folder:
-        forms = _Forms(Path(onnx_path), Graph(prepare(graph), graph.name), ranges, target_named(target), Path(folder))
+    with scratch_folder() as folder:
+        forms = _Forms(Path(onnx_path), Graph(prepare(graph), graph.name), ranges, target_named(target), folder)
         memory = _Memory(None if state is None else Path(state), _identity(ranges, target, score, rank_by))
         search = _Search(forms, memory, score, rank_by or score, options)
         report = search.run()

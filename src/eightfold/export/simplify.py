@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +28,7 @@ from eightfold.export.trials import Trials, trials_of
 from eightfold.export.verify import Arrays, Tolerance, runner
 from eightfold.files import PathLike
 from eightfold.runtime.manifest import Step
+from eightfold.scratch import scratch_folder
 
 if TYPE_CHECKING:
     import onnx
@@ -123,10 +123,10 @@ def _found(
     Args:
         prepare: whether the tools start from what our own passes make of it.
     """
-    with tempfile.TemporaryDirectory(prefix="eightfold-") as folder, contextlib.ExitStack() as children:
+    with scratch_folder() as folder, contextlib.ExitStack() as children:
         # They load while the graph is read.
         tools = [children.enter_context(Simplifier.started(tool, time_limit_s)) for tool in TOOLS]
-        network = _opened(path, Path(folder), inputs, prepare=prepare)
+        network = _opened(path, folder, inputs, prepare=prepare)
         with ThreadPoolExecutor(1) as pool:
             reference = pool.submit(Reference, network.run, network.trials, OnnxProbe(path))
             candidates = [*_candidates(tools, network.graph, notes)]

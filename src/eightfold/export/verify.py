@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,6 +16,7 @@ from eightfold.export.onnx_files import fits_protobuf, load_onnx, save_onnx, ten
 from eightfold.extras import require
 from eightfold.files import PathLike
 from eightfold.runtime.manifest import Step, TensorSpec
+from eightfold.scratch import scratch_folder
 from eightfold.values import Frozen
 
 if TYPE_CHECKING:
@@ -187,8 +187,8 @@ def _opened(source: Runnable) -> Iterator[str | bytes]:
     elif fits_protobuf(source):
         yield source.SerializeToString()
     else:
-        with tempfile.TemporaryDirectory(prefix="eightfold-") as folder:
-            yield str(save_onnx(source, Path(folder) / "graph.onnx"))
+        with scratch_folder() as folder:
+            yield str(save_onnx(source, folder / "graph.onnx"))
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from eightfold.pipeline.graph_files import library_versions, share, write_facts
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.runner import Step
 from eightfold.runtime.manifest import Step as ManifestStep
+from eightfold.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from eightfold.calib.images import ImageSet
@@ -168,11 +168,11 @@ def _layers_kept_float(job: Job, ranges: Ranges, target: str) -> tuple[str, ...]
     if section.max_drop is None:
         return ()
     trade = job.path(at.search_of(target))
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         report = search_files(
             job.path(_calibration_graph(job).path),
             ranges,
-            Path(folder) / "int8.onnx",
+            folder / "int8.onnx",
             SearchBound(max_drop=section.max_drop),
             _calibration_images(job),
             job.fed,

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import stat
-import tempfile
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ from pathlib import Path
 from eightfold.errors import BundleError, IntegrityError
 from eightfold.runtime.manifest import FileEntry
 from eightfold.runtime.zip_reader import Member, ZipError, ZipReader
+from eightfold.scratch import scratch_folder_of
 
 CHUNK_BYTES = 1 << 20
 REMEDY = "copy the bundle again from where it was made, or make it again"
@@ -123,8 +122,8 @@ class ZipStore(Store):
             raise BundleError(
                 f"{path} is not a bundle ({error})", allowed="a bundle directory or a complete .eightfold file"
             ) from None
-        self._unpacked = Path(tempfile.mkdtemp(prefix="eightfold-"))
-        weakref.finalize(self, _discard, self._zip, self._unpacked)
+        self._unpacked = scratch_folder_of(self)
+        weakref.finalize(self, self._zip.close)
 
     def names(self) -> list[str]:
         return list(self._zip.members)
@@ -169,11 +168,6 @@ class ZipStore(Store):
             return self._zip.members[name]
         except KeyError:
             raise self._absent(name) from None
-
-
-def _discard(archive: ZipReader, unpacked: Path) -> None:
-    archive.close()
-    shutil.rmtree(unpacked, ignore_errors=True)
 
 
 def open_store(path: Path) -> Store:

@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
-import tempfile
-import weakref
 from collections.abc import Collection
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.parse import TypedGraph, typed_graph
 from eightfold.export.tensorrt.record import EngineRecord
 from eightfold.export.verify import Arrays
+from eightfold.scratch import scratch_folder_of
 
 # What is fused into its neighbours or is no computation: as outputs these would only keep layers apart.
 UNSEEN = MOVES | {"QuantizeLinear", "DequantizeLinear"}
@@ -70,8 +68,7 @@ class EngineProbe:
         ]
         #: Names of the tensors that each engine gives out, beside the graph's outputs.
         self.chunks = list(chunks(visible, sizes)) or [[]]
-        self._folder = Path(tempfile.mkdtemp(prefix="eightfold-"))
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._folder = scratch_folder_of(self)
         self._runs: dict[int, Run] = {}
 
     def watch(self, inputs: Arrays, see: See, wanted: Collection[int] | None = None) -> Inside:

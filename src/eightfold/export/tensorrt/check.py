@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from eightfold.export.verify import Arrays, Tolerance, random_inputs
 from eightfold.extras import installed
 from eightfold.files import write_bytes
 from eightfold.runtime.manifest import Step
+from eightfold.scratch import scratch_folder
 
 # Kernels round in their own ways, to 10 bits of a mantissa even in float32.
 TOLERANCE = Tolerance(cosine=0.99)
@@ -38,8 +38,8 @@ def compared_with_graph(engine: bytes, record: EngineRecord, onnx_path: Path, in
     """
     if absent_backend(BACKEND_OF_BUILDER[record.builder]) or not installed("onnxruntime"):
         return None
-    with tempfile.TemporaryDirectory(prefix="eightfold-") as folder:
-        path = Path(folder) / "model.engine"
+    with scratch_folder() as folder:
+        path = folder / "model.engine"
         write_bytes(path, engine)
         record.save(sidecar_path(path))
         try:

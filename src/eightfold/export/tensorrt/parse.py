@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from eightfold.export.onnx_files import external_files, load_onnx, save_onnx, sh
 from eightfold.export.verify import Arrays
 from eightfold.files import sha256_of_file
 from eightfold.runtime.manifest import Step
+from eightfold.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from tensorrt import INetworkDefinition, OnnxParser
@@ -41,9 +41,9 @@ def typed_graph(
     if not half:
         yield TypedGraph(onnx_path, sha256_of_onnx(onnx_path))
         return
-    with tempfile.TemporaryDirectory(prefix="eightfold-") as folder:
+    with scratch_folder() as folder:
         made = checked_half(onnx_path, keep_float=keep_float, inputs=inputs)
-        path = save_onnx(made.model, Path(folder) / "half.onnx")
+        path = save_onnx(made.model, folder / "half.onnx")
         yield TypedGraph(path, sha256_of_onnx(path), made.steps, made.kept)
 
 
