@@ -26,8 +26,9 @@ def command_page() -> str:
     lines = [NOTE, "# The command line", "", group.help, ""]
     lines += ["```", "eightfold [--version] [--debug] COMMAND ...", "```", ""]
     lines += [
-        "Exit codes: 0 for success, 1 for a failure, 2 for wrong usage, 130 when interrupted. An error is one line",
-        "that says what was seen, what is allowed and what to do; `--debug` before the command shows the traceback.",
+        "Exit codes: 0 for success, 1 for a failure, 2 for wrong usage, 130 when interrupted, 143 when terminated. An",
+        "error is one line that says what was seen, what is allowed and what to do; `--debug` before the command shows",
+        "the traceback.",
         "",
         "Everything a command does is one call of the [Python API](python.md).",
         "",

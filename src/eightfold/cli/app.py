@@ -13,9 +13,11 @@ from typing import Annotated, TextIO
 import typer
 
 import eightfold
+from eightfold.cli.signals import TERMINATED, exit_on_signals
 from eightfold.errors import EightfoldError
 
-INTERRUPTED = 130
+# Exit code -> what is said where somebody ended the work.
+STOPPED = {130: "interrupted"} | dict.fromkeys(TERMINATED, "terminated")
 # Sub-command -> the module of eightfold.cli that defines a function of the same name ('-' becomes '_').
 COMMANDS: tuple[str, ...] = (
     "run",
@@ -100,7 +102,8 @@ def _way_on(words: list[str]) -> str:
 
 
 def main() -> int:
-    """Run the command line. Returns the exit code: 0, 1 for a failure, 2 for wrong usage, 130 when interrupted."""
+    """Run the command line. Returns the exit code: 0, 1 for a failure, 2 for wrong usage, 130 when interrupted, 143
+    when terminated."""
     if "" not in sys.path:  # so that package.module:function finds the user's own code here, as with python -m
         sys.path.append("")
     warnings.showwarning = _show_warning
@@ -108,11 +111,12 @@ def main() -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        app(prog_name="eightfold")
+        with exit_on_signals():
+            app(prog_name="eightfold")
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        if code == INTERRUPTED:  # typer turns Ctrl-C into this, without a word
-            print(f"eightfold: interrupted{_way_on(sys.argv[1:])}", file=sys.stderr)
+        if code in STOPPED:  # typer turns Ctrl-C into 130, without a word
+            print(f"eightfold: {STOPPED[code]}{_way_on(sys.argv[1:])}", file=sys.stderr)
         return code
     except Exception as error:  # the outermost edge: what gets here ends as one line
         if "--debug" in itertools.takewhile(lambda word: word.startswith("-"), sys.argv[1:]):

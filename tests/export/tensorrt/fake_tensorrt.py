@@ -60,6 +60,10 @@ class Logger:
     """The real ILogger is a plain base class."""
 
 
+class ProgressMonitor:
+    """So is the real IProgressMonitor."""
+
+
 def fake_tensorrt(version: str) -> tuple[Any, dict[str, Any]]:
     """The module, and a dictionary in which the objects that a build makes can be found afterwards."""
     names = SURFACES[version]["names"]
@@ -68,6 +72,8 @@ def fake_tensorrt(version: str) -> tuple[Any, dict[str, Any]]:
     trt.__version__ = f"{version}.0"
     trt.float32 = "float32"
     trt.ILogger = Logger
+    if "progress_monitor" in names["IBuilderConfig"]:
+        trt.IProgressMonitor = ProgressMonitor
     for name, members in names.items():
         if name[0] == "I" and "Calibrator" in name:
             setattr(trt, name, type(name, (), {}))

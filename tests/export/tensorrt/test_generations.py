@@ -235,6 +235,13 @@ def test_the_timing_cache_is_loaded_merged_and_saved(board: Board, version: str,
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+def test_a_build_can_be_stopped_from_10_on(board: Board, version: str) -> None:
+    _, made = board.build(version)
+    monitors = [value for name, value, *_ in made["config"].calls if name == "progress_monitor"]
+    assert [each.step_complete("any", 1) for each in monitors] == [True] * (version_numbers(version) >= (10, 0))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_tactic_sources(board: Board, version: str) -> None:
     name = SURFACES[version]["names"]["TacticSource"][0]
     _, made = board.build(version, tactic_sources=(name,))

@@ -22,6 +22,7 @@ from eightfold.export.tensorrt.messages import collecting_logger, first_error
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.parse import TypedGraph, parse, sha256_of_graph, typed_graph
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
+from eightfold.export.tensorrt.stopping import stoppable
 from eightfold.export.tensorrt.target import EngineTarget, parse_target
 from eightfold.export.tensorrt.timing_cache import cache_path, save_timing_cache, use_timing_cache
 from eightfold.export.verify import Arrays
@@ -219,7 +220,8 @@ def _serialized(
 ) -> bytes:
     if cache:
         use_timing_cache(config, cache)
-    engine = builder.build_serialized_network(network, config)
+    with stoppable(tools.trt, config):
+        engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise BuildError(
             f"the builder of {tools.generation.module} {tools.version} gives up ({first_error(tools.messages)})",
