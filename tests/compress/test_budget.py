@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,10 +11,16 @@ import torch
 import torchvision
 from torch import nn
 
-from eightfold.compress.budget import macs_cost, parameters_cost
+from eightfold.compress.budget import Budget, _filled, budgets_of
+from eightfold.compress.costs import macs_cost, parameters_cost
+from eightfold.compress.criteria.evidence import Evidence
+from eightfold.compress.groups import ChannelGraph, Index, Kept
 from eightfold.compress.macs import count_macs, count_parameters
 from eightfold.compress.oracle import random_plan
 from eightfold.compress.prune import plan_pruning
+from eightfold.compress.scores import layer_scores
+from eightfold.compress.select import Selection, select
+from eightfold.compress.selection_rules import LayerScores
 from eightfold.compress.surgery import apply_plan
 from eightfold.compress.trace import trace
 from eightfold.errors import UsageError
@@ -38,6 +45,50 @@ def test_costs_are_those_of_the_pruned_model(name: str) -> None:
     expected = macs(plan.kept), parameters(plan.kept)
     apply_plan(model, plan)
     assert (count_macs(model, INPUT), count_parameters(model)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "resnext50_32x4d", "squeezenet1_1", "densenet121"])
+def test_growths_are_differences_of_costs(name: str) -> None:
+    model = torchvision.models.get_model(name, weights=None)
+    graph = trace(model, INPUT)
+    few, many = random_plan(graph, keep_ratio=0.4).kept, random_plan(graph, keep_ratio=0.7).kept
+    for cost in (macs_cost(graph), parameters_cost(graph, dict(model.named_parameters()))):
+        growths = cost.growths(few, many)
+        expected = {name: cost({**few, name: many[name]}) - cost(few) for name in many}
+        assert growths == pytest.approx(expected, rel=1e-9, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "resnet18"])
+def test_what_is_left_goes_where_it_gains_most_for_its_cost(name: str) -> None:
+    torch.manual_seed(0)
+    model = torchvision.models.get_model(name, weights=None).eval()
+    graph = trace(model, INPUT)
+    scores = layer_scores(Evidence(model, graph), "l2")
+    budgets = budgets_of(model, graph, max_macs=0.5, max_params=0.5)
+    start = select(graph, scores, Selection(keep_ratio=0.4))
+    filled = _filled(budgets, graph, scores, Selection(), dict(start))
+    expected = _filled_by_trying_all(budgets, graph, scores, dict(start))
+    assert {key: kept.tolist() for key, kept in filled.items()} == {k: kept.tolist() for k, kept in expected.items()}
+
+
+def _filled_by_trying_all(
+    budgets: Sequence[Budget], graph: ChannelGraph, scores: LayerScores, kept: dict[str, Index]
+) -> Kept:
+    """Every step of every group costed as a whole plan, the best one taken, until none fits."""
+    while True:
+        gains: dict[str, tuple[float, Index]] = {}
+        for name, channels in kept.items():
+            group, mean = graph.group(name), scores[name].mean(0)
+            left = np.setdiff1d(np.arange(group.width), channels)
+            added = left[np.argsort(-mean[left], kind="stable")[: group.step(8)]]
+            wider = {**kept, name: np.sort(np.concatenate([channels, added]))}
+            if len(added) == group.step(8) and all(budget.holds(wider) for budget in budgets):
+                cost = budgets[0].cost(wider) - budgets[0].cost(kept)
+                gains[name] = float(mean[added].sum() / mean.sum()) / cost, wider[name]
+        if not gains:
+            return kept
+        best = max(gains, key=lambda name: gains[name][0])
+        kept[best] = gains[best][1]
 
 
 @pytest.mark.parametrize("rule", ["uniform", "global"])

@@ -1,81 +1,27 @@
-"""Budgets: the plan that keeps the most within so many multiply-accumulates or parameters, solved rather than guessed.
-
-Costs are computed from the graph, without surgery: a layer's multiply-accumulates shrink with the share of its inputs
-and of its outputs that stays.
-"""
+"""Budgets: the plan that keeps the most within so many multiply-accumulates or parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from eightfold.compress.costs import Cost, macs_cost, parameters_cost
 from eightfold.compress.groups import ChannelGraph, Group, Index, Kept
 from eightfold.compress.select import Selection, matches, select, top
-from eightfold.compress.selection_rules import LayerScores, Vector
+from eightfold.compress.selection_rules import TINY, LayerScores, Vector
 from eightfold.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
 
-Cost = Callable[[Kept], float]
 BISECTIONS = 24
 
 
-def macs_cost(graph: ChannelGraph) -> Cost:
-    """Multiply-accumulates of all layers when `kept` stays, for the traced input."""
-    shares: list[_Share] = []
-    for row, layer in enumerate(graph.layers):
-        for factor, places in enumerate((layer.outputs, layer.inputs)):
-            if factor == 0 or not layer.depthwise:  # a depthwise layer's inputs are its outputs
-                groups, counts = np.unique(places[places[:, 0] >= 0, 0], return_counts=True)
-                owned = zip(groups.tolist(), (counts / len(places)).tolist(), strict=True)
-                shares += [_Share(factor, row, group, share) for group, share in owned]
-    return _product_cost(graph, np.array([layer.macs for layer in graph.layers], dtype=np.float64), shares)
-
-
-def parameters_cost(graph: ChannelGraph, parameters: Collection[str]) -> Cost:
-    """Values in the tensors named `parameters` when `kept` stays."""
-    wanted = set(parameters)
-    row_of = {name: row for row, name in enumerate(name for name in graph.shapes if name in wanted)}
-    shares = [
-        _Share(m.dim, row_of[m.tensor], index, len(m.indices()) / graph.shapes[m.tensor][m.dim])
-        for index, group in enumerate(graph.groups)
-        for m in group.members
-        if m.tensor in row_of
-    ]
-    return _product_cost(graph, np.array([prod(graph.shapes[name]) for name in row_of], dtype=np.float64), shares)
-
-
-class _Share(NamedTuple):
-    """The share of one factor (a dimension) of one item (a layer, a tensor) that belongs to a group."""
-
-    factor: int
-    item: int
-    group: int
-    share: float
-
-
-def _product_cost(graph: ChannelGraph, sizes: Vector, shares: Sequence[_Share]) -> Cost:
-    """Sum of `sizes` [items], each shrunk by the product of its factors: linear in the number of shares."""
-    factors = 1 + max((entry.factor for entry in shares), default=0)
-    place = np.array([entry.factor * len(sizes) + entry.item for entry in shares], dtype=np.int64)
-    group = np.array([entry.group for entry in shares], dtype=np.int64)
-    share = np.array([entry.share for entry in shares], dtype=np.float64)
-
-    def cost(kept: Kept) -> float:
-        gone = np.array([1 - len(kept[g.id]) / g.width if g.id in kept else 0.0 for g in graph.groups])
-        lost = np.bincount(place, weights=share * gone[group], minlength=factors * len(sizes))
-        return float((sizes * (1 - lost.reshape(factors, -1)).prod(axis=0)).sum())
-
-    return cost
-
-
 @dataclass(frozen=True)
-class Limit:
+class Budget:
     cost: Cost
     most: float
     words: str
@@ -84,53 +30,53 @@ class Limit:
         return self.cost(kept) <= self.most
 
 
-def limits_of(
+def budgets_of(
     model: nn.Module, graph: ChannelGraph, *, max_macs: float | None, max_params: float | None
-) -> tuple[Limit, ...]:
+) -> tuple[Budget, ...]:
     """Budgets as numbers, or up to 1 as shares of what the model has."""
-    limits = []
+    budgets = []
     if max_macs is not None:
-        limits.append(_limit("MACs", max_macs, macs_cost(graph)))
+        budgets.append(_budget("MACs", max_macs, macs_cost(graph)))
     if max_params is not None:
-        limits.append(_limit("parameters", max_params, parameters_cost(graph, dict(model.named_parameters()))))
-    return tuple(limits)
+        budgets.append(_budget("parameters", max_params, parameters_cost(graph, dict(model.named_parameters()))))
+    return tuple(budgets)
 
 
-def _limit(name: str, most: float, cost: Cost) -> Limit:
+def _budget(name: str, most: float, cost: Cost) -> Budget:
     if most <= 0:
         raise UsageError(f"a budget of {most:g} {name}", allowed="above 0; up to 1 it is a share")
     total = most * cost({}) if most <= 1 else most
-    return Limit(cost, total, f"at most {total:.4g} {name}")
+    return Budget(cost, total, f"at most {total:.4g} {name}")
 
 
-def within(limits: Sequence[Limit], graph: ChannelGraph, scores: LayerScores, selection: Selection) -> Kept:
-    """The largest selection by `selection.rule` that holds all `limits`, then filled up; plain `select` without any.
+def within(budgets: Sequence[Budget], graph: ChannelGraph, scores: LayerScores, selection: Selection) -> Kept:
+    """The largest selection by `selection.rule` that holds all `budgets`, then filled up; plain `select` without any.
 
     The keep ratio is found by bisection. Because counts come in steps, some budget is left over: it goes to the groups
     whose next step gains most score for its cost, as long as any step fits.
 
     Raises:
-        UsageError: even the smallest aligned widths cost more than a limit allows.
+        UsageError: even the smallest aligned widths cost more than a budget allows.
     """
-    if not limits:
+    if not budgets:
         return select(graph, scores, selection)
     best = _at(graph, scores, selection, 1e-9)
-    for limit in limits:
-        if not limit.holds(best):
+    for budget in budgets:
+        if not budget.holds(best):
             raise UsageError(
-                f"{limit.words} is out of reach",
-                allowed=f"{limit.cost(best):.4g} to {limit.cost({}):.4g} with this rule and multiple",
+                f"{budget.words} is out of reach",
+                allowed=f"{budget.cost(best):.4g} to {budget.cost({}):.4g} with this rule and multiple",
                 remedy="raise the budget, or lower the multiple",
             )
     low, high = 0.0, 1.0
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         kept = _at(graph, scores, selection, middle)
-        if all(limit.holds(kept) for limit in limits):
+        if all(budget.holds(kept) for budget in budgets):
             low, best = middle, kept
         else:
             high = middle
-    return _filled(limits, graph, scores, selection, dict(best))
+    return _filled(budgets, graph, scores, selection, dict(best))
 
 
 def _at(graph: ChannelGraph, scores: LayerScores, selection: Selection, keep_ratio: float) -> Kept:
@@ -138,24 +84,16 @@ def _at(graph: ChannelGraph, scores: LayerScores, selection: Selection, keep_rat
 
 
 def _filled(
-    limits: Sequence[Limit], graph: ChannelGraph, scores: LayerScores, selection: Selection, kept: dict[str, Index]
+    budgets: Sequence[Budget], graph: ChannelGraph, scores: LayerScores, selection: Selection, kept: dict[str, Index]
 ) -> Kept:
-    """Grow single groups step by step while the limits allow, most score per cost first."""
+    """Grow single groups step by step while the budgets allow, most score per cost first."""
     growing = [graph.group(name) for name in kept if not _given(graph, name, selection)]
-    while growing:
-        before = limits[0].cost(kept)
-        gains: list[tuple[float, Group, Index]] = []
-        for group in growing:
-            wider = _one_step_wider(group, kept[group.id], scores, selection.multiple)
-            if wider is None or not all(limit.holds({**kept, group.id: wider}) for limit in limits):
-                continue
-            mean = scores[group.id].mean(0)
-            gained = float(mean[wider].sum() - mean[kept[group.id]].sum()) / max(float(mean.sum()), 1e-12)
-            gains.append((gained / max(limits[0].cost({**kept, group.id: wider}) - before, 1.0), group, wider))
-        if gains:
-            _, best, wider = max(gains, key=lambda gain: gain[0])
-            kept[best.id] = wider
-        growing = [group for _, group, _ in gains]
+    steps = {group.id: _next_step(group, kept[group.id], scores[group.id], selection.multiple) for group in growing}
+    while gains := _gains(budgets, kept, steps):
+        best = max(gains, key=gains.__getitem__)
+        kept[best] = steps[best].kept
+        steps = {name: steps[name] for name in gains}  # what did not fit never will
+        steps[best] = _next_step(graph.group(best), kept[best], scores[best], selection.multiple)
     return kept
 
 
@@ -164,10 +102,27 @@ def _given(graph: ChannelGraph, name: str, selection: Selection) -> bool:
     return any(matches(graph.group(name), pattern) for pattern in selection.keep)
 
 
-def _one_step_wider(group: Group, kept: Index, scores: LayerScores, multiple: int) -> Index | None:
+class _Step(NamedTuple):
+    kept: Index  # what stays of the group when it is one step wider; as it is when no step is left
+    gained: float  # share of the group's scores
+
+
+def _gains(budgets: Sequence[Budget], kept: Kept, steps: Mapping[str, _Step]) -> dict[str, float]:
+    """Score per cost of each step that all budgets allow."""
+    wider = {name: step.kept for name, step in steps.items() if len(step.kept) > len(kept[name])}
+    growths = [budget.cost.growths(kept, wider) for budget in budgets]
+    room = [budget.most - budget.cost(kept) for budget in budgets]
+    fitting = [name for name in wider if all(growth[name] <= left for growth, left in zip(growths, room, strict=True))]
+    return {name: steps[name].gained / max(growths[0][name], 1.0) for name in fitting}
+
+
+def _next_step(group: Group, kept: Index, scores: Vector, multiple: int) -> _Step:
+    """With the channels that score highest beside those that stay; `scores`: [layers, width]."""
     count = len(kept) + group.step(multiple)
     if count > group.width:
-        return None
-    lifted = scores[group.id].mean(0).copy()
+        return _Step(kept, 0.0)
+    mean = scores.mean(0)
+    lifted = mean.copy()
     lifted[kept] = np.inf  # what stays goes on staying
-    return top(lifted, count)
+    wider = top(lifted, count)
+    return _Step(wider, float(mean[wider].sum() - mean[kept].sum()) / max(float(mean.sum()), TINY))

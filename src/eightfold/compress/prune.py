@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from eightfold.compress.batches import batches_of, targets_of
 from eightfold.compress.blocks import bypassed, choose_blocks
-from eightfold.compress.budget import limits_of, within
+from eightfold.compress.budget import budgets_of, within
 from eightfold.compress.check import checked
 from eightfold.compress.criteria.evidence import Evidence, Loss
 from eightfold.compress.groups import ChannelGraph
@@ -104,15 +104,15 @@ def plan_pruning(
             with collector_paused():
                 graph = trace(model, example_inputs)
         scores = layer_scores(Evidence(model, graph, batches, targets_of(targets), loss, seed), score)
-        limits = limits_of(model, graph, max_macs=max_macs, max_params=max_params)
+        budgets = budgets_of(model, graph, max_macs=max_macs, max_params=max_params)
         plan = PrunePlan.from_graph(
             graph,
-            within(limits, graph, scores, selection),
+            within(budgets, graph, scores, selection),
             removed_blocks=removed,
             multiple=multiple,
             rule=rule,
             score=score if isinstance(score, str) else getattr(score, "__name__", "custom"),
-            budget=", ".join(limit.words for limit in limits) or f"keep ratio {keep_ratio:g}",
+            budget=", ".join(budget.words for budget in budgets) or f"keep ratio {keep_ratio:g}",
             suggested_limit=suggested_limit(scores).removable,
             scores_digest=digest_of_scores(scores),
         )

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from eightfold.compress.batches import batches_of
-from eightfold.compress.budget import macs_cost
 from eightfold.compress.check import checked
+from eightfold.compress.costs import macs_cost
 from eightfold.compress.criteria.evidence import Evidence
 from eightfold.compress.groups import ChannelGraph, Group, Kept
 from eightfold.compress.modes import evaluating
