@@ -94,5 +94,6 @@ class Cost:
     def _staying(self, kept: Kept) -> Vector:
         """What stays of each factor of each item: [items, factors]."""
         lost = self.shares * self._gone(kept)[self.group, None]
-        columns = [np.bincount(self.item, weights=column, minlength=len(self.sizes)) for column in lost.T]
-        return 1 - np.stack(columns, axis=1)
+        staying = np.ones((len(self.sizes), self.shares.shape[1]))
+        np.subtract.at(staying, self.item, lost)
+        return staying
