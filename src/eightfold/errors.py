@@ -69,7 +69,7 @@ class UnknownNameError(UsageError):
         return cls(
             f"unknown {kind} {seen!r}",
             allowed=shown,
-            remedy=f"did you mean {close[0]!r}?" if close else f"choose a {kind} from that list",
+            remedy=f"did you mean {close[0]!r}?" if close else "choose one from that list",
         )
 
 

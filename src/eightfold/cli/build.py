@@ -99,7 +99,7 @@ def build(
     from eightfold.export.tensorrt.build import build_engine
     from eightfold.export.tensorrt.layers import EngineLayers, layers_path
     from eightfold.export.tensorrt.options import BuildOptions
-    from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
+    from eightfold.export.tensorrt.record import EngineRecord
 
     engine = build_engine(
         onnx,
@@ -109,7 +109,7 @@ def build(
         options=BuildOptions(**asked),
         inputs=file_inputs(onnx, images, preprocess),
     )
-    record = EngineRecord.load(sidecar_path(engine))
+    record = EngineRecord.of(engine)
     print(f"{engine}: {record.describe()}")
     _show(record.steps)
     if layers:

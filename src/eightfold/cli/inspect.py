@@ -31,9 +31,9 @@ def inspect(
     """
     if Path(f"{subject}.json").is_file() and Path(subject).is_file():
         from eightfold.export.tensorrt.layers import EngineLayers, layers_path
-        from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
+        from eightfold.export.tensorrt.record import EngineRecord
 
-        print(EngineRecord.load(sidecar_path(subject)).describe())
+        print(EngineRecord.of(subject).describe())
         if layers_path(subject).is_file():
             print(EngineLayers.load(layers_path(subject)).describe())
         return

@@ -22,8 +22,8 @@ def refit(
 
     Example: eightfold refit stripped.engine model.onnx -o model.engine
     """
-    from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
+    from eightfold.export.tensorrt.record import EngineRecord
     from eightfold.export.tensorrt.refit import refit_engine
 
     complete = refit_engine(engine, onnx, output, device=device, inputs=file_inputs(onnx, images, preprocess))
-    print(f"{complete}: {EngineRecord.load(sidecar_path(complete)).describe()}")
+    print(f"{complete}: {EngineRecord.of(complete).describe()}")

@@ -20,7 +20,7 @@ from eightfold.export.layer_precisions import layer_precisions
 from eightfold.export.onnx_files import external_files, load_onnx, tensor_specs
 from eightfold.export.openvino_record import OpenVinoRecord, openvino_record_path
 from eightfold.export.shared_weights import share_among
-from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
+from eightfold.export.tensorrt.record import EngineRecord
 from eightfold.files import PathLike, atomic_directory, atomic_path, sha256_of_file, sync_files
 from eightfold.runtime.bundle import (
     MANIFEST_DIGEST_NAME,
@@ -157,7 +157,7 @@ def engine_artifact(
     steps: Sequence[Step] = (),
 ) -> Artifact:
     """The manifest's entry for an engine, read from its sidecar, which goes into the bundle as `<inside>.json`."""
-    record = EngineRecord.load(sidecar_path(path))
+    record = EngineRecord.of(path)
     if "STRIP_PLAN" in record.flags:
         raise BundleError(f"{path} was built without its weights", remedy="put them back first: eightfold refit")
     compared = any(step.name == "build" for step in record.steps)

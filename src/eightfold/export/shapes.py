@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from eightfold.errors import ModelError
 from eightfold.export.onnx_files import weight_bytes
 
 if TYPE_CHECKING:
@@ -35,5 +36,12 @@ def inferred_shapes(model: onnx.ModelProto) -> Sequence[onnx.ValueInfoProto]:
         small = weight_bytes(tensor) <= LARGEST_SIZES_BYTES and not tensor.external_data
         shell = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         shadow.graph.initializer.append(tensor if small else shell)
-    inferred = shape_inference.infer_shapes(shadow, data_prop=True)
+    try:
+        inferred = shape_inference.infer_shapes(shadow, data_prop=True)
+    except shape_inference.InferenceError as error:
+        raise ModelError(
+            f"the graph's shapes do not work out ({' '.join(str(error).split())})",
+            allowed="a valid ONNX graph whose operators are known",
+            remedy="export it again",
+        ) from None
     return list(inferred.graph.value_info)

@@ -19,7 +19,7 @@ from eightfold.export.inner.probe import Probe
 from eightfold.export.inner.torch_probe import TorchProbe
 from eightfold.export.onnx_files import load_onnx, tensor_specs
 from eightfold.export.sessions import BACKEND_OF_BUILDER, session_runner
-from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
+from eightfold.export.tensorrt.record import EngineRecord
 from eightfold.export.verify import Arrays, run_module_arrays, runner
 from eightfold.files import PathLike
 from eightfold.runtime.backends import usable_backends
@@ -135,7 +135,7 @@ def _of_file(name: str, path: Path) -> Subject:
     if path.suffix == ".xml":
         found = _of_session(name, path, "openvino", "compare the ONNX file that it was made from")
         return dataclasses.replace(found, probe=OpenVinoProbe(path))
-    record = EngineRecord.load(sidecar_path(path))
+    record = EngineRecord.of(path)
     hint = "run this on the device that the engine is for, or compare the ONNX file that it was built from"
     backend = BACKEND_OF_BUILDER.get(record.builder, record.builder)
     found = _of_session(name, path, backend, hint, record.options.device)

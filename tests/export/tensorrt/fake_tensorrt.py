@@ -146,7 +146,7 @@ def _add_classes(trt: Any, names: dict[str, list[str]], made: dict[str, Any]) ->
         build_serialized_network=lambda self, network, config: b"engine",
         num_DLA_cores=2,
     )
-    trt.OnnxParser = _strict("OnnxParser", names, parse=lambda self, data: made.setdefault("onnx", data) is not None)
+    trt.OnnxParser = _strict("OnnxParser", names, parse=lambda self, data: made.update(onnx=data) is None)
 
 
 INSPECTED = {

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from eightfold.errors import BackendError, ModelError
+from eightfold.files import sha256_of_file
 from eightfold.runtime.backends import BACKENDS, usable_backends
 from eightfold.runtime.backends.base import SessionOptions
 from eightfold.runtime.backends.tensorrt import TensorRtSession
@@ -134,6 +135,16 @@ def test_an_engine_of_another_version_or_gpu(
 def test_a_sidecar_that_is_none(cuda_runtime: Any, tensorrt_module: Any, engine_path: Path, content: bytes) -> None:
     Path(f"{engine_path}.json").write_bytes(content)
     with pytest.raises(ModelError, match=r"model\.engine\.json is not the record that eightfold build writes"):
+        TensorRtSession("tensorrt", tensorrt_module, CudaPython(0, cuda_runtime), engine_path)
+
+
+def test_a_sidecar_of_another_engine(
+    cuda_runtime: Any, tensorrt_module: Any, engine_path: Path, write_sidecar: WriteSidecar
+) -> None:
+    write_sidecar(engine_sha256=sha256_of_file(engine_path))
+    TensorRtSession("tensorrt", tensorrt_module, CudaPython(0, cuda_runtime), engine_path)
+    write_sidecar(engine_sha256="0" * 64)
+    with pytest.raises(ModelError, match=r"model\.engine\.json is the record of another engine; .* build it again"):
         TensorRtSession("tensorrt", tensorrt_module, CudaPython(0, cuda_runtime), engine_path)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eightfold.errors import BuildError
+from eightfold.export.onnx_files import tensor_specs
 from eightfold.export.passes.graph_index import GraphIndex
 from eightfold.export.tensorrt.target import EngineTarget
 from eightfold.files import PathLike
@@ -22,7 +23,8 @@ CODES = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
 def require_takable(model: onnx.ModelProto, path: PathLike, target: EngineTarget) -> None:
-    """Raises BuildError naming the first node that TensorRT is known to refuse."""
+    """Raises BuildError naming the first node that TensorRT is known to refuse, ModelError for sizes not fixed."""
+    tensor_specs(model)
     for node, reason, remedy in _refused(model, target):
         raise BuildError(
             f"node {node.name or node.output[0]!r} of {path} is {reason}",

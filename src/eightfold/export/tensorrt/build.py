@@ -21,6 +21,7 @@ from eightfold.export.tensorrt.limits import require_available, require_dla, req
 from eightfold.export.tensorrt.messages import collecting_logger, first_error
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.parse import TypedGraph, parse, sha256_of_graph, typed_graph
+from eightfold.export.tensorrt.paths import require_place, require_writable
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.tensorrt.stopping import stoppable
 from eightfold.export.tensorrt.target import EngineTarget, parse_target
@@ -79,6 +80,9 @@ def build_engine(
     options = _for_target(wanted, options)
     start = time.monotonic()
     wish = _Wish(Path(onnx_path), wanted, precision, options, inputs)
+    require_place(output, onnx_path)
+    if options.timing_cache is not None:
+        require_writable(options.timing_cache)
     require_takable(load_onnx(onnx_path), onnx_path, wanted)
     tools = _tools_for(wanted, precision, options)
     with _gpu_of(tools, options) as gpu, _graph_of(tools, wish) as graph:
@@ -158,6 +162,9 @@ def _gpu_of(tools: _Tools, options: BuildOptions) -> contextlib.AbstractContextM
 
 def _graph_of(tools: _Tools, wish: _Wish) -> contextlib.AbstractContextManager[TypedGraph]:
     half = wish.precision != "fp32" and tools.generation.strongly_typed
+    if half:  # what the parser refuses is to be known before the conversion, which looks for what 16 bits cannot hold
+        logger = collecting_logger(tools.trt, [])
+        parse(tools.trt, _new_network(tools, tools.trt.Builder(logger)), logger, wish.onnx_path)
     return typed_graph(wish.onnx_path, half=half, inputs=wish.inputs, keep_float=wish.options.float_layers)
 
 
@@ -170,8 +177,7 @@ def _build(tools: _Tools, wish: _Wish, graph: TypedGraph, gpu: Gpu) -> _Built:
     capability = gpu.compute_capability
     if generation.compute_capabilities:
         capability = _set_compute_capabilities(trt, config, wish.target)
-    on_network = network_flags(generation)
-    network: INetworkDefinition = builder.create_network(_bits(trt.NetworkDefinitionCreationFlag, on_network))
+    network = _new_network(tools, builder)
     parse(trt, network, logger, graph.path)
     inner = mark_outputs(network, options.inner_outputs)
     flags = configure(trt, config, network, generation, wish.precision, options)
@@ -179,7 +185,11 @@ def _build(tools: _Tools, wish: _Wish, graph: TypedGraph, gpu: Gpu) -> _Built:
     parsed = layers_of_network(network)
     engine = _serialized(tools, builder, network, config, _cache_of(tools, options, gpu))
     layers = layers_of_engine(trt, engine, host_code=holds_host_code(flags)) or parsed
-    return _Built(engine, capability, (*on_network, *flags), gpu_layers, layers, inner)
+    return _Built(engine, capability, (*network_flags(generation), *flags), gpu_layers, layers, inner)
+
+
+def _new_network(tools: _Tools, builder: Builder) -> INetworkDefinition:
+    return builder.create_network(_bits(tools.trt.NetworkDefinitionCreationFlag, network_flags(tools.generation)))
 
 
 def _record(tools: _Tools, wish: _Wish, graph: TypedGraph, gpu: Gpu, built: _Built, *, seconds: float) -> EngineRecord:

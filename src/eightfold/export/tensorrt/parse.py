@@ -89,5 +89,12 @@ def first_parser_error(parser: Any, path: Path) -> str:
     where = ""
     if 0 <= error.node() < len(nodes):
         node = nodes[error.node()]
-        where = f" at node {node.name!r} ({node.op_type})"
-    return f"{where}: {error.desc()}"
+        where = f" at node {node.name or node.output[0]!r} ({node.op_type})"
+    return f"{where}: {_reason(error)}"
+
+
+def _reason(error: Any) -> str:
+    """'unsupported node', and the condition in the parser's source that did not hold, where that says more."""
+    kind = str(error.code()).rpartition(".")[2].lower().replace("_", " ")
+    condition = " ".join(error.desc().split())
+    return f"{kind} ({condition})" if condition not in ("", "false") else kind

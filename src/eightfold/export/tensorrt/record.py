@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from eightfold.errors import BuildError, EightfoldError
 from eightfold.export.tensorrt.options import BuildOptions
-from eightfold.files import PathLike
+from eightfold.files import PathLike, sha256_of_file
 from eightfold.runtime.engine_fit import engine_requirements
 from eightfold.runtime.manifest import Step, TensorSpec
 from eightfold.values import Value
@@ -55,6 +55,24 @@ class EngineRecord(Value):
     outputs: tuple[TensorSpec, ...]
     steps: tuple[Step, ...] = ()
     messages: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, engine: PathLike) -> EngineRecord:
+        """The record beside an engine file. Raises BuildError where there is none, or it is another engine's."""
+        if not sidecar_path(engine).is_file():
+            raise BuildError(
+                f"no record lies beside {engine}: there is no {sidecar_path(engine).name}",
+                allowed="engines with the record that eightfold build wrote",
+                remedy="copy it from where the engine was built, or build it again",
+            )
+        record = cls.load(sidecar_path(engine))
+        if Path(engine).is_file() and sha256_of_file(engine) != record.engine_sha256:
+            raise BuildError(
+                f"{sidecar_path(engine)} is the record of another engine",
+                allowed="an engine and its record as they were built",
+                remedy="copy both again from where the engine was built, or build it again",
+            )
+        return record
 
     @property
     def requires(self) -> dict[str, str]:

@@ -43,7 +43,7 @@ def refit_engine(
         BuildError: the engine has fixed weights, or the weights do not fit it.
         BackendError: there is no GPU here.
     """
-    record = EngineRecord.load(sidecar_path(engine))
+    record = EngineRecord.of(engine)
     _require_refittable(record, engine)
     trt: Any = require(record.builder, "refit engines")
     generation = generation_of(MODULES[record.builder], str(trt.__version__))

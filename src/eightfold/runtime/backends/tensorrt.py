@@ -10,6 +10,7 @@ from typing import Any
 
 from eightfold.errors import BackendError, ModelError
 from eightfold.extras import installed, require
+from eightfold.files import sha256_of_file
 from eightfold.runtime.backends.base import Backend, Session, SessionOptions, Slot
 from eightfold.runtime.cuda_memory import Cuda, cuda_absent, nbytes_of, open_cuda
 from eightfold.runtime.engine_fit import engine_requirements, holds_host_code, meets
@@ -138,6 +139,12 @@ def check_engine(path: Path, module: Any, cuda: Cuda) -> tuple[str, ...]:
     if not sidecar.is_file():
         return ()
     record = _record(sidecar)
+    if record.get("engine_sha256", digest := sha256_of_file(path)) != digest:
+        raise ModelError(
+            f"{sidecar} is the record of another engine",
+            allowed="an engine and its record as they were built",
+            remedy="copy both again from where the engine was built, or build it again",
+        )
     builder, version = str(record.get("builder")), str(record.get("builder_version"))
     flags = tuple(map(str, record["flags"])) if isinstance(record.get("flags"), list) else ()
     wanted = engine_requirements(builder, version, str(record.get("compute_capability") or ""), flags)

@@ -1,0 +1,106 @@
+"""What no engine can be made of, or put where it is asked to be, is one line that says so before any long work."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from eightfold.errors import BuildError, ModelError, UsageError
+from eightfold.export.tensorrt.build import EnginePrecision, build_engine
+from eightfold.export.tensorrt.options import BuildOptions
+from tests.export.networks import graph, saved
+
+pytest.importorskip("tensorrt_rtx")
+
+PRECISIONS: tuple[EnginePrecision, ...] = ("fp32", "fp16")
+
+
+@pytest.fixture
+def no_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is refused is refused before a graph is converted to float16, which takes minutes for a large one."""
+    monkeypatch.setattr("eightfold.export.tensorrt.parse.checked_half", None)
+
+
+def conv(folder: Path, *, free: bool = False) -> Path:
+    weight = np.random.default_rng(0).standard_normal((8, 3, 3, 3)).astype(np.float32)
+    nodes = [helper.make_node("Conv", ["images", "w"], ["out"], name="conv", pads=[1, 1, 1, 1])]
+    model = graph(nodes, {"images": [1, 3, 8, 8]}, {"out": [1, 8, 8, 8]}, {"w": weight})
+    for value in (*model.graph.input, *model.graph.output) if free else ():
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    return saved(model, folder / "net.onnx")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    ("operator", "domain", "name", "said"),
+    [
+        ("Det", "", "volume", r"at node 'volume' \(Det\): unsupported node; "),
+        ("Det", "", "", r"at node 'out' \(Det\): unsupported node; "),
+        ("Mine", "acme", "own", r"at node 'own' \(Mine\): invalid node \(.*Plugin not found.*\); "),
+    ],
+)
+@pytest.mark.usefixtures("no_conversion")
+def test_an_operator_that_is_refused_is_named(
+    tmp_path: Path, operator: str, domain: str, name: str, said: str, precision: EnginePrecision
+) -> None:
+    model = graph([helper.make_node(operator, ["images"], ["out"], domain=domain)], {"images": [3, 3]}, {"out": []})
+    model.graph.node[0].name = name
+    onnx.save(model, tmp_path / "net.onnx")
+    with pytest.raises(BuildError, match=rf"parser refuses the graph {said}allowed: .*; replace the operator"):
+        build_engine(tmp_path / "net.onnx", tmp_path / "net.engine", precision=precision)
+    assert [each.name for each in tmp_path.iterdir()] == ["net.onnx"]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.usefixtures("no_conversion")
+def test_sizes_that_are_not_fixed(tmp_path: Path, precision: EnginePrecision) -> None:
+    file = conv(tmp_path, free=True)
+    with pytest.raises(ModelError, match=r"'images' has the shape \(batch, 3, 8, 8\); .* freeze it with"):
+        build_engine(file, tmp_path / "net.engine", precision=precision)
+
+
+@pytest.mark.usefixtures("no_conversion")
+def test_a_graph_is_not_written_over_by_its_engine(tmp_path: Path) -> None:
+    file = conv(tmp_path)
+    content = file.read_bytes()
+    link = tmp_path / "link.onnx"
+    link.symlink_to(file)
+    for output in (file, link):
+        with pytest.raises(UsageError, match=r"would be written over by the engine; allowed: another name"):
+            build_engine(file, output)
+    model = onnx.load(file)
+    onnx.save(model, file, save_as_external_data=True, location="net.engine.json", size_threshold=0)
+    with pytest.raises(UsageError, match=r"net\.engine\.json would be written over by the engine"):
+        build_engine(file, tmp_path / "net.engine")
+    assert file.read_bytes() != content  # the weights went out of it
+    assert (tmp_path / "net.engine.json").is_file()
+
+
+@pytest.mark.usefixtures("no_conversion")
+def test_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = conv(tmp_path)
+    with pytest.raises(UsageError, match="it is a directory"):
+        build_engine(file, tmp_path)
+    (tmp_path / "net.engine.layers.json").mkdir()
+    with pytest.raises(UsageError, match=r"net\.engine\.layers\.json: it is a directory"):
+        build_engine(file, tmp_path / "net.engine")
+    with pytest.raises(UsageError, match=r"net\.onnx is not a folder that you may write to"):
+        build_engine(file, file / "net.engine")
+    with pytest.raises(UsageError, match=r"there is no file '.*none\.onnx'; allowed: an ONNX file of fixed sizes"):
+        build_engine(tmp_path / "none.onnx", tmp_path / "net.engine")
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may write everywhere
+    with pytest.raises(UsageError, match=rf"cannot write .*other\.engine: {tmp_path} is not a folder that you may"):
+        build_engine(file, tmp_path / "new" / "other.engine")
+    (tmp_path / "there").mkdir()
+    with pytest.raises(UsageError, match=r"cannot write .*times\.cache"):
+        build_engine(
+            file,
+            tmp_path / "there" / "net.engine",
+            target="tensorrt",
+            options=BuildOptions(timing_cache=tmp_path / "times.cache"),
+        )
