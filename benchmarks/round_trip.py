@@ -39,7 +39,8 @@ from eightfold.errors import EightfoldError
 from eightfold.export.checks import verify_module, verify_onnx
 from eightfold.export.half import checked_half
 from eightfold.export.half_emulation import verify_half
-from eightfold.export.onnx_export import export_onnx, named_tensors
+from eightfold.export.module_runs import tensors_in
+from eightfold.export.onnx_export import export_onnx
 from eightfold.export.onnx_files import load_onnx, save_onnx
 from eightfold.export.quantize import quantize
 from eightfold.export.simplify import simplify_onnx
@@ -146,7 +147,7 @@ def learn(network: torch.nn.Module, images: torch.Tensor, generator: torch.Gener
     optimizer = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE, momentum=0.9)
     for _ in range(STEPS):
         chosen = torch.randperm(len(images), generator=generator)[:STEP_IMAGES]
-        outputs = [tensor for _, tensor in named_tensors(network(images[chosen])) if tensor.dim() > 1]
+        outputs = [tensor for _, tensor in tensors_in(network(images[chosen])) if tensor.dim() > 1]
         loss = sum((own_channel(tensor, chosen) for tensor in outputs), torch.zeros(()))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -134,3 +134,17 @@ class IntegrityError(BundleError):
 
 class BackendError(EightfoldError):
     pass
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message, which may be long; its type where it says nothing."""
+    return _lines(error)[0][:300]
+
+
+def last_line(error: BaseException) -> str:
+    """The last one: OpenVINO's messages begin with where they were raised and end with the reason."""
+    return _lines(error)[-1][:300]
+
+
+def _lines(error: BaseException) -> list[str]:
+    return [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]

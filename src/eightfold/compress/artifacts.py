@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from eightfold.compress.modules import shapes_of, unwrapped
 from eightfold.compress.plan import PrunePlan, raise_first_difference
 from eightfold.compress.surgery import apply_plan
-from eightfold.compress.trace import shapes_of, unwrapped
 from eightfold.errors import ModelError
 from eightfold.extras import require
 from eightfold.files import PathLike, atomic_directory

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from eightfold.compress.modes import evaluating
 from eightfold.compress.plan import RemovedBlock
 from eightfold.errors import PlanMismatchError, UnknownNameError, UsageError
+from eightfold.export.module_runs import evaluating
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "": lambda x: x,

@@ -18,9 +18,9 @@ from torch.utils._pytree import tree_leaves
 
 from eightfold.compress.following import Follow, Misfit
 from eightfold.compress.groups import ChannelGraph
+from eightfold.compress.modules import call_model, module_paths, plain_attention, preserved
 from eightfold.compress.plan import GroupPlan, PrunePlan
 from eightfold.compress.surgery import applied
-from eightfold.compress.trace import call_model, module_paths, plain_attention, preserved
 
 # What torch and model code raise when a size does not fit.
 FAILURES = (RuntimeError, ValueError, TypeError, AssertionError, IndexError, KeyError, AttributeError)

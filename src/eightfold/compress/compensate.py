@@ -24,12 +24,12 @@ from eightfold.compress.blocks import bypassed
 from eightfold.compress.constants import constants_from_beta, fold_constants, mean_inputs
 from eightfold.compress.fitting import fit_layers
 from eightfold.compress.groups import ChannelGraph
-from eightfold.compress.modes import evaluating
 from eightfold.compress.norms import running_means_behind
 from eightfold.compress.plan import PrunePlan
 from eightfold.compress.sites import sites_of
 from eightfold.compress.trace import trace
 from eightfold.errors import UnknownNameError, UsageError
+from eightfold.export.module_runs import evaluating
 
 METHODS = ("none", "bn_beta", "mean", "lsq")
 

@@ -12,9 +12,9 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from eightfold.compress.groups import ChannelGraph, Kept
+from eightfold.compress.modules import call_model, preserved
 from eightfold.compress.plan import PrunePlan
 from eightfold.compress.surgery import applied
-from eightfold.compress.trace import call_model, preserved
 from eightfold.compress.weight_norm import normed_weights, weights_kept
 
 

@@ -20,13 +20,13 @@ from eightfold.compress.check import checked
 from eightfold.compress.costs import macs_cost
 from eightfold.compress.criteria.evidence import Evidence
 from eightfold.compress.groups import ChannelGraph, Group, Kept
-from eightfold.compress.modes import evaluating
 from eightfold.compress.plan import PrunePlan
 from eightfold.compress.scores import Criterion, combined, layer_scores
 from eightfold.compress.select import matches, round_count, top
 from eightfold.compress.surgery import apply_plan
 from eightfold.compress.trace import trace
 from eightfold.errors import UsageError
+from eightfold.export.module_runs import evaluating
 from eightfold.progress import track
 
 DRAWS_PER_CANDIDATE = 2000

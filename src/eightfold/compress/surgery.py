@@ -13,9 +13,10 @@ from torch import nn
 
 from eightfold.compress.blocks import remove_blocks
 from eightfold.compress.groups import Index, Kept, SizeLink
+from eightfold.compress.macs import count_parameters
+from eightfold.compress.modules import all_tensors, shapes_of, unwrapped
 from eightfold.compress.plan import PrunePlan, Shapes
 from eightfold.compress.sizes import get_size, set_size
-from eightfold.compress.trace import all_tensors, shapes_of, unwrapped
 from eightfold.compress.weight_norm import weight_of, weights_kept
 from eightfold.errors import PlanMismatchError
 
@@ -62,9 +63,9 @@ def apply_plan(model: nn.Module, plan: PrunePlan, *, optimizer: torch.optim.Opti
         PlanMismatchError: the model is not the architecture the plan was made for; names the first tensor and shapes.
     """
     model = unwrapped(model)
-    count = _parameters(model)
+    count = count_parameters(model)
     before, after = _apply(model, plan, optimizer, _select)
-    return PruneReport(_widths(before, after), count, _parameters(model))
+    return PruneReport(_widths(before, after), count, count_parameters(model))
 
 
 Cut = Callable[[torch.Tensor, int, torch.Tensor], torch.Tensor]
@@ -116,10 +117,6 @@ def applied(model: nn.Module, plan: PrunePlan, *, shapes_only: bool = False) -> 
             tensor.data, tensor.grad = data[name]
         for module, values in attributes.items():
             module.__dict__.update(values)
-
-
-def _parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _cut_tensors(

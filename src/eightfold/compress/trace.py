@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -23,6 +22,15 @@ from eightfold.compress.components import Grouping, group_channels, solve
 from eightfold.compress.following import factors_of
 from eightfold.compress.groups import ChannelGraph, LayerCall, Role, Suspect
 from eightfold.compress.labels import LabelSpace, axes_of, clear_axes, set_axes
+from eightfold.compress.modules import (
+    call_model,
+    module_paths,
+    named_tensors,
+    plain_attention,
+    preserved,
+    shapes_of,
+    unwrapped,
+)
 from eightfold.compress.rules import RULES, Call
 from eightfold.compress.rules.base import RawLayer, Record, has_offset, marked_uniform, set_offset
 from eightfold.compress.rules.elementwise import elementwise, factory
@@ -83,63 +91,6 @@ def _follow(model: nn.Module, inputs: Any, second_choice: frozenset[int]) -> tup
         return _graph(model, record, tensors)
 
 
-def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters, and buffers of numbers or masks, by their first name; tied tensors appear once."""
-    tensors = all_tensors(model)
-    return {name: t for name, t in tensors.items() if isinstance(t, nn.Parameter) or _may_hold_channels(t)}
-
-
-def _may_hold_channels(buffer: torch.Tensor) -> bool:
-    """Whole numbers name positions, or count: they are no channels."""
-    return buffer.is_floating_point() or buffer.dtype == torch.bool
-
-
-def all_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters, then buffers, by their first name, in one walk over the modules; tied tensors appear once."""
-    parameters: dict[int, tuple[str, torch.Tensor]] = {}
-    buffers: dict[int, tuple[str, torch.Tensor]] = {}
-    for path, module in model.named_modules():
-        for held, found in ((module._parameters, parameters), (module._buffers, buffers)):
-            for name, tensor in held.items():
-                if tensor is not None:
-                    found.setdefault(id(tensor), (f"{path}.{name}" if path else name, tensor))
-    return dict([*parameters.values(), *buffers.values()])
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside DataParallel, torch.compile and the like, whose names carry no prefix.
-
-    Raises:
-        TraceError: a TorchScript module: its code no longer runs as Python.
-    """
-    while True:
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            model = model.module
-        elif isinstance(compiled := getattr(model, "_orig_mod", None), nn.Module):
-            model = compiled
-        else:
-            break
-    if isinstance(model, torch.jit.ScriptModule):
-        raise TraceError(
-            "the model is a TorchScript module",
-            allowed="an ordinary torch.nn.Module",
-            remedy="prune the Python model that it was made from, and script the result",
-        )
-    return model
-
-
-def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Shape of every parameter and buffer, by its first name; tied tensors appear once."""
-    return {name: tuple(tensor.shape) for name, tensor in all_tensors(model).items()}
-
-
-def call_model(model: nn.Module, example_inputs: Any) -> Any:
-    """`model` on its inputs: a dictionary is keyword arguments, a tuple positional ones."""
-    if isinstance(example_inputs, Mapping):
-        return model(**example_inputs)
-    return model(*example_inputs) if isinstance(example_inputs, tuple) else model(example_inputs)
-
-
 @contextlib.contextmanager
 def _labelled(space: LabelSpace, tensors: Mapping[str, torch.Tensor]) -> Iterator[None]:
     try:
@@ -149,32 +100,6 @@ def _labelled(space: LabelSpace, tensors: Mapping[str, torch.Tensor]) -> Iterato
     finally:
         for tensor in tensors.values():
             clear_axes(tensor)
-
-
-@contextlib.contextmanager
-def module_paths(model: nn.Module, *, keep_on_error: bool = False) -> Iterator[list[str]]:
-    """Yield a stack whose last entry is the path of the module that is running.
-
-    With `keep_on_error`, a module that raises stays on the stack, so that the last entry tells who it was.
-    """
-    stack = [""]
-    names = {id(module): name for name, module in model.named_modules()}
-
-    def enter(module: nn.Module, _: Any) -> None:
-        stack.append(names.get(id(module), stack[-1]))
-
-    def leave(*_: Any) -> None:
-        stack.pop()
-
-    handles = [
-        nn.modules.module.register_module_forward_pre_hook(enter),
-        nn.modules.module.register_module_forward_hook(leave, always_call=not keep_on_error),
-    ]
-    try:
-        yield stack
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _run(model: nn.Module, inputs: Any, record: Record, used: set[int], path: list[str], *, training: bool) -> None:
@@ -197,52 +122,9 @@ def _run(model: nn.Module, inputs: Any, record: Record, used: set[int], path: li
                 record.space.freeze(labels, "output of the model")
 
 
-@contextlib.contextmanager
-def preserved(model: nn.Module) -> Iterator[None]:
-    """Put modes, buffers and the random state back as they were."""
-    modes = {module: module.training for module in model.modules()}
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    with torch.random.fork_rng(devices=[]):
-        try:
-            yield
-        finally:
-            for module, training in modes.items():
-                module.training = training
-            with torch.no_grad():
-                for buffer, value in buffers:
-                    if not torch.equal(buffer, value):
-                        buffer.copy_(value)
-
-
 def _doubled(inputs: Any) -> Any:
     """A batch of one becomes two, because batch norm cannot train on one."""
     return tree_map(lambda x: torch.cat([x, x]) if isinstance(x, torch.Tensor) and x.dim() == 4 else x, inputs)
-
-
-@contextlib.contextmanager
-def plain_attention() -> Iterator[None]:
-    """Switch off the fused encoder kernel, which hides its operators, and let attention run as one operator.
-
-    A layout that the fused attention does not take would be split into products, which hide where the scale came from.
-    """
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with _WholeAttention():
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
-
-
-class _WholeAttention(TorchFunctionMode):
-    """Gives attention its operands in the layout that the fused operator takes."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is torch.nn.functional.scaled_dot_product_attention:
-            args = tuple(arg.contiguous() if isinstance(arg, torch.Tensor) else arg for arg in args)
-        return func(*args, **(kwargs or {}))
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base class has no annotations

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from eightfold.errors import EightfoldError, ModelError, UsageError
+from eightfold.errors import EightfoldError, ModelError, UsageError, first_line
+from eightfold.export.module_runs import class_name, evaluating, named_outputs, tensors_in
 from eightfold.export.onnx_clean import clean
 from eightfold.export.onnx_files import load_onnx, save_onnx
 from eightfold.export.opset_conversion import with_opset
@@ -126,12 +126,12 @@ def _export(
         except Exception as error:
             if isinstance(error, EightfoldError | MemoryError) and not isinstance(error, _DoesNotRunError):
                 raise
-            failures.append(f"{choice}: {_first_line(error)}")
+            failures.append(f"{choice}: {first_line(error)}")
             continue
         graph.metadata_props.add(key="exporter", value=choice)
         return graph
     raise ModelError(
-        f"{_class_of(model)} cannot be exported ({'; '.join(failures)})",
+        f"{class_name(model)} cannot be exported ({'; '.join(failures)})",
         allowed="a model that one of torch's exporters can follow",
         remedy="remove the operation that the message names from forward(), or export to ONNX yourself",
     )
@@ -234,29 +234,11 @@ def _flat(model: torch.nn.Module) -> torch.nn.Module:
             self.model = model
 
         def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            return tuple(tensor for _, tensor in named_tensors(self.model(images)))
+            return tuple(tensor for _, tensor in tensors_in(self.model(images)))
 
     flat = Flat()
     flat.training = False
     return flat
-
-
-def named_tensors(output: Any, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor in a model's output, with the dictionary keys that lead to it ("" where there are none)."""
-    if isinstance(output, Mapping):
-        for key, value in output.items():
-            yield from named_tensors(value, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(output, list | tuple):
-        for value in output:
-            yield from named_tensors(value, prefix)
-    elif hasattr(output, "dtype") and hasattr(output, "shape"):
-        yield prefix, output
-
-
-def named_outputs(model: torch.nn.Module, images: torch.Tensor, wanted: Sequence[str] = ()) -> dict[str, torch.Tensor]:
-    """What a model puts out, in order, by the names that its graph has for it; see `onnx_from_module`."""
-    found = tuple(named_tensors(run_module(model, images)))
-    return dict(zip(_output_names(model, found, wanted), (tensor for _, tensor in found), strict=True))
 
 
 def _state_output_shapes(graph: onnx.ModelProto, tensors: Sequence[torch.Tensor]) -> None:
@@ -266,56 +248,3 @@ def _state_output_shapes(graph: onnx.ModelProto, tensors: Sequence[torch.Tensor]
         del shape.dim[:]
         for size in tensor.shape:
             shape.dim.add(dim_value=size)
-
-
-def _output_names(
-    model: torch.nn.Module, found: Sequence[tuple[str, torch.Tensor]], wanted: Sequence[str]
-) -> list[str]:
-    if not found:
-        raise ModelError(f"{_class_of(model)} returns no tensor", allowed="tensors, or lists or dictionaries of them")
-    if wanted and len(wanted) != len(found):
-        raise UsageError(f"{len(wanted)} output names for {len(found)} outputs", allowed="one name per output")
-    keys = [key for key, _ in found]
-    if wanted:
-        return list(wanted)
-    if all(keys) and len(set(keys)) == len(keys):
-        return keys
-    if len(found) == 1 and found[0][1].ndim == 2:
-        return ["logits"]
-    return [f"output{index}" for index in range(len(found))]
-
-
-def run_module(model: torch.nn.Module, example: torch.Tensor) -> Any:
-    """The model's output without gradients. Raises ModelError where the model does not take `example`."""
-    import torch
-
-    try:
-        with torch.no_grad():
-            return model(example)
-    except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AssertionError) as error:
-        raise ModelError(
-            f"{_class_of(model)} does not run on an input of shape {tuple(example.shape)} ({_first_line(error)})",
-            allowed="a model whose forward() takes one image tensor",
-            remedy="check image_size and channels",
-        ) from error
-
-
-@contextlib.contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode; each module gets its own flag back, since some keep parts frozen while others train."""
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, flag in flags:
-            module.training = flag
-
-
-def _class_of(model: torch.nn.Module) -> str:
-    inner = getattr(model, "model", None)
-    return type(inner if type(model).__name__ == "Flat" and inner is not None else model).__name__
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

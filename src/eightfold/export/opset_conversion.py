@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eightfold.errors import ModelError
+from eightfold.errors import ModelError, first_line
 from eightfold.export.onnx_files import opset_of
 from eightfold.export.opset_lowering import lowered
 from eightfold.export.shapes import LARGEST_SIZES_BYTES
@@ -30,7 +30,7 @@ def with_opset(model: onnx.ModelProto, opset: int, *, remedy: str) -> onnx.Model
         return _raised(model, opset) if have < opset else lowered(model, opset)
     # The converter's own errors are RuntimeErrors; what protobuf cannot hold raises ValueError.
     except (RuntimeError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        reason = first_line(error)
     except ModelError as error:
         reason = error.seen
     raise ModelError(

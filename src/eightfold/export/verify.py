@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from eightfold.errors import ModelError, VerificationError
+from eightfold.errors import ModelError, VerificationError, first_line
 from eightfold.export.onnx_files import fits_protobuf, load_onnx, save_onnx, tensor_specs
 from eightfold.extras import require
 from eightfold.files import PathLike
@@ -131,13 +131,13 @@ def require_within(differences: Sequence[Difference], tolerance: Tolerance, *, s
 
 def run_module_arrays(model: torch.nn.Module, images: Array) -> list[Array]:
     """What a torch module returns for `images`, flattened, in evaluation mode and on the model's device."""
-    from eightfold.export.onnx_export import evaluating, named_tensors, run_module
+    from eightfold.export.module_runs import evaluating, run_module, tensors_in
 
     torch = require("torch", "run the torch module")
     device = next((parameter.device for parameter in model.parameters()), "cpu")
     with evaluating(model):
         output = run_module(model, torch.from_numpy(images).to(device))
-    return [tensor.detach().cpu().numpy() for _, tensor in named_tensors(output)]
+    return [tensor.detach().cpu().numpy() for _, tensor in tensors_in(output)]
 
 
 def run_in_float64(model: torch.nn.Module, images: Array) -> list[Array]:
@@ -199,7 +199,7 @@ def _refusals(path: Runnable) -> Iterator[None]:
     except Exception as error:
         shown = path if isinstance(path, str | Path) else "the graph"
         raise ModelError(
-            f"onnxruntime refuses {shown} ({(str(error).strip() or type(error).__name__).splitlines()[0][:200]})",
+            f"onnxruntime refuses {shown} ({first_line(error)})",
             allowed="a valid fixed-size ONNX file",
         ) from error
 

@@ -33,7 +33,7 @@ def module_network(model: nn.Module, preprocess: Preprocess, task: Task, *, batc
     """A torch module, whose outputs are named as in its ONNX graph."""
     import torch
 
-    from eightfold.export.onnx_export import named_outputs
+    from eightfold.export.module_runs import named_outputs
 
     def predict(images: Array) -> Arrays:
         with torch.inference_mode():

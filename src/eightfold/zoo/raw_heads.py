@@ -16,7 +16,7 @@ from torchvision.models.detection.fcos import FCOS
 from torchvision.models.detection.retinanet import RetinaNet
 from torchvision.models.detection.ssd import SSD
 
-from eightfold.errors import ModelError
+from eightfold.errors import ModelError, first_line
 from eightfold.runtime.manifest import Task
 
 
@@ -66,7 +66,7 @@ def raw_head_task(name: str, size: tuple[int, int]) -> Task:
             maps = RawHead(detector).maps(torch.zeros(1, 3, *size))
         except RuntimeError as error:
             raise ModelError(
-                f"{name} does not run on images of {size[0]}x{size[1]} ({str(error).splitlines()[0]})",
+                f"{name} does not run on images of {size[0]}x{size[1]} ({first_line(error)})",
                 allowed="larger images",
             ) from None
     grids = [list(each.shape[-2:]) for each in maps]

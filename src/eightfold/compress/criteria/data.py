@@ -8,8 +8,9 @@ import numpy as np
 
 from eightfold.compress.criteria.evidence import Array, Evidence, LayerScores, per_channel, rows
 from eightfold.compress.groups import Group
-from eightfold.compress.modes import evaluating, gradients_of
+from eightfold.compress.modes import gradients_of
 from eightfold.compress.stepping import layer_calls
+from eightfold.export.module_runs import evaluating
 
 
 def activation_mean(evidence: Evidence) -> LayerScores:

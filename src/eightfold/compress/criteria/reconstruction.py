@@ -13,10 +13,10 @@ from eightfold.compress.criteria.evidence import Array, Evidence, LayerScores, r
 from eightfold.compress.criteria.weights import l2
 from eightfold.compress.groups import Index, LayerCall
 from eightfold.compress.marching import INPUTS_AT_MOST, Args, in_step, inputs_of, live_bytes, rows_wanted
-from eightfold.compress.modes import evaluating
 from eightfold.compress.moments import Moments
 from eightfold.compress.patches import Positions, input_rows, weight_matrix
 from eightfold.compress.stepping import PausedCall, layer_calls
+from eightfold.export.module_runs import evaluating
 
 RIDGE = 1e-3
 ROUNDS = 16

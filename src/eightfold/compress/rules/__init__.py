@@ -4,7 +4,31 @@ A rule receives a finished `Call` and either gives labels to its outputs, unites
 without a rule freezes every label that reaches it. `RULES` is filled by the modules of this package.
 """
 
-from eightfold.compress.rules import attention, elementwise, layers, movement, recurrent, reduction, vision
+from eightfold.compress.rules import (
+    attention,
+    cutting,
+    elementwise,
+    indexing,
+    layers,
+    movement,
+    recurrent,
+    reduction,
+    reshaping,
+    vision,
+)
 from eightfold.compress.rules.base import RULES, Call
 
-__all__ = ["RULES", "Call", "attention", "elementwise", "layers", "movement", "recurrent", "reduction", "vision"]
+__all__ = [
+    "RULES",
+    "Call",
+    "attention",
+    "cutting",
+    "elementwise",
+    "indexing",
+    "layers",
+    "movement",
+    "recurrent",
+    "reduction",
+    "reshaping",
+    "vision",
+]

@@ -168,6 +168,13 @@ def set_uniform(tensor: torch.Tensor) -> None:
     setattr(tensor, _UNIFORM, True)
 
 
+def keep_uniform(call: Call) -> None:
+    """Parts and views of a uniform tensor are uniform."""
+    if is_uniform(call.args[0]):
+        for out in call.outs:
+            set_uniform(out)
+
+
 def has_offset(tensor: torch.Tensor) -> bool:
     """Whether a removed channel of `tensor` would leave something else than zero: a sum over channels misses it."""
     return bool(axes_of(tensor)) and getattr(tensor, _OFFSET, False)

@@ -8,11 +8,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from eightfold.errors import ModelError
+from eightfold.errors import ModelError, last_line
 from eightfold.export.inner.probe import Inner, Inside, See, chunks
 from eightfold.export.verify import Arrays
 from eightfold.extras import require
-from eightfold.runtime.backends.base import last_line
 
 MOVES = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Transpose", "Split", "VariadicSplit", "StridedSlice", "Slice"})
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 from eightfold.export.inner.probe import Inner, Inside, See
-from eightfold.export.onnx_export import evaluating, named_tensors, run_module
+from eightfold.export.module_runs import evaluating, run_module, tensors_in
 from eightfold.export.verify import Array, Arrays
 from eightfold.extras import require
 
@@ -35,7 +35,7 @@ class TorchProbe:
         book = _Book(see, wanted)
         with evaluating(self.module), book.names(self.module), _dispatching(book):
             output = run_module(self.module, example)
-        places = [getattr(tensor, MARK, -1) for _, tensor in named_tensors(output)]
+        places = [getattr(tensor, MARK, -1) for _, tensor in tensors_in(output)]
         return Inside(tuple(book.tensors), tuple(place for place in places if place >= 0))
 
 
@@ -109,7 +109,7 @@ class _Book:
         def leave(_module: Any, _inputs: Any, output: Any) -> None:
             self._path.pop()
             start = entered.pop()
-            returned = [place for place in _places(tensor for _, tensor in named_tensors(output)) if place >= start]
+            returned = [place for place in _places(tensor for _, tensor in tensors_in(output)) if place >= start]
             if leaf and path and returned:
                 name = self._numbered(path)
                 for count, place in enumerate(returned):

@@ -116,20 +116,6 @@ def empty_like(spec: TensorSpec) -> Array:
     return np.zeros(spec.shape, np.dtype(spec.dtype))
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of a library's message, which may be long."""
-    return _lines(error)[0][:300]
-
-
-def last_line(error: BaseException) -> str:
-    """The last one: OpenVINO's messages begin with where they were raised and end with the reason."""
-    return _lines(error)[-1][:300]
-
-
-def _lines(error: BaseException) -> list[str]:
-    return [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-
-
 class Backend(ABC):
     """A library that runs models: how to tell whether it is there, and how to open a file with it."""
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from eightfold.errors import BackendError, ModelError
+from eightfold.errors import BackendError, ModelError, last_line
 from eightfold.extras import installed, require
 from eightfold.runtime.backends import openvino_cache
-from eightfold.runtime.backends.base import Backend, Session, SessionOptions, Slot, empty_like, last_line
+from eightfold.runtime.backends.base import Backend, Session, SessionOptions, Slot, empty_like
 from eightfold.runtime.manifest import TensorSpec
 from eightfold.runtime.tensor_specs import spec_of
 

@@ -7,17 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eightfold.errors import BackendError, ModelError
+from eightfold.errors import BackendError, ModelError, first_line
 from eightfold.extras import installed, require
-from eightfold.runtime.backends.base import (
-    Arrays,
-    Backend,
-    Session,
-    SessionOptions,
-    Slot,
-    empty_like,
-    first_line,
-)
+from eightfold.runtime.backends.base import Arrays, Backend, Session, SessionOptions, Slot, empty_like
 from eightfold.runtime.backends.ort_providers import CPU, providers_of
 from eightfold.runtime.cuda_memory import cuda_driver_absent
 from eightfold.runtime.manifest import TensorSpec

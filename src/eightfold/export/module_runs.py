@@ -1,0 +1,81 @@
+"""A torch module is run once: what it puts out, and by which names a graph of it has that."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from eightfold.errors import ModelError, UsageError, first_line
+
+if TYPE_CHECKING:
+    import torch
+
+
+@contextlib.contextmanager
+def evaluating(*models: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode; each module gets its own flag back, since some keep parts frozen while others train."""
+    flags = [(module, module.training) for model in models for module in model.modules()]
+    for model in models:
+        model.eval()
+    try:
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+
+
+def run_module(model: torch.nn.Module, example: torch.Tensor) -> Any:
+    """The model's output without gradients. Raises ModelError where the model does not take `example`."""
+    import torch
+
+    try:
+        with torch.no_grad():
+            return model(example)
+    except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AssertionError) as error:
+        raise ModelError(
+            f"{class_name(model)} does not run on an input of shape {tuple(example.shape)} ({first_line(error)})",
+            allowed="a model whose forward() takes one image tensor",
+            remedy="check image_size and channels",
+        ) from error
+
+
+def named_outputs(model: torch.nn.Module, images: torch.Tensor, wanted: Sequence[str] = ()) -> dict[str, torch.Tensor]:
+    """What a model puts out, in order, by the names that its graph has for it; see `export_onnx`."""
+    found = tuple(tensors_in(run_module(model, images)))
+    return dict(zip(_output_names(model, found, wanted), (tensor for _, tensor in found), strict=True))
+
+
+def tensors_in(output: Any, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor in a model's output, with the dictionary keys that lead to it ("" where there are none)."""
+    if isinstance(output, Mapping):
+        for key, value in output.items():
+            yield from tensors_in(value, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(output, list | tuple):
+        for value in output:
+            yield from tensors_in(value, prefix)
+    elif hasattr(output, "dtype") and hasattr(output, "shape"):
+        yield prefix, output
+
+
+def _output_names(
+    model: torch.nn.Module, found: Sequence[tuple[str, torch.Tensor]], wanted: Sequence[str]
+) -> list[str]:
+    if not found:
+        raise ModelError(f"{class_name(model)} returns no tensor", allowed="tensors, or lists or dictionaries of them")
+    if wanted and len(wanted) != len(found):
+        raise UsageError(f"{len(wanted)} output names for {len(found)} outputs", allowed="one name per output")
+    keys = [key for key, _ in found]
+    if wanted:
+        return list(wanted)
+    if all(keys) and len(set(keys)) == len(keys):
+        return keys
+    if len(found) == 1 and found[0][1].ndim == 2:
+        return ["logits"]
+    return [f"output{index}" for index in range(len(found))]
+
+
+def class_name(model: torch.nn.Module) -> str:
+    """Of the network itself, where `model` wraps it for the export."""
+    inner = getattr(model, "model", None)
+    return type(inner if type(model).__name__ == "Flat" and inner is not None else model).__name__
