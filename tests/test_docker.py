@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,12 @@ def test_each_jetpack_has_its_arguments(name: str) -> None:
     release = re.search(r"onnxruntime-linux-aarch64-([\d.]+)\.tgz", given["ONNXRUNTIME_ARCHIVE"])
     assert release
     assert f"release {release[1]}" in PAGE
+
+
+def test_the_page_builds_for_jetpack_4_as_compose_does() -> None:
+    command = PAGE.partition("docker build -f Dockerfile.jetson -t eightfold:jetpack4")[2].partition("\ndocker run")[0]
+    told = dict(word.split("=", 1) for word in shlex.split(command) if "=" in word)
+    assert told == {name: " ".join(value.split()) for name, value in SERVICES["jetpack4"]["build"]["args"].items()}
 
 
 def test_the_page_names_every_argument() -> None:

@@ -64,6 +64,10 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
         _sync(temporary)
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is None:  # a write that found the disk full does not know where it was
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

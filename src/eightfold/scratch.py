@@ -27,6 +27,10 @@ def scratch_folder() -> Iterator[Path]:
     folder, lock = _made()
     try:
         yield folder
+    except OSError as error:
+        if error.filename is None:  # a write that found the disk full does not know where it was
+            error.filename = str(folder)
+        raise
     finally:
         _remove(folder, lock)
 

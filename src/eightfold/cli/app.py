@@ -30,6 +30,7 @@ COMMANDS: tuple[str, ...] = (
     "half",
     "build",
     "refit",
+    "add-engine",
     "compare",
     "sign",
     "verify",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -104,3 +105,27 @@ def test_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.Monkey
             target="tensorrt",
             options=BuildOptions(timing_cache=tmp_path / "times.cache"),
         )
+
+
+def test_too_small_a_workspace(tmp_path: Path) -> None:
+    weight = np.zeros((256, 256, 3, 3), np.float32)
+    nodes = [helper.make_node("Conv", ["images", "w"], ["out"])]
+    model = graph(nodes, {"images": [1, 256, 66, 66]}, {"out": [1, 256, 64, 64]}, {"w": weight})
+    options = BuildOptions(workspace_bytes=1)
+    with pytest.raises(BuildError, match=r"gives up \(ERROR: .*workspace.*\); allow layers more memory"):
+        build_engine(saved(model, tmp_path / "net.onnx"), tmp_path / "net.engine", precision="fp32", options=options)
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = conv(tmp_path)
+    (tmp_path / "net.engine").write_bytes(b"old")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space") as caught:
+            build_engine(file, tmp_path / "net.engine", precision="fp32")
+    assert caught.value.filename == str(tmp_path / "net.engine")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["net.engine", "net.onnx"]
+    assert (tmp_path / "net.engine").read_bytes() == b"old"

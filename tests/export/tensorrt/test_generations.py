@@ -189,6 +189,16 @@ def test_int8_by_a_calibration_cache(board: Board, version: str, tmp_path: Path)
     assert calibrator.get_batch(["images"]) is None
 
 
+@pytest.mark.parametrize("version", BEFORE_11)
+def test_a_gpu_without_int8_is_told_so(board: Board, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = board.install(version)
+    monkeypatch.setattr(board, "install", lambda _: made)
+    monkeypatch.setattr(sys.modules["tensorrt"].Builder, "platform_has_fast_int8", False)
+    with pytest.raises(BuildError, match="this GPU has no INT8 arithmetic; allowed: fp16 and fp32; build"):
+        board.build(version, "int8", ranges={"features": 2.5})
+    board.build(version, "fp16")
+
+
 @pytest.mark.parametrize("version", FROM_11)
 def test_int8_by_ranges_is_gone_in_11(board: Board, version: str) -> None:
     with pytest.raises(BuildError, match=r"takes INT8 ranges from Q/DQ nodes only"):

@@ -44,7 +44,7 @@ class EngineSource:
 
     def typed(self) -> contextlib.AbstractContextManager[TypedGraph]:
         """The graph that was parsed."""
-        half = is_converted(self.record)
+        half = self.record.is_converted
         return typed_graph(self.graph, half=half, inputs=None, keep_float=self.options.float_layers if half else ())
 
 
@@ -56,7 +56,7 @@ class EngineProbe:
         with source.typed() as typed:
             model = load_onnx(typed.path)
             #: Whether the float16 form of the graph is the one that the engine was built from.
-            self.same = not is_converted(source.record) or typed.sha256 == source.record.parsed_sha256
+            self.same = not source.record.is_converted or typed.sha256 == source.record.parsed_sha256
         self._names, self.inside = inside_of(model)
         #: Tensor -> the node that makes it.
         self.nodes = {name: node.name for node in model.graph.node for name in node.output}
@@ -100,8 +100,3 @@ class EngineProbe:
         record = self.source.record
         options = self.source.options.model_copy(update={"inner_outputs": tuple(names)})
         return build_engine(self.source.graph, path, target=record.target, precision=record.precision, options=options)
-
-
-def is_converted(record: EngineRecord) -> bool:
-    """Whether the graph became a float16 one before it was parsed."""
-    return record.precision != "fp32" and "STRONGLY_TYPED" in record.flags

@@ -17,7 +17,7 @@ from eightfold.export.tensorrt.device import Gpu, building_gpu
 from eightfold.export.tensorrt.generation import Generation, Module, generation_of, require_version
 from eightfold.export.tensorrt.inner_outputs import mark_outputs
 from eightfold.export.tensorrt.layers import EngineLayers, layers_of_engine, layers_of_network, layers_path
-from eightfold.export.tensorrt.limits import require_available, require_dla, require_sense, with_dla
+from eightfold.export.tensorrt.limits import require_available, require_dla, require_int8, require_sense, with_dla
 from eightfold.export.tensorrt.messages import collecting_logger, first_error
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.parse import TypedGraph, parse, sha256_of_graph, typed_graph
@@ -173,6 +173,7 @@ def _build(tools: _Tools, wish: _Wish, graph: TypedGraph, gpu: Gpu) -> _Built:
     logger = collecting_logger(trt, tools.messages)
     builder: Builder = trt.Builder(logger)
     require_dla(builder, options)
+    require_int8(builder, wish.precision)
     config: IBuilderConfig = builder.create_builder_config()
     capability = gpu.compute_capability
     if generation.compute_capabilities:
@@ -184,6 +185,8 @@ def _build(tools: _Tools, wish: _Wish, graph: TypedGraph, gpu: Gpu) -> _Built:
     gpu_layers = layers_for_gpu(config, network, options)
     parsed = layers_of_network(network)
     engine = _serialized(tools, builder, network, config, _cache_of(tools, options, gpu))
+    if engine is None:
+        raise _given_up(tools, options)
     layers = layers_of_engine(trt, engine, host_code=holds_host_code(flags)) or parsed
     return _Built(engine, capability, (*network_flags(generation), *flags), gpu_layers, layers, inner)
 
@@ -227,19 +230,26 @@ def _cache_of(tools: _Tools, options: BuildOptions, gpu: Gpu) -> Path | None:
 
 def _serialized(
     tools: _Tools, builder: Builder, network: INetworkDefinition, config: IBuilderConfig, cache: Path | None
-) -> bytes:
+) -> bytes | None:
     if cache:
         use_timing_cache(config, cache)
     with stoppable(tools.trt, config):
         engine = builder.build_serialized_network(network, config)
     if engine is None:
-        raise BuildError(
-            f"the builder of {tools.generation.module} {tools.version} gives up ({first_error(tools.messages)})",
-            remedy="compare the graph with the version's support matrix",
-        )
+        return None
     if cache:
         save_timing_cache(config, cache)
     return bytes(engine)
+
+
+def _given_up(tools: _Tools, options: BuildOptions) -> BuildError:
+    limited = options.workspace_bytes is not None
+    return BuildError(
+        f"the builder of {tools.generation.module} {tools.version} gives up ({first_error(tools.messages)})",
+        remedy="allow layers more memory: a larger workspace, or none said"
+        if limited
+        else "compare the graph with the version's support matrix",
+    )
 
 
 def _bits(enum: Any, names: tuple[str, ...]) -> int:

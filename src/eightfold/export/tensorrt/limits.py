@@ -114,3 +114,13 @@ def require_dla(builder: Builder, options: BuildOptions) -> None:
             f"DLA core {options.dla_core}",
             allowed=f"0 to {count - 1}" if count else "none: this device, or this version of TensorRT, has no DLA",
         )
+
+
+def require_int8(builder: Builder, precision: str) -> None:
+    """Raises BuildError where the GPU has no INT8 arithmetic, as far as the builder tells: before 11."""
+    if precision == "int8" and not getattr(builder, "platform_has_fast_int8", True):
+        raise BuildError(
+            "this GPU has no INT8 arithmetic",
+            allowed="fp16 and fp32",
+            remedy="build with --precision fp16 from the FP32 graph",
+        )

@@ -48,7 +48,7 @@ def typed_graph(
 
 
 def sha256_of_onnx(path: Path) -> str:
-    """Of the file; where weights lie outside it, of the digests of all its files."""
+    """Of the file; where weights lie outside it, of the digests of all its files. The C++ builder writes the same."""
     digests = [sha256_of_file(path), *(sha256_of_file(path.parent / name) for name in external_files(path))]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 

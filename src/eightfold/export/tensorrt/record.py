@@ -75,6 +75,11 @@ class EngineRecord(Value):
         return record
 
     @property
+    def is_converted(self) -> bool:
+        """Whether the graph became a float16 one before it was parsed."""
+        return self.precision != "fp32" and "STRONGLY_TYPED" in self.flags
+
+    @property
     def requires(self) -> dict[str, str]:
         """What a machine must have, as the manifest states it: see `eightfold.runtime.engine_fit`."""
         return engine_requirements(self.builder, self.builder_version, self.compute_capability, self.flags)

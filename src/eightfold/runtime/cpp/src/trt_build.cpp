@@ -1,15 +1,18 @@
 #include <NvInferPlugin.h>
 #include <NvOnnxParser.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "eightfold/build.hpp"
 #include "eightfold/error.hpp"
 #include "engine_fit.hpp"
 #include "file.hpp"
+#include "onnx_references.hpp"
 #include "sha256.hpp"
 #include "trt_common.hpp"
 
@@ -34,10 +37,39 @@ std::vector<std::uint8_t> read_file(const std::string& path) {
   return bytes;
 }
 
+// Where and why: before 10 the parser gives the node's number only.
+std::string reason_of(const nvonnxparser::IParserError& error) {
+#if NV_TENSORRT_MAJOR >= 10
+  const auto text = [](const char* given) { return std::string(given == nullptr ? "" : given); };
+  const std::string place = "'" + text(error.nodeName()) + "' (" + text(error.nodeOperator()) + ")";
+#else
+  const std::string place = "number " + std::to_string(error.node());
+#endif
+  return "at node " + place + ": " + error.desc();
+}
+
+// As Python's sha256_of_onnx: of the graph, and where weights lie in other files, of the digests of all.
+std::string sha256_of_parsed(const std::string& path, const std::vector<std::uint8_t>& onnx) {
+  std::set<std::string> names;
+  for (const detail::OnnxReference& reference : detail::references_in(onnx)) names.insert(reference.location);
+  const std::string own = detail::sha256_hex(onnx);
+  if (names.empty()) return own;
+  const std::string folder = path.substr(0, path.rfind('/') + 1);  // "" where there is no '/'
+  std::string digests = own;
+  for (const std::string& name : names) digests += detail::sha256_hex(read_file(folder + name));
+  return detail::sha256_hex({reinterpret_cast<const std::uint8_t*>(digests.data()), digests.size()});
+}
+
 // Whole or not at all: written beside, then renamed.
 void write_whole(const std::string& path, span<const std::uint8_t> bytes) {
-  const std::string temporary = path + ".tmp";
-  detail::write_file(temporary, bytes);
+  // Two builds may share a timing cache: each has a name of its own.
+  const std::string temporary = path + "." + std::to_string(::getpid()) + ".tmp";
+  try {
+    detail::write_file(temporary, bytes);
+  } catch (const Error&) {
+    std::remove(temporary.c_str());  // the half that fitted on the disk
+    throw;
+  }
   if (std::rename(temporary.c_str(), path.c_str()) != 0) {
     std::remove(temporary.c_str());
     throw Error(ErrorCode::build, "cannot write " + path, "a writable place");
@@ -111,7 +143,7 @@ class EngineBuilder {
   std::unique_ptr<nvinfer1::IHostMemory> build() {
     if (!parser_->parseFromFile(options_.onnx_path.c_str(),
                                 static_cast<int>(TrtLogger::Severity::kWARNING))) {
-      refused(options_, parser_->getNbErrors() > 0 ? parser_->getError(0)->desc() : logger_.reason());
+      refused(options_, parser_->getNbErrors() > 0 ? reason_of(*parser_->getError(0)) : logger_.reason());
     }
     configure();
     std::unique_ptr<nvinfer1::IHostMemory> plan(builder_->buildSerializedNetwork(*network_, *config_));
@@ -152,6 +184,7 @@ class EngineBuilder {
     flags_.emplace_back("EXPLICIT_BATCH");
 #endif
 #if EIGHTFOLD_TRT_PRECISION_FLAGS
+    require_int8();
     for (const auto& [flag, name] : flags_for(options_.precision)) {
       config_->setFlag(flag);
       flags_.emplace_back(name);
@@ -185,6 +218,15 @@ class EngineBuilder {
         ErrorCode::build,
         "TensorRT " + detail::trt_library_version() + " has no optimization levels and no compatible engines",
         "these options from 8.6 on", "leave them out");
+  }
+#endif
+
+#if EIGHTFOLD_TRT_PRECISION_FLAGS
+  // Nano and TX2 have none.
+  void require_int8() const {
+    if (options_.precision != Precision::int8 || builder_->platformHasFastInt8()) return;
+    throw Error(ErrorCode::build, "this GPU has no INT8 arithmetic", "fp16 and fp32",
+                "build with --precision fp16 from the FP32 graph");
   }
 #endif
 
@@ -321,6 +363,7 @@ std::string sidecar(const BuildOptions& options, const EngineBuilder& builder, s
                                  {"options", json_of(options)},
                                  {"gpu_layers", builder.gpu_layers()},
                                  {"onnx_sha256", detail::sha256_hex(onnx)},
+                                 {"parsed_sha256", sha256_of_parsed(options.onnx_path, onnx)},
                                  {"engine_sha256", detail::sha256_hex(plan)},
                                  {"engine_bytes", plan.size()},
                                  {"seconds", seconds},
