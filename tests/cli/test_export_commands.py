@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -38,6 +39,22 @@ def test_from_a_foreign_file_to_a_signed_bundle(
     assert "files as the manifest says: 1; signed by" in capsys.readouterr().out
     assert _call(monkeypatch, "compare", network, f"{bundle}:net-b1") == 0
     assert "logits" in capsys.readouterr().out
+
+
+def test_other_inputs_become_constants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = [helper.make_node("Mul", ["x", "scale"], ["s"]), helper.make_node("Relu", ["s"], ["y"])]
+    inputs: dict[str, Sequence[int | str]] = {"x": ["n", 3, 8, 8], "scale": ["n", 1, 1, 1]}
+    file = saved(graph(nodes, inputs, {"y": ["n", 3, 8, 8]}), tmp_path / "x.onnx")
+    assert _call(monkeypatch, "export", file, "-o", tmp_path / "bundle", "--constant", "scale=[[[0.5]]]") == 0
+    manifest = Bundle.open(tmp_path / "bundle").manifest
+    assert [spec.name for spec in manifest.artifacts[0].inputs] == ["x"]
+    assert (manifest.preprocess.height, manifest.preprocess.width) == (8, 8)
+    for wrong in ("scale", "=1", "scale=0.5.1"):
+        assert _call(monkeypatch, "export", file, "-o", tmp_path / "other", "--constant", wrong) == 2
+        assert "allowed: NAME=VALUE, e.g. scale=[1.0,1.0]" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "other").exists()
 
 
 def test_pixels_go_in_where_asked(tmp_path: Path, network: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,16 +138,10 @@ def one_node(op: str, shape: Sequence[int | str], out: Sequence[int | str], **op
     return graph([helper.make_node(op, ["x"], ["y"], **options)], {"x": shape}, {"y": out}, opset=13)
 
 
-def two_inputs() -> onnx.ModelProto:
-    node = helper.make_node("Add", ["x", "z"], ["y"])
-    return graph([node], {"x": [1, 3, 16, 16], "z": [1, 3, 16, 16]}, {"y": [1, 3, 16, 16]})
-
-
 @pytest.mark.parametrize(
     ("make", "words"),
     [
         (sequence, "'y' is a sequence; allowed: inputs and outputs of tensors"),
-        (two_inputs, r"has 2 inputs \(x, z\); allowed: one image input"),
         (
             lambda: one_node("Relu", [3, 16, 16], [3, 16, 16]),
             "is float32 with 3 axes; allowed: float32 or uint8",

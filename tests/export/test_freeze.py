@@ -10,8 +10,9 @@ from onnx import helper
 
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import ModelError, UsageError
+from eightfold.export.file_inputs import FileInputs
 from eightfold.export.foreign import export_bundle
-from eightfold.export.freeze import fixed_image_size, freeze_onnx, frozen
+from eightfold.export.freeze import freeze_onnx, frozen
 from eightfold.export.onnx_files import tensor_specs
 from eightfold.export.verify import run_onnx
 from eightfold.runtime.bundle import Bundle
@@ -64,7 +65,7 @@ def test_channels_last_images_are_told_by_their_axis(tmp_path: Path) -> None:
 )
 def test_the_size_that_a_file_fixes(tmp_path: Path, shape: list[int | str], size: tuple[int, int] | None) -> None:
     model = graph([helper.make_node("Relu", ["x"], ["y"])], {"x": shape}, {"y": shape})
-    assert fixed_image_size(saved(model, tmp_path / "x.onnx")) == size
+    assert FileInputs.of(saved(model, tmp_path / "x.onnx")).image_size == size
 
 
 def test_an_axis_nothing_tells_is_named(tmp_path: Path, dynamic: Path) -> None:

@@ -67,7 +67,11 @@ class Graph:
         """The one input that is not an initializer."""
         inputs = [value for value in self.model.graph.input if value.name not in self.initializers]
         if len(inputs) != 1:
-            raise CalibrationError(f"{self.name} has {len(inputs)} inputs", allowed="one image input")
+            raise CalibrationError(
+                f"{self.name} has {len(inputs)} inputs",
+                allowed="one image input",
+                remedy="give those that never change a value at the export (--constant NAME=VALUE)",
+            )
         value: onnx.ValueInfoProto = inputs[0]
         return value
 

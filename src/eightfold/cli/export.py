@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eightfold.cli.options import image_size, task_named
+from eightfold.cli.options import image_size, named_values, task_named
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +50,10 @@ def export(
             "Default: random values."
         ),
     ] = None,
+    constant: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE makes a constant of another input of an .onnx file; the value is JSON. Repeat."),
+    ] = None,
     pixels: Annotated[
         bool, typer.Option("--pixels", help="Take uint8 pixels: preprocessing goes into the graph.")
     ] = False,
@@ -67,7 +71,8 @@ def export(
     from eightfold.zoo.models import task_of
 
     sizes = [image_size(each) for each in size or ()]
-    how = _preprocess(preprocess, model, sizes)
+    constants = named_values(constant or ())
+    how = _preprocess(preprocess, model, sizes, constants)
     source = model if model.endswith(".onnx") else _module(model, classes, weights)
     name = Path(model).stem if model.endswith(".onnx") else model.rpartition(":")[2]
     written = export_bundle(
@@ -83,19 +88,22 @@ def export(
         preprocess_in_graph=pixels,
         decode=decode,
         images=images,
+        constants=constants,
     )
     print(f"wrote {written}; next: eightfold inspect {written}")
 
 
-def _preprocess(path: Path | None, model: str, sizes: Sequence[tuple[int, int]]) -> Preprocess:
+def _preprocess(
+    path: Path | None, model: str, sizes: Sequence[tuple[int, int]], constants: Mapping[str, Any]
+) -> Preprocess:
     """The rules at the first of the sizes, or else at their own, the file's or the usual one."""
     from eightfold.calib.preprocess import Preprocess
-    from eightfold.export.freeze import fixed_image_size
+    from eightfold.export.file_inputs import FileInputs
 
     if path is not None:
         rules = Preprocess.load(path)
         return rules.at_size(*sizes[0]) if sizes else rules
-    own = fixed_image_size(model) if model.endswith(".onnx") and not sizes else None
+    own = FileInputs.of(Path(model), constants).image_size if model.endswith(".onnx") and not sizes else None
     height, width = sizes[0] if sizes else own or DEFAULT_SIZE
     return Preprocess(height=height, width=width)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,24 @@ def image_size(text: str) -> tuple[int, int]:
     if len(sides) not in (1, 2) or min(sides) < 1:
         raise UsageError(f"--size {text}", allowed="SIDE or HEIGHTxWIDTH, e.g. 224 or 480x640")
     return sides[0], sides[-1]
+
+
+def named_values(texts: Sequence[str]) -> dict[str, Any]:
+    """Name -> value of each 'NAME=JSON'.
+
+    >>> named_values(["scale=[1.0, 0.5]"])
+    {'scale': [1.0, 0.5]}
+    """
+    pairs = [text.rpartition("=")[::2] for text in texts]
+    try:
+        found = {name: json.loads(value) for name, value in pairs}
+    except json.JSONDecodeError:
+        found = {"": None}
+    if not all(found):
+        raise UsageError(
+            f"--constant {' --constant '.join(texts)}", allowed="NAME=VALUE, e.g. scale=[1.0,1.0] or limit=0.5"
+        )
+    return found
 
 
 def image_inputs(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import glob
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from eightfold.errors import ModelError
+from eightfold.export.file_inputs import FileInputs
 from eightfold.export.file_source import OnnxSource
 from eightfold.export.inner.probe import Probe
 from eightfold.export.inner.torch_probe import TorchProbe
@@ -50,10 +50,13 @@ class Source(Protocol):
     def write(self, rows: Array, path: Path) -> str:
         """Write the graph for inputs shaped like `rows`; returns the name of the tool that made it."""
 
-    def opened(self) -> Callable[[Array], list[Array]]:
-        """What gives the outputs for some rows, in order."""
+    def feeds(self, rows: Array, specs: Sequence[TensorSpec]) -> Arrays:
+        """Every input by name, for a run on these images; `specs` are those of the graph that was written."""
 
-    def exact(self) -> Callable[[Array], list[Array]] | None:
+    def opened(self) -> Callable[[Arrays], list[Array]]:
+        """What gives the outputs for some rows of its inputs, in order."""
+
+    def exact(self) -> Callable[[Arrays], list[Array]] | None:
         """What gives the outputs in float64; None where nothing does."""
 
     def probe(self, batch: int) -> Probe | None:
@@ -81,18 +84,22 @@ class ModuleSource:
         )
         return f"torch.onnx ({exporter_of(load_onnx(path))})"
 
-    def opened(self) -> Callable[[Array], list[Array]]:
-        return functools.partial(run_module_arrays, self.model)
+    def feeds(self, rows: Array, specs: Sequence[TensorSpec]) -> Arrays:
+        (spec,) = specs
+        return {spec.name: rows}
 
-    def exact(self) -> Callable[[Array], list[Array]]:
-        return functools.partial(run_in_float64, self.model)
+    def opened(self) -> Callable[[Arrays], list[Array]]:
+        return lambda inputs: run_module_arrays(self.model, *inputs.values())
+
+    def exact(self) -> Callable[[Arrays], list[Array]]:
+        return lambda inputs: run_in_float64(self.model, *inputs.values())
 
     def probe(self, batch: int) -> Probe | None:
         return TorchProbe(self.model)
 
 
 def export_batches(
-    source: torch.nn.Module | PathLike,
+    source: torch.nn.Module | PathLike | FileInputs,
     paths: Mapping[int, PathLike],
     *,
     images: Array,
@@ -108,7 +115,8 @@ def export_batches(
     exported like them where not. `Step.tool` says which it was.
 
     Args:
-        source: a module as for `export_onnx`, or an ONNX file whose batch is dynamic.
+        source: a module as for `export_onnx`, an ONNX file whose batch is dynamic, or that with values for some of its
+            inputs.
         paths: batch -> where its file goes.
         images: model-ready images (n, channels, height, width); repeated where a batch is larger than n, and run in
             turn where it is smaller.
@@ -144,25 +152,27 @@ class _Asked:
     real: bool
     tolerance: Tolerance
 
-    def inputs(self, spec: TensorSpec) -> Arrays | None:
-        """Real inputs by name, where there are any."""
-        return {spec.name: whole_runs(self.images, spec.shape[0])} if self.real else None
+    def inputs(self, origin: Source, specs: Sequence[TensorSpec]) -> Arrays:
+        """All inputs by name, of as many runs as the images are enough for."""
+        return origin.feeds(whole_runs(self.images, specs[0].shape[0]), specs)
 
-    def trials(self, spec: TensorSpec, *, each_alone: bool) -> Trials:
+    def trials(self, origin: Source, specs: Sequence[TensorSpec], *, each_alone: bool) -> Trials:
         if each_alone:
-            further: Trials = {name: [inputs] for name, inputs in adversarial_inputs([spec]).items()}
+            further: Trials = {name: [inputs] for name, inputs in adversarial_inputs(specs).items()}
         else:
-            further = {EXTREMES_IN_TURN: adversarial_runs(spec)}
-        runs = runs_of([spec], {spec.name: whole_runs(self.images, spec.shape[0])})
+            further = {EXTREMES_IN_TURN: adversarial_runs(specs)}
+        runs = runs_of(specs, self.inputs(origin, specs))
         return {**(images_trial(runs) if self.real else {RANDOM: runs[:1]}), **further}
 
 
-def _source(source: torch.nn.Module | PathLike, opset: int | None, targets: Sequence[str]) -> Source:
-    if not isinstance(source, str | Path):
+def _source(source: torch.nn.Module | PathLike | FileInputs, opset: int | None, targets: Sequence[str]) -> Source:
+    if isinstance(source, str | Path):
+        source = FileInputs.of(Path(source))
+    if not isinstance(source, FileInputs):
         return ModuleSource(source, opset, tuple(targets))
     if opset is None:
-        opset = min([opset_of(load_onnx(source, external=False)), *map(newest_opset, targets)])
-    return OnnxSource(Path(source), opset)
+        opset = min([opset_of(load_onnx(source.path, external=False)), *map(newest_opset, targets)])
+    return OnnxSource(source, opset)
 
 
 def _points(batches: Sequence[int]) -> tuple[int, ...]:
@@ -178,7 +188,7 @@ def _export(origin: Source, path: Path, batch: int, asked: _Asked, *, each_alone
     raw = path.with_suffix(".raw.onnx")
     try:
         tool = origin.write(np.resize(asked.images, (batch, *asked.images.shape[1:])), raw)
-        simplified = simplify_onnx(raw, inputs=asked.inputs(_image_spec(raw)))
+        simplified = simplify_onnx(raw, inputs=asked.inputs(origin, _specs(raw)) if asked.real else None)
         step = _check(origin, raw, asked, tool, each_alone=each_alone)
         raw.replace(path)
     finally:
@@ -208,25 +218,23 @@ def _clear(raw: Path, path: Path) -> None:
 
 
 def _check(origin: Source, path: Path, asked: _Asked, tool: str, *, each_alone: bool = False) -> Step:
-    spec = _image_spec(path)
-    exact = origin.exact()
+    specs, exact = _specs(path), origin.exact()
     reference = Reference(
-        _by_place(origin.opened(), spec.name),
-        asked.trials(spec, each_alone=each_alone),
-        origin.probe(spec.shape[0]),
-        None if exact is None else _by_place(exact, spec.name),
+        _by_place(origin.opened()),
+        asked.trials(origin, specs, each_alone=each_alone),
+        origin.probe(specs[0].shape[0]),
+        None if exact is None else _by_place(exact),
     )
     step = reference.verify(path, step="export", tolerance=asked.tolerance)
     return step.model_copy(update={"tool": tool})
 
 
-def _by_place(asked: Callable[[Array], list[Array]], name: str) -> Callable[[Arrays], Arrays]:
+def _by_place(asked: Callable[[Arrays], list[Array]]) -> Callable[[Arrays], Arrays]:
     def answer(inputs: Arrays) -> Arrays:
-        return {str(place): array for place, array in enumerate(asked(inputs[name]))}
+        return {str(place): array for place, array in enumerate(asked(inputs))}
 
     return answer
 
 
-def _image_spec(path: Path) -> TensorSpec:
-    (spec,) = input_specs(load_onnx(path, external=False))
-    return spec
+def _specs(path: Path) -> tuple[TensorSpec, ...]:
+    return input_specs(load_onnx(path, external=False))

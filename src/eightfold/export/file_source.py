@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from eightfold.errors import ModelError
+from eightfold.export.file_inputs import FileInputs, with_constants
 from eightfold.export.freeze import frozen
 from eightfold.export.inner.onnx_probe import OnnxProbe
-from eightfold.export.inner.probe import Probe
+from eightfold.export.inner.probe import Converting, Probe
 from eightfold.export.onnx_files import load_onnx, opset_of, save_onnx
 from eightfold.export.opset_conversion import with_opset
 from eightfold.export.simplify import simplify_onnx
-from eightfold.export.verify import Array, runner
+from eightfold.export.verify import Array, Arrays, runner
+from eightfold.runtime.manifest import TensorSpec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import onnx
 
 OTHER_OPSET = "name no older target and no older opset, or export the network again with that one"
@@ -28,9 +30,9 @@ OTHER_BATCH = "export the network again with a dynamic batch axis, or at that ba
 
 @dataclasses.dataclass(frozen=True)
 class OnnxSource:
-    """An ONNX file with one input whose axes may be dynamic."""
+    """An ONNX file whose axes may be dynamic."""
 
-    path: Path
+    inputs: FileInputs
     opset: int
 
     def write(self, rows: Array, path: Path) -> str:
@@ -44,17 +46,24 @@ class OnnxSource:
         save_onnx(with_opset(load_onnx(path), self.opset, remedy=OTHER_OPSET), path)
         return f"freeze, opset {have} to {self.opset}"
 
-    def opened(self) -> Callable[[Array], list[Array]]:
-        """A file of a fixed batch answers so many rows at a time."""
-        run, name, size = runner(self.path), self._input.name, self._fixed_batch
+    def feeds(self, rows: Array, specs: Sequence[TensorSpec]) -> Arrays:
+        return self.inputs.feeds(rows)
 
-        def answer(rows: Array) -> list[Array]:
-            step = size or len(rows)
-            filled = np.resize(rows, (-(-len(rows) // step) * step, *rows.shape[1:]))
-            parts = [list(run({name: filled[at : at + step]}).values()) for at in range(0, len(filled), step)]
-            if len(parts) == 1:
+    def opened(self) -> Callable[[Arrays], list[Array]]:
+        """A file of a fixed batch answers so many rows at a time."""
+        run, size = runner(self.inputs.path), self.inputs.fixed_batch
+
+        def answer(feeds: Arrays) -> list[Array]:
+            count = len(feeds[self.inputs.image.name])
+            step = size or count
+            filled = {name: _cycled(array, -(-count // step) * step) for name, array in feeds.items()}
+            parts = [
+                list(run(self._completed({name: array[at : at + step] for name, array in filled.items()})).values())
+                for at in range(0, count, step)
+            ]
+            if step == count:
                 return parts[0]
-            return [np.concatenate(arrays)[: len(rows)] for arrays in zip(*parts, strict=True)]
+            return [np.concatenate(arrays)[:count] for arrays in zip(*parts, strict=True)]
 
         return answer
 
@@ -63,37 +72,27 @@ class OnnxSource:
 
     def probe(self, batch: int) -> Probe | None:
         """None where the file does not run on so many rows at once."""
-        return OnnxProbe(self.path) if self._fixed_batch in (0, batch) else None
+        fits = self.inputs.fixed_batch in (0, batch)
+        return Converting(OnnxProbe(self.inputs.path), self._completed) if fits else None
+
+    def _completed(self, feeds: Arrays) -> Arrays:
+        return {**feeds, **self.inputs.constants_at(len(feeds[self.inputs.image.name]))}
 
     def _frozen(self, rows: Array) -> onnx.ModelProto:
+        own, size = self.inputs, self.inputs.fixed_batch
+        shapes = {name: array.shape for name, array in own.feeds(rows).items()}
         try:
-            return frozen(load_onnx(self.path), shapes={self._input.name: rows.shape})
+            return frozen(with_constants(load_onnx(own.path), own.constants_at(len(rows))), shapes=shapes)
         except ModelError as error:
-            if self._fixed_batch in (0, len(rows)):
+            if size in (0, len(rows)):
                 raise
             raise ModelError(
-                f"{self.path} is fixed at batch {self._fixed_batch}, and does not run at {len(rows)} ({error.seen})",
-                allowed=f"batch {self._fixed_batch}",
+                f"{own.path} is fixed at batch {size}, and does not run at {len(rows)} ({error.seen})",
+                allowed=f"batch {size}",
                 remedy=OTHER_BATCH,
             ) from None
 
-    @property
-    def _fixed_batch(self) -> int:
-        """0 where it is dynamic."""
-        dims = self._input.type.tensor_type.shape.dim
-        return int(dims[0].dim_value) if dims else 0
 
-    @cached_property
-    def _input(self) -> onnx.ValueInfoProto:
-        return image_input(self.path)
-
-
-def image_input(path: Path) -> onnx.ValueInfoProto:
-    """The one input of a file. Raises ModelError where there are several."""
-    graph = load_onnx(path, external=False).graph
-    weights = {tensor.name for tensor in graph.initializer}
-    inputs: list[onnx.ValueInfoProto] = [value for value in graph.input if value.name not in weights]
-    if len(inputs) != 1:
-        names = ", ".join(value.name for value in inputs)
-        raise ModelError(f"{path} has {len(inputs)} inputs ({names})", allowed="one image input")
-    return inputs[0]
+def _cycled(array: Array, count: int) -> Array:
+    """As many rows, from the beginning again where there are too few."""
+    return np.resize(array, (count, *array.shape[1:])) if len(array) != count else array

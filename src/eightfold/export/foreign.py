@@ -3,20 +3,20 @@ for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from eightfold.calib.images import open_images
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import ModelError, UsageError
 from eightfold.export.bundle import write_bundle
 from eightfold.export.detections import form_for
-from eightfold.export.file_source import image_input
-from eightfold.export.freeze import fixed_image_size
+from eightfold.export.file_inputs import FileInputs
 from eightfold.export.in_graph import require_pixels_taken
 from eightfold.export.one_size import Wanted, export_at_size
-from eightfold.export.onnx_files import DTYPE_OF_ELEM_TYPE
 from eightfold.export.trials import COMPARED_IMAGES
 from eightfold.files import PathLike, sha256_of_file
 from eightfold.runtime.manifest import Task
@@ -43,12 +43,14 @@ def export_bundle(
     preprocess_in_graph: bool = False,
     decode: bool = False,
     images: Any = None,
+    constants: Mapping[str, Any] | None = None,
 ) -> Path:
     """Export a network at each image size and batch, simplify and check it, and bundle it.
 
     Args:
-        source: a torch module, or an ONNX file with one image input, whose dynamic axes are frozen. Where its channels
-            come last, or where it takes uint8, images are prepared that way.
+        source: a torch module, or an ONNX file, whose dynamic axes are frozen. Where its channels come last, or where
+            it takes uint8, images are prepared that way. A bundle of a network with several inputs runs on tensors:
+            `Predictor.run`.
         output: a directory, or a file that ends in ".eightfold".
         preprocess: how images become the network's input; its size is exported, and runs where none is asked for.
         batches: images per run.
@@ -63,7 +65,10 @@ def export_bundle(
         decode: a detector puts out final detections, by the rules and options of the task's decoder; in the form that
             all `targets` run, see `with_detections`.
         images: what `open_images` takes: a folder, a list, a COCO .json, a YOLO .yaml, arrays ... Each step is compared
-            on up to 16 of them, beside constants, extremes and noise; on random values where there are none.
+            on up to 16 of them, beside constants, extremes and noise; on random values where there are none. Of
+            several inputs each that takes such images gets them, in another order.
+        constants: input of the ONNX file -> its value from now on, a number or an array, for one image or for all: a
+            scale, a threshold.
 
     Returns:
         `output`.
@@ -73,21 +78,19 @@ def export_bundle(
     if preprocess_in_graph:
         require_pixels_taken(targets)
     form = form_for(targets) if decode else None
-    if isinstance(source, str | Path):
-        name = name or Path(source).stem
-        preprocess = as_file_takes(Path(source), preprocess)
-        origin = {"name": name, "sha256": sha256_of_file(source)}
-    else:
-        name = name or type(source).__name__
-        origin = {"name": name}
+    origin, name, stated = _origin(source, name, constants)
+    if isinstance(origin, FileInputs):
+        preprocess = as_file_takes(origin, preprocess)
+        if preprocess_in_graph or decode or sizes:
+            origin.require_one()
     rules = [preprocess, *_at_sizes(preprocess, sizes, task)]
-    if isinstance(source, str | Path) and len(rules) > 1:
-        _require_free_size(Path(source))
+    if isinstance(origin, FileInputs) and len(rules) > 1:
+        _require_free_size(origin)
     sample = None if images is None else open_images(images).sample(COMPARED_IMAGES)
     wanted = Wanted(batches, task, opset, targets, sample, preprocess_in_graph, form)
     with scratch_folder() as folder:
         made = [
-            export_at_size(source, each, wanted, folder=folder, stem=_stem(name, each, among=len(rules)))
+            export_at_size(origin, each, wanted, folder=folder, stem=_stem(name, each, among=len(rules)))
             for each in rules
         ]
         return write_bundle(
@@ -97,8 +100,23 @@ def export_bundle(
             preprocess=made[0].preprocess,
             artifacts=[artifact for each in made for artifact in each.artifacts],
             files={inside: file for each in made for inside, file in each.files.items()},
-            provenance={"source": origin},
+            provenance={"source": stated},
         )
+
+
+def _origin(
+    source: torch.nn.Module | PathLike, name: str, constants: Mapping[str, Any] | None
+) -> tuple[torch.nn.Module | FileInputs, str, dict[str, Any]]:
+    """The network, its name, and what the bundle's provenance says of it."""
+    if isinstance(source, str | Path):
+        stated: dict[str, Any] = {"name": name or Path(source).stem, "sha256": sha256_of_file(source)}
+        if constants:
+            stated["constants"] = {key: np.asarray(value).tolist() for key, value in constants.items()}
+        return FileInputs.of(Path(source), constants), stated["name"], stated
+    if constants:
+        raise UsageError(f"constant {next(iter(constants))!r} for a torch module", allowed="inputs of an ONNX file")
+    name = name or type(source).__name__
+    return source, name, {"name": name}
 
 
 def _at_sizes(preprocess: Preprocess, sizes: Sequence[int | Size], task: Task) -> list[Preprocess]:
@@ -114,11 +132,11 @@ def _at_sizes(preprocess: Preprocess, sizes: Sequence[int | Size], task: Task) -
     return [preprocess.at_size(*size) for size in further]
 
 
-def _require_free_size(path: Path) -> None:
-    size = fixed_image_size(path)
+def _require_free_size(inputs: FileInputs) -> None:
+    size = inputs.image_size
     if size is not None:
         raise UsageError(
-            f"several sizes of {path}, which is fixed at {size_text(size)}",
+            f"several sizes of {inputs.path}, which is fixed at {size_text(size)}",
             allowed=size_text(size),
             remedy="export the network again with dynamic height and width",
         )
@@ -128,21 +146,18 @@ def _stem(name: str, preprocess: Preprocess, *, among: int) -> str:
     return f"{name}-{size_text((preprocess.height, preprocess.width))}" if among > 1 else name
 
 
-def as_file_takes(path: Path, preprocess: Preprocess) -> Preprocess:
-    """`preprocess` with the layout and type of a file's input.
+def as_file_takes(inputs: FileInputs, preprocess: Preprocess) -> Preprocess:
+    """`preprocess` with the layout and type of a file's image input.
 
     Raises:
         ModelError: the input has another type, or no axes for images.
     """
-    value = image_input(path)
-    tensor, dims = value.type.tensor_type, [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-    dtype = {1: "float32", 2: "uint8"}.get(tensor.elem_type)
-    if dtype is None or len(dims) != 4:
-        seen = f"{DTYPE_OF_ELEM_TYPE.get(tensor.elem_type, 'other')} with {len(dims)} axes"
+    image = inputs.image
+    if not image.takes_images:
         raise ModelError(
-            f"input {value.name!r} of {path} is {seen}",
+            f"input {image.name!r} of {inputs.path} is {image.dtype} with {len(image.dims)} axes",
             allowed="float32 or uint8 images (batch, channels, height, width) or (batch, height, width, channels)",
             remedy="put a Cast or a Reshape in front of it",
         )
-    last = dims[3] == preprocess.channels != dims[1]
-    return preprocess.model_copy(update={"layout": "nhwc" if last else "nchw", "dtype": dtype})
+    last = image.dims[3] == preprocess.channels != image.dims[1]
+    return preprocess.model_copy(update={"layout": "nhwc" if last else "nchw", "dtype": image.dtype})

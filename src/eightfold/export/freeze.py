@@ -72,18 +72,6 @@ def frozen(
     return clean(made)
 
 
-def fixed_image_size(path: PathLike) -> tuple[int, int] | None:
-    """(height, width) that the only input of an ONNX file is fixed to; None where it is not, or is no image."""
-    graph = load_onnx(path, external=False).graph
-    weights = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in weights]
-    dims = [max(dim.dim_value, 0) for dim in _dims(inputs[0])] if len(inputs) == 1 else []
-    if len(dims) != 4:
-        return None
-    height, width = dims[1:3] if _channels_last(dims) else dims[2:]
-    return (height, width) if height and width else None
-
-
 def _fixed_batch(value: onnx.ValueInfoProto) -> int:
     """The first axis of a tensor; 0 where it is dynamic, or where there is none."""
     dims = _dims(value)
@@ -123,7 +111,7 @@ def _shape_of(value: onnx.ValueInfoProto, batch: int, image_size: int | tuple[in
         dims[0] = batch
     if len(dims) == 4 and image_size is not None:
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-        wanted = (0, height, width, 0) if _channels_last(dims) else (0, 0, height, width)
+        wanted = (0, height, width, 0) if channels_last(dims) else (0, 0, height, width)
         dims = [seen or size for seen, size in zip(dims, wanted, strict=True)]
     if not dims or not all(dims):
         shown = ", ".join(str(size or "?") for size in dims)
@@ -135,7 +123,8 @@ def _shape_of(value: onnx.ValueInfoProto, batch: int, image_size: int | tuple[in
     return dims
 
 
-def _channels_last(dims: Sequence[int]) -> bool:
+def channels_last(dims: Sequence[int]) -> bool:
+    """Whether an input of four axes has them in this order: batch, height, width, channels."""
     return dims[3] in SMALL_CHANNEL_COUNTS and dims[1] not in SMALL_CHANNEL_COUNTS
 
 

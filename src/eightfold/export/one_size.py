@@ -16,12 +16,11 @@ from eightfold.export.batches import DEFAULT_TOLERANCE, export_batches
 from eightfold.export.bundle import onnx_artifact
 from eightfold.export.decode_step import put_decoder_in
 from eightfold.export.detections import Form
-from eightfold.export.file_source import image_input
+from eightfold.export.file_inputs import FileInputs, image_input
 from eightfold.export.in_graph import pixels_for, put_preprocess_in
 from eightfold.export.onnx_files import external_files
 from eightfold.export.trials import whole_runs
 from eightfold.export.verify import Array
-from eightfold.files import PathLike
 from eightfold.runtime.manifest import Artifact, Step, Task
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class Made:
 
 
 def export_at_size(
-    source: torch.nn.Module | PathLike, preprocess: Preprocess, wanted: Wanted, *, folder: Path, stem: str
+    source: torch.nn.Module | FileInputs, preprocess: Preprocess, wanted: Wanted, *, folder: Path, stem: str
 ) -> Made:
     """Export a network at the size of `preprocess` for each batch, as `STEM-bBATCH.onnx` in `folder`.
 

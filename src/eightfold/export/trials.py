@@ -21,6 +21,7 @@ COMPARED_IMAGES = 16
 # What the notes of a step call values that stand for images.
 RANDOM = "random values (no images given)"
 EXTREMES_IN_TURN = "extremes, noise, zeros and ones"
+IN_TURN = ("extremes", "noise", "zeros", "ones")
 
 # The inputs of some runs, by what they are.
 Trials = Mapping[str, Sequence[Arrays]]
@@ -37,17 +38,18 @@ def adversarial_inputs(specs: Sequence[TensorSpec], seed: int = 0) -> dict[str, 
         "noise": lambda spec: _noise(spec, noise),
     }
     return {
-        name: {spec.name: make(spec) if _is_image(spec) else usual[spec.name] for spec in specs}
+        name: {spec.name: make(spec) if _is_image(spec, specs) else usual[spec.name] for spec in specs}
         for name, make in makers.items()
     }
 
 
-def adversarial_runs(spec: TensorSpec) -> list[Arrays]:
-    """The same for a network with one input in as few runs as its batch allows: each row is another of them."""
-    found = adversarial_inputs([spec])
-    rows = [found[name][spec.name][0] for name in ("extremes", "noise", "zeros", "ones")]
-    count = -(-len(rows) // spec.shape[0]) * spec.shape[0]
-    return runs_of([spec], {spec.name: np.resize(np.stack(rows), (count, *spec.shape[1:]))})
+def adversarial_runs(specs: Sequence[TensorSpec]) -> list[Arrays]:
+    """The same in as few runs as the batch allows: each row is another of them. The first axis of each input is the
+    batch."""
+    found, batch = adversarial_inputs(specs), specs[0].shape[0]
+    count = -(-len(found) // batch) * batch
+    rows = {spec.name: [found[name][spec.name][0] for name in IN_TURN] for spec in specs}
+    return runs_of(specs, {name: np.resize(np.stack(each), (count, *each[0].shape)) for name, each in rows.items()})
 
 
 def trials_of(specs: Sequence[TensorSpec], real: Arrays | None = None, seed: int = 0) -> Trials:
@@ -87,8 +89,10 @@ def whole_runs(rows: Array, batch: int) -> Array:
     return np.resize(rows, (max(len(rows) // batch, 1) * batch, *rows.shape[1:]))
 
 
-def _is_image(spec: TensorSpec) -> bool:
-    return spec.dtype in ("float32", "float16", "uint8") and len(spec.shape) > 1
+def _is_image(spec: TensorSpec, specs: Sequence[TensorSpec]) -> bool:
+    """A few numbers beside images are none: a scale, sizes."""
+    least = 2 if len(specs) == 1 else 3
+    return spec.dtype in ("float32", "float16", "uint8") and len(spec.shape) >= least
 
 
 def _white(spec: TensorSpec) -> float:

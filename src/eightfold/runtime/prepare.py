@@ -55,6 +55,8 @@ def prepare(candidate: Candidate, options: SessionOptions, end_to_end: bool, see
 def _frames_to_answers(bundle: Bundle, artifact: str, slot: Slot, frame: NDArray[np.uint8]) -> Callable[[], object]:
     preprocess = bundle.manifest.preprocess_of(bundle.artifact(artifact))
     decode = decoder_of(bundle.manifest.task)
+    if len(slot.inputs) != 1:
+        raise UsageError(f"{artifact} has {len(slot.inputs)} inputs", allowed="one image input, to measure end to end")
     (rows,) = slot.inputs.values()
     placements = [preprocess.place(*frame.shape[:2])] * len(rows)
 
