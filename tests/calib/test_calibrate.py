@@ -15,6 +15,7 @@ from eightfold.calib.calibrate import calibrate
 from eightfold.calib.graph import read_graph
 from eightfold.calib.images import ImageWarning
 from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.session import open_runner
 from eightfold.errors import CalibrationError, ImageError, UsageError
 
 ModelMaker = Callable[..., Path]
@@ -39,6 +40,30 @@ def test_minmax_is_the_oracles(residual_net: ModelMaker, rows: Any, batch: int) 
     assert ranges.images == 40
     for name, found in ranges.tensors.items():
         np.testing.assert_allclose([found.min, found.max], [oracle[name].min(), oracle[name].max()], atol=1e-5)
+
+
+def test_activations_that_do_not_fit_at_once_are_seen_in_parts(
+    residual_net: ModelMaker, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eightfold.calib.session.MAX_BYTES", 1)
+    monkeypatch.setattr("eightfold.calib.session.MAX_ROW_BYTES", 20_000)
+    path = residual_net()
+    graph = read_graph(path)
+    runner = open_runner(graph, graph.observed, rows[0])
+    assert runner.rows == 1
+    assert 1 < len(runner.parts) < len(graph.observed)
+    oracle = all_activations(path, rows)
+    for name, found in calibrate(path, iter(rows), None, method="minmax").tensors.items():
+        np.testing.assert_allclose([found.min, found.max], [oracle[name].min(), oracle[name].max()], atol=1e-5)
+
+
+def test_the_network_runs_once_where_the_activations_of_a_row_fit(
+    residual_net: ModelMaker, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eightfold.calib.session.MAX_BYTES", 1)
+    graph = read_graph(residual_net())
+    runner = open_runner(graph, graph.observed, rows[0])
+    assert [names for _, names in runner.parts] == [graph.observed]
 
 
 def test_what_is_fused_away_is_not_watched(residual_net: ModelMaker, rows: Any) -> None:

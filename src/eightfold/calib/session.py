@@ -21,7 +21,10 @@ from eightfold.extras import require
 if TYPE_CHECKING:
     import onnx
 
-MAX_BYTES = 32 << 20  # of activations held at a time: more is no faster
+MAX_BYTES = 32 << 20  # of activations held at a time, where one row has fewer: more is no faster
+# Of one row's activations held at a time. Beyond it the network runs once for each part of them, in a session with
+# weights of its own.
+MAX_ROW_BYTES = 512 << 20
 CLOSE = 1e-3  # how near a freed graph's answer must be to the graph's own
 Tensor = npt.NDArray[Any]
 
@@ -102,11 +105,11 @@ def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProt
 
 
 def _chunks(names: Sequence[str], sizes: Sequence[int]) -> list[list[str]]:
-    """Neighbours together, as many as fit into MAX_BYTES."""
+    """Neighbours together, as many as fit into MAX_ROW_BYTES."""
     chunks: list[list[str]] = [[]]
     filled = 0
     for name, size in zip(names, sizes, strict=True):
-        if chunks[-1] and filled + size > MAX_BYTES:
+        if chunks[-1] and filled + size > MAX_ROW_BYTES:
             chunks.append([])
             filled = 0
         chunks[-1].append(name)
