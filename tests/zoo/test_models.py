@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from eightfold.errors import ModelError, UnknownNameError
+from eightfold.errors import ModelError, UnknownNameError, UsageError
 from eightfold.zoo.models import build_model, load_weights
 
 
@@ -147,3 +148,56 @@ def test_a_function_that_needs_more_is_named() -> None:
         ModelError, match=r"os:chdir\(path\) cannot be called with num_classes=10, .*allowed: a function"
     ):
         build_model("os:chdir", num_classes=10)
+
+
+@pytest.mark.parametrize("name", ["best.pt", "runs/best.pth", "model.safetensors"])
+def test_weights_in_the_place_of_a_network(name: str) -> None:
+    with pytest.raises(
+        UsageError, match=f"{name} where a network is to be named.*name that, with {name} as its weights"
+    ):
+        build_model(name, num_classes=2)
+
+
+@pytest.mark.parametrize("name", ["own_net", "own_net.py"])
+def test_a_module_without_its_function(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_net.py").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="write own_net:FUNCTION"):
+        build_model(name, num_classes=2)
+
+
+def test_a_file_before_the_function() -> None:
+    with pytest.raises(ModelError, match=r"cannot find nets/own\.py:build .*; write nets\.own:build"):
+        build_model("nets/own.py:build", num_classes=2)
+
+
+@pytest.mark.parametrize(
+    "code", ["def build(): raise ValueError('no such depth')", "raise ValueError('no such depth')"]
+)
+def test_what_your_own_code_raises_is_no_defect_of_ours(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failing_net.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "failing_net", raising=False)
+    with pytest.raises(ModelError, match="failing_net:build failed with ValueError: no such depth; eightfold --debug"):
+        build_model("failing_net:build", num_classes=2)
+
+
+def test_a_network_of_no_classes() -> None:
+    with pytest.raises(UsageError, match="0 classes; allowed: 1 or more"):
+        build_model("resnet18", num_classes=0)
+
+
+def test_a_torchscript_archive_is_refused_without_another_line(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "net.pt", "w") as archive:
+        for name in ("data.pkl", "constants.pkl", "version", "code/a.py"):
+            archive.writestr(f"net/{name}", b"6\n")
+    with pytest.raises(ModelError, match="is not a plain state dict"):  # and a warning would be an error
+        load_weights(small(), tmp_path / "net.pt")
+
+
+def test_an_empty_weights_file(tmp_path: Path) -> None:
+    (tmp_path / "empty.pt").touch()
+    with pytest.raises(ModelError, match=r"empty\.pt is empty"):
+        load_weights(small(), tmp_path / "empty.pt")

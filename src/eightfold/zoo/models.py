@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
-from eightfold.errors import ModelError, UnknownNameError
+from eightfold.errors import EightfoldError, ModelError, UnknownNameError, UsageError
 from eightfold.extras import require
 from eightfold.files import PathLike
 from eightfold.runtime.manifest import Task
@@ -20,15 +20,21 @@ from eightfold.runtime.manifest import Task
 if TYPE_CHECKING:
     import torch
 
+SOURCES = "a torchvision name, timm:NAME, or package.module:function of your own"
+WEIGHTS_SUFFIXES = (".pt", ".pth", ".safetensors", ".ckpt", ".bin")
+
 
 def build_model(source: str, *, num_classes: int, seed: int = 0) -> torch.nn.Module:
     """Construct the network named by `source` with `num_classes` outputs; the seed fixes its random weights.
 
     Raises:
         UnknownNameError: no such model, with the closest name.
-        ModelError: your own function is absent or does not return a torch module.
+        UsageError: a file where a name is wanted, or less than one class.
+        ModelError: your own function is absent, fails, or does not return a torch module.
     """
     torch = require("torch", "build a model")
+    if num_classes < 1:
+        raise UsageError(f"{num_classes} classes", allowed="1 or more")
     torch.manual_seed(seed)
     prefix, colon, rest = source.partition(":")
     if not colon:
@@ -58,6 +64,21 @@ def _raw_heads() -> list[str]:
     return raw_head_names()
 
 
+def _refuse_file(source: str) -> None:
+    """Weights or code in the place of a network's name: what to write instead."""
+    path = Path(source)
+    if path.suffix in WEIGHTS_SUFFIXES:
+        raise UsageError(
+            f"{source} where a network is to be named",
+            allowed=SOURCES,
+            remedy=f"such a file holds weights without the network: name that, with {source} as its weights",
+        )
+    if path.suffix == ".py" or Path(f"{source}.py").is_file():
+        raise UsageError(
+            f"{source} where a network is to be named", allowed=SOURCES, remedy=f"write {path.stem}:FUNCTION"
+        )
+
+
 def _from_torchvision(name: str, num_classes: int) -> torch.nn.Module:
     models = require("torchvision", "build a torchvision model").models
     known, detectors = models.list_models(module=models), _raw_heads()
@@ -66,6 +87,7 @@ def _from_torchvision(name: str, num_classes: int) -> torch.nn.Module:
 
         return RawHead(build_detector(name, num_classes))
     if name not in known:
+        _refuse_file(name)
         raise UnknownNameError.of("model", name, [*known, *detectors])
     model: torch.nn.Module = models.get_model(name, weights=None, num_classes=num_classes)
     return model
@@ -81,19 +103,33 @@ def _from_timm(name: str, num_classes: int) -> torch.nn.Module:
 
 def _from_function(module_name: str, function: str, num_classes: int) -> torch.nn.Module:
     nn = require("torch.nn", "build a model")
+    source = f"{module_name}:{function}"
     try:
         build = getattr(importlib.import_module(module_name), function)
     except (ModuleNotFoundError, AttributeError) as error:
+        dotted = module_name.removesuffix(".py").replace("/", ".")
         raise ModelError(
-            f"cannot find {module_name}:{function} ({error})",
-            allowed="a torchvision name, timm:NAME, or package.module:function",
-            remedy="check that the module can be imported from here",
+            f"cannot find {source} ({error})",
+            allowed=SOURCES,
+            remedy="check that the module can be imported from here"
+            if dotted == module_name
+            else f"write {dotted}:{function}",
         ) from None
-    model = _call(build, f"{module_name}:{function}", num_classes)
+    except Exception as error:  # what the user's own code raises, of whatever class
+        raise _failed(source, error) from error
+    model = _call(build, source, num_classes)
     if not isinstance(model, nn.Module):
-        raise ModelError(f"{module_name}:{function} returned {type(model).__name__}", allowed="a torch.nn.Module")
+        raise ModelError(f"{source} returned {type(model).__name__}", allowed="a torch.nn.Module")
     network: torch.nn.Module = model
     return network
+
+
+def _failed(source: str, error: Exception) -> EightfoldError:
+    if isinstance(error, EightfoldError):
+        return error
+    return ModelError(
+        f"{source} failed with {type(error).__name__}: {error}", remedy="eightfold --debug ... shows where in its code"
+    )
 
 
 def _call(build: Callable[..., object], name: str, num_classes: int) -> object:
@@ -104,7 +140,10 @@ def _call(build: Callable[..., object], name: str, num_classes: int) -> object:
             signature.bind(**arguments)
         except TypeError:
             continue
-        return build(**arguments)
+        try:
+            return build(**arguments)
+        except Exception as error:  # as above
+            raise _failed(name, error) from error
     raise ModelError(
         f"{name}{signature} cannot be called with num_classes={num_classes}, nor with nothing",
         allowed="a function with a parameter num_classes, or one that needs no argument; it returns a torch.nn.Module",
@@ -138,12 +177,17 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
     torch = require("torch", "read weights")
     if not path.is_file():
         raise ModelError(f"no weights file {path}", allowed="a .safetensors or .pt file")
+    if path.stat().st_size == 0:
+        raise ModelError(f"{path} is empty", allowed="a .safetensors or .pt file", remedy="copy it again")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     import pickle
+    import warnings
 
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of TorchScript archives, which the line below refuses
+            warnings.simplefilter("ignore", UserWarning)
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError):
         raise ModelError(
             f"{path} is not a plain state dict: it holds more than tensors, or is damaged",
