@@ -20,6 +20,7 @@ from eightfold.calib.preprocess import Preprocess
 from eightfold.calib.ranges import METHODS, Method, Ranges
 from eightfold.calib.rows import Rows, batched, peeked, rows_of
 from eightfold.calib.session import open_runner
+from eightfold.calib.threads import most_threads
 from eightfold.errors import CalibrationError, UsageError, one_of
 from eightfold.files import PathLike, sha256_of_bytes
 
@@ -41,8 +42,9 @@ class CalibrationOptions:
             raise UsageError(f"percentile is {self.percentile}", allowed="more than 50, at most 100")
         if self.batch < 1:
             raise UsageError(f"batch is {self.batch}", allowed="at least 1")
-        if self.threads < 0:
-            raise UsageError(f"threads is {self.threads}", allowed="at least 1, or 0 for one per core")
+        if not 0 <= self.threads <= most_threads():
+            allowed = f"1 to {most_threads()} on this machine, or 0 for one per core"
+            raise UsageError(f"threads is {self.threads}", allowed=allowed)
 
 
 def calibrate(

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from eightfold.calib.threads import most_threads
 from eightfold.errors import BackendError, UsageError
 from eightfold.runtime.finite import all_finite
 from eightfold.runtime.manifest import TensorSpec
@@ -39,9 +40,11 @@ class SessionOptions:
     keep_compiled: bool = False
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
+        if self.threads is not None and not 1 <= self.threads <= most_threads():
             raise UsageError(
-                f"{self.threads} threads", allowed="1 or more", remedy="leave it out for the backend's own choice"
+                f"{self.threads} threads",
+                allowed=f"1 to {most_threads()} on this machine",
+                remedy="leave it out for the backend's own choice",
             )
 
 
