@@ -183,6 +183,12 @@ def load_model(path: PathLike) -> onnx.ModelProto:
     except (OSError, DecodeError) as error:
         reason = getattr(error, "strerror", None) or "not an ONNX file"
         raise ModelError(f"cannot read {path} ({reason})", allowed="an ONNX model", remedy="export it again") from None
+    except loader.checker.ValidationError as error:  # weights in a file that is not there, or not where it may be
+        raise ModelError(
+            f"cannot read {path} ({error!s:.300})",
+            allowed="an ONNX model with its weights",
+            remedy="copy them beside it",
+        ) from None
     if not model.graph.node:
         raise ModelError(f"{path} holds no nodes", allowed="an ONNX model", remedy="export it again")
     return model

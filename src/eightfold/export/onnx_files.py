@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import onnx
 
     from eightfold.runtime.manifest import TensorSpec
-from eightfold.runtime.onnx_references import NotOnnxError, external_references
+from eightfold.runtime.onnx_references import NotOnnxError, external_references, require_weights
 from eightfold.runtime.tensor_specs import spec_of
 
 # protobuf cannot hold more; beyond it the weights go to a file of their own. Some room is left for the graph itself.
@@ -47,6 +47,7 @@ def load_onnx(path: PathLike, *, external: bool = True) -> onnx.ModelProto:
         model = onnx.load(str(path), load_external_data=external)
     # RuntimeError and TypeError: what the native part of onnx raises on the names of external weights.
     except (OSError, DecodeError, onnx.checker.ValidationError, ValueError, RuntimeError, TypeError) as error:
+        require_weights(Path(path))
         raise ModelError(
             f"cannot read {path} as ONNX ({error!s:.300})", allowed="a whole ONNX file", remedy="export it again"
         ) from None

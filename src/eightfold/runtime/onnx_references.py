@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from eightfold.errors import ModelError
+
 # onnx.proto: message -> number of a field -> the message in it, for every way that leads to a tensor's external data.
 WAYS: dict[str, dict[int, str]] = {
     "ModelProto": {7: "GraphProto", 20: "TrainingInfoProto", 25: "FunctionProto"},
@@ -71,6 +73,21 @@ def external_references(path: Path) -> list[Reference]:
                 return references_in(data)
         except ValueError as error:  # an empty file cannot be mapped
             raise error if isinstance(error, NotOnnxError) else NotOnnxError("it is empty") from None
+
+
+def require_weights(path: Path) -> None:
+    """Large networks lie in two files, of which one is easily left behind: raises ModelError with the name of that."""
+    try:
+        names = {reference.location for reference in external_references(path)}
+    except (NotOnnxError, OSError):
+        return
+    absent = sorted(name for name in names if not (path.parent / name).exists())
+    if absent:
+        raise ModelError(
+            f"{path} has its weights in {absent[0]}, which is not there",
+            allowed="an ONNX file with all that it refers to beside it",
+            remedy=f"copy {absent[0]} into {path.parent}",
+        )
 
 
 def references_in(data: Bytes) -> list[Reference]:

@@ -12,6 +12,7 @@ from eightfold.extras import installed, require
 from eightfold.runtime.backends import openvino_cache
 from eightfold.runtime.backends.base import Backend, Session, SessionOptions, Slot, empty_like
 from eightfold.runtime.manifest import TensorSpec
+from eightfold.runtime.onnx_references import require_weights
 from eightfold.runtime.tensor_specs import spec_of
 
 DTYPES = {
@@ -111,6 +112,8 @@ def _loaded(step: Callable[[str], Any], path: Path) -> Any:
     try:
         return step(str(path))
     except RuntimeError as error:
+        if path.suffix == ".onnx":
+            require_weights(path)
         raise ModelError(
             f"openvino cannot load {path} ({last_line(error)})",
             allowed="a model whose operators OpenVINO has",

@@ -13,6 +13,7 @@ from eightfold.runtime.backends.base import Arrays, Backend, Session, SessionOpt
 from eightfold.runtime.backends.ort_providers import CPU, providers_of
 from eightfold.runtime.cuda_memory import cuda_driver_absent
 from eightfold.runtime.manifest import TensorSpec
+from eightfold.runtime.onnx_references import require_weights
 from eightfold.runtime.tensor_specs import spec_of
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def _open(ort: Any, path: Path, provider: str, options: SessionOptions) -> onnxr
     try:
         return ort.InferenceSession(str(path), chosen, providers=providers)
     except Exception as error:  # see OrtSlot.run
+        require_weights(path)
         raise ModelError(
             f"onnxruntime cannot load {path} ({first_line(error)})",
             allowed=f"an ONNX model that onnxruntime {ort.__version__} supports",
