@@ -141,6 +141,14 @@ def test_a_missing_extra_on_the_command_line(base: Environment) -> None:
     assert not (base.work / "report.html").exists()
 
 
+@pytest.mark.parametrize("command", ["inspect resnet18", "prune resnet18 -o pruned", "export resnet18 -o made"])
+def test_what_needs_torch_says_so(base: Environment, command: str) -> None:
+    done = base.run("eightfold", *command.split())
+    assert done.returncode == 1
+    assert "torch is not installed, and is needed to" in done.stderr
+    assert done.stderr.endswith("; run: pip install 'eightfold[compress]'\n")
+
+
 def test_the_wheel_holds_what_is_not_python(base: Environment) -> None:
     done = base.python(
         """

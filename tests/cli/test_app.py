@@ -19,12 +19,12 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_an_error_of_the_operating_system_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setattr("eightfold.runtime.report_bundle.content_of_bundle", lambda *_: None)
-    monkeypatch.setattr("eightfold.runtime.report.render_report", lambda _: "")
-    monkeypatch.setattr("eightfold.runtime.bundle.Bundle.open", lambda _: None)
-    assert run(monkeypatch, "report", "bundle", "-o", str(tmp_path / "file" / "report.html")) == 1
-    assert capsys.readouterr().err == f"eightfold: File exists: {tmp_path / 'file'}\n"
+    def full(_: object) -> None:
+        raise OSError(28, "No space left on device", str(tmp_path / "report.html"))
+
+    monkeypatch.setattr("eightfold.runtime.bundle.Bundle.open", full)
+    assert run(monkeypatch, "report", "bundle") == 1
+    assert capsys.readouterr().err == f"eightfold: No space left on device: {tmp_path / 'report.html'}\n"
 
 
 def test_debug_shows_it_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,7 +35,7 @@ def test_debug_shows_it_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_wrong_command_exits_with_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, "frobnicate") == 2
-    assert "No such command 'frobnicate'" in capsys.readouterr().err
+    assert "no such command 'frobnicate'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -107,3 +107,43 @@ def test_a_terminal_without_unicode_is_no_failure(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "3.54?\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("export", "x"), "missing option '--output' / '-o'; see: eightfold export --help"),
+        (("bench", "b", "--frob"), "no such option: --frob; see: eightfold bench --help"),
+        (("frobnicate",), "no such command 'frobnicate'; see: eightfold --help"),
+    ],
+)
+def test_wrong_words_are_one_line(
+    words: tuple[str, ...], line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, *words) == 2
+    assert capsys.readouterr().err == f"eightfold: {line}\n"
+
+
+def test_no_words_are_a_question_for_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch) == 0
+    assert "Commands:" in capsys.readouterr().out
+
+
+def test_too_little_memory_is_no_defect(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def too_large(_: object) -> None:
+        raise MemoryError("Unable to allocate 1 TiB")
+
+    monkeypatch.setattr("eightfold.runtime.bundle.Bundle.open", too_large)
+    assert run(monkeypatch, "report", "bundle") == 1
+    assert capsys.readouterr().err == (
+        "eightfold: out of memory (Unable to allocate 1 TiB); give a smaller batch or image size\n"
+    )
+
+
+@pytest.mark.parametrize("size", ["65537", "0", "2000000", "x", "12x", "1x2x3"])
+def test_a_size_that_is_none(
+    size: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "export", "resnet18", "-o", "made", "--size", size) == 2
+    assert f"--size {size}; allowed: SIDE or HEIGHTxWIDTH" in capsys.readouterr().err

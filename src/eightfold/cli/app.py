@@ -8,16 +8,19 @@ import itertools
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 
 import eightfold
 from eightfold.cli.signals import TERMINATED, exit_on_signals
 from eightfold.errors import EightfoldError
+from eightfold.extras import EXTRA_OF, installed
 
 # Exit code -> what is said where somebody ended the work.
 STOPPED = {130: "interrupted"} | dict.fromkeys(TERMINATED, "terminated")
+# What typer raises where the words of a command are wrong. It has no public name in all the versions that we take.
+TyperUsageError: type[Exception] = typer.BadParameter.__bases__[0]
 # Sub-command -> the module of eightfold.cli that defines a function of the same name ('-' becomes '_').
 COMMANDS: tuple[str, ...] = (
     "run",
@@ -45,7 +48,6 @@ RESUMABLE = frozenset({"run", "calibrate", "quantize"})  # what they had done wh
 
 app = typer.Typer(
     help="Compress vision networks for edge devices, and prove what was done.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -94,8 +96,20 @@ def _in_one_line(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError):  # no permission, no space, a name too long: the machine said what a user needs
         return f"{error.strerror or error}: {error.filename or 'no file named'}"
+    if isinstance(error, MemoryError):
+        return f"out of memory ({error}); give a smaller batch or image size" if str(error) else "out of memory"
+    missing = error.name.partition(".")[0] if isinstance(error, ModuleNotFoundError) and error.name else ""
+    if missing in EXTRA_OF and not installed(missing):
+        return f"{missing} is not installed, and is needed for this; run: pip install 'eightfold[{EXTRA_OF[missing]}]'"
     what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     return f"unexpected {what}; this is a defect: report it with what `eightfold --debug ...` prints"
+
+
+def _wrong_words(error: Any) -> str:
+    """What typer says in several lines: an option that is missing or unknown, a value that is no number ..."""
+    said = " ".join(error.format_message().rstrip(".").split())
+    command = error.ctx.command_path if error.ctx else "eightfold"
+    return f"{said[:1].lower()}{said[1:]}; see: {command} --help"
 
 
 def _way_on(words: list[str]) -> str:
@@ -113,15 +127,18 @@ def main() -> int:
             stream.reconfigure(errors="replace")
     try:
         with exit_on_signals():
-            app(prog_name="eightfold")
-    except SystemExit as stop:
+            done = app(sys.argv[1:] or ["--help"], prog_name="eightfold", standalone_mode=False)
+        code = done if isinstance(done, int) else 0
+    except SystemExit as stop:  # a signal, or the reader of a pipe has gone
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        if code in STOPPED:  # typer turns Ctrl-C into 130, without a word
-            print(f"eightfold: {STOPPED[code]}{_way_on(sys.argv[1:])}", file=sys.stderr)
-        return code
+    except TyperUsageError as error:
+        print(f"eightfold: {_wrong_words(error)}", file=sys.stderr)
+        return 2
     except Exception as error:  # the outermost edge: what gets here ends as one line
         if "--debug" in itertools.takewhile(lambda word: word.startswith("-"), sys.argv[1:]):
             raise
         print(f"eightfold: {_in_one_line(error)}", file=sys.stderr)
         return error.exit_code if isinstance(error, EightfoldError) else 1
-    return 0
+    if code in STOPPED:  # typer turns Ctrl-C into 130, without a word
+        print(f"eightfold: {STOPPED[code]}{_way_on(sys.argv[1:])}", file=sys.stderr)
+    return code

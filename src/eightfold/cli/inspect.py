@@ -43,8 +43,9 @@ def inspect(
 
         print(inspect_bundle(Bundle.open(Path(subject))))
         return
-    from eightfold.compress.inspection import inspect_image_network
     from eightfold.zoo.models import build_model
 
     network = build_model(subject, num_classes=classes)
+    from eightfold.compress.inspection import inspect_image_network  # imports torch, which the line above asks for
+
     print(inspect_image_network(network, image_size(size), multiple=multiple).describe())

@@ -24,12 +24,15 @@ def image_size(text: str) -> tuple[int, int]:
     >>> image_size("480x640")
     (480, 640)
     """
+    from eightfold.calib.preprocess import LARGEST_SIDE
+
     try:
         sides = [int(part) for part in text.lower().split("x")]
     except ValueError:
         sides = []
-    if len(sides) not in (1, 2) or min(sides) < 1:
-        raise UsageError(f"--size {text}", allowed="SIDE or HEIGHTxWIDTH, e.g. 224 or 480x640")
+    if len(sides) not in (1, 2) or not all(1 <= side <= LARGEST_SIDE for side in sides):
+        allowed = f"SIDE or HEIGHTxWIDTH, e.g. 224 or 480x640, of up to {LARGEST_SIDE} pixels"
+        raise UsageError(f"--size {text}", allowed=allowed)
     return sides[0], sides[-1]
 
 
