@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from eightfold.errors import UsageError
@@ -43,6 +43,49 @@ def digest_of(path: PathLike) -> str | None:
     return sha256_of_bytes("\n".join(lines).encode())
 
 
+def require_output(path: PathLike | None, *, reads: Iterable[PathLike | None] = ()) -> None:
+    """Refuse, before the work and not behind it, a file's name that cannot be written or would cost what is read.
+
+    Args:
+        path: what is to be written; None: nothing is.
+        reads: what the work reads. What is no path of a file there, such as a network's name, is passed over.
+
+    Raises:
+        UsageError: `path` is one of `reads`, no file, or in no folder that can be written.
+    """
+    if path is None:
+        return
+    path = Path(path)
+    _check_file(path)
+    if path.exists() and any(each is not None and _same(path, Path(each)) for each in reads):
+        raise UsageError(f"{path} would be written over, and is read here", allowed="another name for what is written")
+    require_folder_for(path)
+
+
+def require_folder_for(path: PathLike) -> None:
+    """Refuse a name in a folder that is none, or that cannot be written. Nothing is made."""
+    above = next(folder for folder in Path(path).absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise UsageError(f"cannot write {path}: {above} is a file", allowed="a name in a folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UsageError(f"cannot write {path}: no permission in {above}", allowed="a folder that you may write in")
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):  # a name that is no file's
+        return False
+
+
+def _check_file(path: Path) -> None:
+    if path.exists() and not path.is_file():  # a rename would put a plain file in the place of a device
+        raise UsageError(
+            f"cannot write {path}: it is a {'directory' if path.is_dir() else 'device or pipe'}",
+            allowed="the name of a file, new or existing",
+        )
+
+
 @contextlib.contextmanager
 def atomic_path(path: PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, remove it on any exception.
@@ -50,11 +93,7 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
     The temporary name keeps the suffix, because some writers choose the format by it.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():  # a rename would put a plain file in the place of a device
-        raise UsageError(
-            f"cannot write {path}: it is a {'directory' if path.is_dir() else 'device or pipe'}",
-            allowed="the name of a file, new or existing",
-        )
+    _check_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=f".tmp{path.suffix}", dir=path.parent)
     os.close(handle)
@@ -82,7 +121,7 @@ def atomic_directory(path: PathLike, *, replaces: Collection[str] | None = None)
             empty. None: whatever it holds is known to be ours. Without this, a mistyped name would cost a folder.
     """
     path = Path(path)
-    _check_replaceable(path, replaces)
+    require_replaceable(path, replaces)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent))
     try:
@@ -108,7 +147,8 @@ def _exchange(one: Path, other: Path) -> bool:
     return bool(rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0)
 
 
-def _check_replaceable(path: Path, known_by: Collection[str] | None) -> None:
+def require_replaceable(path: Path, known_by: Collection[str] | None) -> None:
+    """Refuse a directory's name that `atomic_directory` would not put its own in the place of."""
     if path.exists() and not path.is_dir():
         raise UsageError(f"cannot write the directory {path}: a file has that name", allowed="another name")
     if known_by is None or not path.is_dir():

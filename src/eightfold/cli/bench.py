@@ -33,8 +33,10 @@ def bench(
 
     Example: eightfold bench runs/demo/bundle --batch 1 --batch 8
     """
+    from eightfold.files import require_output
     from eightfold.runtime.bench import bench as measure
 
+    require_output(output, reads=[bundle])
     table = measure(
         bundle,
         batches=batch,

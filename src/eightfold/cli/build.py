@@ -10,6 +10,7 @@ import typer
 
 from eightfold.cli.options import file_inputs
 from eightfold.errors import UsageError, one_of
+from eightfold.files import require_output
 
 if TYPE_CHECKING:
     from eightfold.runtime.manifest import Step
@@ -75,6 +76,7 @@ def build(
 
     Example: eightfold build model.onnx --target rtx:sm86 --precision fp16 -o model.engine
     """
+    require_output(output, reads=[onnx, preprocess, ranges, calibration_cache, images])
     asked = {
         "workspace_bytes": None if workspace_mib is None else workspace_mib << 20,
         "timing_cache": timing_cache,

@@ -38,9 +38,11 @@ def calibrate(
     from eightfold.calib.trt_cache import cache_from_ranges, version_number
     from eightfold.errors import one_of
     from eightfold.export.equalize import equalize
-    from eightfold.files import write_text
+    from eightfold.files import require_output, write_text
 
     version_number(tensorrt_version)  # before the work, not behind it
+    for written in (output, equalized, tensorrt_cache):
+        require_output(written, reads=[model, preprocess, images])
 
     chosen = open_images(images).sample(count, seed=seed)
     rules = Preprocess.load(preprocess)

@@ -73,8 +73,10 @@ def compare(
     from eightfold.export.compare_bundles import compare_bundles
     from eightfold.export.comparison_plot import plot_comparison
     from eightfold.export.subjects import subject_of
+    from eightfold.files import require_output
     from eightfold.tasks.compare import compare_by_task
 
+    require_output(plot, reads=[first, second, weights, preprocess, onnx, images, data])
     rules = None if preprocess is None else Preprocess.load(preprocess)
     if _is_bundle(first) and _is_bundle(second):
         feeder = _feeder(images or data, rules)

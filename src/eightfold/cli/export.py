@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eightfold.cli.options import image_size, named_values, task_named
+from eightfold.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +33,9 @@ def export(
         ),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of a named model (.safetensors or .pt).")] = None,
-    classes: Annotated[int, typer.Option(help="Number of outputs of a named model.")] = 1000,
+    classes: Annotated[
+        int | None, typer.Option(help="Number of outputs of a named model.", show_default="1000")
+    ] = None,
     target: Annotated[
         list[str] | None, typer.Option(help="What it is for, e.g. tensorrt:8.2 or cpu-x86; repeat for more.")
     ] = None,
@@ -67,14 +70,21 @@ def export(
 
     Example: eightfold export model.onnx --size 480x640 --size 240x320 -o bundle
     """
+    from eightfold.export.bundle_place import require_bundle_output
     from eightfold.export.foreign import export_bundle
     from eightfold.zoo.models import task_of
 
+    is_file = model.endswith(".onnx")
+    if is_file and (weights is not None or classes is not None):
+        raise UsageError(
+            "--weights or --classes with an ONNX file", allowed="those of a named network: the file has its own"
+        )
+    require_bundle_output(output, reads=[model, weights, preprocess, images])
     sizes = [image_size(each) for each in size or ()]
     constants = named_values(constant or ())
     how = _preprocess(preprocess, model, sizes, constants)
-    source = model if model.endswith(".onnx") else _module(model, classes, weights)
-    name = Path(model).stem if model.endswith(".onnx") else model.rpartition(":")[2]
+    source = model if is_file else _module(model, 1000 if classes is None else classes, weights)
+    name = Path(model).stem if is_file else model.rpartition(":")[2]
     written = export_bundle(
         source,
         output,

@@ -28,7 +28,9 @@ def half(
     from eightfold.export.half import checked_half
     from eightfold.export.half_graph import HALF_TYPES
     from eightfold.export.onnx_files import save_onnx
+    from eightfold.files import require_output
 
+    require_output(output, reads=[onnx, preprocess, images])
     half_type = one_of("type", kind, HALF_TYPES)
     inputs = file_inputs(onnx, images, preprocess)
     made, steps, _ = checked_half(onnx, keep_float=keep_float or (), inputs=inputs, kind=half_type)

@@ -27,6 +27,7 @@ def plan(
     from eightfold.compress.plan import PrunePlan
     from eightfold.compress.plan_changes import diff_plans, merge_plans
     from eightfold.errors import UsageError
+    from eightfold.files import require_output
 
     wanted = 1 if action is Action.show else 2
     if len(plans) != wanted or (action is Action.merge and output is None):
@@ -34,7 +35,9 @@ def plan(
             f"plan {action.value} got {len(plans)} plans and output {output}",
             allowed="show PLAN, diff PLAN PLAN, or merge PLAN PLAN --output FILE",
         )
-    read = [PrunePlan.load(path / "plan.json" if path.is_dir() else path) for path in plans]
+    files = [path / "plan.json" if path.is_dir() else path for path in plans]
+    require_output(output, reads=files)
+    read = [PrunePlan.load(path) for path in files]
     if action is Action.show:
         print(read[0].describe())
     elif action is Action.diff:

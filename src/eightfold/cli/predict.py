@@ -32,9 +32,11 @@ def predict(
 
     Example: eightfold predict runs/demo/bundle digit.png
     """
+    from eightfold.files import require_output
     from eightfold.runtime.predict_sources import predict_sources
     from eightfold.runtime.predictor import Predictor
 
+    require_output(json, reads=[bundle, key, *sources])
     wanted = None if size is None else image_size(size)
     with Predictor(
         bundle, backend, precision, batch, size=wanted, variant=variant, threads=threads, key=key

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from eightfold.cli.options import image_size
+from eightfold.extras import require
 
 if TYPE_CHECKING:
     import torch
@@ -47,10 +48,13 @@ def prune(
 
     Example: eightfold prune resnet18 --weights resnet18.pt --keep 0.5 --compensate lsq --images photos -o pruned
     """
-    from eightfold.compress.artifacts import save_pruned
-    from eightfold.compress.one_shot import prune as prune_network
     from eightfold.zoo.models import build_model, load_weights
 
+    require("torch", "prune a network")
+    from eightfold.compress.artifacts import require_pruned_output, save_pruned
+    from eightfold.compress.one_shot import prune as prune_network
+
+    require_pruned_output(output)
     network = build_model(model, num_classes=classes, seed=seed)
     if weights is not None:
         load_weights(network, weights)

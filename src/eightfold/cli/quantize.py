@@ -49,7 +49,9 @@ def quantize(
     from eightfold.export.quantize import CORRECTIONS, FORM_CHOICES, ROUNDINGS
     from eightfold.export.quantize import quantize as write
     from eightfold.export.search import SearchBound, search_files
+    from eightfold.files import require_output
 
+    require_output(output, reads=[model, ranges, preprocess, images])
     found = read_ranges(ranges, model)
     chosen_form, chosen_rounding = one_of("form", form, FORM_CHOICES), one_of("rounding", rounding, ROUNDINGS)
     correction = one_of("bias correction", bias_correction, CORRECTIONS)

@@ -24,6 +24,8 @@ def refit(
     """
     from eightfold.export.tensorrt.record import EngineRecord
     from eightfold.export.tensorrt.refit import refit_engine
+    from eightfold.files import require_output
 
+    require_output(output, reads=[onnx, preprocess, images])
     complete = refit_engine(engine, onnx, output, device=device, inputs=file_inputs(onnx, images, preprocess))
     print(f"{complete}: {EngineRecord.of(complete).describe()}")

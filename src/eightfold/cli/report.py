@@ -20,10 +20,12 @@ def report(
 
     Example: eightfold bench model.eightfold -o board.json; eightfold report model.eightfold --latency board.json
     """
+    from eightfold.files import require_output
     from eightfold.runtime.bundle import Bundle
     from eightfold.runtime.latency import LatencyTable
     from eightfold.runtime.report import write_report
     from eightfold.runtime.report_bundle import content_of_bundle
 
+    require_output(output, reads=[bundle, latency])
     table = None if latency is None else LatencyTable.load(latency)
     print(f"wrote {write_report(output, content_of_bundle(Bundle.open(bundle), table))}")

@@ -22,7 +22,9 @@ def simplify(
     Example: eightfold simplify model.onnx -o small.onnx
     """
     from eightfold.export.simplify import simplify_onnx
+    from eightfold.files import require_output
 
+    require_output(output, reads=[preprocess, images])
     inputs = file_inputs(path, images, preprocess)
     done = simplify_onnx(path, output, time_limit_s=time_limit, inputs=inputs)
     print(f"{done.path}: {done.nodes_before} nodes became {done.nodes_after} ({'; '.join(done.step.notes)})")

@@ -13,7 +13,7 @@ from eightfold.compress.plan import PrunePlan, raise_first_difference
 from eightfold.compress.surgery import apply_plan
 from eightfold.errors import ModelError
 from eightfold.extras import require
-from eightfold.files import PathLike, atomic_directory
+from eightfold.files import PathLike, atomic_directory, require_folder_for, require_replaceable
 
 WEIGHTS, PLAN = "weights.safetensors", "plan.json"
 
@@ -32,7 +32,7 @@ def save_pruned(model: nn.Module, plan: PrunePlan, directory: PathLike) -> Path:
         remedy="save the model the plan was applied to",
     )
     safetensors = require("safetensors.torch", "save weights")
-    with atomic_directory(directory, replaces=(WEIGHTS, PLAN)) as temporary:
+    with atomic_directory(directory, replaces=_marks(Path(directory))) as temporary:
         safetensors.save_file(_own_memory(model), temporary / WEIGHTS, metadata={"plan": plan.digest()})
         plan.save(temporary / PLAN)
     return Path(directory)
@@ -56,6 +56,27 @@ def load_pruned(factory: Callable[[], nn.Module], directory: PathLike) -> nn.Mod
     raise_first_difference(expected, seen, what="the pruned model", remedy="save it again with save_pruned")
     model.load_state_dict(weights)
     return model
+
+
+def require_pruned_output(directory: PathLike) -> None:
+    """Refuse, before the work and not behind it, a directory that `save_pruned` would not replace.
+
+    Raises:
+        UsageError: it holds other things, is a file, or lies where nothing can be written.
+    """
+    require_replaceable(Path(directory), _marks(Path(directory)))
+    require_folder_for(directory)
+
+
+def _marks(directory: Path) -> tuple[str, ...]:
+    """The names by which one knows what `save_pruned` wrote: weights only where they say so."""
+    safetensors = require("safetensors", "save weights")
+    try:
+        with safetensors.safe_open(directory / WEIGHTS, framework="pt") as weights:
+            ours = "plan" in (weights.metadata() or {})
+    except (OSError, safetensors.SafetensorError):
+        ours = False
+    return (WEIGHTS, PLAN) if ours else (PLAN,)
 
 
 def _own_memory(model: nn.Module) -> dict[str, torch.Tensor]:

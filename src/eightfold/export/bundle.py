@@ -15,6 +15,7 @@ from typing import Any
 
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import BundleError
+from eightfold.export.bundle_place import marks_of
 from eightfold.export.commits import commits
 from eightfold.export.layer_precisions import layer_precisions
 from eightfold.export.onnx_files import external_files, load_onnx, tensor_specs
@@ -221,7 +222,7 @@ def _not_compared(record: EngineRecord) -> Step:
 def _destination(path: Path) -> Iterator[Path]:
     """A temporary directory that becomes `path`, or is packed into it."""
     if path.suffix != SUFFIX:
-        with atomic_directory(path, replaces=(MANIFEST_NAME, MANIFEST_DIGEST_NAME)) as folder:
+        with atomic_directory(path, replaces=marks_of(path)) as folder:
             yield folder
         return
     staging = path.with_name(f".{path.name}.staging")

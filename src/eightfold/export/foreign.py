@@ -13,6 +13,7 @@ from eightfold.calib.images import open_images
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import ModelError, UsageError
 from eightfold.export.bundle import write_bundle
+from eightfold.export.bundle_place import require_bundle_output
 from eightfold.export.detections import form_for
 from eightfold.export.file_inputs import FileInputs
 from eightfold.export.in_graph import require_pixels_taken
@@ -75,6 +76,7 @@ def export_bundle(
     """
     if not batches or min(batches) < 1:
         raise UsageError(f"batches {list(batches)}", allowed="whole numbers of at least 1")
+    require_bundle_output(output, reads=[source] if isinstance(source, str | Path) else ())
     if preprocess_in_graph:
         require_pixels_taken(targets)
     form = form_for(targets) if decode else None
