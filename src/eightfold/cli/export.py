@@ -33,9 +33,7 @@ def export(
         ),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of a named model (.safetensors or .pt).")] = None,
-    classes: Annotated[
-        int | None, typer.Option(help="Number of outputs of a named model.", show_default="1000")
-    ] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of outputs of a named model. Default: 1000.")] = None,
     target: Annotated[
         list[str] | None, typer.Option(help="What it is for, e.g. tensorrt:8.2 or cpu-x86; repeat for more.")
     ] = None,
