@@ -36,7 +36,7 @@ def run_module(model: torch.nn.Module, example: torch.Tensor) -> Any:
         raise ModelError(
             f"{class_name(model)} does not run on an input of shape {tuple(example.shape)} ({first_line(error)})",
             allowed="a model whose forward() takes one image tensor",
-            remedy="check image_size and channels",
+            remedy="check image_size and channels; a network with further inputs comes as an ONNX file",
         ) from error
 
 
