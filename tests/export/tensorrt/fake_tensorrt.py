@@ -108,8 +108,8 @@ def _strict(name: str, names: dict[str, list[str]], **behaviour: Any) -> type[St
 def _add_classes(trt: Any, names: dict[str, list[str]], made: dict[str, Any]) -> None:
     tensor_class = _strict("ITensor", names)
     layer_class = _strict("ILayer", names, num_outputs=1, get_output=lambda self, place: made["tensor"])
-    made["tensor"], made["layer"] = tensor_class(), layer_class()
-    made["tensor"].name, made["layer"].name = "features", "conv"
+    made["input"], made["tensor"], made["layer"] = tensor_class(), tensor_class(), layer_class()
+    made["input"].name, made["tensor"].name, made["layer"].name = "images", "features", "conv"
     made["tensor"].shape = (1, 8, 8, 8)
     made["tensor"].dtype, made["layer"].type = "DataType.HALF", "LayerType.CONVOLUTION"
     _add_runtime(trt, names, made)
@@ -130,7 +130,7 @@ def _add_classes(trt: Any, names: dict[str, list[str]], made: dict[str, Any]) ->
         num_inputs=1,
         get_layer=lambda self, place: made["layer"],
         mark_output=lambda self, tensor: made.setdefault("marked", []).append(tensor.name),
-        get_input=lambda self, place: made["tensor"],
+        get_input=lambda self, place: made["input"],
     )
 
     def create_network(self: Any, flags: int = 0) -> Any:

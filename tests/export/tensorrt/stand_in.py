@@ -19,6 +19,7 @@ class StandIn(Backend):
     def __init__(self, graph: Path) -> None:
         self.graph = graph
         self.opened: list[EngineRecord] = []
+        self.devices: list[int] = []
 
     def absent(self) -> None:
         return None
@@ -26,6 +27,7 @@ class StandIn(Backend):
     def open(self, path: Path, options: SessionOptions) -> Session:
         record = EngineRecord.load(sidecar_path(path))
         self.opened.append(record)
+        self.devices.append(options.device)
         for name in record.options.inner_outputs:
             assert name.encode() in path.read_bytes()  # the real engine has it
         return StandInSession(self.graph, record)

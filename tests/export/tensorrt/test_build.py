@@ -150,6 +150,7 @@ def test_an_engine_gives_out_what_lies_inside(tmp_path: Path, network: Path, pre
         ({"version_compatible": True}, "has no version-compatible engines; build again for each release"),
         ({"hardware_compatible": True}, "has no hardware compatibility levels; name the GPUs in the target: rtx:sm86"),
         ({"timing_cache": Path("times.cache")}, "has no timing cache: it measures no kernels"),
+        ({"device": 1}, "has no choice of a GPU to build on: it builds for those that the target names; leave it out"),
     ],
 )
 def test_what_rtx_takes_and_ignores_is_refused(

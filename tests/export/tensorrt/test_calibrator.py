@@ -25,6 +25,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.held: dict[int, Any] = {}
+        self.waiting: list[tuple[int, Any]] = []  # a copy may be under way until the stream is synchronized
 
     def active(self) -> contextlib.AbstractContextManager[object]:
         return contextlib.nullcontext()
@@ -38,9 +39,13 @@ class Memory:
 
     def stream(self) -> Any:
         def upload(buffer: Any, array: Any) -> None:
-            self.held[buffer.address] = array.copy()
+            self.waiting.append((buffer.address, array))
 
-        return SimpleNamespace(upload=upload, synchronize=lambda: None)
+        def synchronize() -> None:
+            self.held |= {address: array.copy() for address, array in self.waiting}
+            self.waiting.clear()
+
+        return SimpleNamespace(upload=upload, synchronize=synchronize)
 
 
 def tensorrt(version: str = "10.3.0") -> Any:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from onnx import TensorProto, helper
 
 from eightfold.errors import VerificationError
 from eightfold.export.bundle import engine_artifact
 from eightfold.export.onnx_export import export_onnx
 from eightfold.export.tensorrt.build import EnginePrecision, build_engine
+from eightfold.export.tensorrt.check import compared_with_graph
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.runtime.backends import BACKENDS
-from tests.export.networks import images, small_net
+from tests.export.networks import graph, images, saved, small_net
 from tests.export.tensorrt.stand_in import StandIn
 
 pytest.importorskip("tensorrt_rtx")
@@ -81,3 +84,43 @@ def test_an_engine_to_look_inside_is_not_compared(tmp_path: Path, network: Path,
     engine = build_engine(network, tmp_path / "net.engine", options=BuildOptions(inner_outputs=(name,)))
     assert [step.name for step in EngineRecord.load(sidecar_path(engine)).steps] == ["float16"]
     assert not stand_in.opened
+
+
+def test_it_runs_on_the_gpu_that_it_was_built_on(tmp_path: Path, network: Path, stand_in: StandIn) -> None:
+    engine = build_engine(network, tmp_path / "net.engine", precision="fp32")
+    record = EngineRecord.of(engine).model_copy(update={"options": BuildOptions(device=3)})
+    compared_with_graph(engine.read_bytes(), record, network, None)
+    assert stand_in.devices == [0, 3]
+
+
+def test_ranges_cost_what_they_cost(tmp_path: Path, network: Path, stand_in: StandIn) -> None:
+    """An INT8 engine of a float graph is compared with that graph and not judged."""
+    engine = build_engine(network, tmp_path / "net.engine", precision="fp32")
+    record = EngineRecord.of(engine).model_copy(update={"precision": "int8"})
+    net = small_net()
+    torch.nn.init.normal_(net.depthwise.weight, std=3)
+    stand_in.graph = export_onnx(net, tmp_path / "other.onnx", batch=1, image_size=16)
+    step = compared_with_graph(engine.read_bytes(), record, network, None)
+    assert step is not None
+    assert step.cosine is not None
+    assert step.cosine < 0.99
+
+
+def test_ranking_is_a_matter_of_rounding(tmp_path: Path, stand_in: StandIn) -> None:
+    """What comes first among equals: values that are close, and places that are not."""
+    paths = []
+    for name, tilt in (("up", 1e-7), ("down", -1e-7)):
+        scores = np.array([[1.0, 1.0 + tilt, 0.5]], np.float32)
+        nodes = [
+            helper.make_node("Add", ["images", "scores"], ["sum"]),
+            helper.make_node("TopK", ["sum", "k"], ["best", "places"]),
+            helper.make_node("Cast", ["places"], ["out"], to=TensorProto.FLOAT),
+        ]
+        weights = {"scores": scores * 100, "k": np.array([2])}
+        paths.append(saved(graph(nodes, {"images": [1, 3]}, {"out": [1, 2]}, weights), tmp_path / f"{name}.onnx"))
+    stand_in.graph = paths[1]
+    inputs = {"images": np.zeros((1, 3), np.float32)}
+    engine = build_engine(paths[0], tmp_path / "net.engine", precision="fp32", inputs=inputs)
+    (step,) = EngineRecord.of(engine).steps
+    assert step.cosine is not None
+    assert step.cosine < 0.99

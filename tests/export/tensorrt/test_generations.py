@@ -117,6 +117,15 @@ def test_the_record_names_the_gpu(board: Board, version: str) -> None:
     assert record.requires == {"tensorrt": f"{version}.0", "compute_capability": "8.6"}
 
 
+def test_an_engine_without_weights_is_not_run(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+    monkeypatch.setattr("eightfold.export.tensorrt.build.compared_with_graph", lambda *_: compared.append(True))
+    board.build("10.3", gpu=True, strip_weights=True)
+    assert not compared
+    board.build("10.3", gpu=True)
+    assert compared
+
+
 def test_another_gpu_is_asked_for_by_number(board: Board) -> None:
     with pytest.raises(BackendError, match="there is no CUDA device 3; allowed: 0 to 0"):
         board.build("10.3", device=3)
@@ -174,9 +183,10 @@ def test_dla_falls_back_to_the_gpu(board: Board, version: str) -> None:
 
 @pytest.mark.parametrize("version", BEFORE_11)
 def test_int8_by_ranges(board: Board, version: str) -> None:
-    record, made = board.build(version, "int8", ranges={"features": 2.5})
+    record, made = board.build(version, "int8", ranges={"images": 1.5, "features": 2.5})
+    assert ("set_dynamic_range", -1.5, 1.5) in made["input"].calls
     assert ("set_dynamic_range", -2.5, 2.5) in made["tensor"].calls
-    assert "INT8" in record.flags
+    assert {"INT8", "FP16"} <= set(record.flags)  # float16 where there is no kernel in INT8
     assert "STRONGLY_TYPED" not in record.flags
 
 
@@ -210,6 +220,8 @@ def test_layers_kept_in_float(board: Board, version: str) -> None:
     record, made = board.build(version, "fp16", float_layers=("conv",), precision_constraints="prefer")
     assert "PREFER_PRECISION_CONSTRAINTS" in record.flags
     assert ("precision", "float32") in made["layer"].calls
+    assert ("set_output_type", 0, "float32") in made["layer"].calls
+    assert "OBEY_PRECISION_CONSTRAINTS" in board.build(version, "fp16", float_layers=("conv",))[0].flags
     with pytest.raises(UnknownNameError, match="unknown layer 'cnv'"):
         board.build(version, "fp16", float_layers=("cnv",))
 

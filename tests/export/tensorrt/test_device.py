@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from eightfold.export.tensorrt.device import Gpu, building_gpu
+from eightfold.runtime.cuda.cuda_python import CudaPython
+from tests.runtime.backends.conftest import FakeCudaRuntime
+
+AT = "eightfold.export.tensorrt.device"
+
+
+def test_the_gpu_is_current_while_it_builds(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = FakeCudaRuntime()
+    monkeypatch.setattr(f"{AT}.cuda_absent", lambda: None)
+    monkeypatch.setattr(f"{AT}.open_cuda", lambda number: CudaPython(number, cuda))
+    with building_gpu(0) as gpu:
+        assert "cudaSetDevice" in cuda.calls
+        assert gpu == Gpu("Orin Nano", "8.6")
+
+
+def test_without_a_cuda_library_the_driver_tells_of_an_only_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """nvidia-smi does not number them as CUDA does: which of two TensorRT takes is not known."""
+    monkeypatch.setattr(f"{AT}.cuda_absent", lambda: "no library")
+    gpus = [SimpleNamespace(name="RTX 3060", compute_capability="8.6")]
+    monkeypatch.setattr(f"{AT}.read_gpus", lambda _: gpus)
+    with building_gpu(0) as gpu:
+        assert gpu == Gpu("RTX 3060", "8.6")
+    gpus.append(SimpleNamespace(name="RTX 4090", compute_capability="8.9"))
+    with building_gpu(0) as gpu:
+        assert gpu == Gpu()
