@@ -1,23 +1,32 @@
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
 
 from eightfold.export.tensorrt.device import Gpu, building_gpu
-from eightfold.runtime.cuda.cuda_python import CudaPython
-from tests.runtime.backends.conftest import FakeCudaRuntime
 
 AT = "eightfold.export.tensorrt.device"
 
 
 def test_the_gpu_is_current_while_it_builds(monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda = FakeCudaRuntime()
+    current: list[int] = []
+
+    @contextlib.contextmanager
+    def active() -> Iterator[None]:
+        current.append(1)
+        yield
+        current.pop()
+
+    cuda = SimpleNamespace(active=active, device_name=lambda: "Orin Nano", compute_capability=lambda: "8.7")
     monkeypatch.setattr(f"{AT}.cuda_absent", lambda: None)
-    monkeypatch.setattr(f"{AT}.open_cuda", lambda number: CudaPython(number, cuda))
-    with building_gpu(0) as gpu:
-        assert "cudaSetDevice" in cuda.calls
-        assert gpu == Gpu("Orin Nano", "8.6")
+    monkeypatch.setattr(f"{AT}.open_cuda", lambda number: [None, cuda][number])
+    with building_gpu(1) as gpu:
+        assert current == [1]
+        assert gpu == Gpu("Orin Nano", "8.7")
+    assert current == []
 
 
 def test_without_a_cuda_library_the_driver_tells_of_an_only_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
