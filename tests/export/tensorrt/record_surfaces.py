@@ -67,12 +67,16 @@ CLASSES = (
     "OnnxParserRefitter",
 )
 
+# What no release is compiled with.
+NOT_RELEASED = r"#if ENABLE_INETWORK_SERIALIZE.*?#endif"
+
 
 def surface(clone: str, commit: str) -> dict[str, list[str]]:
     """Class or enum -> its names, sorted; what a version does not have is left out."""
     sources = "\n".join(_source(clone, commit, file) for file in FILES)
+    sources = re.sub(NOT_RELEASED, "", sources, flags=re.DOTALL)
     found = {name: _members(sources, r"enum_<", name, r"\.value\(\s*\"(\w+)\"") for name in ENUMS}
-    found |= {name: _members(sources, r"class_<", name, r"\.def(?:_\w+)?\(\s*\"(\w+)\"") for name in CLASSES}
+    found |= {name: _members(sources, r"class_<", name, r"(?<!\bm)\.def(?:_\w+)?\(\s*\"(\w+)\"") for name in CLASSES}
     return {name: members for name, members in found.items() if members is not None}
 
 
