@@ -83,6 +83,8 @@ def fake_tensorrt(version: str) -> tuple[Any, dict[str, Any]]:
     return trt, made
 
 
+# In a timing cache of another device.
+FOREIGN = b"foreign"
 ENUMS = {
     "BuilderFlag",
     "DeviceType",
@@ -114,13 +116,20 @@ def _add_classes(trt: Any, names: dict[str, list[str]], made: dict[str, Any]) ->
     made["tensor"].dtype, made["layer"].type = "DataType.HALF", "LayerType.CONVOLUTION"
     _add_runtime(trt, names, made)
     _add_refitters(trt, names, made)
-    cache = _strict("ITimingCache", names, serialize=lambda self: b"times", combine=_combine)
+    cache = _strict("ITimingCache", names, serialize=_serialize, combine=_combine)
+
+    def set_timing_cache(self: Any, cache: Any, ignore_mismatch: bool) -> bool:
+        if FOREIGN in cache.arguments[0] and not ignore_mismatch:
+            return False
+        made.setdefault("caches", []).append(cache)
+        return True
+
     config = _strict(
         "IBuilderConfig",
         names,
         create_timing_cache=lambda self, data: None if data == b"damaged" else cache(data),
-        set_timing_cache=lambda self, cache, ignore_mismatch: made.setdefault("caches", []).append(cache) or True,
-        get_timing_cache=lambda self: cache(b""),
+        set_timing_cache=set_timing_cache,
+        get_timing_cache=lambda self: cache(made["caches"][-1].arguments[0] + b"+times"),
         can_run_on_DLA=lambda self, layer: layer.name not in made.get("gpu_only", ()),
     )
     network = _strict(
@@ -190,11 +199,23 @@ def _add_refitters(trt: Any, names: dict[str, list[str]], made: dict[str, Any]) 
         made["refitted from"] = Path(path).read_bytes()
         return not made.get("misfit")
 
-    trt.Refitter = _strict("Refitter", names, refit_cuda_engine=lambda self: True)
+    trt.Refitter = _strict(
+        "Refitter",
+        names,
+        refit_cuda_engine=lambda self: not made.get("lacking"),
+        get_missing_weights=lambda self: made["lacking"],
+    )
     if "OnnxParserRefitter" in names:
         trt.OnnxParserRefitter = _strict("OnnxParserRefitter", names, refit_from_file=refit, num_errors=0)
 
 
+def _serialize(self: Any) -> bytes:
+    """What a timing cache knows: words."""
+    return b"+".join(sorted({word for word in self.arguments[0].split(b"+") if word}))
+
+
 def _combine(self: Any, other: Any, ignore_mismatch: bool) -> bool:
-    self.calls.append(("combine", other))
+    if FOREIGN in other.arguments[0] and not ignore_mismatch:
+        return False
+    object.__setattr__(self, "arguments", (self.arguments[0] + b"+" + other.arguments[0],))
     return True

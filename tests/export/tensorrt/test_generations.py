@@ -102,7 +102,11 @@ def test_the_workspace_is_set_the_versions_way(board: Board, version: str) -> No
 
 @pytest.mark.parametrize("version", FROM_8_6)
 def test_levels_and_compatibility(board: Board, version: str) -> None:
-    record, made = board.build(version, optimization_level=5, version_compatible=True, hardware_compatible=True)
+    record, made = board.build(
+        version, gpu=True, optimization_level=5, version_compatible=True, hardware_compatible=True
+    )
+    # The inspector loads the host code that this builder has just put there.
+    assert EngineLayers.load(layers_path(board.folder / "net.engine")).source == "inspector"
     assert "VERSION_COMPATIBLE" in record.flags
     assert made["config"].builder_optimization_level == 5
     assert made["config"].hardware_compatibility_level.name == "AMPERE_PLUS"
@@ -193,7 +197,8 @@ def test_int8_by_ranges(board: Board, version: str) -> None:
 @pytest.mark.parametrize("version", BEFORE_11)
 def test_int8_by_a_calibration_cache(board: Board, version: str, tmp_path: Path) -> None:
     (tmp_path / "cache").write_bytes(b"TRT-EntropyCalibration2")
-    _, made = board.build(version, "int8", calibration_cache=tmp_path / "cache")
+    record, made = board.build(version, "int8", calibration_cache=tmp_path / "cache")
+    assert str(tmp_path) not in record.to_json()
     calibrator = made["config"].int8_calibrator
     assert calibrator.read_calibration_cache() == b"TRT-EntropyCalibration2"
     assert calibrator.get_batch(["images"]) is None
@@ -250,10 +255,29 @@ def test_the_timing_cache_is_loaded_merged_and_saved(board: Board, version: str,
     assert file.read_bytes() == b"times"
     _, made = board.build(version, timing_cache=tmp_path / "times.cache")
     assert made["caches"][0].arguments == (b"times",)
-    file.write_bytes(b"damaged")
-    _, made = board.build(version, timing_cache=tmp_path / "times.cache")
-    assert made["caches"][0].arguments == (b"",)
-    assert file.read_bytes() == b"times"
+    for unusable in (b"damaged", b"foreign"):
+        file.write_bytes(unusable)
+        _, made = board.build(version, timing_cache=tmp_path / "times.cache")
+        assert [each.arguments for each in made["caches"]] == [(b"",)]
+        assert file.read_bytes() == b"times"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(("meanwhile", "kept"), [(b"another", b"another+times"), (b"foreign", b"times")])
+def test_what_another_build_measured_meanwhile_is_kept(
+    board: Board, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: bytes, kept: bytes
+) -> None:
+    made = board.install(version)
+    file = tmp_path / f"times.tensorrt-{version}.0-Orin-Nano.cache"
+
+    def build(*_: Any) -> bytes:
+        file.write_bytes(meanwhile)
+        return b"engine"
+
+    monkeypatch.setattr(board, "install", lambda _: made)
+    monkeypatch.setattr(sys.modules["tensorrt"].Builder, "build_serialized_network", build)
+    board.build(version, timing_cache=tmp_path / "times.cache")
+    assert file.read_bytes() == kept
 
 
 @pytest.mark.parametrize("version", VERSIONS)
