@@ -142,7 +142,7 @@ def bundle(job: Job, _: Path) -> str:
         provenance=_provenance(job),
     )
     size = sum(path.stat().st_size for path in job.path(at.BUNDLE).rglob("*") if path.is_file())
-    return f"{len(paths)} files, {size / 1e6:.0f} MB"
+    return f"{len(files)} files, {size / 1e6:.0f} MB"
 
 
 def artifacts_of(job: Job) -> list[Artifact]:
