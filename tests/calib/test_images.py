@@ -103,6 +103,15 @@ def test_a_folder_of_folders_has_classes(tmp_path: Path) -> None:
     assert images.labels == (0, 0, 0, 1, 1)
 
 
+def test_hidden_files_and_folders_are_neither_images_nor_classes(tmp_path: Path) -> None:
+    for name in ("cat/a.png", "dog/b.png", "dog/._b.png", ".ipynb_checkpoints/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = open_images(tmp_path)
+    assert found.classes == ("cat", "dog")
+    assert [Path(str(item)).name for item in found.items] == ["a.png", "b.png"]
+
+
 def test_list_files_globs_and_arrays(tmp_path: Path) -> None:
     paths = pictures(tmp_path / "sub", 3)
     (tmp_path / "list.txt").write_text("# comment\nsub/00.png\t4\n\nsub/02.png\t1\n")

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from eightfold.calib.decode import read_image
+from eightfold.cli.app import main
 from eightfold.errors import ImageError, UsageError
 from eightfold.runtime.draw import GREEN, colour_of, draw
 from eightfold.runtime.frames import frames_of, is_live
@@ -49,6 +50,39 @@ def test_a_folder_in_name_order(bundle_path: Path, folder: Path) -> None:
     with Predictor(bundle_path) as predictor:
         found = [(Path(each.frame.source).name, str(each.result)[:4]) for each in predict_sources(predictor, [folder])]
     assert found == [("a.jpg", "blue"), ("b.png", "red ")]
+
+
+def test_what_is_hidden_is_no_picture(bundle_path: Path, folder: Path) -> None:
+    (folder / "._a.jpg").write_bytes(b"what macOS keeps of a file beside it")
+    with Predictor(bundle_path) as predictor:
+        found = [Path(each.frame.source).name for each in predict_sources(predictor, [folder])]
+    assert found == ["a.jpg", "b.png"]
+
+
+def test_a_damaged_picture_costs_the_others_no_answer(bundle_path: Path, folder: Path, tmp_path: Path) -> None:
+    (folder / "aa.png").touch()
+    skipped: list[ImageError] = []
+    with Predictor(bundle_path) as predictor:
+        answers = predict_sources(predictor, [folder], json_lines=tmp_path / "answers.jsonl", unreadable=skipped.append)
+        assert [Path(each.frame.source).name for each in answers] == ["a.jpg", "b.png"]
+        with pytest.raises(ImageError, match=r"aa\.png is empty"):
+            list(predict_sources(predictor, [folder]))
+    assert [error.seen for error in skipped] == [f"{folder / 'aa.png'} is empty"]
+    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 2
+
+
+def test_the_command_names_damaged_pictures_and_fails(
+    bundle_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "aa.png").touch()
+    monkeypatch.setattr("sys.argv", ["eightfold", "predict", str(bundle_path), str(folder)])
+    assert main() == 1
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 2
+    assert said.err.splitlines()[-2:] == [
+        f"  skipped: {folder / 'aa.png'} is empty",
+        "eightfold: 1 of 3 pictures could not be read; the others have their answers; remove or replace them",
+    ]
 
 
 def test_a_video_frame_by_frame(bundle_path: Path, video: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eightfold.calib.decode import SUFFIXES
+from eightfold.calib.decode import images_in
 from eightfold.calib.images import ImageSet, open_images
 from eightfold.errors import ImageError
 
@@ -93,5 +93,5 @@ def read_yolo(path: Path) -> dict[str, Any]:
 
 def _files_of(place: Path) -> list[Path]:
     if place.is_dir():
-        return sorted(file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES)
+        return images_in(place)
     return [item for item in open_images(place).items if isinstance(item, Path)]

@@ -15,6 +15,19 @@ from eightfold.files import PathLike
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
+def images_in(folder: Path, *, deep: bool = True) -> list[Path]:
+    """The image files of a folder in name order; of the folders in it as well when `deep`.
+
+    What is hidden is passed over: other systems and editors leave `._photo.jpg` and `.ipynb_checkpoints/` behind.
+    """
+    found = folder.rglob("*") if deep else folder.iterdir()
+    return sorted(path for path in found if path.suffix.lower() in SUFFIXES and not _hidden(path, folder))
+
+
+def _hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
 def read_image(path: PathLike) -> Pixels:
     """(H, W, 3) uint8 RGB of an image file.
 

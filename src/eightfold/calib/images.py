@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Self
 
-from eightfold.calib.decode import SUFFIXES, read_image
+from eightfold.calib.decode import SUFFIXES, images_in, read_image
 from eightfold.calib.resize import Pixels
 from eightfold.errors import ImageError, UsageError
 from eightfold.files import PathLike, sha256_of_bytes, sha256_of_file
@@ -164,7 +164,7 @@ def _is_image(path: PathLike) -> bool:
 
 
 def _open_folder(folder: Path) -> ImageSet:
-    files = sorted(path for path in folder.rglob("*") if _is_image(path))
+    files = images_in(folder)
     classes = sorted({path.relative_to(folder).parts[0] for path in files if path.parent != folder})
     if not classes or any(path.parent == folder for path in files):
         return ImageSet(tuple(files))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from eightfold.cli.options import image_size
+from eightfold.errors import ImageError
 
 
 def predict(
@@ -30,6 +31,8 @@ def predict(
 ) -> None:
     """Run a bundle on pictures and print one line for each.
 
+    Files that cannot be read are named at the end, and the exit code is 1.
+
     Example: eightfold predict runs/demo/bundle digit.png
     """
     from eightfold.files import require_output
@@ -42,5 +45,24 @@ def predict(
         bundle, backend, precision, batch, size=wanted, variant=variant, threads=threads, key=key
     ) as predictor:
         typer.echo(predictor.describe(), err=True)
-        for prediction in predict_sources(predictor, sources, json_lines=json, annotated=save, limit=limit):
+        skipped: list[ImageError] = []
+        answered = 0
+        for prediction in predict_sources(
+            predictor, sources, json_lines=json, annotated=save, limit=limit, unreadable=skipped.append
+        ):
+            answered += 1
             print(prediction, flush=True)
+    _tell(skipped, answered)
+
+
+def _tell(skipped: list[ImageError], answered: int) -> None:
+    """One damaged file is no reason to leave the others without an answer, but one to fail."""
+    if not answered and len(skipped) == 1:
+        raise skipped[0]
+    for error in skipped:
+        typer.echo(f"  skipped: {error.seen}", err=True)
+    if skipped:
+        raise ImageError(
+            f"{len(skipped)} of {answered + len(skipped)} pictures could not be read; the others have their answers",
+            remedy="remove or replace them",
+        )

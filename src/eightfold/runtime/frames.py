@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eightfold.calib.decode import SUFFIXES, read_image
+from eightfold.calib.decode import SUFFIXES, images_in, read_image
 from eightfold.errors import ImageError
 from eightfold.extras import require
 from eightfold.files import PathLike
@@ -40,17 +40,24 @@ class Frame:
         return self.source if self.number is None else f"{self.source} frame {self.number}"
 
 
-def frames_of(sources: Iterable[PathLike]) -> Iterator[Frame]:
+def frames_of(
+    sources: Iterable[PathLike], *, unreadable: Callable[[ImageError], object] | None = None
+) -> Iterator[Frame]:
     """Pictures of several sources, one after the other.
 
     Args:
         sources: image files, folders (their images in name order, not those of folders inside), video files, camera
             numbers ("0"), or addresses of streams ("rtsp://...").
+        unreadable: called for an image file that cannot be read, which is then passed over; None: it is raised.
 
     Raises ImageError naming what cannot be read.
     """
     for source in sources:
-        yield from _frames(str(source))
+        yield from _frames(str(source), unreadable or _raise)
+
+
+def _raise(error: ImageError) -> None:
+    raise error
 
 
 def is_live(source: PathLike) -> bool:
@@ -59,19 +66,22 @@ def is_live(source: PathLike) -> bool:
     return text.isdigit() or text.startswith(STREAM_SCHEMES)
 
 
-def _frames(source: str) -> Iterator[Frame]:
+def _frames(source: str, unreadable: Callable[[ImageError], object]) -> Iterator[Frame]:
     path = Path(source)
     if is_live(source) or path.suffix.lower() in VIDEO_SUFFIXES:
         yield from _video(source)
-    elif path.is_dir():
-        for image in _images_in(path):
-            yield Frame(str(image), read_image(image))
-    else:
-        yield Frame(source, read_image(path))
+        return
+    for image in _images_in(path) if path.is_dir() else [path]:
+        try:
+            pixels = read_image(image)
+        except ImageError as error:
+            unreadable(error)
+        else:
+            yield Frame(str(image), pixels)
 
 
 def _images_in(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    found = images_in(folder, deep=False)
     if not found:
         raise ImageError(f"no images in {folder}", allowed=", ".join(sorted(SUFFIXES)))
     return found

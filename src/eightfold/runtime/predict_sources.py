@@ -44,6 +44,7 @@ def predict_sources(
     json_lines: PathLike | None = None,
     annotated: PathLike | None = None,
     limit: int | None = None,
+    unreadable: Callable[[ImageError], object] | None = None,
 ) -> Iterator[Prediction]:
     """Predict pictures from anywhere, one answer after the other.
 
@@ -55,6 +56,7 @@ def predict_sources(
         annotated: also write pictures with the answers drawn on them to this folder: each under its own name, videos
             and cameras as .mp4, which get their name when they are complete.
         limit: stop after so many pictures.
+        unreadable: called for an image file that cannot be read, which is then passed over; None: that ends all.
 
     Example:
         >>> for prediction in predict_sources(predictor, ["frames/", "0"]):  # doctest: +SKIP
@@ -66,7 +68,7 @@ def predict_sources(
     largest = 1 if live else max(predictor.choice.batches)
     with contextlib.ExitStack() as stack:
         sinks = _sinks(stack, json_lines, annotated, live)
-        for frames in _chunks(itertools.islice(frames_of(sources), limit), largest):
+        for frames in _chunks(itertools.islice(frames_of(sources, unreadable=unreadable), limit), largest):
             for frame, result in zip(frames, predictor.predict_batch([each.pixels for each in frames]), strict=True):
                 prediction = Prediction(frame, result)
                 for sink in sinks:
