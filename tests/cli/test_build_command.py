@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from eightfold.calib.calibrate import calibrate
 from eightfold.cli.app import main
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
-from tests.export.networks import images
+from tests.export.networks import graph, images, saved
 from tests.export.tensorrt.test_generations import Board, board, network
 
 __all__ = ["board", "network"]  # fixtures
@@ -94,3 +96,34 @@ def test_openvino_is_a_target(network: Path, call: Any, tmp_path: Path, capsys: 
     for option in (("--precision", "fp16"), ("--refit",)):
         assert call("build", network, "--target", "openvino", "-o", tmp_path / "net.xml", *option) == 2
         assert "options of an engine build with --target openvino" in capsys.readouterr().err
+
+
+def test_float16_that_is_far_off_says_what_to_do(call: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Values too small for it become zero, which only images show to matter."""
+    pytest.importorskip("tensorrt_rtx")
+    nodes = [helper.make_node("Mul", ["images", "small"], ["tiny"]), helper.make_node("Relu", ["tiny"], ["out"])]
+    model = graph(nodes, {"images": [1, 4]}, {"out": [1, 4]}, {"small": np.array(1e-12, np.float32)})
+    file = saved(model, tmp_path / "net.onnx")
+    assert call("build", file, "-o", tmp_path / "net.engine") == 0
+    said = capsys.readouterr().out
+    assert "float16: " in said
+    assert "far from the graph: --images of its use show what has to stay in float32" in said
+
+
+def test_what_was_built_is_told(
+    board: Board, network: Path, call: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    board.install("10.3")
+    engine = tmp_path / "net.engine"
+    assert call("build", network, "-o", engine, "--target", "tensorrt:10.3") == 0
+    capsys.readouterr()
+    assert call("inspect", engine) == 0
+    assert capsys.readouterr().out.startswith("fp16 engine for tensorrt:10.3, ")
+    sidecar_path(engine).unlink()
+    assert call("inspect", engine) == 1
+    assert "no record lies beside" in capsys.readouterr().err
+    pytest.importorskip("openvino")
+    assert call("build", network, "-o", tmp_path / "net.xml", "--target", "openvino") == 0
+    capsys.readouterr()
+    assert call("inspect", tmp_path / "net.xml") == 0
+    assert re.match(r"fp32 graph in the form of OpenVINO [\d.]+; layers: \d+ in fp32\n", capsys.readouterr().out)

@@ -15,6 +15,8 @@ from eightfold.files import require_output
 if TYPE_CHECKING:
     from eightfold.runtime.manifest import Step
 
+# Closer than this is what float16 comes, where its range is enough.
+FAR = 0.99
 Constraints = Literal["obey", "prefer"]
 
 
@@ -143,6 +145,9 @@ def _build_openvino(
 
 def _show(steps: Iterable[Step]) -> None:
     for step in steps:
-        print(
-            "\n".join([f"  {step.name}: cosine {step.cosine:.6f} to the graph", *(f"  {note}" for note in step.notes)])
-        )
+        cosine = "no cosine" if step.cosine is None else f"cosine {step.cosine:.6f}"
+        print(f"  {step.name}: {cosine} to the graph")
+        for note in step.notes:
+            print(f"  {note}")
+        if step.name == "float16" and step.cosine is not None and step.cosine < FAR:
+            print("  far from the graph: --images of its use show what has to stay in float32")

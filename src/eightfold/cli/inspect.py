@@ -9,6 +9,9 @@ import typer
 
 from eightfold.cli.options import image_size
 
+# Files that `eightfold build` writes, with a record beside them.
+RECORDED = (".engine", ".plan", ".xml")
+
 
 def inspect(
     subject: Annotated[
@@ -29,13 +32,8 @@ def inspect(
 
     Example: eightfold inspect timm:ghostnet_100 --size 160
     """
-    if Path(f"{subject}.json").is_file() and Path(subject).is_file():
-        from eightfold.export.tensorrt.layers import EngineLayers, layers_path
-        from eightfold.export.tensorrt.record import EngineRecord
-
-        print(EngineRecord.of(subject).describe())
-        if layers_path(subject).is_file():
-            print(EngineLayers.load(layers_path(subject)).describe())
+    if Path(subject).is_file() and Path(subject).suffix in RECORDED:
+        print(_built(Path(subject)))
         return
     if Path(subject).exists() or subject.endswith(".eightfold"):
         from eightfold.runtime.bundle import Bundle
@@ -49,3 +47,16 @@ def inspect(
     from eightfold.compress.inspection import inspect_image_network  # imports torch, which the line above asks for
 
     print(inspect_image_network(network, image_size(size), multiple=multiple).describe())
+
+
+def _built(file: Path) -> str:
+    from eightfold.export.openvino_record import OpenVinoRecord, openvino_record_path
+    from eightfold.export.tensorrt.layers import EngineLayers, layers_path
+    from eightfold.export.tensorrt.record import EngineRecord
+
+    if file.suffix == ".xml":
+        return OpenVinoRecord.load(openvino_record_path(file)).describe()
+    told = [EngineRecord.of(file).describe()]
+    if layers_path(file).is_file():
+        told.append(EngineLayers.load(layers_path(file)).describe())
+    return "\n".join(told)

@@ -37,6 +37,10 @@ class OpenVinoRecord(Value):
     def precision(self) -> Precision:
         return next((each for each in BELOW_FLOAT32 if each in self.layers), "fp32")
 
+    def describe(self) -> str:
+        layers = ", ".join(f"{count} in {precision}" for precision, count in self.layers.items())
+        return f"{self.precision} graph in the form of OpenVINO {self.version}; layers: {layers}"
+
 
 def openvino_record_path(xml: PathLike) -> Path:
     """Where the record of an .xml file lies."""

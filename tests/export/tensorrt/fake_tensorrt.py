@@ -111,7 +111,7 @@ def _add_classes(trt: Any, names: dict[str, list[str]], made: dict[str, Any]) ->
     tensor_class = _strict("ITensor", names)
     layer_class = _strict("ILayer", names, num_outputs=1, get_output=lambda self, place: made["tensor"])
     made["input"], made["tensor"], made["layer"] = tensor_class(), tensor_class(), layer_class()
-    made["input"].name, made["tensor"].name, made["layer"].name = "images", "features", "conv"
+    made["input"].name, made["tensor"].name, made["layer"].name = "pixels", "features", "conv"
     made["tensor"].shape = (1, 8, 8, 8)
     made["tensor"].dtype, made["layer"].type = "DataType.HALF", "LayerType.CONVOLUTION"
     _add_runtime(trt, names, made)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 from eightfold.errors import BuildError, ModelError, UsageError
+from eightfold.export.onnx_files import load_onnx
+from eightfold.export.tensorrt.accepted import require_takable
 from eightfold.export.tensorrt.build import EnginePrecision, build_engine
 from eightfold.export.tensorrt.options import BuildOptions
+from eightfold.export.tensorrt.target import parse_target
 from tests.export.networks import graph, saved
 
 pytest.importorskip("tensorrt_rtx")
@@ -129,3 +133,32 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert caught.value.filename == str(tmp_path / "net.engine")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["net.engine", "net.onnx"]
     assert (tmp_path / "net.engine").read_bytes() == b"old"
+
+
+def codes(folder: Path) -> Path:
+    """Unsigned ones, as CPUs like them."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["images", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["out"]),
+    ]
+    weights: dict[str, Any] = {"scale": np.array(0.1, np.float32), "zero": np.array(128, np.uint8)}
+    return saved(graph(nodes, {"images": [1, 4]}, {"out": [1, 4]}, weights), folder / "codes.onnx")
+
+
+@pytest.mark.parametrize("target", ["rtx:sm86", "tensorrt", "tensorrt:10.3"])
+def test_unsigned_codes_are_for_the_accelerator_alone(tmp_path: Path, target: str) -> None:
+    file = codes(tmp_path)
+    with pytest.raises(BuildError, match=rf"unsigned or shifted codes, made for CPUs; .* --target {target}$"):
+        require_takable(load_onnx(file), file, parse_target(target))
+    require_takable(load_onnx(file), file, parse_target("tensorrt-dla"))
+
+
+def test_suppression_is_refused_where_it_is_missing(tmp_path: Path) -> None:
+    node = helper.make_node("NonMaxSuppression", ["boxes", "scores"], ["out"])
+    model = graph([node], {"boxes": [1, 4, 4], "scores": [1, 1, 4]}, {"out": [0, 3]})
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    file = tmp_path / "nms.onnx"
+    onnx.save(model, file)
+    with pytest.raises(BuildError, match=r"which TensorRT-RTX does not have; allowed: .*; export without --decode"):
+        require_takable(model, file, parse_target("rtx:sm86"))
+    require_takable(model, file, parse_target("tensorrt"))

@@ -187,7 +187,7 @@ def test_dla_falls_back_to_the_gpu(board: Board, version: str) -> None:
 
 @pytest.mark.parametrize("version", BEFORE_11)
 def test_int8_by_ranges(board: Board, version: str) -> None:
-    record, made = board.build(version, "int8", ranges={"images": 1.5, "features": 2.5})
+    record, made = board.build(version, "int8", ranges={"pixels": 1.5, "features": 2.5})
     assert ("set_dynamic_range", -1.5, 1.5) in made["input"].calls
     assert ("set_dynamic_range", -2.5, 2.5) in made["tensor"].calls
     assert {"INT8", "FP16"} <= set(record.flags)  # float16 where there is no kernel in INT8

@@ -23,11 +23,12 @@ using detail::TrtLogger;
 using Clock = std::chrono::steady_clock;
 
 [[noreturn]] void refused(const BuildOptions& options, const std::string& reason) {
+  const std::string version = detail::trt_library_version();
   throw Error(ErrorCode::build,
-              "TensorRT " + detail::trt_library_version() + " cannot build " + options.onnx_path + " (" +
-                  reason + ")",
+              "TensorRT " + version + " cannot build " + options.onnx_path + " (" + reason + ")",
               "a graph that this TensorRT supports",
-              "export it for this version: eightfold export --target tensorrt");
+              "export it for this version: eightfold export MODEL --target tensorrt:" +
+                  version.substr(0, version.rfind('.')));
 }
 
 std::vector<std::uint8_t> read_file(const std::string& path) {
