@@ -147,3 +147,24 @@ def test_a_size_that_is_none(
     monkeypatch.chdir(tmp_path)
     assert run(monkeypatch, "export", "resnet18", "-o", "made", "--size", size) == 2
     assert f"--size {size}; allowed: SIDE or HEIGHTxWIDTH" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        OSError(28, "No space left on device", "w.safetensors"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_no_defect_and_work_goes_on_later(
+    raised: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("eightfold.pipeline.run.read_recipe", full)
+    assert run(monkeypatch, "run", "r.yaml") == 1
+    line = capsys.readouterr().err
+    assert line.startswith("eightfold: No space left on device: ")
+    assert line.endswith("; run the same command again to go on\n")
+    assert "defect" not in line

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import itertools
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -19,6 +21,7 @@ from eightfold.extras import EXTRA_OF, installed
 
 # Exit code -> what is said where somebody ended the work.
 STOPPED = {130: "interrupted"} | dict.fromkeys(TERMINATED, "terminated")
+NO_SPACE = os.strerror(errno.ENOSPC)
 # What typer raises where the words of a command are wrong. It has no public name in all the versions that we take.
 TyperUsageError: type[Exception] = typer.BadParameter.__bases__[0]
 # Sub-command -> the module of eightfold.cli that defines a function of the same name ('-' becomes '_').
@@ -96,6 +99,8 @@ def _in_one_line(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError):  # no permission, no space, a name too long: the machine said what a user needs
         return f"{error.strerror or error}: {error.filename or 'no file named'}"
+    if NO_SPACE in str(error):  # of a library that has errors of its own
+        return f"{NO_SPACE}: {' '.join(str(error).split())[:200]}; make room"
     if isinstance(error, MemoryError):
         return f"out of memory ({error}); give a smaller batch or image size" if str(error) else "out of memory"
     missing = error.name.partition(".")[0] if isinstance(error, ModuleNotFoundError) and error.name else ""
@@ -137,7 +142,8 @@ def main() -> int:
     except Exception as error:  # the outermost edge: what gets here ends as one line
         if "--debug" in itertools.takewhile(lambda word: word.startswith("-"), sys.argv[1:]):
             raise
-        print(f"eightfold: {_in_one_line(error)}", file=sys.stderr)
+        way_on = _way_on(sys.argv[1:]) if NO_SPACE in str(error) else ""
+        print(f"eightfold: {_in_one_line(error)}{way_on}", file=sys.stderr)
         return error.exit_code if isinstance(error, EightfoldError) else 1
     if code in STOPPED:  # typer turns Ctrl-C into 130, without a word
         print(f"eightfold: {STOPPED[code]}{_way_on(sys.argv[1:])}", file=sys.stderr)
