@@ -178,3 +178,11 @@ def test_every_selection_is_aligned_ordered_and_not_empty(
         assert 0 < len(channels) <= owner.width
         assert len(channels) % owner.step(multiple) == 0
         assert np.all(np.diff(channels) > 0)
+
+
+@pytest.mark.parametrize("ignore", [("nope",), ("d.*", "nope"), ("nope.*",)])
+def test_a_name_to_ignore_that_no_layer_has(ignore: tuple[str, ...]) -> None:
+    graph = graph_of(group("a", 8), group("d", 8))
+    scores = {g.id: rising(8) for g in graph.groups}
+    with pytest.raises(UnknownNameError, match="unknown parameter 'nope"):
+        kept_of(graph, scores, ignore=ignore)

@@ -50,10 +50,11 @@ def select(graph: ChannelGraph, scores: LayerScores, selection: Selection) -> Ke
         scores: group id -> [layers, width], for every free group.
 
     Raises:
-        UnknownNameError: no such rule, or a name in `keep` that no layer has.
+        UnknownNameError: no such rule, or a name in `keep` or `ignore` that no layer has.
     """
     if selection.rule not in RULES:
         raise UnknownNameError.of("rule", selection.rule, RULES)
+    _require_known(graph, selection.ignore)
     groups = [group for group in graph.free if group.prunable(selection.multiple) and not _ignored(group, selection)]
     wishes = {**_by_rule(graph, groups, scores, selection), **_explicit(graph, groups, scores, selection.keep)}
     rounding = selection.rounding or ("up" if selection.rule == "regular" else "nearest")
@@ -113,6 +114,14 @@ def matches(group: Group, pattern: str) -> bool:
     """Whether `pattern` names a parameter that makes the group's channels, or the module that holds it."""
     makers = {group.id, *(member.tensor for member in group.members if member.role == "producer")}
     return any(fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name, f"{pattern}.weight") for name in makers)
+
+
+def _require_known(graph: ChannelGraph, ignore: Sequence[str]) -> None:
+    """A mistyped name would prune what was to stay. Patterns may be for several networks, but not all for others."""
+    matched = {pattern for pattern in ignore if any(matches(group, pattern) for group in graph.groups)}
+    unknown = [each for each in ignore if each not in matched and ("*" not in each or not matched)]
+    if unknown:
+        raise UnknownNameError.of("parameter", unknown[0], [group.id for group in graph.groups])
 
 
 def _ignored(group: Group, selection: Selection) -> bool:
