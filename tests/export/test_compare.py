@@ -14,7 +14,7 @@ from eightfold.calib.calibrate import calibrate
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import BackendError, ModelError, UsageError, VerificationError
 from eightfold.export.compare import compare_artifacts
-from eightfold.export.comparison_plot import plot_comparison
+from eightfold.export.comparison_plot import plot_comparison, require_plot_format
 from eightfold.export.foreign import export_bundle
 from eightfold.export.half import half_onnx
 from eightfold.export.onnx_export import export_onnx
@@ -199,3 +199,10 @@ def test_other_outputs_are_refused(tmp_path: Path) -> None:
     assert few.outputs
     with pytest.raises(VerificationError, match=r"has shape \(1, 7\); allowed: \(1, 5\)"):
         compare_artifacts(small_net(), SmallNet(classes=7), image_shape=(1, 3, 16, 16))
+
+
+@pytest.mark.parametrize("name", ["errors.foo", "errors", "errors.onnx"])
+def test_a_plots_name_says_its_format(name: str) -> None:
+    require_plot_format("errors.PNG")
+    with pytest.raises(UsageError, match=rf"{name} as a plot; allowed: a name that ends in .*\.png"):
+        require_plot_format(name)

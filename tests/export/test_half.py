@@ -9,7 +9,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from eightfold.errors import UsageError, VerificationError
+from eightfold.errors import ModelError, UsageError, VerificationError
 from eightfold.export.checks import verify_onnx
 from eightfold.export.half import checked_half, half_onnx
 from eightfold.export.half_emulation import emulated_half, verify_half
@@ -62,6 +62,16 @@ def test_constants_that_half_cannot_hold_stay_float(value: float) -> None:
     model = half_graph(graph(nodes, {"images": [2, 3]}, {"out": [2, 3]}, weights))
     (kept,) = model.graph.initializer
     assert numpy_helper.to_array(kept).item() == np.float32(value)
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_a_graph_that_is_half_already_is_refused(kind: HalfType, tmp_path: Path) -> None:
+    path = export_onnx(small_net(), tmp_path / "net.onnx", batch=1, image_size=16)
+    onnx.save(half_graph(onnx.load(path), kind=kind), tmp_path / "half.onnx")
+    with pytest.raises(
+        ModelError, match=r"half\.onnx has 16-bit weights already, .*; give the graph that it was made from"
+    ):
+        checked_half(tmp_path / "half.onnx")
 
 
 def test_named_nodes_stay_float() -> None:

@@ -17,7 +17,7 @@ from eightfold.calib.ranges import Ranges
 from eightfold.errors import ImageError, UnknownNameError, UsageError
 from eightfold.export.int8_speed import Int8Speed
 from eightfold.export.score import Score, sqnr_score, top1_score
-from eightfold.export.search import SearchOptions, quantize_within
+from eightfold.export.search import SearchBound, SearchOptions, quantize_within
 
 ModelMaker = Callable[..., Path]
 PREPROCESS = Preprocess(height=12, width=12)
@@ -140,3 +140,12 @@ def test_wrong_options() -> None:
         SearchOptions(max_drop=1.0, ranking=wrong)
     with pytest.raises(UsageError, match="max_drop -1"):
         SearchOptions(max_drop=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("bound", "value"), [("max_drop", -1.0), ("max_drop", float("nan")), ("min_sqnr_db", float("nan"))]
+)
+def test_a_bound_that_nothing_can_hold_is_refused(bound: str, value: float) -> None:
+    """NaN compares as false with everything: the search would go through every layer and find none good enough."""
+    with pytest.raises(UsageError, match=r"allowed: (0 or more|a finite number)"):
+        SearchBound(**{bound: value})

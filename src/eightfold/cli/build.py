@@ -34,7 +34,9 @@ def build(
     layers: Annotated[bool, typer.Option("--layers", help="Print the engine's layers.")] = False,
     workspace_mib: Annotated[
         int | None,
-        typer.Option(min=1, help="Memory that a layer may use while it runs. Default: TensorRT's own limit."),
+        typer.Option(
+            min=1, max=1 << 24, help="Memory that a layer may use while it runs. Default: TensorRT's own limit."
+        ),
     ] = None,
     timing_cache: Annotated[
         Path | None, typer.Option(help="Read if it is there, and written; builder, version and GPU join its name.")

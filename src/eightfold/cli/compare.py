@@ -28,7 +28,9 @@ def compare(
         ),
     ],
     second: Annotated[str, typer.Argument(help="Likewise, with the same inputs.")],
-    worst: Annotated[int, typer.Option(help="Show only so many layers, those with the lowest cosine. 0: all.")] = 20,
+    worst: Annotated[
+        int, typer.Option(min=0, help="Show only so many layers, those with the lowest cosine. 0: all.")
+    ] = 20,
     plot: Annotated[Path | None, typer.Option(help="Also write a plot of the error along the network.")] = None,
     size: Annotated[
         str | None,
@@ -71,11 +73,12 @@ def compare(
     from eightfold.calib.preprocess import Preprocess
     from eightfold.export.compare import compare_artifacts
     from eightfold.export.compare_bundles import compare_bundles
-    from eightfold.export.comparison_plot import plot_comparison
+    from eightfold.export.comparison_plot import plot_comparison, require_plot_format
     from eightfold.export.subjects import subject_of
     from eightfold.files import require_output
     from eightfold.tasks.compare import compare_by_task
 
+    require_plot_format(plot)
     require_output(plot, reads=[first, second, weights, preprocess, onnx, images, data])
     rules = None if preprocess is None else Preprocess.load(preprocess)
     if _is_bundle(first) and _is_bundle(second):

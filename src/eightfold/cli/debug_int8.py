@@ -14,7 +14,7 @@ def debug_int8(
     images: Annotated[str, typer.Argument(help="Folder, list file, glob pattern, COCO .json or YOLO .yaml.")],
     preprocess: Annotated[Path, typer.Option(help="JSON of the Preprocess: how an image becomes the input.")],
     count: Annotated[int, typer.Option(help="Use at most so many images.")] = 16,
-    show: Annotated[int, typer.Option(help="Layers to list.")] = 20,
+    show: Annotated[int, typer.Option(min=1, help="Layers to list.")] = 20,
 ) -> None:
     """List the layers by how far INT8 is from FP32 there (signal to noise, worst first).
 

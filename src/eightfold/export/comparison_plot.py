@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from eightfold.errors import UsageError
 from eightfold.export.comparison import Comparison, shortened
 from eightfold.extras import require
 from eightfold.files import PathLike
@@ -30,6 +31,19 @@ def plot_comparison(comparison: Comparison | Sequence[Comparison], path: PathLik
     return Path(path)
 
 
+def require_plot_format(path: PathLike | None) -> None:
+    """Refuse, before the work and not behind it, a file's name that says no format of a picture."""
+    if path is None:
+        return
+    require("matplotlib", "plot a comparison")
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    known = sorted(FigureCanvasBase.get_supported_filetypes())
+    suffix = Path(path).suffix.lower()
+    if suffix.removeprefix(".") not in known:
+        raise UsageError(f"{path} as a plot", allowed=f"a name that ends in .{', .'.join(known)}")
+
+
 def _draw(axes: Any, comparison: Comparison) -> None:
     rows = [layer.difference for layer in comparison.layers if layer.difference] + list(comparison.outputs)
     names = [row.tensor for row in rows]
@@ -42,8 +56,9 @@ def _draw(axes: Any, comparison: Comparison) -> None:
         axes.axvline(parting, color="tab:red", linewidth=0.8, label=f"parts at {shortened(comparison.first_beyond)}")
     for place in _worst_apart(errors):
         left = place < len(rows) / 2
-        beside = {"xytext": (3 if left else -3, 5), "textcoords": "offset points", "ha": "left" if left else "right"}
-        axes.annotate(shortened(names[place], 32), (place, errors[place]), fontsize=7, **beside)
+        beside = {"xytext": (3 if left else -3, 7), "textcoords": "offset points", "ha": "left" if left else "right"}
+        ground = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+        axes.annotate(shortened(names[place], 32), (place, errors[place]), fontsize=8, bbox=ground, **beside)
     axes.set(xlabel="layer, in order of computation; outputs last", ylabel="error")
     axes.set_ylim(top=max(*errors, *angles, 1e-6) * 4)  # room for the names
     titles = [shortened(Path(name).name, TITLE_WIDTH) for name in (comparison.first, comparison.second)]

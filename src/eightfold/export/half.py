@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from eightfold.errors import UnknownNameError
+from eightfold.errors import ModelError, UnknownNameError
 from eightfold.export.half_emulation import verify_half
-from eightfold.export.half_graph import HalfType, half_graph
+from eightfold.export.half_graph import ELEM_TYPES, HalfType, half_graph
 from eightfold.export.half_range import nodes_near_limit, nodes_not_finite, nodes_out_of_range
 from eightfold.export.half_search import search_half
 from eightfold.export.onnx_files import input_specs, load_onnx, opset_of, save_onnx
@@ -70,7 +70,9 @@ def checked_half(
 
     Without `inputs` there is none where onnxruntime is not installed, as on boards that only build.
     """
-    model = with_node_names(_typed_for(load_onnx(path), kind))
+    model = load_onnx(path)
+    _require_float32(model, path)
+    model = with_node_names(_typed_for(model, kind))
     keep_float = tuple(keep_float)
     _require_nodes(model, keep_float)
     if inputs is None:
@@ -106,6 +108,16 @@ def _require_nodes(model: onnx.ModelProto, names: Iterable[str]) -> None:
     for name in names:
         if name not in known:
             raise UnknownNameError.of("node", name, known)
+
+
+def _require_float32(model: onnx.ModelProto, path: PathLike) -> None:
+    halved = [tensor.name for tensor in model.graph.initializer if tensor.data_type in ELEM_TYPES.values()]
+    if halved:
+        raise ModelError(
+            f"{path} has 16-bit weights already, such as {halved[0]}",
+            allowed="a float32 graph",
+            remedy="give the graph that it was made from",
+        )
 
 
 def _typed_for(model: onnx.ModelProto, kind: HalfType) -> onnx.ModelProto:

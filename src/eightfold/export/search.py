@@ -5,6 +5,7 @@ interrupted search goes on where it was."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -100,6 +101,10 @@ class SearchBound:
     def __post_init__(self) -> None:
         if self.max_drop is not None and self.min_sqnr_db is not None:
             raise UsageError("both max_drop and min_sqnr were given", allowed="one of them")
+        if self.max_drop is not None and not (math.isfinite(self.max_drop) and self.max_drop >= 0):
+            raise UsageError(f"a drop of {self.max_drop:g} points", allowed="0 or more")
+        if self.min_sqnr_db is not None and not math.isfinite(self.min_sqnr_db):
+            raise UsageError(f"a signal to noise of {self.min_sqnr_db:g} dB", allowed="a finite number")
 
     @property
     def is_set(self) -> bool:
