@@ -85,7 +85,9 @@ def native(
         "eightfold.runtime.remote.PROGRAMS", {"no-python-here": None, "eightfold-run": PROGRAMS["eightfold-run"]}
     )
     program = sshd_folder / "bin" / "eightfold-run"
-    bench(bundle_path, seconds=0.02).save(sshd_folder / "table.json")
+    table = sshd_folder / "table.json"
+    if not table.exists():  # one does for all tests
+        bench(bundle_path, seconds=0.02).save(table)
     program.write_text(NATIVE.format(folder=sshd_folder))
     program.chmod(0o755)
     yield bench
