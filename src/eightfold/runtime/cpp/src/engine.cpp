@@ -10,7 +10,7 @@
 
 #include "choose.hpp"
 #include "decoder.hpp"
-#include "finite.hpp"
+#include "engine_checks.hpp"
 #include "packing.hpp"
 #include "session_pool.hpp"
 #include "thread_pool.hpp"
@@ -22,124 +22,19 @@ using detail::Request;
 using detail::Session;
 using detail::SessionPool;
 
-void check_options(const EngineOptions& options) {
-  const auto check = [](const char* name, int value, int least) {
-    if (value >= least) return;
-    throw Error(ErrorCode::usage, std::string(name) + " is " + std::to_string(value),
-                std::to_string(least) + " or more");
-  };
-  check("batch", options.batch, 0);
-  check("threads", options.threads, 0);
-  check("preprocess_threads", options.preprocess_threads, 1);
-  check("in_flight", options.in_flight, 0);
-  check("device", options.device, 0);
-  check("height", options.height, 0);
-  check("width", options.width, 0);
-  if ((options.height == 0) != (options.width == 0)) {
-    throw Error(ErrorCode::usage,
-                "height is " + std::to_string(options.height) + " and width " + std::to_string(options.width),
-                "both, or neither");
-  }
-}
-
-void check_same(const std::vector<TensorSpec>& stated, const std::vector<TensorSpec>& seen,
-                const Artifact& artifact) {
-  const auto same = [](const TensorSpec& a, const TensorSpec& b) {
-    return a.name == b.name && a.type == b.type && a.shape == b.shape;
-  };
-  if (stated.size() == seen.size() && std::equal(stated.begin(), stated.end(), seen.begin(), same)) return;
-  throw Error(ErrorCode::bundle, artifact.path + " takes or gives other tensors than the manifest says",
-              "what the manifest says", "make the bundle again");
-}
-
-void check_image_input(const std::vector<TensorSpec>& inputs, const Preprocessor& preprocessor, int batch) {
-  const DataType type = preprocessor.definition().bytes ? DataType::uint8 : DataType::float32;
-  if (inputs.size() == 1 && inputs[0].type == type && !inputs[0].shape.empty() &&
-      inputs[0].shape[0] == batch &&
-      inputs[0].bytes() == preprocessor.bytes() * static_cast<std::size_t>(batch)) {
-    return;
-  }
-  throw Error(ErrorCode::usage, "the model's input is not what the bundle's preprocessing makes",
-              "one input of batch x channels x height x width", "pass it tensors with run_tensors");
-}
-
-// Bytes of one row of a tensor whose first side is the batch.
-std::size_t row_bytes_of(const TensorSpec& spec, int batch) {
-  if (spec.shape.empty() || spec.shape[0] != batch) {
-    throw Error(ErrorCode::usage, "'" + spec.name + "' does not have the batch as its first side",
-                "tensors of batch x anything");
-  }
-  return spec.bytes() / static_cast<std::size_t>(batch);
-}
-
-std::string text_of(span<const std::int64_t> shape) {
-  std::string text;
-  for (const std::int64_t side : shape) text += (text.empty() ? "" : ", ") + std::to_string(side);
-  return "(" + text + ")";
-}
-
-[[noreturn]] void wrong_input(const TensorSpec& spec, const std::string& what, const std::string& allowed) {
-  throw Error(ErrorCode::usage, "input '" + spec.name + "' " + what, allowed);
-}
-
-void check_tensor(const TensorView& view, const TensorSpec& spec, std::size_t rows, int batch) {
-  if (view.type && *view.type != spec.type) {
-    wrong_input(spec, std::string("is of ") + name_of(*view.type), name_of(spec.type));
-  }
-  std::vector<std::int64_t> shape = spec.shape;
-  const std::size_t expected = row_bytes_of(spec, batch) * rows;
-  shape[0] = static_cast<std::int64_t>(rows);
-  if (!view.shape.empty() && !std::equal(view.shape.begin(), view.shape.end(), shape.begin(), shape.end())) {
-    wrong_input(spec, "has shape " + text_of(view.shape), text_of(shape));
-  }
-  if (view.data == nullptr || view.bytes != expected) {
-    wrong_input(spec, "has " + std::to_string(view.bytes) + " bytes",
-                std::to_string(expected) + " for " + std::to_string(rows) + " rows of " + name_of(spec.type));
-  }
-  if (!detail::all_finite(view.data, expected, spec.type)) {
-    wrong_input(spec, "holds NaN or infinity", "finite numbers");
-  }
-}
-
-void check_tensors(span<const TensorView> views, std::size_t rows, const Artifact& artifact) {
-  const std::vector<TensorSpec>& specs = artifact.inputs;
-  if (views.size() != specs.size()) {
-    throw Error(ErrorCode::usage, std::to_string(views.size()) + " inputs", std::to_string(specs.size()));
-  }
-  for (std::size_t i = 0; i < specs.size(); ++i) check_tensor(views[i], specs[i], rows, artifact.batch);
-}
-
 void shape_outputs(const Artifact& artifact, std::size_t rows, std::vector<Tensor>& outputs) {
   outputs.resize(artifact.outputs.size());
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const TensorSpec& spec = artifact.outputs[i];
     outputs[i].spec = spec;
     outputs[i].spec.shape[0] = static_cast<std::int64_t>(rows);
-    outputs[i].bytes.resize(row_bytes_of(spec, artifact.batch) * rows);
-  }
-}
-
-// A decoder is made once, for all batch sizes.
-void check_alike(const std::vector<Artifact>& artifacts) {
-  const auto same_row = [](const TensorSpec& a, const TensorSpec& b) {
-    return a.name == b.name && a.type == b.type && a.shape.size() == b.shape.size() &&
-           std::equal(a.shape.begin() + 1, a.shape.end(), b.shape.begin() + 1);
-  };
-  for (const Artifact& artifact : artifacts) {
-    const std::vector<TensorSpec>& first = artifacts[0].outputs;
-    for (const TensorSpec& output : artifact.outputs) row_bytes_of(output, artifact.batch);
-    if (artifact.outputs.size() == first.size() &&
-        std::equal(first.begin(), first.end(), artifact.outputs.begin(), same_row)) {
-      continue;
-    }
-    throw Error(ErrorCode::bundle, artifact.id + " gives other outputs than " + artifacts[0].id,
-                "the same at every batch size", "make the bundle again");
+    outputs[i].bytes.resize(detail::row_bytes_of(spec, artifact.batch) * rows);
   }
 }
 
 std::unique_ptr<detail::Decoder> make_decoder(const Task& task, const std::vector<Artifact>& artifacts,
                                               Size tensor) {
-  check_alike(artifacts);
+  detail::check_alike(artifacts);
   return detail::decoder_of(task, {artifacts[0].outputs, tensor});
 }
 
@@ -213,8 +108,8 @@ std::unique_ptr<Engine::State::Scratch> Engine::State::take_scratch() {
 
 std::unique_ptr<Session> Engine::State::open(const Artifact& artifact) const {
   std::unique_ptr<Session> session = choice.backend->open(bundle, artifact, options);
-  check_same(artifact.inputs, session->inputs(), artifact);
-  check_same(artifact.outputs, session->outputs(), artifact);
+  detail::check_same(artifact.inputs, session->inputs(), artifact);
+  detail::check_same(artifact.outputs, session->outputs(), artifact);
   return session;
 }
 
@@ -249,7 +144,7 @@ void Engine::State::preprocess(span<const ImageView> images, std::uint8_t* tenso
 
 void Engine::State::run_part(span<const ImageView> images, int batch, Prediction* predictions) {
   SessionPool& models = pool(batch);
-  check_image_input(models.session().inputs(), preprocessor, batch);
+  detail::check_image_input(models.session().inputs(), preprocessor, batch);
   const SessionPool::Lease request(models);
   const std::size_t filled = images.size() * preprocessor.bytes();
   auto* tensor = static_cast<std::uint8_t*>(request->slot->input(0));
@@ -271,11 +166,11 @@ void Engine::State::run_tensor_part(span<const TensorView> inputs, std::size_t f
   request->input_views.clear();
   request->output_views.clear();
   for (std::size_t i = 0; i < inputs.size(); ++i) {
-    const std::size_t row = row_bytes_of(models.session().inputs()[i], batch);
+    const std::size_t row = detail::row_bytes_of(models.session().inputs()[i], batch);
     request->input_views.push_back(static_cast<const std::uint8_t*>(inputs[i].data) + first * row);
   }
   for (std::size_t i = 0; i < outputs.size(); ++i) {
-    const std::size_t row = row_bytes_of(models.session().outputs()[i], batch);
+    const std::size_t row = detail::row_bytes_of(models.session().outputs()[i], batch);
     request->output_views.push_back(outputs[i].bytes.data() + first * row);
   }
   if (rows == static_cast<std::size_t>(batch)) {
@@ -288,14 +183,14 @@ void Engine::State::run_tensor_part(span<const TensorView> inputs, std::size_t f
 void Engine::State::run_padded(Request& request, const Session& session, std::size_t rows, int batch) {
   const auto padding = static_cast<std::size_t>(batch) - rows;
   for (std::size_t i = 0; i < session.inputs().size(); ++i) {
-    const std::size_t row = row_bytes_of(session.inputs()[i], batch);
+    const std::size_t row = detail::row_bytes_of(session.inputs()[i], batch);
     auto* target = static_cast<std::uint8_t*>(request.slot->input(i));
     std::memcpy(target, request.input_views[i], rows * row);
     std::memset(target + rows * row, 0, padding * row);
   }
   request.slot->run();
   for (std::size_t i = 0; i < session.outputs().size(); ++i) {
-    const std::size_t row = row_bytes_of(session.outputs()[i], batch);
+    const std::size_t row = detail::row_bytes_of(session.outputs()[i], batch);
     std::memcpy(request.output_views[i], request.slot->output(i), rows * row);
   }
 }
@@ -306,7 +201,7 @@ Engine& Engine::operator=(Engine&&) noexcept = default;
 Engine::~Engine() = default;
 
 Engine Engine::load(const std::string& path, const EngineOptions& options) {
-  check_options(options);
+  detail::check_options(options);
   return Engine(std::make_unique<State>(Bundle::open(path, options.public_key), options));
 }
 
@@ -341,7 +236,7 @@ void Engine::run_tensors(span<const TensorView> inputs, std::size_t rows,
     throw Error(ErrorCode::usage, std::to_string(rows) + " rows", "one or more");
   }
   const Artifact& any = state_->choice.artifacts[0];
-  check_tensors(inputs, rows, any);
+  detail::check_tensors(inputs, rows, any);
   shape_outputs(any, rows, outputs);
   std::size_t first = 0;
   for (const int batch : detail::pack(static_cast<int>(rows), state_->batches)) {
