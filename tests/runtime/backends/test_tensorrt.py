@@ -47,6 +47,12 @@ def test_after_the_first_run_a_graph_is_launched(session: TensorRtSession, cuda_
     assert cuda_runtime.calls == ["cudaGraphLaunch", "cudaStreamSynchronize"]
 
 
+def test_what_the_first_run_allocates_is_not_captured(session: TensorRtSession, cuda_runtime: Any) -> None:
+    session.new_slot()
+    before = cuda_runtime.calls[: cuda_runtime.calls.index("cudaStreamBeginCapture")]
+    assert before[-3:] == ["cudaMemcpyAsync", "cudaMemcpyAsync", "cudaStreamSynchronize"]
+
+
 @pytest.mark.parametrize("step", ["cudaStreamEndCapture", "cudaGraphInstantiate"])
 def test_work_that_cannot_be_recorded_is_begun_anew_each_time(
     session: TensorRtSession, cuda_runtime: Any, step: str
