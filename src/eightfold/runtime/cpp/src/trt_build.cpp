@@ -6,13 +6,12 @@
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "eightfold/build.hpp"
 #include "eightfold/error.hpp"
 #include "engine_fit.hpp"
 #include "file.hpp"
-#include "onnx_references.hpp"
+#include "onnx_digest.hpp"
 #include "sha256.hpp"
 #include "trt_common.hpp"
 
@@ -47,18 +46,6 @@ std::string reason_of(const nvonnxparser::IParserError& error) {
   const std::string place = "number " + std::to_string(error.node());
 #endif
   return "at node " + place + ": " + error.desc();
-}
-
-// As Python's sha256_of_onnx: of the graph, and where weights lie in other files, of the digests of all.
-std::string sha256_of_parsed(const std::string& path, const std::vector<std::uint8_t>& onnx) {
-  std::set<std::string> names;
-  for (const detail::OnnxReference& reference : detail::references_in(onnx)) names.insert(reference.location);
-  const std::string own = detail::sha256_hex(onnx);
-  if (names.empty()) return own;
-  const std::string folder = path.substr(0, path.rfind('/') + 1);  // "" where there is no '/'
-  std::string digests = own;
-  for (const std::string& name : names) digests += detail::sha256_hex(read_file(folder + name));
-  return detail::sha256_hex({reinterpret_cast<const std::uint8_t*>(digests.data()), digests.size()});
 }
 
 // Whole or not at all: written beside, then renamed.
@@ -364,7 +351,7 @@ std::string sidecar(const BuildOptions& options, const EngineBuilder& builder, s
                                  {"options", json_of(options)},
                                  {"gpu_layers", builder.gpu_layers()},
                                  {"onnx_sha256", detail::sha256_hex(onnx)},
-                                 {"parsed_sha256", sha256_of_parsed(options.onnx_path, onnx)},
+                                 {"parsed_sha256", detail::sha256_of_onnx(options.onnx_path)},
                                  {"engine_sha256", detail::sha256_hex(plan)},
                                  {"engine_bytes", plan.size()},
                                  {"seconds", seconds},

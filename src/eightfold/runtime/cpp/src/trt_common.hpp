@@ -11,6 +11,9 @@
 
 #include "eightfold/manifest.hpp"
 
+#if NV_TENSORRT_MAJOR < 8 || (NV_TENSORRT_MAJOR == 8 && NV_TENSORRT_MINOR < 2)
+#error "eightfold needs TensorRT 8.2 or later: update JetPack to 4.6.1"
+#endif
 // Tensors have names since 8.5, and bindings are gone in 10.
 #define EIGHTFOLD_TRT_NAMED_TENSORS \
   (NV_TENSORRT_MAJOR > 8 || (NV_TENSORRT_MAJOR == 8 && NV_TENSORRT_MINOR >= 5))
