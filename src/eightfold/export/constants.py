@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eightfold.export.passes.duplicates import RANDOM_OPS
-from eightfold.export.passes.graph_index import attribute, captured_names, drop_unused, inner_graphs, keep
+from eightfold.export.passes.graph_index import attribute, captured_names, drop_unused, inner_graphs, keep, kind
 
 if TYPE_CHECKING:
     import onnx
@@ -134,7 +134,7 @@ def _constants(graph: onnx.GraphProto) -> set[str]:
 
 
 def _is_constant(node: onnx.NodeProto, known: set[str], shaped: set[str]) -> bool:
-    if node.domain not in ("", "ai.onnx") or node.op_type in NEVER_CONSTANT or any(inner_graphs(node)):
+    if kind(node) in ("", *NEVER_CONSTANT) or any(inner_graphs(node)):
         return False
     if node.op_type == "Constant":
         return any(True for _ in _stated(node))
@@ -142,7 +142,7 @@ def _is_constant(node: onnx.NodeProto, known: set[str], shaped: set[str]) -> boo
 
 
 def _has_fixed_shape(node: onnx.NodeProto, known: set[str], shaped: set[str]) -> bool:
-    if node.domain not in ("", "ai.onnx") or not shaped.issuperset(node.input):
+    if not kind(node) or not shaped.issuperset(node.input):
         return False
     first_size = BY_SIZES.get(node.op_type)
     if first_size is not None:

@@ -97,7 +97,7 @@ def with_detections(
     batch = outputs[0].shape[0]
     build = GraphBuilder(GraphIndex(made.graph), "decode")
     suppressor = _Suppressor(build, decoder, head_of(build, decoder, outputs, size), batch)
-    name = build.free(OUTPUT)
+    name = build.index.free(OUTPUT)
     suppressor.put_out(name, form)
     made.graph.node.extend(build.nodes)
     del made.graph.output[:]

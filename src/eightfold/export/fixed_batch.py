@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eightfold.export.passes.graph_index import GraphIndex
+from eightfold.export.passes.graph_index import GraphIndex, kind
 
 if TYPE_CHECKING:
     import onnx
@@ -19,7 +19,9 @@ def loosen_batch(model: onnx.ModelProto, old: int, new: int) -> None:
         return
     index = GraphIndex(model.graph)
     for node in model.graph.node:
-        if node.op_type != "Reshape" or (shape := index.array(node.input[1])) is None:
+        stated = kind(node) == "Reshape" and len(node.input) > 1
+        shape = index.array(node.input[1]) if stated else None
+        if shape is None:
             continue
         if len(shape) and shape[0] == old:
             # One length may be left open; else the first is that of what comes in.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from eightfold.errors import ModelError, UsageError
 from eightfold.export.fixed_batch import loosen_batch
+from eightfold.export.normal_form import in_normal_form
 from eightfold.export.onnx_clean import clean
 from eightfold.export.onnx_files import input_specs, load_onnx, save_onnx
 from eightfold.export.verify import random_inputs_of, run_onnx
@@ -55,19 +56,16 @@ def frozen(
 
     made = ModelProto()
     made.CopyFrom(model)
-    weights = {tensor.name for tensor in made.graph.initializer}
-    inputs = [value for value in made.graph.input if value.name not in weights]
-    _require_known(shapes or {}, [value.name for value in inputs])
-    del made.graph.input[:]
-    for value in inputs:
+    made = in_normal_form(made)
+    _require_tensors(made)
+    _require_known(shapes or {}, [value.name for value in made.graph.input])
+    for value in made.graph.input:
         wanted = (shapes or {}).get(value.name)
         if wanted is not None:
             _require_possible(value, wanted)
-            loosen_batch(made, _fixed_batch(value), wanted[0])
-        _set_shape(value, wanted or _shape_of(value, batch, image_size))
-    made.graph.input.extend(inputs)  # weights that were listed as inputs as well are inputs no longer
+            loosen_batch(made, _fixed_batch(value), wanted[0] if len(wanted) else 0)
+        _set_shape(value, _shape_of(value, batch, image_size) if wanted is None else wanted)
     del made.graph.value_info[:]
-    _require_tensors(made)
     _state_output_shapes(made)
     return clean(made)
 
@@ -95,6 +93,8 @@ def _require_known(shapes: Mapping[str, Sequence[int]], names: Sequence[str]) ->
 
 def _require_possible(value: onnx.ValueInfoProto, wanted: Sequence[int]) -> None:
     """A batch that is fixed may often be another one; the size and number of channels never."""
+    if not value.type.tensor_type.HasField("shape"):
+        return
     have = [dim.dim_value if dim.HasField("dim_value") else 0 for dim in _dims(value)]
     if len(have) != len(wanted) or any(own not in (0, size) for own, size in zip(have[1:], wanted[1:], strict=True)):
         shown = ["x".join(str(size or "?") for size in shape) for shape in (wanted, have)]
@@ -113,7 +113,7 @@ def _shape_of(value: onnx.ValueInfoProto, batch: int, image_size: int | tuple[in
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         wanted = (0, height, width, 0) if channels_last(dims) else (0, 0, height, width)
         dims = [seen or size for seen, size in zip(dims, wanted, strict=True)]
-    if not dims or not all(dims):
+    if not value.type.tensor_type.HasField("shape") or not all(dims):
         shown = ", ".join(str(size or "?") for size in dims)
         raise ModelError(
             f"input {value.name!r} has the shape ({shown}) and nothing says how long its dynamic axes are",

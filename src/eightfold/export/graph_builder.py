@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +25,6 @@ class GraphBuilder:
     def __init__(self, index: GraphIndex, prefix: str) -> None:
         self.index, self.prefix = index, prefix
         self.nodes: list[onnx.NodeProto] = []
-        graph = index.graph
-        self._taken = {name for node in graph.node for name in (node.name, *node.input, *node.output)}
-        self._taken |= {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
         self._ints: dict[tuple[tuple[int, ...], bytes], str] = {}
 
     def add(self, op: str, *inputs: str, output: str = "", **attributes: Any) -> str:
@@ -38,8 +34,8 @@ class GraphBuilder:
     def add_many(self, count: int, op: str, *inputs: str, output: str = "", **attributes: Any) -> list[str]:
         from onnx import helper
 
-        name = self.free(f"{self.prefix}/{len(self.nodes)}_{op}")
-        outputs = [output] if output else [self.free(f"{name}_{place}") for place in range(count)]
+        name = self.index.free(f"{self.prefix}/{len(self.nodes)}_{op}")
+        outputs = [output] if output else [self.index.free(f"{name}_{place}") for place in range(count)]
         self.nodes.append(helper.make_node(op, list(inputs), outputs, name=name, **attributes))
         return outputs
 
@@ -68,15 +64,5 @@ class GraphBuilder:
         """A further axis of length 1."""
         return self.add("Unsqueeze", tensor, self.ints([axis]))
 
-    def free(self, name: str) -> str:
-        """`name`, or the first numbered form of it that the graph has not; taken from now on."""
-        for each in itertools.chain([name], (f"{name}_{number}" for number in itertools.count(1))):
-            if each not in self._taken:
-                self._taken.add(each)
-                return each
-        raise AssertionError  # pragma: no cover  # counting has no end
-
     def _weight(self, array: NDArray[Any]) -> str:
-        name = self.index.set_weight(self.free(f"{self.prefix}_constant"), array)
-        self._taken.add(name)
-        return name
+        return self.index.set_weight(f"{self.prefix}_constant", array)

@@ -13,6 +13,7 @@ import numpy as np
 
 from eightfold.export.half_graph import ELEM_TYPES, FLOAT, HalfType
 from eightfold.export.lossy import Network, verify_lossy
+from eightfold.export.passes.graph_index import GraphIndex
 from eightfold.export.shapes import state_shapes
 from eightfold.export.trials import Trials
 from eightfold.export.verify import Tolerance
@@ -33,7 +34,8 @@ def emulated_half(model: onnx.ModelProto, kind: HalfType = "float16") -> onnx.Mo
     for tensor in made.graph.initializer:
         if tensor.data_type == ELEM_TYPES[kind]:
             tensor.CopyFrom(_float_weight(tensor, kind))
-    nodes = [each for node in made.graph.node for each in (node, *_rounded_outputs(node, halves, kind))]
+    index = GraphIndex(made.graph)
+    nodes = [each for node in made.graph.node for each in (node, *_rounded_outputs(index, node, halves, kind))]
     del made.graph.node[:]
     made.graph.node.extend(nodes)
     del made.graph.value_info[:]
@@ -67,14 +69,14 @@ def _float_weight(tensor: onnx.TensorProto, kind: HalfType) -> onnx.TensorProto:
     return numpy_helper.from_array(array, tensor.name)
 
 
-def _rounded_outputs(node: onnx.NodeProto, halves: set[str], kind: HalfType) -> list[onnx.NodeProto]:
+def _rounded_outputs(index: GraphIndex, node: onnx.NodeProto, halves: set[str], kind: HalfType) -> list[onnx.NodeProto]:
     """Give the node's 16-bit outputs other names, and return the casts that bring them back, rounded."""
     from onnx import helper
 
     casts = []
     for place, name in enumerate(node.output):
         if name in halves:
-            node.output[place] = f"{name}_exact"
-            casts.append(helper.make_node("Cast", [f"{name}_exact"], [f"{name}_half_bits"], to=ELEM_TYPES[kind]))
-            casts.append(helper.make_node("Cast", [f"{name}_half_bits"], [name], to=FLOAT))
+            node.output[place], bits = index.free(f"{name}_exact"), index.free(f"{name}_half_bits")
+            casts.append(helper.make_node("Cast", [node.output[place]], [bits], to=ELEM_TYPES[kind]))
+            casts.append(helper.make_node("Cast", [bits], [name], to=FLOAT))
     return casts

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from eightfold.export.half_types import retypable
 from eightfold.export.onnx_clean import clean
-from eightfold.export.passes.graph_index import captured_names
+from eightfold.export.onnx_files import opset_of
+from eightfold.export.passes.graph_index import GraphIndex, captured_names
+from eightfold.export.passes.graph_index import kind as kind_of
 from eightfold.export.shapes import state_shapes
 
 if TYPE_CHECKING:
@@ -52,22 +55,8 @@ FLOAT32_OPS = frozenset(
         "Softplus",
     }
 )
-# Operators that have no float16 form, or whose float type is fixed elsewhere in the graph.
-UNTYPED_OPS = frozenset(
-    {
-        "ConstantOfShape",
-        "EyeLike",
-        "If",
-        "Loop",
-        "NonMaxSuppression",
-        "RandomNormal",
-        "RandomUniform",
-        "Range",
-        "Scan",
-    }
-)
-# (operator, input index) of inputs that stay float32 in a float16 node.
-FLOAT32_INPUTS = frozenset({("Resize", 1), ("Resize", 2), ("Upsample", 1)})
+# (operator, input index) of inputs that stay float32 in a float16 node: places in images.
+FLOAT32_INPUTS = frozenset({("Resize", 1)})
 
 
 def half_graph(
@@ -88,7 +77,7 @@ def half_graph(
     typed.CopyFrom(model)
     state_shapes(typed)
     _constants_become_weights(typed.graph)
-    _Halving(typed.graph, frozenset(keep_float), kind).run()
+    _Halving(typed.graph, opset_of(typed), frozenset(keep_float), kind).run()
     del typed.graph.value_info[:]
     return clean(typed)
 
@@ -113,6 +102,7 @@ class _Halving:
     """One pass over the nodes in order; `have` is the type that each float tensor has so far."""
 
     graph: onnx.GraphProto
+    opset: int
     keep_float: frozenset[str]
     kind: HalfType
 
@@ -123,7 +113,8 @@ class _Halving:
         self.captured = set(captured_names(self.graph))
         self.float_codes: set[str] = set()
         self.nodes: list[onnx.NodeProto] = []
-        self.made: set[str] = set()
+        self.made: dict[tuple[str, int], str] = {}
+        self.names = GraphIndex(self.graph)
         for node in list(self.graph.node):
             self._convert(node)
         self._restore_outputs()
@@ -132,24 +123,29 @@ class _Halving:
         self._drop_unused_weights()
 
     def _convert(self, node: onnx.NodeProto) -> None:
-        want = FLOAT if self._stays_float(node) else ELEM_TYPES[self.kind]
+        half, free = ELEM_TYPES[self.kind], not self._stays_float(node)
+        taken, given = retypable(node, self.opset, f"tensor({self.kind})")
         for index, name in enumerate(node.input):
             if name in self.floats:
-                node.input[index] = self._as(name, FLOAT if (node.op_type, index) in FLOAT32_INPUTS else want)
-        for name in node.output:
+                other = free and taken(index) and (node.op_type, index) not in FLOAT32_INPUTS
+                node.input[index] = self._as(name, half if other else FLOAT)
+        for index, name in enumerate(node.output):
             if name in self.floats:
-                self.have[name] = want
-        if node.op_type == "Cast" and node.output[0] in self.floats:
-            _set_cast_target(node, want)
-        if node.op_type == "DequantizeLinear" and want == FLOAT:
-            self.float_codes.add(node.output[0])
+                self.have[name] = half if free and given(index) else FLOAT
+        self._follow(node)
         self.nodes.append(node)
+
+    def _follow(self, node: onnx.NodeProto) -> None:
+        """What a node says, or others do, of the type of its output."""
+        made = self.have.get(node.output[0])
+        if kind_of(node) == "Cast" and made is not None:
+            _set_cast_target(node, made)
+        if kind_of(node) == "DequantizeLinear" and made == FLOAT:
+            self.float_codes.add(node.output[0])
 
     def _stays_float(self, node: onnx.NodeProto) -> bool:
         return (
             node.op_type in FLOAT32_OPS
-            or node.op_type in UNTYPED_OPS
-            or node.domain not in ("", "ai.onnx")
             or node.name in self.keep_float
             or any(name in self.captured for name in node.output)
             # A cast between the codes and the layer that reads them would keep a builder from using both as one.
@@ -166,9 +162,9 @@ class _Halving:
         """The name under which tensor `name` has type `want`, made on first use."""
         if self.have.get(name, FLOAT) == want:
             return name
-        other = f"{name}_float" if want == FLOAT else f"{name}_half"
-        if other not in self.made:
-            self.made.add(other)
+        other = self.made.get((name, want), "")
+        if not other:
+            other = self.made[name, want] = self.names.free(f"{name}_float" if want == FLOAT else f"{name}_half")
             if name in self.weights:
                 self.graph.initializer.append(_half_weight(self.weights[name], other, self.kind))
             else:
@@ -178,7 +174,7 @@ class _Halving:
     def _restore_outputs(self) -> None:
         for value in self.graph.output:
             if value.name in self.floats and self.have.get(value.name, FLOAT) != FLOAT:
-                inner = f"{value.name}_before_cast"
+                inner = self.names.free(f"{value.name}_before_cast")
                 for node in self.nodes:
                     _rename(node.input, value.name, inner)
                     _rename(node.output, value.name, inner)

@@ -56,7 +56,7 @@ def with_preprocess(model: onnx.ModelProto, preprocess: Preprocess) -> tuple[onn
     name, (batch, channels, height, width) = specs[0].name, specs[0].shape
     index = GraphIndex(made.graph)
     build = GraphBuilder(index, "preprocess")
-    inner = build.free(f"{name}_normalized")
+    inner = build.index.free(f"{name}_normalized")
     if not index.replace(name, inner):
         raise UsageError(f"input {name!r} is an output, too", allowed="a graph that only computes with it")
     _normalize(build, name, preprocess, inner)

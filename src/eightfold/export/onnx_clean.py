@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from eightfold.export.normal_form import LOWEST_IR_VERSION
+
 if TYPE_CHECKING:
     import onnx
 
-# Before it, weights have to be inputs as well.
-LOWEST_IR_VERSION = 4
 KEPT_METADATA = ("exporter",)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eightfold.errors import ModelError
+from eightfold.export.normal_form import in_normal_form
 from eightfold.extras import require
 from eightfold.files import PathLike, atomic_path, sha256_of_file
 
@@ -35,16 +36,19 @@ DTYPE_OF_ELEM_TYPE = {
 
 
 def load_onnx(path: PathLike, *, external: bool = True) -> onnx.ModelProto:
-    """Read an ONNX file, with its external weights or only with references to them.
+    """Read an ONNX file, in its normal form, with its external weights or only with references to them.
 
     Raises ModelError for whatever is not a whole ONNX file.
     """
     require("onnx", "read ONNX files")
     import onnx
     from google.protobuf.message import DecodeError
+    from onnx.external_data_helper import load_external_data_for_model
 
     try:
-        model = onnx.load(str(path), load_external_data=external)
+        model = in_normal_form(onnx.load(str(path), load_external_data=False))
+        if external:
+            load_external_data_for_model(model, str(Path(path).parent))
     # RuntimeError and TypeError: what the native part of onnx raises on the names of external weights.
     except (OSError, DecodeError, onnx.checker.ValidationError, ValueError, RuntimeError, TypeError) as error:
         require_weights(Path(path))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from eightfold.errors import ModelError, first_line
-from eightfold.export.onnx_files import opset_of
+from eightfold.export.onnx_files import opset_of, weight_bytes
 from eightfold.export.opset_lowering import lowered
 from eightfold.export.shapes import LARGEST_SIZES_BYTES
 
@@ -23,13 +23,18 @@ def with_opset(model: onnx.ModelProto, opset: int, *, remedy: str) -> onnx.Model
     Raises:
         ModelError: it cannot be brought there; `remedy` says what to do then.
     """
+    from onnx import checker
+
     have = opset_of(model)
     if have == opset:
         return model
     try:
-        return _raised(model, opset) if have < opset else lowered(model, opset)
+        made = _raised(model, opset) if have < opset else lowered(model, opset)
+        # Types are what most operators changed in: onnx knows which of them each version takes.
+        checker.check_model(_lean(made), full_check=True)
+        return made
     # The converter's own errors are RuntimeErrors; what protobuf cannot hold raises ValueError.
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, checker.ValidationError) as error:
         reason = first_line(error)
     except ModelError as error:
         reason = error.seen
@@ -42,23 +47,36 @@ def with_opset(model: onnx.ModelProto, opset: int, *, remedy: str) -> onnx.Model
 
 def _raised(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """By onnx's converter, to which large weights are inputs."""
-    from onnx import ModelProto, helper, version_converter
+    from onnx import version_converter
 
-    lean = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
-    lean.metadata_props.extend(model.metadata_props)
-    lean.graph.name = model.graph.name or "network"
-    lean.graph.node.extend(model.graph.node)
-    lean.graph.output.extend(model.graph.output)
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    large = {name: tensor for name, tensor in weights.items() if len(tensor.raw_data) > LARGEST_SIZES_BYTES}
-    lean.graph.initializer.extend(tensor for name, tensor in weights.items() if name not in large)
-    lean.graph.input.extend(value for value in model.graph.input if value.name not in large)
-    lean.graph.input.extend(
-        helper.make_tensor_value_info(name, tensor.data_type, tensor.dims) for name, tensor in large.items()
-    )
+    if any(node.op_type == "Scan" for node in model.graph.node) and opset_of(model) < 9 <= opset:
+        raise ModelError("Scan had a further axis before opset 9")  # which the converter takes no notice of
+    lean, large = _lean(model), _large_weights(model)
     made = version_converter.convert_version(lean, opset)
     inputs = [value for value in made.graph.input if value.name not in large]
     del made.graph.input[:]
     made.graph.input.extend(inputs)
     made.graph.initializer.extend(large.values())
     return made
+
+
+def _large_weights(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    return {tensor.name: tensor for tensor in model.graph.initializer if weight_bytes(tensor) > LARGEST_SIZES_BYTES}
+
+
+def _lean(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with its large weights as inputs."""
+    from onnx import ModelProto, helper
+
+    large = _large_weights(model)
+    lean = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    lean.metadata_props.extend(model.metadata_props)
+    lean.graph.name = model.graph.name or "network"
+    lean.graph.node.extend(model.graph.node)
+    lean.graph.output.extend(model.graph.output)
+    lean.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name not in large)
+    lean.graph.input.extend(value for value in model.graph.input if value.name not in large)
+    lean.graph.input.extend(
+        helper.make_tensor_value_info(name, tensor.data_type, tensor.dims) for name, tensor in large.items()
+    )
+    return lean

@@ -14,7 +14,7 @@ from eightfold.errors import ModelError
 from eightfold.export.onnx_clean import clean
 from eightfold.export.onnx_files import opset_of
 from eightfold.export.opset_rewrites import DECOMPOSED, OTHERWISE_MEANT, REPHRASED
-from eightfold.export.passes.graph_index import GraphIndex, attribute, drop_unused
+from eightfold.export.passes.graph_index import STANDARD_DOMAINS, GraphIndex, attribute, drop_unused
 from eightfold.export.shapes import state_shapes
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 # Below it, operators changed their meaning under the same signature.
 LOWEST_OPSET = 13
-STANDARD = ("", "ai.onnx")
 # What an option has to be where the older version has no such option; else what it is when it is left out.
 NEUTRAL = {("RoiAlign", "coordinate_transformation_mode"): "output_half_pixel"}
 
@@ -47,7 +46,7 @@ def lowered(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     _take_group_norms_apart(made, have, opset)
     _rewrite(made, lambda index, node: _in_older_words(index, node, have, opset))
     for entry in made.opset_import:
-        if entry.domain in STANDARD:
+        if entry.domain in STANDARD_DOMAINS:
             entry.version = opset
     drop_unused(made.graph)
     del made.graph.value_info[:]
@@ -78,7 +77,7 @@ def _take_group_norms_apart(model: onnx.ModelProto, have: int, opset: int) -> No
 
 
 def _in_older_words(index: GraphIndex, node: onnx.NodeProto, have: int, opset: int) -> list[onnx.NodeProto]:
-    if node.domain not in STANDARD:
+    if node.domain not in STANDARD_DOMAINS:
         return [node]
     if any(each.g.node or each.graphs for each in node.attribute):
         raise _no_words(node, "holds an inner graph")

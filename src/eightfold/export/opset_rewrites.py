@@ -29,7 +29,7 @@ class _Parts:
     def add(self, op: str, *inputs: str, **attributes: Any) -> str:
         from onnx import helper
 
-        name = f"{self.node.name or self.node.output[0]}/{len(self.nodes)}_{op}"
+        name = self.index.free(f"{self.node.name or self.node.output[0]}/{len(self.nodes)}_{op}")
         self.nodes.append(helper.make_node(op, list(inputs), [name], name=name, **attributes))
         return name
 
@@ -40,9 +40,13 @@ class _Parts:
     def sizes(self, values: list[int]) -> str:
         return self.index.set_weight(f"{self.node.output[0]}_sizes", np.array(values, np.int64))
 
-    def done(self) -> list[onnx.NodeProto]:
+    def done(self, *further: str) -> list[onnx.NodeProto]:
+        """All nodes; `further` are what the node's outputs behind the first one show."""
+        from onnx import helper
+
         self.nodes[-1].output[:] = [self.node.output[0]]
-        return self.nodes
+        shown = [pair for pair in zip(further, self.node.output[1:], strict=False) if pair[1]]
+        return [*self.nodes, *(helper.make_node("Identity", [name], [output]) for name, output in shown)]
 
     def _dtype(self) -> Any:
         weight = next((array for name in self.node.input[1:] if (array := self.index.array(name)) is not None), None)
@@ -54,13 +58,15 @@ def _layer_norm(index: GraphIndex, node: onnx.NodeProto) -> list[onnx.NodeProto]
     parts, rank = _Parts(index, node), len(_shape(index, node))
     axis = attribute(node, "axis", -1) % rank
     axes = list(range(axis, rank))
-    deviation = parts.add("Sub", node.input[0], parts.add("ReduceMean", node.input[0], axes=axes, keepdims=1))
+    mean = parts.add("ReduceMean", node.input[0], axes=axes, keepdims=1)
+    deviation = parts.add("Sub", node.input[0], mean)
     variance = parts.add("ReduceMean", parts.add("Mul", deviation, deviation), axes=axes, keepdims=1)
     root = parts.add("Sqrt", parts.add("Add", variance, parts.number(attribute(node, "epsilon", 1e-5))))
+    inverse = parts.add("Reciprocal", root) if len(node.output) > 2 else ""
     scaled = parts.add("Mul", parts.add("Div", deviation, root), node.input[1])
     if len(node.input) > 2 and node.input[2]:
         parts.add("Add", scaled, node.input[2])
-    return parts.done()
+    return parts.done(mean, inverse)
 
 
 def _group_norm(index: GraphIndex, node: onnx.NodeProto) -> list[onnx.NodeProto]:
@@ -155,9 +161,12 @@ def _resize(index: GraphIndex, node: onnx.NodeProto, opset: int) -> None:
     if axes is None or opset >= 18:
         return
     shape = _shape(index, node)
-    for place, whole in ((2, np.ones(len(shape), np.float32)), (3, np.array(shape, np.int64))):
+    corners = np.repeat(np.array([0, 1], np.float32), len(shape))
+    for place, whole in ((1, corners), (2, np.ones(len(shape), np.float32)), (3, np.array(shape, np.int64))):
         if len(node.input) > place and node.input[place]:
-            whole[list(axes)] = _constant(index, node, node.input[place])
+            given = _constant(index, node, node.input[place])
+            rows = whole.reshape(-1, len(shape))
+            rows[:, list(axes)] = given.reshape(len(rows), -1)
             node.input[place] = index.set_weight(f"{node.output[0]}_sizes", whole)
     _remove(node, "axes")
 

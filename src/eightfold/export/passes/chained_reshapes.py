@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eightfold.export.passes.graph_index import GraphIndex, attribute, drop_unused
+from eightfold.export.passes.graph_index import GraphIndex, attribute, drop_unused, kind
 
 if TYPE_CHECKING:
     import onnx
@@ -36,8 +36,8 @@ def _only_reshapes(index: GraphIndex, node: onnx.NodeProto) -> bool:
     taken, made = index.shapes.get(node.input[0] if node.input else ""), index.shapes.get(node.output[0])
     if taken is None or made is None or prod(made) == 0:  # zeros in a Reshape's target mean something else
         return False
-    if node.op_type != "Transpose":
-        return node.op_type in RESHAPES
+    if kind(node) != "Transpose":
+        return kind(node) in RESHAPES
     order = attribute(node, "perm", list(reversed(range(len(taken)))))
     moved = [axis for axis in order if taken[axis] != 1]
     return moved == sorted(moved)

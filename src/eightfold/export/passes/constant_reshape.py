@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eightfold.export.passes.graph_index import GraphIndex, drop_unused
+from eightfold.export.passes.graph_index import GraphIndex, drop_unused, kind
 
 if TYPE_CHECKING:
     import onnx
@@ -20,7 +20,7 @@ def constant_reshape(graph: onnx.GraphProto) -> int:
     index = GraphIndex(graph)
     changed = 0
     for node in graph.node:
-        place = SHAPE_INPUT.get(node.op_type)
+        place = SHAPE_INPUT.get(kind(node))
         if place is None or node.input[place] in index.weights:
             continue
         shape = index.shapes.get(node.output[0])

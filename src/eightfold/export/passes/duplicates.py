@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from eightfold.export.passes.graph_index import GraphIndex, keep
+from eightfold.export.passes.graph_index import GraphIndex, inner_graphs, keep, kind
 
 if TYPE_CHECKING:
     import onnx
 
 SKETCH_BYTES = 64
 RANDOM_OPS = frozenset(
-    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+    {
+        "Bernoulli",
+        "Dropout",  # in training
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    }
 )
 
 
@@ -40,15 +48,17 @@ def duplicate_nodes(graph: onnx.GraphProto) -> int:
     first: dict[bytes, onnx.NodeProto] = {}
     gone = []
     for node in graph.node:
-        if node.op_type in RANDOM_OPS:
+        # What others' operators and inner graphs do may be random as well.
+        if kind(node) in ("", *RANDOM_OPS) or any(inner_graphs(node)):
             continue
         twin = first.setdefault(_computation(node), node)
-        if twin is node or len(twin.output) != len(node.output):
+        if twin is node:
             continue
         if any(name in index.outputs or name in index.captured for name in node.output):
             continue
         for old, new in zip(node.output, twin.output, strict=True):
-            index.replace(old, new)
+            if old:
+                index.replace(old, new)
         gone.append(node)
     index.remove(gone)
     return len(gone)
@@ -82,7 +92,7 @@ def _computation(node: onnx.NodeProto) -> bytes:
     copy = NodeProto()
     copy.CopyFrom(node)
     copy.name = copy.doc_string = ""
-    del copy.output[:]
+    copy.output[:] = ["given" if name else "" for name in node.output]
     attributes = sorted(copy.attribute, key=lambda each: each.name)
     del copy.attribute[:]
     copy.attribute.extend(attributes)

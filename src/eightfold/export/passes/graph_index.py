@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,9 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import onnx
+
+
+STANDARD_DOMAINS = ("", "ai.onnx")
 
 
 class GraphIndex:
@@ -26,6 +30,7 @@ class GraphIndex:
         self.captured = set(captured_names(graph))
         self.shapes = dict(_static_shapes(graph))
         self.shapes |= {name: tuple(tensor.dims) for name, tensor in self.weights.items()}
+        self._taken: set[str] = set()
 
     def array(self, name: str) -> NDArray[Any] | None:
         """The value of a constant; None for what is computed."""
@@ -50,12 +55,18 @@ class GraphIndex:
         self.readers.setdefault(new, []).extend(self.readers.pop(old, []))
         return True
 
+    def free(self, name: str) -> str:
+        """`name`, or the first numbered form of it that nothing in the graph has; taken from now on."""
+        self._taken = self._taken or set(_all_names(self.graph))
+        free = next(each for each in _numbered(name) if each not in self._taken)
+        self._taken.add(free)
+        return free
+
     def set_weight(self, name: str, array: NDArray[Any]) -> str:
         """Add a constant under a free name that begins with `name`; returns the name."""
         from onnx import numpy_helper
 
-        taken = self.weights.keys() | self.producer.keys()
-        free = next(each for each in _numbered(name) if each not in taken)
+        free = self.free(name)
         tensor = numpy_helper.from_array(array, free)
         self.graph.initializer.append(tensor)
         self.weights[free] = tensor
@@ -64,6 +75,11 @@ class GraphIndex:
     def remove(self, nodes: list[onnx.NodeProto]) -> None:
         gone = {id(node) for node in nodes}
         keep(self.graph.node, lambda node: id(node) not in gone)
+
+
+def kind(node: onnx.NodeProto) -> str:
+    """The standard operator that a node is; "" for operators of others, which may mean anything by the same name."""
+    return str(node.op_type) if node.domain in STANDARD_DOMAINS else ""
 
 
 def keep(items: Any, wanted: Callable[[Any], bool]) -> None:
@@ -130,9 +146,15 @@ def _static_shapes(graph: onnx.GraphProto) -> Iterator[tuple[str, tuple[int, ...
             yield value.name, tuple(dim.dim_value for dim in tensor.shape.dim)
 
 
+def _all_names(graph: onnx.GraphProto) -> Iterator[str]:
+    """Names of tensors and nodes, of inner graphs as well: none of them must come to mean another thing."""
+    yield from (value.name for value in (*graph.input, *graph.output, *graph.initializer))
+    yield from (tensor.values.name for tensor in graph.sparse_initializer)
+    for node in graph.node:
+        yield from (node.name, *node.input, *node.output)
+        for inner in inner_graphs(node):
+            yield from _all_names(inner)
+
+
 def _numbered(name: str) -> Iterator[str]:
-    yield name
-    number = 1
-    while True:
-        yield f"{name}_{number}"
-        number += 1
+    return itertools.chain([name], (f"{name}_{number}" for number in itertools.count(1)))

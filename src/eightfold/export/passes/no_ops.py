@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eightfold.export.passes.graph_index import GraphIndex, attribute
+from eightfold.export.passes.graph_index import GraphIndex, attribute, kind
 
 if TYPE_CHECKING:
     import onnx
@@ -22,9 +22,9 @@ def no_ops(graph: onnx.GraphProto) -> int:
 
 def _same_as(index: GraphIndex, node: onnx.NodeProto) -> str:
     """The input that a node's output equals; "" where there is none."""
-    if node.op_type in NEUTRAL:
+    if kind(node) in NEUTRAL:
         # Sums and products know no order; a difference or a quotient is neutral on its right only.
-        sides = ((0, 1), (1, 0)) if node.op_type in ("Add", "Mul") else ((0, 1),)
+        sides = ((0, 1), (1, 0)) if kind(node) in ("Add", "Mul") else ((0, 1),)
         return next((node.input[kept] for kept, other in sides if _is_neutral(index, node, kept, other)), "")
     return node.input[0] if _is_no_op(index, node) else ""
 
@@ -32,23 +32,24 @@ def _same_as(index: GraphIndex, node: onnx.NodeProto) -> str:
 def _is_neutral(index: GraphIndex, node: onnx.NodeProto, kept: int, other: int) -> bool:
     array, shape = index.array(node.input[other]), index.shapes.get(node.input[kept])
     same_shape = shape is not None and shape == index.shapes.get(node.output[0])
-    return array is not None and same_shape and bool((array == NEUTRAL[node.op_type]).all())
+    return array is not None and same_shape and bool((array == NEUTRAL[kind(node)]).all())
 
 
 def _is_no_op(index: GraphIndex, node: onnx.NodeProto) -> bool:
-    if node.op_type == "Identity":
+    op = kind(node)
+    if op == "Identity":
         return True
-    if node.op_type == "Dropout":  # without a training_mode input it is off
+    if op == "Dropout":  # without a training_mode input it is off
         return len(node.input) < 3 and len(node.output) == 1
-    if node.op_type == "Concat":
+    if op == "Concat":
         return len(node.input) == 1
-    if node.op_type in ("Reshape", "Expand", "Flatten"):
+    if op in ("Reshape", "Expand", "Flatten"):
         return _keeps_shape(index, node)
-    if node.op_type == "Slice":
+    if op == "Slice":
         return _keeps_shape(index, node) and _all(index, node, 4, 1)
-    if node.op_type == "Pad":
+    if op == "Pad":
         return len(node.input) > 1 and _all(index, node, 1, 0)
-    if node.op_type == "Transpose":
+    if op == "Transpose":
         order = attribute(node, "perm", None)
         return order is not None and list(order) == sorted(order)
     return False

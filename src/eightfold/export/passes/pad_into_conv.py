@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from eightfold.export.passes.graph_index import GraphIndex, attribute, set_attribute
+from eightfold.export.passes.graph_index import GraphIndex, attribute, kind, set_attribute
 
 if TYPE_CHECKING:
     import onnx
@@ -14,11 +14,11 @@ def pad_into_conv(graph: onnx.GraphProto) -> int:
     index = GraphIndex(graph)
     gone = []
     for pad in graph.node:
-        if pad.op_type != "Pad":
+        if kind(pad) != "Pad":
             continue
         conv = index.only_reader(pad.output[0])
         amounts = _zero_padding(index, pad)
-        if conv is None or conv.op_type != "Conv" or conv.input[0] != pad.output[0] or amounts is None:
+        if conv is None or kind(conv) != "Conv" or conv.input[0] != pad.output[0] or amounts is None:
             continue
         if attribute(conv, "auto_pad", "NOTSET") != "NOTSET":
             continue

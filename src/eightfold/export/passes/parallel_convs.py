@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eightfold.export.passes.graph_index import GraphIndex, attribute, set_attribute
+from eightfold.export.passes.graph_index import GraphIndex, attribute, kind, set_attribute
+from eightfold.export.passes.norm_into_conv import is_inference_norm
 
 if TYPE_CHECKING:
     import onnx
@@ -49,7 +50,7 @@ def parallel_convs(graph: onnx.GraphProto) -> int:
     index = GraphIndex(graph)
     gone: list[onnx.NodeProto] = []
     for add in graph.node:
-        if add.op_type != "Add":
+        if kind(add) != "Add":
             continue
         first, second = add.input
         merged = _merge(index, add, first, second) or _merge(index, add, second, first)
@@ -69,7 +70,7 @@ def _merge(index: GraphIndex, add: onnx.NodeProto, first: str, second: str) -> l
     other = _read_by(index, second, add, "Conv") or _read_by(index, second, add, "BatchNormalization")
     added = _one_tap(np.ones(taps.channels), taps) if second == conv.input[0] else None
     if other is not None and other.input[0] == conv.input[0]:
-        added = _taps(index, other) if other.op_type == "Conv" else _of_norm(index, other, taps)
+        added = _taps(index, other) if kind(other) == "Conv" else _of_norm(index, other, taps)
     total = added and (_sum(taps, added) or _sum(added, taps))
     if not total:
         return None
@@ -78,11 +79,11 @@ def _merge(index: GraphIndex, add: onnx.NodeProto, first: str, second: str) -> l
     return [conv, *([] if other is None else [other])]
 
 
-def _read_by(index: GraphIndex, name: str, reader: onnx.NodeProto, kind: str) -> onnx.NodeProto | None:
-    """The operator of that kind that makes a tensor, where nobody but `reader` sees it."""
+def _read_by(index: GraphIndex, name: str, reader: onnx.NodeProto, op: str) -> onnx.NodeProto | None:
+    """The operator of that name that makes a tensor, where nobody but `reader` sees it."""
     node = index.producer.get(name)
     outputs = [each for each in node.output if each] if node is not None else []
-    if node is None or node.op_type != kind or len(outputs) != 1:
+    if node is None or kind(node) != op or len(outputs) != 1:
         return None
     return node if index.only_reader(name) is reader else None
 
@@ -120,7 +121,7 @@ def _one_tap(gain: Array, like: _Taps, shift: Array | None = None) -> _Taps | No
 
 def _of_norm(index: GraphIndex, norm: onnx.NodeProto, like: _Taps) -> _Taps | None:
     arrays = [index.array(name) for name in norm.input[1:5]]
-    if any(array is None for array in arrays):
+    if not is_inference_norm(norm) or any(array is None for array in arrays):
         return None
     scale, shift, mean, variance = (np.asarray(array, np.float64) for array in arrays)
     gain = scale / np.sqrt(variance + attribute(norm, "epsilon", 1e-5))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eightfold.export.passes.graph_index import GraphIndex
+from eightfold.export.passes.graph_index import GraphIndex, kind
 
 if TYPE_CHECKING:
     import onnx
@@ -32,7 +32,7 @@ def parallel_matmuls(graph: onnx.GraphProto) -> int:
 
 def _groups(index: GraphIndex) -> Iterator[list[onnx.NodeProto]]:
     for readers in index.readers.values():
-        products = [node for node in readers if node.op_type == "MatMul" and _is_plain(index, node)]
+        products = [node for node in readers if kind(node) == "MatMul" and _is_plain(index, node)]
         same = [node for node in products if _form(index, node) == _form(index, products[0])]
         if len(same) >= FEWEST:
             yield same
@@ -47,7 +47,7 @@ def _form(index: GraphIndex, product: onnx.NodeProto) -> tuple[str, int, int]:
 def _is_plain(index: GraphIndex, product: onnx.NodeProto) -> bool:
     tensor, name = product.input
     weight, reader = index.weights.get(name), index.only_reader(product.output[0])
-    biased = reader is not None and reader.op_type == "Add" and any(each in index.weights for each in reader.input)
+    biased = reader is not None and kind(reader) == "Add" and any(each in index.weights for each in reader.input)
     alone = weight is not None and len(weight.dims) == 2 and index.only_reader(name) is product
     return alone and not biased and tensor not in index.weights
 
@@ -60,7 +60,7 @@ def _merge(index: GraphIndex, group: list[onnx.NodeProto]) -> onnx.NodeProto:
     arrays = [np.asarray(index.array(node.input[1])) for node in group]
     weight = index.set_weight(f"{first.input[1]}_merged", np.concatenate(arrays, axis=1))
     sizes = index.set_weight(f"{first.input[1]}_sizes", np.array([array.shape[1] for array in arrays]))
-    outputs, together = [node.output[0] for node in group], f"{first.output[0]}_merged"
+    outputs, together = [node.output[0] for node in group], index.free(f"{first.output[0]}_merged")
     first.input[1], first.output[0] = weight, together
     return helper.make_node("Split", [together, sizes], outputs, name=f"{first.name}_split", axis=-1)
 

@@ -6,20 +6,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eightfold.export.passes.graph_index import GraphIndex, attribute, drop_unused
+from eightfold.export.passes.graph_index import GraphIndex, attribute, drop_unused, kind
 
 if TYPE_CHECKING:
     import onnx
+
+
+# Options that say which codes a scale is for, and what they are when they are left out.
+BLOCKS = {"axis": 1, "block_size": 0}
 
 
 def quantize_pairs(graph: onnx.GraphProto) -> int:
     index = GraphIndex(graph)
     gone = []
     for quantize in graph.node:
-        if quantize.op_type != "QuantizeLinear":
+        if kind(quantize) != "QuantizeLinear":
             continue
         dequantize = index.producer.get(quantize.input[0])
-        if dequantize is None or dequantize.op_type != "DequantizeLinear" or not _same(index, dequantize, quantize):
+        if dequantize is None or kind(dequantize) != "DequantizeLinear" or not _same(index, dequantize, quantize):
             continue
         if index.replace(quantize.output[0], dequantize.input[0]):
             gone.append(quantize)
@@ -30,7 +34,9 @@ def quantize_pairs(graph: onnx.GraphProto) -> int:
 
 
 def _same(index: GraphIndex, first: onnx.NodeProto, second: onnx.NodeProto) -> bool:
-    if attribute(first, "axis", 1) != attribute(second, "axis", 1) or len(first.input) != len(second.input):
+    if any(attribute(first, name, usual) != attribute(second, name, usual) for name, usual in BLOCKS.items()):
+        return False
+    if len(first.input) != len(second.input):
         return False
     for name, other in zip(first.input[1:], second.input[1:], strict=True):
         array, other_array = index.array(name), index.array(other)

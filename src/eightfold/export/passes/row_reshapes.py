@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eightfold.export.passes.graph_index import GraphIndex, attribute
+from eightfold.export.passes.graph_index import GraphIndex, attribute, kind
 
 if TYPE_CHECKING:
     import onnx
@@ -68,7 +68,7 @@ def row_reshapes(graph: onnx.GraphProto) -> int:
     regions: list[_Region] = []
     taken: set[int] = set()
     for node in graph.node:
-        region = _region_from(index, node) if node.op_type == "Reshape" else None
+        region = _region_from(index, node) if kind(node) == "Reshape" else None
         if region is not None and not region.members & taken:
             regions.append(region)
             taken |= region.members
@@ -79,7 +79,7 @@ def row_reshapes(graph: onnx.GraphProto) -> int:
 
 def _region_from(index: GraphIndex, start: onnx.NodeProto) -> _Region | None:
     taken, rows = index.shapes.get(start.input[0]), index.shapes.get(start.output[0])
-    if taken is None or rows is None or len(rows) != 2 or not taken or taken[-1] != rows[-1]:
+    if taken is None or rows is None or len(rows) != 2 or len(taken) < 2 or taken[-1] != rows[-1]:
         return None
     region = _Region(start, [], [])
     tensors = [start.output[0]]
@@ -105,11 +105,11 @@ def _ends_well(index: GraphIndex, region: _Region) -> bool:
 
 def _restores(index: GraphIndex, node: onnx.NodeProto, name: str, taken: tuple[int, ...]) -> bool:
     given = index.shapes.get(node.output[0])
-    return node.op_type == "Reshape" and node.input[0] == name and given is not None and given[:-1] == taken[:-1]
+    return kind(node) == "Reshape" and node.input[0] == name and given is not None and given[:-1] == taken[:-1]
 
 
 def _by_rows(index: GraphIndex, node: onnx.NodeProto, inside: frozenset[str]) -> bool:
-    if node.op_type == "Gemm":
+    if kind(node) == "Gemm":
         others = [index.array(name) for name in node.input[1:]]
         plain = attribute(node, "alpha", 1.0) == 1.0 and attribute(node, "beta", 1.0) == 1.0
         return (
@@ -119,7 +119,7 @@ def _by_rows(index: GraphIndex, node: onnx.NodeProto, inside: frozenset[str]) ->
             and all(array is not None for array in others)
             and all(array is None or _broadcasts(array.shape) for array in others[1:])
         )
-    if node.op_type not in ELEMENTWISE:
+    if kind(node) not in ELEMENTWISE:
         return False
     others = [name for name in node.input if name and name not in inside]
     return all(name in index.weights and _broadcasts(tuple(index.weights[name].dims)) for name in others)
@@ -131,7 +131,7 @@ def _broadcasts(shape: tuple[int, ...]) -> bool:
 
 
 def _is_worth_it(index: GraphIndex, region: _Region) -> bool:
-    added = sum(node.op_type == "Gemm" and _bias(index, node) != "" for node in region.inner)
+    added = sum(kind(node) == "Gemm" and _bias(index, node) != "" for node in region.inner)
     return added <= len(region.ends) + 1
 
 
@@ -157,7 +157,7 @@ def _rewrite(index: GraphIndex, regions: list[_Region]) -> None:
         if id(node) in inner:
             node.input[:] = [renamed.get(name, name) for name in node.input]
             node.output[:] = [renamed.get(name, name) for name in node.output]
-            nodes += _product(index, node) if node.op_type == "Gemm" else [node]
+            nodes += _product(index, node) if kind(node) == "Gemm" else [node]
         elif id(node) not in gone:
             nodes.append(node)
     del index.graph.node[:]
@@ -173,7 +173,7 @@ def _product(index: GraphIndex, gemm: onnx.NodeProto) -> list[onnx.NodeProto]:
         weight = index.set_weight(f"{weight}_t", np.ascontiguousarray(array.T))
     if not bias:
         return [helper.make_node("MatMul", [gemm.input[0], weight], [output], name=gemm.name)]
-    product = f"{output}_product"
+    product = index.free(f"{output}_product")
     return [
         helper.make_node("MatMul", [gemm.input[0], weight], [product], name=gemm.name),
         helper.make_node("Add", [product, bias], [output], name=f"{gemm.name}/bias"),

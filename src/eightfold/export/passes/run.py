@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from eightfold.export.onnx_files import opset_of
 from eightfold.export.passes.chained_reshapes import chained_reshapes
 from eightfold.export.passes.constant_reshape import constant_reshape
 from eightfold.export.passes.duplicates import duplicate_nodes, duplicate_weights
@@ -38,6 +39,8 @@ PASSES: tuple[Pass, ...] = (
     duplicate_nodes,
     drop_unused,
 )
+# The opset from which on the nodes that a pass writes take their sizes as inputs; before, they were options.
+SINCE: dict[Pass, int] = {constant_reshape: 5, chained_reshapes: 5, parallel_matmuls: 13}
 # Each round can only shrink the graph; a few are enough, and the bound makes an end certain.
 MOST_ROUNDS = 8
 
@@ -45,9 +48,10 @@ MOST_ROUNDS = 8
 def apply_passes(model: onnx.ModelProto) -> dict[str, int]:
     """Run every pass on `model` in place until none changes it. Returns the number of changes by pass."""
     changes: Counter[str] = Counter()
+    passes = [each for each in PASSES if SINCE.get(each, 0) <= opset_of(model)]
     for _ in range(MOST_ROUNDS):
         state_shapes(model)
-        found = {each.__name__: each(model.graph) for each in PASSES}
+        found = {each.__name__: each(model.graph) for each in passes}
         changes.update({name: count for name, count in found.items() if count})
         if not any(found.values()):
             break
