@@ -92,7 +92,10 @@ def _old(model: Any) -> None:
         (_edited(_dynamic), "has the dynamic shape [1, 3, -1, 16] (-1: not fixed); allowed: fixed sizes"),
         (_edited(_dynamic), "fix them: eightfold export net.onnx --size HEIGHTxWIDTH -o FOLDER"),
         (_edited(_quantized), "net.onnx is already quantized (1 nodes, the first: QLinearConv"),
-        (_edited(_old), "net.onnx has opset 11; allowed: opset 13 or newer; export it again with a newer opset"),
+        (
+            _edited(_old),
+            "net.onnx has opset 11; allowed: opset 13 or newer; convert it: `eightfold export net.onnx --opset 17",
+        ),
     ],
 )
 def test_calibrate_refuses_in_one_line(

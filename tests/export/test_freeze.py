@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -105,3 +106,23 @@ def test_a_size_that_the_file_fixes_otherwise_is_refused(tmp_path: Path) -> None
     with pytest.raises(UsageError, match=words):
         frozen(model, shapes={"images": (2, 3, 16, 16)})
     assert tensor_specs(frozen(model, shapes={"images": (2, 3, 8, 16)}))[0][0].shape == (2, 3, 8, 16)
+
+
+def test_scalars_have_a_shape(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Mul", ["images", "gain"], ["scaled"]),
+        helper.make_node("ReduceMax", ["scaled"], ["largest"], keepdims=0),
+    ]
+    shapes: dict[str, Sequence[int | str]] = {"images": ["n", 3, 8, 8], "gain": []}
+    fixed = freeze_onnx(saved(graph(nodes, shapes, {"largest": []}), tmp_path / "x.onnx"), tmp_path / "y.onnx")
+    onnx.checker.check_model(onnx.load(fixed), full_check=True)
+    assert [spec.shape for each in tensor_specs(onnx.load(fixed)) for spec in each] == [(1, 3, 8, 8), (), ()]
+
+
+def test_an_input_of_any_rank_takes_the_shape_that_is_named() -> None:
+    model = graph([helper.make_node("Relu", ["x"], ["y"])], {"x": [1]}, {"y": [1]})
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.ClearField("shape")
+    assert tensor_specs(frozen(model, shapes={"x": [1, 3, 4, 4]}))[1][0].shape == (1, 3, 4, 4)
+    with pytest.raises(ModelError, match=r"nothing says how long its dynamic axes are"):
+        frozen(model)

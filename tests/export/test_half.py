@@ -13,7 +13,7 @@ from eightfold.errors import ModelError, UsageError, VerificationError
 from eightfold.export.checks import verify_onnx
 from eightfold.export.half import checked_half, half_onnx
 from eightfold.export.half_emulation import emulated_half, verify_half
-from eightfold.export.half_graph import HalfType, fits, half_graph, rounded
+from eightfold.export.half_graph import HalfType, fits, half_graph, rounded, scales_fit
 from eightfold.export.half_range import nodes_not_finite, nodes_out_of_range
 from eightfold.export.onnx_export import export_onnx
 from eightfold.export.onnx_files import input_specs
@@ -263,6 +263,20 @@ def test_a_layer_whose_scales_float16_cannot_hold_stays_float_whole(tmp_path: Pa
     model = half_graph(onnx.load(_quantized(tmp_path / "q.onnx", 1e-8)))
     (convolution,) = (node for node in model.graph.node if node.op_type == "Conv")
     assert {_types(model)[name] for name in (*convolution.input, *convolution.output)} == {TensorProto.FLOAT}
+
+
+@pytest.mark.parametrize(("least", "expected"), [(0.0, True), (1e-5, True), (2.1e-6, False), (1e-12, False)])
+def test_every_scale_has_to_be_held(least: float, expected: bool) -> None:
+    """Each is for a channel of its own, which the others do not outweigh."""
+    assert scales_fit(np.array([0.02, least], np.float32), "float16") == expected
+
+
+def test_tensors_whose_names_are_taken_get_others() -> None:
+    nodes = [helper.make_node("Relu", ["images"], ["a"]), helper.make_node("Mul", ["a", "images_half"], ["out"])]
+    weights = {"images_half": np.array([[2, 3, 4]], np.float32)}
+    model = graph(nodes, {"images": [2, 3]}, {"out": [2, 3]}, weights)
+    feeds = {"images": np.ones((2, 3), np.float32)}
+    np.testing.assert_array_equal(run_onnx(half_graph(model), feeds)["out"], run_onnx(model, feeds)["out"])
 
 
 def test_what_no_image_makes_overflow_stays_float_for_extremes(tmp_path: Path) -> None:

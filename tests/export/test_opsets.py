@@ -11,7 +11,7 @@ import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import TensorProto, helper
 
 from eightfold.errors import ModelError, UnknownNameError
 from eightfold.export.batches import export_batches
@@ -231,3 +231,60 @@ def test_weights_stay_out_of_the_converter(tmp_path: Path, monkeypatch: pytest.M
     assert seen[0] < 2000 < made.ByteSize()
     np.testing.assert_array_equal(_answer(made), _answer(model))
     assert [value.name for value in made.graph.input] == ["images"]
+
+
+def _shows_mean_and_deviation() -> onnx.ModelProto:
+    outputs = ["y", "mean", "inverse"]
+    nodes = [
+        helper.make_node("LayerNormalization", ["images", "scale"], outputs, axis=2),
+        helper.make_node("Sum", outputs, ["out"]),
+    ]
+    scale = {"scale": np.linspace(1, 2, 256, dtype=np.float32).reshape(16, 16)}
+    return graph(nodes, {"images": [1, 3, 16, 16]}, {"out": [1, 3, 16, 16]}, scale, opset=17)
+
+
+def _crops_two_axes() -> onnx.ModelProto:
+    weights = {"roi": np.array([0.2, 0.1, 0.9, 0.8], np.float32), "sizes": np.array([5, 7])}
+    options = {"coordinate_transformation_mode": "tf_crop_and_resize", "mode": "linear", "axes": [3, 2]}
+    node = helper.make_node("Resize", ["images", "roi", "", "sizes"], ["out"], **options)  # type: ignore[arg-type]
+    return graph([node], {"images": [1, 3, 16, 16]}, {"out": [1, 3, 7, 5]}, weights, opset=18)
+
+
+@pytest.mark.parametrize("make", [_shows_mean_and_deviation, _crops_two_axes])
+def test_what_few_networks_say_is_said_otherwise_as_well(make: Callable[[], onnx.ModelProto]) -> None:
+    made = with_opset(make(), 13, remedy="")
+    onnx.checker.check_model(made, full_check=True)
+    np.testing.assert_allclose(_answer(made), _answer(make()), rtol=1e-5, atol=1e-6)
+
+
+def _adds_bytes() -> onnx.ModelProto:
+    nodes = [
+        helper.make_node("Cast", ["images"], ["bytes"], to=TensorProto.UINT8),
+        helper.make_node("Add", ["bytes", "bytes"], ["sum"]),
+        helper.make_node("Cast", ["sum"], ["out"], to=TensorProto.FLOAT),
+    ]
+    return graph(nodes, {"images": [1, 3, 4, 4]}, {"out": [1, 3, 4, 4]}, opset=17)
+
+
+def _scans() -> onnx.ModelProto:
+    """Before opset 9 the batch came first; the converter says nothing of that."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in ("s", "x", "t", "y")]
+    nodes = [helper.make_node("Add", ["s", "x"], ["t"]), helper.make_node("Identity", ["t"], ["y"])]
+    body = helper.make_graph(nodes, "body", values[:2], values[2:])
+    scan = helper.make_node("Scan", ["", "start", "images"], ["end", "out"], num_scan_inputs=1, body=body)
+    shapes: dict[str, list[int | str]] = {"start": [1, 2], "images": [1, 3, 2]}
+    return graph([scan], {**shapes}, {"end": [1, 2], "out": [1, 3, 2]}, opset=8)
+
+
+@pytest.mark.parametrize(
+    ("make", "opset", "words"),
+    [
+        (_adds_bytes, 13, r"\[ShapeInferenceError\] \(op_type:Add.* unsupported type: tensor\(uint8\)"),
+        (_scans, 17, "Scan had a further axis before opset 9"),
+    ],
+)
+def test_what_would_be_no_graph_of_that_opset_is_refused(
+    make: Callable[[], onnx.ModelProto], opset: int, words: str
+) -> None:
+    with pytest.raises(ModelError, match=words):
+        with_opset(make(), opset, remedy="")

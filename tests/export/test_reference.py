@@ -87,6 +87,22 @@ def test_a_trial_that_amplifies_rounding_is_noted_and_not_judged(tmp_path: Path)
     assert step.notes[2] == "on ones: not judged, the network amplifies rounding there"
 
 
+def test_random_values_that_a_network_amplifies_are_no_images() -> None:
+    """It sees nothing it knows: what is left is rounding, which counts for images only."""
+
+    def run(inputs: Arrays) -> Arrays:
+        return {"out": (inputs["images"] - np.float32(0.5)) * np.float32(1e7) % np.float32(1)}
+
+    def rounded(inputs: Arrays) -> Arrays:
+        return run({"images": inputs["images"] + np.float32(1e-7)})
+
+    (random,) = trials_of([FLOATS])[RANDOM]
+    step = Reference(run, {RANDOM: [random]}).verify(rounded, step="same", tolerance=EXACT)
+    assert step.notes == (f"on {RANDOM}: not judged, the network amplifies rounding there",)
+    with pytest.raises(VerificationError, match=r"\(on 1 image\) changed output 'out'"):
+        Reference(run, {"1 image": [random]}).verify(rounded, step="same", tolerance=EXACT)
+
+
 def _answers(error: float) -> Callable[[Arrays], Arrays]:
     """A network whose float32 is off by `error` wherever the input is not random."""
 

@@ -160,7 +160,7 @@ def read_graph(path: PathLike) -> Graph:
         raise CalibrationError(
             f"{path} has opset {opset}",
             allowed=f"opset {MIN_OPSET} or newer",
-            remedy="export it again with a newer opset, or convert it with onnx.version_converter",
+            remedy=f"convert it: `eightfold export {path} --opset 17 -o BUNDLE`",
         )
     quantized = [node for node in graph.model.graph.node if node.op_type in QUANTIZED]
     if quantized:

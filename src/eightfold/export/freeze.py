@@ -135,6 +135,7 @@ def _dims(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
 def _set_shape(value: onnx.ValueInfoProto, shape: Sequence[int]) -> None:
     tensor = value.type.tensor_type
     tensor.ClearField("shape")
+    tensor.shape.SetInParent()  # that of a scalar is empty, not unknown
     for size in shape:
         tensor.shape.dim.add(dim_value=size)
 

@@ -32,6 +32,8 @@ LARGEST: dict[HalfType, float] = {"float16": 65504.0, "bfloat16": 3.3895e38}
 # Twice the largest relative error of rounding a value that is neither subnormal nor too large.
 ROUNDING: dict[HalfType, float] = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 
+LARGEST_CODE = 127
+
 # Operators whose result suffers in float16 whatever the weights are: many terms, or a range of many orders.
 FLOAT32_OPS = frozenset(
     {
@@ -97,6 +99,12 @@ def fits(array: NDArray[np.float32], kind: HalfType) -> bool:
     return bool(error <= ROUNDING[kind] * np.linalg.norm(array.ravel()))
 
 
+def scales_fit(scales: NDArray[np.float32], kind: HalfType) -> bool:
+    """False where rounding some scale, each of which is for a channel of its own, moves the largest value that its
+    codes stand for by more than half a code; builders refuse scales that vanish."""
+    return bool((np.abs(rounded(scales, kind) - scales) <= np.abs(scales) / (2 * LARGEST_CODE)).all())
+
+
 @dataclasses.dataclass
 class _Halving:
     """One pass over the nodes in order; `have` is the type that each float tensor has so far."""
@@ -150,13 +158,17 @@ class _Halving:
             or any(name in self.captured for name in node.output)
             # A cast between the codes and the layer that reads them would keep a builder from using both as one.
             or any(name in self.float_codes for name in node.input)
-            or any(not self._fits(self.weights[name]) for name in node.input if name in self.weights)
+            or any(not self._fits(node, place) for place, name in enumerate(node.input) if name in self.weights)
         )
 
-    def _fits(self, tensor: onnx.TensorProto) -> bool:
+    def _fits(self, node: onnx.NodeProto, place: int) -> bool:
         from onnx import numpy_helper
 
-        return tensor.data_type != FLOAT or fits(numpy_helper.to_array(tensor), self.kind)
+        tensor = self.weights[node.input[place]]
+        if tensor.data_type != FLOAT:
+            return True
+        is_scale = place == 1 and kind_of(node) in ("QuantizeLinear", "DequantizeLinear")
+        return (scales_fit if is_scale else fits)(numpy_helper.to_array(tensor), self.kind)
 
     def _as(self, name: str, want: int) -> str:
         """The name under which tensor `name` has type `want`, made on first use."""

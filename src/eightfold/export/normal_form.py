@@ -1,5 +1,6 @@
 """What ONNX files may say in several ways, in the one that every step knows: no weight is an input as well, all weights
-are dense, and functions that a file brings along are written out where they are called."""
+are dense, an axis of unknown length has none, and functions that a file brings along are written out where they are
+called."""
 
 from __future__ import annotations
 
@@ -29,8 +30,17 @@ def in_normal_form(model: onnx.ModelProto) -> onnx.ModelProto:
     _make_dense(model.graph)
     weights = {tensor.name for tensor in model.graph.initializer}
     keep(model.graph.input, lambda value: value.name not in weights)
+    _forget_negative_sizes(model.graph)
     model.ir_version = max(model.ir_version, LOWEST_IR_VERSION)
     return model
+
+
+def _forget_negative_sizes(graph: onnx.GraphProto) -> None:
+    """Some exporters write -1 for an axis of any length."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value < 0:
+                dim.Clear()
 
 
 def _make_dense(graph: onnx.GraphProto) -> None:

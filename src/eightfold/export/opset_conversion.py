@@ -23,7 +23,7 @@ def with_opset(model: onnx.ModelProto, opset: int, *, remedy: str) -> onnx.Model
     Raises:
         ModelError: it cannot be brought there; `remedy` says what to do then.
     """
-    from onnx import checker
+    from onnx import checker, shape_inference
 
     have = opset_of(model)
     if have == opset:
@@ -34,7 +34,7 @@ def with_opset(model: onnx.ModelProto, opset: int, *, remedy: str) -> onnx.Model
         checker.check_model(_lean(made), full_check=True)
         return made
     # The converter's own errors are RuntimeErrors; what protobuf cannot hold raises ValueError.
-    except (RuntimeError, ValueError, checker.ValidationError) as error:
+    except (RuntimeError, ValueError, checker.ValidationError, shape_inference.InferenceError) as error:
         reason = first_line(error)
     except ModelError as error:
         reason = error.seen
