@@ -37,6 +37,7 @@ ELSEWHERE = (
     "resnet18",
     "pip install",
     "recipes/",
+    "compare A B",
 )
 
 
