@@ -21,7 +21,7 @@ from eightfold.export.tensorrt.limits import require_available, require_dla, req
 from eightfold.export.tensorrt.messages import collecting_logger, first_error
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.parse import TypedGraph, parse, sha256_of_graph, typed_graph
-from eightfold.export.tensorrt.paths import require_place, require_writable
+from eightfold.export.tensorrt.paths import require_places
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.tensorrt.stopping import stoppable
 from eightfold.export.tensorrt.target import EngineTarget, parse_target
@@ -80,9 +80,7 @@ def build_engine(
     options = _for_target(wanted, options)
     start = time.monotonic()
     wish = _Wish(Path(onnx_path), wanted, precision, options, inputs)
-    require_place(output, onnx_path)
-    if options.timing_cache is not None:
-        require_writable(options.timing_cache)
+    require_places(output, onnx_path, options)
     require_takable(load_onnx(onnx_path), onnx_path, wanted)
     tools = _tools_for(wanted, precision, options)
     with _gpu_of(tools, options) as gpu, _graph_of(tools, wish) as graph:
