@@ -100,7 +100,7 @@ def overhead_of_run(bundle: Path, seconds: float) -> Line:
     rows = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
     with Predictor(bundle, backend="onnxruntime", threads=2) as predictor:
         predictor.warmup()
-        session = predictor._pool(1).session
+        session = predictor._pools[1].session
         assert isinstance(session, OrtSession)
         binding, result = session.raw.io_binding(), np.empty(session.outputs[0].shape, np.float32)
         binding.bind_cpu_input(session.inputs[0].name, rows)

@@ -151,8 +151,8 @@ def test_a_failing_backend_fails_its_requests_and_no_others(bundle_path: Path, m
                 raise failing.pop()
             original(slot)
 
-        slot = predictor._pool(1).take()
-        predictor._pool(1).give(slot)
+        slot = predictor._pools[1].take()
+        predictor._pools[1].give(slot)
         original = type(slot).run
         monkeypatch.setattr(type(slot), "run", run)
         first, second = predictor.submit(image), predictor.submit(image)

@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,13 +17,12 @@ from eightfold.calib.decode import read_image
 from eightfold.calib.geometry import Placement, place
 from eightfold.errors import BackendError, BundleError, ImageError, UsageError
 from eightfold.files import PathLike
-from eightfold.runtime.backends import backend_named, open_session, usable_backends
-from eightfold.runtime.backends.base import Array, Session, SessionOptions
+from eightfold.runtime.backends import backend_named, usable_backends
+from eightfold.runtime.backends.base import Array, SessionOptions
 from eightfold.runtime.bundle import Bundle
 from eightfold.runtime.choose import Choice, Wish, choose
-from eightfold.runtime.manifest import Artifact
+from eightfold.runtime.model_pools import ModelPools, check_open
 from eightfold.runtime.packing import pack
-from eightfold.runtime.pool import SlotPool
 from eightfold.runtime.postprocess import decoder_of
 from eightfold.runtime.requests import RequestQueue
 from eightfold.runtime.sizes import Size, size_of
@@ -86,11 +84,11 @@ class Predictor:
         self.choice = _choose(self.bundle, Wish(backend, precision, batch, variant, wanted))
         self.preprocess = self.bundle.manifest.preprocess_of(self.choice.artifacts[0])
         self._decode = decoder_of(self.bundle.manifest.task)
-        self._options = SessionOptions(threads=threads, device=device, keep_compiled=True)
+        options = SessionOptions(threads=threads, device=device, keep_compiled=True)
         self._in_flight = in_flight or max(2, os.cpu_count() or 1)
-        self._pools: dict[int, SlotPool] = {}
+        self._pools = ModelPools(self.bundle, self.choice, options, self._in_flight)
         self._lock = threading.Lock()
-        self._closing = self._closed = False
+        self._closing = False
         self._queue_depth = queue
         self._requests: RequestQueue | None = None
 
@@ -146,7 +144,7 @@ class Predictor:
     def warmup(self, runs: int = 3) -> None:
         """Load every batch size and run it a few times, so that the first request is as fast as the others."""
         for batch in self.choice.batches:
-            with self._pool(batch).slot() as slot:
+            with self._pools[batch].slot() as slot:
                 for _ in range(runs):
                     slot.run()
 
@@ -156,11 +154,7 @@ class Predictor:
             self._closing = True
         if self._requests is not None:
             self._requests.close()
-        with self._lock:
-            self._closed = True
-            pools, self._pools = list(self._pools.values()), {}
-        for pool in pools:
-            pool.session.close()
+        self._pools.close()
 
     def describe(self) -> str:
         """What was picked and why."""
@@ -176,7 +170,7 @@ class Predictor:
 
     def _request_queue(self) -> RequestQueue:
         with self._lock:
-            self._check_open(self._closing)
+            check_open(self._closing)
             if self._requests is None:
                 self._requests = RequestQueue(
                     self.predict_batch,
@@ -198,11 +192,6 @@ class Predictor:
                 remedy="use run() with tensors, or make the bundle again",
             )
 
-    @staticmethod
-    def _check_open(closed: bool) -> None:
-        if closed:
-            raise UsageError("this predictor is closed", allowed="use inside its 'with' block")
-
     @property
     def _input_name(self) -> str:
         return self.choice.artifacts[0].inputs[0].name
@@ -219,7 +208,7 @@ class Predictor:
 
     def _predict_part(self, images: Sequence[Image], batch: int) -> Sequence[Any]:
         self._check_takes_images()
-        with self._pool(batch).slot() as slot:
+        with self._pools[batch].slot() as slot:
             rows = slot.inputs[self._input_name]
             placements = [self._load(image, rows[index]) for index, image in enumerate(images)]
             rows[len(images) :] = 0
@@ -239,7 +228,7 @@ class Predictor:
     def _run_whole(self, feeds: Mapping[str, Array], batch: int) -> dict[str, Array]:
         # Its code lies in no cache after a model has run, so each call and each object it touches costs several times
         # what it costs in a loop.
-        pool = self._pools.get(batch) or self._pool(batch)
+        pool = self._pools[batch]
         pool.session.check(feeds)
         slot = pool.take()
         try:
@@ -248,40 +237,11 @@ class Predictor:
         finally:
             pool.give(slot)
 
-    def _pool(self, batch: int) -> SlotPool:
-        pool = self._pools.get(batch)
-        if pool is not None:
-            return pool
-        with self._lock:
-            self._check_open(self._closed)
-            if batch not in self._pools:
-                self._pools[batch] = self._open(batch)
-            return self._pools[batch]
-
-    def _open(self, batch: int) -> SlotPool:
-        artifact = next(each for each in self.choice.artifacts if each.batch == batch)
-        path = self.bundle.artifact_path(artifact)
-        options = replace(self._options, precision=artifact.precision)
-        session = open_session(path, self.choice.backend, options)
-        _check_same(artifact, session)
-        return SlotPool(session, self._in_flight)
-
 
 def _choose(bundle: Bundle, wish: Wish) -> Choice:
     usable = usable_backends() if wish.backend == "auto" else [backend_named(wish.backend).name]
     manifest = bundle.manifest
     return choose(manifest.artifacts, manifest.preprocess, usable, wish, _table_for_here(bundle))
-
-
-def _check_same(artifact: Artifact, session: Session) -> None:
-    """Preprocessing and decoding go by the manifest: it has to be right about the tensors."""
-    stated = {spec.name: spec for spec in (*artifact.inputs, *artifact.outputs)}
-    if stated != {spec.name: spec for spec in (*session.inputs, *session.outputs)}:
-        raise BundleError(
-            f"{artifact.path} takes or gives other tensors than the manifest says",
-            allowed=", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in stated.values()),
-            remedy="make the bundle again",
-        )
 
 
 def _table_for_here(bundle: Bundle) -> LatencyTable | None:
