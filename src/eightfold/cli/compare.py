@@ -78,8 +78,8 @@ def compare(
     from eightfold.files import require_output
     from eightfold.tasks.compare import compare_by_task
 
-    require_plot_format(plot)
     require_output(plot, reads=[first, second, weights, preprocess, onnx, images, data])
+    require_plot_format(plot)
     rules = None if preprocess is None else Preprocess.load(preprocess)
     if _is_bundle(first) and _is_bundle(second):
         feeder = _feeder(images or data, rules)
