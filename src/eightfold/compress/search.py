@@ -67,11 +67,18 @@ def search_pruning(
     """Draw random widths that meet the budget, re-estimate batch norms, evaluate, and rank. The model is untouched.
 
     Args:
+        model: any module.
+        example_inputs: what the model is called with.
         evaluate: a pruned model in evaluation mode -> its metric, larger is better.
         images: what batch norms are re-estimated on: one tensor, or batches of model inputs. No labels.
         macs_share: multiply-accumulates to keep, as a share; candidates within `tolerance` of it are tried.
         candidates: how many to evaluate; the paper's code tries 200.
         score: which channels stay at a given width.
+        multiple, ignore: as `plan_pruning` takes them.
+        seed: for the draws.
+
+    Returns:
+        Every candidate with its plan, metric and share of the multiply-accumulates.
 
     Raises:
         UsageError: no draw meets the budget.

@@ -73,6 +73,11 @@ def export_bundle(
 
     Returns:
         `output`.
+
+    Raises:
+        ModelError: the network does not run at such a size, cannot be exported, or a target cannot read it.
+        UsageError: the task, sizes or constants do not fit the network.
+        VerificationError: a graph differs from the source beyond the tolerance.
     """
     if not batches or min(batches) < 1:
         raise UsageError(f"batches {list(batches)}", allowed="whole numbers of at least 1")

@@ -76,11 +76,21 @@ class _Candidate:
 
 
 def simplify(path: PathLike, output: PathLike | None = None, *, inputs: Arrays | None = None) -> Path:
-    """Simplify a fixed-size ONNX file, in place when `output` is None; returns the path of the result.
+    """Simplify a fixed-size ONNX file.
 
     The result has at most as many nodes as the original and agrees with it within a relative error of 1e-4, or 5e-3
-    where the original computes in float16: on `inputs`, real ones by name, or random ones where there are none, and on
-    constants, extremes and noise.
+    where the original computes in float16.
+
+    Args:
+        path: a fixed-size ONNX file.
+        output: where the result goes; `path` when None.
+        inputs: real inputs by name to compare on, beside constants, extremes and noise; random ones when None.
+
+    Returns:
+        The path of the result.
+
+    Raises:
+        ModelError: the file is absent, no ONNX, or does not run.
     """
     return simplify_onnx(path, output, inputs=inputs).path
 

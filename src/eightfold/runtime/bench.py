@@ -68,6 +68,11 @@ def bench(
     Returns:
         a table; `describe()` prints it, `save(path)` keeps it.
 
+    Raises:
+        UsageError: nothing in it runs here, or it has no such batch, size or baseline.
+        BackendError: a backend is absent or cannot run a model, or the board cannot be reached.
+        BundleError: the bundle is damaged.
+
     Example:
         >>> table = bench("model.eightfold", batches=[1, 8])  # doctest: +SKIP
         >>> print(table.describe())  # doctest: +SKIP
