@@ -184,6 +184,7 @@ def test_zip_cut_off_anywhere(library: ctypes.CDLL, bundle: Path, tmp_path: Path
         ({"provider": "cuda"}, "backend", "onnxruntime cannot load"),
         ({"provider": "abacus"}, "usage", "unknown provider 'abacus'"),
         ({"threads": -1}, "usage", "threads is -1"),
+        ({"threads": 100_000}, "usage", "threads is 100000; allowed: up to [0-9]+ on this machine"),
     ],
 )
 def test_wrong_options(

@@ -15,6 +15,7 @@ import pytest
 import eightfold
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import BackendError
+from eightfold.export.bundle import zip_bundle
 from eightfold.runtime import remote
 from eightfold.runtime.bench import bench
 from eightfold.runtime.latency import LatencyTable
@@ -133,6 +134,10 @@ def test_one_size_of_several(run: Run, make_bundle: MakeBundle, tmp_path: Path) 
         (["{bundle}", "x.png", "--size", "0"], 2, "--size 0; allowed"),
         (["{bundle}", "x.png", "--size", "8x8x8"], 2, "--size 8x8x8; allowed"),
         (["{bundle}", "x.png", "--size", "31"], 2, "on auto at 31x31; allowed: pruned fp32 on onnxruntime at 32x32"),
+        (["{bundle}", "{bundle}"], 1, "it is empty, or a directory"),
+        (["{bundle}", "x.png", "--threads", "100000"], 2, "threads is 100000; allowed: up to "),
+        (["{bundle}", "--bench", "--json", "{bundle}"], 2, "cannot write {bundle}: it is a directory"),
+        (["{bundle}", "x.png", "--json", "{bundle}/manifest.json/x"], 1, "there is no image"),
         (["{bundle}", "--wrong"], 2, "unknown option --wrong"),
         (["{bundle}"], 2, "usage:"),
     ],
@@ -140,7 +145,24 @@ def test_one_size_of_several(run: Run, make_bundle: MakeBundle, tmp_path: Path) 
 def test_wrong_input_gives_one_line(run: Run, bundle: Path, arguments: list[str], code: int, message: str) -> None:
     done = run(*(word.format(bundle=bundle) for word in arguments))
     assert (done.returncode, done.stdout) == (code, "")
-    assert message in done.stderr
+    assert message.format(bundle=bundle) in done.stderr
+
+
+@pytest.mark.parametrize("words", [["{picture}", "--json", "{picture}"], ["--bench", "--json", "{packed}"]])
+def test_what_is_read_is_never_written_over(run: Run, bundle: Path, tmp_path: Path, words: list[str]) -> None:
+    files = {"picture": tmp_path / "picture.png", "packed": zip_bundle(bundle, tmp_path / "packed.eightfold")}
+    cv2.imwrite(str(files["picture"]), np.zeros((20, 20, 3), np.uint8))
+    before = [path.read_bytes() for path in files.values()]
+    done = run(files["packed"], *(word.format(**files) for word in words))
+    assert (done.returncode, "it is read here" in done.stderr) == (2, True)
+    assert [path.read_bytes() for path in files.values()] == before
+
+
+def test_a_percentile_of_too_few_runs_is_no_number(run: Run, bundle: Path) -> None:
+    done = run(bundle, "--bench", "--seconds", "0.001", "--threads", "1")
+    assert done.returncode == 0
+    assert "nan" not in done.stdout
+    assert " - " in done.stdout
 
 
 def test_damaged_images(run: Run, bundle: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
-#include <cmath>
 #include <cstdio>
 #include <ctime>
 #include <nlohmann/json.hpp>
@@ -227,8 +226,11 @@ std::string table_of(const json& table) {
   std::string text = "batch    p50 ms    p90 ms    p99 ms  images/s       speed-up [95%]  candidate\n";
   for (const json& row : table.at("rows")) {
     const json& timing = row.at("timing");
-    const auto shown = [&](const char* key) {
-      return timing.at(key).is_null() ? NAN : timing.at(key).get<double>();
+    const auto shown = [&](const char* key) -> std::string {
+      if (timing.at(key).is_null()) return "-";  // too few runs for this percentile
+      std::array<char, 40> number;
+      std::snprintf(number.data(), number.size(), "%.3f", timing.at(key).get<double>());
+      return number.data();
     };
     std::array<char, 40> ratio = {"-"};
     if (row.contains("speedup")) {
@@ -239,10 +241,10 @@ std::string table_of(const json& table) {
     std::array<char, 200> line;
     const double per_second = row.at("batch").get<double>() * timing.at("runs").get<double>() /
                               timing.at("duration_s").get<double>();
-    std::snprintf(line.data(), line.size(), "%5d %9.3f %9.3f %9.3f %9.0f %20s  %s on %s\n",
-                  row.at("batch").get<int>(), shown("p50_ms"), shown("p90_ms"), shown("p99_ms"), per_second,
-                  ratio.data(), row.at("name").get<std::string>().c_str(),
-                  row.at("backend").get<std::string>().c_str());
+    std::snprintf(line.data(), line.size(), "%5d %9s %9s %9s %9.0f %20s  %s on %s\n",
+                  row.at("batch").get<int>(), shown("p50_ms").c_str(), shown("p90_ms").c_str(),
+                  shown("p99_ms").c_str(), per_second, ratio.data(),
+                  row.at("name").get<std::string>().c_str(), row.at("backend").get<std::string>().c_str());
     text += line.data();
   }
   return text;

@@ -58,6 +58,7 @@ Image image_from_netpbm(eightfold::span<const std::uint8_t> bytes, const std::st
 Image read_image(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) throw Error(ErrorCode::image, "there is no image at '" + path + "'", "a file that can be read");
+  if (file.peek() == std::ifstream::traits_type::eof()) unreadable(path, "it is empty, or a directory");
   const std::vector<char> content((std::istreambuf_iterator<char>(file)), {});
   const eightfold::span<const std::uint8_t> bytes(reinterpret_cast<const std::uint8_t*>(content.data()),
                                                   content.size());

@@ -1,5 +1,7 @@
 // eightfold-run: predict images with a bundle, or time it. For boards whose Python is too old, and for
 // scripts.
+#include <sys/stat.h>
+
 #include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -55,9 +57,31 @@ void write_json(const nlohmann::json& document, const std::string& path) {
     std::fputs(text.c_str(), stdout);
     return;
   }
-  std::ofstream file(path);
-  if (!(file << text))
+  const std::string temporary = path + ".tmp";
+  std::ofstream file(temporary);
+  file << text;
+  file.close();  // a full disk may show only here
+  if (!file || std::rename(temporary.c_str(), path.c_str()) != 0) {
+    std::remove(temporary.c_str());
     throw eightfold::Error(eightfold::ErrorCode::usage, "cannot write " + path, "a writable place");
+  }
+}
+
+// Refuses, before the work and not behind it, a file that is read, and a folder.
+void check_json(const programs::Arguments& arguments) {
+  const std::string path = arguments.text("--json", "-");
+  struct stat json = {};
+  if (path == "-" || stat(path.c_str(), &json) != 0) return;
+  const auto refuse = [&](const char* why) {
+    throw eightfold::Error(eightfold::ErrorCode::usage, "cannot write " + path + ": " + why,
+                           "the name of a file, new or of answers");
+  };
+  if (S_ISDIR(json.st_mode)) refuse("it is a directory");
+  for (const std::string& read : arguments.positional()) {
+    struct stat other = {};
+    if (stat(read.c_str(), &other) != 0) continue;
+    if (other.st_dev == json.st_dev && other.st_ino == json.st_ino) refuse("it is read here");
+  }
 }
 
 int list_backends() {
@@ -110,6 +134,7 @@ int body(int count, char** words) {
     std::fputs(kHelp, complete || count < 2 || arguments.has("--help") ? stdout : stderr);
     return complete || arguments.has("--help") || arguments.has("-h") ? 0 : 2;
   }
+  check_json(arguments);
   return arguments.has("--bench") ? run_bench(arguments) : predict(arguments);
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <thread>
 
 #include "finite.hpp"
 
@@ -47,6 +48,12 @@ void check_options(const EngineOptions& options) {
   };
   check("batch", options.batch, 0);
   check("threads", options.threads, 0);
+  // With more than this a back end does nothing but switch from thread to thread, for minutes; as in Python.
+  const int most = std::max(16, 4 * static_cast<int>(std::thread::hardware_concurrency()));
+  if (options.threads > most) {
+    throw Error(ErrorCode::usage, "threads is " + std::to_string(options.threads),
+                "up to " + std::to_string(most) + " on this machine");
+  }
   check("preprocess_threads", options.preprocess_threads, 1);
   check("in_flight", options.in_flight, 0);
   check("device", options.device, 0);
