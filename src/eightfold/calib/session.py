@@ -73,12 +73,13 @@ def open_runner(
     fixed = not _same_answer(graph, freed, probe)
     sizes = [_bytes_per_row(graph, name) for name in names]
     rows = max(graph.batch, 1) if fixed else max(1, min(batch, MAX_BYTES // max(1, sum(sizes))))
-    model = graph.model if fixed else freed
-    chunks = _chunks(names, [size * rows for size in sizes])
-    parts = tuple(
-        (open_session(with_outputs(model, chunk), threads=threads, optimize=optimize), tuple(chunk)) for chunk in chunks
-    )
-    return Runner(graph.input.name, parts, rows, fixed)
+    model = copy.deepcopy(graph.model) if fixed else freed
+    del freed  # one copy of the weights is enough
+    parts = []
+    for chunk in _chunks(names, [size * rows for size in sizes]):
+        _set_outputs(model, chunk)
+        parts.append((open_session(model, threads=threads, optimize=optimize), tuple(chunk)))
+    return Runner(graph.input.name, tuple(parts), rows, fixed)
 
 
 def open_session(model: onnx.ModelProto, *, threads: int, quiet: bool = False, optimize: bool = True) -> Any:
@@ -95,13 +96,10 @@ def open_session(model: onnx.ModelProto, *, threads: int, quiet: bool = False, o
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """A copy of the model whose outputs are `names`; the copy shares nothing with the original."""
+def _set_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
     helper = require("onnx", "edit models").helper
-    result = copy.deepcopy(model)
-    del result.graph.output[:]
-    result.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
-    return result
+    del model.graph.output[:]
+    model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
 
 
 def _chunks(names: Sequence[str], sizes: Sequence[int]) -> list[list[str]]:
