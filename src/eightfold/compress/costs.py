@@ -17,7 +17,7 @@ from eightfold.compress.groups import ChannelGraph, Group, Index, Kept
 from eightfold.compress.selection_rules import Vector
 
 
-class Share(NamedTuple):
+class _Share(NamedTuple):
     """The share of one factor (a dimension) of one item (a layer, a tensor) that belongs to a group."""
 
     factor: int
@@ -28,13 +28,13 @@ class Share(NamedTuple):
 
 def macs_cost(graph: ChannelGraph) -> Cost:
     """Multiply-accumulates of all layers when `kept` stays, for the traced input."""
-    shares: list[Share] = []
+    shares: list[_Share] = []
     for row, layer in enumerate(graph.layers):
         for factor, places in enumerate((layer.outputs, layer.inputs)):
             if factor == 0 or not layer.depthwise:  # a depthwise layer's inputs are its outputs
                 groups, counts = np.unique(places[places[:, 0] >= 0, 0], return_counts=True)
                 owned = zip(groups.tolist(), (counts / len(places)).tolist(), strict=True)
-                shares += [Share(factor, row, group, share) for group, share in owned]
+                shares += [_Share(factor, row, group, share) for group, share in owned]
     return Cost.of_shares(graph.groups, [layer.macs for layer in graph.layers], shares)
 
 
@@ -43,7 +43,7 @@ def parameters_cost(graph: ChannelGraph, parameters: Collection[str]) -> Cost:
     wanted = set(parameters)
     row_of = {name: row for row, name in enumerate(name for name in graph.shapes if name in wanted)}
     shares = (
-        Share(m.dim, row_of[m.tensor], index, len(m.indices()) / graph.shapes[m.tensor][m.dim])
+        _Share(m.dim, row_of[m.tensor], index, len(m.indices()) / graph.shapes[m.tensor][m.dim])
         for index, group in enumerate(graph.groups)
         for m in group.members
         if m.tensor in row_of
@@ -64,7 +64,7 @@ class Cost:
     shares: Vector  # [pairs, factors]: of each factor of the item, what belongs to the group
 
     @staticmethod
-    def of_shares(groups: tuple[Group, ...], sizes: Iterable[int], shares: Iterable[Share]) -> Cost:
+    def of_shares(groups: tuple[Group, ...], sizes: Iterable[int], shares: Iterable[_Share]) -> Cost:
         """Shares of one group in one factor of one item add up."""
         entries = list(shares)
         pairs = {pair: row for row, pair in enumerate(dict.fromkeys((e.group, e.item) for e in entries))}
@@ -88,7 +88,7 @@ class Cost:
         return {g.id: float(growth) for g, growth in zip(self.groups, by_group, strict=True) if g.id in wider}
 
     def _gone(self, kept: Kept) -> Vector:
-        """Share of each group's channels that is removed: [groups]."""
+        """_Share of each group's channels that is removed: [groups]."""
         return np.array([1 - len(kept[g.id]) / g.width if g.id in kept else 0.0 for g in self.groups])
 
     def _staying(self, kept: Kept) -> Vector:
