@@ -9,6 +9,7 @@ from eightfold.errors import UsageError
 from eightfold.export.commits import commits
 from eightfold.files import PathLike
 from eightfold.pipeline import job as at
+from eightfold.pipeline.before import check_before
 from eightfold.pipeline.export_steps import export_steps
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.measure_steps import measure_steps
@@ -58,6 +59,7 @@ def run(recipe: Recipe | PathLike, *, output: PathLike | None = None, listener: 
         recipe = read_recipe(recipe)
     job = Job(recipe, Path(output or recipe.output), commits(project))
     job.task.check(recipe)
+    check_before(recipe, job.directory)
     _check_directory(job.directory)
     steps = [*train_steps(job), *export_steps(job), *measure_steps(job)]
     results = run_steps(job.directory, steps, listener, job.commits)
