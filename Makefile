@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 RUNTIME_CPP := src/eightfold/runtime/cpp
 # What is imported by the others, and what has a target of its own.
-NOT_BENCHMARKS := digit_networks kept_rows peer_nodes large_graph coverage node_counts
+NOT_BENCHMARKS := digit_networks onnx_cases kept_rows peer_nodes large_graph coverage node_counts
 BENCHMARKS := $(filter-out $(NOT_BENCHMARKS:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
 .PHONY: demo demo-mobilenetv2 test test-gpu check check-cpp check-arm64 check-tensorrt cpp-deps bench coverage node-counts docs \

@@ -119,6 +119,17 @@ def test_scalars_have_a_shape(tmp_path: Path) -> None:
     assert [spec.shape for each in tensor_specs(onnx.load(fixed)) for spec in each] == [(1, 3, 8, 8), (), ()]
 
 
+def test_a_size_that_follows_from_the_values_is_refused() -> None:
+    nodes = [
+        helper.make_node("Round", ["images"], ["rounded"]),
+        helper.make_node("NonZero", ["rounded"], ["places"]),
+        helper.make_node("Cast", ["places"], ["out"], to=onnx.TensorProto.FLOAT),
+    ]
+    model = graph(nodes, {"images": ["n", 3, 8, 8]}, {"out": [4, "count"]})
+    with pytest.raises(ModelError, match=r"output 'out' has the shape \(4, \d+\) for some values and \(4, \d+\)"):
+        frozen(model)
+
+
 def test_an_input_of_any_rank_takes_the_shape_that_is_named() -> None:
     model = graph([helper.make_node("Relu", ["x"], ["y"])], {"x": [1]}, {"y": [1]})
     for value in (model.graph.input[0], model.graph.output[0]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from eightfold.export.fixed_batch import loosen_batch
 from eightfold.export.normal_form import in_normal_form
 from eightfold.export.onnx_clean import clean
 from eightfold.export.onnx_files import input_specs, load_onnx, save_onnx
-from eightfold.export.verify import random_inputs_of, run_onnx
+from eightfold.export.verify import Arrays, random_inputs_of, runner
 from eightfold.files import PathLike
 
 if TYPE_CHECKING:
@@ -144,11 +144,28 @@ def _state_output_shapes(model: onnx.ModelProto) -> None:
     """By running the network once: shape inference loses track in many graphs, a run never does."""
     from onnx import helper
 
-    inputs = random_inputs_of(input_specs(model))
+    specs = input_specs(model)
     for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")
-    results = run_onnx(model, inputs)
+    run = runner(model)
+    results = run(random_inputs_of(specs))
+    _require_same_shapes(results, run, random_inputs_of(specs, seed=1))
     for output in model.graph.output:
         array = results[output.name]
         output.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(array.dtype)
         _set_shape(output, array.shape)
+
+
+def _require_same_shapes(results: Arrays, run: Callable[[Arrays], Arrays], others: Arrays) -> None:
+    """Sizes that follow from what is in an image, or from numbers that are put in, are no fixed ones."""
+    try:
+        again = run(others)
+    except ModelError:  # some run on few values only: what they put out for these is what can be told
+        return
+    for name, array in results.items():
+        if again[name].shape != array.shape:
+            raise ModelError(
+                f"output {name!r} has the shape {array.shape} for some values and {again[name].shape} for others",
+                allowed="outputs whose shapes follow from those of the inputs",
+                remedy="cut the graph before the operator that chooses how many there are",
+            )
