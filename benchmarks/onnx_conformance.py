@@ -16,6 +16,7 @@ import dataclasses
 import logging
 import platform
 import re
+import resource
 import sys
 import tempfile
 import time
@@ -51,6 +52,7 @@ TARGETS = ("tensorrt:8.2", "tensorrt:8.5", "tensorrt:8.6", "tensorrt:10.3", "ten
 # How far 16 bits may move an answer, in units of its largest value; of codes, in codes.
 HALF_TOLERANCES: dict[HalfType, float] = {"float16": 0.02, "bfloat16": 0.16}
 HALF_CODES = 2
+MOST_BYTES = 6 * 2**30
 # The tools take a second.
 SIMPLIFIED_FORMS = ("as_it_is",)
 
@@ -298,6 +300,8 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=RESULT)
     options = parser.parse_args()
     logging.disable(logging.WARNING)
+    # Some inputs are sizes, and random ones may be huge.
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
     onnxruntime.set_default_logger_severity(4)
     tallies = {name: Tally() for name in options.step or TRIALS}
     sound_cases = left_out = 0

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from eightfold.errors import ModelError, UsageError
 from eightfold.export.fixed_batch import loosen_batch
 from eightfold.export.normal_form import in_normal_form
@@ -148,8 +150,11 @@ def _state_output_shapes(model: onnx.ModelProto) -> None:
     for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")
     run = runner(model)
-    results = run(random_inputs_of(specs))
-    _require_same_shapes(results, run, random_inputs_of(specs, seed=1))
+    inputs = random_inputs_of(specs)
+    results = run(inputs)
+    # What numbers say may be sizes: larger ones could take any amount of memory.
+    halved = {name: np.asarray(array // 2) for name, array in inputs.items() if array.dtype.kind in "iu"}
+    _require_same_shapes(results, run, {**random_inputs_of(specs, seed=1), **halved})
     for output in model.graph.output:
         array = results[output.name]
         output.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(array.dtype)
