@@ -32,7 +32,7 @@ def stoppable(trt: Any, config: Any) -> Iterator[None]:
         for number, handler in handlers.items():
             signal.signal(number, handler)
         if seen:
-            signal.raise_signal(seen[0])
+            handlers[signal.Signals(seen[0])](seen[0], None)
 
 
 def _monitor(trt: Any, seen: list[int]) -> Any:
