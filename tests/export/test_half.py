@@ -271,6 +271,18 @@ def test_every_scale_has_to_be_held(least: float, expected: bool) -> None:
     assert scales_fit(np.array([0.02, least], np.float32), "float16") == expected
 
 
+def test_the_emulation_keeps_the_types_of_the_edges() -> None:
+    nodes = [helper.make_node("Mul", ["images", "gain"], ["out"]), helper.make_node("Neg", ["out"], ["negative"])]
+    model = graph(nodes, {"images": [2, 3]}, {"out": [2, 3], "negative": [2, 3]}, {"gain": np.array(3, np.float16)})
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    feeds = {"images": np.random.default_rng(0).random((2, 3)).astype(np.float16)}
+    found, known = run_onnx(emulated_half(model), feeds), feeds["images"] * np.float16(3)
+    assert found["out"].dtype == found["negative"].dtype == np.float16
+    np.testing.assert_array_equal(found["out"], known)
+    np.testing.assert_array_equal(found["negative"], -known)
+
+
 def test_tensors_whose_names_are_taken_get_others() -> None:
     nodes = [helper.make_node("Relu", ["images"], ["a"]), helper.make_node("Mul", ["a", "images_half"], ["out"])]
     weights = {"images_half": np.array([[2, 3, 4]], np.float32)}

@@ -7,6 +7,7 @@ computed in float32 and then rounded for real. That is how tensor cores work as 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,17 +26,27 @@ if TYPE_CHECKING:
 
 def emulated_half(model: onnx.ModelProto, kind: HalfType = "float16") -> onnx.ModelProto:
     """A float32 graph that rounds to 16 bits wherever `model`, a graph of that type, holds such a tensor."""
-    from onnx import ModelProto
+    from onnx import ModelProto, helper
 
     made = ModelProto()
     made.CopyFrom(model)
     state_shapes(made)
-    halves = {value.name for value in made.graph.value_info if value.type.tensor_type.elem_type == ELEM_TYPES[kind]}
+    inside, outside = (
+        {value.name for value in values if value.type.tensor_type.elem_type == ELEM_TYPES[kind]}
+        for values in (made.graph.value_info, (*made.graph.input, *made.graph.output))
+    )
     for tensor in made.graph.initializer:
         if tensor.data_type == ELEM_TYPES[kind]:
             tensor.CopyFrom(_float_weight(tensor, kind))
     index = GraphIndex(made.graph)
-    nodes = [each for node in made.graph.node for each in (node, *_rounded_outputs(index, node, halves, kind))]
+    # What is seen from outside keeps its type and name; nodes read it under another one.
+    floats = {name: index.free(f"{name}_in_float") for name in sorted(outside)}
+    taken = [value.name for value in made.graph.input if value.name in outside]
+    nodes = [helper.make_node("Cast", [name], [floats[name]], to=FLOAT) for name in taken]
+    halves = dict.fromkeys(inside, "") | floats
+    for node in made.graph.node:
+        node.input[:] = [floats.get(name, name) for name in node.input]
+        nodes += [node, *_rounded_outputs(index, node, halves, kind)]
     del made.graph.node[:]
     made.graph.node.extend(nodes)
     del made.graph.value_info[:]
@@ -69,14 +80,18 @@ def _float_weight(tensor: onnx.TensorProto, kind: HalfType) -> onnx.TensorProto:
     return numpy_helper.from_array(array, tensor.name)
 
 
-def _rounded_outputs(index: GraphIndex, node: onnx.NodeProto, halves: set[str], kind: HalfType) -> list[onnx.NodeProto]:
-    """Give the node's 16-bit outputs other names, and return the casts that bring them back, rounded."""
+def _rounded_outputs(
+    index: GraphIndex, node: onnx.NodeProto, halves: Mapping[str, str], kind: HalfType
+) -> list[onnx.NodeProto]:
+    """Give the node's 16-bit outputs other names, and return the casts that bring them back, rounded: under the name in
+    `halves`, where there is one, and then in 16 bits under their own."""
     from onnx import helper
 
     casts = []
     for place, name in enumerate(node.output):
         if name in halves:
-            node.output[place], bits = index.free(f"{name}_exact"), index.free(f"{name}_half_bits")
+            node.output[place] = index.free(f"{name}_exact")
+            bits = name if halves[name] else index.free(f"{name}_half_bits")
             casts.append(helper.make_node("Cast", [node.output[place]], [bits], to=ELEM_TYPES[kind]))
-            casts.append(helper.make_node("Cast", [bits], [name], to=FLOAT))
+            casts.append(helper.make_node("Cast", [bits], [halves[name] or name], to=FLOAT))
     return casts
