@@ -180,3 +180,33 @@ def test_what_does_not_fit_is_refused_in_one_line(
 def test_modules_have_no_inputs_to_name(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="constant 'scale' for a torch module; allowed: inputs of an ONNX file"):
         export_bundle(small_net(), tmp_path / "b", preprocess=SMALL, constants={"scale": 1})
+
+
+def read_in_time(batch: str | int = "n", *, two_outputs: bool = False) -> onnx.ModelProto:
+    """Features of columns, one after another, as text recognizers give them: (time, batch, classes)."""
+    nodes = [
+        conv("image", "c"),
+        helper.make_node("ReduceMean", ["c"], ["m"], axes=[2], keepdims=0),
+        helper.make_node("Transpose", ["m"], ["text"], perm=[2, 0, 1]),
+    ]
+    outputs: dict[str, Any] = {"text": ["t", batch, 8]}
+    if two_outputs:  # the first of them is read on
+        nodes.append(helper.make_node("ReduceMax", ["text"], ["best"], axes=[0], keepdims=0))
+        outputs["best"] = [batch, 8]
+    return graph(nodes, {"image": [batch, 3, 16, 16]}, outputs, WEIGHTS)
+
+
+@pytest.mark.parametrize(("batch", "two_outputs"), [("n", False), ("n", True), (1, False)])
+def test_a_batch_that_lies_elsewhere_comes_first(tmp_path: Path, batch: str | int, two_outputs: bool) -> None:
+    file = saved(read_in_time(batch, two_outputs=two_outputs), tmp_path / "text.onnx")
+    path = export_bundle(file, tmp_path / "b", preprocess=SMALL, batches=(1, 2), images=PHOTOGRAPHS)
+    manifest = Bundle.open(path).manifest
+    assert [artifact.outputs[0].shape for artifact in manifest.artifacts] == [(1, 16, 8), (2, 16, 8)]
+    assert [artifact.steps[0].tool for artifact in manifest.artifacts] == ["freeze, batch first"] * 2
+    free = saved(read_in_time(two_outputs=two_outputs), tmp_path / "free.onnx")
+    wanted = run_onnx(free, {"image": np.stack([manifest.preprocess(image) for image in PHOTOGRAPHS])})
+    with Predictor(path, backend="onnxruntime") as predictor:
+        for place, seen in enumerate(predictor.predict(PHOTOGRAPHS)):
+            np.testing.assert_allclose(seen.arrays["text"], wanted["text"][:, place], rtol=1e-4, atol=1e-4)
+            if two_outputs:
+                np.testing.assert_allclose(seen.arrays["best"], wanted["best"][place], rtol=1e-4, atol=1e-4)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from eightfold.errors import ModelError
+from eightfold.export.batch_first import batch_axes
 from eightfold.export.file_inputs import FileInputs
 from eightfold.export.file_source import OnnxSource
 from eightfold.export.inner.probe import Probe
@@ -129,7 +130,7 @@ def export_batches(
     Raises:
         VerificationError: a file differs from the source beyond the tolerance; what was there before is left alone.
     """
-    origin, asked = _source(source, opset, targets), _Asked(images, real, tolerance)
+    origin, asked = _source(source, images, opset, targets), _Asked(images, real, tolerance)
     steps: dict[int, tuple[Step, ...]] = {}
     points = _points(sorted(paths))
     for batch in points:
@@ -165,14 +166,16 @@ class _Asked:
         return {**(images_trial(runs) if self.real else {RANDOM: runs[:1]}), **further}
 
 
-def _source(source: torch.nn.Module | PathLike | FileInputs, opset: int | None, targets: Sequence[str]) -> Source:
+def _source(
+    source: torch.nn.Module | PathLike | FileInputs, images: Array, opset: int | None, targets: Sequence[str]
+) -> Source:
     if isinstance(source, str | Path):
         source = FileInputs.of(Path(source))
     if not isinstance(source, FileInputs):
         return ModuleSource(source, opset, tuple(targets))
     if opset is None:
         opset = min([opset_of(load_onnx(source.path, external=False)), *map(newest_opset, targets)])
-    return OnnxSource(source, opset)
+    return OnnxSource(source, opset, batch_axes(source, images))
 
 
 def _points(batches: Sequence[int]) -> tuple[int, ...]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from eightfold.errors import ModelError
+from eightfold.export.batch_first import with_batch_first
 from eightfold.export.file_inputs import FileInputs, with_constants
 from eightfold.export.freeze import frozen
 from eightfold.export.inner.onnx_probe import OnnxProbe
@@ -16,6 +17,7 @@ from eightfold.export.inner.probe import Converting, Probe
 from eightfold.export.onnx_files import load_onnx, opset_of, save_onnx
 from eightfold.export.opset_conversion import with_opset
 from eightfold.export.simplify import simplify_onnx
+from eightfold.export.trials import cycled
 from eightfold.export.verify import Array, Arrays, runner
 from eightfold.runtime.manifest import TensorSpec
 
@@ -30,21 +32,26 @@ OTHER_BATCH = "export the network again with a dynamic batch axis, or at that ba
 
 @dataclasses.dataclass(frozen=True)
 class OnnxSource:
-    """An ONNX file whose axes may be dynamic."""
+    """An ONNX file whose axes may be dynamic.
+
+    Attributes:
+        axes: of each output the one that is the batch; none where all have it first.
+    """
 
     inputs: FileInputs
     opset: int
+    axes: tuple[int, ...] = ()
 
     def write(self, rows: Array, path: Path) -> str:
-        save_onnx(self._frozen(rows), path)
-        have = opset_of(load_onnx(path, external=False))
+        save_onnx(with_batch_first(self._frozen(rows), self.axes), path)
+        have, done = opset_of(load_onnx(path, external=False)), "freeze, batch first" if any(self.axes) else "freeze"
         if have == self.opset:
-            return "freeze"
+            return done
         if have > self.opset:
             # What older opsets lack words for is often folded away.
             simplify_onnx(path)
         save_onnx(with_opset(load_onnx(path), self.opset, remedy=OTHER_OPSET), path)
-        return f"freeze, opset {have} to {self.opset}"
+        return f"{done}, opset {have} to {self.opset}"
 
     def feeds(self, rows: Array, specs: Sequence[TensorSpec]) -> Arrays:
         return self.inputs.feeds(rows)
@@ -56,11 +63,9 @@ class OnnxSource:
         def answer(feeds: Arrays) -> list[Array]:
             count = len(feeds[self.inputs.image.name])
             step = size or count
-            filled = {name: _cycled(array, -(-count // step) * step) for name, array in feeds.items()}
-            parts = [
-                list(run(self._completed({name: array[at : at + step] for name, array in filled.items()})).values())
-                for at in range(0, count, step)
-            ]
+            filled = {name: cycled(array, -(-count // step) * step) for name, array in feeds.items()}
+            cuts = [{name: array[at : at + step] for name, array in filled.items()} for at in range(0, count, step)]
+            parts = [self._batch_first(run(self._completed(cut)).values()) for cut in cuts]
             if step == count:
                 return parts[0]
             return [np.concatenate(arrays)[:count] for arrays in zip(*parts, strict=True)]
@@ -74,6 +79,10 @@ class OnnxSource:
         """None where the file does not run on so many rows at once."""
         fits = self.inputs.fixed_batch in (0, batch)
         return Converting(OnnxProbe(self.inputs.path), self._completed) if fits else None
+
+    def _batch_first(self, arrays: Iterable[Array]) -> list[Array]:
+        found = list(arrays)
+        return [np.moveaxis(*pair, 0) for pair in zip(found, self.axes, strict=True)] if any(self.axes) else found
 
     def _completed(self, feeds: Arrays) -> Arrays:
         return {**feeds, **self.inputs.constants_at(len(feeds[self.inputs.image.name]))}
@@ -91,8 +100,3 @@ class OnnxSource:
                 allowed=f"batch {size}",
                 remedy=OTHER_BATCH,
             ) from None
-
-
-def _cycled(array: Array, count: int) -> Array:
-    """As many rows, from the beginning again where there are too few."""
-    return np.resize(array, (count, *array.shape[1:])) if len(array) != count else array

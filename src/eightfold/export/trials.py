@@ -84,6 +84,11 @@ def runs_of(specs: Sequence[TensorSpec], inputs: Arrays) -> list[Arrays]:
     ]
 
 
+def cycled(array: Array, count: int) -> Array:
+    """So many rows, from the beginning again where there are too few."""
+    return np.resize(array, (count, *array.shape[1:])) if len(array) != count else array
+
+
 def whole_runs(rows: Array, batch: int) -> Array:
     """The rows that fill runs of so many; repeated where they do not fill one."""
     return np.resize(rows, (max(len(rows) // batch, 1) * batch, *rows.shape[1:]))
