@@ -1,5 +1,6 @@
 #include <NvInferPlugin.h>
 #include <NvOnnxParser.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -362,6 +363,23 @@ std::string sidecar(const BuildOptions& options, const EngineBuilder& builder, s
   return record.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
+bool is_same_file(const std::string& one, const std::string& other) {
+  struct stat first = {}, second = {};
+  return stat(one.c_str(), &first) == 0 && stat(other.c_str(), &second) == 0 &&
+         first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+}
+
+// What is written comes to lie where nothing that is read lies: a graph may be its owner's only one.
+void require_own_places(const BuildOptions& options) {
+  for (const std::string& written :
+       {options.engine_path, options.engine_path + ".json", options.timing_cache_path}) {
+    if (is_same_file(written, options.onnx_path)) {
+      throw Error(ErrorCode::usage, written + " would be written over, and is read here",
+                  "another name for what is written");
+    }
+  }
+}
+
 }  // namespace
 
 BuildReport build_engine(const BuildOptions& options) {
@@ -369,6 +387,7 @@ BuildReport build_engine(const BuildOptions& options) {
     throw Error(ErrorCode::usage, "there is no file '" + options.onnx_path + "'",
                 "an ONNX file of fixed sizes");
   }
+  require_own_places(options);
   const auto start = Clock::now();
   EngineBuilder builder(options);
   const std::unique_ptr<nvinfer1::IHostMemory> plan = builder.build();
