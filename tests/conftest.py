@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import fcntl
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,20 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fcntl.flock(stream, fcntl.LOCK_EX)
         run(recipe_from(TINY), output=shared / "run")  # does nothing when another process has made it
     return shared / "run"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_as_in_a_terminal() -> None:
+    """Whoever starts the tests in the background or under nohup has them ignored, which would go on to what they start
+    and is left as it is there."""
+    usual: dict[signal.Signals, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    for number, handler in usual.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
