@@ -52,3 +52,14 @@ def test_the_file_that_was_left_behind_is_named(reader: str, alone: Path) -> Non
 def test_calibration_says_where_it_should_be(alone: Path) -> None:
     with pytest.raises(ModelError, match=r"should be stored in .*net\.weights.*; copy them beside it"):
         read_graph(alone)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_name_that_no_file_can_have_is_not_there(reader: str, alone: Path) -> None:
+    model = onnx.load(alone, load_external_data=False)
+    (location,) = (entry for entry in model.graph.initializer[0].external_data if entry.key == "location")
+    location.value = 300 * "x"
+    alone.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=r"has its weights in x{100}, which is not there") as caught:
+        READERS[reader](alone)
+    assert "\n" not in str(caught.value)

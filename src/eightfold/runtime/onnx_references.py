@@ -81,13 +81,21 @@ def require_weights(path: Path) -> None:
         names = {reference.location for reference in external_references(path)}
     except (NotOnnxError, OSError):
         return
-    absent = sorted(name for name in names if not (path.parent / name).exists())
+    absent = sorted(name for name in names if not _is_there(path.parent / name))
     if absent:
+        shown = f"{absent[0]:.100}"
         raise ModelError(
-            f"{path} has its weights in {absent[0]}, which is not there",
+            f"{path} has its weights in {shown}, which is not there",
             allowed="an ONNX file with all that it refers to beside it",
-            remedy=f"copy {absent[0]} into {path.parent}",
+            remedy=f"copy {shown} into {path.parent}",
         )
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # no file can have such a name
+        return False
 
 
 def references_in(data: Bytes) -> list[Reference]:
