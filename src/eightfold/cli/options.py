@@ -62,6 +62,7 @@ def image_inputs(
 
     from eightfold.calib.images import open_images
     from eightfold.calib.preprocess import Preprocess
+    from eightfold.export.trials import whole_runs
 
     if len(specs) > 1:
         raise UsageError(f"--images for {len(specs)} inputs", allowed="networks with one image input")
@@ -69,7 +70,7 @@ def image_inputs(
     found = open_images(images)
     prepare = preprocess if isinstance(preprocess, Preprocess) else Preprocess.load(preprocess)
     rows = np.stack([prepare(found.load(place)) for place in range(min(len(found), runs * batch))])
-    return {name: np.resize(rows, (max(len(rows) // batch, 1) * batch, *rows.shape[1:]))}
+    return {name: whole_runs(rows, batch)}
 
 
 def file_inputs(onnx: Path, images: str | None, preprocess: Path | None) -> dict[str, Any] | None:

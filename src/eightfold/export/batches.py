@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
 from eightfold.errors import ModelError
 from eightfold.export.batch_first import batch_axes
 from eightfold.export.file_inputs import FileInputs
@@ -28,6 +26,7 @@ from eightfold.export.trials import (
     Trials,
     adversarial_inputs,
     adversarial_runs,
+    cycled,
     images_trial,
     runs_of,
     whole_runs,
@@ -190,7 +189,7 @@ def _points(batches: Sequence[int]) -> tuple[int, ...]:
 def _export(origin: Source, path: Path, batch: int, asked: _Asked, *, each_alone: bool = False) -> tuple[Step, ...]:
     raw = path.with_suffix(".raw.onnx")
     try:
-        tool = origin.write(np.resize(asked.images, (batch, *asked.images.shape[1:])), raw)
+        tool = origin.write(cycled(asked.images, batch), raw)
         simplified = simplify_onnx(raw, inputs=asked.inputs(origin, _specs(raw)) if asked.real else None)
         step = _check(origin, raw, asked, tool, each_alone=each_alone)
         raw.replace(path)

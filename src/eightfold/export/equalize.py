@@ -8,22 +8,19 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from eightfold.calib.calibrate import CalibrationOptions
 from eightfold.calib.channels import ranges_of_channels
 from eightfold.calib.equalize import Equalization, changed_weights, equalized, with_weights, without_batch_norms
-from eightfold.calib.graph import Graph, read_graph
+from eightfold.calib.graph import read_graph
 from eightfold.calib.preprocess import Preprocess
 from eightfold.calib.ranges import Method
-from eightfold.calib.rows import rows_of
+from eightfold.export.calibration_trials import calibration_trials
 from eightfold.export.lossy import Network, verify_lossy
-from eightfold.export.onnx_files import DTYPE_OF_ELEM_TYPE
 from eightfold.export.reference import Reference
-from eightfold.export.trials import COMPARED_IMAGES, Trials, trials_of, whole_runs
+from eightfold.export.trials import COMPARED_IMAGES, Trials
 from eightfold.export.verify import Tolerance
 from eightfold.files import PathLike, atomic_path
-from eightfold.runtime.manifest import Step, TensorSpec
+from eightfold.runtime.manifest import Step
 
 if TYPE_CHECKING:
     import onnx
@@ -120,18 +117,8 @@ def _some_of(images: Any) -> tuple[Any, Any]:
 def _write(pair: Pair, model: onnx.ModelProto, done: Equalization, images: Any) -> Step:
     with atomic_path(pair.output) as made:
         made.write_bytes(model.SerializeToString(deterministic=True))
-        trials = _trials(read_graph(pair.source), images, pair.preprocess)
+        trials = calibration_trials(pair.source, images, pair.preprocess)
         return verify_equalized(pair.source, made, trials, exact=not done.clips)
-
-
-def _trials(graph: Graph, images: Any, preprocess: Preprocess | None) -> Trials:
-    batch, *rest = graph.input_shape
-    dtype = DTYPE_OF_ELEM_TYPE[graph.input.type.tensor_type.elem_type]
-    spec = TensorSpec(name=graph.input.name, dtype=dtype, shape=(max(batch, 1), *rest))
-    if images is None:
-        return trials_of([spec])
-    rows = islice(rows_of(images, preprocess, graph.input_shape[1:]), COMPARED_IMAGES)
-    return trials_of([spec], {spec.name: whole_runs(np.stack([row for _, row in rows]), spec.shape[0])})
 
 
 def verify_equalized(before: PathLike, after: PathLike, trials: Trials, *, exact: bool) -> Step:

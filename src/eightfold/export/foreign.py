@@ -88,7 +88,7 @@ def export_bundle(
     origin, name, stated = _origin(source, name, constants)
     if isinstance(origin, FileInputs):
         preprocess = as_file_takes(origin, preprocess)
-        if preprocess_in_graph or decode or sizes:
+        if preprocess_in_graph or decode:
             origin.require_one()
     rules = [preprocess, *_at_sizes(preprocess, sizes, task)]
     if isinstance(origin, FileInputs) and len(rules) > 1:
@@ -140,6 +140,7 @@ def _at_sizes(preprocess: Preprocess, sizes: Sequence[int | Size], task: Task) -
 
 
 def _require_free_size(inputs: FileInputs) -> None:
+    inputs.require_one()
     size = inputs.image_size
     if size is not None:
         raise UsageError(

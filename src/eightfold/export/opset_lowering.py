@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from eightfold.errors import ModelError
 from eightfold.export.onnx_clean import clean
 from eightfold.export.onnx_files import opset_of
-from eightfold.export.opset_rewrites import DECOMPOSED, OTHERWISE_MEANT, REPHRASED
+from eightfold.export.opset_rewrites import DECOMPOSED, OTHERWISE_MEANT, REPHRASED, no_words
 from eightfold.export.passes.graph_index import STANDARD_DOMAINS, GraphIndex, attribute, drop_unused
 from eightfold.export.shapes import state_shapes
 
@@ -80,7 +80,7 @@ def _in_older_words(index: GraphIndex, node: onnx.NodeProto, have: int, opset: i
     if node.domain not in STANDARD_DOMAINS:
         return [node]
     if any(each.g.node or each.graphs for each in node.attribute):
-        raise _no_words(node, "holds an inner graph")
+        raise no_words(node, "holds an inner graph")
     new, old = _schema(node, have), _schema(node, opset)
     if old is not None and old.since_version == new.since_version:
         return [node]
@@ -89,10 +89,10 @@ def _in_older_words(index: GraphIndex, node: onnx.NodeProto, have: int, opset: i
     if node.op_type in REPHRASED:
         REPHRASED[node.op_type](index, node, opset)
     if old is None:
-        raise _no_words(node, "came with a later opset")
+        raise no_words(node, "came with a later opset")
     _drop_what_has_no_effect(node, new, old)
     if not _fits(node, old):
-        raise _no_words(node, "uses what came with a later opset")
+        raise no_words(node, "uses what came with a later opset")
     return [node]
 
 
@@ -106,10 +106,6 @@ def _schema(node: onnx.NodeProto, opset: int) -> Any:
         return None
 
 
-def _no_words(node: onnx.NodeProto, why: str) -> ModelError:
-    return ModelError(f"{node.op_type} {node.name or node.output[0]!r} {why}")
-
-
 def _drop_what_has_no_effect(node: onnx.NodeProto, new: Any, old: Any) -> None:
     """Remove options that `old` lacks and that say what happens anyhow."""
     from onnx import helper
@@ -121,7 +117,7 @@ def _drop_what_has_no_effect(node: onnx.NodeProto, new: Any, old: Any) -> None:
         default = default.decode() if isinstance(default, bytes) else default
         value = attribute(node, name, default)
         if usual is not None and value != usual:
-            raise _no_words(node, f"has {name} {value!r}")
+            raise no_words(node, f"has {name} {value!r}")
         if value == (default if usual is None else usual):
             kept = [each for each in node.attribute if each.name != name]
             del node.attribute[:]

@@ -49,7 +49,7 @@ def adversarial_runs(specs: Sequence[TensorSpec]) -> list[Arrays]:
     found, batch = adversarial_inputs(specs), specs[0].shape[0]
     count = -(-len(found) // batch) * batch
     rows = {spec.name: [found[name][spec.name][0] for name in IN_TURN] for spec in specs}
-    return runs_of(specs, {name: np.resize(np.stack(each), (count, *each[0].shape)) for name, each in rows.items()})
+    return runs_of(specs, {name: cycled(np.stack(each), count) for name, each in rows.items()})
 
 
 def trials_of(specs: Sequence[TensorSpec], real: Arrays | None = None, seed: int = 0) -> Trials:
@@ -91,7 +91,7 @@ def cycled(array: Array, count: int) -> Array:
 
 def whole_runs(rows: Array, batch: int) -> Array:
     """The rows that fill runs of so many; repeated where they do not fill one."""
-    return np.resize(rows, (max(len(rows) // batch, 1) * batch, *rows.shape[1:]))
+    return cycled(rows, max(len(rows) // batch, 1) * batch)
 
 
 def _is_image(spec: TensorSpec, specs: Sequence[TensorSpec]) -> bool:
