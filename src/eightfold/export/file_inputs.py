@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from eightfold.errors import ModelError, UsageError
 from eightfold.export.freeze import channels_last
 from eightfold.export.onnx_files import DTYPE_OF_ELEM_TYPE, load_onnx
+from eightfold.export.passes.graph_index import keep
 from eightfold.export.verify import Array, Arrays, random_inputs_of
 from eightfold.runtime.sizes import Size
 from eightfold.runtime.tensor_specs import spec_of
@@ -34,7 +35,7 @@ class Input:
     @classmethod
     def of(cls, value: onnx.ValueInfoProto) -> Input:
         tensor = value.type.tensor_type
-        dims = tuple(max(dim.dim_value, 0) for dim in tensor.shape.dim)
+        dims = tuple(dim.dim_value for dim in tensor.shape.dim)
         return cls(value.name, DTYPE_OF_ELEM_TYPE.get(tensor.elem_type, "other"), dims)
 
     @property
@@ -88,7 +89,7 @@ class FileInputs:
             UsageError: there is no such input, or it takes no such value.
             ModelError: no input is left.
         """
-        given, found = dict(constants or {}), [Input.of(value) for value in _values(path)]
+        given, found = dict(constants or {}), [Input.of(value) for value in load_onnx(path, external=False).graph.input]
         names = [each.name for each in found]
         for name in given:
             if name not in names:
@@ -164,17 +165,9 @@ def with_constants(model: onnx.ModelProto, arrays: Arrays) -> onnx.ModelProto:
     """Make weights of these inputs, in place."""
     from onnx import numpy_helper
 
-    kept = [value for value in model.graph.input if value.name not in arrays]
-    del model.graph.input[:]
-    model.graph.input.extend(kept)
+    keep(model.graph.input, lambda value: value.name not in arrays)
     model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
     return model
-
-
-def _values(path: Path) -> Sequence[onnx.ValueInfoProto]:
-    graph = load_onnx(path, external=False).graph
-    weights = {tensor.name for tensor in graph.initializer}
-    return [value for value in graph.input if value.name not in weights]
 
 
 def _value_for(each: Input, value: Any) -> Array:
