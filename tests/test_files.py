@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from eightfold.errors import UsageError
-from eightfold.files import atomic_directory, atomic_path, sha256_of_file, write_text
+from eightfold.files import atomic_directory, atomic_path, remove_temporaries, sha256_of_file, write_text
 
 
 def test_sha256_of_the_standard_example(tmp_path: Path) -> None:
@@ -108,3 +111,38 @@ def test_a_file_is_not_replaced_by_a_directory(tmp_path: Path) -> None:
     ):
         pass
     assert (tmp_path / "model.onnx").read_text() == "precious"
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from eightfold.files import atomic_directory, atomic_path
+
+with atomic_path(Path(sys.argv[1]) / "graphs" / "a b.onnx") as outer, atomic_path(outer):
+    with atomic_directory(Path(sys.argv[1]) / "bundle") as folder:
+        (folder / "manifest.json").write_text("{}")
+        with atomic_path(folder / "noext"):
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_had_begun_is_removed(tmp_path: Path) -> None:
+    kept = [tmp_path / name for name in ("graphs/.a b.onnx", "graphs/a-12345678.tmp", ".notes.tmp", ".lock")]
+    for path in kept:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    ended = subprocess.run([sys.executable, "-c", KILLED, tmp_path], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.rglob("*.tmp*"))) == 6  # four of them ours
+    remove_temporaries(tmp_path)
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(kept)
+    assert {path.name for path in tmp_path.iterdir()} == {"graphs", ".notes.tmp", ".lock"}
+
+
+def test_a_link_is_removed_and_not_what_it_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".a-12345678.tmp").symlink_to(tmp_path / "photos")
+    remove_temporaries(tmp_path / "run")
+    assert (tmp_path / "photos").is_dir()
+    assert list((tmp_path / "run").iterdir()) == []

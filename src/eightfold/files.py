@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
@@ -17,6 +18,8 @@ PathLike = str | Path
 # <fcntl.h> and <linux/fs.h>.
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
+# The names that `atomic_path` and `atomic_directory` give until all is written.
+TEMPORARY = re.compile(r"\..*-[a-z0-9_]{8}\.tmp.*", re.DOTALL)
 
 
 def sha256_of_bytes(data: bytes) -> str:
@@ -137,6 +140,20 @@ def atomic_directory(path: PathLike, *, replaces: Collection[str] | None = None)
             shutil.rmtree(old)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_temporaries(directory: PathLike) -> None:
+    """Remove, everywhere below a directory, the unfinished files and folders of a process that was killed.
+
+    Only for who knows, by a lock, that no other process writes there.
+    """
+    for entry in sorted(Path(directory).rglob(".*")):
+        if not TEMPORARY.fullmatch(entry.name):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink(missing_ok=True)  # it may have been in a folder that is gone
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -110,6 +110,13 @@ def test_unfinished_work_survives_a_kill_and_only_for_the_same_work(tmp_path: Pa
     assert seen == [[], ["epoch1"], []]
 
 
+def test_what_a_killed_run_had_begun_to_write_goes_with_the_next_run(chain: Chain) -> None:
+    begun = chain.directory / ".b-0123abc_.tmp.txt"  # the name that atomic_path gives
+    begun.write_text("half")
+    chain.run()
+    assert not begun.exists()
+
+
 def test_finished_work_leaves_no_scratch(chain: Chain) -> None:
     assert sorted(path.name for path in (chain.directory / "steps").iterdir()) == ["a.json", "b.json", "c.json"]
 

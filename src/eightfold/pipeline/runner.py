@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from eightfold.errors import EightfoldError
-from eightfold.files import digest_of, sha256_of_bytes, write_text
+from eightfold.files import digest_of, remove_temporaries, sha256_of_bytes, write_text
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _digests(directory: Path, paths: Sequence[str]) -> dict[str, str | None]:
 
 @contextlib.contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    """Hold the run directory. The lock goes with the process, so a killed run leaves nothing to clean up."""
+    """Hold the run directory, cleared of what a killed run had begun to write: its lock went with its process."""
     with (directory / ".lock").open("w") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -136,4 +136,5 @@ def _locked(directory: Path) -> Iterator[None]:
             raise EightfoldError(
                 f"another run is at work in {directory}", remedy="wait for it, or choose another --output"
             ) from None
+        remove_temporaries(directory)
         yield
