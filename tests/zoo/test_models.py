@@ -143,6 +143,19 @@ def test_a_function_that_needs_nothing_is_called_with_nothing(tmp_path: Path, mo
     del sys.modules["fixed"]
 
 
+def test_keywords_that_are_only_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torchvision's RAFT does."""
+    code = "from torch import nn\ndef net(*, progress=True, **kwargs):\n    return nn.PReLU(**kwargs)\n"
+    (tmp_path / "handing.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert isinstance(build_model("handing:net", num_classes=7), nn.PReLU)
+    (tmp_path / "broken.py").write_text("def net(**kwargs):\n    return int(**kwargs, base='x')\n")
+    with pytest.raises(ModelError, match="broken:net failed with TypeError"):
+        build_model("broken:net", num_classes=7)
+    for name in ("handing", "broken"):
+        del sys.modules[name]
+
+
 def test_a_function_that_needs_more_is_named() -> None:
     with pytest.raises(
         ModelError, match=r"os:chdir\(path\) cannot be called with num_classes=10, .*allowed: a function"

@@ -28,6 +28,7 @@ from eightfold.export.trials import (
     adversarial_runs,
     cycled,
     images_trial,
+    in_turn,
     runs_of,
     whole_runs,
 )
@@ -65,7 +66,7 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class ModuleSource:
-    """A torch module with one image input."""
+    """A torch module with one image input, or several of one shape."""
 
     model: torch.nn.Module
     opset: int | None
@@ -85,8 +86,7 @@ class ModuleSource:
         return f"torch.onnx ({exporter_of(load_onnx(path))})"
 
     def feeds(self, rows: Array, specs: Sequence[TensorSpec]) -> Arrays:
-        (spec,) = specs
-        return {spec.name: rows}
+        return in_turn(rows, [spec.name for spec in specs])
 
     def opened(self) -> Callable[[Arrays], list[Array]]:
         return lambda inputs: run_module_arrays(self.model, *inputs.values())

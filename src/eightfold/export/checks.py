@@ -11,6 +11,7 @@ from eightfold.export.inner.onnx_probe import OnnxProbe
 from eightfold.export.inner.probe import Probe
 from eightfold.export.inner.torch_probe import TorchProbe
 from eightfold.export.onnx_files import input_specs, load_onnx
+from eightfold.export.trials import in_turn
 from eightfold.export.verify import (
     Array,
     Arrays,
@@ -44,14 +45,14 @@ def verify_onnx(before: PathLike, after: PathLike, inputs: Arrays, *, step: str,
 def verify_module(
     model: torch.nn.Module, onnx_path: PathLike, images: Array, *, tolerance: Tolerance, tool: str = "torch.onnx"
 ) -> Step:
-    """Run a torch module in evaluation mode and its ONNX file on `images` (batch, channels, height, width).
+    """Run a torch module in evaluation mode and its ONNX file on `images` (batch, channels, height, width);
+    of several inputs each gets them, in another order.
 
     Raises:
         VerificationError: beyond the tolerance; the message names the first layer of the module that differs.
     """
-    (spec,) = input_specs(load_onnx(onnx_path, external=False))
-    inputs = {spec.name: images}
-    found = compare_in_order(run_module_arrays(model, images), run_onnx(onnx_path, inputs))
+    inputs = in_turn(images, [spec.name for spec in input_specs(load_onnx(onnx_path, external=False))])
+    found = compare_in_order(run_module_arrays(model, *inputs.values()), run_onnx(onnx_path, inputs))
     probes = TorchProbe(model), OnnxProbe(onnx_path)
     require_alike(found, tolerance, step="export", probes=probes, inputs=inputs)
     return step_from(found, name="export", tool=tool)

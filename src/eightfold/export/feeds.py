@@ -46,9 +46,13 @@ def feeds_of(
     if takes_pixels(first) != takes_pixels(second):
         return _from_pixels(subjects, inputs, preprocess)
     _require_alike(first, second, [spec.shape for spec in first.inputs], [spec.shape for spec in second.inputs])
-    wanted = first.inputs or second.inputs or (TensorSpec(name="images", dtype="float32", shape=image_shape),)
+    wanted = first.inputs or second.inputs or [_planes(name, image_shape) for name in first.names]
     feeds = random_inputs_of(wanted) if inputs is None else inputs
     return first.fed(feeds), second.fed(feeds)
+
+
+def _planes(name: str, shape: Shape) -> TensorSpec:
+    return TensorSpec(name=name, dtype="float32", shape=shape)
 
 
 def takes_pixels(subject: Subject) -> bool:

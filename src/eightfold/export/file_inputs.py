@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import onnx
 
 IMAGE_TYPES = ("float32", "uint8")
+ONE_INPUT = "one image input"
 STATE_IT = "give it a value (--constant NAME=VALUE)"
 
 
@@ -133,7 +134,7 @@ class FileInputs:
             names = ", ".join(each.name for each in self.free)
             raise ModelError(
                 f"{self.path} has {len(self.free)} inputs ({names})",
-                allowed="one image input",
+                allowed=ONE_INPUT,
                 remedy="give those that never change a value at the export (--constant NAME=VALUE)",
             )
 

@@ -15,8 +15,9 @@ from eightfold.errors import ModelError, UsageError
 from eightfold.export.bundle import write_bundle
 from eightfold.export.bundle_place import require_bundle_output
 from eightfold.export.detections import form_for
-from eightfold.export.file_inputs import FileInputs
+from eightfold.export.file_inputs import ONE_INPUT, FileInputs
 from eightfold.export.in_graph import require_pixels_taken
+from eightfold.export.module_runs import image_inputs
 from eightfold.export.one_size import Wanted, export_at_size
 from eightfold.export.trials import COMPARED_IMAGES
 from eightfold.files import PathLike, sha256_of_file
@@ -50,8 +51,8 @@ def export_bundle(
 
     Args:
         source: a torch module, or an ONNX file, whose dynamic axes are frozen. Where its channels come last, or where
-            it takes uint8, images are prepared that way. A bundle of a network with several inputs runs on tensors:
-            `Predictor.run`.
+            it takes uint8, images are prepared that way. A bundle of a network with several inputs (a module's are
+            images of one shape) runs on tensors: `Predictor.run`.
         output: a directory, or a file that ends in ".eightfold".
         preprocess: how images become the network's input; its size is exported, and runs where none is asked for.
         batches: images per run.
@@ -88,8 +89,8 @@ def export_bundle(
     origin, name, stated = _origin(source, name, constants)
     if isinstance(origin, FileInputs):
         preprocess = as_file_takes(origin, preprocess)
-        if preprocess_in_graph or decode:
-            origin.require_one()
+    if preprocess_in_graph or decode:
+        _require_one_input(origin)
     rules = [preprocess, *_at_sizes(preprocess, sizes, task)]
     if isinstance(origin, FileInputs) and len(rules) > 1:
         _require_free_size(origin)
@@ -137,6 +138,14 @@ def _at_sizes(preprocess: Preprocess, sizes: Sequence[int | Size], task: Task) -
             remedy="make a bundle for each size",
         )
     return [preprocess.at_size(*size) for size in further]
+
+
+def _require_one_input(origin: torch.nn.Module | FileInputs) -> None:
+    """What goes into the graph is for the only image of a run."""
+    if isinstance(origin, FileInputs):
+        origin.require_one()
+    elif len(names := image_inputs(origin)) > 1:
+        raise ModelError(f"{type(origin).__name__} has {len(names)} inputs ({', '.join(names)})", allowed=ONE_INPUT)
 
 
 def _require_free_size(inputs: FileInputs) -> None:

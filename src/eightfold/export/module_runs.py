@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,24 +26,42 @@ def evaluating(*models: torch.nn.Module) -> Iterator[None]:
             module.training = flag
 
 
-def run_module(model: torch.nn.Module, example: torch.Tensor) -> Any:
-    """The model's output without gradients. Raises ModelError where the model does not take `example`."""
+def image_inputs(model: torch.nn.Module) -> tuple[str, ...]:
+    """The names that its graph has for a model's inputs: "images" for the only one; where forward() cannot do without
+    further ones, as in stereo vision and optical flow, its own names for them."""
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except ValueError:  # compiled ones may have none
+        return ("images",)
+    needed = tuple(
+        each.name
+        for each in parameters
+        if each.default is each.empty and each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
+    )
+    return needed if len(needed) > 1 else ("images",)
+
+
+def run_module(model: torch.nn.Module, *images: torch.Tensor) -> Any:
+    """The model's output without gradients. Raises ModelError where the model does not take `images`."""
     import torch
 
     try:
         with torch.no_grad():
-            return model(example)
+            return model(*images)
     except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AssertionError) as error:
+        shapes = " and ".join(str(tuple(each.shape)) for each in images)
         raise ModelError(
-            f"{class_name(model)} does not run on an input of shape {tuple(example.shape)} ({first_line(error)})",
-            allowed="a model whose forward() takes one image tensor",
-            remedy="check image_size and channels; a network with further inputs comes as an ONNX file",
+            f"{class_name(model)} does not run on an input of shape {shapes} ({first_line(error)})",
+            allowed="a model whose forward() takes one image tensor, or several of one shape",
+            remedy="check image_size and channels; a network with inputs of other kinds comes as an ONNX file",
         ) from error
 
 
-def named_outputs(model: torch.nn.Module, images: torch.Tensor, wanted: Sequence[str] = ()) -> dict[str, torch.Tensor]:
+def named_outputs(
+    model: torch.nn.Module, images: Sequence[torch.Tensor], wanted: Sequence[str] = ()
+) -> dict[str, torch.Tensor]:
     """What a model puts out, in order, by the names that its graph has for it; see `export_onnx`."""
-    found = tuple(tensors_in(run_module(model, images)))
+    found = tuple(tensors_in(run_module(model, *images)))
     return dict(zip(_output_names(model, found, wanted), (tensor for _, tensor in found), strict=True))
 
 

@@ -67,7 +67,8 @@ def export_at_size(
     """
     files = {batch: folder / f"{stem}-b{batch}.onnx" for batch in sorted(set(wanted.batches))}
     real = wanted.sample is not None
-    rows = _prepared(wanted.sample, preprocess) if wanted.sample is not None else _noise(preprocess, max(files))
+    # One more row than are run: it makes the pair of a stereo network differ at batch 1, too.
+    rows = _prepared(wanted.sample, preprocess) if wanted.sample is not None else _noise(preprocess, max(files) + 1)
     steps = export_batches(source, files, images=rows, real=real, opset=wanted.opset, targets=wanted.targets)
     artifacts = []
     for batch, file in files.items():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from eightfold.errors import EightfoldError, ModelError, UsageError, first_line
-from eightfold.export.module_runs import class_name, evaluating, named_outputs, tensors_in
+from eightfold.export.module_runs import class_name, evaluating, image_inputs, named_outputs, tensors_in
 from eightfold.export.onnx_clean import clean
 from eightfold.export.onnx_files import load_onnx, save_onnx
 from eightfold.export.opset_conversion import with_opset
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 Exporter = Literal["auto", "torchscript", "dynamo"]
+Tensors = Mapping[str, "torch.Tensor"]
 
 # The newer exporter writes opset 18 and up; its graphs are rewritten for older ones.
 DYNAMO_LOWEST_OPSET = 18
@@ -41,13 +42,13 @@ def export_onnx(
     output_names: Sequence[str] = (),
     exporter: Exporter = "auto",
 ) -> Path:
-    """Export `model` with one input, "images": float32 (batch, channels, height, width).
+    """Export `model` with one input, "images": float32 (batch, channels, height, width); or with several of that shape.
 
     The model is run in evaluation mode and left as it was. The same weights give the same bytes in every process.
 
     Args:
-        model: a module whose forward takes one image tensor and returns tensors, or lists, tuples or
-            dictionaries of tensors.
+        model: a module whose forward takes one image tensor, or several of one shape under its own names for them (all
+            its parameters that have no default), and returns tensors, or lists, tuples or dictionaries of tensors.
         path: where the file goes.
         batch: images per run; static, like every other shape.
         image_size: side of a square, or (height, width), in pixels.
@@ -72,10 +73,11 @@ def export_onnx(
         raise UsageError(f"batch {batch}, {channels} channels, {height}x{width}", allowed="whole numbers of at least 1")
     reference = next(model.parameters(), torch.empty(0))
     # Random, because some networks take another path on constant images (e.g. when nothing is detected).
-    example = torch.rand(batch, channels, height, width, generator=torch.Generator().manual_seed(0))
+    random = torch.Generator().manual_seed(0)
+    examples = [torch.rand(batch, channels, height, width, generator=random) for _ in image_inputs(model)]
     graph = onnx_from_module(
         model,
-        example.to(reference.device),
+        *(example.to(reference.device) for example in examples),
         opset=opset,
         targets=targets,
         output_names=output_names,
@@ -86,18 +88,18 @@ def export_onnx(
 
 def onnx_from_module(
     model: torch.nn.Module,
-    example: torch.Tensor,
-    *,
+    *examples: torch.Tensor,
     opset: int | None = None,
     targets: Sequence[str] = (),
     output_names: Sequence[str] = (),
     exporter: Exporter = "auto",
 ) -> onnx.ModelProto:
-    """The same in memory: `example` fixes shape and dtype of the input."""
+    """The same in memory: `examples`, one for each input, fix shape and dtype."""
     allowed = opsets_for(targets) if opset is None else range(opset, opset + 1)
     with evaluating(model):
-        found = named_outputs(model, example, output_names)
-        graph = _export(_flat(model), example, list(found), allowed, exporter)
+        found = named_outputs(model, examples, output_names)
+        inputs = dict(zip(image_inputs(model), examples, strict=True))
+        graph = _export(_flat(model), inputs, list(found), allowed, exporter)
     _state_output_shapes(graph, list(found.values()))
     return clean(graph)
 
@@ -115,13 +117,13 @@ def exporter_order(exporter: Exporter) -> tuple[str, ...]:
 
 
 def _export(
-    model: torch.nn.Module, example: torch.Tensor, names: Sequence[str], opsets: range, exporter: Exporter
+    model: torch.nn.Module, inputs: Tensors, names: Sequence[str], opsets: range, exporter: Exporter
 ) -> onnx.ModelProto:
     failures = []
     for choice in exporter_order(exporter):
         try:
-            graph = _EXPORTERS[choice](model, example, names, opsets)
-            _require_running(graph, example)
+            graph = _EXPORTERS[choice](model, inputs, names, opsets)
+            _require_running(graph, inputs)
         # The exporters raise anything at all, from RuntimeError to SystemError, when they cannot follow a model.
         except Exception as error:
             if isinstance(error, EightfoldError | MemoryError) and not isinstance(error, _DoesNotRunError):
@@ -141,7 +143,7 @@ class _DoesNotRunError(ModelError):
     """What an exporter wrote is no graph that runs."""
 
 
-def _require_running(graph: onnx.ModelProto, example: torch.Tensor) -> None:
+def _require_running(graph: onnx.ModelProto, inputs: Tensors) -> None:
     """Graphs with branches are run once: where TorchScript does not know a shape, it writes both ways to go on, one of
     which may be wrong for all inputs (the skips of MViT)."""
     from eightfold.export.verify import runner
@@ -150,36 +152,21 @@ def _require_running(graph: onnx.ModelProto, example: torch.Tensor) -> None:
     if not branches or not installed("onnxruntime"):
         return
     try:
-        runner(graph)({value.name: example.cpu().numpy() for value in graph.graph.input})
+        runner(graph)({name: example.cpu().numpy() for name, example in inputs.items()})
     except ModelError as error:
         raise _DoesNotRunError(error.seen) from error
 
 
-def _with_torchscript(
-    model: torch.nn.Module, example: torch.Tensor, names: Sequence[str], opsets: range
-) -> onnx.ModelProto:
-    import torch
-
-    with scratch_folder() as folder, quiet():
-        file = folder / "model.onnx"
-        torch.onnx.export(
-            model,
-            (example,),
-            str(file),
-            input_names=["images"],
-            output_names=list(names),
-            opset_version=opsets[0],
-            dynamo=False,
-        )
-        return load_onnx(file)
+def _with_torchscript(model: torch.nn.Module, inputs: Tensors, names: Sequence[str], opsets: range) -> onnx.ModelProto:
+    return _exported(model, inputs, names, opsets[0], dynamo=False)
 
 
-def _with_dynamo(model: torch.nn.Module, example: torch.Tensor, names: Sequence[str], opsets: range) -> onnx.ModelProto:
+def _with_dynamo(model: torch.nn.Module, inputs: Tensors, names: Sequence[str], opsets: range) -> onnx.ModelProto:
     opset = max(opsets[0], DYNAMO_LOWEST_OPSET)
-    graph = _dynamo_graph(model, example, names, opset)
+    graph = _exported(model, inputs, names, opset, dynamo=True, verbose=False)
     if not _names_all(graph):
         # Rewriting Max and Min as Clip, the exporter loses constants where it does so twice (onnxscript 0.7).
-        graph = _dynamo_graph(model, example, names, opset, optimize=False)
+        graph = _exported(model, inputs, names, opset, dynamo=True, verbose=False, optimize=False)
         with quiet():
             require("onnxscript.optimizer", "export a torch module").fold_constants(graph)
     try:
@@ -190,8 +177,8 @@ def _with_dynamo(model: torch.nn.Module, example: torch.Tensor, names: Sequence[
         return graph  # what it needs came with a later opset, which nobody forbade
 
 
-def _dynamo_graph(
-    model: torch.nn.Module, example: torch.Tensor, names: Sequence[str], opset: int, **options: Any
+def _exported(
+    model: torch.nn.Module, inputs: Tensors, names: Sequence[str], opset: int, **options: Any
 ) -> onnx.ModelProto:
     import torch
 
@@ -199,13 +186,11 @@ def _dynamo_graph(
         file = folder / "model.onnx"
         torch.onnx.export(
             model,
-            (example,),
+            tuple(inputs.values()),
             str(file),
-            input_names=["images"],
+            input_names=list(inputs),
             output_names=list(names),
             opset_version=opset,
-            dynamo=True,
-            verbose=False,
             **options,
         )
         return load_onnx(file)
@@ -218,7 +203,7 @@ def _names_all(graph: onnx.ModelProto) -> bool:
     return made.issuperset(index.readers)
 
 
-_EXPORTERS: dict[str, Callable[[torch.nn.Module, torch.Tensor, Sequence[str], range], onnx.ModelProto]] = {
+_EXPORTERS: dict[str, Callable[[torch.nn.Module, Tensors, Sequence[str], range], onnx.ModelProto]] = {
     "torchscript": _with_torchscript,
     "dynamo": _with_dynamo,
 }
@@ -233,8 +218,8 @@ def _flat(model: torch.nn.Module) -> torch.nn.Module:
             super().__init__()
             self.model = model
 
-        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            return tuple(tensor for _, tensor in tensors_in(self.model(images)))
+        def forward(self, *images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return tuple(tensor for _, tensor in tensors_in(self.model(*images)))
 
     flat = Flat()
     flat.training = False

@@ -17,6 +17,7 @@ from eightfold.export.inner.onnx_probe import OnnxProbe
 from eightfold.export.inner.openvino_probe import OpenVinoProbe
 from eightfold.export.inner.probe import Probe
 from eightfold.export.inner.torch_probe import TorchProbe
+from eightfold.export.module_runs import image_inputs
 from eightfold.export.onnx_files import load_onnx, tensor_specs
 from eightfold.export.sessions import BACKEND_OF_BUILDER, session_runner
 from eightfold.export.tensorrt.record import EngineRecord
@@ -39,7 +40,8 @@ class Subject:
     Attributes:
         name: as it was named.
         run: outputs by name for inputs by name; by their place where they have no names.
-        inputs: what it takes; empty for a torch module, which takes one tensor of images.
+        inputs: what it takes; empty for a torch module, which does not say the shape.
+        names: of a torch module's inputs, tensors of images of one shape.
         probe: shows its inner tensors; None where it has none to show.
         silence: why not, in words that follow its name.
         preprocess: how images become its input, where a bundle says it.
@@ -53,6 +55,7 @@ class Subject:
     name: str
     run: Callable[[Arrays], Arrays]
     inputs: tuple[TensorSpec, ...] = ()
+    names: tuple[str, ...] = ()
     probe: Probe | None = None
     silence: str = "shows no inner tensors"
     preprocess: Preprocess | None = None
@@ -101,13 +104,17 @@ def subject_of(what: torch.nn.Module | PathLike | Subject) -> Subject:
 
 
 def _of_module(module: torch.nn.Module) -> Subject:
-    def run(inputs: Arrays) -> Arrays:
-        if len(inputs) != 1:
-            raise UsageError(f"inputs {', '.join(inputs)} for a torch module", allowed="one tensor of images")
-        (images,) = inputs.values()
-        return {str(place): array for place, array in enumerate(run_module_arrays(module, images))}
+    names = image_inputs(module)
 
-    return Subject(type(module).__name__, run, probe=TorchProbe(module))
+    def run(inputs: Arrays) -> Arrays:
+        if len(inputs) != len(names):
+            raise UsageError(
+                f"{len(inputs)} inputs ({', '.join(inputs)}) for {type(module).__name__}",
+                allowed=f"{len(names)}: {', '.join(names)}",
+            )
+        return {str(place): array for place, array in enumerate(run_module_arrays(module, *inputs.values()))}
+
+    return Subject(type(module).__name__, run, names=names, probe=TorchProbe(module))
 
 
 def _of_bundle(name: str, path: str, artifact_id: str) -> Subject:
@@ -145,7 +152,7 @@ def _of_file(name: str, path: Path) -> Subject:
 def _of_onnx(name: str, path: Path) -> Subject:
     inputs, _ = tensor_specs(load_onnx(path))
     try:
-        return Subject(name, runner(path), inputs, OnnxProbe(path), path=path)
+        return Subject(name, runner(path), inputs, probe=OnnxProbe(path), path=path)
     except ModelError:
         # onnxruntime has no bfloat16 convolution on CPUs; OpenVINO does.
         if "openvino" not in usable_backends():

@@ -6,7 +6,7 @@ opposite.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -87,6 +87,11 @@ def runs_of(specs: Sequence[TensorSpec], inputs: Arrays) -> list[Arrays]:
 def cycled(array: Array, count: int) -> Array:
     """So many rows, from the beginning again where there are too few."""
     return np.resize(array, (count, *array.shape[1:])) if len(array) != count else array
+
+
+def in_turn(rows: Array, names: Iterable[str]) -> Arrays:
+    """The same rows for each input, in another order for each."""
+    return {name: np.roll(rows, place, axis=0) for place, name in enumerate(names)}
 
 
 def whole_runs(rows: Array, batch: int) -> Array:

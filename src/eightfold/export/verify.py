@@ -129,18 +129,18 @@ def require_within(differences: Sequence[Difference], tolerance: Tolerance, *, s
             )
 
 
-def run_module_arrays(model: torch.nn.Module, images: Array) -> list[Array]:
-    """What a torch module returns for `images`, flattened, in evaluation mode and on the model's device."""
+def run_module_arrays(model: torch.nn.Module, *images: Array) -> list[Array]:
+    """What a torch module returns for its inputs, flattened, in evaluation mode and on the model's device."""
     from eightfold.export.module_runs import evaluating, run_module, tensors_in
 
     torch = require("torch", "run the torch module")
     device = next((parameter.device for parameter in model.parameters()), "cpu")
     with evaluating(model):
-        output = run_module(model, torch.from_numpy(images).to(device))
+        output = run_module(model, *(torch.from_numpy(each).to(device) for each in images))
     return [tensor.detach().cpu().numpy() for _, tensor in tensors_in(output)]
 
 
-def run_in_float64(model: torch.nn.Module, images: Array) -> list[Array]:
+def run_in_float64(model: torch.nn.Module, *images: Array) -> list[Array]:
     """The same with a copy of the module in float64. Raises ModelError where it has none, or does not run so."""
     try:
         exact = copy.deepcopy(model).double()
@@ -148,7 +148,7 @@ def run_in_float64(model: torch.nn.Module, images: Array) -> list[Array]:
         raise ModelError(
             f"{type(model).__name__} cannot be copied ({error})", allowed="modules that can be copied"
         ) from error
-    return run_module_arrays(exact, images.astype(np.float64))
+    return run_module_arrays(exact, *(each.astype(np.float64) for each in images))
 
 
 def run_onnx(path: Runnable, inputs: Arrays, *, optimize: bool = True) -> dict[str, Array]:

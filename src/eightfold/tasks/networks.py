@@ -37,7 +37,7 @@ def module_network(model: nn.Module, preprocess: Preprocess, task: Task, *, batc
 
     def predict(images: Array) -> Arrays:
         with torch.inference_mode():
-            return {name: tensor.numpy() for name, tensor in named_outputs(model, torch.from_numpy(images)).items()}
+            return {name: tensor.numpy() for name, tensor in named_outputs(model, [torch.from_numpy(images)]).items()}
 
     model.eval()
     return Network(predict, batch, preprocess, task)

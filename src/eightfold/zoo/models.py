@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
@@ -143,10 +143,21 @@ def _call(build: Callable[..., object], name: str, num_classes: int) -> object:
         try:
             return build(**arguments)
         except Exception as error:  # as above
+            if _hands_on(signature, arguments, error):
+                continue
             raise _failed(name, error) from error
     raise ModelError(
         f"{name}{signature} cannot be called with num_classes={num_classes}, nor with nothing",
         allowed="a function with a parameter num_classes, or one that needs no argument; it returns a torch.nn.Module",
+    )
+
+
+def _hands_on(signature: inspect.Signature, arguments: Mapping[str, object], error: Exception) -> bool:
+    """Whether a function with **kwargs gave what it was called with to one that does not take it."""
+    return (
+        isinstance(error, TypeError)
+        and signature.parameters.keys().isdisjoint(arguments)
+        and any(f"unexpected keyword argument '{name}'" in str(error) for name in arguments)
     )
 
 

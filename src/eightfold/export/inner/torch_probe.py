@@ -22,25 +22,25 @@ MOVES = frozenset({"clone", "copy_", "_to_copy", "_unsafe_view", "contiguous"})
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TorchProbe:
-    """A module that takes one tensor of images."""
+    """A module that takes tensors of images, in the order of its inputs."""
 
     module: torch.nn.Module
 
     def watch(self, inputs: Arrays, see: See, wanted: Collection[int] | None = None) -> Inside:
         torch = require("torch", "run the torch module")
-        (images,) = inputs.values()
         device = next((parameter.device for parameter in self.module.parameters()), "cpu")
-        example = torch.from_numpy(images).to(device)
-        setattr(example, MARK, -1)
+        examples = [torch.from_numpy(array).to(device) for array in inputs.values()]
+        for example in examples:
+            setattr(example, MARK, -1)
         book = _Book(see, wanted)
         with evaluating(self.module), book.names(self.module), _dispatching(book):
-            output = run_module(self.module, example)
+            output = run_module(self.module, *examples)
         places = [getattr(tensor, MARK, -1) for _, tensor in tensors_in(output)]
         return Inside(tuple(book.tensors), tuple(place for place in places if place >= 0))
 
 
 class _Book:
-    """Writes down what each call makes. A tensor carries its place as an attribute; -1 is the network's input."""
+    """Writes down what each call makes. A tensor carries its place as an attribute; -1 is an input of the network."""
 
     def __init__(self, see: See, wanted: Collection[int] | None) -> None:
         self.tensors: list[Inner] = []
