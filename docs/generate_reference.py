@@ -32,6 +32,9 @@ def command_page() -> str:
         "",
         "Everything a command does is one call of the [Python API](python.md).",
         "",
+        "Tables fit into the terminal, or into 80 columns where there is none; `COLUMNS=200` before the command makes",
+        "room. `eightfold --install-completion` teaches your shell to complete commands and options.",
+        "",
     ]
     for name, command in sorted(group.commands.items()):
         lines += _command(name, command)

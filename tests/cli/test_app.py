@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,26 @@ def test_debug_shows_it_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eightfold.runtime.bundle.Bundle.open", lambda _: (_ for _ in ()).throw(OSError(28, "full")))
     with pytest.raises(OSError, match="full"):
         run(monkeypatch, "--debug", "report", "bundle")
+
+
+def test_a_shell_can_complete_commands_and_options() -> None:
+    words = [("com", 1, "compare"), ("bench --back", 2, "--backend")]
+    for typed, at, expected in words:
+        asked = {"_EIGHTFOLD_COMPLETE": "complete_bash", "COMP_WORDS": f"eightfold {typed}", "COMP_CWORD": str(at)}
+        done = subprocess.run(
+            [sys.executable, "-m", "eightfold"], env=os.environ | asked, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.split() == [expected]
+
+
+def test_the_list_of_commands_says_whole_sentences(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(monkeypatch, "--help") == 0
+    listed = capsys.readouterr().out.partition("Commands:")[2]
+    assert len(listed.splitlines()) == 1 + len(app.COMMANDS)
+    assert "..." not in listed
 
 
 def test_a_wrong_command_exits_with_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

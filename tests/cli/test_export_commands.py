@@ -38,6 +38,8 @@ def test_from_a_foreign_file_to_a_signed_bundle(
     assert _call(monkeypatch, "verify", bundle, "--key", f"{key}.pub") == 0
     assert "files as the manifest says: 1; signed by" in capsys.readouterr().out
     assert _call(monkeypatch, "compare", network, f"{bundle}:net-b1") == 0
+    assert capsys.readouterr().out.endswith("net-b1: 1 output and 6 layers exactly alike\n")
+    assert _call(monkeypatch, "compare", network, f"{bundle}:net-b1", "--worst", "0") == 0
     assert "logits" in capsys.readouterr().out
 
 
@@ -201,7 +203,7 @@ def test_two_networks_on_images(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert _call(monkeypatch, "compare", network, "tests.export.networks:small_net", *photographs) == 0
-    assert "SmallNet" in capsys.readouterr().out
+    assert f"{network} against tests.export.networks:small_net" in capsys.readouterr().out
     assert _call(monkeypatch, "compare", network, tmp_path / "none.onnx") == 2
     assert "there is no file" in capsys.readouterr().err
 

@@ -14,6 +14,7 @@ from eightfold.calib.calibrate import calibrate
 from eightfold.calib.preprocess import Preprocess
 from eightfold.errors import BackendError, ModelError, UsageError, VerificationError
 from eightfold.export.compare import compare_artifacts
+from eightfold.export.comparison import Comparison, Layer
 from eightfold.export.comparison_plot import plot_comparison, require_plot_format
 from eightfold.export.foreign import export_bundle
 from eightfold.export.half import half_onnx
@@ -22,7 +23,7 @@ from eightfold.export.openvino_build import build_openvino
 from eightfold.export.quantize import quantize
 from eightfold.export.subjects import subject_of
 from eightfold.export.tensorrt.build import build_engine
-from eightfold.export.verify import Tolerance
+from eightfold.export.verify import Difference, Tolerance
 from tests.export.networks import SmallNet, graph, images, saved, small_net
 
 
@@ -56,6 +57,31 @@ def test_the_table_can_be_cut_to_the_worst(tmp_path: Path) -> None:
     assert "scaled" in shown
     assert "rectified" not in shown
     assert "out" in shown
+
+
+def test_layers_that_are_alike_are_counted_and_listed_on_request(tmp_path: Path) -> None:
+    comparison = compare_artifacts(_chain(tmp_path / "a.onnx", 0.5), _chain(tmp_path / "b.onnx", 0.6))
+    assert not comparison.exact
+    assert "\nrectified" not in comparison.describe(worst=20)
+    assert "further layers, exactly alike: 1" in comparison.describe(worst=20)
+    assert "\nrectified" in comparison.describe()
+
+
+def test_two_that_are_the_same_are_a_line(tmp_path: Path) -> None:
+    comparison = compare_artifacts(_chain(tmp_path / "a.onnx", 0.5), _chain(tmp_path / "b.onnx", 0.5))
+    names = f"{tmp_path / 'a.onnx'} against {tmp_path / 'b.onnx'}"
+    assert comparison.describe(worst=20) == f"{names}: 1 output and 2 layers exactly alike"
+    assert len(comparison.describe().splitlines()) == 6
+
+
+def test_names_are_cut_to_the_width_of_the_terminal() -> None:
+    name = "/model/features/features.12/conv/conv.1/Conv_output_0"
+    far = Difference(tensor=name, max_abs_error=1, max_rel_error=0.5, cosine=0.5)
+    layer = Layer(tensor=name, op_type="Conv", other=name[1:], difference=far)
+    comparison = Comparison(first="a", second="b", outputs=(far,), layers=(layer,), first_beyond="x", limit="y")
+    widest = [max(map(len, comparison.describe(width=width).splitlines())) for width in (None, 100, 80)]
+    assert widest[0] > 100 >= widest[1] > 80 >= widest[2]
+    assert "conv/conv.1/Conv_output_0" in comparison.describe(width=100)
 
 
 def test_a_module_against_its_file(tmp_path: Path) -> None:

@@ -67,6 +67,30 @@ def test_the_printed_table() -> None:
     ]
 
 
+def test_a_table_that_is_wider_than_the_terminal_has_names_as_headings() -> None:
+    names = ("baseline-fp32-640x480 openvino", "pruned-int8-cpu-x86-640x480 onnxruntime")
+    wide = table(
+        *(
+            row(name=name, batch=batch, speedup=Interval(value=3.5, low=3.4, high=3.6))
+            for batch in (1, 8)
+            for name in names
+        ),
+        row(batch=1, timing=timing(p99_ms=None), notes=("a note of more than eighty characters, " * 3,)),
+    )
+    assert max(map(len, wide.describe().splitlines())) > 100
+    lines = wide.describe(width=80).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[2:9] == [
+        "batch  p50 ms  p90 ms  p99 ms  images/s      speed-up [95%]  memory",
+        names[0],
+        "    1   1.900   2.500   5.000       500  3.50x [3.40, 3.60]       -",
+        "    8   1.900   2.500   5.000      4000  3.50x [3.40, 3.60]       -",
+        names[1],
+        "    1   1.900   2.500   5.000       500  3.50x [3.40, 3.60]       -",
+        "    8   1.900   2.500   5.000      4000  3.50x [3.40, 3.60]       -",
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "note"),
     [

@@ -15,7 +15,8 @@ def add_engine(
         Path | None, typer.Option("--output", "-o", help="Where the new bundle goes. Default: in place of the old.")
     ] = None,
 ) -> None:
-    """Put an engine that was built on a board into the bundle that its graph came from. Needs the base install only.
+    """Put an engine that was built on a board into a bundle. It must be the one that its graph came from. Needs
+    the base install only.
 
     A signature is not kept: sign the new bundle.
 

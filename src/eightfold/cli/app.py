@@ -51,7 +51,6 @@ RESUMABLE = frozenset({"run", "calibrate", "quantize"})  # what they had done wh
 
 app = typer.Typer(
     help="Compress vision networks for edge devices, and prove what was done.",
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )

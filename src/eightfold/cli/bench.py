@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from eightfold.cli.options import image_size
+from eightfold.cli.options import image_size, terminal_width
 
 
 def bench(
@@ -29,7 +29,7 @@ def bench(
     device: Annotated[str | None, typer.Option(help="Measure on a board instead: ssh://[user@]host[:port].")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the table as JSON.")] = None,
 ) -> None:
-    """Measure latency by batch size: candidates take turns in one run, outliers stay in.
+    """Measure latency by batch size. Candidates take turns in one run, outliers stay in.
 
     Example: eightfold bench runs/demo/bundle --batch 1 --batch 8
     """
@@ -48,6 +48,6 @@ def bench(
         end_to_end=end_to_end,
         device=device,
     )
-    print(table.describe())
+    print(table.describe(terminal_width()))
     if output is not None:
         typer.echo(f"wrote {table.save(output)}", err=True)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eightfold.cli.options import image_inputs, image_size
+from eightfold.cli.options import image_inputs, image_size, terminal_width
 from eightfold.errors import UsageError
 
 if TYPE_CHECKING:
-    import torch
-
     from eightfold.calib.preprocess import Preprocess
     from eightfold.export.feeds import Feeder
     from eightfold.export.subjects import Subject
@@ -29,7 +28,7 @@ def compare(
     ],
     second: Annotated[str, typer.Argument(help="Likewise, with the same inputs.")],
     worst: Annotated[
-        int, typer.Option(min=0, help="Show only so many layers, those with the lowest cosine. 0: all.")
+        int, typer.Option(min=0, help="Show so many of the layers that differ, with the lowest cosine. 0: all layers.")
     ] = 20,
     plot: Annotated[Path | None, typer.Option(help="Also write a plot of the error along the network.")] = None,
     size: Annotated[
@@ -60,7 +59,7 @@ def compare(
         ),
     ] = None,
 ) -> None:
-    """Run two artifacts on the same inputs and show where they differ, layer by layer.
+    """Show where two artifacts differ, layer by layer. Both run on the same inputs.
 
     Layers are paired by what they compute, not by their names. Two bundles are compared artifact by artifact.
 
@@ -74,7 +73,6 @@ def compare(
     from eightfold.export.compare import compare_artifacts
     from eightfold.export.compare_bundles import compare_bundles
     from eightfold.export.comparison_plot import plot_comparison, require_plot_format
-    from eightfold.export.subjects import subject_of
     from eightfold.files import require_output
     from eightfold.tasks.compare import compare_by_task
 
@@ -87,9 +85,9 @@ def compare(
         bundles = compare_bundles(
             first, second, inputs=feeder, size=wanted, labelled=data, preprocess=rules, judge=compare_by_task
         )
-        found, pairs = bundles.describe(worst), bundles.pairs
+        found, pairs = bundles.describe(worst, terminal_width()), bundles.pairs
     else:
-        subjects = tuple(subject_of(_opened(name, classes, weights)) for name in (first, second))
+        subjects = tuple(_opened(name, classes, weights) for name in (first, second))
         feeder = _feeder(images or data, rules, subjects)
         shape = (1, 3, *image_size(size or "224"))
         one = compare_artifacts(
@@ -101,7 +99,7 @@ def compare(
             onnx=onnx,
             judge=compare_by_task,
         )
-        found, pairs = one.describe(worst), (one,)
+        found, pairs = one.describe(worst, terminal_width()), (one,)
     print(found)
     if plot is not None:
         typer.echo(f"wrote {plot_comparison(pairs, plot)}", err=True)
@@ -133,16 +131,16 @@ def _is_bundle(name: str) -> bool:
     return Path(name).is_dir() or Path(name).suffix == ".eightfold"
 
 
-def _opened(name: str, classes: int, weights: Path | None) -> str | torch.nn.Module:
-    """A path as it is; the network, where it is the name of one."""
-    from eightfold.export.subjects import SUFFIXES
+def _opened(name: str, classes: int, weights: Path | None) -> Subject:
+    """What lies at a path; the network, where it is the name of one."""
+    from eightfold.export.subjects import SUFFIXES, subject_of
 
     place = Path(name.rpartition(":")[0] or name)
     if Path(name).suffix in SUFFIXES or Path(name).exists() or place.exists() or place.suffix == ".eightfold":
-        return name
+        return subject_of(name)
     from eightfold.zoo.models import build_model, load_weights
 
     network = build_model(name, num_classes=classes)
     if weights is not None:
         load_weights(network, weights)
-    return network
+    return dataclasses.replace(subject_of(network), name=name)

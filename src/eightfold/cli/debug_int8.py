@@ -16,7 +16,7 @@ def debug_int8(
     count: Annotated[int, typer.Option(help="Use at most so many images.")] = 16,
     show: Annotated[int, typer.Option(min=1, help="Layers to list.")] = 20,
 ) -> None:
-    """List the layers by how far INT8 is from FP32 there (signal to noise, worst first).
+    """List the layers by how far INT8 is from FP32 there. By signal to noise, worst first.
 
     Example: eightfold debug-int8 model.onnx model.int8.onnx photos/ --preprocess preprocess.json
     """

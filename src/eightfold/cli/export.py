@@ -62,7 +62,7 @@ def export(
         bool, typer.Option("--decode", help="A detector puts out final detections: its decoder goes into the graph.")
     ] = False,
 ) -> None:
-    """Export a network at fixed sizes, simplify it, compare it with its source, and bundle it.
+    """Make a bundle of a network at fixed sizes. Its graphs are simplified and compared with their source.
 
     Example: eightfold export resnet18 --batch 1 --batch 8 -o resnet18.eightfold
 

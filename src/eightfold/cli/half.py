@@ -21,7 +21,7 @@ def half(
     preprocess: Annotated[Path | None, typer.Option(help="JSON of the Preprocess of those images.")] = None,
     keep_float: Annotated[list[str] | None, typer.Option(help="Node to leave in float32; repeat for more.")] = None,
 ) -> None:
-    """Write a graph in 16-bit floats, float32 where range or precision demands it.
+    """Write a graph in 16-bit floats. What range or precision demands stays in float32.
 
     Example: eightfold half model.onnx -o model.fp16.onnx --images photos/ --preprocess preprocess.json
     """

@@ -25,8 +25,8 @@ def inspect(
     classes: Annotated[int, typer.Option(help="Number of outputs of a network.")] = 1000,
     multiple: Annotated[int, typer.Option(min=1, help="Channel multiple to look at a network for.")] = 8,
 ) -> None:
-    """Tell what is inside a bundle and verify each file's digest; or tell the layers of an engine, or how a network
-    could be pruned.
+    """Tell what is inside a bundle, an engine or a network. Each file of a bundle is held against its digest, of an
+    engine the layers are told, of a network how it could be pruned.
 
     Example: eightfold inspect runs/demo/bundle
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 
 # Runs of a network on given images: enough to find what 16 bits cannot hold, few enough not to wait for.
 RUNS = 4
+
+
+def terminal_width() -> int:
+    """Characters in a line: of the terminal, or as the variable COLUMNS says; 80 where nothing tells, as in a log."""
+    return shutil.get_terminal_size((80, 24)).columns
 
 
 def image_size(text: str) -> tuple[int, int]:

@@ -20,7 +20,7 @@ def plan(
     plans: Annotated[list[Path], typer.Argument(help="plan.json files, or directories that `eightfold prune` wrote.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where `merge` writes the plan.")] = None,
 ) -> None:
-    """Show a pruning plan, compare two, or merge one with the plan that was made after it.
+    """Show a pruning plan, compare two, or merge two. Merged are one and the plan that was made after it.
 
     Example: eightfold plan diff pruned-l1 pruned-l2
     """

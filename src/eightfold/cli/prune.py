@@ -44,7 +44,7 @@ def prune(
     preprocess: Annotated[Path | None, typer.Option(help="JSON file of a Preprocess for the images.")] = None,
     seed: Annotated[int, typer.Option(help="For random choices.")] = 0,
 ) -> None:
-    """Prune a network to regular widths, and save it with the plan that shapes it.
+    """Prune a network to regular widths. It is saved with the plan that shapes it.
 
     Example: eightfold prune resnet18 --weights resnet18.pt --keep 0.5 --compensate lsq --images photos -o pruned
     """

@@ -35,7 +35,7 @@ def quantize(
         str, typer.Option(help="fastest times both forms and FP32 for cpu-x86; qdq or qoperator times nothing.")
     ] = "fastest",
 ) -> None:
-    """Write the INT8 form of a graph for a target, from ranges that were calibrated once.
+    """Write the INT8 form of a graph for a target. The ranges were calibrated once, for all.
 
     With --max-drop or --min-sqnr, the layers that INT8 harms most are given back to float, one after another, until the
     bound holds. The scores are kept beside the output, so that an interrupted search goes on; a plot is drawn there.

@@ -16,7 +16,7 @@ def report(
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("report.html"),
 ) -> None:
-    """Write one self-contained HTML file about a bundle: latency, accuracy, how each artifact was made.
+    """Write one self-contained HTML file about a bundle. It tells latency, accuracy, how each artifact was made.
 
     Example: eightfold bench model.eightfold -o board.json; eightfold report model.eightfold --latency board.json
     """

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from eightfold.cli.options import terminal_width
+
 if TYPE_CHECKING:
     from eightfold.pipeline.run import RunResult
     from eightfold.pipeline.runner import StepResult
@@ -16,7 +18,7 @@ def run(
     recipe: Annotated[Path, typer.Argument(help="YAML recipe; recipes/demo.yaml is a commented example.")],
     output: Annotated[Path | None, typer.Option(help="Run directory, instead of the recipe's.")] = None,
 ) -> None:
-    """Carry out a recipe from training to a measured bundle; do only what is not done yet."""
+    """Carry out a recipe from training to a measured bundle. What is done already is not done again."""
     from eightfold.pipeline.run import run as run_recipe
 
     _show_end(run_recipe(recipe, output=output, listener=_show))
@@ -37,4 +39,4 @@ def _show_end(result: RunResult) -> None:
     print()
     if result.did_nothing:
         print("Nothing to do: every step is up to date.")
-    print(summary(result))
+    print(summary(result, terminal_width()))

@@ -17,7 +17,7 @@ def simplify(
     preprocess: Annotated[Path | None, typer.Option(help="JSON of the Preprocess of those images.")] = None,
     time_limit: Annotated[float, typer.Option(help="Seconds that each simplifier may take.")] = 300.0,
 ) -> None:
-    """Simplify an ONNX graph and check that its answer stays the same.
+    """Simplify an ONNX graph. That its answer stays the same is checked.
 
     Example: eightfold simplify model.onnx -o small.onnx
     """

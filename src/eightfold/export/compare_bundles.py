@@ -38,13 +38,15 @@ class BundleComparison(Frozen):
     only_second: tuple[str, ...] = ()
     not_compared: dict[str, str] = Field(default_factory=dict)
 
-    def describe(self, worst: int = 0) -> str:
-        """A table for each pair."""
+    def describe(self, worst: int = 0, width: int | None = None) -> str:
+        """A table for each pair; with `worst`, a line for each that is the same. See `Comparison.describe`."""
         rest = [f"{name}: not compared ({reason})" for name, reason in self.not_compared.items()]
         for place, names in (("first", self.only_first), ("second", self.only_second)):
             if names:
                 rest.append(f"only in the {place}: {', '.join(names)}")
-        return "\n\n".join([*(pair.describe(worst) for pair in self.pairs), *(["\n".join(rest)] if rest else [])])
+        alike = [pair.describe(worst) for pair in self.pairs if worst and pair.exact]
+        tables = [pair.describe(worst, width) for pair in self.pairs if not (worst and pair.exact)]
+        return "\n\n".join([*tables, *("\n".join(lines) for lines in (alike, rest) if lines)])
 
 
 def compare_bundles(

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from eightfold.export.agreement import Agreement
 from eightfold.export.verify import Difference
-from eightfold.runtime.text_table import text_table
+from eightfold.runtime.text_table import text_table, wrapped
 from eightfold.values import Frozen
 
-NAME_WIDTH = 44
+# Characters of a layer's name: at most, and at least where the whole table has to fit into a line.
+NAME_WIDTH, LEAST_NAME_WIDTH = 44, 16
 OP_WIDTH = 20
 ERRORS = ("max abs", "max rel", "cosine")
 # Names of layers without a like, in a line.
@@ -63,18 +64,50 @@ class Comparison(Frozen):
     notes: tuple[str, ...] = ()
     agreement: Agreement | None = None
 
-    def describe(self, worst: int = 0) -> str:
-        """A table; with `worst`, only that many layers with the lowest cosine, in order of computation."""
-        rows = [layer for layer in self.layers if layer.difference is not None or layer.parted]
+    @property
+    def compared(self) -> tuple[Layer, ...]:
+        """The layers that can be held against something."""
+        return tuple(layer for layer in self.layers if layer.difference is not None or layer.parted)
+
+    @property
+    def exact(self) -> bool:
+        """Whether every output and every layer that was compared is the same to the last bit."""
+        return all(each.max_abs_error == 0 for each in self.outputs) and not any(map(_differs, self.compared))
+
+    def describe(self, worst: int = 0, width: int | None = None) -> str:
+        """A table of every layer. With `worst`, of that many layers that differ, with the lowest cosine, in order of
+        computation; where nothing differs, a line that says so. With `width`, in lines of about so many characters."""
+        head = f"{self.first} against {self.second}"
+        agreement = [self.agreement.describe()] if self.agreement else []
+        if worst and self.exact:
+            return "\n".join([f"{head}: {self._in_short()}", *agreement])
+        rows = [layer for layer in self.compared if not worst or _differs(layer)]
         shown = worst_of(rows, worst) if worst else rows
-        words = _word_columns(shown)
+        remarks = [line for each in self._remarks(len(shown), len(rows)) for line in wrapped(each, width)]
+        return "\n".join([head, *self._table(shown, width), *remarks, *agreement])
+
+    def _in_short(self) -> str:
+        """Of two that are the same."""
+        outputs, layers = len(self.outputs), len(self.compared)
+        inside = f"and {layers} layers exactly alike" if layers else f"exactly alike; {self.no_layers or 'no layers'}"
+        return f"{outputs} output{'s' * (outputs > 1)} {inside}"
+
+    def _table(self, shown: Sequence[Layer], width: int | None) -> list[str]:
+        """With names as long as fit."""
+        table: list[str] = []
+        for longest in range(NAME_WIDTH, LEAST_NAME_WIDTH - 1, -1):
+            table = self._table_of_names(shown, longest)
+            if width is None or max(map(len, table)) <= width:
+                break
+        return table
+
+    def _table_of_names(self, shown: Sequence[Layer], longest: int) -> list[str]:
+        words = _word_columns(shown, longest)
         lines = [[*words, *ERRORS]]
         lines += [[*(cell(layer) for cell in words.values()), *_errors(layer.difference)] for layer in shown]
         blank = [""] * (len(words) - 2)
-        lines += [[shortened(each.tensor), "output", *blank, *_errors(each)] for each in self.outputs]
-        table = text_table(lines, left=range(len(words)))
-        remarks = [*self._remarks(len(shown), len(rows)), *([self.agreement.describe()] if self.agreement else [])]
-        return "\n".join([f"{self.first} against {self.second}", *table, *remarks])
+        lines += [[shortened(each.tensor, longest), "output", *blank, *_errors(each)] for each in self.outputs]
+        return text_table(lines, left=range(len(words)))
 
     def _remarks(self, shown: int, total: int) -> Iterable[str]:
         if self.no_layers:
@@ -82,7 +115,9 @@ class Comparison(Frozen):
             return
         yield from self.notes
         if shown < total:
-            yield f"the {shown} layers of {total} with the lowest cosine, in order of computation"
+            yield f"the {shown} of {total} layers with the lowest cosine, in order of computation"
+        if same := len(self.compared) - total:
+            yield f"further layers, exactly alike: {same}"
         lost = [layer.tensor for layer in self.layers if layer.difference is None and not layer.parted]
         if lost:
             names = ", ".join(map(shortened, lost[:NAMED])) + (
@@ -95,6 +130,10 @@ class Comparison(Frozen):
             yield f"the two do not part: every layer is within {self.limit}, or leads to one that is"
 
 
+def _differs(layer: Layer) -> bool:
+    return layer.difference is None or layer.difference.max_abs_error != 0
+
+
 def worst_of(rows: Sequence[Layer], count: int) -> list[Layer]:
     """Those with the lowest cosine, in order; what has no like at all comes before everything else."""
     chosen = sorted(range(len(rows)), key=lambda place: _cosine(rows[place]))[:count]
@@ -105,18 +144,18 @@ def _cosine(layer: Layer) -> float:
     return layer.difference.cosine if layer.difference is not None else -2.0
 
 
-def _word_columns(shown: Sequence[Layer]) -> dict[str, Callable[[Layer], str]]:
+def _word_columns(shown: Sequence[Layer], longest: int) -> dict[str, Callable[[Layer], str]]:
     """Head of a column -> its cells; those that say nothing are left out."""
     columns: dict[str, Callable[[Layer], str]] = {
-        "layer": lambda layer: shortened(layer.tensor),
+        "layer": lambda layer: shortened(layer.tensor, longest),
         "made by": lambda layer: shortened(layer.op_type, OP_WIDTH),
     }
     if any(layer.other != layer.tensor for layer in shown):
-        columns["stands for it"] = lambda layer: shortened(layer.other or "not found")
+        columns["stands for it"] = lambda layer: shortened(layer.other or "not found", longest)
     if any(layer.maker for layer in shown):
-        columns["in the first engine"] = lambda layer: shortened(layer.maker)
+        columns["in the first engine"] = lambda layer: shortened(layer.maker, longest)
     if any(layer.other_maker for layer in shown):
-        columns["in the second engine"] = lambda layer: shortened(layer.other_maker)
+        columns["in the second engine"] = lambda layer: shortened(layer.other_maker, longest)
     return columns
 
 

@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from eightfold.pipeline.run import RunResult
 
 
-def summary(result: RunResult) -> str:
+def summary(result: RunResult, width: int | None = None) -> str:
+    """What a person reads after a run; the table in lines of about `width` characters at most."""
     job = result.job
     image = next(iter(job.test_images.items))
     return "\n".join(
         [
-            LatencyTable.load(job.path(at.LATENCY)).describe(),
+            LatencyTable.load(job.path(at.LATENCY)).describe(width),
             "",
             content_of(job).describe(),
             "",

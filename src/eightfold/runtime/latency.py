@@ -10,7 +10,7 @@ from eightfold.errors import BackendError, EightfoldError
 from eightfold.runtime.backends.base import Scope
 from eightfold.runtime.devices import Device, DeviceState
 from eightfold.runtime.manifest import Metric, Precision
-from eightfold.runtime.text_table import text_table
+from eightfold.runtime.text_table import folded_table, wrapped
 from eightfold.runtime.timing import Interval, Timing
 from eightfold.values import Frozen, Value
 
@@ -110,9 +110,13 @@ class LatencyTable(Value):
         """Whether it was measured on a machine like `device`: the same processor, cores, board and GPUs."""
         return _identity(self.device) == _identity(device)
 
-    def describe(self) -> str:
+    def describe(self, width: int | None = None) -> str:
+        """The table as text; with `width`, in lines of about so many characters at most."""
         lines = [HEAD, *(_cells(row) for row in self.rows)]
-        return "\n".join([*self._context(), *text_table(lines, left={1, 8}), *self._notes()])
+        table = folded_table(lines, left={1, 8}, title=1, width=width)
+        around = ([text for line in part for text in wrapped(line, width)] for part in (self._context(), self._notes()))
+        context, notes = around
+        return "\n".join([*context, *table, *notes])
 
     def _context(self) -> list[str]:
         threads = sorted({row.threads for row in self.rows if row.threads is not None})
