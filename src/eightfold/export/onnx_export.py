@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +15,7 @@ from eightfold.export.opset_conversion import with_opset
 from eightfold.export.opsets import opsets_for
 from eightfold.export.passes.graph_index import GraphIndex, inner_graphs
 from eightfold.export.quiet import quiet
+from eightfold.export.torch_words.reworded import reworded
 from eightfold.extras import installed, require
 from eightfold.files import PathLike
 from eightfold.scratch import scratch_folder
@@ -97,9 +99,10 @@ def onnx_from_module(
     """The same in memory: `examples`, one for each input, fix shape and dtype."""
     allowed = opsets_for(targets) if opset is None else range(opset, opset + 1)
     with evaluating(model):
-        found = named_outputs(model, examples, output_names)
+        with reworded() as words:
+            found = named_outputs(model, examples, output_names)
         inputs = dict(zip(image_inputs(model), examples, strict=True))
-        graph = _export(_flat(model), inputs, list(found), allowed, exporter)
+        graph = _export(_flat(model, bool(words.operators)), inputs, list(found), allowed, exporter)
     _state_output_shapes(graph, list(found.values()))
     return clean(graph)
 
@@ -128,7 +131,7 @@ def _export(
         except Exception as error:
             if isinstance(error, EightfoldError | MemoryError) and not isinstance(error, _DoesNotRunError):
                 raise
-            failures.append(f"{choice}: {first_line(error)}")
+            failures.append(f"{choice}: {first_line(_cause(error))}")
             continue
         graph.metadata_props.add(key="exporter", value=choice)
         return graph
@@ -137,6 +140,13 @@ def _export(
         allowed="a model that one of torch's exporters can follow",
         remedy="remove the operation that the message names from forward(), or export to ONNX yourself",
     )
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What the newer exporter's own errors come from: they speak of themselves, not of the network."""
+    while error.__cause__ is not None and not isinstance(error, EightfoldError):
+        error = error.__cause__
+    return error
 
 
 class _DoesNotRunError(ModelError):
@@ -209,9 +219,11 @@ _EXPORTERS: dict[str, Callable[[torch.nn.Module, Tensors, Sequence[str], range],
 }
 
 
-def _flat(model: torch.nn.Module) -> torch.nn.Module:
+def _flat(model: torch.nn.Module, in_other_words: bool) -> torch.nn.Module:
     """A module with a plain tuple of tensors as output. Class names end up in node names: keep the model's own."""
     import torch
+
+    words = reworded if in_other_words else contextlib.nullcontext
 
     class Flat(torch.nn.Module):
         def __init__(self) -> None:
@@ -219,7 +231,8 @@ def _flat(model: torch.nn.Module) -> torch.nn.Module:
             self.model = model
 
         def forward(self, *images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            return tuple(tensor for _, tensor in tensors_in(self.model(*images)))
+            with words():
+                return tuple(tensor for _, tensor in tensors_in(self.model(*images)))
 
     flat = Flat()
     flat.training = False
