@@ -16,6 +16,7 @@ import onnx
 import pytest
 import yaml
 
+from eightfold.cli.app import main
 from eightfold.files import sha256_of_file
 from eightfold.pipeline.run import run
 from eightfold.recipe import recipe_from
@@ -102,6 +103,28 @@ def test_the_report_is_self_contained(tiny_run: Path) -> None:
 
 def test_a_second_run_does_nothing(copied: Path, tiny_recipe: dict[str, Any]) -> None:
     assert again(tiny_recipe, copied) == []
+
+
+def test_scripts_get_the_result_as_json(
+    copied: Path, tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a dry run, then of a run."""
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny_recipe))
+    (copied / "report.html").unlink()
+    told = []
+    for words in (["--dry-run"], []):
+        given = ["run", str(tmp_path / "tiny.yaml"), "--output", str(copied), "--json", str(tmp_path / "told"), *words]
+        monkeypatch.setattr("sys.argv", ["eightfold", *given])
+        assert main() == 0
+        told.append(json.loads((tmp_path / "told").read_text()))
+    foreseen, done = told
+    states = {step["name"]: step["state"] for step in foreseen["steps"]}
+    assert {name for name, state in states.items() if state != "up to date"} == {"report", "bundle"}
+    ran = {step["name"] for step in done["steps"] if not step["skipped"]}
+    assert {name for name, state in states.items() if state == "would run"} == {"report"} <= ran <= {"report", "bundle"}
+    assert done["bundle"] == str(copied / "bundle")
+    assert {card["label"] for card in done["cards"]} >= {"Parameters", "File"}
+    assert {"name", "passed", "seen"} <= done["checks"][0].keys()
 
 
 def test_a_deleted_artifact_is_made_again_alone_and_the_same(copied: Path, tiny_recipe: dict[str, Any]) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json as json_module
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from eightfold.cli.options import terminal_width
 
 if TYPE_CHECKING:
+    from eightfold.pipeline.outlook import StepOutlook
     from eightfold.pipeline.run import RunResult
     from eightfold.pipeline.runner import StepResult
 
@@ -17,11 +21,49 @@ if TYPE_CHECKING:
 def run(
     recipe: Annotated[Path, typer.Argument(help="YAML recipe; recipes/demo.yaml is a commented example.")],
     output: Annotated[Path | None, typer.Option(help="Run directory, instead of the recipe's.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell which steps are done and which would run, and why; do nothing.")
+    ] = False,
+    json: Annotated[
+        Path | None,
+        typer.Option(help="Also write the result to this file: places, numbers, promises and steps; or the dry run's."),
+    ] = None,
 ) -> None:
-    """Carry out a recipe from training to a measured bundle. What is done already is not done again."""
+    """Carry out a recipe from training to a measured bundle. What is done already is not done again.
+
+    Example: eightfold run recipes/demo.yaml
+
+    Example: eightfold run recipes/demo.yaml --dry-run
+    """
+    from eightfold.files import require_output
+    from eightfold.pipeline.run import preview_run
     from eightfold.pipeline.run import run as run_recipe
 
-    _show_end(run_recipe(recipe, output=output, listener=_show))
+    require_output(json, reads=[recipe])
+    if dry_run:
+        outlook = preview_run(recipe, output=output)
+        _show_outlook(outlook)
+        _write(json, {"steps": [dataclasses.asdict(step) for step in outlook]})
+        return
+    result = run_recipe(recipe, output=output, listener=_show)
+    _show_end(result)
+    _write(json, result.to_dict())
+
+
+def _write(path: Path | None, data: dict[str, Any]) -> None:
+    from eightfold.files import write_text
+
+    if path is not None:
+        write_text(path, json_module.dumps(data, indent=1) + "\n")
+        typer.echo(f"wrote {path}", err=True)
+
+
+def _show_outlook(outlook: Sequence[StepOutlook]) -> None:
+    for step in outlook:
+        print(step.describe())
+    states = [step.state for step in outlook]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    print(f"\n{len(states)} steps: {counts}. Nothing was done.")
 
 
 def _show(event: StepResult | str) -> None:

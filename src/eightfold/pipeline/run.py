@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from eightfold.errors import UsageError
 from eightfold.export.commits import commits
@@ -13,7 +15,9 @@ from eightfold.pipeline.before import check_before
 from eightfold.pipeline.export_steps import export_steps
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.measure_steps import measure_steps
-from eightfold.pipeline.runner import Listener, StepResult, run_steps
+from eightfold.pipeline.outlook import StepOutlook, foresee
+from eightfold.pipeline.report_content import content_of
+from eightfold.pipeline.runner import Listener, Step, StepResult, run_steps
 from eightfold.pipeline.train_steps import train_steps
 from eightfold.recipe import Recipe, read_recipe
 
@@ -37,6 +41,17 @@ class RunResult:
     def did_nothing(self) -> bool:
         return all(step.skipped for step in self.steps)
 
+    def to_dict(self) -> dict[str, Any]:
+        """What `eightfold run --json` writes: places, the headline numbers, which promises hold, and every step."""
+        content = content_of(self.job)
+        return {
+            "bundle": str(self.bundle),
+            "report": str(self.report),
+            "cards": [card.model_dump() for card in content.cards],
+            "checks": [check.model_dump() for check in content.checks],
+            "steps": [dataclasses.asdict(step) for step in self.steps],
+        }
+
 
 def run(recipe: Recipe | PathLike, *, output: PathLike | None = None, listener: Listener = lambda _: None) -> RunResult:
     """Carry out a recipe: data, training, pruning, export, calibration, INT8, engines, measurement, bundle.
@@ -54,6 +69,23 @@ def run(recipe: Recipe | PathLike, *, output: PathLike | None = None, listener: 
         UsageError: the run directory holds other things.
         EightfoldError: a step failed; what was there before it is left as it was.
     """
+    job = _job(recipe, output)
+    results = run_steps(job.directory, _steps(job), listener, job.commits)
+    return RunResult(job.path(at.BUNDLE), job.path(at.REPORT), job, tuple(results))
+
+
+def preview_run(recipe: Recipe | PathLike, *, output: PathLike | None = None) -> tuple[StepOutlook, ...]:
+    """What `run` would do now, step by step: what is done already, what would run, and why. Nothing is written.
+
+    A step that reads what another one would make may run: where that comes out as it was, there is nothing to do.
+    Takes the same arguments, and raises the same errors, before the first step as `run` does.
+    """
+    job = _job(recipe, output)
+    return foresee(job.directory, _steps(job))
+
+
+def _job(recipe: Recipe | PathLike, output: PathLike | None) -> Job:
+    """The recipe in its run directory, where neither is at fault."""
     project = Path.cwd() if isinstance(recipe, Recipe) else Path(recipe).parent
     if not isinstance(recipe, Recipe):
         recipe = read_recipe(recipe)
@@ -61,9 +93,11 @@ def run(recipe: Recipe | PathLike, *, output: PathLike | None = None, listener: 
     job.task.check(recipe)
     check_before(recipe, job.directory)
     _check_directory(job.directory)
-    steps = [*train_steps(job), *export_steps(job), *measure_steps(job)]
-    results = run_steps(job.directory, steps, listener, job.commits)
-    return RunResult(job.path(at.BUNDLE), job.path(at.REPORT), job, tuple(results))
+    return job
+
+
+def _steps(job: Job) -> list[Step]:
+    return [*train_steps(job), *export_steps(job), *measure_steps(job)]
 
 
 def _check_directory(directory: Path) -> None:

@@ -1,9 +1,9 @@
 """Runs named steps in order, and skips each whose inputs, settings and outputs did not change.
 
-A step's record holds one key (digest of its name, version, settings and inputs), the digest of each output, and a
-stamp: what is worth knowing of its making and no reason to make it again. Files are compared by content, never by
-time, so a copied or restored run directory stays valid. A step writes its outputs atomically and its record is written
-last: a run killed anywhere starts again at the step it was in.
+A step's record holds one key (digest of its name, settings and inputs), those settings and inputs, so that what changed
+can be told, the digest of each output, and a stamp: what is worth knowing of its making and no reason to make it again.
+Files are compared by content, never by time, so a copied or restored run directory stays valid. A step writes its
+outputs atomically and its record is written last: a run killed anywhere starts again at the step it was in.
 """
 
 from __future__ import annotations
@@ -71,25 +71,25 @@ def run_steps(
 
 def stamps(directory: Path) -> dict[str, Any]:
     """Step -> the stamp under which it was carried out, for those that have one."""
-    records = {file.stem: _read_record(file) for file in sorted((directory / "steps").glob("*.json"))}
+    records = {file.stem: read_record(file) for file in sorted((directory / "steps").glob("*.json"))}
     return {name: record["stamp"] for name, record in records.items() if record.get("stamp")}
 
 
 def _run_step(directory: Path, step: Step, listener: Listener, stamp: dict[str, Any]) -> StepResult:
     start = time.monotonic()
-    record_path = directory / "steps" / f"{step.name}.json"
-    key = _key(directory, step)
-    record = _read_record(record_path)
-    if record.get("key") == key and record.get("outputs") == _digests(directory, step.outputs):
+    content = content_of(directory, step)
+    key = key_of(content)
+    record = read_record(record_path(directory, step))
+    if record.get("key") == key and record.get("outputs") == digests(directory, step.outputs):
         return StepResult(step.name, True, time.monotonic() - start, str(record.get("said", "")))
     listener(step.name)
     said = step.action(_scratch(directory, step.name, key))
-    outputs = _digests(directory, step.outputs)
+    outputs = digests(directory, step.outputs)
     missing = [path for path, digest in outputs.items() if digest is None]
     if missing:
         raise EightfoldError(f"step {step.name} did not write {', '.join(missing)}", remedy="report this as a defect")
-    new_record = {"key": key, "outputs": outputs, "said": said, "stamp": stamp}
-    write_text(record_path, json.dumps(new_record, indent=1, sort_keys=True) + "\n")
+    new_record = {**content, "key": key, "outputs": outputs, "said": said, "stamp": stamp}
+    write_text(record_path(directory, step), json.dumps(new_record, indent=1, sort_keys=True) + "\n")
     _remove_scratch(directory, step.name)
     return StepResult(step.name, False, time.monotonic() - start, said)
 
@@ -108,12 +108,20 @@ def _remove_scratch(directory: Path, name: str) -> None:
         shutil.rmtree(old)
 
 
-def _key(directory: Path, step: Step) -> str:
-    data = {"name": step.name, "settings": step.settings, "inputs": _digests(directory, step.inputs)}
-    return sha256_of_bytes(json.dumps(data, sort_keys=True).encode())
+def record_path(directory: Path, step: Step) -> Path:
+    return directory / "steps" / f"{step.name}.json"
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+def content_of(directory: Path, step: Step) -> dict[str, Any]:
+    """What the result of a step depends on, as it is now."""
+    return {"name": step.name, "settings": step.settings, "inputs": digests(directory, step.inputs)}
+
+
+def key_of(content: Mapping[str, Any]) -> str:
+    return sha256_of_bytes(json.dumps(content, sort_keys=True).encode())
+
+
+def read_record(path: Path) -> dict[str, Any]:
     """The record, or an empty one: an absent or damaged record only means that the step runs again."""
     try:
         record = json.loads(path.read_text())
@@ -122,7 +130,8 @@ def _read_record(path: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _digests(directory: Path, paths: Sequence[str]) -> dict[str, str | None]:
+def digests(directory: Path, paths: Sequence[str]) -> dict[str, str | None]:
+    """SHA-256 of each file or folder; None where it is not there."""
     return {path: digest_of(directory / path) for path in paths}
 
 

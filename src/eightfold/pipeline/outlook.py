@@ -1,0 +1,78 @@
+"""What a run would do, and why: read from the records of its steps, with nothing written.
+
+What a step reads from one that is made again may come out the same, so that the step has nothing to do: of such a step
+this says that it may run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from eightfold.pipeline.runner import Step, content_of, digests, key_of, read_record, record_path
+
+State = Literal["up to date", "would run", "may run"]
+
+
+@dataclass(frozen=True)
+class StepOutlook:
+    """What a run would do with a step.
+
+    Attributes:
+        name: of the step.
+        state: what would happen to it.
+        why: the reason; "" where it is up to date.
+    """
+
+    name: str
+    state: State
+    why: str = ""
+
+    def describe(self) -> str:
+        return f"{self.name}: {self.state}" + (f" ({self.why})" if self.why else "")
+
+
+def foresee(directory: Path, steps: Sequence[Step]) -> tuple[StepOutlook, ...]:
+    """What `run_steps` would do in `directory`, step by step."""
+    makers: dict[str, str] = {}  # file or folder -> the step that would or may make it anew
+    found = []
+    for step in steps:
+        found.append(_outlook(directory, step, makers))
+        if found[-1].state != "up to date":
+            makers |= dict.fromkeys(step.outputs, step.name)
+    return tuple(found)
+
+
+def _outlook(directory: Path, step: Step, makers: dict[str, str]) -> StepOutlook:
+    record = read_record(record_path(directory, step))
+    if why := _certain_reason(directory, step, record):
+        return StepOutlook(step.name, "would run", why)
+    anew = [path for path in step.inputs if path in makers]
+    if anew:
+        return StepOutlook(step.name, "may run", f"reads {anew[0]}, which '{makers[anew[0]]}' would make")
+    content = content_of(directory, step)
+    if record["key"] != key_of(content):
+        return StepOutlook(step.name, "would run", _changed_inputs(content["inputs"], record.get("inputs")))
+    return StepOutlook(step.name, "up to date")
+
+
+def _certain_reason(directory: Path, step: Step, record: dict[str, Any]) -> str:
+    """Why it runs whatever its inputs become; "" where nothing says so."""
+    if "key" not in record:
+        return "not done yet"
+    for path, digest in digests(directory, step.outputs).items():
+        if digest is None or digest != record.get("outputs", {}).get(path):
+            return f"{path} is missing" if digest is None else f"{path} was changed"
+    now, before = json.loads(json.dumps(step.settings)), record.get("settings")
+    if before is None or now == before:
+        return ""
+    return f"changed: {', '.join(sorted(key for key in now.keys() | before if now.get(key) != before.get(key)))}"
+
+
+def _changed_inputs(now: dict[str, str | None], before: dict[str, str | None] | None) -> str:
+    if before is None:  # a record of the time when it did not say what was read
+        return "its settings or what it reads changed"
+    return f"changed: {', '.join(path for path, digest in now.items() if before.get(path) != digest)}"
