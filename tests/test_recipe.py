@@ -91,7 +91,7 @@ def test_a_missing_section_lists_the_sections() -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("a: [", "is not YAML"), ("- 1\n", "holds list; allowed: the keys name"), ("", "holds NoneType")],
+    [("a: [", "is not YAML"), ("- 1\n", "holds list; allowed: the keys name"), ("", "is empty; allowed")],
 )
 def test_files_that_hold_no_recipe(tmp_path: Path, content: str, words: str) -> None:
     path = tmp_path / "r.yaml"

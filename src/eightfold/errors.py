@@ -141,6 +141,17 @@ def first_line(error: BaseException) -> str:
     return _lines(error)[0][:300]
 
 
+def why_unread(error: OSError | UnicodeDecodeError) -> str:
+    """Why a file of text could not be read, in words that can follow its name.
+
+    >>> why_unread(FileNotFoundError(2, "No such file or directory", "notes.txt"))
+    'No such file or directory'
+    """
+    if isinstance(error, UnicodeDecodeError):
+        return "it is no text in UTF-8"
+    return error.strerror or first_line(error)
+
+
 def last_line(error: BaseException) -> str:
     """The last one: OpenVINO's messages begin with where they were raised and end with the reason."""
     return _lines(error)[-1][:300]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from eightfold.calib.preprocess import Preprocess
-from eightfold.errors import EightfoldError, RecipeError
+from eightfold.errors import EightfoldError, RecipeError, why_unread
 from eightfold.export.tensorrt.limits import require_takable_by
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.target import parse_target
@@ -243,7 +243,7 @@ def read_recipe(path: PathLike) -> Recipe:
     try:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"cannot read recipe {path} ({error})", remedy="try recipes/demo.yaml") from None
+        raise RecipeError(f"cannot read recipe {path} ({why_unread(error)})", remedy="try recipes/demo.yaml") from None
     except yaml.YAMLError as error:
         raise RecipeError(f"{path} is not YAML ({error})", remedy="compare it with recipes/demo.yaml") from None
     return recipe_from(data, source=str(path))
@@ -251,7 +251,8 @@ def read_recipe(path: PathLike) -> Recipe:
 
 def recipe_from(data: Any, *, source: str = "recipe") -> Recipe:
     if not isinstance(data, dict):
-        raise RecipeError(f"{source} holds {type(data).__name__}", allowed=f"the keys {_keys(Recipe)}")
+        seen = "is empty" if data is None else f"holds {type(data).__name__}"
+        raise RecipeError(f"{source} {seen}", allowed=f"the keys {_keys(Recipe)}")
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:

@@ -23,7 +23,7 @@ from pydantic import (
 )
 from typing_extensions import Self
 
-from eightfold.errors import EightfoldError
+from eightfold.errors import EightfoldError, why_unread
 from eightfold.files import PathLike, sha256_of_bytes, write_text
 
 # A list of nothing but numbers, as json indents it. JSON's strings hold no line breaks, so none of them matches.
@@ -107,11 +107,11 @@ class Value(Frozen):
             )
         except (ValueError, RecursionError) as error:  # not JSON, or numbers and nesting beyond what Python takes
             raise cls.error(
-                f"{source} is not JSON ({error})", allowed=f"a {cls.kind}", remedy="make it again"
+                f"{source} is not JSON ({error})", allowed=f"a {cls.kind} file", remedy="make it again"
             ) from None
         if cls.strict_json and isinstance(data, dict) and not {"kind", "schema"} <= data.keys():
             raise cls.error(
-                f"{source} does not say its kind and schema", allowed=f"a {cls.kind}", remedy="make it again"
+                f"{source} does not say its kind and schema", allowed=f"a {cls.kind} file", remedy="make it again"
             )
         try:
             return cls.model_validate(data, strict=cls.strict_json)
@@ -127,7 +127,7 @@ class Value(Frozen):
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise cls.error(f"cannot read {path} ({error})", allowed=f"a {cls.kind} file") from None
+            raise cls.error(f"cannot read {path} ({why_unread(error)})", allowed=f"a {cls.kind} file") from None
         return cls.from_json(text, source=str(path))
 
     def describe(self) -> str:

@@ -28,6 +28,25 @@ def test_an_error_of_the_operating_system_is_one_line(
     assert capsys.readouterr().err == f"eightfold: No space left on device: {tmp_path / 'report.html'}\n"
 
 
+def test_a_copy_that_finds_no_room_is_named_by_its_target(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_: object) -> None:
+        raise OSError(28, "No space left on device", "/tmp/source", None, "/card/target")
+
+    monkeypatch.setattr("eightfold.runtime.bundle.Bundle.open", full)
+    assert run(monkeypatch, "report", "bundle") == 1
+    assert capsys.readouterr().err == "eightfold: No space left on device: /card/target\n"
+
+
+def test_an_empty_recipe_is_called_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "r.yaml").touch()
+    assert run(monkeypatch, "run", str(tmp_path / "r.yaml")) == 2
+    assert "r.yaml is empty; allowed: the keys name, output" in capsys.readouterr().err
+
+
 def test_debug_shows_it_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eightfold.runtime.bundle.Bundle.open", lambda _: (_ for _ in ()).throw(OSError(28, "full")))
     with pytest.raises(OSError, match="full"):

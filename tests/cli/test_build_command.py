@@ -93,9 +93,9 @@ def test_openvino_is_a_target(network: Path, call: Any, tmp_path: Path, capsys: 
         slot.run_on({"images": images()})
         answers.append(slot.outputs["logits"].copy())
     np.testing.assert_allclose(answers[0], answers[1], rtol=1e-5, atol=1e-6)
-    for option in (("--precision", "fp16"), ("--refit",)):
+    for option, name in ((("--precision", "fp16"), "precision"), (("--refit",), "refittable")):
         assert call("build", network, "--target", "openvino", "-o", tmp_path / "net.xml", *option) == 2
-        assert "options of an engine build with --target openvino" in capsys.readouterr().err
+        assert f"options of an engine build with --target openvino ({name})" in capsys.readouterr().err
 
 
 def test_float16_that_is_far_off_says_what_to_do(call: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

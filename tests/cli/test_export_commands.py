@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,14 @@ def test_from_a_foreign_file_to_a_signed_bundle(
     assert capsys.readouterr().out.endswith("net-b1: 1 output and 6 layers exactly alike\n")
     assert _call(monkeypatch, "compare", network, f"{bundle}:net-b1", "--worst", "0") == 0
     assert "logits" in capsys.readouterr().out
+
+
+def test_the_next_command_can_be_typed_as_it_stands(
+    tmp_path: Path, network: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _call(monkeypatch, "export", network, "-o", tmp_path / "my bundle") == 0
+    command = capsys.readouterr().out.partition("next: ")[2]
+    assert shlex.split(command) == ["eightfold", "inspect", str(tmp_path / "my bundle")]
 
 
 def test_other_inputs_become_constants(
@@ -157,7 +166,8 @@ def test_simplifying_is_compared_on_images(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert _call(monkeypatch, "simplify", network, "-o", tmp_path / "small.onnx", *photographs) == 0
-    assert "on 2 images: relative error " in capsys.readouterr().out
+    told = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("  on 2 images: relative error ") for line in told[1:])
     assert _call(monkeypatch, "simplify", network, *photographs[:2]) == 2
     assert "one of --images and --preprocess" in capsys.readouterr().err
 

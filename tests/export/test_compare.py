@@ -148,6 +148,20 @@ def test_the_plot_is_a_file(tmp_path: Path) -> None:
     assert plot_comparison(comparison, tmp_path / "plot.svg").read_text().startswith("<?xml")
 
 
+def test_a_plot_that_finds_no_room_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: object, path: Path) -> None:
+        path.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    comparison = compare_artifacts(_chain(tmp_path / "a.onnx", 0.5), _chain(tmp_path / "b.onnx", 0.6))
+    (tmp_path / "plot.svg").write_text("old")
+    with pytest.raises(OSError, match="No space left") as refused:
+        plot_comparison(comparison, tmp_path / "plot.svg")
+    assert refused.value.filename == str(tmp_path / "plot.svg")
+    assert (tmp_path / "plot.svg").read_text() == "old"
+
+
 def test_different_inputs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"takes images 2x3, .* takes images 2x4; allowed: two networks with the same inputs"

@@ -94,6 +94,13 @@ def _first_notes(bundle: Path) -> list[str]:
     return [next(note for note in step.notes if note.startswith("on ")).partition(":")[0] for step in artifact.steps]
 
 
+def test_a_network_that_answers_with_nan_is_not_passed_over_in_silence(tmp_path: Path) -> None:
+    net = small_net()
+    torch.nn.init.constant_(net.depthwise.weight, float("nan"))
+    with pytest.warns(UserWarning, match=r"SmallNet: on random values .* answers with NaN .*; check its weights"):
+        export_bundle(net, tmp_path / "b", preprocess=SMALL)
+
+
 def test_every_step_is_compared_on_images(tmp_path: Path) -> None:
     bright = [np.full((16, 16, 3), place, np.uint8) for place in range(20)]
     options: dict[str, Any] = {"preprocess": SMALL, "preprocess_in_graph": True, "batches": (2,)}

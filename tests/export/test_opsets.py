@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from eightfold.errors import ModelError, UnknownNameError
+from eightfold.errors import ModelError, UnknownNameError, UsageError
 from eightfold.export.batches import export_batches
 from eightfold.export.onnx_export import export_onnx, onnx_from_module
 from eightfold.export.onnx_files import opset_of, tensor_specs
@@ -95,6 +95,14 @@ class Folded(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.fold(x.flatten(2), (7, 7), 4)
+
+
+@pytest.mark.parametrize("opset", [0, -4, 999])
+def test_a_number_that_is_no_opset_is_refused_before_the_work(opset: int) -> None:
+    with pytest.raises(UsageError, match=rf"opset {opset}; allowed: 1 to \d+, which the installed onnx knows"):
+        onnx_from_module(small_net(), torch.zeros(1, 3, 16, 16), opset=opset)
+    with pytest.raises(UsageError, match=f"opset {opset}; allowed"):
+        with_opset(onnx_from_module(small_net(), torch.zeros(1, 3, 16, 16)), opset, remedy="")
 
 
 def test_what_needs_a_later_opset_gets_it_where_all_targets_read_that() -> None:

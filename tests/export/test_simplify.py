@@ -12,7 +12,7 @@ from eightfold.errors import ModelError
 from eightfold.export import simplify as module
 from eightfold.export.onnx_export import export_onnx
 from eightfold.export.simplify import simplify, simplify_onnx
-from eightfold.export.trials import RANDOM
+from eightfold.export.trials import NOT_FINITE, RANDOM
 from eightfold.export.verify import run_onnx
 from eightfold.files import sha256_of_file
 from tests.export.networks import graph, images, saved, small_net
@@ -94,6 +94,27 @@ def test_a_file_that_is_not_onnx_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"not onnx at all")
     with pytest.raises(ModelError, match="allowed: a whole ONNX file"):
         simplify(tmp_path / "x.onnx")
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.textproto"])
+def test_a_file_in_another_form_is_refused(tmp_path: Path, name: str) -> None:
+    """onnx goes by the suffix, and has errors of its own for each."""
+    (tmp_path / name).write_text('{"kind": "preprocess"}')
+    with pytest.raises(ModelError, match=r"cannot read .* as ONNX \(.*allowed: a whole ONNX file"):
+        simplify(tmp_path / name)
+
+
+def test_a_file_that_is_not_there_is_said_in_words(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"x\.onnx as ONNX \(No such file or directory\)"):
+        simplify(tmp_path / "x.onnx")
+
+
+def test_a_network_that_answers_with_nan_is_noted(tmp_path: Path) -> None:
+    """It agrees with whatever is made of it."""
+    nodes = [helper.make_node("Mul", ["images", "scale"], ["out"])]
+    model = graph(nodes, {"images": [1, 3]}, {"out": [1, 3]}, {"scale": np.array([np.nan, 1, 1], np.float32)})
+    notes = simplify_onnx(saved(model, tmp_path / "nan.onnx")).step.notes
+    assert f"on {RANDOM}: {NOT_FINITE}, which shows no error" in notes
 
 
 def test_a_truncated_file_is_refused(exported: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import stat
 import subprocess
@@ -120,6 +121,17 @@ def test_the_private_key_is_for_its_owner_and_is_never_replaced(key: Path) -> No
     with pytest.raises(UsageError, match="exists; allowed: a new file"):
         new_key(key)
     assert key.read_text() == before
+
+
+def test_a_key_that_finds_no_room_leaves_no_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int, mode: str) -> None:
+        os.close(handle)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("eightfold.runtime.signature.os.fdopen", full)
+    with pytest.raises(UsageError, match="No space left on device"):
+        new_key(tmp_path / "new.key")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("text", ["", "zz", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"])

@@ -97,7 +97,8 @@ def _in_one_line(error: Exception) -> str:
     if isinstance(error, EightfoldError):
         return str(error)
     if isinstance(error, OSError):  # no permission, no space, a name too long: the machine said what a user needs
-        return f"{error.strerror or error}: {error.filename or 'no file named'}"
+        # Of a copy or a renaming the second is what was to be written.
+        return f"{error.strerror or error}: {error.filename2 or error.filename or 'no file named'}"
     if NO_SPACE in str(error):  # of a library that has errors of its own
         return f"{NO_SPACE}: {' '.join(str(error).split())[:200]}; make room"
     if isinstance(error, MemoryError):

@@ -135,9 +135,12 @@ def _build_openvino(
     from eightfold.export.openvino_record import OpenVinoRecord, openvino_record_path
     from eightfold.export.tensorrt.options import BuildOptions
 
-    if BuildOptions(**asked) != BuildOptions() or precision is not None:
+    usual = BuildOptions()
+    changed = [name for name, value in vars(BuildOptions(**asked)).items() if value != getattr(usual, name)]
+    given = changed if precision is None else ["precision", *changed]
+    if given:
         raise UsageError(
-            "options of an engine build with --target openvino",
+            f"options of an engine build with --target openvino ({', '.join(given)})",
             allowed="--images and --preprocess: OpenVINO keeps the graph's types, and compiles it where it runs",
             remedy="quantize the graph first for INT8: eightfold quantize ... --target openvino",
         )

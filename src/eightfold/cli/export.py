@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eightfold.cli.options import image_size, named_values, task_named
+from eightfold.cli.options import image_size, named_values, task_named, typed
 from eightfold.errors import UsageError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def export(
         images=images,
         constants=constants,
     )
-    print(f"wrote {written}; next: eightfold inspect {written}")
+    print(f"wrote {written}; next: {typed('eightfold', 'inspect', written)}")
 
 
 def _preprocess(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eightfold.errors import UsageError
+from eightfold.errors import UsageError, why_unread
 
 if TYPE_CHECKING:
     from eightfold.calib.preprocess import Preprocess
@@ -22,6 +23,15 @@ RUNS = 4
 def terminal_width() -> int:
     """Characters in a line: of the terminal, or as the variable COLUMNS says; 80 where nothing tells, as in a log."""
     return shutil.get_terminal_size((80, 24)).columns
+
+
+def typed(*words: str | Path) -> str:
+    """A command as it can be typed into a shell.
+
+    >>> typed("eightfold", "inspect", "my bundle")
+    "eightfold inspect 'my bundle'"
+    """
+    return shlex.join(map(str, words))
 
 
 def image_size(text: str) -> tuple[int, int]:
@@ -109,7 +119,7 @@ def task_named(text: str) -> Task:
     try:
         task = Task.model_validate_json(Path(text).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--task {text} ({error})", allowed="a decoder's name, or a JSON file") from None
+        raise UsageError(f"--task {text} ({why_unread(error)})", allowed="a decoder's name, or a JSON file") from None
     except ValidationError as error:
         allowed = ", ".join(Task.model_fields)
         raise UsageError(f"--task {text}: {first_fault(error)}", allowed=f"an object with {allowed}") from None

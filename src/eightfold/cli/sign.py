@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from eightfold.cli.options import typed
+
 
 def sign(
     bundle: Annotated[Path, typer.Argument(help="A bundle: a directory or an .eightfold file.")],
@@ -26,4 +28,5 @@ def sign(
 
     if new_key:
         print(f"wrote {key} (keep it secret) and {make_key(key)} (give it to those who check)")
-    print(f"signed {sign_bundle(bundle, key)}; check it with: eightfold verify {bundle} --key PUBLIC_KEY")
+    check = typed("eightfold", "verify", bundle, "--key", "PUBLIC_KEY")
+    print(f"signed {sign_bundle(bundle, key)}; check it with: {check}")

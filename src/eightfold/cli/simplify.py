@@ -27,4 +27,6 @@ def simplify(
     require_output(output, reads=[preprocess, images])
     inputs = file_inputs(path, images, preprocess)
     done = simplify_onnx(path, output, time_limit_s=time_limit, inputs=inputs)
-    print(f"{done.path}: {done.nodes_before} nodes became {done.nodes_after} ({'; '.join(done.step.notes)})")
+    print(f"{done.path}: {done.nodes_before} nodes became {done.nodes_after}")
+    for note in done.step.notes:
+        print(f"  {note}")

@@ -9,7 +9,7 @@ from typing import Any
 from eightfold.errors import UsageError
 from eightfold.export.comparison import Comparison, shortened
 from eightfold.extras import require
-from eightfold.files import PathLike
+from eightfold.files import PathLike, atomic_path
 
 SMALLEST_SHOWN = 1e-9  # a logarithmic axis has no zero
 NAMED_IN_PLOT = 3
@@ -26,7 +26,8 @@ def plot_comparison(comparison: Comparison | Sequence[Comparison], path: PathLik
     figure, axes = plt.subplots(len(drawn), figsize=(10, 1 + 4 * len(drawn)), layout="constrained", squeeze=False)
     for axis, each in zip(axes[:, 0], drawn, strict=True):
         _draw(axis, each)
-    figure.savefig(path)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)
     plt.close(figure)
     return Path(path)
 

@@ -3,7 +3,8 @@ for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,9 @@ from eightfold.export.file_inputs import ONE_INPUT, FileInputs
 from eightfold.export.in_graph import require_pixels_taken
 from eightfold.export.module_runs import image_inputs
 from eightfold.export.one_size import Wanted, export_at_size
-from eightfold.export.trials import COMPARED_IMAGES
+from eightfold.export.trials import COMPARED_IMAGES, NOT_FINITE
 from eightfold.files import PathLike, sha256_of_file
-from eightfold.runtime.manifest import Task
+from eightfold.runtime.manifest import Step, Task
 from eightfold.runtime.sizes import Size, size_of, size_text
 from eightfold.scratch import scratch_folder
 
@@ -101,6 +102,7 @@ def export_bundle(
             export_at_size(origin, each, wanted, folder=folder, stem=_stem(name, each, among=len(rules)))
             for each in rules
         ]
+        _warn_of_lost(name, [step for each in made for artifact in each.artifacts for step in artifact.steps])
         return write_bundle(
             output,
             name=name,
@@ -110,6 +112,13 @@ def export_bundle(
             files={inside: file for each in made for inside, file in each.files.items()},
             provenance={"source": stated},
         )
+
+
+def _warn_of_lost(name: str, steps: Iterable[Step]) -> None:
+    """A network that answers with NaN agrees with whatever is made of it."""
+    lost = next((note for step in steps for note in step.notes if NOT_FINITE in note), "")
+    if lost:
+        warnings.warn(f"{name}: {lost}; check its weights", stacklevel=3)
 
 
 def _origin(

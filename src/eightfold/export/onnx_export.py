@@ -11,7 +11,7 @@ from eightfold.errors import EightfoldError, ModelError, UsageError, first_line
 from eightfold.export.module_runs import class_name, evaluating, image_inputs, named_outputs, tensors_in
 from eightfold.export.onnx_clean import clean
 from eightfold.export.onnx_files import load_onnx, save_onnx
-from eightfold.export.opset_conversion import with_opset
+from eightfold.export.opset_conversion import require_opset, with_opset
 from eightfold.export.opsets import opsets_for
 from eightfold.export.passes.graph_index import GraphIndex, inner_graphs
 from eightfold.export.quiet import quiet
@@ -97,6 +97,7 @@ def onnx_from_module(
     exporter: Exporter = "auto",
 ) -> onnx.ModelProto:
     """The same in memory: `examples`, one for each input, fix shape and dtype."""
+    require_opset(opset)
     allowed = opsets_for(targets) if opset is None else range(opset, opset + 1)
     with evaluating(model):
         with reworded() as words:

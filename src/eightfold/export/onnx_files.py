@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eightfold.errors import ModelError
+from eightfold.errors import ModelError, first_line
 from eightfold.export.normal_form import in_normal_form
 from eightfold.extras import require
 from eightfold.files import PathLike, atomic_path, sha256_of_file
@@ -42,18 +42,22 @@ def load_onnx(path: PathLike, *, external: bool = True) -> onnx.ModelProto:
     """
     require("onnx", "read ONNX files")
     import onnx
+    from google.protobuf.json_format import ParseError as JsonError
     from google.protobuf.message import DecodeError
+    from google.protobuf.text_format import ParseError as TextError
     from onnx.external_data_helper import load_external_data_for_model
 
+    # onnx goes by a file's suffix, and reads JSON and text as well.
+    unreadable = (OSError, DecodeError, JsonError, TextError, onnx.checker.ValidationError)
     try:
         model = in_normal_form(onnx.load(str(path), load_external_data=False))
         if external:
             load_external_data_for_model(model, str(Path(path).parent))
     # RuntimeError and TypeError: what the native part of onnx raises on the names of external weights.
-    except (OSError, DecodeError, onnx.checker.ValidationError, ValueError, RuntimeError, TypeError) as error:
+    except (*unreadable, ValueError, RuntimeError, TypeError) as error:
         require_weights(Path(path))
         raise ModelError(
-            f"cannot read {path} as ONNX ({error!s:.300})", allowed="a whole ONNX file", remedy="export it again"
+            f"cannot read {path} as ONNX ({_why(error)})", allowed="a whole ONNX file", remedy="export it again"
         ) from None
     if not model.graph.node or not model.graph.output:
         raise ModelError(f"{path} holds no graph", allowed="an ONNX file with nodes and outputs")
@@ -61,6 +65,10 @@ def load_onnx(path: PathLike, *, external: bool = True) -> onnx.ModelProto:
     if not all(isinstance(value.name, str) for value in (*model.graph.input, *model.graph.output)):
         raise ModelError(f"{path} has a tensor whose name is not UTF-8", allowed="a whole ONNX file")
     return model
+
+
+def _why(error: Exception) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else f"{first_line(error)}"
 
 
 def save_onnx(model: onnx.ModelProto, path: PathLike) -> Path:

@@ -8,13 +8,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eightfold.errors import ModelError, first_line
+from eightfold.errors import ModelError, UsageError, first_line
 from eightfold.export.onnx_files import opset_of, weight_bytes
 from eightfold.export.opset_lowering import lowered
 from eightfold.export.shapes import LARGEST_SIZES_BYTES
 
 if TYPE_CHECKING:
     import onnx
+
+
+def require_opset(opset: int | None) -> None:
+    """Refuse, before the work, a number that is no version of ONNX's operator set. Raises UsageError."""
+    from onnx import defs
+
+    if opset is not None and not 1 <= opset <= defs.onnx_opset_version():
+        raise UsageError(f"opset {opset}", allowed=f"1 to {defs.onnx_opset_version()}, which the installed onnx knows")
 
 
 def with_opset(model: onnx.ModelProto, opset: int, *, remedy: str) -> onnx.ModelProto:
@@ -28,6 +36,7 @@ def with_opset(model: onnx.ModelProto, opset: int, *, remedy: str) -> onnx.Model
     have = opset_of(model)
     if have == opset:
         return model
+    require_opset(opset)
     try:
         made = _raised(model, opset) if have < opset else lowered(model, opset)
         # Types are what most operators changed in: onnx knows which of them each version takes.

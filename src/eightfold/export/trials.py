@@ -23,6 +23,9 @@ RANDOM = "random values (no images given)"
 EXTREMES_IN_TURN = "extremes, noise, zeros and ones"
 IN_TURN = ("extremes", "noise", "zeros", "ones")
 
+# What the notes of a step say where a comparison proves nothing.
+NOT_FINITE = "the network before the step answers with NaN or infinite values"
+
 # The inputs of some runs, by what they are.
 Trials = Mapping[str, Sequence[Arrays]]
 
@@ -123,7 +126,8 @@ def _noise(spec: TensorSpec, rng: np.random.Generator) -> Array:
 
 def answers_to(run: Callable[[Arrays], Arrays], trials: Trials) -> tuple[dict[str, list[Arrays]], tuple[str, ...]]:
     """What a network answers on the trials it runs on, and words on the others: graphs whose shapes follow from what
-    they detect may find nothing in a constant. Raises ModelError where it does not run on the first."""
+    they detect may find nothing in a constant. There are words, too, where its answers to the first trial, images or
+    what stands for them, are not finite. Raises ModelError where it does not run on that."""
     answers: dict[str, list[Arrays]] = {}
     notes = []
     for name, runs in trials.items():
@@ -133,4 +137,8 @@ def answers_to(run: Callable[[Arrays], Arrays], trials: Trials) -> tuple[dict[st
             if not answers:
                 raise
             notes.append(f"on {name}: not judged, the network before the step does not run on it")
+    first = next(iter(answers))
+    numbers = [array for answer in answers[first] for array in answer.values() if array.dtype.kind == "f"]
+    if not all(np.isfinite(array).all() for array in numbers):
+        notes.insert(0, f"on {first}: {NOT_FINITE}, which shows no error")
     return answers, tuple(notes)

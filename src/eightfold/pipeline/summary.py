@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -28,7 +29,7 @@ def summary(result: RunResult, width: int | None = None) -> str:
             "",
             f"bundle  {result.bundle}",
             f"report  {result.report}",
-            f"next    {program()} predict {result.bundle} {image}",
+            f"next    {shlex.join([program(), 'predict', str(result.bundle), str(image)])}",
         ]
     )
 

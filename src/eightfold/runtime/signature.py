@@ -41,15 +41,20 @@ def new_key(path: PathLike) -> Path:
     key = Ed25519PrivateKey.generate()
     secret = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
     shown = key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
+    made: list[Path] = []
     for file, mode, content in ((path, 0o600, secret), (public, 0o644, shown)):
         try:
-            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
+            handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            made.append(file)
+            with os.fdopen(handle, "wb") as stream:
                 stream.write(content)
         except FileExistsError:
             raise UsageError(
                 f"{file} exists", allowed="a new file", remedy="leave out --new-key to sign with that key"
             ) from None
         except OSError as error:
+            for half in made:  # of a key that nobody has used
+                half.unlink()
             raise UsageError(f"cannot write {file} ({error.strerror})", allowed="a writable folder") from None
     return public
 
