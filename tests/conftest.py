@@ -1,5 +1,5 @@
 """What is costly and shared: one whole run of a small recipe, made by the first test process that asks for it. And
-what holds for all tests: nothing is timed, on a loaded machine least of all."""
+what holds for all tests: nothing is timed, on a loaded machine least of all, and every run draws the same examples."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("eightfold", deadline=None)
+# A change that fails then fails by what it changed, not by what was drawn. To draw others: --hypothesis-profile=anew
+settings.register_profile("anew", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile("eightfold", settings.get_profile("anew"), derandomize=True, database=None)
 settings.load_profile("eightfold")
 
 TINY: dict[str, Any] = {

@@ -79,25 +79,19 @@ class RequestQueue:
                 request[1].cancel()
 
     def _work(self) -> None:
-        while (batch := self._next_batch()) is not None:
+        more = True
+        while more:
+            batch, more = self._next_batch()
             self._resolve(batch)
 
-    def _next_batch(self) -> list[tuple[Any, Future[Any]]] | None:
-        """Wait for one request, and take along what waits behind it. None at the end."""
-        first = self._waiting.get()
-        if first is None:
-            return None
-        batch = [first]
-        while len(batch) < self._largest:
-            try:
-                request = self._waiting.get_nowait()
-            except queue.Empty:
-                break
-            if request is None:
-                self._waiting.put(None)  # this worker ends after its batch
-                break
-            batch.append(request)
-        return [request for request in batch if request[1].set_running_or_notify_cancel()]
+    def _next_batch(self) -> tuple[list[tuple[Any, Future[Any]]], bool]:
+        """Wait for one request, and take along what waits behind it. And whether this worker goes on behind that."""
+        taken = [self._waiting.get()]
+        with contextlib.suppress(queue.Empty):
+            while len(taken) < self._largest and taken[-1] is not None:
+                taken.append(self._waiting.get_nowait())
+        batch = [request for request in taken if request is not None and request[1].set_running_or_notify_cancel()]
+        return batch, taken[-1] is not None
 
     def _resolve(self, batch: list[tuple[Any, Future[Any]]]) -> None:
         if not batch:
