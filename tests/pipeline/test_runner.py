@@ -117,6 +117,16 @@ def test_what_a_killed_run_had_begun_to_write_goes_with_the_next_run(chain: Chai
     assert not begun.exists()
 
 
+def test_a_kill_behind_the_record_leaves_no_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = Chain(tmp_path)
+    with monkeypatch.context() as killed:
+        killed.setattr("eightfold.pipeline.runner._remove_scratch", lambda *_: None)
+        chain.run()
+    assert len(list((tmp_path / "steps").glob("?-*/checkpoint"))) == 3
+    assert chain.run() == []
+    test_finished_work_leaves_no_scratch(chain)
+
+
 def test_finished_work_leaves_no_scratch(chain: Chain) -> None:
     assert sorted(path.name for path in (chain.directory / "steps").iterdir()) == ["a.json", "b.json", "c.json"]
 

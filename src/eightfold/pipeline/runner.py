@@ -81,6 +81,7 @@ def _run_step(directory: Path, step: Step, listener: Listener, stamp: dict[str, 
     key = key_of(content)
     record = read_record(record_path(directory, step))
     if record.get("key") == key and record.get("outputs") == digests(directory, step.outputs):
+        _remove_scratch(directory, step.name)  # a kill between the record and this leaves it
         return StepResult(step.name, True, time.monotonic() - start, str(record.get("said", "")))
     listener(step.name)
     said = step.action(_scratch(directory, step.name, key))
