@@ -6,10 +6,13 @@ from __future__ import annotations
 import copy
 import fcntl
 import os
+import random
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -67,6 +70,26 @@ def _signals_as_in_a_terminal() -> None:
     for number, handler in usual.items():
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> None:
+    if fixturedef.scope != "function":
+        _seed()
+
+
+@pytest.fixture(autouse=True)
+def _same_draws() -> None:
+    """Networks get the same random weights in every run, whichever tests ran before in this process."""
+    _seed()
+
+
+def _seed() -> None:
+    """torch starts with another seed in every process."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)
 
 
 @pytest.fixture(autouse=True)

@@ -27,21 +27,19 @@ def running_sshd(folder: Path) -> Iterator[int]:
     (folder / "bin").mkdir()
     host_key, user_key = _make_key(folder / "host"), _make_key(folder / "user")
     shutil.copy(f"{user_key}.pub", folder / "authorized")
-    number = free_port()
     path = os.pathsep.join([str(Path(sys.executable).parent), str(folder / "bin"), os.environ["PATH"]])
     config = folder / "config"
     config.write_text(
-        f"Port {number}\nListenAddress 127.0.0.1\nHostKey {host_key}\nAuthorizedKeysFile {folder / 'authorized'}\n"
+        f"ListenAddress 127.0.0.1\nHostKey {host_key}\nAuthorizedKeysFile {folder / 'authorized'}\n"
         f"PidFile none\nUsePAM no\nStrictModes no\nPasswordAuthentication no\nPermitRootLogin yes\nSetEnv PATH={path}\n"
     )
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)
-    server = subprocess.Popen([str(SSHD), "-D", "-f", str(config)], stderr=subprocess.DEVNULL)
     client = f"ssh -F none -i {user_key} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o BatchMode=yes"
     patch = pytest.MonkeyPatch()
     patch.setenv("EIGHTFOLD_SSH", f"{client} -o LogLevel=ERROR")
+    server, number = _started(config)
     try:
-        _wait_for(number)
         yield number
     finally:
         patch.undo()
@@ -60,10 +58,21 @@ def _make_key(path: Path) -> Path:
     return path
 
 
-def _wait_for(port: int) -> None:
-    for _ in range(100):
+def _started(config: Path) -> tuple[subprocess.Popen[bytes], int]:
+    for _ in range(5):  # another process may take a port that was free a moment ago; sshd ends then
+        number = free_port()
+        command = [str(SSHD), "-D", "-f", str(config), "-p", str(number)]
+        server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        if _answers(server, number):
+            return server, number
+    raise OSError(f"sshd ended at once, five times; look at: {' '.join(command)}")
+
+
+def _answers(server: subprocess.Popen[bytes], port: int) -> bool:
+    """Waits until it does; False where it has ended."""
+    while server.poll() is None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+                return server.poll() is None
         time.sleep(0.1)
-    raise TimeoutError("sshd did not start")
+    return False

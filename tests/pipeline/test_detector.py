@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from eightfold.export.compare import compare_artifacts
 from eightfold.pipeline.job import Job
@@ -26,9 +21,9 @@ from eightfold.runtime.predictor import Predictor
 from eightfold.tasks.average_precision import average_precision
 from eightfold.tasks.boxes import FILE, from_coco
 from eightfold.tasks.compare import compare_by_task
+from tests.pipeline.killing import run_killed_in, saved_recipe
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
 Recipe = dict[str, Any]
 
 
@@ -156,24 +151,18 @@ def test_a_run_killed_while_it_decodes_ends_the_same(
         (directory / "steps" / f"{name}.json").unlink()
     for name in ("onnx", "bundle"):
         shutil.rmtree(directory / name)
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(decoding_recipe))
-    _kill_at("decode ...", [sys.executable, "-m", "eightfold", "run", str(recipe), "--output", str(directory)])
-    assert not (directory / "bundle").exists()
+    recipe = saved_recipe(tmp_path, decoding_recipe)
+    for place in (3, 11, 19):
+        change = run_killed_in("decode", recipe, directory, place=place)
+        assert Path(change.partition(" ")[2]).parent == directory / "onnx"
     run(recipe_from(decoding_recipe), output=directory)
     assert stable(directory) == stable(decoded_run)
-    assert not list(directory.rglob("*.tmp*"))
+    assert names(directory) == names(decoded_run)
     assert all(step.skipped for step in run(recipe_from(decoding_recipe), output=directory).steps)
 
 
-def _kill_at(stage: str, command: list[str]) -> None:
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT) as process:
-        for line in process.stdout or ():
-            if line.startswith(stage):
-                process.send_signal(signal.SIGKILL)
-                break
-    assert process.returncode == -signal.SIGKILL, f"the run ended before {stage!r}"
+def names(directory: Path) -> list[str]:
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
 
 
 def test_a_moved_box_starts_the_run_over(raw_run: Path, detector_recipe: Recipe, shapes: Path, tmp_path: Path) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,13 +12,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import yaml
 
 from eightfold.cli.app import main
 from eightfold.files import sha256_of_file
 from eightfold.pipeline.run import run
 from eightfold.recipe import recipe_from
 from eightfold.runtime.bundle import Bundle
+from tests.pipeline.killing import run_killed_in, saved_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -149,30 +147,21 @@ def test_a_changed_setting_redoes_only_what_depends_on_it(copied: Path, tiny_rec
 def test_killed_at_several_stages_it_ends_with_the_same_digests(
     tiny_run: Path, tiny_recipe: dict[str, Any], tmp_path: Path
 ) -> None:
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(tiny_recipe))
+    recipe = saved_recipe(tmp_path, tiny_recipe)
     directory = tmp_path / "killed"
-    for stage in ("train ...", "finetune ...", "export pruned ...", "quantize cpu-x86 ...", "bundle ..."):
-        _kill_at(recipe, directory, stage)
-    finished = subprocess.run(_command(recipe, directory), check=True, capture_output=True, text=True)
+    places = {"train": 4, "finetune": 2, "export pruned": 9, "quantize cpu-x86": 6, "bundle": 12}
+    for step, place in places.items():
+        run_killed_in(step, recipe, directory, place=place)
+    command = [sys.executable, "-m", "eightfold", "run", str(recipe), "--output", str(directory)]
+    finished = subprocess.run(command, check=True, capture_output=True, text=True)
     assert "train: up to date" in finished.stdout
     assert deterministic_digests(directory) == deterministic_digests(tiny_run)
-    assert not list(directory.rglob("*.tmp*"))
+    assert names(directory) == names(tiny_run)
 
 
-def _command(recipe: Path, directory: Path) -> list[str]:
-    return [sys.executable, "-m", "eightfold", "run", str(recipe), "--output", str(directory)]
-
-
-def _kill_at(recipe: Path, directory: Path, stage: str) -> None:
-    """Start a run and kill it without warning as soon as it says that `stage` has begun."""
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(_command(recipe, directory), stdout=subprocess.PIPE, text=True, env=environment) as process:
-        for line in process.stdout or ():
-            if line.startswith(stage):
-                process.send_signal(signal.SIGKILL)
-                break
-    assert process.returncode == -signal.SIGKILL, f"the run ended before {stage!r}"
+def names(directory: Path) -> list[str]:
+    """Of all that a run keeps."""
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
 
 
 def test_int8_agrees_with_float(tiny_run: Path) -> None:

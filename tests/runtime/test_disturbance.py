@@ -56,14 +56,14 @@ def test_others_are_what_is_busy_without_this_process() -> None:
 
 def test_this_process_s_work_is_its_own() -> None:
     before = read_state().core_seconds
-    end = time.process_time() + 0.2
+    end = time.process_time() + 0.5
     while time.process_time() < end:
         pass
     after = read_state().core_seconds
     assert before is not None
     assert after is not None
-    assert after.own_s - before.own_s >= 0.18  # the kernel counts in hundredths
-    assert after.busy_s - before.busy_s >= 0.18
+    assert after.own_s - before.own_s >= 0.48  # user and system time are cut to hundredths
+    assert after.busy_s - before.busy_s >= 0.4  # and here five times for each core; ticks of 10 ms tell busy from idle
 
 
 def table(others_s: float) -> LatencyTable:
