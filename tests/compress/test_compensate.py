@@ -213,15 +213,17 @@ def test_modes_and_the_original_are_left_as_they_were() -> None:
 
 def test_a_small_memory_budget_gives_nearly_the_same_network() -> None:
     original = lively(NETWORKS["residual"]())
-    images = torch.randn(32, 3, 8, 8, dtype=torch.float64)
+    images = torch.randn(32, 3, 24, 24, dtype=torch.float64)
     plan = half_plan(trace(original, images[:1]))
+    bare = copy.deepcopy(original)
+    apply_plan(bare, plan)
     errors = []
     for memory_mb in (0, 64):
-        pruned = copy.deepcopy(original)
-        apply_plan(pruned, plan)
+        pruned = copy.deepcopy(bare)
         compensate(pruned, original, plan, images, method="lsq", batch=4, memory_mb=memory_mb)
         errors.append(relative_error(pruned, original, images))
-    assert errors[0] < 2 * errors[1]
+    # A layer sees the 2304 positions of one batch instead of eight times as many: next to what removal costs, nothing.
+    assert errors[0] - errors[1] < 0.02 * relative_error(bare, original, images)
 
 
 def test_a_batch_may_be_a_tuple_of_arguments() -> None:

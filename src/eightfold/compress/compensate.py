@@ -70,7 +70,7 @@ def compensate(
         method: "none", "bn_beta", "mean" or "lsq", from cheap to strong.
         graph: of `original` (without the blocks that the plan removes), if at hand; traced otherwise.
         batch: images per forward pass, when `images` is one tensor. Small ones fill `memory_mb` best.
-        memory_mb: what activations may take in "lsq"; a smaller budget is slower, not worse.
+        memory_mb: what activations may take in "lsq"; a smaller budget is slower, and hardly worse.
         seed: chooses the image positions that "lsq" looks at.
 
     Raises:
