@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import yaml
 
 from eightfold.cli.app import main
 from eightfold.files import sha256_of_file
