@@ -119,6 +119,20 @@ def test_scalars_have_a_shape(tmp_path: Path) -> None:
     assert [spec.shape for each in tensor_specs(onnx.load(fixed)) for spec in each] == [(1, 3, 8, 8), (), ()]
 
 
+def test_a_size_that_only_small_numbers_change_is_refused() -> None:
+    """At most four rows: the numbers that inputs are tried with mostly say more."""
+    nodes = [
+        helper.make_node("Min", ["count", "four"], ["kept"]),
+        helper.make_node("Slice", ["images", "start", "kept", "axis"], ["out"]),
+    ]
+    weights = {"four": np.array([4]), "start": np.array([0]), "axis": np.array([2])}
+    model = graph(nodes, {"images": ["n", 3, 8, 8], "count": [1]}, {"out": ["n", 3, "rows", 8]}, weights)
+    model.graph.input[1].type.tensor_type.elem_type = onnx.TensorProto.INT64
+    words = r"output 'out' has the shape \(1, 3, 4, 8\) for some values and \(1, 3, 0, 8\) for others"
+    with pytest.raises(ModelError, match=words):
+        frozen(model)
+
+
 def test_a_size_that_follows_from_the_values_is_refused() -> None:
     nodes = [
         helper.make_node("Round", ["images"], ["rounded"]),

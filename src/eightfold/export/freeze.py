@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from eightfold.export.onnx_clean import clean
 from eightfold.export.onnx_files import input_specs, load_onnx, save_onnx
 from eightfold.export.verify import Arrays, random_inputs_of, runner
 from eightfold.files import PathLike
+from eightfold.runtime.manifest import TensorSpec
 
 if TYPE_CHECKING:
     import onnx
@@ -152,13 +153,22 @@ def _state_output_shapes(model: onnx.ModelProto) -> None:
     run = runner(model)
     inputs = random_inputs_of(specs)
     results = run(inputs)
-    # What numbers say may be sizes: larger ones could take any amount of memory.
-    halved = {name: np.asarray(array // 2) for name, array in inputs.items() if array.dtype.kind in "iu"}
-    _require_same_shapes(results, run, {**random_inputs_of(specs, seed=1), **halved})
+    for others in _others(specs, inputs):
+        _require_same_shapes(results, run, others)
     for output in model.graph.output:
         array = results[output.name]
         output.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(array.dtype)
         _set_shape(output, array.shape)
+
+
+def _others(specs: Sequence[TensorSpec], inputs: Arrays) -> Iterator[Arrays]:
+    """Other values, but smaller numbers: they may be sizes, and larger ones could take any amount of memory. They may
+    also be axes, where nothing else but 0 may be one."""
+    values = random_inputs_of(specs, seed=1)
+    numbers = {name: array for name, array in inputs.items() if array.dtype.kind in "iu"}
+    yield {**values, **{name: np.asarray(array // 2) for name, array in numbers.items()}}
+    if numbers:
+        yield {**values, **{name: np.zeros_like(array) for name, array in numbers.items()}}
 
 
 def _require_same_shapes(results: Arrays, run: Callable[[Arrays], Arrays], others: Arrays) -> None:
