@@ -8,6 +8,7 @@ import pytest
 from onnx import helper
 
 from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.shapes import weight_bytes
 from eightfold.errors import ModelError
 from eightfold.export import onnx_files
 from eightfold.export.batches import export_batches
@@ -130,5 +131,5 @@ def test_types_no_runtime_here_has_are_refused() -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int64, np.uint8, np.bool_])
 def test_how_much_a_weight_takes(dtype: type[np.generic]) -> None:
     tensor = onnx.numpy_helper.from_array(np.ones((3, 5), dtype))
-    assert onnx_files.weight_bytes(tensor) == len(tensor.raw_data)
-    assert onnx_files.weight_bytes(onnx.TensorProto(data_type=99, dims=[7], raw_data=b"1234")) == 4
+    assert weight_bytes(tensor) == len(tensor.raw_data)
+    assert weight_bytes(onnx.TensorProto(data_type=99, dims=[7], raw_data=b"1234")) == 4

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from eightfold.calib.graph import Graph
 from eightfold.calib.layers import Layer, label, value_of
+from eightfold.calib.operators import kind
 
 if TYPE_CHECKING:
     import onnx
@@ -107,11 +108,11 @@ class Couplings:
 
     def _through(self, node: onnx.NodeProto, coupling: Coupling) -> list[str]:
         """The tensors on either side of an operator that hands factors through."""
-        if node.op_type in HOMOGENEOUS:
+        if kind(node) in HOMOGENEOUS:
             return [node.input[0], node.output[0]]
-        if node.op_type == "Clip":
+        if kind(node) == "Clip":
             return self._through_clip(node, coupling)
-        if node.op_type == "Add" and not any(name in self.graph.initializers for name in node.input):
+        if kind(node) == "Add" and not any(name in self.graph.initializers for name in node.input):
             return [*node.input, node.output[0]]
         return _block(coupling, f"{label(node)} ({node.op_type}) does not hand factors through")
 
@@ -133,7 +134,7 @@ class Couplings:
         if not name:
             return -float("inf") if position == 1 else float("inf")
         maker = self.graph.producer.get(name)
-        if maker is not None and maker.op_type == "Constant":
+        if maker is not None and kind(maker) == "Constant":
             return float(value_of(maker.attribute[0].t))
         return float(value_of(self.graph.initializers[name])) if name in self.graph.initializers else float("nan")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eightfold.calib.graph import Graph
+from eightfold.calib.operators import kind
 from eightfold.extras import require
 
 if TYPE_CHECKING:
@@ -48,9 +49,9 @@ def constants_become_weights_(model: onnx.ModelProto) -> int:
 
 
 def _constant(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]) -> onnx.TensorProto | None:
-    if node.op_type == "Identity":
+    if kind(node) == "Identity":
         return weights.get(node.input[0])
-    if node.op_type == "Constant":
+    if kind(node) == "Constant":
         return next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
     return None
 
@@ -59,7 +60,7 @@ def fold_batch_norms_(model: onnx.ModelProto) -> int:
     """Fold BatchNormalization into the Conv whose only reader it is, in place. Returns how many were folded."""
     graph = Graph(model, "")
     pairs = [
-        (graph.producer.get(node.input[0]), node) for node in model.graph.node if node.op_type == "BatchNormalization"
+        (graph.producer.get(node.input[0]), node) for node in model.graph.node if kind(node) == "BatchNormalization"
     ]
     folded = [(conv, norm) for conv, norm in pairs if conv is not None and _is_foldable(graph, conv, norm)]
     for conv, norm in folded:
@@ -71,7 +72,7 @@ def fold_batch_norms_(model: onnx.ModelProto) -> int:
 def _is_foldable(graph: Graph, conv: onnx.NodeProto, norm: onnx.NodeProto) -> bool:
     constants = [*norm.input[1:5], *conv.input[1:]]
     only_reader = len(graph.consumers[conv.output[0]]) == 1 and conv.output[0] not in graph.outputs
-    return conv.op_type == "Conv" and only_reader and all(name in graph.initializers for name in constants)
+    return kind(conv) == "Conv" and only_reader and all(name in graph.initializers for name in constants)
 
 
 def _fold(model: onnx.ModelProto, graph: Graph, conv: onnx.NodeProto, norm: onnx.NodeProto) -> None:
@@ -100,7 +101,7 @@ def pool_spatial_means_(model: onnx.ModelProto) -> int:
     graph = Graph(model, "")
     changed = 0
     for node in model.graph.node:
-        if node.op_type == "ReduceMean" and _is_spatial_mean(graph, node):
+        if kind(node) == "ReduceMean" and _is_spatial_mean(graph, node):
             del node.input[1:], node.attribute[:]
             node.op_type = "GlobalAveragePool"
             changed += 1

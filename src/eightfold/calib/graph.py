@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from eightfold.calib.operators import STANDARD_DOMAINS, kind
+from eightfold.calib.shapes import inferred_shapes
 from eightfold.errors import CalibrationError, ModelError
 from eightfold.extras import require
 from eightfold.files import PathLike
@@ -90,9 +92,8 @@ class Graph:
     @cached_property
     def types(self) -> dict[str, tuple[int, tuple[int, ...]]]:
         """Tensor name -> (onnx element type, shape with -1 for what is unknown), by shape inference."""
-        onnx = require("onnx", "read models")
-        graph = onnx.shape_inference.infer_shapes(self.model).graph
-        values = [*graph.value_info, *graph.input, *graph.output]
+        graph = self.model.graph
+        values = [*graph.value_info, *inferred_shapes(self.model, graph.value_info), *graph.input, *graph.output]
         return {value.name: (value.type.tensor_type.elem_type, tuple(shape_of(value))) for value in values}
 
     def is_float(self, name: str) -> bool:
@@ -119,9 +120,9 @@ class Graph:
     def is_fused_away(self, name: str) -> bool:
         """Whether only a fused activation or normalization reads this tensor."""
         node, readers = self.producer.get(name), self.consumers.get(name, [])
-        if node is None or node.op_type not in PRODUCERS or name in self.outputs or len(readers) != 1:
+        if node is None or kind(node) not in PRODUCERS or name in self.outputs or len(readers) != 1:
             return False
-        return readers[0].op_type in FUSED and readers[0].input[0] == name
+        return kind(readers[0]) in FUSED and readers[0].input[0] == name
 
     @cached_property
     def alias(self) -> dict[str, str]:
@@ -129,7 +130,7 @@ class Graph:
         first = {name: name for name in self.activations}
         for name in self.activations:
             node = self.producer.get(name)
-            if node is not None and node.op_type in MOVING:
+            if node is not None and kind(node) in MOVING:
                 first[name] = first.get(node.input[0], name)
         return first
 
@@ -155,7 +156,7 @@ def read_graph(path: PathLike) -> Graph:
         CalibrationError: dynamic shapes, an opset too old, already quantized, several inputs.
     """
     graph = Graph(load_model(path), str(path))
-    opset = next((entry.version for entry in graph.model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    opset = next((entry.version for entry in graph.model.opset_import if entry.domain in STANDARD_DOMAINS), 0)
     if opset < MIN_OPSET:
         raise CalibrationError(
             f"{path} has opset {opset}",
@@ -212,7 +213,7 @@ def _digest(graph: Graph) -> str:
 
 def _shape_initializers(model: onnx.ModelProto) -> set[str]:
     """Names of the shapes that Reshape and the like are given: their first entry may be the batch."""
-    nodes = [node for node in model.graph.node if node.op_type in SHAPE_INPUT]
+    nodes = [node for node in model.graph.node if kind(node) in SHAPE_INPUT]
     return {node.input[SHAPE_INPUT[node.op_type]] for node in nodes}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eightfold.calib.graph import Graph
+from eightfold.calib.operators import kind
 from eightfold.extras import require
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def layers_of(graph: Graph) -> list[Layer]:
     """The layers whose weight is a constant and whose input is an activation, in the graph's order."""
     found = []
     for node in graph.model.graph.node:
-        plain = node.op_type in WEIGHTED and attribute(node, "alpha", 1.0) == 1.0 and not attribute(node, "transA", 0)
+        plain = kind(node) in WEIGHTED and attribute(node, "alpha", 1.0) == 1.0 and not attribute(node, "transA", 0)
         if plain and node.input[1] in graph.initializers and node.input[0] not in graph.initializers:
             found.append(Layer(node, tuple(graph.initializers[node.input[1]].dims)))
     return [layer for layer in found if layer.node.op_type != "MatMul" or len(layer.shape) == 2]

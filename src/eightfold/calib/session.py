@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eightfold.calib.graph import SHAPE_INPUT, Graph
+from eightfold.calib.operators import kind
 from eightfold.extras import require
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _freed(graph: Graph) -> onnx.ModelProto:
 
 def _free_shapes(model: onnx.ModelProto, batch: int) -> None:
     helper = require("onnx", "edit models").numpy_helper
-    wanted = {node.input[1] for node in model.graph.node if node.op_type in SHAPE_INPUT}
+    wanted = {node.input[1] for node in model.graph.node if kind(node) in SHAPE_INPUT}
     for tensor in model.graph.initializer:
         if tensor.name not in wanted:
             continue

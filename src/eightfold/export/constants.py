@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eightfold.calib.operators import kind
 from eightfold.export.passes.duplicates import RANDOM_OPS
-from eightfold.export.passes.graph_index import attribute, captured_names, drop_unused, inner_graphs, keep, kind
+from eightfold.export.passes.graph_index import attribute, captured_names, drop_unused, inner_graphs, keep
 
 if TYPE_CHECKING:
     import onnx

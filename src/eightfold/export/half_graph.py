@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from eightfold.calib.operators import kind as kind_of
 from eightfold.export.half_types import retypable
 from eightfold.export.onnx_clean import clean
 from eightfold.export.onnx_files import opset_of
 from eightfold.export.passes.graph_index import GraphIndex, captured_names
-from eightfold.export.passes.graph_index import kind as kind_of
 from eightfold.export.shapes import state_shapes
 
 if TYPE_CHECKING:

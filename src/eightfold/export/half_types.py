@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from eightfold.export.passes.graph_index import attribute, inner_graphs, kind
+from eightfold.calib.operators import kind
+from eightfold.export.passes.graph_index import attribute, inner_graphs
 
 if TYPE_CHECKING:
     import onnx

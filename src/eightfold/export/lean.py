@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
+from eightfold.calib.shapes import weight_bytes
 from eightfold.export.onnx_files import (
     ALIGNMENT_BYTES,
     SMALLEST_EXTERNAL_BYTES,
     load_onnx,
     refer_to,
     shell_of,
-    weight_bytes,
 )
 from eightfold.export.passes.graph_index import keep
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eightfold.calib.shapes import weight_bytes
 from eightfold.errors import ModelError, first_line
 from eightfold.export.normal_form import in_normal_form
 from eightfold.extras import require
@@ -128,19 +128,6 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
             allowed=", ".join(DTYPE_OF_ELEM_TYPE.values()),
         )
     return spec_of(value.name, DTYPE_OF_ELEM_TYPE[tensor.elem_type], [int(dim) for dim in dims])
-
-
-def weight_bytes(tensor: onnx.TensorProto) -> int:
-    """How much a weight takes in the graph. To ask its content for its length would copy it."""
-    from onnx import helper
-
-    if tensor.external_data:
-        return 0
-    try:
-        size: int = math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    except KeyError:  # no type that is known
-        return len(tensor.raw_data)
-    return size
 
 
 def _weight_bytes(model: onnx.ModelProto) -> int:

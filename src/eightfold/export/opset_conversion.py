@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from eightfold.calib.shapes import LARGEST_SIZES_BYTES, weight_bytes
 from eightfold.errors import ModelError, UsageError, first_line
-from eightfold.export.onnx_files import opset_of, weight_bytes
+from eightfold.export.onnx_files import opset_of
 from eightfold.export.opset_lowering import lowered
-from eightfold.export.shapes import LARGEST_SIZES_BYTES
 
 if TYPE_CHECKING:
     import onnx

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from eightfold.calib.operators import STANDARD_DOMAINS
 from eightfold.errors import ModelError
 from eightfold.export.onnx_clean import clean
 from eightfold.export.onnx_files import opset_of
 from eightfold.export.opset_rewrites import DECOMPOSED, OTHERWISE_MEANT, REPHRASED, no_words
-from eightfold.export.passes.graph_index import STANDARD_DOMAINS, GraphIndex, attribute, drop_unused
+from eightfold.export.passes.graph_index import GraphIndex, attribute, drop_unused
 from eightfold.export.shapes import state_shapes
 
 if TYPE_CHECKING:

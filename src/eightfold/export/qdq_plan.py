@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from eightfold.calib.graph import FUSED, MOVING, Graph
 from eightfold.calib.layers import WEIGHTED, Layer, attribute, label
+from eightfold.calib.operators import kind
 from eightfold.calib.ranges import Ranges
 from eightfold.errors import UsageError
 from eightfold.export.int8 import ActivationType, activation_type
@@ -106,7 +107,7 @@ class _Planner:
 
     def run(self) -> None:
         for index, node in enumerate(self.graph.model.graph.node):
-            if node.op_type not in self.plan.target.operators:
+            if kind(node) not in self.plan.target.operators:
                 continue
             reason = self._obstacle(node)
             if reason:
@@ -164,7 +165,7 @@ class _Planner:
         """Behind a Transpose, onnxruntime pads the innermost axis, which takes longer than the convolution gains."""
         maker = self.graph.producer.get(layer.node.input[0])
         plain = layer.node.op_type == "Conv" and layer.groups == 1 and len(layer.shape) == 4
-        return plain and (maker is None or maker.op_type != "Transpose")
+        return plain and (maker is None or kind(maker) != "Transpose")
 
     def _plan_activations(self, index: int, node: onnx.NodeProto) -> None:
         inputs = list(self._activation_inputs(node))
@@ -205,11 +206,11 @@ class _Planner:
 
     def _made_by_convolution(self, name: str) -> bool:
         maker = self.graph.producer.get(name)
-        return maker is not None and maker.op_type in WEIGHTED and len(self.graph.consumers[name]) == 1
+        return maker is not None and kind(maker) in WEIGHTED and len(self.graph.consumers[name]) == 1
 
     def _pass_scales_on(self) -> None:
         for node in self.graph.model.graph.node:
-            if node.op_type in SAME_SCALE and node.input[0] in self.plan.tensors:
+            if kind(node) in SAME_SCALE and node.input[0] in self.plan.tensors:
                 for name in node.output:
                     if name not in self.exposed:
                         self.plan.tensors[name] = self.plan.tensors[node.input[0]]
@@ -220,7 +221,7 @@ class _Planner:
         What nobody else reads loses nothing by it. Another reader sees a step that is at most COARSER times as wide.
         """
         for node in reversed(self.graph.model.graph.node):
-            if node.op_type == "Concat" and node.output[0] in self.plan.tensors:
+            if kind(node) == "Concat" and node.output[0] in self.plan.tensors:
                 whole = self.plan.tensors[node.output[0]]
                 for name in node.input:
                     same = self._same_scale(name)
@@ -235,7 +236,7 @@ class _Planner:
             maker = self.graph.producer.get(current)
             around = [node for node in self.graph.consumers.get(current, []) if node.input[0] == current]
             for node in [*around, *([maker] if maker is not None else [])]:
-                near = {node.input[0], *node.output} if node.op_type in SAME_SCALE else set()
+                near = {node.input[0], *node.output} if kind(node) in SAME_SCALE else set()
                 new = (near & self.plan.tensors.keys()) - found
                 found |= new
                 waiting += new
@@ -245,7 +246,7 @@ class _Planner:
         if not same <= self.plan.tensors.keys() or same & {self.graph.input.name}:
             return False
         readers = [node for name in same for node in self.graph.consumers.get(name, [])]
-        alone = all(node is concat or node.op_type in SAME_SCALE for node in readers)
+        alone = all(node is concat or kind(node) in SAME_SCALE for node in readers)
         return alone or all(whole.scale <= COARSER * self.plan.tensors[name].scale for name in same)
 
     def _read_everywhere(self) -> None:

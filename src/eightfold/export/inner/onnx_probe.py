@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from eightfold.calib.shapes import inferred_shapes
 from eightfold.export.inner.probe import UNKNOWN_BYTES, Inner, Inside, See, chunks
 from eightfold.export.onnx_files import load_onnx
 from eightfold.export.qoperator import OUTPUT_SCALE, with_dequantized
-from eightfold.export.shapes import inferred_shapes
 from eightfold.export.verify import Arrays, runner
 from eightfold.files import PathLike
 

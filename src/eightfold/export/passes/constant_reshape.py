@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eightfold.export.passes.graph_index import GraphIndex, drop_unused, kind
+from eightfold.calib.operators import kind
+from eightfold.export.passes.graph_index import GraphIndex, drop_unused
 
 if TYPE_CHECKING:
     import onnx

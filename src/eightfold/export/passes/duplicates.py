@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from eightfold.export.passes.graph_index import GraphIndex, inner_graphs, keep, kind
+from eightfold.calib.operators import kind
+from eightfold.export.passes.graph_index import GraphIndex, inner_graphs, keep
 
 if TYPE_CHECKING:
     import onnx

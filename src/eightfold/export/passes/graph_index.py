@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     import onnx
 
 
-STANDARD_DOMAINS = ("", "ai.onnx")
-
-
 class GraphIndex:
     """A view of a graph as it was when this was made; a pass makes one, edits, and lets it go."""
 
@@ -75,11 +72,6 @@ class GraphIndex:
     def remove(self, nodes: list[onnx.NodeProto]) -> None:
         gone = {id(node) for node in nodes}
         keep(self.graph.node, lambda node: id(node) not in gone)
-
-
-def kind(node: onnx.NodeProto) -> str:
-    """The standard operator that a node is; "" for operators of others, which may mean anything by the same name."""
-    return str(node.op_type) if node.domain in STANDARD_DOMAINS else ""
 
 
 def keep(items: Any, wanted: Callable[[Any], bool]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eightfold.export.passes.graph_index import GraphIndex, attribute, kind
+from eightfold.calib.operators import kind
+from eightfold.export.passes.graph_index import GraphIndex, attribute
 
 if TYPE_CHECKING:
     import onnx

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from eightfold.export.passes.graph_index import GraphIndex, attribute, kind, set_attribute
+from eightfold.calib.operators import kind
+from eightfold.export.passes.graph_index import GraphIndex, attribute, set_attribute
 
 if TYPE_CHECKING:
     import onnx

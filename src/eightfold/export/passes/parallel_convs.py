@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eightfold.export.passes.graph_index import GraphIndex, attribute, kind, set_attribute
+from eightfold.calib.operators import kind
+from eightfold.export.passes.graph_index import GraphIndex, attribute, set_attribute
 from eightfold.export.passes.norm_into_conv import is_inference_norm
 
 if TYPE_CHECKING:

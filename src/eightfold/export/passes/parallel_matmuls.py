@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eightfold.export.passes.graph_index import GraphIndex, kind
+from eightfold.calib.operators import kind
+from eightfold.export.passes.graph_index import GraphIndex
 
 if TYPE_CHECKING:
     import onnx
