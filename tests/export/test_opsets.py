@@ -47,7 +47,7 @@ def test_every_entry_says_where_it_stands() -> None:
     assert versions == sorted(versions, key=lambda reader: (reader.since, reader.opset))
 
 
-@pytest.mark.parametrize("target", ["tpu", "tensorrt:7.1", "tensorrt:x"])
+@pytest.mark.parametrize("target", ["tpu", "tensorrt:7.1", "tensorrt:x", "tensorrt:99"])
 def test_an_unknown_target_is_refused(target: str) -> None:
     with pytest.raises(UnknownNameError, match=f"unknown target '{target}'; allowed: .*tensorrt:8.2"):
         newest_opset(target)

@@ -13,8 +13,10 @@ import pytest
 from eightfold.calib.calibrate import calibrate
 from eightfold.errors import UnknownNameError, UsageError
 from eightfold.export import targets
+from eightfold.export.opsets import newest_opset
 from eightfold.export.quantize import quantize
 from eightfold.export.targets import TARGETS, target_named
+from eightfold.export.tensorrt.target import parse_target
 
 
 @pytest.mark.parametrize("name", sorted(TARGETS))
@@ -42,10 +44,28 @@ def test_a_version_follows_the_newest_entry_before_it(asked: str, entry: str) ->
     assert target_named(asked) is TARGETS[entry]
 
 
-@pytest.mark.parametrize("asked", ["tensorrt:7.2", "tensorrt:12", "tensorrt:x", "tensorrt:-1", "cpu", "cpu-x86:2"])
-def test_unknown_versions_are_refused(asked: str) -> None:
+@pytest.mark.parametrize("asked", ["cpu", "cpu-x86:2"])
+def test_unknown_targets_are_refused(asked: str) -> None:
     with pytest.raises(UnknownNameError, match=f"unknown target '{asked}'; allowed: cpu-arm"):
         target_named(asked)
+
+
+@pytest.mark.parametrize("reads", [target_named, newest_opset, parse_target])
+@pytest.mark.parametrize("family", ["tensorrt", "tensorrt-dla"])
+@pytest.mark.parametrize("version", ["7.2", "12", "99"])
+def test_a_tensorrt_that_does_not_exist_is_refused_everywhere(
+    reads: Callable[[str], Any], family: str, version: str
+) -> None:
+    words = rf"^unknown target '{family}:{version}'; allowed: TensorRT 8 to 11, as in .*; name the version"
+    with pytest.raises(UnknownNameError, match=words):
+        reads(f"{family}:{version}")
+
+
+@pytest.mark.parametrize("version", ["x", "-1", "10x", "1000000000000"])
+def test_what_is_no_version_is_refused(version: str) -> None:
+    for reads in (target_named, newest_opset):
+        with pytest.raises(UnknownNameError, match="allowed: TensorRT 8 to 11"):
+            reads(f"tensorrt:{version}")
 
 
 @pytest.mark.parametrize(

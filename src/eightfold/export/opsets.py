@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 
 from eightfold.errors import UnknownNameError
-from eightfold.export.targets import installed_tensorrt
+from eightfold.export.targets import installed_tensorrt, tensorrt_major
 
 # Has every operator of the networks we know; newer ones add none, and older runtimes read it.
 DEFAULT_OPSET = 17
@@ -123,9 +123,14 @@ def family_and_version(target: str) -> tuple[str, tuple[int, int]]:
 
     >>> family_and_version("tensorrt-dla:8.5")
     ('tensorrt', (8, 5))
+
+    Raises:
+        UnknownNameError: there is no such TensorRT.
     """
     family, _, version = target.partition(":")
     family = family.removesuffix("-dla")  # the same parser
+    if family == "tensorrt" and version:
+        tensorrt_major(target, version)
     return family, _number(version or installed_tensorrt() or "10") if family == "tensorrt" else (0, 0)
 
 

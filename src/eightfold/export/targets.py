@@ -5,6 +5,7 @@ follows the older one."""
 from __future__ import annotations
 
 import importlib.metadata
+import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -155,7 +156,8 @@ TARGETS = {
         _DLA_8,
     )
 }
-NEWEST = 11
+# Major versions of TensorRT that boards have; what a later one reads nobody knows yet.
+OLDEST, NEWEST = 8, 11
 
 
 def target_named(name: str | Target) -> Target:
@@ -182,8 +184,8 @@ def _entry(name: str) -> Target:
     if family == "tensorrt":
         return _tensorrt(name, version or installed_tensorrt() or "10")
     if family == "tensorrt-dla":
-        major = version.partition(".")[0]
-        return TARGETS["tensorrt-dla:8"] if major == "8" else TARGETS["tensorrt-dla"]
+        is_8 = version != "" and tensorrt_major(name, version) == 8
+        return TARGETS["tensorrt-dla:8" if is_8 else "tensorrt-dla"]
     if name not in TARGETS:
         raise _unknown(name)
     return TARGETS[name]
@@ -191,11 +193,25 @@ def _entry(name: str) -> Target:
 
 def _tensorrt(name: str, version: str) -> Target:
     """The newest entry that is not newer than the version."""
-    major = version.partition(".")[0]
-    known = sorted(int(key.partition(":")[2]) for key in TARGETS if key.startswith("tensorrt:"))
-    if not major.isdigit() or not known[0] <= int(major) <= NEWEST:
-        raise _unknown(name)
-    return TARGETS[f"tensorrt:{max(entry for entry in known if entry <= int(major))}"]
+    major = tensorrt_major(name, version)
+    known = [int(key.partition(":")[2]) for key in TARGETS if key.startswith("tensorrt:")]
+    return TARGETS[f"tensorrt:{max(entry for entry in known if entry <= major)}"]
+
+
+def tensorrt_major(name: str, version: str) -> int:
+    """The major version of the TensorRT that the target `name` means by `version`.
+
+    Raises:
+        UnknownNameError: there is no such TensorRT.
+    """
+    found = re.fullmatch(r"(\d{1,3})(\..*)?", version)
+    if found is None or not OLDEST <= int(found[1]) <= NEWEST:
+        raise UnknownNameError(
+            f"unknown target {name!r}",
+            allowed=f"TensorRT {OLDEST} to {NEWEST}, as in tensorrt:8.2, tensorrt:10.3, tensorrt:{NEWEST}",
+            remedy="name the version that the board has",
+        )
+    return int(found[1])
 
 
 def _unknown(name: str) -> UnknownNameError:

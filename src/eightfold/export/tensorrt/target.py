@@ -7,6 +7,7 @@ import re
 from typing import Literal
 
 from eightfold.errors import UnknownNameError
+from eightfold.export.targets import tensorrt_major
 
 EXAMPLES = ("rtx:sm86", "rtx:sm86,sm89", "tensorrt", "tensorrt:8.2", "tensorrt:10.3", "tensorrt:11", "tensorrt-dla")
 
@@ -37,7 +38,7 @@ def parse_target(name: str) -> EngineTarget:
     (10, 3)
 
     Raises:
-        UnknownNameError: not a TensorRT target.
+        UnknownNameError: not a TensorRT target, or a version that does not exist.
     """
     if re.fullmatch(r"rtx:sm\d{2,3}(,sm\d{2,3})*", name):
         numbers = re.findall(r"(\d+)(\d)", name)
@@ -45,5 +46,7 @@ def parse_target(name: str) -> EngineTarget:
         return EngineTarget("rtx", compute_capabilities=tuple(capabilities), name=name)
     if found := re.fullmatch(r"tensorrt(-dla)?(?::(\d+)(?:\.(\d+))?)?", name):
         version = tuple(int(part) for part in found.groups()[1:] if part is not None)
+        if version:
+            tensorrt_major(name, found[2])
         return EngineTarget("tensorrt", version=version, dla=found[1] is not None, name=name)
     raise UnknownNameError.of("engine target", name, EXAMPLES)
