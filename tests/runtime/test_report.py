@@ -225,6 +225,15 @@ def test_a_table_with_too_few_runs_for_a_median_has_no_latency_plot() -> None:
     assert "Latency" in html
 
 
+def test_the_bar_beside_a_median_is_as_long_as_the_median() -> None:
+    """Outliers make a mean, which once gave the faster of two candidates the longer bar."""
+    slow, fast = np.full((10, 4), 0.004), np.full((10, 4), 0.001)
+    fast[0, 0] = 9.0
+    rows = (row("slow", 1, slow, None), row("fast", 1, fast, None))
+    html = render_report(ReportContent(title="t", latency=table().model_copy(update={"rows": rows})))
+    assert re.findall(r'class="meter" style="[^"]*width:([\d.]+)%"', html) == ["100.0", "25.0"]
+
+
 def test_one_candidate_at_one_batch() -> None:
     whole = table()
     html = render_report(ReportContent(title="t", latency=whole.model_copy(update={"rows": whole.rows[:1]})))
