@@ -50,4 +50,6 @@ def _lines(items: Iterable[T], what: str, total: int | None) -> Iterator[T]:
 def _state(done: int, total: int | None, elapsed_s: float) -> str:
     if total is None:
         return f"{done} done, {elapsed_s:.0f} s"
+    if done >= total:
+        return f"{done}/{total}, {elapsed_s:.0f} s"
     return f"{done}/{total}, about {elapsed_s / done * (total - done):.0f} s left"

@@ -29,6 +29,15 @@ def ranges_of(thresholds: dict[str, float]) -> Ranges:
     return Ranges(method="entropy", images=1, image_set="", graph="", tensors=tensors)
 
 
+def test_ranges_describe_themselves_by_the_widest_a_line_each() -> None:
+    assert ranges_of({"a": 1.0, "b": 3.0, "c": 0.5, "d": 2.0}).describe().splitlines() == [
+        "4 tensors, entropy, 1 images; widest:",
+        "  b [-3, 3]",
+        "  d [-2, 2]",
+        "  a [-1, 1]",
+    ]
+
+
 def test_the_hex_is_most_significant_byte_first() -> None:
     # IEEE 754: 1.0 is 0x3f800000. A cache of an input in [0, 1] holds 1 / 127.
     assert hex_of(1.0) == "3f800000"

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from eightfold.errors import ModelError
+from eightfold.errors import ModelError, UsageError
 from eightfold.export import simplify as module
 from eightfold.export.onnx_export import export_onnx
 from eightfold.export.simplify import simplify, simplify_onnx
@@ -62,6 +62,14 @@ def test_a_tool_that_hangs_is_stopped(exported: Path, monkeypatch: pytest.Monkey
     done = simplify_onnx(exported, time_limit_s=1)
     assert done.step.tool == "passes"
     assert done.step.notes[0] == "onnxslim: stopped at the time limit"
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_limit_that_is_none_is_refused(exported: Path, limit: float) -> None:
+    before = exported.read_bytes()
+    with pytest.raises(UsageError, match=r"a time limit of .* s; allowed: more than 0"):
+        simplify_onnx(exported, time_limit_s=limit)
+    assert exported.read_bytes() == before
 
 
 def test_a_tool_that_changes_the_answer_is_passed_over(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,5 +58,5 @@ class Ranges(Value):
 
     def describe(self) -> str:
         widest = sorted(self.tensors.items(), key=lambda item: -item[1].threshold)[:3]
-        shown = ", ".join(f"{name} [{entry.min:.4g}, {entry.max:.4g}]" for name, entry in widest)
-        return f"{len(self.tensors)} tensors, {self.method}, {self.images} images; widest: {shown}"
+        shown = [f"  {name} [{entry.min:.4g}, {entry.max:.4g}]" for name, entry in widest]
+        return "\n".join([f"{len(self.tensors)} tensors, {self.method}, {self.images} images; widest:", *shown])

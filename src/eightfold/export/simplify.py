@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eightfold.errors import EightfoldError, ModelError
+from eightfold.errors import EightfoldError, ModelError, UsageError
 from eightfold.export.constants import computed_constants, freeze_constants
 from eightfold.export.inner.onnx_probe import OnnxProbe
 from eightfold.export.lean import References, load_lean, write_lean
@@ -110,7 +111,11 @@ def simplify_onnx(
         time_limit_s: limit for each tool, in seconds.
         inputs: real inputs by name to compare on, beside constants, extremes and noise; random ones when None. More
             rows than the network's batch are run in turn.
+
+    Raises UsageError where the limit is no number above zero.
     """
+    if not 0 < time_limit_s < math.inf:
+        raise UsageError(f"a time limit of {time_limit_s:g} s", allowed="more than 0")
     start = time.monotonic()
     notes: list[str] = []
     found = _found(path, inputs, time_limit_s, notes, prepare=True)
