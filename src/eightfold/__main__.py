@@ -6,8 +6,11 @@ import sys
 
 
 def main() -> None:
-    from eightfold.cli.app import main as run
-
+    try:
+        from eightfold.cli.app import main as run
+    except KeyboardInterrupt:  # the command line that would say so is not there yet
+        print("eightfold: interrupted", file=sys.stderr)
+        sys.exit(130)
     sys.exit(run())
 
 

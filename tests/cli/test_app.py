@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from eightfold.__main__ import main as start
 from eightfold.cli import app
 
 
@@ -71,6 +72,23 @@ def test_the_list_of_commands_says_whole_sentences(
     listed = capsys.readouterr().out.partition("Commands:")[2]
     assert len(listed.splitlines()) == 1 + len(app.COMMANDS)
     assert "..." not in listed
+
+
+def test_ctrl_c_while_the_command_line_loads_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Impatient:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            if name == "eightfold.cli.app":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "eightfold.cli.app")
+    monkeypatch.setattr("sys.meta_path", [Impatient, *sys.meta_path])
+    with pytest.raises(SystemExit) as stopped:
+        start()
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "eightfold: interrupted\n"
 
 
 def test_a_wrong_command_exits_with_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
