@@ -133,6 +133,14 @@ def test_a_size_that_only_small_numbers_change_is_refused() -> None:
         frozen(model)
 
 
+def test_a_size_that_only_larger_scales_change_is_refused() -> None:
+    """Less than a pixel is left of each by the scales below 1 that inputs are tried with first."""
+    node = helper.make_node("Resize", ["images", "", "scales"], ["out"], mode="nearest")
+    model = graph([node], {"images": [1, 1, 1, 1], "scales": [4]}, {"out": [1, 1, "rows", "columns"]})
+    with pytest.raises(ModelError, match=r"the shape \(0, 0, 0, 0\) for some values and \(1, 1, 1, 1\)"):
+        frozen(model)
+
+
 def test_a_size_that_follows_from_the_values_is_refused() -> None:
     nodes = [
         helper.make_node("Round", ["images"], ["rounded"]),

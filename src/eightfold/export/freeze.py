@@ -163,12 +163,16 @@ def _state_output_shapes(model: onnx.ModelProto) -> None:
 
 def _others(specs: Sequence[TensorSpec], inputs: Arrays) -> Iterator[Arrays]:
     """Other values, but smaller numbers: they may be sizes, and larger ones could take any amount of memory. They may
-    also be axes, where nothing else but 0 may be one."""
+    also be axes, where nothing else but 0 may be one. Short lists of values may be scales, which make something of one
+    pixel only from 1 on."""
     values = random_inputs_of(specs, seed=1)
     numbers = {name: array for name, array in inputs.items() if array.dtype.kind in "iu"}
     yield {**values, **{name: np.asarray(array // 2) for name, array in numbers.items()}}
     if numbers:
         yield {**values, **{name: np.zeros_like(array) for name, array in numbers.items()}}
+    scales = {name: array for name, array in inputs.items() if array.dtype.kind == "f" and array.ndim < 2}
+    if scales:
+        yield {**inputs, **{name: array + 1 for name, array in scales.items()}}
 
 
 def _require_same_shapes(results: Arrays, run: Callable[[Arrays], Arrays], others: Arrays) -> None:
