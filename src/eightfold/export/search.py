@@ -147,6 +147,7 @@ def search_files(
     plot = Path(beside or output).with_suffix(".svg")
     state = plot.with_suffix(".search.json")
     _, report = quantize_within(source, ranges, output, score, options, rank_by=rank_by, target=target, state=state)
+    report = report.model_copy(update={"is_goal": bound.max_drop is None})
     state.unlink(missing_ok=True)
     if len(report.steps) > 1:
         report.plot(plot)

@@ -33,11 +33,12 @@ class SearchReport(Frozen):
 
     Args:
         score_name, unit: what is measured.
-        float_score: of the float graph.
+        float_score: of the float graph; of a signal to noise, which that has none of, what was to be reached.
         max_drop: what was allowed.
         damage: layer -> how much it costs, worst first.
         steps: from all layers in INT8 on.
         met: whether the last step is within `max_drop`.
+        is_goal: whether `float_score` was to be reached.
     """
 
     score_name: str
@@ -47,10 +48,13 @@ class SearchReport(Frozen):
     damage: dict[str, float]
     steps: tuple[SearchStep, ...]
     met: bool
+    is_goal: bool = False
 
     def describe(self) -> str:
-        lines = [f"{self.score_name} of FP32: {self.float_score:.2f} {self.unit}; allowed drop {self.max_drop:g}"]
-        lines.append(f"in float  {self.score_name:>8}      drop        ms  times FP32  last layer given back")
+        score, allowed = f"{self.float_score:.2f} {self.unit}", f"; allowed drop {self.max_drop:g}"
+        of, less = ("to reach", " short of") if self.is_goal else ("of FP32", "     drop")
+        lines = [f"{self.score_name} {of}: {score}" + ("" if self.is_goal else allowed)]
+        lines.append(f"in float  {self.score_name:>8} {less}        ms  times FP32  last layer given back")
         for step in self.steps:
             drop, speed = self.float_score - step.score, f"{step.speedup:.2f}" if step.speedup else "-"
             last = step.kept_float[-1] if step.kept_float else "(all INT8)"
@@ -59,7 +63,7 @@ class SearchReport(Frozen):
         if (self.steps[-1].speedup or 1.0) < 1:
             lines.append("WARNING: INT8 is SLOWER than FP32 on this machine; keep FP32")
         if not self.met:
-            lines.append("WARNING: the drop is larger than allowed")
+            lines.append("WARNING: " + ("it is not reached" if self.is_goal else "the drop is larger than allowed"))
         return "\n".join(lines)
 
     def plot(self, path: PathLike) -> Path:
