@@ -10,6 +10,7 @@ import pytest
 
 from eightfold.errors import EightfoldError
 from eightfold.files import digest_of
+from eightfold.pipeline.outlook import foresee
 from eightfold.pipeline.runner import Step, StepResult, run_steps, stamps
 
 INPUTS: dict[str, tuple[str, ...]] = {"a": (), "b": ("a.txt",), "c": ("b.txt",)}
@@ -77,8 +78,11 @@ def test_changed_settings_that_change_nothing_stop_there(chain: Chain) -> None:
     assert chain.run() == ["b"]
 
 
-def test_a_damaged_record_only_redoes_its_step(chain: Chain) -> None:
-    (chain.directory / "steps" / "c.json").write_text("[")
+@pytest.mark.parametrize("content", ["[", "[]", '{"key": 1}', '{"key": 1, "outputs": [], "stamp": 2}'])
+def test_a_damaged_record_only_redoes_its_step(chain: Chain, content: str) -> None:
+    (chain.directory / "steps" / "c.json").write_text(content)
+    assert stamps(chain.directory) == {}
+    assert [step.state for step in foresee(chain.directory, chain.steps())] == ["up to date", "up to date", "would run"]
     assert chain.run() == ["c"]
 
 

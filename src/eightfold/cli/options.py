@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 RUNS = 4
 
 
-def terminal_width() -> int:
-    """Characters in a line: of the terminal, or as the variable COLUMNS says; 80 where nothing tells, as in a log."""
-    return shutil.get_terminal_size((80, 24)).columns
+def terminal_width() -> int | None:
+    """Characters in a line: of the terminal, or as the variable COLUMNS says. None for a file or a pipe: what reads
+    them takes lines of any length, and a table whose every row is whole."""
+    return shutil.get_terminal_size((0, 0)).columns or None
 
 
 def typed(*words: str | Path) -> str:

@@ -128,7 +128,14 @@ def read_record(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return record if isinstance(record, dict) else {}
+    return record if _is_whole(record) else {}
+
+
+def _is_whole(record: Any) -> bool:
+    """Whether it has the parts of a record; those that came later may be absent."""
+    if not isinstance(record, dict) or "key" not in record or "outputs" not in record:
+        return False
+    return all(isinstance(record.get(part, {}), dict) for part in ("outputs", "settings", "inputs", "stamp"))
 
 
 def digests(directory: Path, paths: Sequence[str]) -> dict[str, str | None]:
