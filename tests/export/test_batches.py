@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from eightfold.errors import ModelError, VerificationError
 from eightfold.export import batches
 from eightfold.export.batches import export_batches
-from eightfold.export.onnx_export import export_onnx
+from eightfold.export.onnx_export import Exporter, export_onnx
 from eightfold.export.rebatch import rebatched
 from eightfold.export.verify import run_module_arrays, run_onnx
 from eightfold.export.weights import share_weights
@@ -67,6 +67,40 @@ def test_a_network_whose_graph_depends_on_the_batch_is_exported_at_each(tmp_path
     paths = {batch: tmp_path / f"b{batch}.onnx" for batch in (1, 2, 3)}
     steps = export_batches(PerBatch(), paths, images=images(3))
     assert {steps[batch][0].tool for batch in paths} == {"torch.onnx (torchscript)"}
+
+
+class Binned(torch.nn.Module):
+    """The TorchScript exporter cuts quotients off where // rounds them down: below zero it is one too high."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return (images - 0.5) * 8 // 3
+
+
+def test_the_other_exporter_is_tried_where_the_first_is_wrong(tmp_path: Path) -> None:
+    rows, paths = images(4), {batch: tmp_path / f"b{batch}.onnx" for batch in (1, 2, 4)}
+    steps = export_batches(Binned(), paths, images=rows)
+    assert [steps[batch][0].tool for batch in (2, 4)] == ["torch.onnx (dynamo)"] * 2
+    assert steps[2][0].notes[0].startswith("the first exporter's: export (on 4 images) changed output 'output0'")
+    for batch, path in paths.items():
+        (seen,) = run_onnx(path, {"images": rows[:batch]}).values()
+        np.testing.assert_array_equal(seen, run_module_arrays(Binned(), rows[:batch])[0])
+
+
+def test_where_both_are_wrong_the_first_ones_difference_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[str] = []
+
+    def export(_: torch.nn.Module, path: Path, *, exporter: Exporter, **options: Any) -> Path:
+        used.append(exporter)
+        limit = {"auto": 0.5, "dynamo": 0.25}[exporter]
+        return export_onnx(torch.nn.Hardtanh(0, limit), path, exporter=exporter, **options)
+
+    monkeypatch.setattr(batches, "export_onnx", export)
+    with pytest.raises(VerificationError, match=r"max relative error (0\.49|0\.5)"):  # of brightness 1
+        export_batches(torch.nn.Identity(), {1: tmp_path / "x.onnx"}, images=images(1))
+    assert used == ["auto", "dynamo"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_size_that_is_not_linear_in_the_batch_is_refused() -> None:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from eightfold.errors import ModelError
+from eightfold.errors import EightfoldError, ModelError, VerificationError
 from eightfold.export.batch_first import batch_axes
 from eightfold.export.file_inputs import FileInputs
 from eightfold.export.file_source import OnnxSource
 from eightfold.export.inner.probe import Probe
 from eightfold.export.inner.torch_probe import TorchProbe
-from eightfold.export.onnx_export import export_onnx, exporter_of
+from eightfold.export.onnx_export import Exporter, export_onnx, exporter_of
 from eightfold.export.onnx_files import external_files, input_specs, load_onnx, opset_of, save_onnx
 from eightfold.export.opsets import newest_opset
 from eightfold.export.rebatch import rebatched
@@ -63,6 +63,9 @@ class Source(Protocol):
     def probe(self, batch: int) -> Probe | None:
         """What shows the tensors in between, for so many rows."""
 
+    def otherwise(self) -> Source | None:
+        """The same with another way to write graphs, for where one comes out wrong; None where there is none."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ModuleSource:
@@ -71,6 +74,7 @@ class ModuleSource:
     model: torch.nn.Module
     opset: int | None
     targets: tuple[str, ...]
+    exporter: Exporter = "auto"
 
     def write(self, rows: Array, path: Path) -> str:
         batch, channels, height, width = rows.shape
@@ -82,6 +86,7 @@ class ModuleSource:
             channels=channels,
             opset=self.opset,
             targets=self.targets,
+            exporter=self.exporter,
         )
         return f"torch.onnx ({exporter_of(load_onnx(path))})"
 
@@ -96,6 +101,10 @@ class ModuleSource:
 
     def probe(self, batch: int) -> Probe | None:
         return TorchProbe(self.model)
+
+    def otherwise(self) -> ModuleSource | None:
+        """The TorchScript exporter, which comes first, writes some operators as others that nearly are the same."""
+        return dataclasses.replace(self, exporter="dynamo") if self.exporter == "auto" else None
 
 
 def export_batches(
@@ -187,6 +196,20 @@ def _points(batches: Sequence[int]) -> tuple[int, ...]:
 
 
 def _export(origin: Source, path: Path, batch: int, asked: _Asked, *, each_alone: bool = False) -> tuple[Step, ...]:
+    try:
+        return _export_one_way(origin, path, batch, asked, each_alone=each_alone)
+    except VerificationError as error:
+        other = origin.otherwise()
+        if other is None:
+            raise
+        try:
+            step, *rest = _export_one_way(other, path, batch, asked, each_alone=each_alone)
+        except EightfoldError:
+            raise error from None
+        return step.model_copy(update={"notes": (f"the first exporter's: {error}", *step.notes)}), *rest
+
+
+def _export_one_way(origin: Source, path: Path, batch: int, asked: _Asked, *, each_alone: bool) -> tuple[Step, ...]:
     raw = path.with_suffix(".raw.onnx")
     try:
         tool = origin.write(cycled(asked.images, batch), raw)

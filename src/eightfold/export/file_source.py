@@ -80,6 +80,9 @@ class OnnxSource:
         fits = self.inputs.fixed_batch in (0, batch)
         return Converting(OnnxProbe(self.inputs.path), self._completed) if fits else None
 
+    def otherwise(self) -> None:
+        """It is the file itself."""
+
     def _batch_first(self, arrays: Iterable[Array]) -> list[Array]:
         found = list(arrays)
         return [np.moveaxis(*pair, 0) for pair in zip(found, self.axes, strict=True)] if any(self.axes) else found
