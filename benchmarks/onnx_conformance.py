@@ -296,7 +296,7 @@ def _shown(error: Exception) -> str:
 def _reason(error: EightfoldError) -> str:
     """The words, without names and numbers."""
     words = re.sub(r"^the graph was written with opset .* converted to \d+ \((.*)\)$", r"\1", error.seen)
-    words = re.sub(r"refuses /\S+", "refuses the file", words)
+    words = re.sub(r"(?<!\S)/\S+", "the file", words)
     words = re.sub(r"\[ONNXRuntimeError\].*?(?=Name:|$)", "", words).split("Status Message")[0]
     return re.sub(r"'[^']*'|\d+", "_", words)[:90].strip()
 
