@@ -87,12 +87,11 @@ def measure(name: str) -> Row:
         model, example = OneImage(model), torch.stack(example[0])
     if isinstance(example, torch.Tensor) and example.shape[2:] == (64, 64):
         example = torch.rand(1, 3, 224, 224)  # some classifiers pool to a fixed grid, which wants more than one cell
-    if not isinstance(example, torch.Tensor):
-        return Row(name, remarks="takes more than one input")
+    examples = example if isinstance(example, tuple) else (example,)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "raw.onnx"
         try:
-            graph = onnx_from_module(model.eval(), example)
+            graph = onnx_from_module(model.eval(), *examples)
             save_onnx(graph, path)
         except EightfoldError as error:
             return Row(name, remarks=str(error)[:300])
