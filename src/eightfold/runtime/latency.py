@@ -114,8 +114,9 @@ class LatencyTable(Value):
         """The table as text; with `width`, in lines of about so many characters at most."""
         lines = [HEAD, *(_cells(row) for row in self.rows)]
         table = folded_table(lines, left={1, 8}, title=1, width=width)
-        around = ([text for line in part for text in wrapped(line, width)] for part in (self._context(), self._notes()))
-        context, notes = around
+        context, notes = (
+            [text for line in part for text in wrapped(line, width)] for part in (self._context(), self._notes())
+        )
         return "\n".join([*context, *table, *notes])
 
     def _context(self) -> list[str]:
