@@ -57,7 +57,9 @@ def load_onnx(path: PathLike, *, external: bool = True) -> onnx.ModelProto:
     except (*unreadable, ValueError, RuntimeError, TypeError) as error:
         require_weights(Path(path))
         raise ModelError(
-            f"cannot read {path} as ONNX ({_why(error)})", allowed="a whole ONNX file", remedy="export it again"
+            f"cannot read {path} as ONNX ({_why(error)})",
+            allowed="a whole ONNX file",
+            remedy="check the path" if isinstance(error, FileNotFoundError) else "export it again",
         ) from None
     if not model.graph.node or not model.graph.output:
         raise ModelError(f"{path} holds no graph", allowed="an ONNX file with nodes and outputs")
