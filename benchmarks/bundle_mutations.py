@@ -20,10 +20,10 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from eightfold.calib.preprocess import Preprocess
-from eightfold.export.bundle import onnx_artifact, write_bundle
-from eightfold.runtime.bundle import manifest_digest_line
-from eightfold.runtime.manifest import Task
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.export.bundle.bundle import onnx_artifact, write_bundle
+from eightfold.runtime.bundle.bundle import manifest_digest_line
+from eightfold.runtime.bundle.manifest import Task
 
 SIZES = (2, 4), (1, 8)
 GRAPHS = tuple(f"onnx/net-{height}x{width}.onnx" for height, width in SIZES)

@@ -94,14 +94,14 @@ def measure(tool: str, model: Path, method: str, count: int) -> Cell:
 def make_model(folder: Path) -> Path:
     import torchvision
 
-    from eightfold.export.onnx_export import export_onnx
+    from eightfold.export.torch.onnx_export import export_onnx
 
     model = torchvision.models.mobilenet_v2(weights=None).eval()
     return export_onnx(model, folder / "mobilenet_v2.onnx", batch=1, image_size=SIZE)
 
 
 def report(cells: list[Cell]) -> str:
-    from eightfold.runtime.devices import describe_device
+    from eightfold.runtime.devices.devices import describe_device
 
     (peer,) = (cell for cell in cells if cell.tool == "onnxruntime" and cell.method == "entropy")
     small = {cell.method: cell for cell in cells if cell.tool == "eightfold" and cell.images == peer.images}

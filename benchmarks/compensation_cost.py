@@ -51,7 +51,7 @@ def main() -> None:
     if len(sys.argv) > 1:
         print(json.dumps(measure(sys.argv[1])))
         return
-    from eightfold.runtime.devices import describe_device
+    from eightfold.runtime.devices.devices import describe_device
 
     lines = [
         "# Least-squares compensation: time and memory",

@@ -34,12 +34,12 @@ from torch.utils._pytree import tree_leaves, tree_map
 import eightfold as ef
 from eightfold.compress import prune
 from eightfold.compress.check import checked
-from eightfold.compress.groups import ChannelGraph
-from eightfold.compress.modules import call_model, preserved
+from eightfold.compress.modules.modules import call_model, preserved
 from eightfold.compress.oracle import oracle_error, outputs, random_plan
-from eightfold.compress.plan import PrunePlan
-from eightfold.compress.skim import Skim
-from eightfold.compress.surgery import PruneReport, Width
+from eightfold.compress.plan.plan import PrunePlan
+from eightfold.compress.surgery.surgery import PruneReport, Width
+from eightfold.compress.trace.fake.skim import Skim
+from eightfold.compress.trace.groups import ChannelGraph
 
 HERE = Path(__file__).parent
 MULTIPLE = 8

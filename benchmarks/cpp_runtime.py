@@ -25,13 +25,13 @@ import torch
 import torchvision
 
 import eightfold as ef
-from eightfold.calib.preprocess import Preprocess
-from eightfold.export.bundle import onnx_artifact, write_bundle
-from eightfold.runtime.alternate import Schedule, alternate
-from eightfold.runtime.devices import describe_device
-from eightfold.runtime.manifest import Task
-from eightfold.runtime.text_table import text_table
-from eightfold.runtime.timing import speedup
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.export.bundle.bundle import onnx_artifact, write_bundle
+from eightfold.runtime.bench.alternate import Schedule, alternate
+from eightfold.runtime.bench.timing import speedup
+from eightfold.runtime.bundle.manifest import Task
+from eightfold.runtime.devices.devices import describe_device
+from eightfold.text_table import text_table
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "cpp"))  # the tests' view of the C interface is used here as well

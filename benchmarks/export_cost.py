@@ -26,13 +26,13 @@ import torch
 import torchvision
 from large_graph import IMAGE, SIDE, diagonal, write_large_graph
 
-from eightfold.calib.preprocess import Preprocess
-from eightfold.export.batches import export_batches
-from eightfold.export.foreign import export_bundle
-from eightfold.export.onnx_export import Exporter, export_onnx
-from eightfold.export.simplify import simplify_onnx
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.export.bundle.foreign import export_bundle
+from eightfold.export.fixed_size.batches import export_batches
+from eightfold.export.simplify.simplify import simplify_onnx
+from eightfold.export.torch.onnx_export import Exporter, export_onnx
 from eightfold.runtime.backends import open_session
-from eightfold.runtime.bundle import Bundle
+from eightfold.runtime.bundle.bundle import Bundle
 
 RESULT = Path(__file__).parent / "results" / "export_cost.md"
 LARGE_RESULT = RESULT.with_name("export_large.md")

@@ -33,9 +33,9 @@ from typing import Any
 from bundle_mutations import CASES, SIZES, make_sound
 
 from eightfold.errors import EightfoldError
-from eightfold.export.onnx_files import load_onnx, tensor_specs
-from eightfold.runtime.bundle import Bundle
-from eightfold.runtime.predictor import Predictor
+from eightfold.onnx_graph.onnx_files import load_onnx, tensor_specs
+from eightfold.runtime.bundle.bundle import Bundle
+from eightfold.runtime.predict.predictor import Predictor
 
 RESULT = Path(__file__).parent / "results" / "fuzz_bundle.md"
 LIBRARY = os.environ.get("EIGHTFOLD_CPP_LIBRARY")

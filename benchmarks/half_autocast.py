@@ -22,12 +22,12 @@ import torch
 from modelopt.onnx.autocast import convert_to_mixed_precision
 from round_trip import NETWORKS, build, photographs_at, settle
 
-from eightfold.export.half import checked_half
-from eightfold.export.half_emulation import verify_half
-from eightfold.export.onnx_export import export_onnx
-from eightfold.export.onnx_files import load_onnx
-from eightfold.export.simplify import simplify
-from eightfold.export.verify import Tolerance
+from eightfold.export.fp16.half import checked_half
+from eightfold.export.fp16.half_emulation import verify_half
+from eightfold.export.simplify.simplify import simplify
+from eightfold.export.torch.onnx_export import export_onnx
+from eightfold.export.verify.verify import Tolerance
+from eightfold.onnx_graph.onnx_files import load_onnx
 
 RESULT = Path(__file__).parent / "results" / "half_autocast.md"
 CHOSEN = ("mobilenet_v2", "shufflenet_v2_x1_0")

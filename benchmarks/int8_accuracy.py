@@ -26,14 +26,14 @@ from torch import nn
 
 from eightfold.calib.calibrate import calibrate
 from eightfold.calib.ranges import METHODS
-from eightfold.export.equalize import equalize
-from eightfold.export.onnx_export import export_onnx
-from eightfold.export.quantize import quantize
-from eightfold.export.score import top1_score
+from eightfold.export.int8.equalize import equalize
+from eightfold.export.int8.quantize import quantize
+from eightfold.export.int8.score import top1_score
 from eightfold.export.targets import TARGETS
+from eightfold.export.torch.onnx_export import export_onnx
 from eightfold.pipeline.job import Job
 from eightfold.recipe import read_recipe
-from eightfold.runtime.devices import describe_device
+from eightfold.runtime.devices.devices import describe_device
 
 HERE = Path(__file__).parent
 BATCH = 50

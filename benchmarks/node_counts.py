@@ -32,9 +32,9 @@ from peer_nodes import peer_nodes
 from torch import nn
 
 from eightfold.errors import EightfoldError
-from eightfold.export.onnx_export import exporter_of, onnx_from_module
-from eightfold.export.onnx_files import save_onnx
-from eightfold.export.simplify import simplify_onnx
+from eightfold.export.simplify.simplify import simplify_onnx
+from eightfold.export.torch.onnx_export import exporter_of, onnx_from_module
+from eightfold.onnx_graph.onnx_files import save_onnx
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "node_counts.md"

@@ -27,7 +27,7 @@ from digit_networks import CACHE, NETWORKS, Digits, load_digits, top1_percent, t
 from torch import nn
 
 import eightfold as ef
-from eightfold.compress.compensate import METHODS
+from eightfold.compress.compensate.compensate import METHODS
 
 HERE = Path(__file__).parent
 RATIOS = (0.75, 0.5, 0.35)
@@ -117,7 +117,7 @@ def verdicts(cells: Sequence[Cell]) -> list[str]:
 
 
 def report(cells: Sequence[Cell]) -> str:
-    from eightfold.runtime.devices import describe_device
+    from eightfold.runtime.devices.devices import describe_device
 
     dense = {cell.key.network: cell.dense for cell in cells}
     told = ", ".join(f"{name} {top1:.1f}%" for name, top1 in dense.items())

@@ -25,13 +25,13 @@ from types import MappingProxyType
 from round_trip import build, photographs_at
 
 from eightfold.calib.calibrate import calibrate
-from eightfold.export.onnx_export import export_onnx
-from eightfold.export.quantize import quantize
-from eightfold.export.simplify import simplify_onnx
+from eightfold.export.int8.quantize import quantize
+from eightfold.export.simplify.simplify import simplify_onnx
+from eightfold.export.torch.onnx_export import export_onnx
 from eightfold.runtime.backends import open_session
 from eightfold.runtime.backends.base import SessionOptions
 from eightfold.runtime.backends.openvino_cache import LARGEST_BYTES
-from eightfold.runtime.versions import runtime_versions
+from eightfold.runtime.devices.versions import runtime_versions
 
 RESULT = Path(__file__).parent / "results" / "openvino_start.md"
 # name -> side of its images

@@ -27,16 +27,16 @@ import torchvision
 from numpy.typing import NDArray
 
 import eightfold as ef
-from eightfold.calib.geometry import Placement
-from eightfold.calib.preprocess import Preprocess
-from eightfold.export.bundle import onnx_artifact, write_bundle
-from eightfold.runtime.alternate import Clock, Schedule, alternate
+from eightfold.calib.images.geometry import Placement
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.export.bundle.bundle import onnx_artifact, write_bundle
 from eightfold.runtime.backends.ort import OrtSession
-from eightfold.runtime.manifest import Task
+from eightfold.runtime.bench.alternate import Clock, Schedule, alternate
+from eightfold.runtime.bench.timing import Interval, speedup
+from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.postprocess.yolo import YoloBoxes
-from eightfold.runtime.predictor import Predictor
-from eightfold.runtime.text_table import text_table
-from eightfold.runtime.timing import Interval, speedup
+from eightfold.runtime.predict.predictor import Predictor
+from eightfold.text_table import text_table
 
 RESULT = Path(__file__).parent / "results" / "predictor.md"
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

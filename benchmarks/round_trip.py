@@ -34,24 +34,24 @@ from peer_nodes import peer_nodes
 from shipped_models import photographs
 
 from eightfold.calib.calibrate import calibrate
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import EightfoldError
-from eightfold.export.checks import verify_module, verify_onnx
-from eightfold.export.half import checked_half
-from eightfold.export.half_emulation import verify_half
-from eightfold.export.module_runs import tensors_in
-from eightfold.export.onnx_export import export_onnx
-from eightfold.export.onnx_files import load_onnx, save_onnx
-from eightfold.export.quantize import quantize
-from eightfold.export.simplify import simplify_onnx
+from eightfold.export.fp16.half import checked_half
+from eightfold.export.fp16.half_emulation import verify_half
+from eightfold.export.int8.quantize import quantize
+from eightfold.export.simplify.simplify import simplify_onnx
 from eightfold.export.tensorrt.build import EnginePrecision, build_engine
-from eightfold.export.verify import (
+from eightfold.export.torch.onnx_export import export_onnx
+from eightfold.export.verify.checks import verify_module, verify_onnx
+from eightfold.export.verify.module_runs import tensors_in
+from eightfold.export.verify.verify import (
     Tolerance,
     compare_in_order,
     run_module_arrays,
     run_onnx,
 )
 from eightfold.files import sha256_of_file
+from eightfold.onnx_graph.onnx_files import load_onnx, save_onnx
 from eightfold.zoo.short_list import SHORT_LIST
 
 RESULT = Path(__file__).parent / "results" / "round_trip.md"

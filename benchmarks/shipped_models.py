@@ -23,11 +23,11 @@ import onnxsim
 from onnx import shape_inference, version_converter
 
 from eightfold.calib.calibrate import calibrate
-from eightfold.calib.images import ImageSet, open_images
-from eightfold.calib.preprocess import Preprocess
-from eightfold.export.int8_speed import measure_int8
-from eightfold.export.quantize import quantize
-from eightfold.runtime.devices import describe_device
+from eightfold.calib.images.images import ImageSet, open_images
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.export.int8.int8_speed import measure_int8
+from eightfold.export.int8.quantize import quantize
+from eightfold.runtime.devices.devices import describe_device
 
 HERE = Path(__file__).parent
 OPSET = 17

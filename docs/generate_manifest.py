@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from eightfold.calib.preprocess import Preprocess
-from eightfold.runtime.manifest import Manifest
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.runtime.bundle.manifest import Manifest
 from eightfold.values import Value
 
 SCHEMA = Path(__file__).parent / "manifest.schema.json"

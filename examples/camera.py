@@ -13,7 +13,7 @@ import time
 import cv2
 
 import eightfold as ef
-from eightfold.runtime.draw import draw
+from eightfold.runtime.predict.draw import draw
 
 
 def main(bundle: str, camera: str = "0") -> None:

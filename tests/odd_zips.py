@@ -11,7 +11,7 @@ from io import BytesIO
 from pathlib import Path
 from unittest import mock
 
-from eightfold.runtime.zip_reader import END, ENTRY, LOCAL
+from eightfold.runtime.bundle.zip_reader import END, ENTRY, LOCAL
 
 Zip = Callable[[dict[str, bytes]], bytes]
 

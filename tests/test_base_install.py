@@ -101,12 +101,12 @@ def test_doctor_tells_what_to_install(base: Environment) -> None:
     ("code", "line"),
     [
         (
-            "import eightfold as ef; from eightfold.runtime.report_content import ReportContent\n"
+            "import eightfold as ef; from eightfold.runtime.report.report_content import ReportContent\n"
             "ef.write_report('r.html', ReportContent(title='t'))",
             "jinja2 is not installed, and is needed to write a report; run: pip install 'eightfold[report]'",
         ),
         (
-            "from eightfold.export.simplify import simplify; simplify('model.onnx')",
+            "from eightfold.export.simplify.simplify import simplify; simplify('model.onnx')",
             "run: pip install 'eightfold[export]'",
         ),
     ],
@@ -119,9 +119,9 @@ def test_a_missing_extra_is_one_line_with_the_pip_command(base: Environment, cod
 
 MAKE_BUNDLE = """
 from pathlib import Path
-from eightfold.calib.preprocess import Preprocess
-from eightfold.runtime.bundle import manifest_digest_line
-from eightfold.runtime.manifest import Manifest, Task
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.runtime.bundle.bundle import manifest_digest_line
+from eightfold.runtime.bundle.manifest import Manifest, Task
 task = Task(kind="tensors", decode="tensors")
 text = Manifest(name="x", task=task, preprocess=Preprocess(height=8, width=8), artifacts=(), files={}).to_json()
 Path("bundle").mkdir()

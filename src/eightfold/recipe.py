@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import EightfoldError, RecipeError, why_unread
 from eightfold.export.tensorrt.limits import require_takable_by
 from eightfold.export.tensorrt.options import BuildOptions

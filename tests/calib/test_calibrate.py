@@ -12,11 +12,11 @@ import onnxruntime
 import pytest
 
 from eightfold.calib.calibrate import calibrate
-from eightfold.calib.graph import read_graph
-from eightfold.calib.images import ImageWarning
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.images import ImageWarning
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.session import open_runner
 from eightfold.errors import CalibrationError, ImageError, UsageError
+from eightfold.onnx_graph.graph import read_graph
 
 ModelMaker = Callable[..., Path]
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from eightfold.calib.channels import BINS, ChannelHistograms, channel_ranges, make_channel_observer
-from eightfold.calib.graph import read_graph
 from eightfold.calib.histogram import MIN_EXPONENT
 from eightfold.calib.ranges import METHODS, Method, TensorRange
 from eightfold.calib.thresholds import entropy_threshold, magnitudes, quantization_error
+from eightfold.onnx_graph.graph import read_graph
 from tests.calib.test_thresholds import divergence
 
 ModelMaker = Callable[..., Path]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.preprocess import Preprocess
 
 SIDES = st.integers(1, 2000)
 RULES = st.sampled_from(["stretch", "letterbox", "center-crop"])

@@ -9,12 +9,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from eightfold.calib.fold import fold_batch_norms_, pool_spatial_means_
-from eightfold.calib.graph import Graph
-from eightfold.calib.layers import layers_of
 from eightfold.calib.ranges import Ranges, TensorRange
-from eightfold.export.qdq_plan import plan_qdq
+from eightfold.export.int8.qdq_plan import plan_qdq
 from eightfold.export.targets import target_named
+from eightfold.onnx_graph.fold import fold_batch_norms_, pool_spatial_means_
+from eightfold.onnx_graph.graph import Graph
+from eightfold.onnx_graph.layers import layers_of
 
 
 def network(domain: str, side: int = 3, **shapes: tuple[int, ...]) -> onnx.ModelProto:

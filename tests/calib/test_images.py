@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eightfold.calib.decode import read_image
-from eightfold.calib.images import ImageSet, ImageWarning, open_images, warn_of_overlap
-from eightfold.calib.preprocess import Preprocess
-from eightfold.calib.rows import Rows
+from eightfold.calib.images.decode import read_image
+from eightfold.calib.images.images import ImageSet, ImageWarning, open_images, warn_of_overlap
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.calib.images.rows import Rows
 from eightfold.errors import ImageError, MissingExtraError, UsageError
 
 PLANES = [*np.meshgrid(np.arange(0, 240, 12), np.arange(0, 180, 12)), np.full((15, 20), 90)]

@@ -12,7 +12,7 @@ import pytest
 from eightfold.calib.calibrate import calibrate
 from eightfold.calib.other_size import ranges_at_size
 from eightfold.errors import CalibrationError
-from eightfold.export.quantize import quantize
+from eightfold.export.int8.quantize import quantize
 
 ModelMaker = Callable[..., Path]
 

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eightfold.calib import transform
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images import transform
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import UsageError
 
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from eightfold.calib.preprocess import Preprocess
-from eightfold.calib.resize import resize
-from eightfold.calib.transform import checked_pixels, grey_of
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.calib.images.resize import resize
+from eightfold.calib.images.transform import checked_pixels, grey_of
 from eightfold.errors import ImageError
 
 SIZES = [(37, 53, 24, 24), (20, 30, 41, 64), (48, 64, 24, 32), (31, 17, 31, 40)]

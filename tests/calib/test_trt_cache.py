@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eightfold.calib.calibrate import calibrate
-from eightfold.calib.graph import read_graph
 from eightfold.calib.ranges import Ranges, TensorRange
 from eightfold.calib.trt_cache import (
     cache_from_ranges,
@@ -19,6 +18,7 @@ from eightfold.calib.trt_cache import (
     version_number,
 )
 from eightfold.errors import CalibrationError, UsageError
+from eightfold.onnx_graph.graph import read_graph
 
 ModelMaker = Callable[..., Path]
 NAMES = st.text(st.characters(codec="ascii", categories=("L", "N", "P")), min_size=1, max_size=12)

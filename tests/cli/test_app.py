@@ -12,6 +12,8 @@ import pytest
 from eightfold.__main__ import main as start
 from eightfold.cli import app
 
+OPEN = "eightfold.runtime.bundle.bundle.Bundle.open"
+
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr("sys.argv", ["eightfold", *arguments])
@@ -24,7 +26,7 @@ def test_an_error_of_the_operating_system_is_one_line(
     def full(_: object) -> None:
         raise OSError(28, "No space left on device", str(tmp_path / "report.html"))
 
-    monkeypatch.setattr("eightfold.runtime.bundle.Bundle.open", full)
+    monkeypatch.setattr(OPEN, full)
     assert run(monkeypatch, "report", "bundle") == 1
     assert capsys.readouterr().err == f"eightfold: No space left on device: {tmp_path / 'report.html'}\n"
 
@@ -35,7 +37,7 @@ def test_a_copy_that_finds_no_room_is_named_by_its_target(
     def full(_: object) -> None:
         raise OSError(28, "No space left on device", "/tmp/source", None, "/card/target")
 
-    monkeypatch.setattr("eightfold.runtime.bundle.Bundle.open", full)
+    monkeypatch.setattr(OPEN, full)
     assert run(monkeypatch, "report", "bundle") == 1
     assert capsys.readouterr().err == "eightfold: No space left on device: /card/target\n"
 
@@ -49,7 +51,7 @@ def test_an_empty_recipe_is_called_empty(
 
 
 def test_debug_shows_it_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eightfold.runtime.bundle.Bundle.open", lambda _: (_ for _ in ()).throw(OSError(28, "full")))
+    monkeypatch.setattr(OPEN, lambda _: (_ for _ in ()).throw(OSError(28, "full")))
     with pytest.raises(OSError, match="full"):
         run(monkeypatch, "--debug", "report", "bundle")
 
@@ -147,7 +149,7 @@ def test_a_warning_is_one_line_without_a_place_in_the_code(
 def test_a_defect_is_one_line_that_asks_for_a_report(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("eightfold.runtime.bundle.Bundle.open", lambda _: 1 / 0)
+    monkeypatch.setattr(OPEN, lambda _: 1 / 0)
     assert run(monkeypatch, "report", "bundle") == 1
     assert capsys.readouterr().err == (
         "eightfold: unexpected ZeroDivisionError: division by zero; this is a defect: "
@@ -191,7 +193,7 @@ def test_too_little_memory_is_no_defect(monkeypatch: pytest.MonkeyPatch, capsys:
     def too_large(_: object) -> None:
         raise MemoryError("Unable to allocate 1 TiB")
 
-    monkeypatch.setattr("eightfold.runtime.bundle.Bundle.open", too_large)
+    monkeypatch.setattr(OPEN, too_large)
     assert run(monkeypatch, "report", "bundle") == 1
     assert capsys.readouterr().err == (
         "eightfold: out of memory (Unable to allocate 1 TiB); give a smaller batch or image size\n"

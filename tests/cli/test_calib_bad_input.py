@@ -14,10 +14,10 @@ import numpy as np
 import onnx
 import pytest
 
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.ranges import Ranges
 from eightfold.cli.app import main
-from eightfold.export.onnx_export import export_onnx
+from eightfold.export.torch.onnx_export import export_onnx
 from tests.export.networks import small_net
 
 

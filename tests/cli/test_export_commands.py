@@ -11,11 +11,11 @@ import onnx
 import pytest
 from onnx import helper
 
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.cli.app import main
-from eightfold.export.onnx_export import export_onnx
-from eightfold.export.onnx_files import opset_of
-from eightfold.runtime.bundle import Bundle
+from eightfold.export.torch.onnx_export import export_onnx
+from eightfold.onnx_graph.onnx_files import opset_of
+from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.zoo.models import task_of
 from tests.export.networks import graph, saved, small_net
 

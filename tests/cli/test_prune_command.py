@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from eightfold.cli.inspect import inspect
-from eightfold.cli.plan import Action, plan
-from eightfold.cli.prune import prune
+from eightfold.cli.compress.inspect import inspect
+from eightfold.cli.compress.plan import Action, plan
+from eightfold.cli.compress.prune import prune
 from eightfold.errors import UsageError
 
 

@@ -36,7 +36,7 @@ sys.exit(main())
 )
 def test_a_build_that_is_ended_leaves_nothing(tmp_path: Path, number: signal.Signals, code: int, said: str) -> None:
     pytest.importorskip("tensorrt_rtx")
-    from eightfold.export.onnx_export import export_onnx
+    from eightfold.export.torch.onnx_export import export_onnx
 
     export_onnx(small_net(), tmp_path / "net.onnx", batch=1, image_size=16)
     (tmp_path / "net.engine").write_bytes(b"old")

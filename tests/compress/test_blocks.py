@@ -9,10 +9,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from eightfold.compress.artifacts import load_pruned, save_pruned
-from eightfold.compress.blocks import Bypass, find_blocks, rank_blocks, remove_blocks
 from eightfold.compress.one_shot import prune
-from eightfold.compress.surgery import applied, apply_plan
+from eightfold.compress.surgery.artifacts import load_pruned, save_pruned
+from eightfold.compress.surgery.blocks import Bypass, find_blocks, rank_blocks, remove_blocks
+from eightfold.compress.surgery.surgery import applied, apply_plan
 from eightfold.errors import PlanMismatchError, UnknownNameError, UsageError
 
 

@@ -11,18 +11,18 @@ import torch
 import torchvision
 from torch import nn
 
-from eightfold.compress.budget import Budget, _filled, budgets_of
-from eightfold.compress.costs import macs_cost, parameters_cost
 from eightfold.compress.criteria.evidence import Evidence
-from eightfold.compress.groups import ChannelGraph, Index, Kept
-from eightfold.compress.macs import count_macs, count_parameters
+from eightfold.compress.criteria.scores import layer_scores
 from eightfold.compress.oracle import random_plan
+from eightfold.compress.plan.budget import Budget, _filled, budgets_of
+from eightfold.compress.plan.costs import macs_cost, parameters_cost
+from eightfold.compress.plan.select import Selection, select
+from eightfold.compress.plan.selection_rules import LayerScores
 from eightfold.compress.prune import plan_pruning
-from eightfold.compress.scores import layer_scores
-from eightfold.compress.select import Selection, select
-from eightfold.compress.selection_rules import LayerScores
-from eightfold.compress.surgery import apply_plan
-from eightfold.compress.trace import trace
+from eightfold.compress.surgery.surgery import apply_plan
+from eightfold.compress.trace.groups import ChannelGraph, Index, Kept
+from eightfold.compress.trace.macs import count_macs, count_parameters
+from eightfold.compress.trace.trace import trace
 from eightfold.errors import UsageError
 
 torch.manual_seed(0)  # tests are seeded each for themselves; this is for what the module draws

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from eightfold.compress.compensate import METHODS, compensate
-from eightfold.compress.constants import silenced
-from eightfold.compress.groups import ChannelGraph, Group, Member
-from eightfold.compress.plan import PrunePlan
-from eightfold.compress.surgery import apply_plan
-from eightfold.compress.trace import trace
+from eightfold.compress.compensate.compensate import METHODS, compensate
+from eightfold.compress.compensate.constants import silenced
+from eightfold.compress.plan.plan import PrunePlan
+from eightfold.compress.surgery.surgery import apply_plan
+from eightfold.compress.trace.groups import ChannelGraph, Group, Member
+from eightfold.compress.trace.trace import trace
 from eightfold.errors import UnknownNameError, UsageError
 
 

@@ -14,8 +14,8 @@ from torchvision.ops import DeformConv2d
 
 from eightfold.compress.check import checked
 from eightfold.compress.oracle import oracle_error, random_plan
-from eightfold.compress.surgery import apply_plan
-from eightfold.compress.trace import trace
+from eightfold.compress.surgery.surgery import apply_plan
+from eightfold.compress.trace.trace import trace
 
 IMAGE = torch.linspace(-1, 1, 2 * 3 * 12 * 12).reshape(2, 3, 12, 12)
 

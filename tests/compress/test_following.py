@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from eightfold.compress.check import checked
 from eightfold.compress.oracle import oracle_error, random_plan
 from eightfold.compress.prune import plan_pruning
-from eightfold.compress.trace import trace
+from eightfold.compress.trace.trace import trace
 
 IMAGE = torch.linspace(-1, 1, 2 * 3 * 12 * 12).reshape(2, 3, 12, 12)
 TOKENS = torch.linspace(-1, 1, 2 * 5 * 12).reshape(2, 5, 12)

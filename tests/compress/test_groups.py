@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eightfold.compress.groups import ChannelGraph, Group, Member, Span
+from eightfold.compress.trace.groups import ChannelGraph, Group, Member, Span
 from eightfold.errors import UnknownNameError
 
 

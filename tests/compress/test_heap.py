@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from eightfold.compress.heap import return_freed_memory, share_one_heap
+from eightfold.compress.layerwise.heap import return_freed_memory, share_one_heap
 
 # Blocks that threads of their own free, with something small left alive above them.
 PROGRAM = """
 import sys, threading, numpy as np
-from eightfold.compress.heap import return_freed_memory, share_one_heap
+from eightfold.compress.layerwise.heap import return_freed_memory, share_one_heap
 share_one_heap()
 held = []
 def work():

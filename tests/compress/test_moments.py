@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from eightfold.compress.few_rows import ROWS_AT_MOST, FewRows
-from eightfold.compress.moments import HalvedMoments, Moments, cholesky_ridge
+from eightfold.compress.least_squares.few_rows import ROWS_AT_MOST, FewRows
+from eightfold.compress.least_squares.moments import HalvedMoments, Moments, cholesky_ridge
 from eightfold.errors import ModelError
 
 

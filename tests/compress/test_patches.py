@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from eightfold.compress.patches import Geometry, Positions, input_rows, output_rows, weight_from_matrix, weight_matrix
+from eightfold.compress.least_squares.patches import (
+    Geometry,
+    Positions,
+    input_rows,
+    output_rows,
+    weight_from_matrix,
+    weight_matrix,
+)
 
 torch.manual_seed(0)  # tests are seeded each for themselves; this is for what the module draws
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torchvision
 
-from eightfold.compress.trace import trace
+from eightfold.compress.trace.trace import trace
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])

@@ -9,10 +9,10 @@ from torch import nn
 
 from eightfold.compress.inspection import inspect_model
 from eightfold.compress.oracle import outputs
-from eightfold.compress.plan import PrunePlan
-from eightfold.compress.plan_changes import diff_plans, merge_plans
+from eightfold.compress.plan.plan import PrunePlan
+from eightfold.compress.plan.plan_changes import diff_plans, merge_plans
 from eightfold.compress.prune import plan_pruning
-from eightfold.compress.surgery import apply_plan
+from eightfold.compress.surgery.surgery import apply_plan
 from eightfold.errors import PlanMismatchError
 
 IMAGE = torch.linspace(-1, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)

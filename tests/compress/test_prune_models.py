@@ -10,13 +10,13 @@ import torch
 import torchvision
 from torch import nn
 
-from eightfold.compress.artifacts import load_pruned, save_pruned
-from eightfold.compress.macs import count_macs, count_parameters
-from eightfold.compress.modules import shapes_of
+from eightfold.compress.modules.modules import shapes_of
 from eightfold.compress.oracle import oracle_error, outputs, random_plan
 from eightfold.compress.prune import plan_pruning
-from eightfold.compress.surgery import apply_plan
-from eightfold.compress.trace import trace
+from eightfold.compress.surgery.artifacts import load_pruned, save_pruned
+from eightfold.compress.surgery.surgery import apply_plan
+from eightfold.compress.trace.macs import count_macs, count_parameters
+from eightfold.compress.trace.trace import trace
 from eightfold.errors import PlanMismatchError
 
 IMAGE = torch.linspace(-1, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)

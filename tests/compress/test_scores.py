@@ -10,8 +10,8 @@ from torch import nn
 
 from eightfold.compress.criteria.evidence import Evidence
 from eightfold.compress.criteria.reconstruction import eliminate
-from eightfold.compress.scores import CRITERIA, combined, layer_scores, register_score
-from eightfold.compress.trace import trace
+from eightfold.compress.criteria.scores import CRITERIA, combined, layer_scores, register_score
+from eightfold.compress.trace.trace import trace
 from eightfold.errors import UnknownNameError, UsageError
 
 GROUP = "0.weight"

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eightfold.compress.groups import ChannelGraph, Group, Member, Span
-from eightfold.compress.select import LayerRange, Rounding, Selection, round_count, select
-from eightfold.compress.selection_rules import RULES, Merge, merged, suggested_limit, threshold, voted
+from eightfold.compress.plan.select import LayerRange, Rounding, Selection, round_count, select
+from eightfold.compress.plan.selection_rules import RULES, Merge, merged, suggested_limit, threshold, voted
+from eightfold.compress.trace.groups import ChannelGraph, Group, Member, Span
 from eightfold.errors import UnknownNameError, UsageError
 
 Matrix = npt.NDArray[np.float64]

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves, tree_map
 
-from eightfold.compress.skim import Skim, run_or_skim
-from eightfold.compress.skimmed import SKIMMED
-from eightfold.compress.unread import Memory, fill, mark, memory_of
+from eightfold.compress.trace.fake.skim import Skim, run_or_skim
+from eightfold.compress.trace.fake.skimmed import SKIMMED
+from eightfold.compress.trace.fake.unread import Memory, fill, mark, memory_of
 
 aten = torch.ops.aten
 

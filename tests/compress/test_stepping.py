@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from eightfold.compress.patches import Geometry, Positions, input_rows, output_rows, weight_matrix
-from eightfold.compress.stepping import PausedCall, layer_calls
+from eightfold.compress.layerwise.stepping import PausedCall, layer_calls
+from eightfold.compress.least_squares.patches import Geometry, Positions, input_rows, output_rows, weight_matrix
 
 
 class Tangle(nn.Module):

@@ -11,13 +11,13 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eightfold.compress.artifacts import load_pruned, save_pruned
-from eightfold.compress.modules import shapes_of
+from eightfold.compress.modules.modules import shapes_of
 from eightfold.compress.oracle import oracle_error, outputs, random_plan
-from eightfold.compress.plan import PrunePlan
+from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.prune import plan_pruning
-from eightfold.compress.surgery import applied, apply_plan
-from eightfold.compress.trace import trace
+from eightfold.compress.surgery.artifacts import load_pruned, save_pruned
+from eightfold.compress.surgery.surgery import applied, apply_plan
+from eightfold.compress.trace.trace import trace
 from eightfold.errors import ModelError, PlanMismatchError, TraceError
 
 IMAGE = torch.linspace(-1, 1, 2 * 3 * 16 * 16).reshape(2, 3, 16, 16)

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eightfold.compress import views
-from eightfold.compress.spans import runs
+from eightfold.compress.trace import views
+from eightfold.compress.trace.spans import runs
 
 sizes = st.lists(st.integers(1, 6), min_size=1, max_size=5)
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from eightfold.calib.preprocess import Preprocess
-from eightfold.export.bundle import onnx_artifact, write_bundle
-from eightfold.runtime.manifest import Task
-from eightfold.runtime.sizes import Size, size_text
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.export.bundle.bundle import onnx_artifact, write_bundle
+from eightfold.runtime.bundle.manifest import Task
+from eightfold.runtime.bundle.sizes import Size, size_text
 from tests.cpp.native import load_library
 from tests.cpp.networks import Spread, save_network
 

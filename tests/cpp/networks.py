@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.preprocess import Preprocess
 
 GRID = 4
 AXES = {"nchw": [0, 1, 2, 3], "nhwc": [0, 3, 1, 2]}

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import eightfold
-from eightfold.calib.preprocess import Preprocess
-from eightfold.export.bundle import zip_bundle
-from eightfold.runtime.bundle import MANIFEST_NAME
-from eightfold.runtime.manifest import Task
-from eightfold.runtime.predictor import Predictor
-from eightfold.runtime.signature import new_key, sign_bundle
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.export.bundle.bundle import zip_bundle
+from eightfold.runtime.bundle.bundle import MANIFEST_NAME
+from eightfold.runtime.bundle.manifest import Task
+from eightfold.runtime.bundle.signature import new_key, sign_bundle
+from eightfold.runtime.predict.predictor import Predictor
 from tests.cpp.native import NativeEngine, NativeError, image_of
 from tests.forging import pack, refer_outside, replace_file, rewrite_manifest, write_manifest
 from tests.hostile_manifests import ACCEPTED, REFUSED, SAFE_NAMES, UNSAFE_NAMES

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from eightfold.calib.preprocess import Preprocess
-from eightfold.export.bundle import onnx_artifact, write_bundle
-from eightfold.runtime.bench import bench
-from eightfold.runtime.devices import describe_device
-from eightfold.runtime.latency import LatencyTable
-from eightfold.runtime.manifest import Task
-from eightfold.runtime.predictor import Predictor
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.export.bundle.bundle import onnx_artifact, write_bundle
+from eightfold.runtime.bench.bench import bench
+from eightfold.runtime.bench.latency import LatencyTable
+from eightfold.runtime.bundle.manifest import Task
+from eightfold.runtime.devices.devices import describe_device
+from eightfold.runtime.predict.predictor import Predictor
 from tests.cpp.native import NativeEngine, NativeError
 from tests.cpp.networks import save_network
 

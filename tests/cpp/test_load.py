@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eightfold.calib.preprocess import Preprocess
-from eightfold.runtime.manifest import Task
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.runtime.bundle.manifest import Task
 from tests.cpp.native import NativeEngine
 
 MakeBundle = Callable[..., Path]

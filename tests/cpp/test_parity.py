@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.runtime.backends import open_session
 from eightfold.runtime.backends.base import SessionOptions
-from eightfold.runtime.bundle import Bundle
-from eightfold.runtime.manifest import Artifact, Task
+from eightfold.runtime.bundle.bundle import Bundle
+from eightfold.runtime.bundle.manifest import Artifact, Task
 from eightfold.runtime.postprocess import decoder_of
-from eightfold.runtime.results import Classification, Detections, Matte, Segmentation
+from eightfold.runtime.postprocess.results import Classification, Detections, Matte, Segmentation
 from tests.cpp.native import NativeEngine, NativeResult
 from tests.cpp.networks import Spread
 

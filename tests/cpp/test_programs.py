@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 import eightfold
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BackendError
-from eightfold.export.bundle import zip_bundle
-from eightfold.runtime import remote
-from eightfold.runtime.bench import bench
-from eightfold.runtime.latency import LatencyTable
-from eightfold.runtime.manifest import Task
+from eightfold.export.bundle.bundle import zip_bundle
+from eightfold.runtime.bench import remote
+from eightfold.runtime.bench.bench import bench
+from eightfold.runtime.bench.latency import LatencyTable
+from eightfold.runtime.bundle.manifest import Task
 from tests.cpp.conftest import LIBRARY_VARIABLE
 from tests.sshd import needs_sshd, running_sshd
 

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BackendError, UsageError
-from eightfold.export.bundle import onnx_artifact, write_bundle
-from eightfold.export.foreign import export_bundle
-from eightfold.runtime.bench import bench
-from eightfold.runtime.bundle import Bundle
-from eightfold.runtime.latency import LatencyRow, LatencyTable
-from eightfold.runtime.manifest import Task
-from eightfold.runtime.predictor import Predictor
-from eightfold.runtime.sizes import Size
+from eightfold.export.bundle.bundle import onnx_artifact, write_bundle
+from eightfold.export.bundle.foreign import export_bundle
+from eightfold.runtime.bench.bench import bench
+from eightfold.runtime.bench.latency import LatencyRow, LatencyTable
+from eightfold.runtime.bundle.bundle import Bundle
+from eightfold.runtime.bundle.manifest import Task
+from eightfold.runtime.bundle.sizes import Size
+from eightfold.runtime.predict.predictor import Predictor
 from tests.cpp.native import NativeEngine, NativeError
 from tests.cpp.networks import save_network
 from tests.cpp.test_parity import compare, picture, predictions_of

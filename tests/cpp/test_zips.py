@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import EightfoldError
-from eightfold.runtime.bundle import Bundle
-from eightfold.runtime.manifest import Task
+from eightfold.runtime.bundle.bundle import Bundle
+from eightfold.runtime.bundle.manifest import Task
 from tests.cpp.native import NativeEngine, NativeError
 from tests.odd_zips import ODD, SOUND, Zip, write_behind_a_hole
 

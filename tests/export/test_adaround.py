@@ -12,11 +12,11 @@ import onnx
 import pytest
 
 from eightfold.calib.calibrate import calibrate
-from eightfold.calib.graph import Graph, load_model
-from eightfold.calib.layers import layers_of, value_of
-from eightfold.export.adaround import _patches, adaptive_rounding, blocks_of
-from eightfold.export.layer_errors import output_sqnr_db
-from eightfold.export.quantize import quantize
+from eightfold.export.int8.adaround import _patches, adaptive_rounding, blocks_of
+from eightfold.export.int8.layer_errors import output_sqnr_db
+from eightfold.export.int8.quantize import quantize
+from eightfold.onnx_graph.graph import Graph, load_model
+from eightfold.onnx_graph.layers import layers_of, value_of
 
 ModelMaker = Callable[..., Path]
 
@@ -73,7 +73,7 @@ wide (float[1,300,4,4] image) => (float[1,6,4,4] out)
 
 
 def test_a_large_layer_is_rounded_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eightfold.export.adaround.MAX_WEIGHTS", 4000)  # some outputs at a time, too
+    monkeypatch.setattr("eightfold.export.int8.adaround.MAX_WEIGHTS", 4000)  # some outputs at a time, too
     random, model = np.random.default_rng(0), onnx.parser.parse_model(WIDE)
     for name, shape in {"w1": (8, 300, 3, 3), "w2": (8, 6, 1, 1), "w3": (6, 6, 1, 1)}.items():
         value = random.normal(0, 0.1, shape).astype(np.float32)

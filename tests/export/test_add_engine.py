@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 import torch
 
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.cli.app import main
 from eightfold.errors import BuildError, BundleError
-from eightfold.export.add_engine import add_engine
-from eightfold.export.foreign import export_bundle
+from eightfold.export.bundle.add_engine import add_engine
+from eightfold.export.bundle.foreign import export_bundle
 from eightfold.export.tensorrt.build import EnginePrecision, build_engine
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
-from eightfold.runtime.bundle import Bundle
-from eightfold.runtime.signature import new_key, sign_bundle
+from eightfold.runtime.bundle.bundle import Bundle
+from eightfold.runtime.bundle.signature import new_key, sign_bundle
 from tests.export.networks import wide_net
 
 pytest.importorskip("tensorrt_rtx")

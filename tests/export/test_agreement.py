@@ -7,14 +7,14 @@ import onnx
 import pytest
 import torch
 
-from eightfold.calib.images import ImageSet, open_images
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.images import ImageSet, open_images
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import ImageError, UsageError
-from eightfold.export.agreement import compare_classifiers
-from eightfold.export.compare import compare_artifacts
-from eightfold.export.foreign import export_bundle
-from eightfold.export.onnx_export import export_onnx
-from eightfold.export.subjects import subject_of
+from eightfold.export.bundle.foreign import export_bundle
+from eightfold.export.compare.agreement import compare_classifiers
+from eightfold.export.compare.compare import compare_artifacts
+from eightfold.export.compare.subjects import subject_of
+from eightfold.export.torch.onnx_export import export_onnx
 from tests.export.networks import DictNet, SmallNet, small_net
 
 PREPROCESS = Preprocess(height=16, width=16)

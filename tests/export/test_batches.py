@@ -10,12 +10,12 @@ import torch
 from onnx import helper, numpy_helper
 
 from eightfold.errors import ModelError, VerificationError
-from eightfold.export import batches
-from eightfold.export.batches import export_batches
-from eightfold.export.onnx_export import Exporter, export_onnx
-from eightfold.export.rebatch import rebatched
-from eightfold.export.verify import run_module_arrays, run_onnx
-from eightfold.export.weights import share_weights
+from eightfold.export.fixed_size import batches
+from eightfold.export.fixed_size.batches import export_batches
+from eightfold.export.fixed_size.rebatch import rebatched
+from eightfold.export.torch.onnx_export import Exporter, export_onnx
+from eightfold.export.verify.verify import run_module_arrays, run_onnx
+from eightfold.onnx_graph.weights import share_weights
 from tests.export.networks import SmallNet, graph, images, saved, small_net
 
 

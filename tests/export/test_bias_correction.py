@@ -12,13 +12,13 @@ import onnxruntime
 import pytest
 
 from eightfold.calib.calibrate import calibrate
-from eightfold.calib.graph import Graph, load_model
-from eightfold.calib.layers import layers_of, value_of
-from eightfold.calib.rows import rows_of
+from eightfold.calib.images.rows import rows_of
 from eightfold.errors import UsageError
-from eightfold.export.bias_correction import correct_analytically
-from eightfold.export.int8 import quantize_weight
-from eightfold.export.quantize import quantize
+from eightfold.export.int8.bias_correction import correct_analytically
+from eightfold.export.int8.int8 import quantize_weight
+from eightfold.export.int8.quantize import quantize
+from eightfold.onnx_graph.graph import Graph, load_model
+from eightfold.onnx_graph.layers import layers_of, value_of
 
 ModelMaker = Callable[..., Path]
 

@@ -14,29 +14,34 @@ from onnx import helper, numpy_helper
 
 from eightfold.calib.calibrate import calibrate
 from eightfold.calib.equalize import Equalization, equalized
-from eightfold.calib.images import ImageSet, open_images
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.images import ImageSet, open_images
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import VerificationError
-from eightfold.export import batches, file_source, half, in_graph, openvino_build, quantize_step, simplify
-from eightfold.export.batches import export_batches
-from eightfold.export.equalize import equalize
-from eightfold.export.freeze import frozen
-from eightfold.export.half import half_onnx
-from eightfold.export.half_graph import half_graph
-from eightfold.export.in_graph import put_preprocess_in, with_preprocess
-from eightfold.export.onnx_export import export_onnx
-from eightfold.export.openvino_build import build_openvino, read_openvino
-from eightfold.export.passes.run import apply_passes
-from eightfold.export.qdq import apply_qdq
-from eightfold.export.quantize import quantize
-from eightfold.export.rebatch import rebatched
-from eightfold.export.simplify import simplify_onnx
-from eightfold.export.verify import Tolerance
+from eightfold.export.fixed_size import batches, file_source
+from eightfold.export.fixed_size.batches import export_batches
+from eightfold.export.fixed_size.freeze import frozen
+from eightfold.export.fixed_size.rebatch import rebatched
+from eightfold.export.fp16 import half
+from eightfold.export.fp16.half import half_onnx
+from eightfold.export.fp16.half_graph import half_graph
+from eightfold.export.in_graph import in_graph
+from eightfold.export.in_graph.in_graph import put_preprocess_in, with_preprocess
+from eightfold.export.int8 import quantize_step
+from eightfold.export.int8.equalize import equalize
+from eightfold.export.int8.qdq import apply_qdq
+from eightfold.export.int8.quantize import quantize
+from eightfold.export.openvino import openvino_build
+from eightfold.export.openvino.openvino_build import build_openvino, read_openvino
+from eightfold.export.simplify import simplify
+from eightfold.export.simplify.passes.run import apply_passes
+from eightfold.export.simplify.simplify import simplify_onnx
+from eightfold.export.torch.onnx_export import export_onnx
+from eightfold.export.verify.verify import Tolerance
 from tests.export.networks import images, small_net
 
 LAYER = "depthwise"
 TRIALS = ["on zeros", "on ones", "on extremes", "on noise"]
-APPLY_QDQ = "eightfold.export.quantize.apply_qdq"
+APPLY_QDQ = "eightfold.export.int8.quantize.apply_qdq"
 EXACT = Tolerance(max_rel_error=1e-4)
 
 
@@ -233,7 +238,7 @@ def _change_equalized(
         model, done = equalized(*args)
         return change(model), done.model_copy(update=said)
 
-    monkeypatch.setattr("eightfold.export.equalize.equalized", changed)
+    monkeypatch.setattr("eightfold.export.int8.equalize.equalized", changed)
 
 
 def _limited(model: onnx.ModelProto) -> onnx.ModelProto:

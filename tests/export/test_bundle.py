@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BundleError
-from eightfold.export.batches import export_batches
-from eightfold.export.bundle import engine_artifact, onnx_artifact, write_bundle, zip_bundle
-from eightfold.export.onnx_export import export_onnx
+from eightfold.export.bundle.bundle import engine_artifact, onnx_artifact, write_bundle, zip_bundle
+from eightfold.export.fixed_size.batches import export_batches
 from eightfold.export.tensorrt.build import build_engine
-from eightfold.export.verify import run_onnx
+from eightfold.export.torch.onnx_export import export_onnx
+from eightfold.export.verify.verify import run_onnx
 from eightfold.files import sha256_of_file
-from eightfold.runtime.bundle import Bundle
-from eightfold.runtime.manifest import Artifact, Task
+from eightfold.runtime.bundle.bundle import Bundle
+from eightfold.runtime.bundle.manifest import Artifact, Task
 from tests.export.networks import images, small_net, wide_net
 
 TASK = Task(kind="classify", decode="softmax", labels=("a", "b", "c", "d", "e"))

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from eightfold.calib.preprocess import Preprocess
-from eightfold.export.bundle import write_bundle, zip_bundle
-from eightfold.runtime.bundle import Bundle
-from eightfold.runtime.manifest import Task
-from eightfold.runtime.signature import new_key, sign_bundle
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.export.bundle.bundle import write_bundle, zip_bundle
+from eightfold.runtime.bundle.bundle import Bundle
+from eightfold.runtime.bundle.manifest import Task
+from eightfold.runtime.bundle.signature import new_key, sign_bundle
 
 
 def _write(path: Path, name: str) -> Path:
@@ -45,7 +45,7 @@ def _killed(what: str, folder: Path, place: str) -> None:
     [
         ("directory", "shutil:copyfile"),
         ("directory", "pathlib:Path.write_text"),
-        ("directory", "eightfold.export.bundle:sync_files"),
+        ("directory", "eightfold.export.bundle.bundle:sync_files"),
         ("directory", "shutil:rmtree"),
         ("zip", "zipfile:ZipFile.open"),
         ("zip", "zipfile:ZipFile.close"),

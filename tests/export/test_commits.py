@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import eightfold
-from eightfold.export.commits import commits
+from eightfold.export.bundle.commits import commits
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="the oracle, git, is not installed")
 

@@ -11,19 +11,19 @@ import torch
 from onnx import helper
 
 from eightfold.calib.calibrate import calibrate
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BackendError, ModelError, UsageError, VerificationError
-from eightfold.export.compare import compare_artifacts
-from eightfold.export.comparison import Comparison, Layer
-from eightfold.export.comparison_plot import plot_comparison, require_plot_format
-from eightfold.export.foreign import export_bundle
-from eightfold.export.half import half_onnx
-from eightfold.export.onnx_export import export_onnx
-from eightfold.export.openvino_build import build_openvino
-from eightfold.export.quantize import quantize
-from eightfold.export.subjects import subject_of
+from eightfold.export.bundle.foreign import export_bundle
+from eightfold.export.compare.compare import compare_artifacts
+from eightfold.export.compare.comparison import Comparison, Layer
+from eightfold.export.compare.comparison_plot import plot_comparison, require_plot_format
+from eightfold.export.compare.subjects import subject_of
+from eightfold.export.fp16.half import half_onnx
+from eightfold.export.int8.quantize import quantize
+from eightfold.export.openvino.openvino_build import build_openvino
 from eightfold.export.tensorrt.build import build_engine
-from eightfold.export.verify import Difference, Tolerance
+from eightfold.export.torch.onnx_export import export_onnx
+from eightfold.export.verify.verify import Difference, Tolerance
 from tests.export.networks import SmallNet, graph, images, saved, small_net
 
 

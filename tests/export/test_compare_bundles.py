@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BundleError, UsageError
-from eightfold.export.bundle import onnx_artifact, write_bundle
-from eightfold.export.compare_bundles import compare_bundles
-from eightfold.export.comparison_plot import plot_comparison
-from eightfold.export.foreign import export_bundle
-from eightfold.export.onnx_export import export_onnx
-from eightfold.runtime.manifest import Task
+from eightfold.export.bundle.bundle import onnx_artifact, write_bundle
+from eightfold.export.bundle.foreign import export_bundle
+from eightfold.export.compare.compare_bundles import compare_bundles
+from eightfold.export.compare.comparison_plot import plot_comparison
+from eightfold.export.torch.onnx_export import export_onnx
+from eightfold.runtime.bundle.manifest import Task
 from tests.export.networks import SmallNet, images, small_net
 
 PREPROCESS = Preprocess(height=16, width=16)

@@ -6,9 +6,9 @@ import torch
 from numpy.typing import NDArray
 from onnx import helper
 
-from eightfold.export.constants import computed_constants, freeze_constants
-from eightfold.export.onnx_export import onnx_from_module
-from eightfold.export.verify import run_onnx, with_outputs
+from eightfold.export.simplify.constants import computed_constants, freeze_constants
+from eightfold.export.torch.onnx_export import onnx_from_module
+from eightfold.export.verify.verify import run_onnx, with_outputs
 from tests.export.networks import graph
 
 Weights = dict[str, NDArray[np.generic]]

@@ -13,20 +13,20 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import VerificationError
-from eightfold.export import decode_step
-from eightfold.export.decode_step import put_decoder_in
-from eightfold.export.detection_agreement import agreement, differing_part
-from eightfold.export.detections import with_detections
-from eightfold.export.foreign import export_bundle
-from eightfold.export.onnx_export import export_onnx
-from eightfold.export.onnx_files import opset_of
-from eightfold.export.trials import RANDOM
-from eightfold.runtime.bundle import Bundle
-from eightfold.runtime.manifest import Task
-from eightfold.runtime.predictor import Predictor
-from eightfold.runtime.results import Detections
+from eightfold.export.bundle.foreign import export_bundle
+from eightfold.export.in_graph import decode_step
+from eightfold.export.in_graph.decode_step import put_decoder_in
+from eightfold.export.in_graph.detection_agreement import agreement, differing_part
+from eightfold.export.in_graph.detections import with_detections
+from eightfold.export.torch.onnx_export import export_onnx
+from eightfold.export.verify.trials import RANDOM
+from eightfold.onnx_graph.onnx_files import opset_of
+from eightfold.runtime.bundle.bundle import Bundle
+from eightfold.runtime.bundle.manifest import Task
+from eightfold.runtime.postprocess.results import Detections
+from eightfold.runtime.predict.predictor import Predictor
 from tests.export.networks import graph, saved
 
 SIDE = 64

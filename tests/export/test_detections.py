@@ -12,17 +12,17 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from eightfold.calib.geometry import Placement
+from eightfold.calib.images.geometry import Placement
 from eightfold.errors import BuildError, UsageError
-from eightfold.export.detections import form_for, with_detections
+from eightfold.export.in_graph.detections import form_for, with_detections
 from eightfold.export.tensorrt.build import build_engine
 from eightfold.export.tensorrt.layers import layers_of_network
 from eightfold.export.tensorrt.messages import collecting_logger
-from eightfold.export.verify import run_onnx
-from eightfold.runtime.manifest import Task
+from eightfold.export.verify.verify import run_onnx
+from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.postprocess import decoder_of
 from eightfold.runtime.postprocess.nms import nms
-from eightfold.runtime.results import Detections
+from eightfold.runtime.postprocess.results import Detections
 from tests.export.networks import graph, saved
 
 SIZE = (96, 128)

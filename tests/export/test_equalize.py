@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from eightfold.export.equalize import EqualizeReport, Pair, equalize, equalize_batches
+from eightfold.export.int8.equalize import EqualizeReport, Pair, equalize, equalize_batches
 from tests.calib.conftest import residual_weights
 
 ModelMaker = Callable[..., Path]

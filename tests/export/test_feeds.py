@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import UsageError
-from eightfold.export.compare import compare_artifacts
-from eightfold.export.compare_bundles import compare_bundles
-from eightfold.export.feeds import feeds_of, rules_for
-from eightfold.export.foreign import export_bundle
-from eightfold.export.in_graph import put_preprocess_in
-from eightfold.export.onnx_export import export_onnx
-from eightfold.export.subjects import Subject, subject_of
-from eightfold.export.verify import Arrays, Tolerance
+from eightfold.export.bundle.foreign import export_bundle
+from eightfold.export.compare.compare import compare_artifacts
+from eightfold.export.compare.compare_bundles import compare_bundles
+from eightfold.export.compare.feeds import feeds_of, rules_for
+from eightfold.export.compare.subjects import Subject, subject_of
+from eightfold.export.in_graph.in_graph import put_preprocess_in
+from eightfold.export.torch.onnx_export import export_onnx
+from eightfold.export.verify.verify import Arrays, Tolerance
 from tests.export.networks import images, small_net
 
 PREPROCESS = Preprocess(height=16, width=16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))

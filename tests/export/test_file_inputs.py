@@ -10,15 +10,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BundleError, EightfoldError, UsageError, VerificationError
-from eightfold.export import file_source
-from eightfold.export.file_inputs import with_constants
-from eightfold.export.foreign import export_bundle
-from eightfold.export.verify import run_onnx
-from eightfold.runtime.bench import bench
-from eightfold.runtime.bundle import Bundle
-from eightfold.runtime.predictor import Predictor
+from eightfold.export.bundle.foreign import export_bundle
+from eightfold.export.fixed_size import file_source
+from eightfold.export.fixed_size.file_inputs import with_constants
+from eightfold.export.verify.verify import run_onnx
+from eightfold.runtime.bench.bench import bench
+from eightfold.runtime.bundle.bundle import Bundle
+from eightfold.runtime.predict.predictor import Predictor
 from tests.export.networks import graph, saved, small_net
 
 RNG = np.random.default_rng(0)

@@ -12,15 +12,15 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import EightfoldError, ModelError, UsageError, VerificationError
-from eightfold.export import batches
-from eightfold.export.foreign import RAW_OUTPUTS, export_bundle
-from eightfold.export.onnx_export import export_onnx
-from eightfold.export.verify import run_onnx
-from eightfold.runtime.bundle import Bundle
+from eightfold.export.bundle.foreign import RAW_OUTPUTS, export_bundle
+from eightfold.export.fixed_size import batches
+from eightfold.export.torch.onnx_export import export_onnx
+from eightfold.export.verify.verify import run_onnx
+from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.postprocess import decoder_of
-from eightfold.runtime.predictor import Predictor
+from eightfold.runtime.predict.predictor import Predictor
 from tests.export.networks import graph, saved, small_net
 
 

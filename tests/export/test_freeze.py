@@ -9,14 +9,14 @@ import pytest
 import torch
 from onnx import helper
 
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import ModelError, UsageError
-from eightfold.export.file_inputs import FileInputs
-from eightfold.export.foreign import export_bundle
-from eightfold.export.freeze import freeze_onnx, frozen
-from eightfold.export.onnx_files import tensor_specs
-from eightfold.export.verify import run_onnx
-from eightfold.runtime.bundle import Bundle
+from eightfold.export.bundle.foreign import export_bundle
+from eightfold.export.fixed_size.file_inputs import FileInputs
+from eightfold.export.fixed_size.freeze import freeze_onnx, frozen
+from eightfold.export.verify.verify import run_onnx
+from eightfold.onnx_graph.onnx_files import tensor_specs
+from eightfold.runtime.bundle.bundle import Bundle
 from tests.export.networks import graph, images, saved, small_net
 
 

@@ -10,15 +10,15 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from eightfold.errors import ModelError, UsageError, VerificationError
-from eightfold.export.checks import verify_onnx
-from eightfold.export.half import checked_half, half_onnx
-from eightfold.export.half_emulation import emulated_half, verify_half
-from eightfold.export.half_graph import HalfType, fits, half_graph, rounded, scales_fit
-from eightfold.export.half_range import nodes_not_finite, nodes_out_of_range
-from eightfold.export.onnx_export import export_onnx
-from eightfold.export.onnx_files import input_specs
-from eightfold.export.trials import runs_of
-from eightfold.export.verify import Tolerance, random_inputs, run_onnx
+from eightfold.export.fp16.half import checked_half, half_onnx
+from eightfold.export.fp16.half_emulation import emulated_half, verify_half
+from eightfold.export.fp16.half_graph import HalfType, fits, half_graph, rounded, scales_fit
+from eightfold.export.fp16.half_range import nodes_not_finite, nodes_out_of_range
+from eightfold.export.torch.onnx_export import export_onnx
+from eightfold.export.verify.checks import verify_onnx
+from eightfold.export.verify.trials import runs_of
+from eightfold.export.verify.verify import Tolerance, random_inputs, run_onnx
+from eightfold.onnx_graph.onnx_files import input_specs
 from tests.export.networks import graph, saved, small_net
 
 TRIALS = ["on 4 images", "on zeros", "on ones", "on extremes", "on noise"]

@@ -8,19 +8,19 @@ import onnx
 import pytest
 from onnx import helper
 
-from eightfold.calib.preprocess import Preprocess
-from eightfold.calib.transform import tensor_from_image
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.calib.images.transform import tensor_from_image
 from eightfold.errors import UsageError, VerificationError
-from eightfold.export import in_graph
-from eightfold.export.foreign import export_bundle
-from eightfold.export.in_graph import normalized, put_preprocess_in, with_preprocess
-from eightfold.export.onnx_export import export_onnx
-from eightfold.export.onnx_files import input_specs
+from eightfold.export.bundle.foreign import export_bundle
+from eightfold.export.in_graph import in_graph
+from eightfold.export.in_graph.in_graph import normalized, put_preprocess_in, with_preprocess
 from eightfold.export.tensorrt.build import build_engine
-from eightfold.export.trials import RANDOM
-from eightfold.export.verify import Tolerance, run_onnx
-from eightfold.runtime.bundle import Bundle
-from eightfold.runtime.predictor import Predictor
+from eightfold.export.torch.onnx_export import export_onnx
+from eightfold.export.verify.trials import RANDOM
+from eightfold.export.verify.verify import Tolerance, run_onnx
+from eightfold.onnx_graph.onnx_files import input_specs
+from eightfold.runtime.bundle.bundle import Bundle
+from eightfold.runtime.predict.predictor import Predictor
 from tests.export.networks import graph, saved, small_net
 
 IMAGENET = Preprocess(height=16, width=16, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), color="bgr")

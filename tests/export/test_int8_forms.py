@@ -17,10 +17,10 @@ import pytest
 
 from eightfold.calib.calibrate import calibrate
 from eightfold.errors import UnknownNameError, UsageError
-from eightfold.export import int8_speed
-from eightfold.export.int8_speed import Int8Speed, SlowInt8Warning, keep_the_faster, runs_here
-from eightfold.export.layer_errors import compare_layers
-from eightfold.export.quantize import quantize
+from eightfold.export.int8 import int8_speed
+from eightfold.export.int8.int8_speed import Int8Speed, SlowInt8Warning, keep_the_faster, runs_here
+from eightfold.export.int8.layer_errors import compare_layers
+from eightfold.export.int8.quantize import quantize
 from eightfold.export.targets import TARGETS
 
 ModelMaker = Callable[..., Path]

@@ -9,8 +9,8 @@ import pytest
 
 from eightfold.calib.calibrate import calibrate
 from eightfold.errors import CalibrationError
-from eightfold.export.layer_errors import NO_ERROR_DB, compare_layers, sqnr_db
-from eightfold.export.quantize import quantize
+from eightfold.export.int8.layer_errors import NO_ERROR_DB, compare_layers, sqnr_db
+from eightfold.export.int8.quantize import quantize
 
 ModelMaker = Callable[..., Path]
 

@@ -7,7 +7,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from eightfold.export.layer_precisions import layer_precisions
+from eightfold.export.int8.layer_precisions import layer_precisions
 
 
 def model_of(nodes: list[onnx.NodeProto], weights: dict[str, NDArray[Any]]) -> onnx.ModelProto:

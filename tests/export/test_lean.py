@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from eightfold.export.lean import WEIGHTS, bytes_beside, load_lean, show, write_lean
-from eightfold.export.verify import run_onnx
+from eightfold.export.verify.verify import run_onnx
+from eightfold.onnx_graph.lean import WEIGHTS, bytes_beside, load_lean, show, write_lean
 from tests.export.networks import graph
 
 FEEDS = {"images": np.random.default_rng(0).random((2, 48), dtype=np.float32)}

@@ -10,9 +10,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from eightfold.calib.graph import read_graph
 from eightfold.errors import ModelError
-from eightfold.export.onnx_files import load_onnx
+from eightfold.onnx_graph.graph import read_graph
+from eightfold.onnx_graph.onnx_files import load_onnx
 from eightfold.runtime.backends.base import SessionOptions
 from eightfold.runtime.backends.openvino import OpenVinoSession
 from eightfold.runtime.backends.ort import OrtSession

@@ -10,12 +10,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from eightfold.export.freeze import frozen
-from eightfold.export.half import half_onnx
-from eightfold.export.normal_form import in_normal_form
-from eightfold.export.onnx_files import load_onnx
-from eightfold.export.simplify import simplify
-from eightfold.export.verify import run_onnx
+from eightfold.export.fixed_size.freeze import frozen
+from eightfold.export.fp16.half import half_onnx
+from eightfold.export.simplify.simplify import simplify
+from eightfold.export.verify.verify import run_onnx
+from eightfold.onnx_graph.normal_form import in_normal_form
+from eightfold.onnx_graph.onnx_files import load_onnx
 from tests.export.networks import graph, images, saved
 
 FEEDS = {"images": images(1)}

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from eightfold.errors import ModelError, UsageError
-from eightfold.export import onnx_export
-from eightfold.export.checks import verify_module
-from eightfold.export.onnx_export import Exporter, export_onnx
-from eightfold.export.onnx_files import opset_of, tensor_specs
-from eightfold.export.verify import Tolerance, run_onnx
+from eightfold.export.torch import onnx_export
+from eightfold.export.torch.onnx_export import Exporter, export_onnx
+from eightfold.export.verify.checks import verify_module
+from eightfold.export.verify.verify import Tolerance, run_onnx
 from eightfold.files import sha256_of_file
+from eightfold.onnx_graph.onnx_files import opset_of, tensor_specs
 from tests.export.networks import DictNet, SmallNet, images, small_net
 
 EXACT = Tolerance(max_rel_error=1e-5)
@@ -69,7 +69,7 @@ def test_the_module_is_left_as_it_was(tmp_path: Path) -> None:
 
 PROGRAM = """
 import sys
-from eightfold.export.onnx_export import export_onnx
+from eightfold.export.torch.onnx_export import export_onnx
 from networks import small_net
 export_onnx(small_net(), sys.argv[1], batch=1, image_size=16, opset=18, exporter=sys.argv[2])
 """

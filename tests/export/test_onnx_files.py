@@ -7,19 +7,19 @@ import onnx
 import pytest
 from onnx import helper
 
-from eightfold.calib.preprocess import Preprocess
-from eightfold.calib.shapes import weight_bytes
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import ModelError
-from eightfold.export import onnx_files
-from eightfold.export.batches import export_batches
-from eightfold.export.foreign import export_bundle
-from eightfold.export.freeze import freeze_onnx
-from eightfold.export.half import half_onnx
-from eightfold.export.onnx_files import external_files, load_onnx, save_onnx, tensor_specs
-from eightfold.export.simplify import simplify
+from eightfold.export.bundle.foreign import export_bundle
+from eightfold.export.fixed_size.batches import export_batches
+from eightfold.export.fixed_size.freeze import freeze_onnx
+from eightfold.export.fp16.half import half_onnx
+from eightfold.export.simplify.simplify import simplify
 from eightfold.export.tensorrt.build import build_engine
-from eightfold.export.verify import run_onnx
-from eightfold.runtime.bundle import Bundle
+from eightfold.export.verify.verify import run_onnx
+from eightfold.onnx_graph import onnx_files
+from eightfold.onnx_graph.onnx_files import external_files, load_onnx, save_onnx, tensor_specs
+from eightfold.onnx_graph.shapes import weight_bytes
+from eightfold.runtime.bundle.bundle import Bundle
 from tests.export.networks import graph, saved
 
 FEEDS = {"images": np.random.default_rng(0).random((2, 64), dtype=np.float32)}

@@ -8,18 +8,18 @@ import openvino
 import pytest
 from onnx import helper, numpy_helper
 
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import ModelError, UsageError, VerificationError
-from eightfold.export import openvino_build
-from eightfold.export.bundle import openvino_artifact, write_bundle
-from eightfold.export.onnx_export import export_onnx
-from eightfold.export.openvino_build import build_openvino, read_openvino
-from eightfold.export.openvino_record import OpenVinoRecord, openvino_record_path
-from eightfold.export.verify import run_onnx
+from eightfold.export.bundle.bundle import openvino_artifact, write_bundle
+from eightfold.export.openvino import openvino_build
+from eightfold.export.openvino.openvino_build import build_openvino, read_openvino
+from eightfold.export.openvino.openvino_record import OpenVinoRecord, openvino_record_path
+from eightfold.export.torch.onnx_export import export_onnx
+from eightfold.export.verify.verify import run_onnx
 from eightfold.files import sha256_of_file
-from eightfold.runtime.bundle import Bundle
-from eightfold.runtime.manifest import Task
-from eightfold.runtime.predictor import Predictor
+from eightfold.runtime.bundle.bundle import Bundle
+from eightfold.runtime.bundle.manifest import Task
+from eightfold.runtime.predict.predictor import Predictor
 from tests.export.networks import images, small_net
 
 

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from eightfold.errors import ModelError, UnknownNameError, UsageError
-from eightfold.export.batches import export_batches
-from eightfold.export.onnx_export import export_onnx, onnx_from_module
-from eightfold.export.onnx_files import opset_of, tensor_specs
-from eightfold.export.opset_conversion import with_opset
-from eightfold.export.opsets import READERS, newest_opset, opset_for
+from eightfold.export.fixed_size.batches import export_batches
+from eightfold.export.opset.opset_conversion import with_opset
+from eightfold.export.opset.opsets import READERS, newest_opset, opset_for
 from eightfold.export.tensorrt.build import build_engine
-from eightfold.export.verify import run_onnx
+from eightfold.export.torch.onnx_export import export_onnx, onnx_from_module
+from eightfold.export.verify.verify import run_onnx
+from eightfold.onnx_graph.onnx_files import opset_of, tensor_specs
 from tests.export.networks import graph, images, saved, small_net
 
 

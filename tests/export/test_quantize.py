@@ -13,7 +13,7 @@ import pytest
 
 from eightfold.calib.calibrate import calibrate
 from eightfold.errors import CalibrationError, UnknownNameError, UsageError
-from eightfold.export.quantize import quantize
+from eightfold.export.int8.quantize import quantize
 from eightfold.export.targets import TARGETS
 
 ModelMaker = Callable[..., Path]

@@ -8,10 +8,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from eightfold.errors import ModelError, VerificationError
-from eightfold.export.reference import Reference
-from eightfold.export.trials import EXTREME, RANDOM, adversarial_inputs, trials_of
-from eightfold.export.verify import Arrays, Tolerance
-from eightfold.runtime.manifest import TensorSpec
+from eightfold.export.verify.reference import Reference
+from eightfold.export.verify.trials import EXTREME, RANDOM, adversarial_inputs, trials_of
+from eightfold.export.verify.verify import Arrays, Tolerance
+from eightfold.runtime.bundle.manifest import TensorSpec
 from tests.export.networks import graph, saved
 
 EXACT = Tolerance(max_rel_error=1e-4)

@@ -11,13 +11,13 @@ import onnx
 import pytest
 
 from eightfold.calib.calibrate import calibrate
-from eightfold.calib.images import open_images
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.images import open_images
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.ranges import Ranges
 from eightfold.errors import ImageError, UnknownNameError, UsageError
-from eightfold.export.int8_speed import Int8Speed
-from eightfold.export.score import Score, sqnr_score, top1_score
-from eightfold.export.search import SearchBound, SearchOptions, quantize_within
+from eightfold.export.int8.int8_speed import Int8Speed
+from eightfold.export.int8.score import Score, sqnr_score, top1_score
+from eightfold.export.int8.search import SearchBound, SearchOptions, quantize_within
 
 ModelMaker = Callable[..., Path]
 PREPROCESS = Preprocess(height=12, width=12)
@@ -112,7 +112,7 @@ def test_speed_is_measured_once_and_shown(
         times = {"fp32_ms": 2.0, "qdq_ms": 1.25, "qoperator_ms": 1.2}
         return Int8Speed(**times, form="qdq", speedup=0.9, low=0.8, high=0.95)
 
-    monkeypatch.setattr("eightfold.export.search.measure_int8", measured)
+    monkeypatch.setattr("eightfold.export.int8.search.measure_int8", measured)
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     options = SearchOptions(max_drop=30.0, limit=1)
     state = tmp_path / "state.json"

@@ -9,11 +9,11 @@ import pytest
 from onnx import helper
 
 from eightfold.errors import ModelError, UsageError
-from eightfold.export import simplify as module
-from eightfold.export.onnx_export import export_onnx
-from eightfold.export.simplify import simplify, simplify_onnx
-from eightfold.export.trials import NOT_FINITE, RANDOM
-from eightfold.export.verify import run_onnx
+from eightfold.export.simplify import simplify as module
+from eightfold.export.simplify.simplify import simplify, simplify_onnx
+from eightfold.export.torch.onnx_export import export_onnx
+from eightfold.export.verify.trials import NOT_FINITE, RANDOM
+from eightfold.export.verify.verify import run_onnx
 from eightfold.files import sha256_of_file
 from tests.export.networks import graph, images, saved, small_net
 

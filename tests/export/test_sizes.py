@@ -10,15 +10,15 @@ import torch
 from numpy.typing import NDArray
 from onnx import helper
 
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import UsageError
-from eightfold.export.compare_bundles import compare_bundles
-from eightfold.export.foreign import export_bundle
-from eightfold.runtime.bundle import Bundle
-from eightfold.runtime.manifest import Task
-from eightfold.runtime.predictor import Predictor
-from eightfold.runtime.results import Detections
-from eightfold.runtime.sizes import Size
+from eightfold.export.bundle.foreign import export_bundle
+from eightfold.export.compare.compare_bundles import compare_bundles
+from eightfold.runtime.bundle.bundle import Bundle
+from eightfold.runtime.bundle.manifest import Task
+from eightfold.runtime.bundle.sizes import Size
+from eightfold.runtime.postprocess.results import Detections
+from eightfold.runtime.predict.predictor import Predictor
 from tests.export.networks import graph, saved
 
 SQUARE = Preprocess(height=32, width=32, resize="center-crop", shorter_side=36, mean=(0.4, 0.5, 0.6), std=(0.2,))

@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import ModelError, UsageError
-from eightfold.export import batches
-from eightfold.export.checks import verify_module
-from eightfold.export.compare import compare_artifacts
-from eightfold.export.foreign import export_bundle
-from eightfold.export.module_runs import image_inputs
-from eightfold.export.onnx_export import Exporter, export_onnx
-from eightfold.export.onnx_files import input_specs, load_onnx
-from eightfold.export.verify import Tolerance, run_module_arrays, run_onnx
-from eightfold.runtime.predictor import Predictor
+from eightfold.export.bundle.foreign import export_bundle
+from eightfold.export.compare.compare import compare_artifacts
+from eightfold.export.fixed_size import batches
+from eightfold.export.torch.onnx_export import Exporter, export_onnx
+from eightfold.export.verify.checks import verify_module
+from eightfold.export.verify.module_runs import image_inputs
+from eightfold.export.verify.verify import Tolerance, run_module_arrays, run_onnx
+from eightfold.onnx_graph.onnx_files import input_specs, load_onnx
+from eightfold.runtime.predict.predictor import Predictor
 from tests.export.networks import images, small_net
 
 SMALL = Preprocess(height=16, width=16)

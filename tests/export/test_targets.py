@@ -13,8 +13,8 @@ import pytest
 from eightfold.calib.calibrate import calibrate
 from eightfold.errors import UnknownNameError, UsageError
 from eightfold.export import targets
-from eightfold.export.opsets import newest_opset
-from eightfold.export.quantize import quantize
+from eightfold.export.int8.quantize import quantize
+from eightfold.export.opset.opsets import newest_opset
 from eightfold.export.targets import TARGETS, target_named
 from eightfold.export.tensorrt.target import parse_target
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from eightfold.errors import ModelError, VerificationError
-from eightfold.export.checks import verify_module, verify_onnx
-from eightfold.export.onnx_export import export_onnx
-from eightfold.export.verify import Tolerance, compare, difference, random_inputs
+from eightfold.export.torch.onnx_export import export_onnx
+from eightfold.export.verify.checks import verify_module, verify_onnx
+from eightfold.export.verify.verify import Tolerance, compare, difference, random_inputs
 from tests.export.networks import graph, images, saved, small_net
 
 FINITE = st.floats(-100, 100, width=32)

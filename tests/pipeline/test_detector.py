@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from eightfold.export.compare import compare_artifacts
+from eightfold.export.compare.compare import compare_artifacts
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.report_content import content_of
 from eightfold.pipeline.run import run
 from eightfold.pipeline.train_steps import prune_baseline
 from eightfold.recipe import recipe_from
-from eightfold.runtime.bundle import Bundle
-from eightfold.runtime.manifest import Artifact
-from eightfold.runtime.predictor import Predictor
+from eightfold.runtime.bundle.bundle import Bundle
+from eightfold.runtime.bundle.manifest import Artifact
+from eightfold.runtime.predict.predictor import Predictor
 from eightfold.tasks.average_precision import average_precision
 from eightfold.tasks.boxes import FILE, from_coco
 from eightfold.tasks.compare import compare_by_task

@@ -17,7 +17,7 @@ from eightfold.pipeline.job import Job
 from eightfold.pipeline.run import run
 from eightfold.pipeline.runner import Step
 from eightfold.recipe import recipe_from
-from eightfold.runtime.bundle import Bundle
+from eightfold.runtime.bundle.bundle import Bundle
 
 
 def with_engines(recipe: dict[str, Any], target: str = "rtx:sm86", **options: Any) -> dict[str, Any]:

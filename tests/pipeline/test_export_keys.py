@@ -12,11 +12,11 @@ import onnx
 import pytest
 
 from eightfold.errors import UsageError
-from eightfold.export.onnx_files import opset_of
+from eightfold.onnx_graph.onnx_files import opset_of
 from eightfold.pipeline.run import run
 from eightfold.recipe import recipe_from
-from eightfold.runtime.bundle import Bundle
-from eightfold.runtime.predictor import Predictor
+from eightfold.runtime.bundle.bundle import Bundle
+from eightfold.runtime.predict.predictor import Predictor
 
 pytestmark = pytest.mark.slow
 

@@ -18,7 +18,7 @@ from eightfold.cli.app import main
 from eightfold.files import sha256_of_file
 from eightfold.pipeline.run import run
 from eightfold.recipe import recipe_from
-from eightfold.runtime.bundle import Bundle
+from eightfold.runtime.bundle.bundle import Bundle
 from tests.pipeline.killing import run_killed_in, saved_recipe
 
 pytestmark = pytest.mark.slow

@@ -17,9 +17,9 @@ from eightfold.pipeline.job import Job
 from eightfold.pipeline.report_content import content_of
 from eightfold.pipeline.run import run
 from eightfold.recipe import recipe_from
-from eightfold.runtime.bundle import Bundle
-from eightfold.runtime.latency import LatencyTable
-from eightfold.runtime.predictor import Predictor
+from eightfold.runtime.bench.latency import LatencyTable
+from eightfold.runtime.bundle.bundle import Bundle
+from eightfold.runtime.predict.predictor import Predictor
 from tests.conftest import TINY
 
 pytestmark = pytest.mark.slow

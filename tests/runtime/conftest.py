@@ -11,10 +11,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from eightfold.calib.preprocess import Preprocess
-from eightfold.export.bundle import onnx_artifact, write_bundle
-from eightfold.runtime.manifest import Artifact, Task
-from eightfold.runtime.sizes import Size, size_text
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.export.bundle.bundle import onnx_artifact, write_bundle
+from eightfold.runtime.bundle.manifest import Artifact, Task
+from eightfold.runtime.bundle.sizes import Size, size_text
 
 SIZE = 8
 CLASSES = 3

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from eightfold.runtime.alternate import Schedule, alternate, warm_up
+from eightfold.runtime.bench.alternate import Schedule, alternate, warm_up
 
 
 class Machine:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from eightfold.errors import UsageError
-from eightfold.runtime.alternate import Schedule
-from eightfold.runtime.bench import BenchOptions, bench, compare_latency
-from eightfold.runtime.bundle import Bundle
-from eightfold.runtime.candidates import Candidate, candidates_of
-from eightfold.runtime.latency import LatencyTable
+from eightfold.runtime.bench.alternate import Schedule
+from eightfold.runtime.bench.bench import BenchOptions, bench, compare_latency
+from eightfold.runtime.bench.candidates import Candidate, candidates_of
+from eightfold.runtime.bench.latency import LatencyTable
+from eightfold.runtime.bundle.bundle import Bundle
 
 QUICK = BenchOptions(schedule=Schedule(seconds=0.02, rounds=5, block_s=0.005, warmup_s=0.05), memory=False)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from eightfold.errors import BundleError, IntegrityError
-from eightfold.export.bundle import zip_bundle
-from eightfold.runtime.bundle import MANIFEST_DIGEST_NAME, MANIFEST_NAME, Bundle
-from eightfold.runtime.predictor import Predictor
+from eightfold.export.bundle.bundle import zip_bundle
+from eightfold.runtime.bundle.bundle import MANIFEST_DIGEST_NAME, MANIFEST_NAME, Bundle
+from eightfold.runtime.predict.predictor import Predictor
 from tests.forging import pack, refer_outside, replace_file, rewrite_manifest, write_manifest
 from tests.hostile_manifests import ACCEPTED, REFUSED, SAFE_NAMES, UNSAFE_NAMES
 

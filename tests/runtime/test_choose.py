@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BackendError, UsageError
-from eightfold.runtime.alternate import Schedule
-from eightfold.runtime.bench import BenchOptions, compare_latency
-from eightfold.runtime.candidates import Candidate
-from eightfold.runtime.choose import Wish, choose
-from eightfold.runtime.latency import LatencyRow, LatencyTable
-from eightfold.runtime.manifest import Artifact, Format, Precision, TensorSpec
-from eightfold.runtime.sizes import Size, size_text
-from eightfold.runtime.targets import CPU_TARGETS, runs_here
+from eightfold.runtime.backends.targets import CPU_TARGETS, runs_here
+from eightfold.runtime.bench.alternate import Schedule
+from eightfold.runtime.bench.bench import BenchOptions, compare_latency
+from eightfold.runtime.bench.candidates import Candidate
+from eightfold.runtime.bench.latency import LatencyRow, LatencyTable
+from eightfold.runtime.bundle.manifest import Artifact, Format, Precision, TensorSpec
+from eightfold.runtime.bundle.sizes import Size, size_text
+from eightfold.runtime.predict.choose import Wish, choose
 
 HERE = CPU_TARGETS[platform.machine()]
 PREPROCESS = Preprocess(height=8, width=8)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from eightfold.cli.app import main
-from eightfold.runtime.latency import LatencyTable
+from eightfold.runtime.bench.latency import LatencyTable
 
 Run = Callable[..., int]
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eightfold.runtime.device_probe import Probe, run_command
-from eightfold.runtime.devices import Device, describe_device, read_state, runtime_versions
+from eightfold.runtime.devices.device_probe import Probe, run_command
+from eightfold.runtime.devices.devices import Device, describe_device, read_state, runtime_versions
 
 XEON = {
     "proc/cpuinfo": "processor\t: 0\nmodel name\t: Intel(R) Xeon(R)   Processor\ncpu MHz\t\t: 2100.000\n"

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eightfold.runtime.device_cpu import CoreSeconds, Cpu, read_core_seconds
-from eightfold.runtime.device_probe import Probe
-from eightfold.runtime.devices import Device, DeviceState, read_state
-from eightfold.runtime.latency import LatencyRow, LatencyTable
-from eightfold.runtime.report import render_report
-from eightfold.runtime.report_content import ReportContent
-from eightfold.runtime.timing import Timing
+from eightfold.runtime.bench.latency import LatencyRow, LatencyTable
+from eightfold.runtime.bench.timing import Timing
+from eightfold.runtime.devices.device_cpu import CoreSeconds, Cpu, read_core_seconds
+from eightfold.runtime.devices.device_probe import Probe
+from eightfold.runtime.devices.devices import Device, DeviceState, read_state
+from eightfold.runtime.report.report import render_report
+from eightfold.runtime.report.report_content import ReportContent
 
 STAT = """cpu  1000 0 0 9000 0 0 0 0 0 0
 cpu0 500 10 40 4000 99 6 7 8 0 0

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from eightfold.extras import EXTRA_OF
-from eightfold.runtime import doctor, import_check
-from eightfold.runtime.device_cpu import Cpu
-from eightfold.runtime.device_gpu import Gpu
-from eightfold.runtime.device_jetson import Jetson
-from eightfold.runtime.device_probe import Probe
-from eightfold.runtime.devices import Device, DeviceState
+from eightfold.runtime.devices.device_cpu import Cpu
+from eightfold.runtime.devices.device_gpu import Gpu
+from eightfold.runtime.devices.device_jetson import Jetson
+from eightfold.runtime.devices.device_probe import Probe
+from eightfold.runtime.devices.devices import Device, DeviceState
+from eightfold.runtime.doctor import doctor, import_check
 
 PACKAGES = {
     "eightfold_works": "__version__ = '1'",

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eightfold.runtime.engine_fit import engine_requirements, meets
+from eightfold.runtime.backends.engine_fit import engine_requirements, meets
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eightfold.runtime.finite import CHUNK, all_finite
+from eightfold.runtime.backends.finite import CHUNK, all_finite
 
 DTYPES = pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 SIZE = 2 * CHUNK + 3

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from eightfold.errors import BackendError
-from eightfold.runtime.device_cpu import Cpu
-from eightfold.runtime.device_gpu import Gpu
-from eightfold.runtime.devices import Device, DeviceState
-from eightfold.runtime.latency import LatencyRow, LatencyTable
-from eightfold.runtime.timing import Interval, Timing
+from eightfold.runtime.bench.latency import LatencyRow, LatencyTable
+from eightfold.runtime.bench.timing import Interval, Timing
+from eightfold.runtime.devices.device_cpu import Cpu
+from eightfold.runtime.devices.device_gpu import Gpu
+from eightfold.runtime.devices.devices import Device, DeviceState
 
 DEVICE = Device(cpu=Cpu(model="Cortex-A78AE", architecture="aarch64", cores=6), os="Ubuntu 22.04")
 

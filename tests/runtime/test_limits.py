@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from eightfold.errors import UsageError
-from eightfold.runtime.alternate import Schedule
 from eightfold.runtime.backends.base import SessionOptions
+from eightfold.runtime.bench.alternate import Schedule
 
 
 @pytest.mark.parametrize("threads", [0, -4])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from eightfold.runtime.onnx_references import WAYS, NotOnnxError, Reference, external_references, references_in
+from eightfold.onnx_graph.onnx_references import WAYS, NotOnnxError, Reference, external_references, references_in
 
 
 def external(location: str = "w.bin", **numbers: object) -> TensorProto:

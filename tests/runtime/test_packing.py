@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eightfold.runtime.packing import pack
+from eightfold.runtime.predict.packing import pack
 
 BATCHES = st.sets(st.integers(1, 12), min_size=1, max_size=3).map(lambda found: tuple(sorted(found)))
 

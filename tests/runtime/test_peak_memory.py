@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from eightfold.runtime.peak_memory import peak_memory_bytes
+from eightfold.runtime.bench.peak_memory import peak_memory_bytes
 
 
 def save_with_weight(path: Path, megabytes: int) -> Path:

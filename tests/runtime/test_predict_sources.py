@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from eightfold.calib.decode import read_image
+from eightfold.calib.images.decode import read_image
 from eightfold.cli.app import main
 from eightfold.errors import ImageError, UsageError
-from eightfold.runtime.draw import GREEN, colour_of, draw
-from eightfold.runtime.frames import frames_of, is_live
-from eightfold.runtime.predict_sources import predict_sources
-from eightfold.runtime.predictor import Predictor
-from eightfold.runtime.results import Classification, ClassScore, Detections, Matte, Segmentation, Tensors
+from eightfold.runtime.postprocess.results import Classification, ClassScore, Detections, Matte, Segmentation, Tensors
+from eightfold.runtime.predict.draw import GREEN, colour_of, draw
+from eightfold.runtime.predict.frames import frames_of, is_live
+from eightfold.runtime.predict.predict_sources import predict_sources
+from eightfold.runtime.predict.predictor import Predictor
 
 RED_BGR, BLUE_BGR = (0, 0, 255), (255, 0, 0)
 

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from eightfold.errors import BackendError, BundleError, ImageError, IntegrityError, UsageError
-from eightfold.runtime.predictor import Predictor
+from eightfold.runtime.predict.predictor import Predictor
 from tests.forging import rewrite_manifest
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -156,7 +156,7 @@ def test_a_truncated_bundle(bundle_path: Path, tmp_path: Path) -> None:
 
 
 def test_no_back_end_at_all(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eightfold.runtime.predictor.usable_backends", lambda: [])
+    monkeypatch.setattr("eightfold.runtime.predict.predictor.usable_backends", lambda: [])
     with pytest.raises(BackendError, match=r"nothing in this bundle runs here; it holds onnx for any"):
         Predictor(bundle_path)
 
@@ -183,7 +183,7 @@ def test_a_file_deleted_before_its_batch_is_needed(bundle_path: Path) -> None:
 def test_preprocessing_that_does_not_fit_the_network(bundle_path: Path, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from eightfold.runtime.bundle import Bundle
+    from eightfold.runtime.bundle.bundle import Bundle
 
     bundle = Bundle.open(bundle_path)
     other = bundle.manifest.preprocess.model_copy(update={"color": "grey"})

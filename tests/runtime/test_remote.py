@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from eightfold.errors import BackendError, UsageError
-from eightfold.runtime.bench import bench
-from eightfold.runtime.latency import LatencyTable
-from eightfold.runtime.ssh import Address, Board
+from eightfold.runtime.bench.bench import bench
+from eightfold.runtime.bench.latency import LatencyTable
+from eightfold.runtime.bench.ssh import Address, Board
 from tests.sshd import free_port, needs_sshd, running_sshd
 
 
@@ -33,7 +33,7 @@ def test_the_table_comes_back_and_nothing_stays(
 ) -> None:
     remote = tmp_path / "board tmp"
     remote.mkdir()
-    monkeypatch.setattr("eightfold.runtime.ssh.MAKE_FOLDER", f"mktemp -d -p '{remote}'")
+    monkeypatch.setattr("eightfold.runtime.bench.ssh.MAKE_FOLDER", f"mktemp -d -p '{remote}'")
     table = bench(
         bundle_path,
         batches=[1, 4],
@@ -56,7 +56,7 @@ def test_what_the_board_says_is_passed_on(port: int, bundle_path: Path) -> None:
 
 @needs_sshd
 def test_a_board_without_eightfold(port: int, bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eightfold.runtime.remote.PROGRAMS", {"none-such": None, "nor-this": None})
+    monkeypatch.setattr("eightfold.runtime.bench.remote.PROGRAMS", {"none-such": None, "nor-this": None})
     message = (
         r"has no none-such and no nor-this on its PATH; there, run: pip install 'eightfold\[cpu\]'; where Python is"
     )
@@ -79,10 +79,10 @@ def native(
     sshd_folder: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., LatencyTable]]:
     """The board has eightfold-run alone; call with the arguments of `bench`."""
-    from eightfold.runtime.remote import PROGRAMS
+    from eightfold.runtime.bench.remote import PROGRAMS
 
     monkeypatch.setattr(
-        "eightfold.runtime.remote.PROGRAMS", {"no-python-here": None, "eightfold-run": PROGRAMS["eightfold-run"]}
+        "eightfold.runtime.bench.remote.PROGRAMS", {"no-python-here": None, "eightfold-run": PROGRAMS["eightfold-run"]}
     )
     program = sshd_folder / "bin" / "eightfold-run"
     table = sshd_folder / "table.json"

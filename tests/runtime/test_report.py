@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eightfold.runtime.device_cpu import Cpu
-from eightfold.runtime.devices import Device, DeviceState
-from eightfold.runtime.latency import LatencyRow, LatencyTable
-from eightfold.runtime.manifest import Metric, Step
-from eightfold.runtime.report import render_report, write_report
-from eightfold.runtime.report_content import (
+from eightfold.runtime.bench.latency import LatencyRow, LatencyTable
+from eightfold.runtime.bench.timing import Timing, speedup
+from eightfold.runtime.bundle.manifest import Metric, Step
+from eightfold.runtime.devices.device_cpu import Cpu
+from eightfold.runtime.devices.devices import Device, DeviceState
+from eightfold.runtime.report.report import render_report, write_report
+from eightfold.runtime.report.report_content import (
     Accuracy,
     ArtifactSteps,
     Card,
@@ -25,7 +26,6 @@ from eightfold.runtime.report_content import (
     ReportContent,
     Snippet,
 )
-from eightfold.runtime.timing import Timing, speedup
 
 EVIL = "<script>alert('$x$')</script>&"
 VOID = {"meta", "br", "path", "use", "rect", "image", "line"}

@@ -13,9 +13,9 @@ import pytest
 from eightfold.cli import app
 from eightfold.errors import BundleError
 from eightfold.files import sha256_of_bytes
-from eightfold.runtime.bench import bench
-from eightfold.runtime.bundle import MANIFEST_DIGEST_NAME, MANIFEST_NAME, Bundle, manifest_digest_line
-from eightfold.runtime.report_bundle import content_of_bundle
+from eightfold.runtime.bench.bench import bench
+from eightfold.runtime.bundle.bundle import MANIFEST_DIGEST_NAME, MANIFEST_NAME, Bundle, manifest_digest_line
+from eightfold.runtime.report.report_bundle import content_of_bundle
 
 
 def add(bundle: Path, files: dict[str, str], changes: dict[str, Any]) -> None:

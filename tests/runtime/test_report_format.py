@@ -3,7 +3,15 @@ from __future__ import annotations
 import pytest
 from scipy.stats import binomtest
 
-from eightfold.runtime.report_format import digits, error, milliseconds, quantity, relative, share_interval, signed
+from eightfold.runtime.report.report_format import (
+    digits,
+    error,
+    milliseconds,
+    quantity,
+    relative,
+    share_interval,
+    signed,
+)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from eightfold.errors import BackendError, ImageError, UsageError
-from eightfold.runtime.predictor import Predictor
-from eightfold.runtime.requests import RequestQueue
+from eightfold.runtime.predict.predictor import Predictor
+from eightfold.runtime.predict.requests import RequestQueue
 
 # Nothing takes this long, however loaded the machine is; what does, hangs.
 HANG_S = 120
@@ -153,7 +153,7 @@ class TakenAtOnce(queue.Queue[Any]):
 def test_a_worker_ends_though_no_place_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = TakenAtOnce(2)
     stand_in = SimpleNamespace(Queue=lambda _: waiting, Empty=queue.Empty, Full=queue.Full)
-    monkeypatch.setattr("eightfold.runtime.requests.queue", stand_in)
+    monkeypatch.setattr("eightfold.runtime.predict.requests.queue", stand_in)
     gate = Gate()
     requests = RequestQueue(gate, depth=2, largest=3, workers=1)
     first = requests.put(1)

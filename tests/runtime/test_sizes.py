@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import UsageError
-from eightfold.export.bundle import zip_bundle
-from eightfold.runtime.bench import bench
-from eightfold.runtime.bundle import Bundle
-from eightfold.runtime.inspection import inspect_bundle
-from eightfold.runtime.manifest import Artifact, TensorSpec
-from eightfold.runtime.predictor import Predictor
-from eightfold.runtime.report_bundle import content_of_bundle
-from eightfold.runtime.sizes import Size, size_of
+from eightfold.export.bundle.bundle import zip_bundle
+from eightfold.runtime.bench.bench import bench
+from eightfold.runtime.bundle.bundle import Bundle
+from eightfold.runtime.bundle.manifest import Artifact, TensorSpec
+from eightfold.runtime.bundle.sizes import Size, size_of
+from eightfold.runtime.predict.predictor import Predictor
+from eightfold.runtime.report.inspection import inspect_bundle
+from eightfold.runtime.report.report_bundle import content_of_bundle
 from tests.forging import rewrite_manifest
 
 MakeBundle = Callable[..., Path]
@@ -29,7 +29,7 @@ PICTURES = [np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8) for
 @pytest.fixture(autouse=True)
 def _memory_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes a process for each candidate, and nothing here asks for it."""
-    monkeypatch.setattr("eightfold.runtime.bench.peak_memory_bytes", lambda *_: None)
+    monkeypatch.setattr("eightfold.runtime.bench.bench.peak_memory_bytes", lambda *_: None)
 
 
 @pytest.fixture(params=["stretch", "letterbox", "center-crop"])

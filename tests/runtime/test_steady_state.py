@@ -13,10 +13,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from eightfold.calib.preprocess import Preprocess
-from eightfold.export.bundle import onnx_artifact, write_bundle
-from eightfold.runtime.manifest import Task
-from eightfold.runtime.predictor import Predictor
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.export.bundle.bundle import onnx_artifact, write_bundle
+from eightfold.runtime.bundle.manifest import Task
+from eightfold.runtime.predict.predictor import Predictor
 
 SIDE = 512
 TENSOR_BYTES = 3 * SIDE * SIDE * 4

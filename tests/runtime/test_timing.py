@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eightfold.runtime.timing import QUANTILES, Timing, samples_needed, speedup
+from eightfold.runtime.bench.timing import QUANTILES, Timing, samples_needed, speedup
 
 
 @pytest.mark.parametrize("quantile", list(QUANTILES.values()))

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from eightfold.calib.preprocess import Preprocess
-from eightfold.export.bundle import onnx_artifact, write_bundle
-from eightfold.export.onnx_export import export_onnx
-from eightfold.runtime.manifest import Task
-from eightfold.runtime.predictor import Predictor
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.export.bundle.bundle import onnx_artifact, write_bundle
+from eightfold.export.torch.onnx_export import export_onnx
+from eightfold.runtime.bundle.manifest import Task
+from eightfold.runtime.predict.predictor import Predictor
 
 SIDE = 320
 

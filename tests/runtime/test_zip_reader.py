@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eightfold.runtime.zip_reader import CHUNK_BYTES, ZipError, ZipReader
+from eightfold.runtime.bundle.zip_reader import CHUNK_BYTES, ZipError, ZipReader
 from tests.odd_zips import ODD, SOUND, Zip, plain, write_behind_a_hole
 
 FILES = {"manifest.json": b"{}" * 40, "onnx/b1.onnx": bytes(range(256)) * 20, "empty": b""}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from eightfold.runtime.postprocess.nms import iou
-from eightfold.runtime.results import Detections
+from eightfold.runtime.postprocess.results import Detections
 from eightfold.tasks.average_precision import average_precision
 from eightfold.tasks.boxes import BoxedImages, Objects
 

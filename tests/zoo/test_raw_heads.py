@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torchvision.models import get_model
 
-from eightfold.calib.geometry import Placement
+from eightfold.calib.images.geometry import Placement
 from eightfold.errors import ModelError
 from eightfold.runtime.postprocess import decoder_of
-from eightfold.runtime.results import Detections
+from eightfold.runtime.postprocess.results import Detections
 from eightfold.zoo.models import build_model, task_of
 from eightfold.zoo.raw_heads import RawHead, raw_head_names, raw_head_task
 

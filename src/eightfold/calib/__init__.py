@@ -1,0 +1,1 @@
+"""Calibration: observes activation ranges on images, chooses thresholds and equalizes layers."""

@@ -13,16 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from eightfold.calib.checkpoint import kept_in
-from eightfold.calib.graph import Graph, read_graph
-from eightfold.calib.images import ImageSet
+from eightfold.calib.images.images import ImageSet
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.calib.images.rows import Rows, batched, peeked, rows_of
 from eightfold.calib.observers import Observer, Seeing, make_observer
-from eightfold.calib.preprocess import Preprocess
 from eightfold.calib.ranges import METHODS, Method, Ranges
-from eightfold.calib.rows import Rows, batched, peeked, rows_of
 from eightfold.calib.session import open_runner
-from eightfold.calib.threads import most_threads
 from eightfold.errors import CalibrationError, UsageError, one_of
 from eightfold.files import PathLike, sha256_of_bytes
+from eightfold.onnx_graph.graph import Graph, read_graph
+from eightfold.threads import most_threads
 
 Tensor = npt.NDArray[Any]
 

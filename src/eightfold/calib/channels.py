@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from eightfold.calib.calibrate import CalibrationOptions, show
-from eightfold.calib.graph import Graph, read_graph
 from eightfold.calib.histogram import MIN_EXPONENT, Histogram
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.calib.images.rows import rows_of
 from eightfold.calib.observers import MOMENTUM, Seeing
-from eightfold.calib.preprocess import Preprocess
 from eightfold.calib.ranges import Method, TensorRange
-from eightfold.calib.rows import rows_of
 from eightfold.calib.thresholds import full_range, range_of
 from eightfold.files import PathLike
+from eightfold.onnx_graph.graph import Graph, read_graph
 
 BINS = 1024  # on either side of zero, per channel: 16 KiB each, and several bins to each of 256 levels
 Floats = npt.NDArray[np.floating[Any]]

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eightfold.calib.images import ImageSet
+from eightfold.calib.images.images import ImageSet
+from eightfold.calib.images.rows import Rows
 from eightfold.calib.observers import Observer
-from eightfold.calib.rows import Rows
 from eightfold.errors import UsageError
 from eightfold.files import PathLike, atomic_path
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from eightfold.calib.graph import Graph
-from eightfold.calib.layers import Layer, label, value_of
-from eightfold.calib.operators import kind
+from eightfold.onnx_graph.graph import Graph
+from eightfold.onnx_graph.layers import Layer, label, value_of
+from eightfold.onnx_graph.operators import kind
 
 if TYPE_CHECKING:
     import onnx

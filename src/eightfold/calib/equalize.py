@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from eightfold.calib.couplings import Coupling, Couplings
-from eightfold.calib.fold import fold_batch_norms_
-from eightfold.calib.graph import Graph
-from eightfold.calib.layers import Layer, label, layers_of, set_value, value_of
 from eightfold.calib.ranges import TensorRange
+from eightfold.onnx_graph.fold import fold_batch_norms_
+from eightfold.onnx_graph.graph import Graph
+from eightfold.onnx_graph.layers import Layer, label, layers_of, set_value, value_of
 from eightfold.values import Frozen
 
 if TYPE_CHECKING:

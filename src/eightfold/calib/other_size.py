@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from eightfold.calib.graph import Graph, read_graph
 from eightfold.calib.ranges import Ranges
 from eightfold.errors import CalibrationError
 from eightfold.extras import require
 from eightfold.files import PathLike
+from eightfold.onnx_graph.graph import Graph, read_graph
 
 
 def ranges_at_size(ranges: Ranges, calibrated: PathLike, other: PathLike) -> Ranges:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from eightfold.calib.graph import SHAPE_INPUT, Graph
-from eightfold.calib.operators import kind
 from eightfold.extras import require
+from eightfold.onnx_graph.graph import SHAPE_INPUT, Graph
+from eightfold.onnx_graph.operators import kind
 
 if TYPE_CHECKING:
     import onnx

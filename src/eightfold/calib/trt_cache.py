@@ -23,10 +23,10 @@ from typing import Literal
 
 import numpy as np
 
-from eightfold.calib.graph import Graph, read_graph
 from eightfold.calib.ranges import Method, Ranges, TensorRange
 from eightfold.errors import CalibrationError, UsageError
 from eightfold.files import PathLike
+from eightfold.onnx_graph.graph import Graph, read_graph
 
 Algorithm = Literal["entropy", "entropy2", "minmax", "legacy"]
 HEADER_NAMES: dict[Algorithm, str] = {

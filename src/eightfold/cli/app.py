@@ -24,29 +24,29 @@ STOPPED = {130: "interrupted"} | dict.fromkeys(TERMINATED, "terminated")
 NO_SPACE = os.strerror(errno.ENOSPC)
 # What typer raises where the words of a command are wrong. It has no public name in all the versions that we take.
 TyperUsageError: type[Exception] = typer.BadParameter.__bases__[0]
-# Sub-command -> the module of eightfold.cli that defines a function of the same name ('-' becomes '_').
-COMMANDS: tuple[str, ...] = (
-    "run",
-    "bench",
-    "export",
-    "simplify",
-    "calibrate",
-    "quantize",
-    "debug-int8",
-    "half",
-    "build",
-    "refit",
-    "add-engine",
-    "compare",
-    "sign",
-    "verify",
-    "doctor",
-    "inspect",
-    "prune",
-    "plan",
-    "predict",
-    "report",
-)
+# Sub-command -> the folder of eightfold.cli whose module defines a function of the same name ('-' becomes '_').
+COMMANDS: dict[str, str] = {
+    "run": "pipeline",
+    "bench": "runtime",
+    "export": "export",
+    "simplify": "export",
+    "calibrate": "calib",
+    "quantize": "export",
+    "debug-int8": "export",
+    "half": "export",
+    "build": "export",
+    "refit": "export",
+    "add-engine": "export",
+    "compare": "export",
+    "sign": "export",
+    "verify": "runtime",
+    "doctor": "runtime",
+    "inspect": "compress",
+    "prune": "compress",
+    "plan": "compress",
+    "predict": "runtime",
+    "report": "runtime",
+}
 RESUMABLE = frozenset({"run", "calibrate", "quantize"})  # what they had done when interrupted is not done again
 
 app = typer.Typer(
@@ -72,9 +72,10 @@ def options(
     """Options before the command. `main` looks for `--debug` itself, since errors reach it when this is long over."""
 
 
-for name in COMMANDS:
-    module = importlib.import_module(f"eightfold.cli.{name.replace('-', '_')}")
-    app.command(name)(getattr(module, name.replace("-", "_")))
+for name, folder in COMMANDS.items():
+    function = name.replace("-", "_")
+    module = importlib.import_module(f"eightfold.cli.{folder}.{function}")
+    app.command(name)(getattr(module, function))
 
 
 def _show_warning(

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from eightfold.errors import UsageError, why_unread
 
 if TYPE_CHECKING:
-    from eightfold.calib.preprocess import Preprocess
-    from eightfold.runtime.manifest import Task, TensorSpec
+    from eightfold.calib.images.preprocess import Preprocess
+    from eightfold.runtime.bundle.manifest import Task, TensorSpec
 
 
 # Runs of a network on given images: enough to find what 16 bits cannot hold, few enough not to wait for.
@@ -41,7 +41,7 @@ def image_size(text: str) -> tuple[int, int]:
     >>> image_size("480x640")
     (480, 640)
     """
-    from eightfold.calib.preprocess import LARGEST_SIDE
+    from eightfold.calib.images.preprocess import LARGEST_SIDE
 
     try:
         sides = [int(part) for part in text.lower().split("x")]
@@ -77,9 +77,9 @@ def image_inputs(
     """The first images of a source, prepared, as the input of a network with one: enough rows for so many runs."""
     import numpy as np
 
-    from eightfold.calib.images import open_images
-    from eightfold.calib.preprocess import Preprocess
-    from eightfold.export.trials import whole_runs
+    from eightfold.calib.images.images import open_images
+    from eightfold.calib.images.preprocess import Preprocess
+    from eightfold.export.verify.trials import whole_runs
 
     if len(specs) > 1:
         raise UsageError(f"--images for {len(specs)} inputs", allowed="networks with one image input")
@@ -92,7 +92,7 @@ def image_inputs(
 
 def file_inputs(onnx: Path, images: str | None, preprocess: Path | None) -> dict[str, Any] | None:
     """The same for a file, where images were given. Raises UsageError where one of the two options is missing."""
-    from eightfold.export.onnx_files import load_onnx, tensor_specs
+    from eightfold.onnx_graph.onnx_files import load_onnx, tensor_specs
 
     if (images is None) != (preprocess is None):
         raise UsageError("one of --images and --preprocess", allowed="both or none: how an image becomes the input")
@@ -109,7 +109,7 @@ def task_named(text: str) -> Task:
     """
     from pydantic import ValidationError
 
-    from eightfold.runtime.manifest import Task
+    from eightfold.runtime.bundle.manifest import Task
     from eightfold.runtime.postprocess import decoder_class, decoder_of
     from eightfold.values import first_fault
 

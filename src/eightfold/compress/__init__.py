@@ -1,0 +1,1 @@
+"""Compression of torch modules: trace, score, plan, surgery, compensation and training."""

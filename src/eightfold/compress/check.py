@@ -16,11 +16,11 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from eightfold.compress.following import Follow, Misfit
-from eightfold.compress.groups import ChannelGraph
-from eightfold.compress.modules import call_model, module_paths, plain_attention, preserved
-from eightfold.compress.plan import GroupPlan, PrunePlan
-from eightfold.compress.surgery import applied
+from eightfold.compress.modules.modules import call_model, module_paths, plain_attention, preserved
+from eightfold.compress.plan.plan import GroupPlan, PrunePlan
+from eightfold.compress.surgery.surgery import applied
+from eightfold.compress.trace.following import Follow, Misfit
+from eightfold.compress.trace.groups import ChannelGraph
 
 # What torch and model code raise when a size does not fit.
 FAILURES = (RuntimeError, ValueError, TypeError, AssertionError, IndexError, KeyError, AttributeError)

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from eightfold.compress.groups import ChannelGraph
-from eightfold.compress.macs import count_parameters
-from eightfold.compress.trace import trace
+from eightfold.compress.trace.groups import ChannelGraph
+from eightfold.compress.trace.macs import count_parameters
+from eightfold.compress.trace.trace import trace
 
 
 @dataclass(frozen=True)

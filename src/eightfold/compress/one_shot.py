@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from eightfold.compress.batches import batches_of
-from eightfold.compress.blocks import find_blocks, remove_blocks
-from eightfold.compress.compensate import CompensationReport, compensate
-from eightfold.compress.plan import PrunePlan
+from eightfold.compress.compensate.compensate import CompensationReport, compensate
+from eightfold.compress.modules.batches import batches_of
+from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.prune import plan_pruning
-from eightfold.compress.surgery import PruneReport, apply_plan
+from eightfold.compress.surgery.blocks import find_blocks, remove_blocks
+from eightfold.compress.surgery.surgery import PruneReport, apply_plan
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from eightfold.compress.groups import ChannelGraph, Kept
-from eightfold.compress.modules import call_model, preserved
-from eightfold.compress.plan import PrunePlan
-from eightfold.compress.surgery import applied
-from eightfold.compress.weight_norm import normed_weights, weights_kept
+from eightfold.compress.modules.modules import call_model, preserved
+from eightfold.compress.modules.weight_norm import normed_weights, weights_kept
+from eightfold.compress.plan.plan import PrunePlan
+from eightfold.compress.surgery.surgery import applied
+from eightfold.compress.trace.groups import ChannelGraph, Kept
 
 
 def random_plan(graph: ChannelGraph, *, keep_ratio: float = 0.5, multiple: int = 8, seed: int = 0) -> PrunePlan:

@@ -9,17 +9,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from eightfold.compress.batches import batches_of, targets_of
-from eightfold.compress.blocks import bypassed, choose_blocks
-from eightfold.compress.budget import budgets_of, within
 from eightfold.compress.check import checked
 from eightfold.compress.criteria.evidence import Evidence, Loss
-from eightfold.compress.groups import ChannelGraph
-from eightfold.compress.plan import PrunePlan
-from eightfold.compress.scores import Criterion, layer_scores
-from eightfold.compress.select import LayerRange, Rounding, Selection
-from eightfold.compress.selection_rules import LayerScores, Merge, suggested_limit
-from eightfold.compress.trace import trace
+from eightfold.compress.criteria.scores import Criterion, layer_scores
+from eightfold.compress.modules.batches import batches_of, targets_of
+from eightfold.compress.plan.budget import budgets_of, within
+from eightfold.compress.plan.plan import PrunePlan
+from eightfold.compress.plan.select import LayerRange, Rounding, Selection
+from eightfold.compress.plan.selection_rules import LayerScores, Merge, suggested_limit
+from eightfold.compress.surgery.blocks import bypassed, choose_blocks
+from eightfold.compress.trace.groups import ChannelGraph
+from eightfold.compress.trace.trace import trace
 from eightfold.files import sha256_of_bytes
 
 
@@ -54,9 +54,9 @@ def plan_pruning(
         example_inputs: what the model is called with: a tensor, a tuple of arguments, or a dictionary of keywords.
         rule: how scores become kept channels: "uniform" (the same share of every group), "global" (one threshold over
             scores divided by their group's mean), "normal", "regular", "shortcut", "slim", "layer", "layer_channel":
-            see `eightfold.compress.selection_rules`.
-        score: importance criterion: a name of `eightfold.compress.scores.CRITERIA` (of weights: "l2", "l1", "bn_scale",
-            "lamp", "fpgm", "group_l2", "random"; of images: "lsq", "activation_mean"; of a loss: "taylor",
+            see `eightfold.compress.plan.selection_rules`.
+        score: importance criterion: a name of `eightfold.compress.criteria.scores.CRITERIA` (of weights: "l2", "l1",
+            "bn_scale", "lamp", "fpgm", "group_l2", "random"; of images: "lsq", "activation_mean"; of a loss: "taylor",
             "hessian_diag"), or a function of `Evidence`.
         keep_ratio: share of the channels that stays.
         multiple: every convolution and linear width becomes a multiple of this. Groups narrower than it stay whole.

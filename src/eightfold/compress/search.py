@@ -15,18 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eightfold.compress.batches import batches_of
 from eightfold.compress.check import checked
-from eightfold.compress.costs import macs_cost
 from eightfold.compress.criteria.evidence import Evidence
-from eightfold.compress.groups import ChannelGraph, Group, Kept
-from eightfold.compress.plan import PrunePlan
-from eightfold.compress.scores import Criterion, combined, layer_scores
-from eightfold.compress.select import matches, round_count, top
-from eightfold.compress.surgery import apply_plan
-from eightfold.compress.trace import trace
+from eightfold.compress.criteria.scores import Criterion, combined, layer_scores
+from eightfold.compress.modules.batches import batches_of
+from eightfold.compress.plan.costs import macs_cost
+from eightfold.compress.plan.plan import PrunePlan
+from eightfold.compress.plan.select import matches, round_count, top
+from eightfold.compress.surgery.surgery import apply_plan
+from eightfold.compress.trace.groups import ChannelGraph, Group, Kept
+from eightfold.compress.trace.trace import trace
 from eightfold.errors import UsageError
-from eightfold.export.module_runs import evaluating
+from eightfold.export.verify.module_runs import evaluating
 from eightfold.progress import track
 
 DRAWS_PER_CANDIDATE = 2000

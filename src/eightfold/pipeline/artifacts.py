@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from eightfold.recipe import Recipe
-from eightfold.runtime.sizes import Size, size_text
+from eightfold.runtime.bundle.sizes import Size, size_text
 
 Precision = Literal["fp32", "fp16", "int8"]
 VARIANTS = ("baseline", "pruned")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eightfold.calib.threads import most_threads
 from eightfold.errors import ModelError, RecipeError, UnknownNameError
 from eightfold.extras import require
 from eightfold.recipe import CompressSection, Recipe
+from eightfold.threads import most_threads
 
 
 def check_before(recipe: Recipe, directory: Path) -> None:
@@ -35,8 +35,8 @@ def check_before(recipe: Recipe, directory: Path) -> None:
 
 def _check_names(section: CompressSection) -> None:
     require("torch", "prune a network")
-    from eightfold.compress.scores import CRITERIA
-    from eightfold.compress.selection_rules import RULES
+    from eightfold.compress.criteria.scores import CRITERIA
+    from eightfold.compress.plan.selection_rules import RULES
 
     if section.rule not in RULES:
         raise UnknownNameError.of("rule", section.rule, RULES)

@@ -11,8 +11,8 @@ from eightfold.pipeline.graph_files import share, write_facts
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.runner import Step
 from eightfold.progress import track
-from eightfold.runtime.manifest import Step as ManifestStep
-from eightfold.runtime.versions import runtime_versions
+from eightfold.runtime.bundle.manifest import Step as ManifestStep
+from eightfold.runtime.devices.versions import runtime_versions
 
 
 def decode_steps(job: Job) -> list[Step]:
@@ -37,9 +37,9 @@ def decode_graphs(job: Job, _: Path) -> str:
 
 
 def _decode(job: Job, raw: Wanted, wanted: Wanted) -> ManifestStep:
-    from eightfold.export.decode_step import put_decoder_in
-    from eightfold.export.onnx_files import load_onnx, save_onnx
-    from eightfold.export.trials import COMPARED_IMAGES, whole_runs
+    from eightfold.export.in_graph.decode_step import put_decoder_in
+    from eightfold.export.verify.trials import COMPARED_IMAGES, whole_runs
+    from eightfold.onnx_graph.onnx_files import load_onnx, save_onnx
 
     path = save_onnx(load_onnx(job.path(raw.path)), job.path(wanted.path))
     rows = whole_runs(job.first_test_images(COMPARED_IMAGES, job.fed_to(wanted)), wanted.batch)

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eightfold.export.trials import COMPARED_IMAGES
-from eightfold.export.verify import Tolerance
+from eightfold.export.verify.trials import COMPARED_IMAGES
+from eightfold.export.verify.verify import Tolerance
 from eightfold.pipeline import job as at
 from eightfold.pipeline.artifacts import VARIANTS, Wanted, files_of, float_artifacts, sizes_of
 from eightfold.pipeline.decode_steps import decode_steps
@@ -17,15 +17,15 @@ from eightfold.pipeline.graph_files import library_versions, share, write_facts
 from eightfold.pipeline.int8_steps import int8_steps
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.runner import Step
-from eightfold.runtime.manifest import Step as ManifestStep
+from eightfold.runtime.bundle.manifest import Step as ManifestStep
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 def export_steps(job: Job) -> list[Step]:
-    from eightfold.export.in_graph import require_pixels_taken
-    from eightfold.export.opsets import opsets_for
+    from eightfold.export.in_graph.in_graph import require_pixels_taken
+    from eightfold.export.opset.opsets import opsets_for
 
     recipe = job.recipe
     if recipe.export.preprocess == "in-graph":
@@ -70,9 +70,9 @@ def export_variant(job: Job, variant: str, _: Path) -> str:
 
 def _export_size(job: Job, model: nn.Module, graphs: Sequence[Wanted]) -> dict[str, tuple[ManifestStep, ...]]:
     """The graphs of one image size; the steps of each by its id."""
-    from eightfold.export.batches import export_batches
-    from eightfold.export.in_graph import put_preprocess_in
-    from eightfold.export.trials import whole_runs
+    from eightfold.export.fixed_size.batches import export_batches
+    from eightfold.export.in_graph.in_graph import put_preprocess_in
+    from eightfold.export.verify.trials import whole_runs
 
     recipe, tolerance = job.recipe, Tolerance(max_rel_error=job.recipe.export.tolerance)
     plain, fed = recipe.preprocess.at_size(*(graphs[0].size or job.image_size)), job.fed_to(graphs[0])

@@ -9,13 +9,13 @@ from pathlib import Path
 from eightfold.pipeline import job as at
 from eightfold.pipeline.artifacts import Wanted
 from eightfold.pipeline.job import Job
-from eightfold.runtime.manifest import Step
-from eightfold.runtime.versions import runtime_versions
+from eightfold.runtime.bundle.manifest import Step
+from eightfold.runtime.devices.versions import runtime_versions
 
 
 def share(job: Job, graphs: Sequence[Wanted]) -> None:
     """Store the weights of one network once, before anything is measured: what is measured is what is shipped."""
-    from eightfold.export.weights import share_weights
+    from eightfold.onnx_graph.weights import share_weights
 
     share_weights([job.path(wanted.path) for wanted in graphs], Path(graphs[0].weights).name)
 

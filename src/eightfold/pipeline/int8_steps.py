@@ -20,13 +20,13 @@ from eightfold.pipeline.artifacts import (
 from eightfold.pipeline.graph_files import library_versions, share, write_facts
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.runner import Step
-from eightfold.runtime.manifest import Step as ManifestStep
+from eightfold.runtime.bundle.manifest import Step as ManifestStep
 from eightfold.scratch import scratch_folder
 
 if TYPE_CHECKING:
-    from eightfold.calib.images import ImageSet
+    from eightfold.calib.images.images import ImageSet
     from eightfold.calib.ranges import Ranges
-    from eightfold.export.quant_report import QuantReport
+    from eightfold.export.int8.quant_report import QuantReport
 
 
 def int8_steps(job: Job) -> list[Step]:
@@ -44,7 +44,7 @@ def _equalize_steps(job: Job) -> list[Step]:
 
 def equalize_pruned(job: Job, _: Path) -> str:
     """Balance channels across layers at every image and batch size, and check that each graph answers as before."""
-    from eightfold.export.equalize import Pair, equalize_batches
+    from eightfold.export.int8.equalize import Pair, equalize_batches
 
     graphs = zip(float_artifacts(job.recipe, "pruned"), calibrated_artifacts(job.recipe), strict=True)
     pairs = [Pair(job.path(source.path), job.path(wanted.path), job.fed_to(wanted)) for source, wanted in graphs]
@@ -141,7 +141,7 @@ def _ranges_for(job: Job, ranges: Ranges, graph: Wanted) -> Ranges:
 def _quantize(
     job: Job, ranges: Ranges, target: str, source: Wanted, wanted: Wanted, kept: Sequence[str]
 ) -> QuantReport:
-    from eightfold.export.quantize import quantize
+    from eightfold.export.int8.quantize import quantize
 
     section = job.recipe.quantize
     _, report = quantize(
@@ -162,7 +162,7 @@ def _quantize(
 def _layers_kept_float(job: Job, ranges: Ranges, target: str) -> tuple[str, ...]:
     """The layers that `max_drop` gives back to float, by the calibration images' labels; the trade is kept beside the
     graphs as a table and a plot."""
-    from eightfold.export.search import SearchBound, search_files
+    from eightfold.export.int8.search import SearchBound, search_files
 
     section = job.recipe.quantize
     if section.max_drop is None:

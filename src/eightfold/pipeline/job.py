@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from eightfold.calib.images import ImageSet
-    from eightfold.calib.preprocess import Preprocess
+    from eightfold.calib.images.images import ImageSet
+    from eightfold.calib.images.preprocess import Preprocess
     from eightfold.pipeline.artifacts import Wanted
-    from eightfold.runtime.manifest import Task
+    from eightfold.runtime.bundle.manifest import Task
     from eightfold.tasks.base import VisionTask
 
 # Folders and files of a run directory.
@@ -113,7 +113,7 @@ class Job:
     @cached_property
     def fed(self) -> Preprocess:
         """How images become the input of the graphs that ship: torch modules take `recipe.preprocess` in any case."""
-        from eightfold.export.in_graph import pixels_for
+        from eightfold.export.in_graph.in_graph import pixels_for
 
         plain = self.recipe.preprocess
         return pixels_for(plain) if self.recipe.export.preprocess == "in-graph" else plain
@@ -152,7 +152,7 @@ class Job:
         return model.eval()
 
     def pruned_model(self) -> nn.Module:
-        from eightfold.compress.artifacts import load_pruned
+        from eightfold.compress.surgery.artifacts import load_pruned
 
         return load_pruned(self.new_model, self.path(PRUNED)).eval()
 

@@ -14,13 +14,13 @@ from eightfold.pipeline.artifacts import Wanted, engine_artifacts, files_of, onn
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.runner import Step, stamps
 from eightfold.progress import track
-from eightfold.runtime.manifest import Artifact, Metric
-from eightfold.runtime.manifest import Step as ManifestStep
-from eightfold.runtime.report_format import metric_label
-from eightfold.runtime.versions import runtime_versions
+from eightfold.runtime.bundle.manifest import Artifact, Metric
+from eightfold.runtime.bundle.manifest import Step as ManifestStep
+from eightfold.runtime.devices.versions import runtime_versions
+from eightfold.runtime.report.report_format import metric_label
 
 if TYPE_CHECKING:
-    from eightfold.runtime.candidates import Candidate
+    from eightfold.runtime.bench.candidates import Candidate
 
 
 def measure_steps(job: Job) -> list[Step]:
@@ -72,16 +72,16 @@ def metrics_of(job: Job) -> dict[str, tuple[Metric, ...]]:
 
 def _benched(job: Job) -> list[Wanted]:
     """What is meant for this kind of machine: the float graphs, and INT8 for its processor."""
-    from eightfold.runtime.targets import targets_of
+    from eightfold.runtime.backends.targets import targets_of
 
     here = ("any", *targets_of("onnxruntime"))
     return [wanted for wanted in onnx_artifacts(job.recipe) if wanted.target in here]
 
 
 def measure(job: Job, _: Path) -> str:
-    from eightfold.runtime.alternate import Schedule
     from eightfold.runtime.backends.base import SessionOptions
-    from eightfold.runtime.bench import BenchOptions, compare_latency
+    from eightfold.runtime.bench.alternate import Schedule
+    from eightfold.runtime.bench.bench import BenchOptions, compare_latency
 
     section, metrics = job.recipe.bench, metrics_of(job)
     options = BenchOptions(
@@ -94,9 +94,9 @@ def measure(job: Job, _: Path) -> str:
 
 
 def _candidate(job: Job, wanted: Wanted, metrics: Mapping[str, tuple[Metric, ...]]) -> Candidate:
-    from eightfold.export.layer_precisions import layer_precisions
-    from eightfold.export.onnx_files import load_onnx
-    from eightfold.runtime.candidates import Candidate
+    from eightfold.export.int8.layer_precisions import layer_precisions
+    from eightfold.onnx_graph.onnx_files import load_onnx
+    from eightfold.runtime.bench.candidates import Candidate
 
     path = job.path(wanted.path)
     return Candidate(
@@ -115,14 +115,14 @@ def _candidate(job: Job, wanted: Wanted, metrics: Mapping[str, tuple[Metric, ...
 
 def report(job: Job, _: Path) -> str:
     from eightfold.pipeline.report_content import content_of
-    from eightfold.runtime.report import write_report
+    from eightfold.runtime.report.report import write_report
 
     write_report(job.path(at.REPORT), content_of(job))
     return str(job.path(at.REPORT))
 
 
 def bundle(job: Job, _: Path) -> str:
-    from eightfold.export.bundle import write_bundle
+    from eightfold.export.bundle.bundle import write_bundle
     from eightfold.export.tensorrt.record import sidecar_path
 
     engines = [wanted.path for wanted in engine_artifacts(job.recipe)]
@@ -147,7 +147,7 @@ def bundle(job: Job, _: Path) -> str:
 
 def artifacts_of(job: Job) -> list[Artifact]:
     """The manifest's entries, with the steps and the metric of each."""
-    from eightfold.export.bundle import engine_artifact, onnx_artifact
+    from eightfold.export.bundle.bundle import engine_artifact, onnx_artifact
 
     metrics, steps = metrics_of(job), steps_of(job)
     graphs = [

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from eightfold.export.commits import describe_commit
+from eightfold.export.bundle.commits import describe_commit
 from eightfold.pipeline import job as at
 from eightfold.pipeline.artifacts import Wanted, engine_artifacts, onnx_artifacts
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.measure_steps import metrics_of, steps_of
 from eightfold.pipeline.report_headlines import bytes_of, cards_of, checks_of, leading_label
 from eightfold.recipe import Recipe
-from eightfold.runtime.latency import LatencyTable
-from eightfold.runtime.manifest import Metric, Task
-from eightfold.runtime.report_content import (
+from eightfold.runtime.bench.latency import LatencyTable
+from eightfold.runtime.bundle.manifest import Metric, Task
+from eightfold.runtime.devices.versions import runtime_versions
+from eightfold.runtime.report.report_content import (
     Accuracy,
     ArtifactSteps,
     Engine,
@@ -20,8 +21,7 @@ from eightfold.runtime.report_content import (
     ReportContent,
     Snippet,
 )
-from eightfold.runtime.report_format import metric_label
-from eightfold.runtime.versions import runtime_versions
+from eightfold.runtime.report.report_format import metric_label
 
 
 def content_of(job: Job) -> ReportContent:
@@ -87,7 +87,7 @@ def _widths(job: Job) -> tuple[LayerWidths, ...]:
 
 
 def _plan(job: Job) -> str:
-    from eightfold.compress.plan import PrunePlan
+    from eightfold.compress.plan.plan import PrunePlan
 
     return PrunePlan.load(job.path(at.PLAN)).describe()
 

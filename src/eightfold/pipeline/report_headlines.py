@@ -8,10 +8,10 @@ from eightfold.pipeline import job as at
 from eightfold.pipeline.artifacts import Wanted, files_of, onnx_artifacts, sizes_of
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.measure_steps import metrics_of
-from eightfold.runtime.latency import LatencyTable
-from eightfold.runtime.report_content import Card, Check
-from eightfold.runtime.report_format import metric_label
-from eightfold.runtime.timing import Interval
+from eightfold.runtime.bench.latency import LatencyTable
+from eightfold.runtime.bench.timing import Interval
+from eightfold.runtime.report.report_content import Card, Check
+from eightfold.runtime.report.report_format import metric_label
 
 # What pruning and INT8 may cost, in points of the leading metric, before the report says so.
 PRUNED_DROP, INT8_DROP = 0.5, 1.0
@@ -122,7 +122,7 @@ def _speed_check(table: LatencyTable, curve: str) -> Check:
 
 
 def _alignment_check(job: Job) -> Check:
-    from eightfold.compress.plan import PrunePlan
+    from eightfold.compress.plan.plan import PrunePlan
 
     multiple = PrunePlan.load(job.path(at.PLAN)).multiple
     changed: list[str] = []

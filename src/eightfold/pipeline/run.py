@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eightfold.errors import UsageError
-from eightfold.export.commits import commits
+from eightfold.export.bundle.commits import commits
 from eightfold.files import PathLike
 from eightfold.pipeline import job as at
 from eightfold.pipeline.before import check_before

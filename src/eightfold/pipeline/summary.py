@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from eightfold.pipeline import job as at
 from eightfold.pipeline.report_content import content_of
-from eightfold.runtime.latency import LatencyTable
+from eightfold.runtime.bench.latency import LatencyTable
 
 if TYPE_CHECKING:
     from eightfold.pipeline.run import RunResult

@@ -15,12 +15,12 @@ from eightfold.pipeline import job as at
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.runner import Step
 from eightfold.recipe import TrainSection
-from eightfold.runtime.report_format import metric_label
+from eightfold.runtime.report.report_format import metric_label
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from eightfold.compress.plan import PrunePlan
+    from eightfold.compress.plan.plan import PrunePlan
 
 
 def train_steps(job: Job) -> list[Step]:
@@ -77,7 +77,7 @@ def _require_outputs(job: Job, model: nn.Module) -> None:
 
 def prune_baseline(job: Job, _: Path) -> str:
     from eightfold.compress.prune import plan_pruning
-    from eightfold.compress.surgery import apply_plan
+    from eightfold.compress.surgery.surgery import apply_plan
 
     section = job.recipe.compress
     model = job.baseline_model()
@@ -126,9 +126,9 @@ def width_facts(model: nn.Module, before: dict[str, tuple[int, int]]) -> list[di
 
 
 def finetune_pruned(job: Job, scratch: Path) -> str:
-    from eightfold.compress.artifacts import save_pruned
-    from eightfold.compress.plan import PrunePlan
-    from eightfold.compress.surgery import apply_plan
+    from eightfold.compress.plan.plan import PrunePlan
+    from eightfold.compress.surgery.artifacts import save_pruned
+    from eightfold.compress.surgery.surgery import apply_plan
 
     model, plan = job.baseline_model(), PrunePlan.load(job.path(at.PLAN))
     apply_plan(model, plan)
@@ -149,7 +149,7 @@ def _describe(job: Job, facts: dict[str, Any]) -> str:
 def _compensate(job: Job, pruned: nn.Module, plan: PrunePlan) -> None:
     import torch
 
-    from eightfold.compress.compensate import compensate
+    from eightfold.compress.compensate.compensate import compensate
     from eightfold.tasks.inputs import tensors
 
     section = job.recipe.compress
@@ -162,7 +162,7 @@ def _compensate(job: Job, pruned: nn.Module, plan: PrunePlan) -> None:
 
 def _train(job: Job, model: nn.Module, section: TrainSection, scratch: Path, what: str) -> dict[str, Any]:
     """Train `model` in place and measure it: the task's metrics on the test images, parameters, MACs of one image."""
-    from eightfold.compress.macs import count_macs, count_parameters
+    from eightfold.compress.trace.macs import count_macs, count_parameters
     from eightfold.tasks.base import Training
     from eightfold.tasks.networks import module_network
 

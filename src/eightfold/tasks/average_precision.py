@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eightfold.extras import require
-from eightfold.runtime.results import Detections
+from eightfold.runtime.postprocess.results import Detections
 from eightfold.tasks.boxes import BoxedImages, coco_content
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from eightfold.calib.images import ImageSet
-from eightfold.calib.preprocess import Preprocess
-from eightfold.export.score import Score
+from eightfold.calib.images.images import ImageSet
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.export.int8.score import Score
 from eightfold.recipe import DataSection, Recipe, TaskSection, TrainSection
 from eightfold.runtime.backends.base import Array, Arrays
-from eightfold.runtime.manifest import Task
+from eightfold.runtime.bundle.manifest import Task
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from eightfold.calib.images import ImageSet, open_images
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.images import ImageSet, open_images
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BundleError, ImageError, ModelError, RecipeError
-from eightfold.export.score import Score, top1_score
+from eightfold.export.int8.score import Score, top1_score
 from eightfold.files import digest_of
 from eightfold.recipe import DataSection, Recipe
 from eightfold.runtime.backends.base import Array
-from eightfold.runtime.manifest import Task
+from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.postprocess import decoder_of
 from eightfold.runtime.postprocess.decoder import the_output
 from eightfold.tasks.base import Network, Training, VisionTask
@@ -93,7 +93,7 @@ class Classify(VisionTask):
     def train(self, model: nn.Module, training: Training) -> float:
         from torch.nn.functional import cross_entropy
 
-        from eightfold.compress.train import Schedule, train
+        from eightfold.compress.train.train import Schedule, train
 
         section, seed = training.section, training.seed
         batches = TrainingBatches(training.images, training.preprocess, section.batch, section.shift_pixels, seed)

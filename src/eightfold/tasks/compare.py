@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import UsageError
-from eightfold.export.agreement import Agreement, compare_classifiers
-from eightfold.export.subjects import Subject
+from eightfold.export.compare.agreement import Agreement, compare_classifiers
+from eightfold.export.compare.subjects import Subject
 from eightfold.recipe import TaskSection
 from eightfold.runtime.backends.base import Array, Arrays
-from eightfold.runtime.manifest import Task
-from eightfold.runtime.report_format import metric_label
+from eightfold.runtime.bundle.manifest import Task
+from eightfold.runtime.report.report_format import metric_label
 from eightfold.tasks.base import Network
 from eightfold.tasks.boxes import BoxedImages, from_coco, open_part
 from eightfold.tasks.detect import Detect

@@ -6,19 +6,19 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eightfold.calib.images import ImageSet
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.images import ImageSet
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BundleError, ImageError, ModelError, RecipeError, one_of
-from eightfold.export.detections import decoded_task, form_for
-from eightfold.export.score import Score
+from eightfold.export.in_graph.detections import decoded_task, form_for
+from eightfold.export.int8.score import Score
 from eightfold.extras import require
 from eightfold.files import atomic_directory, sha256_of_bytes
 from eightfold.recipe import DataSection, Recipe
 from eightfold.runtime.backends.base import Array
-from eightfold.runtime.manifest import Task
+from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.postprocess import DECODERS, decoder_class, decoder_of
 from eightfold.runtime.postprocess.detect import Detector
-from eightfold.runtime.results import Detections
+from eightfold.runtime.postprocess.results import Detections
 from eightfold.tasks.average_precision import average_precision
 from eightfold.tasks.base import Network, Training, VisionTask
 from eightfold.tasks.boxes import FILE, BoxedImages, from_coco, open_part, write_part

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eightfold.calib.geometry import Placement
-from eightfold.calib.images import ImageSet
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.geometry import Placement
+from eightfold.calib.images.images import ImageSet
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.runtime.backends.base import Array
 
 Places = NDArray[np.int64]

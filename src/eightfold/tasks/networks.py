@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.runtime.backends import open_session
 from eightfold.runtime.backends.base import Array, Arrays
-from eightfold.runtime.manifest import Task
+from eightfold.runtime.bundle.manifest import Task
 from eightfold.tasks.base import Network
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def module_network(model: nn.Module, preprocess: Preprocess, task: Task, *, batc
     """A torch module, whose outputs are named as in its ONNX graph."""
     import torch
 
-    from eightfold.export.module_runs import named_outputs
+    from eightfold.export.verify.module_runs import named_outputs
 
     def predict(images: Array) -> Arrays:
         with torch.inference_mode():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeGuard
 from eightfold.errors import EightfoldError, ModelError, UnknownNameError, UsageError
 from eightfold.extras import require
 from eightfold.files import PathLike
-from eightfold.runtime.manifest import Task
+from eightfold.runtime.bundle.manifest import Task
 
 if TYPE_CHECKING:
     import torch

@@ -17,7 +17,7 @@ from torchvision.models.detection.retinanet import RetinaNet
 from torchvision.models.detection.ssd import SSD
 
 from eightfold.errors import ModelError, first_line
-from eightfold.runtime.manifest import Task
+from eightfold.runtime.bundle.manifest import Task
 
 
 class RawHead(nn.Module):

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from eightfold.export.inner.alignment import align
-from eightfold.export.inner.fingerprint import SAMPLES, Scan, distances, fingerprint
-from eightfold.export.inner.probe import Inner, Inside
+from eightfold.export.verify.inner.alignment import align
+from eightfold.export.verify.inner.fingerprint import SAMPLES, Scan, distances, fingerprint
+from eightfold.export.verify.inner.probe import Inner, Inside
 
 Entry = tuple[str, NDArray[np.float64], tuple[int, ...]]
 

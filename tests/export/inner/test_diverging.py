@@ -11,13 +11,13 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from eightfold.export.inner.diverging import first_diverging, match_tensors
-from eightfold.export.inner.onnx_probe import OnnxProbe
-from eightfold.export.inner.probe import CHUNK_BYTES, Converting, chunks
-from eightfold.export.inner.torch_probe import TorchProbe
-from eightfold.export.onnx_export import export_onnx
-from eightfold.export.simplify import simplify
-from eightfold.export.verify import Arrays, Tolerance
+from eightfold.export.simplify.simplify import simplify
+from eightfold.export.torch.onnx_export import export_onnx
+from eightfold.export.verify.inner.diverging import first_diverging, match_tensors
+from eightfold.export.verify.inner.onnx_probe import OnnxProbe
+from eightfold.export.verify.inner.probe import CHUNK_BYTES, Converting, chunks
+from eightfold.export.verify.inner.torch_probe import TorchProbe
+from eightfold.export.verify.verify import Arrays, Tolerance
 from tests.export.networks import graph, images, saved
 
 EXACT = Tolerance(max_rel_error=1e-4)
@@ -176,6 +176,6 @@ def test_chunks_give_the_same_as_all_at_once(tmp_path: Path, monkeypatch: pytest
 
     at_once = errors()
     few: Callable[..., object] = lambda names, sizes: chunks(names, sizes, 2000)  # noqa: E731 - a stand-in
-    monkeypatch.setattr("eightfold.export.inner.onnx_probe.chunks", few)
-    monkeypatch.setattr("eightfold.export.inner.diverging.CHUNK_BYTES", 2000)
+    monkeypatch.setattr("eightfold.export.verify.inner.onnx_probe.chunks", few)
+    monkeypatch.setattr("eightfold.export.verify.inner.diverging.CHUNK_BYTES", 2000)
     assert errors() == at_once

@@ -10,21 +10,21 @@ import onnx
 import pytest
 import torch
 
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import UsageError
-from eightfold.export.bundle import engine_artifact, onnx_artifact, write_bundle
-from eightfold.export.compare import compare_artifacts
-from eightfold.export.comparison import Comparison
-from eightfold.export.inner.engine_probe import EngineProbe, EngineSource
-from eightfold.export.inner.probe import chunks
-from eightfold.export.onnx_export import export_onnx
+from eightfold.export.bundle.bundle import engine_artifact, onnx_artifact, write_bundle
+from eightfold.export.compare.compare import compare_artifacts
+from eightfold.export.compare.comparison import Comparison
 from eightfold.export.tensorrt.build import EnginePrecision, build_engine
+from eightfold.export.tensorrt.engine_probe import EngineProbe, EngineSource
 from eightfold.export.tensorrt.layers import EngineLayer, EngineLayers, layers_path
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
+from eightfold.export.torch.onnx_export import export_onnx
+from eightfold.export.verify.inner.probe import chunks
 from eightfold.runtime.backends import BACKENDS
-from eightfold.runtime.bundle import Bundle
-from eightfold.runtime.manifest import Task
+from eightfold.runtime.bundle.bundle import Bundle
+from eightfold.runtime.bundle.manifest import Task
 from tests.export.networks import images, small_net
 from tests.export.tensorrt.stand_in import StandIn
 
@@ -77,7 +77,7 @@ def test_an_engine_shows_the_layers_of_the_graph_it_was_built_from(
 def test_it_is_built_once_for_each_chunk(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = compare_artifacts(desk.build("fp32"), small_net(), onnx=desk.network)
     monkeypatch.setattr(
-        "eightfold.export.inner.engine_probe.chunks", lambda keys, sizes: chunks(keys, sizes, limit=2048)
+        "eightfold.export.tensorrt.engine_probe.chunks", lambda keys, sizes: chunks(keys, sizes, limit=2048)
     )
     parts = compare_artifacts(desk.build("fp32"), small_net(), onnx=desk.network)
     assert parts.layers == whole.layers

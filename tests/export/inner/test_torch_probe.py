@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from eightfold.export.inner.probe import Inside
-from eightfold.export.inner.torch_probe import TorchProbe
-from eightfold.export.verify import Array
+from eightfold.export.verify.inner.probe import Inside
+from eightfold.export.verify.inner.torch_probe import TorchProbe
+from eightfold.export.verify.verify import Array
 from tests.export.networks import images, small_net
 
 

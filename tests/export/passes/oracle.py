@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
-from eightfold.export.passes.run import apply_passes
-from eightfold.export.verify import run_onnx
+from eightfold.export.simplify.passes.run import apply_passes
+from eightfold.export.verify.verify import run_onnx
 
 RNG = np.random.default_rng(0)
 

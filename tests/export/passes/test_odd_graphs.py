@@ -10,10 +10,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from eightfold.export.passes.duplicates import duplicate_nodes
-from eightfold.export.passes.quantize_pairs import quantize_pairs
-from eightfold.export.passes.run import apply_passes
-from eightfold.export.verify import run_onnx
+from eightfold.export.simplify.passes.duplicates import duplicate_nodes
+from eightfold.export.simplify.passes.quantize_pairs import quantize_pairs
+from eightfold.export.simplify.passes.run import apply_passes
+from eightfold.export.verify.verify import run_onnx
 from tests.export.networks import graph
 from tests.export.passes.oracle import operators_after
 

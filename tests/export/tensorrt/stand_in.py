@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eightfold.export.onnx_files import load_onnx
 from eightfold.export.tensorrt.parse import typed_graph
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
-from eightfold.export.verify import runner, with_outputs
+from eightfold.export.verify.verify import runner, with_outputs
+from eightfold.onnx_graph.onnx_files import load_onnx
 from eightfold.runtime.backends.base import Backend, Session, SessionOptions, Slot, empty_like
 
 

@@ -9,16 +9,16 @@ import pytest
 from onnx import helper
 
 from eightfold.errors import BuildError, UnknownNameError, UsageError
-from eightfold.export.onnx_export import export_onnx
 from eightfold.export.tensorrt.build import EnginePrecision, build_engine
 from eightfold.export.tensorrt.layers import EngineLayers, layers_path
 from eightfold.export.tensorrt.messages import collecting_logger
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
+from eightfold.export.torch.onnx_export import export_onnx
 from eightfold.extras import require
 from eightfold.files import sha256_of_file
-from eightfold.runtime.cuda_memory import cuda_driver_absent
-from eightfold.runtime.engine_fit import meets
+from eightfold.runtime.backends.cuda_memory import cuda_driver_absent
+from eightfold.runtime.backends.engine_fit import meets
 from tests.export.networks import graph, images, saved, small_net
 
 

@@ -11,13 +11,13 @@ import pytest
 from onnx import TensorProto
 
 from eightfold.errors import BackendError, BuildError, UnknownNameError, UsageError
-from eightfold.export.onnx_export import export_onnx
 from eightfold.export.tensorrt.build import EnginePrecision, build_engine
 from eightfold.export.tensorrt.generation import generation_of, version_numbers
 from eightfold.export.tensorrt.layers import EngineLayer, EngineLayers, layers_path
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
-from eightfold.runtime.cuda.cuda_python import CudaPython
+from eightfold.export.torch.onnx_export import export_onnx
+from eightfold.runtime.backends.cuda.cuda_python import CudaPython
 from tests.export.networks import small_net
 from tests.export.tensorrt.fake_tensorrt import SURFACES, VERSIONS, fake_tensorrt
 from tests.runtime.backends.conftest import FakeCudaRuntime

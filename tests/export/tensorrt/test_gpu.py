@@ -12,13 +12,11 @@ import pytest
 from numpy.typing import NDArray
 
 from eightfold.calib.calibrate import calibrate
-from eightfold.calib.rows import rows_of
+from eightfold.calib.images.rows import rows_of
 from eightfold.calib.trt_cache import thresholds_from_cache
 from eightfold.errors import UsageError
-from eightfold.export.compare import compare_artifacts
-from eightfold.export.onnx_export import export_onnx
-from eightfold.export.onnx_files import load_onnx
-from eightfold.export.quantize import quantize
+from eightfold.export.compare.compare import compare_artifacts
+from eightfold.export.int8.quantize import quantize
 from eightfold.export.tensorrt.build import EnginePrecision, build_engine
 from eightfold.export.tensorrt.calibrator import calibrator_from_rows
 from eightfold.export.tensorrt.generation import generation_of
@@ -27,12 +25,14 @@ from eightfold.export.tensorrt.messages import collecting_logger
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.tensorrt.refit import refit_engine
-from eightfold.export.verify import run_onnx
+from eightfold.export.torch.onnx_export import export_onnx
+from eightfold.export.verify.verify import run_onnx
 from eightfold.extras import installed, require
+from eightfold.onnx_graph.onnx_files import load_onnx
 from eightfold.runtime.backends import open_session
-from eightfold.runtime.cuda_memory import cuda_absent, open_cuda
-from eightfold.runtime.devices import describe_device
-from eightfold.runtime.engine_fit import meets
+from eightfold.runtime.backends.cuda_memory import cuda_absent, open_cuda
+from eightfold.runtime.backends.engine_fit import meets
+from eightfold.runtime.devices.devices import describe_device
 from tests.export.networks import images, small_net
 
 pytestmark = [

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from eightfold.errors import BuildError
-from eightfold.export.bundle import engine_artifact
-from eightfold.export.onnx_export import export_onnx
+from eightfold.export.bundle.bundle import engine_artifact
 from eightfold.export.tensorrt.build import build_engine
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.tensorrt.refit import refit_engine
+from eightfold.export.torch.onnx_export import export_onnx
 from tests.export.networks import small_net
 
 pytest.importorskip("tensorrt_rtx")

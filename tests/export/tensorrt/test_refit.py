@@ -11,13 +11,13 @@ import pytest
 from onnx import numpy_helper
 
 from eightfold.errors import BackendError, BuildError
-from eightfold.export.bundle import engine_artifact
-from eightfold.export.onnx_files import load_onnx
+from eightfold.export.bundle.bundle import engine_artifact
 from eightfold.export.tensorrt.generation import version_numbers
 from eightfold.export.tensorrt.parse import sha256_of_graph
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.tensorrt.refit import refit_engine
 from eightfold.files import sha256_of_file
+from eightfold.onnx_graph.onnx_files import load_onnx
 from tests.export.tensorrt.fake_tensorrt import VERSIONS
 from tests.export.tensorrt.test_generations import Board, board, network
 

@@ -14,11 +14,11 @@ import torch
 import torchvision
 
 from eightfold.calib.calibrate import calibrate
-from eightfold.export.onnx_export import export_onnx
-from eightfold.export.onnx_files import load_onnx, save_onnx
-from eightfold.export.quantize import quantize
+from eightfold.export.int8.quantize import quantize
 from eightfold.export.tensorrt.build import EnginePrecision, build_engine
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
+from eightfold.export.torch.onnx_export import export_onnx
+from eightfold.onnx_graph.onnx_files import load_onnx, save_onnx
 from eightfold.zoo.short_list import SHORT_LIST
 
 TARGET = "rtx:sm86"

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from eightfold.export.onnx_export import export_onnx
 from eightfold.export.tensorrt.messages import collecting_logger
 from eightfold.export.tensorrt.stopping import stoppable
+from eightfold.export.torch.onnx_export import export_onnx
 from eightfold.extras import require
 from tests.export.networks import small_net
 

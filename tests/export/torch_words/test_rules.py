@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.ops import deform_conv2d
 
-from eightfold.export.torch_words.reworded import reworded
+from eightfold.export.torch.torch_words.reworded import reworded
 
 SIZES = ((2, 3), (7, 7), (5, None), (20, 17), (13, 4), 6)
 

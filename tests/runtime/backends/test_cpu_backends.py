@@ -95,7 +95,7 @@ def test_a_corrupt_file(backend: str, tmp_path: Path) -> None:
 
 
 def test_a_provider_that_this_build_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eightfold.runtime.cuda_memory.DRIVER_FILES", ("/",))
+    monkeypatch.setattr("eightfold.runtime.backends.cuda_memory.DRIVER_FILES", ("/",))
     with pytest.raises(BackendError, match=r"no CUDAExecutionProvider \(pip install onnxruntime-gpu\)"):
         backend_named("onnxruntime-cuda")
 
@@ -114,7 +114,7 @@ def test_a_provider_that_does_not_start_is_no_silent_run_on_the_cpu(backend: str
 
 
 def test_without_a_driver_no_provider_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eightfold.runtime.cuda_memory.DRIVER_FILES", ())
+    monkeypatch.setattr("eightfold.runtime.backends.cuda_memory.DRIVER_FILES", ())
     with pytest.raises(BackendError, match="this machine has no NVIDIA driver"):
         backend_named("onnxruntime-tensorrt")
 

@@ -12,10 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from eightfold.errors import ModelError
-from eightfold.export.openvino_build import build_openvino
+from eightfold.export.openvino.openvino_build import build_openvino
 from eightfold.runtime.backends import open_session, openvino_cache
 from eightfold.runtime.backends.base import SessionOptions
-from eightfold.runtime.predictor import Predictor
+from eightfold.runtime.predict.predictor import Predictor
 
 KEEP = SessionOptions(threads=1, keep_compiled=True)
 

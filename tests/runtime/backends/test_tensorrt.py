@@ -13,8 +13,8 @@ from eightfold.errors import BackendError, ModelError
 from eightfold.files import sha256_of_file
 from eightfold.runtime.backends import BACKENDS, usable_backends
 from eightfold.runtime.backends.base import SessionOptions
+from eightfold.runtime.backends.cuda.cuda_python import CudaPython
 from eightfold.runtime.backends.tensorrt import TensorRtSession
-from eightfold.runtime.cuda.cuda_python import CudaPython
 
 WriteSidecar = Callable[..., None]
 
@@ -215,7 +215,7 @@ def test_an_engine_that_tensorrt_refuses(cuda_runtime: Any, tensorrt_module: Any
 
 
 def test_without_a_driver_the_backends_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eightfold.runtime.cuda_memory.DRIVER_FILES", ())
+    monkeypatch.setattr("eightfold.runtime.backends.cuda_memory.DRIVER_FILES", ())
     monkeypatch.setattr("eightfold.runtime.backends.tensorrt.installed", lambda module: module == "tensorrt_rtx")
     assert BACKENDS["tensorrt-rtx"].absent() == "this machine has no NVIDIA driver"
     assert "pip install 'eightfold[tensorrt]'" in (BACKENDS["tensorrt"].absent() or "")

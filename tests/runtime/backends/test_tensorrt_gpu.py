@@ -10,7 +10,7 @@ import pytest
 
 from eightfold.export.tensorrt.build import build_engine
 from eightfold.runtime.backends import BACKENDS, open_session
-from eightfold.runtime.cuda_memory import cuda_absent, open_cuda
+from eightfold.runtime.backends.cuda_memory import cuda_absent, open_cuda
 
 pytestmark = [
     pytest.mark.gpu,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from eightfold.errors import BackendError
-from eightfold.runtime import cuda_memory
+from eightfold.runtime.backends import cuda_memory
 
 
 def test_neither_library(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from eightfold.errors import BackendError
+from eightfold.runtime.backends.cuda.cuda_pycuda import PyCuda
 from eightfold.runtime.backends.tensorrt import TensorRtSession
-from eightfold.runtime.cuda.cuda_pycuda import PyCuda
 from tests.runtime.backends.conftest import FakeCudaRuntime, ICudaEngine, TensorIOMode
 
 

@@ -13,11 +13,11 @@ from torchvision.models.detection._utils import BoxCoder, BoxLinearCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
-from eightfold.calib.geometry import Placement
+from eightfold.calib.images.geometry import Placement
 from eightfold.errors import BundleError
 from eightfold.runtime.backends.base import Array
 from eightfold.runtime.postprocess import anchor_heads
-from eightfold.runtime.results import Detections
+from eightfold.runtime.postprocess.results import Detections
 
 SIZE = (96, 128)
 IDENTITY = Placement(SIZE, SIZE, (0, 0), SIZE)

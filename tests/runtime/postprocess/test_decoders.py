@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eightfold.calib.geometry import Placement
+from eightfold.calib.images.geometry import Placement
 from eightfold.errors import BundleError, UnknownNameError
-from eightfold.runtime.manifest import Task
+from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.postprocess import DECODERS, decoder_class, decoder_of
 from eightfold.runtime.postprocess.classify import TopK
 from eightfold.runtime.postprocess.detect import Candidates

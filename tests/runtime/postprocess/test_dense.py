@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from eightfold.calib.geometry import Placement, place
-from eightfold.calib.preprocess import Preprocess
+from eightfold.calib.images.geometry import Placement, place
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BundleError
 from eightfold.runtime.postprocess.dense import AlphaMatte, AsTheyAre, Segment, labels_in_image
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from eightfold.calib.geometry import Placement
+from eightfold.calib.images.geometry import Placement
 from eightfold.errors import BundleError
 from eightfold.runtime.backends.base import Array
+from eightfold.runtime.postprocess.results import Detections
 from eightfold.runtime.postprocess.yolo import EndToEnd, YoloAnchors, YoloBoxes, YoloDfl
-from eightfold.runtime.results import Detections
 
 SIZE = (96, 128)
 # The image is the tensor, so that boxes come back as they are, but for the clipping at the border.

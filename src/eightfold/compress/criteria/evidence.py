@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from eightfold.compress.groups import ChannelGraph, Group, Member
+from eightfold.compress.trace.groups import ChannelGraph, Group, Member
 from eightfold.errors import UsageError
 
 Array = npt.NDArray[np.float64]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from eightfold.compress.criteria.evidence import Array, Evidence, LayerScores, per_channel, rows
-from eightfold.compress.groups import Group, Member
+from eightfold.compress.trace.groups import Group, Member
 
 
 def l1(evidence: Evidence) -> LayerScores:

@@ -1,0 +1,1 @@
+"""TensorRT engines: options, parse, build, record, refit, calibrators."""

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eightfold.errors import BuildError
-from eightfold.export.onnx_files import tensor_specs
-from eightfold.export.passes.graph_index import GraphIndex
 from eightfold.export.tensorrt.target import EngineTarget
 from eightfold.files import PathLike
+from eightfold.onnx_graph.graph_index import GraphIndex
+from eightfold.onnx_graph.onnx_files import tensor_specs
 
 if TYPE_CHECKING:
     import onnx

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from eightfold.errors import BuildError, UnknownNameError, UsageError, one_of
-from eightfold.export.onnx_files import load_onnx, tensor_specs
 from eightfold.export.tensorrt.accepted import require_takable
 from eightfold.export.tensorrt.check import compared_with_graph
 from eightfold.export.tensorrt.configure import configure, layers_for_gpu, network_flags
@@ -26,11 +25,12 @@ from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.tensorrt.stopping import stoppable
 from eightfold.export.tensorrt.target import EngineTarget, parse_target
 from eightfold.export.tensorrt.timing_cache import cache_path, save_timing_cache, use_timing_cache
-from eightfold.export.verify import Arrays
+from eightfold.export.verify.verify import Arrays
 from eightfold.extras import require
 from eightfold.files import PathLike, sha256_of_bytes, sha256_of_file, write_bytes
-from eightfold.runtime.engine_fit import holds_host_code
-from eightfold.runtime.manifest import TensorSpec
+from eightfold.onnx_graph.onnx_files import load_onnx, tensor_specs
+from eightfold.runtime.backends.engine_fit import holds_host_code
+from eightfold.runtime.bundle.manifest import TensorSpec
 
 if TYPE_CHECKING:
     from tensorrt import Builder, IBuilderConfig, INetworkDefinition

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from eightfold.calib.images.rows import Rows, batched
 from eightfold.calib.ranges import Ranges
-from eightfold.calib.rows import Rows, batched
 from eightfold.calib.trt_cache import Algorithm, cache_from_ranges
 from eightfold.errors import BackendError, UnknownNameError
 from eightfold.files import PathLike, write_bytes
-from eightfold.runtime.cuda_memory import Cuda, DeviceBuffer
+from eightfold.runtime.backends.cuda_memory import Cuda, DeviceBuffer
 
 BASES: dict[Algorithm, str] = {
     "entropy": "IInt8EntropyCalibrator",

@@ -7,17 +7,17 @@ from collections.abc import Collection
 from pathlib import Path
 
 from eightfold.errors import BackendError, BuildError, ModelError
-from eightfold.export.half import is_quantized
-from eightfold.export.inner.probe import Inside, Probe, See
-from eightfold.export.lossy import Network, verify_lossy
-from eightfold.export.onnx_files import input_specs, load_onnx
-from eightfold.export.sessions import BACKEND_OF_BUILDER, absent_backend, session_runner
+from eightfold.export.fp16.half import is_quantized
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
-from eightfold.export.trials import RANDOM, Trials, trials_of
-from eightfold.export.verify import Arrays, Tolerance, random_inputs
+from eightfold.export.verify.inner.probe import Inside, Probe, See
+from eightfold.export.verify.lossy import Network, verify_lossy
+from eightfold.export.verify.sessions import BACKEND_OF_BUILDER, absent_backend, session_runner
+from eightfold.export.verify.trials import RANDOM, Trials, trials_of
+from eightfold.export.verify.verify import Arrays, Tolerance, random_inputs
 from eightfold.extras import installed
 from eightfold.files import write_bytes
-from eightfold.runtime.manifest import Step
+from eightfold.onnx_graph.onnx_files import input_specs, load_onnx
+from eightfold.runtime.bundle.manifest import Step
 from eightfold.scratch import scratch_folder
 
 # Kernels round in their own ways, to 10 bits of a mantissa even in float32.
@@ -83,7 +83,7 @@ class _LateProbe:
 
     @functools.cached_property
     def _probe(self) -> Probe:
-        from eightfold.export.inner.engine_probe import EngineProbe, EngineSource  # which builds engines, too
+        from eightfold.export.tensorrt.engine_probe import EngineProbe, EngineSource  # which builds engines, too
 
         return EngineProbe(EngineSource(self._record, self._onnx_path))
 

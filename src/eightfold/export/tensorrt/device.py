@@ -6,9 +6,9 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 
-from eightfold.runtime.cuda_memory import cuda_absent, open_cuda
-from eightfold.runtime.device_gpu import read_gpus
-from eightfold.runtime.device_probe import Probe
+from eightfold.runtime.backends.cuda_memory import cuda_absent, open_cuda
+from eightfold.runtime.devices.device_gpu import read_gpus
+from eightfold.runtime.devices.device_probe import Probe
 
 
 @dataclasses.dataclass(frozen=True)

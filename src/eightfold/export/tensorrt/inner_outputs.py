@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from eightfold.errors import BuildError, UnknownNameError
 from eightfold.runtime.backends.tensorrt import DTYPES
-from eightfold.runtime.manifest import TensorSpec
+from eightfold.runtime.bundle.manifest import TensorSpec
 
 if TYPE_CHECKING:
     from tensorrt import INetworkDefinition, ITensor

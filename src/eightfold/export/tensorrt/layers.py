@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from eightfold.errors import BuildError, EightfoldError
 from eightfold.export.tensorrt.messages import collecting_logger
 from eightfold.files import PathLike
-from eightfold.runtime.text_table import text_table
+from eightfold.text_table import text_table
 from eightfold.values import Frozen, Value
 
 if TYPE_CHECKING:

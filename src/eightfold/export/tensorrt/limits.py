@@ -9,7 +9,7 @@ from eightfold.export.tensorrt.configure import builder_flags
 from eightfold.export.tensorrt.generation import Generation
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.target import EngineTarget
-from eightfold.runtime.cuda_memory import cuda_driver_absent
+from eightfold.runtime.backends.cuda_memory import cuda_driver_absent
 
 if TYPE_CHECKING:
     from tensorrt import Builder

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eightfold.errors import BuildError
-from eightfold.export.half import checked_half
-from eightfold.export.onnx_files import external_files, load_onnx, save_onnx, shell_of
-from eightfold.export.verify import Arrays
+from eightfold.export.fp16.half import checked_half
+from eightfold.export.verify.verify import Arrays
 from eightfold.files import sha256_of_file
-from eightfold.runtime.manifest import Step
+from eightfold.onnx_graph.onnx_files import external_files, load_onnx, save_onnx, shell_of
+from eightfold.runtime.bundle.manifest import Step
 from eightfold.scratch import scratch_folder
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from eightfold.errors import UsageError
-from eightfold.export.onnx_files import external_files
 from eightfold.export.tensorrt.layers import layers_path
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.record import sidecar_path
 from eightfold.files import PathLike, require_output
+from eightfold.onnx_graph.onnx_files import external_files
 
 
 def require_places(output: PathLike, onnx_path: PathLike, options: BuildOptions) -> None:

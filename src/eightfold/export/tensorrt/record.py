@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 from eightfold.errors import BuildError, EightfoldError
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.files import PathLike, sha256_of_file
-from eightfold.runtime.engine_fit import engine_requirements
-from eightfold.runtime.manifest import Step, TensorSpec
+from eightfold.runtime.backends.engine_fit import engine_requirements
+from eightfold.runtime.bundle.manifest import Step, TensorSpec
 from eightfold.values import Value
 
 
@@ -81,7 +81,7 @@ class EngineRecord(Value):
 
     @property
     def requires(self) -> dict[str, str]:
-        """What a machine must have, as the manifest states it: see `eightfold.runtime.engine_fit`."""
+        """What a machine must have, as the manifest states it: see `eightfold.runtime.backends.engine_fit`."""
         return engine_requirements(self.builder, self.builder_version, self.compute_capability, self.flags)
 
     def describe(self) -> str:

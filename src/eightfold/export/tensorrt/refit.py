@@ -12,11 +12,11 @@ from eightfold.export.tensorrt.generation import Module, generation_of
 from eightfold.export.tensorrt.messages import collecting_logger, first_error
 from eightfold.export.tensorrt.parse import TypedGraph, first_parser_error, sha256_of_graph, typed_graph
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
-from eightfold.export.verify import Arrays
+from eightfold.export.verify.verify import Arrays
 from eightfold.extras import require
 from eightfold.files import PathLike, sha256_of_bytes, sha256_of_file, write_bytes
-from eightfold.runtime.cuda_memory import cuda_absent
-from eightfold.runtime.engine_fit import holds_host_code
+from eightfold.runtime.backends.cuda_memory import cuda_absent
+from eightfold.runtime.backends.engine_fit import holds_host_code
 
 if TYPE_CHECKING:
     from tensorrt import ICudaEngine, OnnxParserRefitter, Refitter, Runtime

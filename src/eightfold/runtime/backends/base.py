@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from eightfold.calib.threads import most_threads
 from eightfold.errors import BackendError, UsageError
-from eightfold.runtime.finite import all_finite
-from eightfold.runtime.manifest import TensorSpec
+from eightfold.runtime.backends.finite import all_finite
+from eightfold.runtime.bundle.manifest import TensorSpec
+from eightfold.threads import most_threads
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]

@@ -7,7 +7,7 @@ from typing import Any
 
 from eightfold.files import sha256_of_file
 from eightfold.runtime.backends.base import SessionOptions
-from eightfold.runtime.cache_folder import cache_folder
+from eightfold.runtime.backends.cache_folder import cache_folder
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"

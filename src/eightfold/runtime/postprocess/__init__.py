@@ -7,7 +7,7 @@ import importlib
 from pydantic import ValidationError
 
 from eightfold.errors import BundleError, UnknownNameError
-from eightfold.runtime.manifest import Task
+from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.postprocess.decoder import Decoder
 from eightfold.values import first_fault
 

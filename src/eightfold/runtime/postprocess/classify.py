@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from eightfold.calib.geometry import Placement
+from eightfold.calib.images.geometry import Placement
 from eightfold.runtime.backends.base import Array, Arrays
 from eightfold.runtime.postprocess.arithmetic import sigmoid, softmax
 from eightfold.runtime.postprocess.decoder import Decoder, the_output
-from eightfold.runtime.results import Classification, ClassScore, label_of
+from eightfold.runtime.postprocess.results import Classification, ClassScore, label_of
 
 
 class TopK(Decoder):

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eightfold.calib.geometry import Placement
+from eightfold.calib.images.geometry import Placement
 from eightfold.errors import BundleError
 from eightfold.runtime.backends.base import Array, Arrays
-from eightfold.runtime.results import Result
+from eightfold.runtime.postprocess.results import Result
 from eightfold.values import Frozen
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from eightfold.calib.geometry import Placement
+from eightfold.calib.images.geometry import Placement
 from eightfold.runtime.backends.base import Array, Arrays
 from eightfold.runtime.postprocess.decoder import Decoder, the_output, wrong_shape
-from eightfold.runtime.results import Matte, Segmentation, Tensors
+from eightfold.runtime.postprocess.results import Matte, Segmentation, Tensors
 
 OUTSIDE = 255
 

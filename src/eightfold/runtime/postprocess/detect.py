@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from eightfold.calib.geometry import Placement
+from eightfold.calib.images.geometry import Placement
 from eightfold.runtime.backends.base import Array, Arrays
 from eightfold.runtime.postprocess.decoder import Decoder, as_float32
 from eightfold.runtime.postprocess.nms import nms, soft_nms
-from eightfold.runtime.results import Detections, label_of
+from eightfold.runtime.postprocess.results import Detections, label_of
 
 
 @dataclass(frozen=True, eq=False)

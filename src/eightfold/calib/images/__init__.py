@@ -1,0 +1,1 @@
+"""Images: preprocessing, geometry, resizing, decoding, image sets, annotations and the data reader."""

@@ -1,0 +1,97 @@
+"""Image sets that an annotation file names: list files, COCO json, YOLO data sets. Only the images are read here;
+what is annotated in them belongs to the tasks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from eightfold.calib.images.decode import images_in
+from eightfold.calib.images.images import ImageSet, open_images
+from eightfold.errors import ImageError
+
+
+def open_list(path: Path) -> ImageSet:
+    """One image per line, relative to the file; a class index may follow after a tab. '#' starts a comment."""
+    try:
+        lines = [
+            line for line in path.read_text(encoding="utf-8").splitlines() if line.strip() and not line.startswith("#")
+        ]
+    except UnicodeDecodeError:
+        raise ImageError(
+            f"{path} is neither an image nor a text file", allowed="an image, a list file, a COCO .json, a YOLO .yaml"
+        ) from None
+    names, marks = zip(*(_name_and_label(line) for line in lines), strict=True) if lines else ((), ())
+    items = tuple(path.parent / name for name in names)
+    return ImageSet(items, tuple(map(int, marks)) if all(marks) and marks else None)
+
+
+def _name_and_label(line: str) -> tuple[str, str]:
+    name, _, label = line.strip().partition("\t")
+    return name.strip(), label.strip()
+
+
+def open_coco(path: Path) -> ImageSet:
+    """The images of a COCO annotation file; see `coco_files`."""
+    return ImageSet(coco_files(path, read_coco(path)))
+
+
+def read_coco(path: Path) -> dict[str, Any]:
+    """What a COCO annotation file holds. Raises ImageError."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        names = [image["file_name"] for image in content["images"]]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ImageError(
+            f"{path} is not COCO json ({type(error).__name__}: {error})", allowed="a list 'images' with 'file_name's"
+        ) from None
+    if not all(isinstance(name, str) for name in names):
+        raise ImageError(f"{path} is not COCO json (a file_name is no text)", allowed="names of image files")
+    return content
+
+
+def coco_files(path: Path, content: Mapping[str, Any]) -> tuple[Path, ...]:
+    """The images that the file at `path` lists, looked for beside it, in `images/`, and in the folder of its own name
+    (`annotations/instances_val2017.json` -> `val2017/`)."""
+    names = [image["file_name"] for image in content["images"]]
+    root = path.parent
+    split = path.stem.rpartition("_")[2]
+    folders = [base / name for base in (root, root.parent) for name in ("", "images", split, f"images/{split}")]
+    home = next((folder for folder in folders if names and (folder / names[0]).is_file()), root)
+    return tuple(home / name for name in names)
+
+
+def open_yolo(path: Path) -> ImageSet:
+    """The `val` images (`train` where there is none) of a YOLO data set's yaml: a folder, a list file, or several."""
+    return ImageSet(yolo_files(path, read_yolo(path), ("val", "train")))
+
+
+def yolo_files(path: Path, entries: Mapping[str, Any], parts: Sequence[str]) -> tuple[Path, ...]:
+    """The images of the first of these parts that the yaml at `path` has. Raises ImageError where it has none."""
+    base = path.parent / str(entries.get("path", ""))
+    places = next((entries[part] for part in parts if entries.get(part)), None)
+    if places is None:
+        raise ImageError(f"{path} names no images", allowed=f"an entry {' or '.join(map(repr, parts))}")
+    files: list[Path] = []
+    for place in places if isinstance(places, list) else [places]:
+        files += _files_of(base / str(place))
+    return tuple(files)
+
+
+def read_yolo(path: Path) -> dict[str, Any]:
+    from eightfold.extras import require
+
+    yaml = require("yaml", "read YOLO data sets")
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ImageError(f"{path} is not YAML ({error})", allowed="a YOLO data set") from None
+    return entries if isinstance(entries, dict) else {}
+
+
+def _files_of(place: Path) -> list[Path]:
+    if place.is_dir():
+        return images_in(place)
+    return [item for item in open_images(place).items if isinstance(item, Path)]

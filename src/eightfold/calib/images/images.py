@@ -1,0 +1,192 @@
+"""Sets of images to calibrate or evaluate with: where they come from, their labels, their digest.
+
+A set is decoded image by image and never held in memory. Sources that lie in annotation files are in
+`calib/images/annotations.py`.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import Self
+
+from eightfold.calib.images.decode import SUFFIXES, images_in, read_image
+from eightfold.calib.images.resize import Pixels
+from eightfold.errors import ImageError, UsageError
+from eightfold.files import PathLike, sha256_of_bytes, sha256_of_file
+
+
+class ImageWarning(UserWarning):
+    """Images were skipped, repeat, or are used for two things that should be apart."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """An ordered set of images, each a file or an array (H, W, C) uint8.
+
+    Args:
+        items: what the images are read from.
+        labels: class index of each image, or None.
+        classes: names of the classes, in the order of their indices.
+    """
+
+    items: tuple[Path | Pixels, ...]
+    labels: tuple[int, ...] | None = None
+    classes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Pixels]:
+        return (self.load(index) for index in range(len(self)))
+
+    def name(self, index: int) -> str:
+        item = self.items[index]
+        return str(item) if isinstance(item, Path) else f"image {index}"
+
+    def load(self, index: int) -> Pixels:
+        """(H, W, C) uint8, RGB. Raises ImageError if it cannot be read."""
+        item = self.items[index]
+        return read_image(item) if isinstance(item, Path) else item
+
+    @cached_property
+    def digests(self) -> tuple[str, ...]:
+        """SHA-256 of every image's bytes, in order."""
+        return tuple(map(_digest_of, self.items))
+
+    def digest(self) -> str:
+        """SHA-256 over the images' bytes, their order and their labels; paths do not count."""
+        labels = self.labels or (-1,) * len(self)
+        lines = (f"{digest} {label}\n" for digest, label in zip(self.digests, labels, strict=True))
+        return sha256_of_bytes("".join(lines).encode())
+
+    def sample(self, count: int, *, seed: int = 0) -> Self:
+        """At most `count` images, the same ones for the same seed, in the set's order.
+
+        With labels, classes are drawn from in turn, so that their shares differ by at most one while they last.
+        """
+        if count < 1:
+            raise UsageError(f"a sample of {count} images", allowed="at least 1")
+        if count >= len(self):
+            return self
+        order = np.random.default_rng(seed).permutation(len(self))
+        if self.labels is not None:
+            order = order[np.argsort(_turn(np.asarray(self.labels)[order]), kind="stable")]
+        return self.subset(np.sort(order[:count]).tolist())
+
+    def subset(self, indices: Sequence[int]) -> Self:
+        labels = None if self.labels is None else tuple(self.labels[index] for index in indices)
+        return replace(self, items=tuple(self.items[index] for index in indices), labels=labels)
+
+
+def _digest_of(item: Path | Pixels) -> str:
+    if isinstance(item, Path):
+        return sha256_of_file(item) if item.is_file() else hashlib.sha256(b"").hexdigest()
+    return sha256_of_bytes(str(item.shape).encode() + np.ascontiguousarray(item).tobytes())
+
+
+def _turn(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """How many images of the same class come before each one."""
+    turn = np.empty(len(labels), np.int64)
+    for label in np.unique(labels):
+        mine = labels == label
+        turn[mine] = np.arange(mine.sum())
+    return turn
+
+
+def open_images(source: Any, *, labels: Sequence[int] | None = None) -> ImageSet:
+    """The images of a source.
+
+    Args:
+        source: an ImageSet; a folder (sub-folders that hold images are classes, as torchvision's ImageFolder has it);
+            a glob pattern; a text file with one path per line, relative to the file, and optionally a label after a
+            tab; a COCO .json or YOLO .yaml; a list of paths or of (H, W, C) uint8 arrays; an array
+            (N, H, W, C) or (N, H, W) uint8.
+        labels: class index of each image, for lists and arrays.
+
+    Raises:
+        ImageError: there is no such source, or it holds no images.
+    """
+    if isinstance(source, ImageSet):
+        return source
+    images = _open_path(source) if isinstance(source, str | Path) else _open_sequence(source)
+    if not images.items:
+        raise ImageError(f"no images in {_shown(source)}", allowed=f"files ending in {', '.join(sorted(SUFFIXES))}")
+    if labels is None:
+        return images
+    if len(labels) != len(images):
+        raise ImageError(f"{len(labels)} labels for {len(images)} images", allowed="one label per image")
+    return replace(images, labels=tuple(int(label) for label in labels))
+
+
+def _shown(source: Any) -> str:
+    return str(source) if isinstance(source, str | Path) else f"this {type(source).__name__}"
+
+
+def _open_path(source: PathLike) -> ImageSet:
+    path = Path(source)
+    if path.is_dir():
+        return _open_folder(path)
+    if path.is_file():
+        return _open_file(path)
+    if any(mark in str(source) for mark in "*?["):
+        return ImageSet(tuple(Path(name) for name in _glob(source) if _is_image(name)))
+    raise ImageError(f"{path} does not exist", allowed="a folder, a list file, a glob pattern", remedy="check the path")
+
+
+def _glob(pattern: PathLike) -> list[str]:
+    return sorted(glob.glob(str(pattern), recursive=True))  # noqa: PTH207 - Path.glob refuses absolute patterns
+
+
+def _open_file(path: Path) -> ImageSet:
+    from eightfold.calib.images import annotations
+
+    if path.suffix == ".json":
+        return annotations.open_coco(path)
+    if path.suffix in (".yaml", ".yml"):
+        return annotations.open_yolo(path)
+    if _is_image(path):
+        return ImageSet((path,))
+    return annotations.open_list(path)
+
+
+def _is_image(path: PathLike) -> bool:
+    return Path(path).suffix.lower() in SUFFIXES
+
+
+def _open_folder(folder: Path) -> ImageSet:
+    files = images_in(folder)
+    classes = sorted({path.relative_to(folder).parts[0] for path in files if path.parent != folder})
+    if not classes or any(path.parent == folder for path in files):
+        return ImageSet(tuple(files))
+    labels = tuple(classes.index(path.relative_to(folder).parts[0]) for path in files)
+    return ImageSet(tuple(files), labels, tuple(classes))
+
+
+def _open_sequence(source: Any) -> ImageSet:
+    if isinstance(source, np.ndarray) and source.dtype != np.uint8:
+        raise ImageError(
+            f"an array of type {source.dtype}",
+            allowed="(N, height, width, channels) uint8",
+            remedy="pass tensors that are ready for the model with preprocess=None",
+        )
+    return ImageSet(tuple(Path(item) if isinstance(item, str | Path) else np.asarray(item) for item in source))
+
+
+def warn_of_overlap(calibration: ImageSet, evaluation: ImageSet) -> int:
+    """Warn if images are in both sets: the metric would flatter the ranges. Returns how many are."""
+    known = set(evaluation.digests)
+    shared = sum(digest in known for digest in calibration.digests)
+    if shared:
+        text = f"{shared} of {len(calibration)} calibration images are also in the evaluation set"
+        warnings.warn(ImageWarning(text), stacklevel=2)
+    return shared

@@ -1,0 +1,139 @@
+"""Carry a `Preprocess` out: a float64 reference in numpy, and a fast path through OpenCV where it is installed.
+
+The steps, in this order, are the definition that every runtime follows:
+1. grey, if asked for: `(19595 R + 38470 G + 7471 B + 32768) >> 16` (Pillow's ITU-R 601-2 luma, exact in integers);
+2. resize (`calib/images/resize.py`) to the size that `calib/images/geometry.py` gives, rounded to uint8;
+3. pad with `pad_value`, or crop;
+4. reverse the channels for BGR;
+5. look each pixel up in a table of 256 entries per channel: `(v * scale - mean) / std` in float64, rounded to float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from eightfold.calib.images.geometry import Placement, overlap, place
+from eightfold.calib.images.resize import Pixels, kernel_name, resize
+from eightfold.errors import ImageError
+from eightfold.extras import installed, require
+
+if TYPE_CHECKING:
+    from eightfold.calib.images.preprocess import Preprocess
+
+Tensor = npt.NDArray[Any]
+
+
+def tensor_from_image(preprocess: Preprocess, image: npt.ArrayLike, out: Tensor | None = None) -> Tensor:
+    """The fast path. See `Preprocess.__call__`."""
+    return _carry_out(preprocess, image, out, fast=installed("cv2"))
+
+
+def reference_tensor_from_image(preprocess: Preprocess, image: npt.ArrayLike) -> Tensor:
+    """The definition itself, in float64. See `Preprocess.reference`."""
+    return _carry_out(preprocess, image, None, fast=False)
+
+
+def _carry_out(preprocess: Preprocess, image: npt.ArrayLike, out: Tensor | None, *, fast: bool) -> Tensor:
+    pixels = checked_pixels(image)
+    pixels = grey_of(pixels) if preprocess.color == "grey" else _three_channels(pixels)
+    placement = place(preprocess, *pixels.shape[:2])
+    resized = _resized(preprocess, pixels, placement.resized, fast=fast)
+    if out is None:
+        out = np.empty(_shape(preprocess), preprocess.dtype)
+    _normalize(preprocess, _placed(preprocess, resized, placement), out, fast=fast)
+    return out
+
+
+def _shape(preprocess: Preprocess) -> tuple[int, int, int]:
+    size = (preprocess.height, preprocess.width)
+    return (preprocess.channels, *size) if preprocess.layout == "nchw" else (*size, preprocess.channels)
+
+
+def _placed(preprocess: Preprocess, resized: Pixels, placement: Placement) -> Pixels:
+    """Padded or cropped to the tensor's size."""
+    if (placement.resized, placement.offset) == (placement.tensor, (0, 0)):
+        return resized
+    in_tensor, in_image = overlap(placement)
+    canvas = np.full((*placement.tensor, resized.shape[2]), preprocess.pad_value, np.uint8)
+    canvas[in_tensor] = resized[in_image]
+    return canvas
+
+
+def checked_pixels(image: npt.ArrayLike) -> Pixels:
+    """(H, W, C) uint8 of an image given as (H, W) or (H, W, 1 to 4), or ImageError."""
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4)):
+        raise ImageError(
+            f"an image of shape {pixels.shape} and type {pixels.dtype}",
+            allowed="(height, width), (height, width, 1), (height, width, 3) RGB or (height, width, 4) RGBA, uint8",
+            remedy="convert it first",
+        )
+    if 0 in pixels.shape:
+        raise ImageError(f"an image of zero size, shape {pixels.shape}", allowed="at least one pixel")
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def _three_channels(pixels: Pixels) -> Pixels:
+    """Grey is repeated, alpha is dropped, as image decoders do."""
+    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels[..., :3]
+
+
+def grey_of(pixels: Pixels) -> Pixels:
+    if pixels.shape[2] == 1:
+        return pixels
+    luma = pixels[..., :3].astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)
+    return ((luma + 32768) >> 16).astype(np.uint8)[..., None]
+
+
+def _resized(preprocess: Preprocess, pixels: Pixels, size: tuple[int, int], *, fast: bool) -> Pixels:
+    if pixels.shape[:2] == size:
+        return pixels
+    grows = size[0] > pixels.shape[0] or size[1] > pixels.shape[1]
+    kernel = kernel_name(preprocess.interpolation, preprocess.antialias, grows=grows)
+    if fast and not kernel.endswith("-antialias"):  # OpenCV has no kernel that widens
+        return _opencv_resize(pixels, size, kernel)
+    return resize(pixels, *size, interpolation=preprocess.interpolation, antialias=preprocess.antialias)
+
+
+def _opencv_resize(pixels: Pixels, size: tuple[int, int], kernel: str) -> Pixels:
+    cv2 = require("cv2", "resize images fast")
+    flag = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA}[kernel]
+    resized: Pixels = cv2.resize(np.ascontiguousarray(pixels), (size[1], size[0]), interpolation=flag)
+    return resized if resized.ndim == 3 else resized[..., None]  # OpenCV drops a single channel's axis
+
+
+def _normalize(preprocess: Preprocess, pixels: Pixels, out: Tensor, *, fast: bool) -> None:
+    planes = out if preprocess.layout == "nchw" else out.transpose(2, 0, 1)
+    channels = _channels(pixels, fast=fast)
+    if preprocess.color == "bgr":
+        channels = channels[::-1]
+    if preprocess.dtype == "uint8":
+        for plane, channel in zip(planes, channels, strict=True):
+            plane[...] = channel
+        return
+    for plane, channel, entries in zip(planes, channels, normalization_table(preprocess), strict=True):
+        if fast and plane.flags.c_contiguous:
+            require("cv2", "normalise images fast").LUT(channel, entries, dst=plane)
+        else:
+            plane[...] = entries[channel]
+
+
+def _channels(pixels: Pixels, *, fast: bool) -> Sequence[Pixels]:
+    if fast and pixels.shape[2] > 1:
+        planes: Sequence[Pixels] = require("cv2", "split channels fast").split(pixels)
+        return planes
+    return [pixels[..., channel] for channel in range(pixels.shape[2])]
+
+
+@lru_cache(maxsize=16)
+def normalization_table(preprocess: Preprocess) -> npt.NDArray[np.float32]:
+    """(channels, 256) float32: what each pixel value becomes, computed in float64 and rounded once."""
+    mean, std = (np.array(values, np.float64)[:, None] for values in (preprocess.means, preprocess.stds))
+    table = ((np.arange(256) * preprocess.scale - mean) / std).astype(np.float32)
+    table.flags.writeable = False
+    return table

@@ -1,0 +1,66 @@
+"""`eightfold calibrate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def calibrate(
+    model: Annotated[Path, typer.Argument(help="The FP32 .onnx file, of any batch size.")],
+    images: Annotated[str, typer.Argument(help="Folder, list file, glob pattern, COCO .json or YOLO .yaml.")],
+    preprocess: Annotated[Path, typer.Option(help="JSON of the Preprocess: how an image becomes the input.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the ranges go.")] = Path("ranges.json"),
+    method: Annotated[str, typer.Option(help="minmax, moving-average, percentile, entropy or mse.")] = "mse",
+    count: Annotated[int, typer.Option(help="Use at most so many images, drawn evenly over classes.")] = 512,
+    seed: Annotated[int, typer.Option(help="Seed of that draw.")] = 0,
+    percentile: Annotated[float, typer.Option(help="Percent of the values to cover, for percentile.")] = 99.99,
+    batch: Annotated[int, typer.Option(help="Images to run at a time.")] = 8,
+    threads: Annotated[int, typer.Option(help="Threads; 0 for one per core.")] = 0,
+    equalized: Annotated[
+        Path | None, typer.Option(help="Equalize channels across layers first, and write that graph here.")
+    ] = None,
+    tensorrt_cache: Annotated[Path | None, typer.Option(help="Also write TensorRT's calibration cache here.")] = None,
+    tensorrt_version: Annotated[str, typer.Option(help="Of the TensorRT that will read it, 7 to 10.")] = "8.6.1",
+) -> None:
+    """Find the ranges of every activation, once, for all targets. Memory does not grow with the images.
+
+    Interrupted, the same command goes on where it stopped.
+
+    Example: eightfold calibrate model.onnx photos/ --preprocess preprocess.json -o ranges.json
+    """
+    from eightfold.calib.calibrate import calibrate as measure
+    from eightfold.calib.images.images import open_images
+    from eightfold.calib.images.preprocess import Preprocess
+    from eightfold.calib.ranges import METHODS
+    from eightfold.calib.trt_cache import cache_from_ranges, version_number
+    from eightfold.errors import one_of
+    from eightfold.export.int8.equalize import equalize
+    from eightfold.files import require_output, write_text
+
+    version_number(tensorrt_version)  # before the work, not behind it
+    for written in (output, equalized, tensorrt_cache):
+        require_output(written, reads=[model, preprocess, images])
+
+    chosen = open_images(images).sample(count, seed=seed)
+    rules = Preprocess.load(preprocess)
+    if equalized is not None:
+        model, report = equalize(model, equalized, images=chosen, preprocess=rules)
+        print(report.describe())
+    ranges = measure(
+        model,
+        chosen,
+        rules,
+        method=one_of("method", method, METHODS),
+        batch=batch,
+        percentile=percentile,
+        threads=threads,
+        checkpoint=output.with_suffix(".partial"),
+    )
+    print(ranges.describe())
+    typer.echo(f"wrote {ranges.save(output)}", err=True)
+    if tensorrt_cache is not None:
+        write_text(tensorrt_cache, cache_from_ranges(ranges, version=tensorrt_version))
+        typer.echo(f"wrote {tensorrt_cache}", err=True)

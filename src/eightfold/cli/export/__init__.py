@@ -1,0 +1,1 @@
+"""Sub-commands that export, convert, quantize, build and compare."""

@@ -1,0 +1,29 @@
+"""`eightfold add-engine`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def add_engine(
+    bundle: Annotated[Path, typer.Argument(help="The bundle that holds the graph it was built from.")],
+    engine: Annotated[Path, typer.Argument(help="The engine, with its record beside it.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where the new bundle goes. Default: in place of the old.")
+    ] = None,
+) -> None:
+    """Put an engine that was built on a board into a bundle. It must be the one that its graph came from. Needs
+    the base install only.
+
+    A signature is not kept: sign the new bundle.
+
+    Example: eightfold add-engine runs/demo/bundle board.engine
+    """
+    from eightfold.export.bundle.add_engine import add_engine as add
+    from eightfold.runtime.bundle.bundle import Bundle
+
+    written = add(bundle, engine, output)
+    print(f"{written}: {Bundle.open(written).describe()}")

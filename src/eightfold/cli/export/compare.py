@@ -1,0 +1,146 @@
+"""`eightfold compare`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from eightfold.cli.options import image_inputs, image_size, terminal_width
+from eightfold.errors import UsageError
+
+if TYPE_CHECKING:
+    from eightfold.calib.images.preprocess import Preprocess
+    from eightfold.export.compare.feeds import Feeder
+    from eightfold.export.compare.subjects import Subject
+
+
+def compare(
+    first: Annotated[
+        str,
+        typer.Argument(
+            help="An .onnx, .xml or .engine file, a bundle, BUNDLE:ARTIFACT, or a network's name (torchvision name, "
+            "timm:NAME, package.module:function)."
+        ),
+    ],
+    second: Annotated[str, typer.Argument(help="Likewise, with the same inputs.")],
+    worst: Annotated[
+        int, typer.Option(min=0, help="Show so many of the layers that differ, with the lowest cosine. 0: all layers.")
+    ] = 20,
+    plot: Annotated[Path | None, typer.Option(help="Also write a plot of the error along the network.")] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Image size, SIDE or HEIGHTxWIDTH: of two torch networks (default: 224), or of what is compared of "
+            "two bundles (default: every size)."
+        ),
+    ] = None,
+    classes: Annotated[int, typer.Option(help="Number of outputs of a torch network.")] = 1000,
+    weights: Annotated[Path | None, typer.Option(help="Weights of the torch network (.safetensors or .pt).")] = None,
+    images: Annotated[str | None, typer.Option(help="Compare on the first of these images.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Labelled images: also print the top-1 of both classifiers (FOLDER/LABEL/*), or the mean average "
+            "precision of both detectors of bundles (a COCO .json, a YOLO .yaml)."
+        ),
+    ] = None,
+    preprocess: Annotated[
+        Path | None, typer.Option(help="JSON of the Preprocess of those images. Default: a bundle's own.")
+    ] = None,
+    onnx: Annotated[
+        Path | None,
+        typer.Option(
+            help="The graph that an engine was built from, to show the engine's layers. Default: looked for in its "
+            "bundle, beside it and among the two."
+        ),
+    ] = None,
+) -> None:
+    """Show where two artifacts differ, layer by layer. Both run on the same inputs.
+
+    Layers are paired by what they compute, not by their names. Two bundles are compared artifact by artifact.
+
+    Example: eightfold compare fp32.onnx int8.onnx --worst 10
+
+    Example: eightfold compare resnet18 model.eightfold:resnet18-b1 --weights resnet18.pt
+
+    Example: eightfold compare old.eightfold new.eightfold --data photos/val --plot errors.png
+    """
+    from eightfold.calib.images.preprocess import Preprocess
+    from eightfold.export.compare.compare import compare_artifacts
+    from eightfold.export.compare.compare_bundles import compare_bundles
+    from eightfold.export.compare.comparison_plot import plot_comparison, require_plot_format
+    from eightfold.files import require_output
+    from eightfold.tasks.compare import compare_by_task
+
+    require_output(plot, reads=[first, second, weights, preprocess, onnx, images, data])
+    require_plot_format(plot)
+    rules = None if preprocess is None else Preprocess.load(preprocess)
+    if _is_bundle(first) and _is_bundle(second):
+        feeder = _feeder(images or data, rules)
+        wanted = None if size is None else image_size(size)
+        bundles = compare_bundles(
+            first, second, inputs=feeder, size=wanted, labelled=data, preprocess=rules, judge=compare_by_task
+        )
+        found, pairs = bundles.describe(worst, terminal_width()), bundles.pairs
+    else:
+        subjects = tuple(_opened(name, classes, weights) for name in (first, second))
+        feeder = _feeder(images or data, rules, subjects)
+        shape = (1, 3, *image_size(size or "224"))
+        one = compare_artifacts(
+            *subjects,
+            inputs=feeder,
+            image_shape=shape,
+            labelled=data,
+            preprocess=rules,
+            onnx=onnx,
+            judge=compare_by_task,
+        )
+        found, pairs = one.describe(worst, terminal_width()), (one,)
+    print(found)
+    if plot is not None:
+        typer.echo(f"wrote {plot_comparison(pairs, plot)}", err=True)
+
+
+def _feeder(images: str | None, given: Preprocess | None, subjects: Sequence[Subject] = ()) -> Feeder | None:
+    """Prepares the first images for either of two networks, by rules that are given, its own or the other's."""
+    from eightfold.export.compare.feeds import rules_for
+
+    if images is None:
+        return None
+
+    def prepared(subject: Subject) -> dict[str, Any]:
+        specs = subject.inputs or next((each.inputs for each in subjects if each.inputs), ())
+        owner = next((each for each in subjects if each.preprocess is not None), None)
+        rules = rules_for(subject, given, owner)
+        if rules is None:
+            raise UsageError(
+                "--images or --data without --preprocess",
+                allowed="both: how an image becomes the input; a bundle knows its own",
+            )
+        return image_inputs(specs, images, rules)
+
+    return prepared
+
+
+def _is_bundle(name: str) -> bool:
+    """A directory, or a file that says so. What is in it is checked when it is opened."""
+    return Path(name).is_dir() or Path(name).suffix == ".eightfold"
+
+
+def _opened(name: str, classes: int, weights: Path | None) -> Subject:
+    """What lies at a path; the network, where it is the name of one."""
+    from eightfold.export.compare.subjects import SUFFIXES, subject_of
+
+    place = Path(name.rpartition(":")[0] or name)
+    if Path(name).suffix in SUFFIXES or Path(name).exists() or place.exists() or place.suffix == ".eightfold":
+        return subject_of(name)
+    from eightfold.zoo.models import build_model, load_weights
+
+    network = build_model(name, num_classes=classes)
+    if weights is not None:
+        load_weights(network, weights)
+    return dataclasses.replace(subject_of(network), name=name)

@@ -1,0 +1,28 @@
+"""`eightfold debug-int8`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def debug_int8(
+    model: Annotated[Path, typer.Argument(help="The FP32 .onnx file.")],
+    int8: Annotated[Path, typer.Argument(help="What `eightfold quantize` made of it.")],
+    images: Annotated[str, typer.Argument(help="Folder, list file, glob pattern, COCO .json or YOLO .yaml.")],
+    preprocess: Annotated[Path, typer.Option(help="JSON of the Preprocess: how an image becomes the input.")],
+    count: Annotated[int, typer.Option(help="Use at most so many images.")] = 16,
+    show: Annotated[int, typer.Option(min=1, help="Layers to list.")] = 20,
+) -> None:
+    """List the layers by how far INT8 is from FP32 there. By signal to noise, worst first.
+
+    Example: eightfold debug-int8 model.onnx model.int8.onnx photos/ --preprocess preprocess.json
+    """
+    from eightfold.calib.images.images import open_images
+    from eightfold.calib.images.preprocess import Preprocess
+    from eightfold.export.int8.layer_errors import compare_layers
+
+    errors = compare_layers(model, int8, open_images(images).sample(count), Preprocess.load(preprocess))
+    print(errors.describe(show))

@@ -1,0 +1,39 @@
+"""`eightfold half`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eightfold.cli.options import file_inputs
+from eightfold.errors import one_of
+
+
+def half(
+    onnx: Annotated[Path, typer.Argument(help="A fixed-size float32 .onnx file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the 16-bit graph goes.")],
+    kind: Annotated[str, typer.Option("--type", help="float16, or bfloat16 for CPUs (OpenVINO runs it).")] = "float16",
+    images: Annotated[
+        str | None, typer.Option(help="Images on which to find what has to stay in float32, and to check the rest.")
+    ] = None,
+    preprocess: Annotated[Path | None, typer.Option(help="JSON of the Preprocess of those images.")] = None,
+    keep_float: Annotated[list[str] | None, typer.Option(help="Node to leave in float32; repeat for more.")] = None,
+) -> None:
+    """Write a graph in 16-bit floats. What range or precision demands stays in float32.
+
+    Example: eightfold half model.onnx -o model.fp16.onnx --images photos/ --preprocess preprocess.json
+    """
+    from eightfold.export.fp16.half import checked_half
+    from eightfold.export.fp16.half_graph import HALF_TYPES
+    from eightfold.files import require_output
+    from eightfold.onnx_graph.onnx_files import save_onnx
+
+    require_output(output, reads=[onnx, preprocess, images])
+    half_type = one_of("type", kind, HALF_TYPES)
+    inputs = file_inputs(onnx, images, preprocess)
+    made, steps, _ = checked_half(onnx, keep_float=keep_float or (), inputs=inputs, kind=half_type)
+    print(f"wrote {save_onnx(made, output)}" + ("" if steps else "; not compared: onnxruntime is not installed"))
+    for step in steps:
+        print("\n".join([f"  cosine {step.cosine:.6f} to the float32 graph", *(f"  {note}" for note in step.notes)]))

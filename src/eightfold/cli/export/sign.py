@@ -1,0 +1,32 @@
+"""`eightfold sign`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eightfold.cli.options import typed
+
+
+def sign(
+    bundle: Annotated[Path, typer.Argument(help="A bundle: a directory or an .eightfold file.")],
+    key: Annotated[Path, typer.Option(help="PEM file of the private Ed25519 key.")],
+    new_key: Annotated[
+        bool, typer.Option("--new-key", help="Make the key first; its public half goes to KEY.pub.")
+    ] = False,
+) -> None:
+    """Sign a bundle, so that others can check who made it.
+
+    Example: eightfold sign runs/demo/bundle --key release.key --new-key
+
+    Example: eightfold sign model.eightfold --key release.key
+    """
+    from eightfold.runtime.bundle.signature import new_key as make_key
+    from eightfold.runtime.bundle.signature import sign_bundle
+
+    if new_key:
+        print(f"wrote {key} (keep it secret) and {make_key(key)} (give it to those who check)")
+    check = typed("eightfold", "verify", bundle, "--key", "PUBLIC_KEY")
+    print(f"signed {sign_bundle(bundle, key)}; check it with: {check}")

@@ -1,0 +1,31 @@
+"""`eightfold report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    bundle: Annotated[Path, typer.Argument(help="A bundle: a directory or an .eightfold file.")],
+    latency: Annotated[
+        Path | None,
+        typer.Option(help="Show this table, as `eightfold bench --output` writes it. Default: the bundle's."),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("report.html"),
+) -> None:
+    """Write one self-contained HTML file about a bundle. It tells latency, accuracy, how each artifact was made.
+
+    Example: eightfold bench model.eightfold -o board.json; eightfold report model.eightfold --latency board.json
+    """
+    from eightfold.files import require_output
+    from eightfold.runtime.bench.latency import LatencyTable
+    from eightfold.runtime.bundle.bundle import Bundle
+    from eightfold.runtime.report.report import write_report
+    from eightfold.runtime.report.report_bundle import content_of_bundle
+
+    require_output(output, reads=[bundle, latency])
+    table = None if latency is None else LatencyTable.load(latency)
+    print(f"wrote {write_report(output, content_of_bundle(Bundle.open(bundle), table))}")

@@ -1,0 +1,1 @@
+"""Compensation of removed channels: constants, means and least squares."""

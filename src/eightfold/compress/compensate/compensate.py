@@ -1,0 +1,100 @@
+"""Compensation: fold what the removed channels contributed into the layers that used them. No labels, no training.
+
+Three methods, from cheap to strong:
+
+- "bn_beta": a removed channel is taken for the constant that it shows once its norm scale is zero, activation(beta);
+  the constant times the consumer's weights goes to the consumer's bias or running mean. Looks at no pixel of the
+  images. Exact away from zero padding.
+- "mean": the same with each channel's mean over the images.
+- "lsq": layer by layer in execution order, the weights that remain are fitted so that, on inputs from the network
+  pruned and fitted so far, they give what the original network's layer gave (least squares; He et al. 2017,
+  arXiv:1707.06168, did this for single layers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from eightfold.compress.compensate.constants import constants_from_beta, fold_constants, mean_inputs
+from eightfold.compress.compensate.fitting import fit_layers
+from eightfold.compress.compensate.sites import sites_of
+from eightfold.compress.modules.batches import batches_of
+from eightfold.compress.modules.norms import running_means_behind
+from eightfold.compress.plan.plan import PrunePlan
+from eightfold.compress.surgery.blocks import bypassed
+from eightfold.compress.trace.groups import ChannelGraph
+from eightfold.compress.trace.trace import trace
+from eightfold.errors import UnknownNameError, UsageError
+from eightfold.export.verify.module_runs import evaluating
+
+METHODS = ("none", "bn_beta", "mean", "lsq")
+
+
+@dataclass(frozen=True)
+class CompensationReport:
+    """What compensation changed: weights fitted (lsq) or whose offset was folded, and those with no place for one."""
+
+    method: str
+    changed: tuple[str, ...]
+    without_sink: tuple[str, ...]
+
+    def describe(self) -> str:
+        lines = [f"compensation {self.method}: {len(self.changed)} layers changed"]
+        lines += [f"  no bias and no norm of its own to take an offset: {name}" for name in self.without_sink]
+        return "\n".join(lines)
+
+
+def compensate(
+    pruned: nn.Module,
+    original: nn.Module,
+    plan: PrunePlan,
+    images: Tensor | Iterable[Any],
+    *,
+    method: str = "lsq",
+    graph: ChannelGraph | None = None,
+    batch: int = 8,
+    memory_mb: int = 224,
+    seed: int = 0,
+) -> CompensationReport:
+    """Compensate `pruned` in place for what `plan` took from `original`. Both run in eval mode; modes are restored.
+
+    Args:
+        pruned: a copy of `original` after `apply_plan(copy, plan)`.
+        original: the network before pruning; unchanged.
+        images: model-ready inputs [n, channels, height, width], or an iterable of the model's inputs: a tensor, or a
+            tuple of positional arguments, for each forward call. 256 images are plenty; labels are not needed.
+        method: "none", "bn_beta", "mean" or "lsq", from cheap to strong.
+        graph: of `original` (without the blocks that the plan removes), if at hand; traced otherwise.
+        batch: images per forward pass, when `images` is one tensor. Small ones fill `memory_mb` best.
+        memory_mb: what activations may take in "lsq"; a smaller budget is slower, and hardly worse.
+        seed: chooses the image positions that "lsq" looks at.
+
+    Raises:
+        UnknownNameError: no such method.
+        UsageError: `images` is empty.
+        ModelError: the two networks do not run the same layers on the same images.
+    """
+    if method not in METHODS:
+        raise UnknownNameError.of("compensation", method, METHODS)
+    batches = batches_of(images, batch)
+    if not batches:
+        raise UsageError("compensation got no images", allowed="at least one batch", remedy="pass some 256 images")
+    if method == "none":
+        return CompensationReport(method, (), ())
+    if graph is None:
+        with bypassed(original, plan.removed_blocks):
+            graph = trace(original, batches[0])
+    with evaluating(pruned, original):
+        sites = sites_of(graph, plan, running_means_behind(original, batches[0]))
+        if method == "lsq":
+            changed = fit_layers(pruned, original, sites, batches, memory_bytes=memory_mb << 20, seed=seed)
+        else:
+            constants = (
+                mean_inputs(original, batches) if method == "mean" else constants_from_beta(original, plan, batches[0])
+            )
+            changed = fold_constants(pruned, original, sites, constants)
+    return CompensationReport(method, changed, tuple(name for name in sites if sites[name].sink is None))

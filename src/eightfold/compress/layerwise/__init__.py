@@ -1,0 +1,1 @@
+"""Two models executed layer by layer in step."""

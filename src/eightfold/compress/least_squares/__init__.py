@@ -1,0 +1,1 @@
+"""Least squares in bounded memory: moments, patches, dual form."""

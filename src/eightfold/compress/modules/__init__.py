@@ -1,0 +1,1 @@
+"""Helpers around torch modules: calls, modes, norms, batches."""

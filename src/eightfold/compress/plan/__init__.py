@@ -1,0 +1,1 @@
+"""Pruning plans: selection rules, budgets, costs, changes of plans."""

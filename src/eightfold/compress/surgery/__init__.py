@@ -1,0 +1,1 @@
+"""Application of a plan to a module, and pruned modules on disk."""

@@ -1,0 +1,1 @@
+"""The trace of a model: labels of channels followed through ATen operators, groups, constraints."""

@@ -1,0 +1,1 @@
+"""Bundles as they are written: artifacts, shared weights, output location, provenance."""

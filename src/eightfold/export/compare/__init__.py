@@ -1,0 +1,1 @@
+"""Comparison of two artifacts of any kind: outputs, detections, layers, bundles."""

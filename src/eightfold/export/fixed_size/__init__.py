@@ -1,0 +1,1 @@
+"""Fixed shapes: input sizes, batch sizes and files with dynamic axes."""

@@ -1,0 +1,1 @@
+"""FP16 graphs: conversion, emulation, range check and the search for layers that stay FP32."""

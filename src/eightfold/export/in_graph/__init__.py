@@ -1,0 +1,1 @@
+"""Preprocessing and box decoding inside the ONNX graph."""

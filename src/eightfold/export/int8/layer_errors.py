@@ -1,0 +1,145 @@
+"""Where an INT8 graph leaves its FP32 original: signal to noise of every activation that both of them have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.calib.images.rows import batched, peeked, rows_of
+from eightfold.calib.session import open_runner
+from eightfold.errors import CalibrationError
+from eightfold.files import PathLike
+from eightfold.onnx_graph.graph import Graph, load_model, read_graph
+from eightfold.onnx_graph.layers import label
+from eightfold.onnx_graph.qoperator import with_dequantized
+from eightfold.values import Frozen
+
+NO_ERROR_DB = 200.0  # stands for an infinite ratio
+
+
+class LayerError(Frozen):
+    """How far one activation of the INT8 graph is from the FP32 one, over all images.
+
+    Args:
+        tensor: its name in the FP32 graph.
+        node, operator: what makes it.
+        sqnr_db: 10 log10 of the signal's energy over the error's.
+        max_abs_error: the largest difference, in the tensor's own unit.
+    """
+
+    tensor: str
+    node: str
+    operator: str
+    sqnr_db: float
+    max_abs_error: float
+
+
+class LayerErrors(Frozen):
+    """All activations that could be compared, worst first."""
+
+    layers: tuple[LayerError, ...]
+    images: int
+
+    def describe(self, count: int = 20) -> str:
+        lines = [f"{len(self.layers)} activations over {self.images} images, worst first", "SQNR dB  max error  layer"]
+        lines += [
+            f"{entry.sqnr_db:7.1f}  {entry.max_abs_error:9.3g}  {entry.node} ({entry.operator})"
+            for entry in self.layers[:count]
+        ]
+        return "\n".join(lines)
+
+
+@dataclass
+class _Energy:
+    signal: float = 0.0
+    error: float = 0.0
+    largest: float = 0.0
+
+    def add(self, expected: npt.NDArray[Any], found: npt.NDArray[Any]) -> None:
+        difference = found.astype(np.float64) - expected
+        self.signal += float(np.square(expected, dtype=np.float64).sum())
+        self.error += float(np.square(difference).sum())
+        self.largest = max(self.largest, float(np.abs(difference).max(initial=0.0)))
+
+    def sqnr_db(self) -> float:
+        return sqnr_db(self.signal, self.error)
+
+
+def sqnr_db(signal: float, error: float) -> float:
+    """Signal to quantization noise ratio in dB, at most NO_ERROR_DB."""
+    if error <= 0:
+        return NO_ERROR_DB
+    return float(np.clip(10 * np.log10(max(signal, 1e-300) / error), -NO_ERROR_DB, NO_ERROR_DB))
+
+
+def compare_layers(
+    fp32_path: PathLike, int8_path: PathLike, images: Any, preprocess: Preprocess | None = None, *, batch: int = 4
+) -> LayerErrors:
+    """Run images through both graphs and compare every activation. Errors of earlier layers are carried along.
+
+    Args:
+        fp32_path: the graph that was quantized.
+        int8_path: what `quantize` made of it.
+        images, preprocess: as for `calibrate`.
+        batch: images to run at a time.
+
+    Raises:
+        CalibrationError: the two graphs have no activation in common.
+    """
+    before, after = read_graph(fp32_path), Graph(with_dequantized(load_model(int8_path)), str(int8_path))
+    names = _common(before, after)
+    if not names:
+        raise CalibrationError(
+            f"{int8_path} shares no activation with {fp32_path}", allowed="the INT8 form of that graph"
+        )
+    rows = rows_of(images, preprocess, before.input_shape[1:])
+    energies = _measure(before, after, names, rows, batch)
+    found = [_layer_error(before, name, energy) for name, energy in energies.items()]
+    return LayerErrors(layers=tuple(sorted(found, key=lambda entry: entry.sqnr_db)), images=rows.tally.used)
+
+
+def output_sqnr_db(
+    fp32_path: PathLike, int8_path: PathLike, images: Any, preprocess: Preprocess | None = None, *, batch: int = 8
+) -> float:
+    """Signal to noise of the graph's outputs in dB, the mean over outputs. Arguments as for `compare_layers`."""
+    before, after = read_graph(fp32_path), Graph(load_model(int8_path), str(int8_path))
+    names = {value.name: value.name for value in before.model.graph.output}
+    energies = _measure(before, after, names, rows_of(images, preprocess, before.input_shape[1:]), batch)
+    return float(np.mean([energy.sqnr_db() for energy in energies.values()]))
+
+
+def _common(before: Graph, after: Graph) -> dict[str, str]:
+    """Activation of the FP32 graph -> the same in the INT8 graph, behind its Q/DQ pair where it has one."""
+    there = set(after.producer)
+    pairs = {name: f"{name}_dequantized" if f"{name}_dequantized" in there else name for name in before.observed}
+    return {name: other for name, other in pairs.items() if other in there}
+
+
+def _measure(before: Graph, after: Graph, names: dict[str, str], rows: Any, batch: int) -> dict[str, _Energy]:
+    first, stream = peeked(rows, "comparing layers")
+    expected_of = open_runner(before, tuple(names), first, batch=batch)
+    found_of = open_runner(after, tuple(names.values()), first, batch=expected_of.rows, optimize=False)
+    energies = {name: _Energy() for name in names}
+    for named in batched(stream, min(expected_of.rows, found_of.rows)):
+        inputs = [row for _, row in named]
+        expected = {name: value for part in expected_of(inputs) for name, value in part.items()}
+        for part in found_of(inputs):
+            for name, other in names.items():
+                if other in part:
+                    energies[name].add(expected[name], part[other])
+    return energies
+
+
+def _layer_error(graph: Graph, name: str, energy: _Energy) -> LayerError:
+    node = graph.producer.get(name)
+    return LayerError(
+        tensor=name,
+        node=label(node) if node is not None else name,
+        operator=node.op_type if node is not None else "input",
+        sqnr_db=energy.sqnr_db(),
+        max_abs_error=energy.largest,
+    )

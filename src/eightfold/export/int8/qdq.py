@@ -1,0 +1,155 @@
+"""Writing QuantizeLinear and DequantizeLinear nodes into a graph, as a `QdqPlan` says. Deterministic: the same graph
+and plan give the same bytes."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from eightfold.export.int8.int8 import ActivationType, quantize_bias, quantize_weight
+from eightfold.export.int8.qdq_plan import Edge, QdqPlan
+from eightfold.extras import require
+from eightfold.onnx_graph.graph import Graph
+
+if TYPE_CHECKING:
+    import onnx
+
+BIASED = {"Conv": 2, "Gemm": 2}  # operator -> input that holds its bias
+
+
+def apply_qdq(graph: Graph, plan: QdqPlan) -> onnx.ModelProto:
+    """A quantized copy of the graph's model."""
+    return _Writer(graph, plan).write()
+
+
+@dataclass
+class _Writer:
+    graph: Graph
+    plan: QdqPlan
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    constants: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    made: set[str] = field(default_factory=set)
+
+    def write(self) -> onnx.ModelProto:
+        model = copy.deepcopy(self.graph.model)
+        if self.graph.input.name in self.plan.tensors:
+            self._pair(self.graph.input.name, self.graph.input.name)
+        for index, node in enumerate(model.graph.node):
+            self._rewire(index, node)
+            self.nodes.append(node)
+            for position, name in enumerate(node.output):
+                if name in self.plan.tensors:
+                    node.output[position] = self._pair_output(name)
+        self._store(model)
+        return model
+
+    def _pair_output(self, name: str) -> str:
+        """Add the pair behind a tensor; returns the name that its producer must use from now on."""
+        source = f"{name}_raw" if self._is_shown_quantized(name) else name
+        self._pair(source, name)
+        return source
+
+    def _pair(self, source: str, name: str) -> None:
+        """Q and DQ from tensor `source`; what they give is called `_dequantized(name)`."""
+        kind = self.plan.tensors[name]
+        scale, zero = self._scale_and_zero(name, kind)
+        self._node("QuantizeLinear", [source, scale, zero], f"{name}_quantized")
+        self._node("DequantizeLinear", [f"{name}_quantized", scale, zero], self._dequantized(name))
+
+    def _dequantized(self, name: str) -> str:
+        return name if self._is_shown_quantized(name) else f"{name}_dequantized"
+
+    def _is_shown_quantized(self, name: str) -> bool:
+        """Whether this is an output of the graph whose maker runs on integers to the end: it must keep its name."""
+        return name in self.graph.outputs and self.plan.target.placement == "tensors"
+
+    def _scale_and_zero(self, name: str, kind: ActivationType) -> tuple[str, str]:
+        zero = np.array(kind.zero_point, np.dtype(kind.dtype))
+        return self._constant(f"{name}_scale", np.array(kind.scale, np.float32)), self._constant(f"{name}_zero", zero)
+
+    def _rewire(self, index: int, node: onnx.NodeProto) -> None:
+        activation = self.plan.tensors.get(node.input[0]) if node.input else None
+        for position, name in enumerate(list(node.input)):
+            edge = (index, position)
+            if edge in self.plan.weights:
+                self._quantize_weight(edge, node, activation)
+            elif edge in self.plan.padded:
+                node.input[position] = self._padded(name, self.plan.padded[edge])
+            elif edge in self.plan.edges:
+                node.input[position] = self._dequantized(name)
+
+    def _padded(self, name: str, channels: int) -> str:
+        """A tensor (N, C, H, W) with channels of zeros behind its own, put there while it is quantized."""
+        stem, kind = f"{name}_padded", self.plan.tensors[name]
+        if f"{stem}_dequantized" not in self.made:
+            scale, zero = self._scale_and_zero(name, kind)
+            pads = self._constant(f"{stem}_sizes", np.array([0, 0, 0, 0, 0, channels, 0, 0], np.int64))
+            self._node("Pad", [f"{name}_quantized", pads, zero], f"{stem}_quantized")
+            self._node("DequantizeLinear", [f"{stem}_quantized", scale, zero], f"{stem}_dequantized")
+        return f"{stem}_dequantized"
+
+    def _quantize_weight(self, edge: Edge, node: onnx.NodeProto, activation: ActivationType | None) -> None:
+        name, axis = node.input[edge[1]], self.plan.weights[edge]
+        bias = self._bias(node) if self.plan.target.integer_bias else None
+        input_scale = activation.scale if activation else 1.0
+        extra_inputs = self.plan.padded.get((edge[0], 0), 0)
+        weight = quantize_weight(self._value(name), axis, bias=bias, input_scale=input_scale).padded(extra_inputs)
+        # A weight that two nodes share may need two scales.
+        stem = f"{name}_{edge[0]}"
+        scale = self._constant(f"{stem}_scale", weight.scale)
+        zero = self._constant(f"{stem}_zero", np.zeros(weight.scale.shape, np.int8))
+        extra = {} if axis is None else {"axis": axis}
+        if self.plan.target.weights == "int8":
+            quantized = self._constant(f"{stem}_quantized", weight.values)
+        else:
+            quantized = self._node("QuantizeLinear", [name, scale, zero], f"{stem}_quantized", **extra)
+        node.input[edge[1]] = self._node("DequantizeLinear", [quantized, scale, zero], f"{stem}_dequantized", **extra)
+        if bias is not None:
+            self._quantize_bias(node, edge[0], bias, input_scale, weight.scale)
+
+    def _bias(self, node: onnx.NodeProto) -> npt.NDArray[Any] | None:
+        position = BIASED.get(node.op_type, 0)
+        if not position or len(node.input) <= position or node.input[position] not in self.graph.initializers:
+            return None
+        bias = self._value(node.input[position])
+        return bias if bias.ndim == 1 else None
+
+    def _quantize_bias(
+        self, node: onnx.NodeProto, index: int, bias: npt.NDArray[Any], input_scale: float, weight_scale: Any
+    ) -> None:
+        position = BIASED[node.op_type]
+        stem = f"{node.input[position]}_{index}"
+        scale = (np.float64(input_scale) * weight_scale.astype(np.float64)).astype(np.float32)
+        quantized = self._constant(f"{stem}_quantized", quantize_bias(bias, input_scale, weight_scale))
+        inputs = [quantized, self._constant(f"{stem}_scale", scale)]
+        extra = {"axis": 0} if scale.ndim else {}
+        node.input[position] = self._node("DequantizeLinear", inputs, f"{stem}_dequantized", **extra)
+
+    def _value(self, name: str) -> npt.NDArray[Any]:
+        array: npt.NDArray[Any] = require("onnx", "edit models").numpy_helper.to_array(self.graph.initializers[name])
+        return array
+
+    def _constant(self, name: str, value: npt.NDArray[Any]) -> str:
+        self.constants[name] = value
+        return name
+
+    def _node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        helper = require("onnx", "edit models").helper
+        self.nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
+        self.made.add(output)
+        return output
+
+    def _store(self, model: onnx.ModelProto) -> None:
+        helper = require("onnx", "edit models").numpy_helper
+        used = {name for node in self.nodes for name in node.input}
+        # Where all readers take the padded form, nobody reads the plain one; onnxruntime would make it all the same.
+        nodes = [node for node in self.nodes if used.union(self.graph.outputs).intersection(node.output)]
+        kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+        del model.graph.initializer[:], model.graph.node[:], model.graph.value_info[:]
+        model.graph.initializer.extend(kept)
+        model.graph.initializer.extend(helper.from_array(value, name) for name, value in self.constants.items())
+        model.graph.node.extend(nodes)

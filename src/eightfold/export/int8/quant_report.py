@@ -1,0 +1,71 @@
+"""What `quantize` did, for people and for the manifest."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from eightfold.export.int8.int8_speed import SHOWN, Form, Int8Speed
+from eightfold.runtime.bundle.manifest import Step
+from eightfold.values import Frozen
+
+
+class QuantReport(Frozen):
+    """What `quantize` did.
+
+    Args:
+        target: the target asked for.
+        method: how the ranges were chosen.
+        quantized: labels of the nodes that run on integers.
+        kept_float: label of a node that could have been quantized -> why it was not.
+        bias_shifts: layer -> root mean square of what bias correction added to its biases.
+        rounding: layer -> expected squared error of its outputs after AdaRound, as a share of rounding to nearest.
+        nearest: layers that AdaRound was asked for and does not handle.
+        form: "qdq" for Q/DQ pairs, "qoperator" for QLinear operators.
+        speed: against FP32, where it was measured.
+        step: what the comparison with the float graph found, as a manifest keeps it.
+    """
+
+    target: str
+    method: str
+    quantized: tuple[str, ...]
+    kept_float: dict[str, str]
+    bias_shifts: dict[str, float] = Field(default_factory=dict)
+    rounding: dict[str, float] = Field(default_factory=dict)
+    nearest: tuple[str, ...] = ()
+    form: Form = "qdq"
+    speed: Int8Speed | None = None
+    step: Step
+
+    def describe(self) -> str:
+        lines = [f"{len(self.quantized)} layers in INT8 for {self.target}, {len(self.kept_float)} kept in float"]
+        reasons = dict.fromkeys(self.kept_float.values())
+        for reason in reasons:
+            names = [name for name, why in self.kept_float.items() if why == reason]
+            lines.append(f"  {reason}: {', '.join(names)}")
+        noted = (f"  {note}" for note in (*self.notes(), *self.step.notes))
+        return "\n".join([*lines, *noted, *self._speed()])
+
+    def notes(self) -> tuple[str, ...]:
+        """What was done beside quantizing, a line each."""
+        lines = []
+        if self.bias_shifts:
+            name = max(self.bias_shifts, key=lambda key: self.bias_shifts[key])
+            lines.append(f"{len(self.bias_shifts)} biases corrected, the most: {name} by {self.bias_shifts[name]:.3g}")
+        if self.rounding:
+            mean = sum(self.rounding.values()) / len(self.rounding)
+            lines.append(
+                f"{len(self.rounding)} layers rounded adaptively: {mean:.0%} of the error of rounding to nearest"
+            )
+        if self.nearest:
+            lines.append(f"rounded to nearest, as adaround cannot see their inputs: {', '.join(self.nearest)}")
+        return tuple(lines)
+
+    def _speed(self) -> list[str]:
+        return [self.speed.describe()] if self.speed else []
+
+    def record(self) -> Step:
+        """What belongs into a manifest: the comparison, the form, what stayed float, what was done, whether it pays."""
+        form = f"written as {SHOWN[self.form]}"
+        kept = f"{len(self.kept_float)} layers kept in float" + "".join(f", {name}" for name in self.kept_float)
+        notes = (form, kept, *self.notes(), *self._speed(), *self.step.notes)
+        return self.step.model_copy(update={"notes": notes})

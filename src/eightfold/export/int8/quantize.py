@@ -1,0 +1,212 @@
+"""`quantize`: ranges and a target's rules, applied to a float graph."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.calib.images.rows import Rows, rows_of
+from eightfold.calib.ranges import Ranges
+from eightfold.errors import UsageError, one_of
+from eightfold.export.int8.adaround import round_adaptively_
+from eightfold.export.int8.bias_correction import (
+    Correction,
+    correct_analytically,
+    correct_empirically,
+    corrected_layers,
+)
+from eightfold.export.int8.int8_speed import MEASURED_S, Form, Int8Speed, keep_the_faster, runs_here
+from eightfold.export.int8.qdq import apply_qdq
+from eightfold.export.int8.qdq_plan import FloatRules, QdqPlan, plan_qdq
+from eightfold.export.int8.quant_report import QuantReport
+from eightfold.export.int8.quantize_step import verify_quantized
+from eightfold.export.targets import Target, target_named
+from eightfold.extras import require
+from eightfold.files import PathLike, atomic_path
+from eightfold.onnx_graph.fold import prepare
+from eightfold.onnx_graph.graph import Graph, read_graph
+from eightfold.onnx_graph.layers import Layer, layers_of
+from eightfold.onnx_graph.qoperator import qoperator_form
+
+if TYPE_CHECKING:
+    import onnx
+
+
+Rounding = Literal["nearest", "adaround"]
+FormChoice = Literal["fastest", "qdq", "qoperator"]
+
+
+CORRECTIONS: tuple[Correction, ...] = get_args(Correction)
+ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
+FORM_CHOICES: tuple[FormChoice, ...] = get_args(FormChoice)
+
+
+@dataclass(frozen=True)
+class QuantOptions:
+    """What `quantize` is asked for beside ranges and target; see there."""
+
+    keep_float: frozenset[str] = frozenset()
+    float_outputs: bool = False
+    rounding: Rounding = "nearest"
+    bias_correction: Correction = "none"
+    form: FormChoice = "fastest"
+
+    def __post_init__(self) -> None:
+        one_of("form", self.form, FORM_CHOICES)
+        one_of("bias correction", self.bias_correction, CORRECTIONS)
+        one_of("rounding", self.rounding, ROUNDINGS)
+
+
+def quantize(
+    onnx_path: PathLike,
+    ranges: Ranges,
+    output: PathLike,
+    *,
+    target: str | Target = "cpu-x86",
+    keep_float: Collection[str] = (),
+    float_outputs: bool = False,
+    rounding: Rounding = "nearest",
+    bias_correction: Correction = "none",
+    form: FormChoice = "fastest",
+    images: Any = None,
+    preprocess: Preprocess | None = None,
+) -> tuple[Path, QuantReport]:
+    """Write the INT8 form of a graph for a target. With a `form` named, the same inputs give the same bytes.
+
+    Args:
+        onnx_path: the FP32 graph, of any batch size.
+        ranges: of that network; made at any batch size.
+        output: where the quantized graph goes. Replaced only when all went well.
+        target: "cpu-x86", "cpu-arm", "openvino", "tensorrt", "tensorrt:8.2", "rtx:sm86", "tensorrt-dla", ...;
+            or rules of your own.
+        keep_float: names of nodes to leave in float.
+        float_outputs: also leave the layers whose result leaves the graph in float: a little slower, and the outputs
+            are not rounded to 256 levels. What decodes their results stays float in any case.
+        rounding: of weights, "nearest" or "adaround", which looks at `images` in one pass.
+        bias_correction: "analytic" takes back what the weights' rounding adds on average, in one pass over `images`;
+            "empirical" what is measured in the quantized network, one partial pass per layer.
+        form: "qdq" writes Q/DQ pairs, "qoperator" (CPU targets only) QLinear operators as this onnxruntime merges
+            them; "fastest" times both and FP32 where the target is this machine's CPU, and writes pairs elsewhere.
+        images, preprocess: as for `calibrate`; what the corrections look at. On up to 16 of them the result is
+            compared with the float graph; without any, on random values, where nothing is judged but that answers are
+            finite.
+
+    Returns:
+        The output's path, and what was done.
+
+    Warns:
+        SlowInt8Warning: INT8 was measured to be slower than FP32.
+
+    Raises:
+        UnknownNameError: no such target or correction.
+        UsageError: a correction without images; `keep_float` names no node.
+        CalibrationError: the ranges belong to another network, or the graph cannot be quantized.
+        VerificationError: on the images the result has a cosine below 0.5 to the float graph, or it is not finite
+            where that is; the message names the first tensor.
+    """
+    if Path(output).resolve() == Path(onnx_path).resolve():
+        raise UsageError(f"{output} is the float graph itself", allowed="another name for the INT8 graph")
+    options = QuantOptions(frozenset(keep_float), float_outputs, rounding, bias_correction, form)
+    source = read_graph(onnx_path)
+    ranges.check_graph(source.digest(), str(onnx_path))
+    rules = target_named(target)
+    if form == "qoperator" and not rules.qoperator:
+        raise UsageError(
+            f"the form 'qoperator' for {rules.name}", allowed="Q/DQ pairs there", remedy="leave `form` out"
+        )
+    work = _Work(Graph(prepare(source), source.name), ranges, rules, options)
+    corrections = _Corrections(work, None if images is None else _replayable(images), preprocess)
+    rounded, shifts = corrections.round_(), corrections.correct_biases_()
+    model = work.quantized_model()
+    require("onnx", "check models").checker.check_model(model)
+    named = rules.name if isinstance(target, Target) else target
+    with atomic_path(output) as temporary:
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
+        written, speed = _finish(onnx_path, temporary, form, rules.name)
+        step = verify_quantized(onnx_path, temporary, corrections.images, preprocess, target=named)
+    plan = work.plan()
+    return Path(output), QuantReport(
+        target=named,
+        method=ranges.method,
+        quantized=tuple(plan.quantized),
+        kept_float=plan.kept_float,
+        bias_shifts=shifts,
+        rounding=rounded,
+        nearest=corrections.rounded_to_nearest(rounded),
+        form=written,
+        speed=speed,
+        step=step,
+    )
+
+
+def _finish(onnx_path: PathLike, output: PathLike, form: FormChoice, target: str) -> tuple[Form, Int8Speed | None]:
+    """Bring the Q/DQ graph that was written into the form asked for."""
+    if form == "qoperator":
+        qoperator_form(output, output)
+    if form != "fastest":
+        return form, None
+    speed = keep_the_faster(onnx_path, output, seconds=MEASURED_S) if runs_here(target) else None
+    return speed.form if speed else "qdq", speed
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """A float graph on its way to INT8. Corrections change it before it is quantized."""
+
+    graph: Graph
+    ranges: Ranges
+    target: Target
+    options: QuantOptions
+
+    def plan(self) -> QdqPlan:
+        rules = FloatRules(self.options.keep_float, float_outputs=self.options.float_outputs)
+        return plan_qdq(self.graph, self.ranges, self.target, rules)
+
+    def quantized_model(self) -> onnx.ModelProto:
+        return apply_qdq(self.graph, self.plan())
+
+
+@dataclass(frozen=True, eq=False)
+class _Corrections:
+    """Changes to the float graph that make up for what quantization will do to it, in place."""
+
+    work: _Work
+    images: Any
+    preprocess: Preprocess | None
+
+    def rows(self) -> Rows:
+        if self.images is None:
+            raise UsageError("a correction was asked for without images", allowed="the calibration images")
+        return rows_of(self.images, self.preprocess, self.work.graph.input_shape[1:])
+
+    def layers(self) -> list[Layer]:
+        return corrected_layers(self.work.graph, frozenset(self.work.plan().quantized))
+
+    def round_(self) -> dict[str, float]:
+        if self.work.options.rounding == "nearest":
+            return {}
+        return round_adaptively_(self.work.graph, self.layers(), self.rows())
+
+    def rounded_to_nearest(self, adaptively: Collection[str]) -> tuple[str, ...]:
+        """The quantized layers with weights that were meant to be rounded adaptively and were not."""
+        if self.work.options.rounding == "nearest":
+            return ()
+        quantized = set(self.work.plan().quantized) - set(adaptively)
+        return tuple(layer.name for layer in layers_of(self.work.graph) if layer.name in quantized)
+
+    def correct_biases_(self) -> dict[str, float]:
+        how = self.work.options.bias_correction
+        if how == "none":
+            return {}
+        graph, layers = self.work.graph, self.layers()
+        if how == "analytic":
+            return correct_analytically(graph, layers, self.rows())
+        return correct_empirically(graph, layers, self.rows, lambda g: Graph(self.work.quantized_model(), g.name))
+
+
+def _replayable(images: Any) -> Any:
+    """An iterator can be run through once only; corrections may need the images again."""
+    return list(images) if hasattr(images, "__next__") else images

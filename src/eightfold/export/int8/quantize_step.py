@@ -1,0 +1,35 @@
+"""INT8 rounds on purpose: the graph is compared with the float graph that it was made from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.export.int8.calibration_trials import calibration_trials
+from eightfold.export.verify.lossy import Network, verify_lossy
+from eightfold.export.verify.verify import Tolerance
+from eightfold.files import PathLike
+from eightfold.runtime.bundle.manifest import Step
+
+# How much INT8 may change is a question of the task's metric. Below this it is broken.
+TOLERANCE = Tolerance(cosine=0.5)
+
+
+def verify_quantized(
+    before: PathLike, after: PathLike, images: Any, preprocess: Preprocess | None, *, target: str
+) -> Step:
+    """Compare an INT8 graph with its float original on some images and on constants, extremes and noise.
+
+    Args:
+        before, after: the two files.
+        images, preprocess: as for `calibrate`. None: random values, on which the difference is not judged.
+        target: what the graph is for, as the step's name says.
+
+    Raises:
+        VerificationError: a cosine below 0.5 on the images, or an answer that is not finite where it was; the message
+            names the first tensor.
+    """
+    trials = calibration_trials(before, images, preprocess)
+    tolerance = Tolerance() if images is None else TOLERANCE
+    networks = Network.of(before), Network.of(after)
+    return verify_lossy(*networks, trials, step=f"quantize for {target}", tolerance=tolerance)

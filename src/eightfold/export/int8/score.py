@@ -1,0 +1,67 @@
+"""How good a quantized graph is: a metric over labelled images, or its outputs' signal to noise without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from eightfold.calib.images.images import ImageSet
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.calib.images.rows import batched, peeked, rows_of
+from eightfold.calib.session import open_runner
+from eightfold.errors import ImageError
+from eightfold.export.int8.layer_errors import output_sqnr_db
+from eightfold.onnx_graph.graph import Graph, load_model
+
+Evaluate = Callable[[Path], float]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A number for a model file, higher is better.
+
+    Args:
+        name: what it is called in tables.
+        unit: behind the number.
+        of: the model file's score.
+        perfect: what the float graph gets; None to measure it.
+        data: digest of the images and of how they are prepared; remembered scores hold for it only.
+    """
+
+    name: str
+    unit: str
+    of: Evaluate
+    perfect: float | None = None
+    data: str = ""
+
+
+def sqnr_score(fp32_path: Path, images: ImageSet, preprocess: Preprocess, *, ceiling_db: float = 60.0) -> Score:
+    """Signal to noise of the outputs against the float graph, in dB. Needs no labels."""
+    data = images.digest() + preprocess.digest()
+    return Score("SQNR", "dB", lambda path: output_sqnr_db(fp32_path, path, images, preprocess), ceiling_db, data)
+
+
+def top1_score(images: ImageSet, preprocess: Preprocess) -> Score:
+    """Share of images whose largest output is their label, in percent.
+
+    Raises:
+        ImageError: the images have no labels.
+    """
+    if images.labels is None:
+        raise ImageError("these images have no labels", allowed="a folder per class, or a list file with labels")
+    labels = np.asarray(images.labels)
+
+    def top1(path: Path) -> float:
+        graph = Graph(load_model(path), str(path))
+        rows = rows_of(images, preprocess, graph.input_shape[1:])
+        first, stream = peeked(rows, "measuring top-1")
+        output = graph.model.graph.output[0].name
+        runner = open_runner(graph, (output,), first, batch=16)
+        found = [part[output] for named in batched(stream, runner.rows) for part in runner([row for _, row in named])]
+        answers = np.concatenate(found).reshape(len(labels), -1).argmax(axis=1)
+        return float((answers == labels).mean() * 100)
+
+    return Score("top-1", "%", top1, data=images.digest() + preprocess.digest())

@@ -1,0 +1,1 @@
+"""OpenVINO files: build, record and probe of intermediate tensors."""

@@ -1,0 +1,1 @@
+"""Opset by target, and conversion of a file to another opset."""

@@ -1,0 +1,1 @@
+"""Decompositions of torch operators that the exporters lack or write wrongly."""

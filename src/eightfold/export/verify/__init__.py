@@ -1,0 +1,1 @@
+"""Numeric checks of each export step against the step before it."""

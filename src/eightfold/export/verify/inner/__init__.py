@@ -1,0 +1,1 @@
+"""Values of intermediate tensors, paired between two artifacts by their content."""

@@ -1,0 +1,227 @@
+"""Reading an ONNX graph for calibration: what can be calibrated, which activations to watch, which of them cannot be
+told apart, and a digest that is the same for every batch size of one network."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from eightfold.errors import CalibrationError, ModelError
+from eightfold.extras import require
+from eightfold.files import PathLike
+from eightfold.onnx_graph.operators import STANDARD_DOMAINS, kind
+from eightfold.onnx_graph.shapes import inferred_shapes
+
+if TYPE_CHECKING:
+    import onnx
+
+MIN_OPSET = 13  # the first with per-channel QuantizeLinear
+
+# Operators that hand values on unchanged: input and output have one range.
+MOVING = frozenset(
+    {"Identity", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "DepthToSpace", "SpaceToDepth", "Expand"}
+)
+# Operators that are fused into the one before them: what lies between the two never exists on a device.
+FUSED = frozenset({"Relu", "Clip", "BatchNormalization"})
+PRODUCERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "BatchNormalization"})
+QUANTIZED = frozenset(
+    {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
+    | {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
+)
+SHAPE_INPUT = {"Reshape": 1, "Expand": 1}  # operator -> which input holds a shape with the batch first
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A loaded model and what calibration and quantization need to know of it."""
+
+    model: onnx.ModelProto
+    name: str
+
+    @cached_property
+    def initializers(self) -> dict[str, onnx.TensorProto]:
+        return {tensor.name: tensor for tensor in self.model.graph.initializer}
+
+    @cached_property
+    def producer(self) -> dict[str, onnx.NodeProto]:
+        """Tensor name -> the node that makes it."""
+        return {output: node for node in self.model.graph.node for output in node.output if output}
+
+    @cached_property
+    def consumers(self) -> dict[str, list[onnx.NodeProto]]:
+        """Tensor name -> the nodes that read it."""
+        readers = defaultdict(list)
+        for node in self.model.graph.node:
+            for name in dict.fromkeys(node.input):
+                readers[name].append(node)
+        return readers
+
+    @cached_property
+    def outputs(self) -> frozenset[str]:
+        return frozenset(output.name for output in self.model.graph.output)
+
+    @cached_property
+    def input(self) -> onnx.ValueInfoProto:
+        """The one input that is not an initializer."""
+        inputs = [value for value in self.model.graph.input if value.name not in self.initializers]
+        if len(inputs) != 1:
+            raise CalibrationError(
+                f"{self.name} has {len(inputs)} inputs",
+                allowed="one image input",
+                remedy="give those that never change a value at the export (--constant NAME=VALUE)",
+            )
+        value: onnx.ValueInfoProto = inputs[0]
+        return value
+
+    @cached_property
+    def input_shape(self) -> tuple[int, ...]:
+        """-1 stands for a batch of any size; other dimensions are known."""
+        shape = tuple(shape_of(self.input))
+        if not shape or any(size < 1 for size in shape[1:]):
+            raise CalibrationError(
+                f"{self.name}: input {self.input.name!r} has the dynamic shape {list(shape)} (-1: not fixed)",
+                allowed="fixed sizes, the batch excepted",
+                remedy=f"fix them: eightfold export {self.name} --size HEIGHTxWIDTH -o FOLDER",
+            )
+        return shape
+
+    @cached_property
+    def types(self) -> dict[str, tuple[int, tuple[int, ...]]]:
+        """Tensor name -> (onnx element type, shape with -1 for what is unknown), by shape inference."""
+        graph = self.model.graph
+        values = [*graph.value_info, *inferred_shapes(self.model, graph.value_info), *graph.input, *graph.output]
+        return {value.name: (value.type.tensor_type.elem_type, tuple(shape_of(value))) for value in values}
+
+    def is_float(self, name: str) -> bool:
+        onnx = require("onnx", "read models")
+        return bool(self.types.get(name, (0, ()))[0] == onnx.TensorProto.FLOAT)
+
+    @cached_property
+    def activations(self) -> tuple[str, ...]:
+        """The float tensors that depend on the input, in the order in which they are made."""
+        live = {self.input.name}
+        found = [self.input.name] if self.is_float(self.input.name) else []
+        for node in self.model.graph.node:
+            if live.intersection(node.input):
+                live.update(node.output)
+                found += [name for name in node.output if name and self.is_float(name)]
+        return tuple(found)
+
+    @cached_property
+    def observed(self) -> tuple[str, ...]:
+        """One activation of each set that cannot be told apart, without those that are fused away."""
+        alias = self.alias
+        return tuple(name for name in self.activations if alias[name] == name and not self.is_fused_away(name))
+
+    def is_fused_away(self, name: str) -> bool:
+        """Whether only a fused activation or normalization reads this tensor."""
+        node, readers = self.producer.get(name), self.consumers.get(name, [])
+        if node is None or kind(node) not in PRODUCERS or name in self.outputs or len(readers) != 1:
+            return False
+        return kind(readers[0]) in FUSED and readers[0].input[0] == name
+
+    @cached_property
+    def alias(self) -> dict[str, str]:
+        """Activation -> the first activation that holds the same values."""
+        first = {name: name for name in self.activations}
+        for name in self.activations:
+            node = self.producer.get(name)
+            if node is not None and kind(node) in MOVING:
+                first[name] = first.get(node.input[0], name)
+        return first
+
+    @cached_property
+    def batch(self) -> int:
+        return self.input_shape[0]
+
+    def digest(self) -> str:
+        """SHA-256 over operators, names and weights; not over batch size, file, producer or comments."""
+        return _digest(self)
+
+
+def shape_of(value: onnx.ValueInfoProto) -> list[int]:
+    """Dimensions, -1 where unknown."""
+    return [dim.dim_value if dim.HasField("dim_value") else -1 for dim in value.type.tensor_type.shape.dim]
+
+
+def read_graph(path: PathLike) -> Graph:
+    """Load an FP32 graph that can be calibrated and quantized.
+
+    Raises:
+        ModelError: the file is absent or not ONNX.
+        CalibrationError: dynamic shapes, an opset too old, already quantized, several inputs.
+    """
+    graph = Graph(load_model(path), str(path))
+    opset = next((entry.version for entry in graph.model.opset_import if entry.domain in STANDARD_DOMAINS), 0)
+    if opset < MIN_OPSET:
+        raise CalibrationError(
+            f"{path} has opset {opset}",
+            allowed=f"opset {MIN_OPSET} or newer",
+            remedy=f"convert it: `eightfold export {path} --opset 17 -o BUNDLE`",
+        )
+    quantized = [node for node in graph.model.graph.node if node.op_type in QUANTIZED]
+    if quantized:
+        first = f"{quantized[0].op_type} {quantized[0].name!r}"
+        raise CalibrationError(
+            f"{path} is already quantized ({len(quantized)} nodes, the first: {first})",
+            allowed="a float graph",
+            remedy="pass the graph that it was made from",
+        )
+    graph.input_shape  # noqa: B018 - raises for dynamic shapes
+    return graph
+
+
+def load_model(path: PathLike) -> onnx.ModelProto:
+    loader = require("onnx", "read models")
+    from google.protobuf.message import DecodeError
+
+    try:
+        model: onnx.ModelProto = loader.load(str(path))
+    except (OSError, DecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not an ONNX file"
+        raise ModelError(f"cannot read {path} ({reason})", allowed="an ONNX model", remedy="export it again") from None
+    except loader.checker.ValidationError as error:  # weights in a file that is not there, or not where it may be
+        raise ModelError(
+            f"cannot read {path} ({error!s:.300})",
+            allowed="an ONNX model with its weights",
+            remedy="copy them beside it",
+        ) from None
+    if not model.graph.node:
+        raise ModelError(f"{path} holds no nodes", allowed="an ONNX model", remedy="export it again")
+    return model
+
+
+def _digest(graph: Graph) -> str:
+    seen = hashlib.sha256()
+    shapes = _shape_initializers(graph.model)
+    batch = graph.batch
+    for node in graph.model.graph.node:
+        attributes = sorted((attribute.name, _attribute(attribute)) for attribute in node.attribute)
+        seen.update(json.dumps([node.domain, node.op_type, [*node.input], [*node.output], attributes]).encode())
+    for name, tensor in sorted(graph.initializers.items()):
+        values = _values(tensor)
+        if name in shapes and values.ndim == 1 and values.size and values[0] == batch:
+            values = values[1:]  # the batch size
+        seen.update(json.dumps([name, str(values.dtype), [*values.shape]]).encode() + values.tobytes())
+    seen.update(json.dumps([graph.input.name, graph.input_shape[1:]]).encode())
+    return seen.hexdigest()
+
+
+def _shape_initializers(model: onnx.ModelProto) -> set[str]:
+    """Names of the shapes that Reshape and the like are given: their first entry may be the batch."""
+    nodes = [node for node in model.graph.node if kind(node) in SHAPE_INPUT]
+    return {node.input[SHAPE_INPUT[node.op_type]] for node in nodes}
+
+
+def _values(tensor: onnx.TensorProto) -> Any:
+    onnx = require("onnx", "read models")
+    return onnx.numpy_helper.to_array(tensor)
+
+
+def _attribute(attribute: onnx.AttributeProto) -> str:
+    """An attribute's content without its documentation; tensors and graphs by their bytes."""
+    return hashlib.sha256(attribute.SerializeToString(deterministic=True)).hexdigest()

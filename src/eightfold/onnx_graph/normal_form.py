@@ -1,0 +1,59 @@
+"""What ONNX files may say in several ways, in the one that every step knows: no weight is an input as well, all weights
+are dense, an axis of unknown length has none, and functions that a file brings along are written out where they are
+called."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from eightfold.onnx_graph.graph_index import keep
+
+if TYPE_CHECKING:
+    import onnx
+
+# Before it, weights have to be inputs as well.
+LOWEST_IR_VERSION = 4
+
+
+def in_normal_form(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same network; `model` itself, changed, where it brings no functions along.
+
+    Its weights may still lie in other files: they are not copied.
+    """
+    if model.functions:
+        from onnx import inliner
+
+        model = inliner.inline_local_functions(model, convert_version=True)
+    _make_dense(model.graph)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    keep(model.graph.input, lambda value: value.name not in weights)
+    _forget_negative_sizes(model.graph)
+    model.ir_version = max(model.ir_version, LOWEST_IR_VERSION)
+    return model
+
+
+def _forget_negative_sizes(graph: onnx.GraphProto) -> None:
+    """Some exporters write -1 for an axis of any length."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value < 0:
+                dim.Clear()
+
+
+def _make_dense(graph: onnx.GraphProto) -> None:
+    graph.initializer.extend(_dense(tensor) for tensor in graph.sparse_initializer)
+    del graph.sparse_initializer[:]
+
+
+def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
+    """Places are stated as numbers into the flat tensor, or as coordinates."""
+    from onnx import numpy_helper
+
+    values, places = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
+    dims = tuple(sparse.dims)
+    flat = np.zeros(math.prod(dims), values.dtype)
+    flat[np.ravel_multi_index(tuple(places.T), dims) if places.ndim == 2 else places] = values
+    return numpy_helper.from_array(flat.reshape(dims), sparse.values.name)

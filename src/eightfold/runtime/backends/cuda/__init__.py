@@ -1,0 +1,1 @@
+"""The libraries behind `eightfold.runtime.backends.cuda_memory`, one module each."""

@@ -1,0 +1,49 @@
+"""Which artifacts of a bundle this machine can run, and with which backend."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+
+from eightfold.runtime.backends import BACKENDS, usable_backends
+from eightfold.runtime.bundle.manifest import Artifact
+
+# Machines by Python's name for them -> the CPU target whose arithmetic is fast there.
+CPU_TARGETS = {"x86_64": "cpu-x86", "AMD64": "cpu-x86", "aarch64": "cpu-arm", "arm64": "cpu-arm"}
+# Backend -> targets that are its own, beside "any" and those of the CPU.
+TARGETS_OF = {
+    "openvino": ("openvino",),
+    "onnxruntime-tensorrt": ("tensorrt",),
+    "tensorrt": ("tensorrt", "tensorrt-dla"),
+    "tensorrt-rtx": ("rtx",),
+}
+# Backends that run what was quantized for a CPU. OpenVINO does so too, since the Q/DQ form is the same.
+ON_CPU = ("onnxruntime", "openvino")
+
+
+def runs_here(artifact: Artifact, backend: str, machine: str | None = None) -> bool:
+    """Whether `backend` runs this artifact on this machine as it was meant.
+
+    A quantized graph made for another target may well load, but slowly or with other results: it does not count.
+    """
+    if artifact.format not in BACKENDS[backend].formats:
+        return False
+    return artifact.target == "any" or artifact.target.partition(":")[0] in targets_of(backend, machine)
+
+
+def targets_of(backend: str, machine: str | None = None) -> tuple[str, ...]:
+    cpu = (CPU_TARGETS.get(machine or platform.machine(), ""),) if backend in ON_CPU else ()
+    return TARGETS_OF.get(backend, ()) + cpu
+
+
+def default_backends(artifacts: Sequence[Artifact]) -> list[str]:
+    """The usable backends that some artifact was made for; onnxruntime counts as that of every plain graph."""
+    return [
+        name
+        for name in usable_backends()
+        if any(
+            runs_here(artifact, name)
+            and (name == "onnxruntime" or artifact.target.partition(":")[0] in TARGETS_OF.get(name, ()))
+            for artifact in artifacts
+        )
+    ]

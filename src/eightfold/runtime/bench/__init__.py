@@ -1,0 +1,1 @@
+"""Latency measurement: timing, interleaved candidates, the latency table, peak memory, remote devices."""

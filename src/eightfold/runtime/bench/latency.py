@@ -1,0 +1,165 @@
+"""`LatencyTable`: measured times, each with what is needed to trust it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from eightfold.errors import BackendError, EightfoldError
+from eightfold.runtime.backends.base import Scope
+from eightfold.runtime.bench.timing import Interval, Timing
+from eightfold.runtime.bundle.manifest import Metric, Precision
+from eightfold.runtime.devices.devices import Device, DeviceState
+from eightfold.text_table import folded_table, wrapped
+from eightfold.values import Frozen, Value
+
+HEAD = ("batch", "candidate", "p50 ms", "p90 ms", "p99 ms", "images/s", "speed-up [95%]", "memory", "")
+
+
+# What a system's own housekeeping uses at most.
+QUIET_CORES = 0.1
+
+
+class LatencyRow(Frozen):
+    """One candidate at one batch size.
+
+    `scope` says what was timed: the model alone on bound buffers, with copies in and out, or from decoded image to
+    decoded answer.
+    """
+
+    name: str = Field(description="what tells candidates apart: 'baseline-fp32'")
+    variant: str = ""
+    artifact: str = Field(default="", description="id in the bundle")
+    sha256: str = Field(default="", description="of the file that ran")
+    metrics: tuple[Metric, ...] = ()
+    backend: str
+    backend_version: str
+    provider: str = ""
+    precision: Precision
+    layers: dict[str, int] = Field(default_factory=dict, description="precision -> number of layers")
+    batch: int = Field(ge=1)
+    input_shapes: dict[str, tuple[int, ...]]
+    scope: Scope
+    threads: int | None = Field(default=None, description="intra-op threads; None where the backend has its own rule")
+    warmup_runs: int
+    warmup_s: float
+    warmup_stable: bool
+    rounds: int
+    timing: Timing
+    speedup: Interval | None = Field(default=None, description="against the table's baseline at this batch")
+    peak_memory_bytes: int | None = Field(
+        default=None, description="resident memory that loading and three runs added in a process of its own"
+    )
+    before: DeviceState
+    after: DeviceState
+    notes: tuple[str, ...] = ()
+
+    @property
+    def images_per_s(self) -> float:
+        return self.batch * self.timing.runs / self.timing.duration_s
+
+    @property
+    def slowed_down(self) -> bool:
+        """Whether the hardware throttled while this row was measured, as far as it tells."""
+        return (self.after.slowdowns or 0) > (self.before.slowdowns or 0)
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether other work kept cores busy meanwhile, as far as the kernel tells."""
+        return (self.after.others_since(self.before) or 0.0) > QUIET_CORES
+
+
+class LatencyTable(Value):
+    """Rows measured on one device in one run. Only rows of one table may be compared."""
+
+    kind: ClassVar[str] = "latency table"
+    error: ClassVar[type[EightfoldError]] = BackendError
+
+    device: Device
+    versions: dict[str, str]
+    measured_at: str = Field(description="UTC, ISO 8601")
+    baseline: str | None = None
+    seconds_per_row: float
+    rows: tuple[LatencyRow, ...]
+
+    def row(self, name: str, batch: int) -> LatencyRow:
+        for row in self.rows:
+            if (row.name, row.batch) == (name, batch):
+                return row
+        raise BackendError(
+            f"the table has no row {name!r} at batch {batch}",
+            allowed=", ".join(f"{row.name} b{row.batch}" for row in self.rows),
+        )
+
+    @property
+    def others_cores(self) -> float:
+        """The most cores that other work kept busy during a row, on average over it; 0 where it is unknown."""
+        return max((row.after.others_since(row.before) or 0.0 for row in self.rows), default=0.0)
+
+    def disturbance(self) -> str:
+        """A warning in words; empty where the machine was quiet."""
+        if self.others_cores <= QUIET_CORES:
+            return ""
+        of = f" of {self.device.cpu.cores}" if self.device.cpu.cores else ""
+        return (
+            f"other work kept up to {self.others_cores:.1f}{of} cores busy meanwhile; measure again on a quiet machine"
+        )
+
+    def is_of(self, device: Device) -> bool:
+        """Whether it was measured on a machine like `device`: the same processor, cores, board and GPUs."""
+        return _identity(self.device) == _identity(device)
+
+    def describe(self, width: int | None = None) -> str:
+        """The table as text; with `width`, in lines of about so many characters at most."""
+        lines = [HEAD, *(_cells(row) for row in self.rows)]
+        table = folded_table(lines, left={1, 8}, title=1, width=width)
+        context, notes = (
+            [text for line in part for text in wrapped(line, width)] for part in (self._context(), self._notes())
+        )
+        return "\n".join([*context, *table, *notes])
+
+    def _context(self) -> list[str]:
+        threads = sorted({row.threads for row in self.rows if row.threads is not None})
+        backends = sorted({f"{row.backend} {row.backend_version}" for row in self.rows})
+        how = f"{', '.join(backends)}; threads: {', '.join(map(str, threads)) or 'default'}; timed: " + ", ".join(
+            sorted({row.scope for row in self.rows})
+        )
+        return [self.device.line(), how]
+
+    def _notes(self) -> list[str]:
+        notes = {note for row in self.rows for note in row.notes}
+        if any(row.timing.p99_ms is None for row in self.rows):
+            notes.add("-: too few runs for this percentile; give more --seconds")
+        if any(row.slowed_down for row in self.rows):
+            notes.add("!: the hardware slowed itself down during this row")
+        if any(not row.warmup_stable for row in self.rows):
+            notes.add("~: not settled after the warm-up")
+        if self.others_cores > QUIET_CORES:
+            notes.add(f"*: {self.disturbance()}")
+        return sorted(notes)
+
+
+def _identity(device: Device) -> tuple[object, ...]:
+    cpu = device.cpu
+    return cpu.model, cpu.cores, cpu.quota_cores, device.board, tuple(gpu.name for gpu in device.gpus)
+
+
+def _cells(row: LatencyRow) -> tuple[str, ...]:
+    timing = row.timing
+    memory = "-" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 2**20:.0f} MiB"
+    marks = ("!" if row.slowed_down else "") + ("" if row.warmup_stable else "~") + ("*" if row.disturbed else "")
+    speed = str(row.speedup) if row.speedup else "-"
+    return (
+        str(row.batch),
+        row.name,
+        *(_ms(value) for value in (timing.p50_ms, timing.p90_ms, timing.p99_ms)),
+        f"{row.images_per_s:.0f}",
+        speed,
+        memory,
+        marks,
+    )
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}" if value < 100 else f"{value:.1f}"

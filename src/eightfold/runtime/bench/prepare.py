@@ -1,0 +1,76 @@
+"""From a candidate to the call that is timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eightfold.errors import UsageError
+from eightfold.runtime.backends import open_session
+from eightfold.runtime.backends.base import Array, Scope, Session, SessionOptions, Slot
+from eightfold.runtime.bench.candidates import Candidate
+from eightfold.runtime.bundle.bundle import Bundle
+from eightfold.runtime.bundle.manifest import TensorSpec
+from eightfold.runtime.postprocess import decoder_of
+
+# What cameras give most often.
+FRAME_HEIGHT, FRAME_WIDTH = 1080, 1920
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A candidate with its model loaded, ready to be called again and again."""
+
+    candidate: Candidate
+    session: Session
+    call: Callable[[], object]
+    scope: Scope
+
+
+def prepare(candidate: Candidate, options: SessionOptions, end_to_end: bool, seed: int) -> Prepared:
+    """Load a candidate.
+
+    Args:
+        end_to_end: the call goes from decoded frames to decoded answers, instead of from tensors to tensors.
+        seed: of the inputs, which are noise.
+    """
+    session = open_session(candidate.path, candidate.backend, replace(options, precision=candidate.precision))
+    slot, random = session.new_slot(), np.random.default_rng(seed)
+    if not end_to_end:
+        # Zeros can be faster than any picture: denormals, sparsity, power.
+        for spec in session.inputs:
+            np.copyto(slot.inputs[spec.name], _noise(spec, random))
+        return Prepared(candidate, session, slot.run, session.scope)
+    if candidate.bundle is None:
+        raise UsageError(f"{candidate.name} comes from no bundle", allowed="bundles, to measure end to end")
+    frame = random.integers(0, 256, (FRAME_HEIGHT, FRAME_WIDTH, 3)).astype(np.uint8)
+    return Prepared(
+        candidate, session, _frames_to_answers(candidate.bundle, candidate.artifact, slot, frame), "end-to-end"
+    )
+
+
+def _frames_to_answers(bundle: Bundle, artifact: str, slot: Slot, frame: NDArray[np.uint8]) -> Callable[[], object]:
+    preprocess = bundle.manifest.preprocess_of(bundle.artifact(artifact))
+    decode = decoder_of(bundle.manifest.task)
+    if len(slot.inputs) != 1:
+        raise UsageError(f"{artifact} has {len(slot.inputs)} inputs", allowed="one image input, to measure end to end")
+    (rows,) = slot.inputs.values()
+    placements = [preprocess.place(*frame.shape[:2])] * len(rows)
+
+    def call() -> object:
+        for row in rows:
+            preprocess(frame, row)
+        slot.run()
+        return decode(slot.outputs, placements)
+
+    return call
+
+
+def _noise(spec: TensorSpec, random: np.random.Generator) -> Array:
+    if spec.dtype.startswith("float"):
+        return np.asarray(random.standard_normal(spec.shape)).astype(spec.dtype)
+    high = 2 if spec.dtype == "bool" else 100
+    return np.asarray(random.integers(0, high, spec.shape)).astype(spec.dtype)

@@ -1,1 +1,0 @@
-"""The libraries behind `eightfold.runtime.cuda_memory`, one module each."""

@@ -1,0 +1,1 @@
+"""Descriptions of the machine: CPU, GPU, Jetson, clocks, temperatures and library versions."""

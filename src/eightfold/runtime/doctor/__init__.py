@@ -1,0 +1,1 @@
+"""Diagnosis of a machine: back ends found, back ends broken, what to install."""

@@ -1,0 +1,190 @@
+"""Which of a bundle's artifacts a predictor runs, and why. Plain data in, plain data out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.errors import BackendError, UsageError
+from eightfold.runtime.backends.targets import runs_here
+from eightfold.runtime.bundle.manifest import Artifact
+from eightfold.runtime.bundle.sizes import Size, size_text
+
+if TYPE_CHECKING:
+    from eightfold.runtime.bench.latency import LatencyTable
+
+# By rule, where nothing was measured: narrow numbers first, engines before graphs.
+PRECISIONS = ("int8", "fp16", "bf16", "fp32")
+ON_GPU = ("tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt", "onnxruntime-cuda")
+BACKEND_ORDER = (*ON_GPU, "onnxruntime", "openvino")
+BASELINE = "baseline"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user asked for; "auto" and None leave it open."""
+
+    backend: str = "auto"
+    precision: str = "auto"
+    batch: int | None = None
+    variant: str = "auto"
+    size: Size | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One network in one precision and image size on one backend, at each batch size there is.
+
+    `size` is None where the network has no image input; `among_sizes` says whether the bundle has it at others, too.
+    """
+
+    backend: str
+    variant: str
+    precision: str
+    target: str
+    size: Size | None
+    artifacts: tuple[Artifact, ...]
+    among_sizes: bool = False
+    reason: str = ""
+
+    @cached_property
+    def batches(self) -> tuple[int, ...]:
+        return tuple(artifact.batch for artifact in self.artifacts)
+
+    def describe(self) -> str:
+        batches = ", ".join(map(str, self.batches))
+        at = _at(self.size) if self.among_sizes else ""
+        return f"{self.variant} {self.precision} on {self.backend}{at} (batch {batches}): {self.reason}"
+
+
+def choose(
+    artifacts: Sequence[Artifact],
+    preprocess: Preprocess,
+    usable: Sequence[str],
+    wish: Wish,
+    table: LatencyTable | None = None,
+) -> Choice:
+    """Pick what to run.
+
+    Args:
+        artifacts: of the bundle.
+        preprocess: of the bundle; its size is preferred where none is asked for, whatever is faster: a smaller image
+            costs quality.
+        usable: backends that work on this machine.
+        wish: what was asked for.
+        table: times measured on this very device, if there are any.
+
+    Raises BackendError saying what there is when nothing fits.
+    """
+    runnable = _choices(artifacts, preprocess, usable)
+    fitting = [choice for choice in runnable if _fits(choice, wish)]
+    if not fitting:
+        raise _nothing_fits(artifacts, runnable, wish)
+    default = (preprocess.height, preprocess.width)
+    fitting = [choice for choice in fitting if choice.size == default] or fitting
+    fitting = _preferred_variant(fitting, wish)
+    picked = _by_table(fitting, table) or _by_rule(fitting)
+    return _at_batch(picked, wish.batch)
+
+
+def _choices(artifacts: Sequence[Artifact], preprocess: Preprocess, usable: Sequence[str]) -> list[Choice]:
+    sizes = [artifact.image_size(preprocess.layout) for artifact in artifacts]
+    several = len({size for size in sizes if size is not None}) > 1
+    groups: dict[tuple[str, str, str, str, Size | None], list[Artifact]] = {}
+    for backend in usable:
+        for artifact, size in zip(artifacts, sizes, strict=True):
+            if runs_here(artifact, backend):
+                key = (backend, artifact.variant, artifact.precision, artifact.target, size)
+                groups.setdefault(key, []).append(artifact)
+    return [Choice(*key, tuple(sorted(group, key=lambda each: each.batch)), several) for key, group in groups.items()]
+
+
+def _fits(choice: Choice, wish: Wish) -> bool:
+    return (
+        wish.backend in ("auto", choice.backend)
+        and wish.precision in ("auto", choice.precision)
+        and wish.variant in ("auto", choice.variant)
+        and wish.batch in (None, *choice.batches)
+        and wish.size in (None, choice.size)
+    )
+
+
+def _preferred_variant(choices: list[Choice], wish: Wish) -> list[Choice]:
+    """A bundle carries its baseline for comparison; it is run only when asked for or alone."""
+    if wish.variant != "auto":
+        return choices
+    return [choice for choice in choices if choice.variant != BASELINE] or choices
+
+
+def _by_table(choices: list[Choice], table: LatencyTable | None) -> Choice | None:
+    if table is None:
+        return None
+    measured = [(time, at) for at, choice in enumerate(choices) if (time := _ms_per_image(choice, table)) is not None]
+    if not measured:
+        return None
+    time, at = min(measured)
+    return _because(choices[at], f"the fastest in the bundle's table for this device, {time:.2f} ms per image")
+
+
+def _ms_per_image(choice: Choice, table: LatencyTable) -> float | None:
+    """At the smallest of its batch sizes that was measured."""
+    for artifact in choice.artifacts:
+        for row in table.rows:
+            if (row.artifact, row.backend) == (artifact.id, choice.backend):
+                return row.timing.mean_ms / row.batch
+    return None
+
+
+def _by_rule(choices: list[Choice]) -> Choice:
+    best = min(choices, key=_rank)
+    others = [
+        f"{each.precision} on {each.backend}{_at(each.size) if each.size != best.size else ''}"
+        for each in choices
+        if each is not best
+    ]
+    if not others:
+        return _because(best, "the only one that fits")
+    return _because(best, f"by rule before {', '.join(others)}; none was measured on this device")
+
+
+def _rank(choice: Choice) -> tuple[bool, int, int]:
+    return (
+        choice.backend not in ON_GPU,
+        PRECISIONS.index(choice.precision),
+        BACKEND_ORDER.index(choice.backend),
+    )
+
+
+def _because(choice: Choice, reason: str) -> Choice:
+    return replace(choice, reason=reason)
+
+
+def _at(size: Size | None) -> str:
+    return "" if size is None else f" at {size_text(size)}"
+
+
+def _at_batch(choice: Choice, batch: int | None) -> Choice:
+    if batch is None:
+        return choice
+    return replace(choice, artifacts=tuple(artifact for artifact in choice.artifacts if artifact.batch == batch))
+
+
+def _nothing_fits(artifacts: Sequence[Artifact], runnable: Sequence[Choice], wish: Wish) -> BackendError | UsageError:
+    shown = vars(wish) | {"size": wish.size and size_text(wish.size)}
+    asked = ", ".join(f"{name} {value!r}" for name, value in shown.items() if value not in ("auto", None))
+    if not runnable:
+        held = sorted({f"{artifact.format} for {artifact.target}" for artifact in artifacts})
+        return BackendError(
+            f"nothing in this bundle runs here; it holds {', '.join(held)}",
+            allowed="an artifact for this machine with its backend installed",
+            remedy="run: eightfold doctor",
+        )
+    there = "; ".join(
+        f"{choice.variant} {choice.precision} on {choice.backend}"
+        f"{_at(choice.size) if choice.among_sizes or wish.size else ''}, batch {'/'.join(map(str, choice.batches))}"
+        for choice in runnable
+    )
+    return UsageError(f"nothing in this bundle has {asked}", allowed=there)

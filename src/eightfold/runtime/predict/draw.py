@@ -1,0 +1,107 @@
+"""Answers drawn onto pictures, with OpenCV."""
+
+from __future__ import annotations
+
+import colorsys
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eightfold.extras import require
+from eightfold.runtime.postprocess.results import Classification, Detections, Matte, Result, Segmentation
+
+Pixels = NDArray[np.uint8]
+Colour = tuple[int, int, int]
+OVERLAY = np.float32(0.5)
+GREEN: Colour = (0, 177, 64)
+LEGEND_LINES = 8
+
+
+def draw(image: Pixels, result: Result) -> Pixels:
+    """A copy of an image with an answer drawn on it.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        result: boxes and labels for detections, coloured areas and the largest classes' names for a segmentation, the
+            likeliest classes in a corner for a classification, the foreground on green for a matte; anything else
+            leaves the image as it is.
+    """
+    canvas = np.ascontiguousarray(image).copy()
+    if isinstance(result, Classification):
+        _draw_classes(canvas, result)
+    elif isinstance(result, Detections):
+        _draw_boxes(canvas, result)
+    elif isinstance(result, Segmentation):
+        canvas = _overlaid(canvas, result)
+        _draw_legend(canvas, result)
+    elif isinstance(result, Matte):
+        return result.composite(canvas, np.array(GREEN, np.uint8))
+    return canvas
+
+
+@lru_cache(maxsize=1024)
+def colour_of(index: int) -> Colour:
+    """A colour for a class, far from those of its neighbours: hues a golden angle apart."""
+    red, green, blue = colorsys.hsv_to_rgb(index * 0.61803399 % 1, 0.8, 0.95)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _draw_classes(canvas: Pixels, result: Classification) -> None:
+    _draw_lines(canvas, [(f"{each.label} {each.probability:.0%}", each.index) for each in result.top[:3]])
+
+
+def _draw_legend(canvas: Pixels, result: Segmentation) -> None:
+    shares = list(result.shares().items())[:LEGEND_LINES]
+    known = [(label, share) for label, share in shares if label in result.labels]
+    _draw_lines(canvas, [(f"{label} {share:.0%}", result.labels.index(label)) for label, share in known])
+
+
+def _draw_lines(canvas: Pixels, lines: list[tuple[str, int]]) -> None:
+    """Texts in the top left corner, each on its class's colour."""
+    pen = _Pen(canvas)
+    for number, (text, index) in enumerate(lines):
+        pen.text(text, (0, number * pen.line_height), colour_of(index))
+
+
+def _draw_boxes(canvas: Pixels, result: Detections) -> None:
+    pen = _Pen(canvas)
+    # The best last, so that it lies on top.
+    for at in reversed(range(len(result))):
+        x1, y1, x2, y2 = np.rint(result.boxes[at]).astype(int).tolist()
+        colour = colour_of(int(result.classes[at]))
+        pen.box((x1, y1), (x2, y2), colour)
+        pen.text(f"{result.labels[at]} {result.scores[at]:.2f}", (x1, max(0, y1 - pen.line_height)), colour)
+
+
+def _overlaid(canvas: Pixels, result: Segmentation) -> Pixels:
+    palette = np.array([colour_of(index) for index in range(255)] + [(0, 0, 0)], np.float32)
+    mixed = canvas * (1 - OVERLAY) + palette[result.classes] * OVERLAY
+    return np.asarray(mixed, np.uint8)
+
+
+class _Pen:
+    """Lines and letters whose size follows the image's."""
+
+    def __init__(self, canvas: Pixels) -> None:
+        self._cv2: Any = require("cv2", "draw on images")
+        self._canvas = canvas
+        self._scale = max(0.3, min(canvas.shape[:2]) / 900)
+        self._width = max(1, round(2 * self._scale))
+        (_, height), base = self._cv2.getTextSize("Ag", self._cv2.FONT_HERSHEY_SIMPLEX, self._scale, self._width)
+        self._height, self._base = height, base
+        self.line_height = height + base + 2
+
+    def box(self, corner: tuple[int, int], opposite: tuple[int, int], colour: Colour) -> None:
+        self._cv2.rectangle(self._canvas, corner, opposite, colour, self._width)
+
+    def text(self, text: str, corner: tuple[int, int], colour: Colour) -> None:
+        """Black or white letters on the colour, `corner` being the top left, or as near to it as the image has room."""
+        cv2, (x, y) = self._cv2, corner
+        (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, self._scale, self._width)
+        x = max(0, min(x, self._canvas.shape[1] - width))
+        cv2.rectangle(self._canvas, (x, y), (x + width, y + self.line_height), colour, cv2.FILLED)
+        letters = (0, 0, 0) if sum(colour) > 380 else (255, 255, 255)
+        place = (x, y + self._height + 1)
+        cv2.putText(self._canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, self._scale, letters, self._width, cv2.LINE_AA)

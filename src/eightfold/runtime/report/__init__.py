@@ -1,0 +1,1 @@
+"""The HTML report: its content, number formats, plots and template."""

@@ -1,0 +1,128 @@
+"""`ReportContent`: everything that a report shows, as plain data. Whoever fills it decides what is true; nothing is
+computed here, so that a report can be made again from its saved content, on any machine, with the same bytes."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from eightfold.errors import EightfoldError, UsageError
+from eightfold.runtime.bench.latency import LatencyTable
+from eightfold.runtime.bundle.manifest import Step
+from eightfold.values import Frozen, Value
+
+Unit = Literal["count", "MACs", "bytes", "percent", "ms", "times", "seconds"]
+"""How a number is written: 11,181,642 parameters as 11.2 M, bytes as MB, percent with one decimal, times as 3.4x."""
+
+
+class Card(Frozen):
+    """One headline number, with what it was before and, where it was measured with one, its interval."""
+
+    label: str
+    value: float
+    unit: Unit
+    before: float | None = None
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+
+class Check(Frozen):
+    """A promise and whether it holds. `passed` None: it could not be tested, `seen` says why."""
+
+    name: str
+    passed: bool | None
+    seen: str
+    wanted: str = ""
+
+
+class LayerWidths(Frozen):
+    """Input and output channels of one layer, before and after pruning."""
+
+    layer: str
+    kind: str = ""
+    in_before: int
+    in_after: int
+    out_before: int
+    out_after: int
+
+
+class Accuracy(Frozen):
+    """The task metric of one artifact, measured on that artifact; or why it was not measured."""
+
+    artifact: str
+    metric: str
+    value: float | None
+    unit: Literal["percent", "plain"] = "percent"
+    images: int = 0
+    change: float | None = Field(default=None, description="value minus the baseline's")
+    note: str = ""
+
+
+class ArtifactSteps(Frozen):
+    """How one artifact was made, each step with its error against the artifact before it."""
+
+    artifact: str
+    path: str = ""
+    bytes: int | None = None
+    steps: tuple[Step, ...]
+
+
+class Engine(Frozen):
+    """An engine that was built, or was not, with what parser and builder said."""
+
+    name: str
+    target: str
+    precision: str
+    batch: int | None = None
+    built: bool
+    bytes: int | None = None
+    seconds: float | None = None
+    requires: dict[str, str] = Field(default={}, description="what a machine must have to load it")
+    messages: tuple[str, ...] = ()
+
+
+class NotDone(Frozen):
+    """What a reader might expect and will not find, why, and how to get it."""
+
+    what: str
+    why: str
+    remedy: str = ""
+
+
+class Snippet(Frozen):
+    """Something to copy and run."""
+
+    title: str
+    code: str
+
+
+class ReportContent(Value):
+    """What `write_report` shows, section by section; a section without content is left out."""
+
+    kind: ClassVar[str] = "report content"
+    error: ClassVar[type[EightfoldError]] = UsageError
+
+    title: str
+    subtitle: str = ""
+    created: str = Field(default="", description="when, if it should be shown: the report itself never reads the clock")
+    cards: tuple[Card, ...] = ()
+    checks: tuple[Check, ...] = ()
+    latency: LatencyTable | None = None
+    accuracy: tuple[Accuracy, ...] = ()
+    widths: tuple[LayerWidths, ...] = ()
+    plan: str = Field(default="", description="what the pruning plan says of itself, as preformatted text")
+    artifacts: tuple[ArtifactSteps, ...] = ()
+    engines: tuple[Engine, ...] = ()
+    not_done: tuple[NotDone, ...] = ()
+    usage: tuple[Snippet, ...] = ()
+    provenance: dict[str, dict[str, str]] = Field(default={}, description="heading -> name -> value")
+
+    def describe(self) -> str:
+        from eightfold.runtime.report.report_format import quantity
+
+        lines = [self.title, *(f"  {card.label}: {quantity(card.value, card.unit)}" for card in self.cards)]
+        marks = {True: "holds", False: "DOES NOT HOLD", None: "not tested"}
+        lines += [f"  {check.name}: {marks[check.passed]} ({check.seen})" for check in self.checks]
+        return "\n".join(lines)
