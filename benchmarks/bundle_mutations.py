@@ -21,7 +21,7 @@ import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from eightfold.calib.images.preprocess import Preprocess
-from eightfold.export.bundle.bundle import onnx_artifact, write_bundle
+from eightfold.export.bundle.write import onnx_artifact, write_bundle
 from eightfold.runtime.bundle.bundle import manifest_digest_line
 from eightfold.runtime.bundle.manifest import Task
 

@@ -32,13 +32,13 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 import eightfold as ef
-from eightfold.compress import prune
+from eightfold.compress import plan_pruning as prune
 from eightfold.compress.check import checked
+from eightfold.compress.masked_reference import oracle_error, outputs, random_plan
 from eightfold.compress.modules.modules import call_model, preserved
-from eightfold.compress.oracle import oracle_error, outputs, random_plan
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.surgery.surgery import PruneReport, Width
-from eightfold.compress.trace.fake.skim import Skim
+from eightfold.compress.trace.fake.fake_run import Skim
 from eightfold.compress.trace.groups import ChannelGraph
 
 HERE = Path(__file__).parent

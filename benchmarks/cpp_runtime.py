@@ -26,8 +26,8 @@ import torchvision
 
 import eightfold as ef
 from eightfold.calib.images.preprocess import Preprocess
-from eightfold.export.bundle.bundle import onnx_artifact, write_bundle
-from eightfold.runtime.bench.alternate import Schedule, alternate
+from eightfold.export.bundle.write import onnx_artifact, write_bundle
+from eightfold.runtime.bench.interleave import Schedule, alternate
 from eightfold.runtime.bench.timing import speedup
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.devices.devices import describe_device

@@ -27,7 +27,7 @@ import torchvision
 from large_graph import IMAGE, SIDE, diagonal, write_large_graph
 
 from eightfold.calib.images.preprocess import Preprocess
-from eightfold.export.bundle.foreign import export_bundle
+from eightfold.export.bundle.export_bundle import export_bundle
 from eightfold.export.fixed_size.batches import export_batches
 from eightfold.export.simplify.simplify import simplify_onnx
 from eightfold.export.torch.onnx_export import Exporter, export_onnx

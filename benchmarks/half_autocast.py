@@ -22,8 +22,8 @@ import torch
 from modelopt.onnx.autocast import convert_to_mixed_precision
 from round_trip import NETWORKS, build, photographs_at, settle
 
-from eightfold.export.fp16.half import checked_half
-from eightfold.export.fp16.half_emulation import verify_half
+from eightfold.export.fp16.fp16 import checked_half
+from eightfold.export.fp16.fp16_emulation import verify_half
 from eightfold.export.simplify.simplify import simplify
 from eightfold.export.torch.onnx_export import export_onnx
 from eightfold.export.verify.verify import Tolerance

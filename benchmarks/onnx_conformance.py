@@ -32,17 +32,17 @@ from onnx import ModelProto
 from onnx_cases import FORMS, Case, backend_cases
 
 from eightfold.errors import EightfoldError, ModelError
-from eightfold.export.fixed_size.freeze import frozen
-from eightfold.export.fp16.half import with_node_names
-from eightfold.export.fp16.half_emulation import emulated_half
-from eightfold.export.fp16.half_graph import LARGEST, HalfType, half_graph
+from eightfold.export.fixed_size.fix_shapes import frozen
+from eightfold.export.fp16.fp16 import with_node_names
+from eightfold.export.fp16.fp16_emulation import emulated_half
+from eightfold.export.fp16.fp16_graph import LARGEST, HalfType, half_graph
 from eightfold.export.opset.opset_conversion import with_opset
 from eightfold.export.opset.opsets import newest_opset
 from eightfold.export.simplify.constants import computed_constants, freeze_constants
 from eightfold.export.simplify.passes.run import PASSES, SINCE, Pass, apply_passes
 from eightfold.export.simplify.simplify import simplify
 from eightfold.export.verify.verify import runner, with_outputs
-from eightfold.onnx_graph.normal_form import in_normal_form
+from eightfold.onnx_graph.canonicalize import in_normal_form
 from eightfold.onnx_graph.onnx_clean import clean
 from eightfold.onnx_graph.onnx_files import opset_of
 from eightfold.onnx_graph.state_shapes import state_shapes

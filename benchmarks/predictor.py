@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 import eightfold as ef
 from eightfold.calib.images.geometry import Placement
 from eightfold.calib.images.preprocess import Preprocess
-from eightfold.export.bundle.bundle import onnx_artifact, write_bundle
+from eightfold.export.bundle.write import onnx_artifact, write_bundle
 from eightfold.runtime.backends.ort import OrtSession
-from eightfold.runtime.bench.alternate import Clock, Schedule, alternate
+from eightfold.runtime.bench.interleave import Clock, Schedule, alternate
 from eightfold.runtime.bench.timing import Interval, speedup
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.postprocess.yolo import YoloBoxes

@@ -36,8 +36,8 @@ from shipped_models import photographs
 from eightfold.calib.calibrate import calibrate
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import EightfoldError
-from eightfold.export.fp16.half import checked_half
-from eightfold.export.fp16.half_emulation import verify_half
+from eightfold.export.fp16.fp16 import checked_half
+from eightfold.export.fp16.fp16_emulation import verify_half
 from eightfold.export.int8.quantize import quantize
 from eightfold.export.simplify.simplify import simplify_onnx
 from eightfold.export.tensorrt.build import EnginePrecision, build_engine

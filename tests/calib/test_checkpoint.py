@@ -11,9 +11,9 @@ import pytest
 
 from eightfold.calib import checkpoint
 from eightfold.calib.calibrate import calibrate
+from eightfold.calib.images.data_reader import batched
 from eightfold.calib.images.images import open_images
 from eightfold.calib.images.preprocess import Preprocess
-from eightfold.calib.images.rows import batched
 from eightfold.errors import UsageError
 
 ModelMaker = Callable[..., Path]

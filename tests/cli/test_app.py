@@ -106,7 +106,7 @@ def test_a_wrong_command_exits_with_2(monkeypatch: pytest.MonkeyPatch, capsys: p
             "pipeline.run.read_recipe",
             "eightfold: interrupted; run the same command again to go on\n",
         ),
-        (("report", "bundle"), "runtime.bundle.Bundle.open", "eightfold: interrupted\n"),
+        (("report", "bundle"), "runtime.bundle.bundle.Bundle.open", "eightfold: interrupted\n"),
     ],
 )
 def test_ctrl_c_says_how_to_go_on_where_that_helps(

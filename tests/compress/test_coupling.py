@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations
 from torchvision.ops import DeformConv2d
 
 from eightfold.compress.check import checked
-from eightfold.compress.oracle import oracle_error, random_plan
+from eightfold.compress.masked_reference import oracle_error, random_plan
 from eightfold.compress.surgery.surgery import apply_plan
 from eightfold.compress.trace.trace import trace
 

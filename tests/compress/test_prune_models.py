@@ -10,9 +10,9 @@ import torch
 import torchvision
 from torch import nn
 
+from eightfold.compress.masked_reference import oracle_error, outputs, random_plan
 from eightfold.compress.modules.modules import shapes_of
-from eightfold.compress.oracle import oracle_error, outputs, random_plan
-from eightfold.compress.prune import plan_pruning
+from eightfold.compress.plan_pruning import plan_pruning
 from eightfold.compress.surgery.artifacts import load_pruned, save_pruned
 from eightfold.compress.surgery.surgery import apply_plan
 from eightfold.compress.trace.macs import count_macs, count_parameters

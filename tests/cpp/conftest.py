@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from eightfold.calib.images.preprocess import Preprocess
-from eightfold.export.bundle.bundle import onnx_artifact, write_bundle
+from eightfold.export.bundle.write import onnx_artifact, write_bundle
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.bundle.sizes import Size, size_text
 from tests.cpp.native import load_library

@@ -11,7 +11,7 @@ import pytest
 
 import eightfold
 from eightfold.calib.images.preprocess import Preprocess
-from eightfold.export.bundle.bundle import zip_bundle
+from eightfold.export.bundle.write import zip_bundle
 from eightfold.runtime.bundle.bundle import MANIFEST_NAME
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.bundle.signature import new_key, sign_bundle

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from eightfold.calib.images.preprocess import Preprocess
-from eightfold.export.bundle.bundle import onnx_artifact, write_bundle
+from eightfold.export.bundle.write import onnx_artifact, write_bundle
 from eightfold.runtime.bench.bench import bench
 from eightfold.runtime.bench.latency import LatencyTable
 from eightfold.runtime.bundle.manifest import Task

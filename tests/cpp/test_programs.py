@@ -15,7 +15,7 @@ import pytest
 import eightfold
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BackendError
-from eightfold.export.bundle.bundle import zip_bundle
+from eightfold.export.bundle.write import zip_bundle
 from eightfold.runtime.bench import remote
 from eightfold.runtime.bench.bench import bench
 from eightfold.runtime.bench.latency import LatencyTable

@@ -13,8 +13,8 @@ import pytest
 
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BackendError, UsageError
-from eightfold.export.bundle.bundle import onnx_artifact, write_bundle
-from eightfold.export.bundle.foreign import export_bundle
+from eightfold.export.bundle.export_bundle import export_bundle
+from eightfold.export.bundle.write import onnx_artifact, write_bundle
 from eightfold.runtime.bench.bench import bench
 from eightfold.runtime.bench.latency import LatencyRow, LatencyTable
 from eightfold.runtime.bundle.bundle import Bundle
@@ -24,7 +24,7 @@ from eightfold.runtime.predict.predictor import Predictor
 from tests.cpp.native import NativeEngine, NativeError
 from tests.cpp.networks import save_network
 from tests.cpp.test_parity import compare, picture, predictions_of
-from tests.export.test_sizes import BrightCells, Pooled, seeded
+from tests.export.bundle.test_sizes import BrightCells, Pooled, seeded
 
 MakeBundle = Callable[..., Path]
 TASK = Task(kind="classify", decode="classify")

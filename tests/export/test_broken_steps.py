@@ -19,11 +19,11 @@ from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import VerificationError
 from eightfold.export.fixed_size import batches, file_source
 from eightfold.export.fixed_size.batches import export_batches
-from eightfold.export.fixed_size.freeze import frozen
-from eightfold.export.fixed_size.rebatch import rebatched
-from eightfold.export.fp16 import half
-from eightfold.export.fp16.half import half_onnx
-from eightfold.export.fp16.half_graph import half_graph
+from eightfold.export.fixed_size.change_batch import rebatched
+from eightfold.export.fixed_size.fix_shapes import frozen
+from eightfold.export.fp16 import fp16 as half
+from eightfold.export.fp16.fp16 import half_onnx
+from eightfold.export.fp16.fp16_graph import half_graph
 from eightfold.export.in_graph import in_graph
 from eightfold.export.in_graph.in_graph import put_preprocess_in, with_preprocess
 from eightfold.export.int8 import quantize_step

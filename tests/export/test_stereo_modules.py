@@ -11,7 +11,7 @@ from torch import nn
 
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import ModelError, UsageError
-from eightfold.export.bundle.foreign import export_bundle
+from eightfold.export.bundle.export_bundle import export_bundle
 from eightfold.export.compare.compare import compare_artifacts
 from eightfold.export.fixed_size import batches
 from eightfold.export.torch.onnx_export import Exporter, export_onnx

@@ -10,7 +10,7 @@ import pytest
 
 from eightfold.errors import EightfoldError
 from eightfold.files import digest_of
-from eightfold.pipeline.outlook import foresee
+from eightfold.pipeline.dry_run import foresee
 from eightfold.pipeline.runner import Step, StepResult, run_steps, stamps
 
 INPUTS: dict[str, tuple[str, ...]] = {"a": (), "b": ("a.txt",), "c": ("b.txt",)}

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from eightfold.calib.images.preprocess import Preprocess
-from eightfold.export.bundle.bundle import onnx_artifact, write_bundle
+from eightfold.export.bundle.write import onnx_artifact, write_bundle
 from eightfold.runtime.bundle.manifest import Artifact, Task
 from eightfold.runtime.bundle.sizes import Size, size_text
 

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from eightfold.calib.checkpoint import kept_in
+from eightfold.calib.images.data_reader import Rows, batched, peeked, rows_of
 from eightfold.calib.images.images import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
-from eightfold.calib.images.rows import Rows, batched, peeked, rows_of
 from eightfold.calib.observers import Observer, Seeing, make_observer
 from eightfold.calib.ranges import METHODS, Method, Ranges
 from eightfold.calib.session import open_runner

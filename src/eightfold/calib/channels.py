@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from eightfold.calib.calibrate import CalibrationOptions, show
 from eightfold.calib.histogram import MIN_EXPONENT, Histogram
+from eightfold.calib.images.data_reader import rows_of
 from eightfold.calib.images.preprocess import Preprocess
-from eightfold.calib.images.rows import rows_of
 from eightfold.calib.observers import MOMENTUM, Seeing
 from eightfold.calib.ranges import Method, TensorRange
 from eightfold.calib.thresholds import full_range, range_of

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from eightfold.calib.images.data_reader import Rows
 from eightfold.calib.images.images import ImageSet
-from eightfold.calib.images.rows import Rows
 from eightfold.calib.observers import Observer
 from eightfold.errors import UsageError
 from eightfold.files import PathLike, atomic_path

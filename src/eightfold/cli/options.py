@@ -13,7 +13,8 @@ from eightfold.errors import UsageError, why_unread
 
 if TYPE_CHECKING:
     from eightfold.calib.images.preprocess import Preprocess
-    from eightfold.runtime.bundle.manifest import Task, TensorSpec
+    from eightfold.onnx_graph.tensor_specs import TensorSpec
+    from eightfold.runtime.bundle.manifest import Task
 
 
 # Runs of a network on given images: enough to find what 16 bits cannot hold, few enough not to wait for.
@@ -79,7 +80,7 @@ def image_inputs(
 
     from eightfold.calib.images.images import open_images
     from eightfold.calib.images.preprocess import Preprocess
-    from eightfold.export.verify.trials import whole_runs
+    from eightfold.export.verify.test_inputs import whole_runs
 
     if len(specs) > 1:
         raise UsageError(f"--images for {len(specs)} inputs", allowed="networks with one image input")

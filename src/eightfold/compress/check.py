@@ -19,8 +19,8 @@ from torch.utils._pytree import tree_leaves
 from eightfold.compress.modules.modules import call_model, module_paths, plain_attention, preserved
 from eightfold.compress.plan.plan import GroupPlan, PrunePlan
 from eightfold.compress.surgery.surgery import applied
-from eightfold.compress.trace.following import Follow, Misfit
 from eightfold.compress.trace.groups import ChannelGraph
+from eightfold.compress.trace.replay import Follow, Misfit
 
 # What torch and model code raise when a size does not fit.
 FAILURES = (RuntimeError, ValueError, TypeError, AssertionError, IndexError, KeyError, AttributeError)

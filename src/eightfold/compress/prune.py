@@ -1,138 +1,75 @@
-"""The way from a model to a plan that is known to run: trace, score, select, check."""
+"""Pruning in one call: plan, surgery, compensation."""
 
 from __future__ import annotations
 
-import contextlib
-import gc
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from eightfold.compress.check import checked
-from eightfold.compress.criteria.evidence import Evidence, Loss
-from eightfold.compress.criteria.scores import Criterion, layer_scores
-from eightfold.compress.modules.batches import batches_of, targets_of
-from eightfold.compress.plan.budget import budgets_of, within
+from eightfold.compress.compensate.compensate import CompensationReport, compensate
+from eightfold.compress.modules.batches import batches_of
 from eightfold.compress.plan.plan import PrunePlan
-from eightfold.compress.plan.select import LayerRange, Rounding, Selection
-from eightfold.compress.plan.selection_rules import LayerScores, Merge, suggested_limit
-from eightfold.compress.surgery.blocks import bypassed, choose_blocks
-from eightfold.compress.trace.groups import ChannelGraph
-from eightfold.compress.trace.trace import trace
-from eightfold.files import sha256_of_bytes
+from eightfold.compress.plan_pruning import plan_pruning
+from eightfold.compress.surgery.blocks import find_blocks, remove_blocks
+from eightfold.compress.surgery.surgery import PruneReport, apply_plan
 
 
-def plan_pruning(
+@dataclass(frozen=True)
+class Pruned:
+    """What `prune` did."""
+
+    plan: PrunePlan
+    surgery: PruneReport
+    compensation: CompensationReport
+
+    def describe(self) -> str:
+        limit = self.plan.suggested_limit
+        told = [] if limit is None else [f"suggested limit: {limit:.0%} can go by one threshold, and no layer empties"]
+        if not self.surgery.changed:
+            told.append(
+                "nothing was pruned: the warnings above, or `eightfold inspect`, tell what keeps each group whole"
+            )
+        return "\n".join([self.surgery.describe(), self.compensation.describe(), *told])
+
+
+def prune(
     model: nn.Module,
     example_inputs: Any,
     *,
-    rule: str = "uniform",
-    score: str | Criterion = "l2",
-    keep_ratio: float = 0.5,
-    multiple: int = 8,
-    ignore: Sequence[str] = (),
-    keep: Mapping[str, float] | None = None,
-    max_macs: float | None = None,
-    max_params: float | None = None,
-    rounding: Rounding | None = None,
-    layer_keep: float = 0.01,
-    merge: Merge = "union",
-    ranges: Sequence[LayerRange] = (),
-    remove_blocks: int | Sequence[str] = 0,
-    block_score: str = "contribution",
+    compensation: str = "none",
     images: Tensor | Iterable[Any] = (),
-    targets: Iterable[Any] = (),
-    loss: Loss | None = None,
-    seed: int = 0,
-    graph: ChannelGraph | None = None,
-) -> PrunePlan:
-    """Decide which channels of `model` stay. The model is left untouched.
+    memory_mb: int = 224,
+    **options: Any,
+) -> Pruned:
+    """Prune `model` in place and, if asked, make up for what was removed, without labels and without training.
 
     Args:
-        model: any module; nothing about its layers has to be named or rewritten.
-        example_inputs: what the model is called with: a tensor, a tuple of arguments, or a dictionary of keywords.
-        rule: how scores become kept channels: "uniform" (the same share of every group), "global" (one threshold over
-            scores divided by their group's mean), "normal", "regular", "shortcut", "slim", "layer", "layer_channel":
-            see `eightfold.compress.plan.selection_rules`.
-        score: importance criterion: a name of `eightfold.compress.criteria.scores.CRITERIA` (of weights: "l2", "l1",
-            "bn_scale", "lamp", "fpgm", "group_l2", "random"; of images: "lsq", "activation_mean"; of a loss: "taylor",
-            "hessian_diag"), or a function of `Evidence`.
-        keep_ratio: share of the channels that stays.
-        multiple: every convolution and linear width becomes a multiple of this. Groups narrower than it stay whole.
-        ignore: parameter names (with wildcards) whose groups stay whole.
-        keep: parameter or module names (with wildcards) -> keep ratio of their group, whatever the rule says, such as
-            {"layer3.*.conv2": 0.4}; the last match counts.
-        max_macs: a budget of multiply-accumulates instead of `keep_ratio`: a number, or, up to 1, a share of the
-            model's own. The plan keeps as much as fits.
-        max_params: the same for parameters; with both, both hold.
-        rounding: of counts to the multiple: "nearest", "up" or "down".
-        layer_keep: for "slim": the least share of a layer.
-        merge: for "slim": how coupled layers agree: "union", "intersection", "least" or "most".
-        ranges: stretches of the network, in groups by execution order, each with a pool and a keep ratio of its own.
-        remove_blocks: residual blocks to take out first: how many, or their module paths. Budgets that are shares are
-            of the model without them.
-        block_score: which go first: those that contribute least ("contribution", measured on `images`), or whose last
-            batch norm has the smallest scales ("bn_scale").
-        images: for scores that look at images: one tensor [n, channels, height, width], or batches of model inputs.
-        targets: for scores that need a loss: labels [n] beside a tensor of images, or one target for each batch.
-        loss: (output, target) -> scalar tensor.
-        seed: for what is random.
-        graph: the result of `trace`, when it is at hand.
+        model: any module.
+        example_inputs: what the model is called with.
+        compensation: "none", "bn_beta", "mean" or "lsq"; the last keeps most of the accuracy (see `compensate`).
+        images: calibration images for compensation and for scores that look at images: one tensor
+            [n, channels, height, width], or batches of model inputs. 256 are plenty.
+        memory_mb: what activations may take during "lsq".
+        options: as `plan_pruning` takes them: rule, score, keep_ratio, max_macs, multiple, ...
 
-    Raises:
-        TraceError: the model does not run on the inputs.
-        UnknownNameError: rule or score.
-        UsageError: the score needs images or a loss.
+    Example:
+        >>> import torch, torchvision, eightfold as ef
+        >>> model = torchvision.models.resnet18(weights=None)
+        >>> images = torch.rand(8, 3, 64, 64)
+        >>> done = ef.prune(model, images[:1], keep_ratio=0.5, compensation="bn_beta", images=images)
+        >>> model.layer1[0].conv1.out_channels
+        32
     """
-    batches = batches_of(images)
-    blocks = choose_blocks(model, batches or batches_of([example_inputs]), remove_blocks, block_score)
-    removed = tuple(block.removed() for block in blocks)
-    selection = Selection(
-        rule=rule,
-        keep_ratio=keep_ratio,
-        multiple=multiple,
-        ignore=tuple(ignore),
-        keep=dict(keep or {}),
-        rounding=rounding,
-        layer_keep=layer_keep,
-        merge=merge,
-        ranges=tuple(ranges),
-    )
-    with bypassed(model, removed):
-        if graph is None or removed:
-            with collector_paused():
-                graph = trace(model, example_inputs)
-        scores = layer_scores(Evidence(model, graph, batches, targets_of(targets), loss, seed), score)
-        budgets = budgets_of(model, graph, max_macs=max_macs, max_params=max_params)
-        plan = PrunePlan.from_graph(
-            graph,
-            within(budgets, graph, scores, selection),
-            removed_blocks=removed,
-            multiple=multiple,
-            rule=rule,
-            score=score if isinstance(score, str) else getattr(score, "__name__", "custom"),
-            budget=", ".join(budget.words for budget in budgets) or f"keep ratio {keep_ratio:g}",
-            suggested_limit=suggested_limit(scores).removable,
-            scores_digest=digest_of_scores(scores),
-        )
-        with collector_paused():
-            return checked(model, example_inputs, plan, graph)
-
-
-@contextlib.contextmanager
-def collector_paused() -> Iterator[None]:
-    """No search for reference cycles meanwhile. A trace makes many objects and no cycles; every search walks them all,
-    so that a deep network would pay at each layer for those before."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def digest_of_scores(scores: LayerScores) -> str:
-    """SHA-256 over group ids and float64 scores."""
-    return sha256_of_bytes(b"".join(name.encode() + values.tobytes() for name, values in sorted(scores.items())))
+    images = images if isinstance(images, Tensor) else list(images)
+    plan = plan_pruning(model, example_inputs, images=images, **options)
+    original = copy.deepcopy(model) if compensation != "none" else model
+    if plan.removed_blocks and compensation != "none":
+        means = {block.path: block.mean for block in find_blocks(model, batches_of(images))}
+        remove_blocks(model, plan.removed_blocks, means)
+    surgery = apply_plan(model, plan)
+    if compensation == "none":
+        return Pruned(plan, surgery, CompensationReport("none", (), ()))
+    return Pruned(plan, surgery, compensate(model, original, plan, images, method=compensation, memory_mb=memory_mb))

@@ -14,7 +14,7 @@ from eightfold.errors import CalibrationError, ModelError
 from eightfold.extras import require
 from eightfold.files import PathLike
 from eightfold.onnx_graph.operators import STANDARD_DOMAINS, kind
-from eightfold.onnx_graph.shapes import inferred_shapes
+from eightfold.onnx_graph.shape_inference import inferred_shapes
 
 if TYPE_CHECKING:
     import onnx

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eightfold.onnx_graph.normal_form import LOWEST_IR_VERSION
+from eightfold.onnx_graph.canonicalize import LOWEST_IR_VERSION
 
 if TYPE_CHECKING:
     import onnx

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from eightfold.errors import ModelError, first_line
 from eightfold.extras import require
 from eightfold.files import PathLike, atomic_path, sha256_of_file
-from eightfold.onnx_graph.normal_form import in_normal_form
-from eightfold.onnx_graph.shapes import weight_bytes
+from eightfold.onnx_graph.canonicalize import in_normal_form
+from eightfold.onnx_graph.shape_inference import weight_bytes
 
 if TYPE_CHECKING:
     import onnx
 
-    from eightfold.runtime.bundle.manifest import TensorSpec
+    from eightfold.onnx_graph.tensor_specs import TensorSpec
 from eightfold.onnx_graph.onnx_references import NotOnnxError, external_references, require_weights
 from eightfold.onnx_graph.tensor_specs import spec_of
 

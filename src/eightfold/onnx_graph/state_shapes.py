@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eightfold.onnx_graph.shapes import inferred_shapes
+from eightfold.onnx_graph.shape_inference import inferred_shapes
 
 if TYPE_CHECKING:
     import onnx

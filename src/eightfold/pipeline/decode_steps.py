@@ -38,7 +38,7 @@ def decode_graphs(job: Job, _: Path) -> str:
 
 def _decode(job: Job, raw: Wanted, wanted: Wanted) -> ManifestStep:
     from eightfold.export.in_graph.decode_step import put_decoder_in
-    from eightfold.export.verify.trials import COMPARED_IMAGES, whole_runs
+    from eightfold.export.verify.test_inputs import COMPARED_IMAGES, whole_runs
     from eightfold.onnx_graph.onnx_files import load_onnx, save_onnx
 
     path = save_onnx(load_onnx(job.path(raw.path)), job.path(wanted.path))

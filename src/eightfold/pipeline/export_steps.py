@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eightfold.export.verify.trials import COMPARED_IMAGES
+from eightfold.export.verify.test_inputs import COMPARED_IMAGES
 from eightfold.export.verify.verify import Tolerance
 from eightfold.pipeline import job as at
 from eightfold.pipeline.artifacts import VARIANTS, Wanted, files_of, float_artifacts, sizes_of
@@ -72,7 +72,7 @@ def _export_size(job: Job, model: nn.Module, graphs: Sequence[Wanted]) -> dict[s
     """The graphs of one image size; the steps of each by its id."""
     from eightfold.export.fixed_size.batches import export_batches
     from eightfold.export.in_graph.in_graph import put_preprocess_in
-    from eightfold.export.verify.trials import whole_runs
+    from eightfold.export.verify.test_inputs import whole_runs
 
     recipe, tolerance = job.recipe, Tolerance(max_rel_error=job.recipe.export.tolerance)
     plain, fed = recipe.preprocess.at_size(*(graphs[0].size or job.image_size)), job.fed_to(graphs[0])

@@ -162,7 +162,7 @@ def _quantize(
 def _layers_kept_float(job: Job, ranges: Ranges, target: str) -> tuple[str, ...]:
     """The layers that `max_drop` gives back to float, by the calibration images' labels; the trade is kept beside the
     graphs as a table and a plot."""
-    from eightfold.export.int8.search import SearchBound, search_files
+    from eightfold.export.int8.mixed_precision import SearchBound, search_files
 
     section = job.recipe.quantize
     if section.max_drop is None:

@@ -80,8 +80,8 @@ def _benched(job: Job) -> list[Wanted]:
 
 def measure(job: Job, _: Path) -> str:
     from eightfold.runtime.backends.base import SessionOptions
-    from eightfold.runtime.bench.alternate import Schedule
     from eightfold.runtime.bench.bench import BenchOptions, compare_latency
+    from eightfold.runtime.bench.interleave import Schedule
 
     section, metrics = job.recipe.bench, metrics_of(job)
     options = BenchOptions(
@@ -122,7 +122,7 @@ def report(job: Job, _: Path) -> str:
 
 
 def bundle(job: Job, _: Path) -> str:
-    from eightfold.export.bundle.bundle import write_bundle
+    from eightfold.export.bundle.write import write_bundle
     from eightfold.export.tensorrt.record import sidecar_path
 
     engines = [wanted.path for wanted in engine_artifacts(job.recipe)]
@@ -147,7 +147,7 @@ def bundle(job: Job, _: Path) -> str:
 
 def artifacts_of(job: Job) -> list[Artifact]:
     """The manifest's entries, with the steps and the metric of each."""
-    from eightfold.export.bundle.bundle import engine_artifact, onnx_artifact
+    from eightfold.export.bundle.write import engine_artifact, onnx_artifact
 
     metrics, steps = metrics_of(job), steps_of(job)
     graphs = [

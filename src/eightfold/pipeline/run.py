@@ -11,11 +11,11 @@ from eightfold.errors import UsageError
 from eightfold.export.bundle.commits import commits
 from eightfold.files import PathLike
 from eightfold.pipeline import job as at
-from eightfold.pipeline.before import check_before
+from eightfold.pipeline.dry_run import StepOutlook, foresee
 from eightfold.pipeline.export_steps import export_steps
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.measure_steps import measure_steps
-from eightfold.pipeline.outlook import StepOutlook, foresee
+from eightfold.pipeline.preflight import check_before
 from eightfold.pipeline.report_content import content_of
 from eightfold.pipeline.runner import Listener, Step, StepResult, run_steps
 from eightfold.pipeline.train_steps import train_steps

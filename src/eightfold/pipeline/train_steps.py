@@ -76,7 +76,7 @@ def _require_outputs(job: Job, model: nn.Module) -> None:
 
 
 def prune_baseline(job: Job, _: Path) -> str:
-    from eightfold.compress.prune import plan_pruning
+    from eightfold.compress.plan_pruning import plan_pruning
     from eightfold.compress.surgery.surgery import apply_plan
 
     section = job.recipe.compress

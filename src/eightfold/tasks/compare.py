@@ -8,7 +8,7 @@ from typing import Any
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import UsageError
 from eightfold.export.compare.agreement import Agreement, compare_classifiers
-from eightfold.export.compare.subjects import Subject
+from eightfold.export.compare.runnables import Subject
 from eightfold.recipe import TaskSection
 from eightfold.runtime.backends.base import Array, Arrays
 from eightfold.runtime.bundle.manifest import Task

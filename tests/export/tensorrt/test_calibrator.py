@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from eightfold.calib.calibrate import calibrate
-from eightfold.calib.images.rows import rows_of
+from eightfold.calib.images.data_reader import rows_of
 from eightfold.calib.trt_cache import thresholds_from_cache
 from eightfold.errors import BackendError, UnknownNameError
 from eightfold.export.tensorrt.calibrator import BASES, calibrator_from_ranges, calibrator_from_rows

@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto, helper
 
 from eightfold.errors import VerificationError
-from eightfold.export.bundle.bundle import engine_artifact
+from eightfold.export.bundle.write import engine_artifact
 from eightfold.export.tensorrt.build import EnginePrecision, build_engine
 from eightfold.export.tensorrt.check import compared_with_graph
 from eightfold.export.tensorrt.options import BuildOptions
@@ -73,7 +73,7 @@ def test_an_engine_that_does_not_run_here_is_not_compared(tmp_path: Path, networ
 def test_a_board_without_onnxruntime_builds_all_the_same(
     tmp_path: Path, network: Path, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for part in ("fp16.half", "tensorrt.check"):
+    for part in ("fp16.fp16", "tensorrt.check"):
         monkeypatch.setattr(f"eightfold.export.{part}.installed", lambda module: module != "onnxruntime")
     engine = build_engine(network, tmp_path / "net.engine")
     assert EngineRecord.load(sidecar_path(engine)).steps == ()

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from eightfold.calib.calibrate import calibrate
-from eightfold.calib.images.rows import rows_of
+from eightfold.calib.images.data_reader import rows_of
 from eightfold.calib.trt_cache import thresholds_from_cache
 from eightfold.errors import UsageError
 from eightfold.export.compare.compare import compare_artifacts

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from eightfold.errors import BuildError
-from eightfold.export.bundle.bundle import engine_artifact
+from eightfold.export.bundle.write import engine_artifact
 from eightfold.export.tensorrt.build import build_engine
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.tensorrt.refit import refit_engine

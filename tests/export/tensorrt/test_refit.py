@@ -11,7 +11,7 @@ import pytest
 from onnx import numpy_helper
 
 from eightfold.errors import BackendError, BuildError
-from eightfold.export.bundle.bundle import engine_artifact
+from eightfold.export.bundle.write import engine_artifact
 from eightfold.export.tensorrt.generation import version_numbers
 from eightfold.export.tensorrt.parse import sha256_of_graph
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path

@@ -51,7 +51,7 @@ def prune(
     from eightfold.zoo.models import build_model, load_weights
 
     require("torch", "prune a network")
-    from eightfold.compress.one_shot import prune as prune_network
+    from eightfold.compress.prune import prune as prune_network
     from eightfold.compress.surgery.artifacts import require_pruned_output, save_pruned
 
     require_pruned_output(output)

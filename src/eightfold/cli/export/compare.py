@@ -15,7 +15,7 @@ from eightfold.errors import UsageError
 if TYPE_CHECKING:
     from eightfold.calib.images.preprocess import Preprocess
     from eightfold.export.compare.feeds import Feeder
-    from eightfold.export.compare.subjects import Subject
+    from eightfold.export.compare.runnables import Subject
 
 
 def compare(
@@ -133,7 +133,7 @@ def _is_bundle(name: str) -> bool:
 
 def _opened(name: str, classes: int, weights: Path | None) -> Subject:
     """What lies at a path; the network, where it is the name of one."""
-    from eightfold.export.compare.subjects import SUFFIXES, subject_of
+    from eightfold.export.compare.runnables import SUFFIXES, subject_of
 
     place = Path(name.rpartition(":")[0] or name)
     if Path(name).suffix in SUFFIXES or Path(name).exists() or place.exists() or place.suffix == ".eightfold":

@@ -68,8 +68,8 @@ def export(
 
     Example: eightfold export model.onnx --size 480x640 --size 240x320 -o bundle
     """
-    from eightfold.export.bundle.bundle_place import require_bundle_output
-    from eightfold.export.bundle.foreign import export_bundle
+    from eightfold.export.bundle.export_bundle import export_bundle
+    from eightfold.export.bundle.output_location import require_bundle_output
     from eightfold.zoo.models import task_of
 
     is_file = model.endswith(".onnx")

@@ -25,8 +25,8 @@ def half(
 
     Example: eightfold half model.onnx -o model.fp16.onnx --images photos/ --preprocess preprocess.json
     """
-    from eightfold.export.fp16.half import checked_half
-    from eightfold.export.fp16.half_graph import HALF_TYPES
+    from eightfold.export.fp16.fp16 import checked_half
+    from eightfold.export.fp16.fp16_graph import HALF_TYPES
     from eightfold.files import require_output
     from eightfold.onnx_graph.onnx_files import save_onnx
 

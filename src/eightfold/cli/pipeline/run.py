@@ -13,7 +13,7 @@ import typer
 from eightfold.cli.options import terminal_width
 
 if TYPE_CHECKING:
-    from eightfold.pipeline.outlook import StepOutlook
+    from eightfold.pipeline.dry_run import StepOutlook
     from eightfold.pipeline.run import RunResult
     from eightfold.pipeline.runner import StepResult
 

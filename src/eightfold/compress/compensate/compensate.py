@@ -20,8 +20,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from eightfold.compress.compensate.constants import constants_from_beta, fold_constants, mean_inputs
+from eightfold.compress.compensate.consumers import sites_of
 from eightfold.compress.compensate.fitting import fit_layers
-from eightfold.compress.compensate.sites import sites_of
 from eightfold.compress.modules.batches import batches_of
 from eightfold.compress.modules.norms import running_means_behind
 from eightfold.compress.plan.plan import PrunePlan

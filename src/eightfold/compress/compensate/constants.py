@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eightfold.compress.compensate.sites import Site
-from eightfold.compress.layerwise.stepping import PausedCall, layer_calls
+from eightfold.compress.compensate.consumers import Site
+from eightfold.compress.layerwise.layerwise_forward import PausedCall, layer_calls
 from eightfold.compress.least_squares.patches import Geometry, weight_matrix
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.trace.groups import Member

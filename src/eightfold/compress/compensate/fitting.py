@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from eightfold.compress.compensate.sites import Site
-from eightfold.compress.layerwise.marching import INPUTS_AT_MOST, Args, in_step, inputs_of, live_bytes, rows_wanted
-from eightfold.compress.layerwise.stepping import PausedCall, layer_calls
-from eightfold.compress.least_squares.few_rows import FewRows
+from eightfold.compress.compensate.consumers import Site
+from eightfold.compress.layerwise.layerwise_forward import PausedCall, layer_calls
+from eightfold.compress.layerwise.lockstep import INPUTS_AT_MOST, Args, in_step, inputs_of, live_bytes, rows_wanted
+from eightfold.compress.least_squares.dual_ridge import FewRows
 from eightfold.compress.least_squares.moments import HalvedMoments
 from eightfold.compress.least_squares.patches import (
     Positions,

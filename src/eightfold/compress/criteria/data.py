@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from eightfold.compress.criteria.evidence import Array, Evidence, LayerScores, per_channel, rows
-from eightfold.compress.layerwise.stepping import layer_calls
+from eightfold.compress.layerwise.layerwise_forward import layer_calls
 from eightfold.compress.modules.modes import gradients_of
 from eightfold.compress.trace.groups import Group
 from eightfold.export.verify.module_runs import evaluating

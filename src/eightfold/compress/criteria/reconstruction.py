@@ -11,8 +11,8 @@ from torch import Tensor
 
 from eightfold.compress.criteria.evidence import Array, Evidence, LayerScores, rows
 from eightfold.compress.criteria.weights import l2
-from eightfold.compress.layerwise.marching import INPUTS_AT_MOST, Args, in_step, inputs_of, live_bytes, rows_wanted
-from eightfold.compress.layerwise.stepping import PausedCall, layer_calls
+from eightfold.compress.layerwise.layerwise_forward import PausedCall, layer_calls
+from eightfold.compress.layerwise.lockstep import INPUTS_AT_MOST, Args, in_step, inputs_of, live_bytes, rows_wanted
 from eightfold.compress.least_squares.moments import Moments
 from eightfold.compress.least_squares.patches import Positions, input_rows, weight_matrix
 from eightfold.compress.trace.groups import Index, LayerCall

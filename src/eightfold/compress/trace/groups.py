@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from eightfold.compress.trace.trail import Trail
+from eightfold.compress.trace.op_trace import Trail
 from eightfold.errors import UnknownNameError
 
 Index = npt.NDArray[np.int64]

@@ -28,14 +28,14 @@ from eightfold.compress.modules.modules import (
 )
 from eightfold.compress.trace import sizes
 from eightfold.compress.trace.components import Grouping, group_channels, solve
-from eightfold.compress.trace.fake.skim import run_or_skim
-from eightfold.compress.trace.following import factors_of
+from eightfold.compress.trace.fake.fake_run import run_or_skim
 from eightfold.compress.trace.groups import ChannelGraph, LayerCall, Role, Suspect
 from eightfold.compress.trace.labels import LabelSpace, axes_of, clear_axes, set_axes
+from eightfold.compress.trace.op_trace import TrailNotes
+from eightfold.compress.trace.replay import factors_of
 from eightfold.compress.trace.rules import RULES, Call
 from eightfold.compress.trace.rules.base import RawLayer, Record, has_offset, marked_uniform, set_offset
 from eightfold.compress.trace.rules.elementwise import elementwise, factory
-from eightfold.compress.trace.trail import TrailNotes
 from eightfold.errors import TraceError
 
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from eightfold.errors import BundleError
-from eightfold.export.bundle.bundle import engine_artifact, write_bundle
+from eightfold.export.bundle.write import engine_artifact, write_bundle
 from eightfold.export.tensorrt.parse import sha256_of_graph, sha256_of_onnx
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.extras import installed

@@ -12,13 +12,13 @@ import numpy as np
 from eightfold.calib.images.images import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import ModelError
-from eightfold.export.bundle.bundle import onnx_artifact
+from eightfold.export.bundle.write import onnx_artifact
 from eightfold.export.fixed_size.batches import DEFAULT_TOLERANCE, export_batches
 from eightfold.export.fixed_size.file_inputs import FileInputs, image_input
 from eightfold.export.in_graph.decode_step import put_decoder_in
 from eightfold.export.in_graph.detections import Form
 from eightfold.export.in_graph.in_graph import pixels_for, put_preprocess_in
-from eightfold.export.verify.trials import whole_runs
+from eightfold.export.verify.test_inputs import whole_runs
 from eightfold.export.verify.verify import Array
 from eightfold.onnx_graph.onnx_files import external_files
 from eightfold.runtime.bundle.manifest import Artifact, Step, Task

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eightfold.calib.images.data_reader import batched, peeked, rows_of
 from eightfold.calib.images.images import ImageSet, open_images
 from eightfold.calib.images.preprocess import Preprocess
-from eightfold.calib.images.rows import batched, peeked, rows_of
 from eightfold.errors import ImageError, UsageError
-from eightfold.export.compare.subjects import Subject
+from eightfold.export.compare.runnables import Subject
 from eightfold.export.verify.verify import Array
 from eightfold.values import Frozen
 

@@ -9,10 +9,10 @@ from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BuildError, ModelError, UsageError
 from eightfold.export.compare.agreement import Judge, compare_classifiers
 from eightfold.export.compare.comparison import Comparison, Layer
-from eightfold.export.compare.engine_subject import showing_layers
+from eightfold.export.compare.engine_runnable import showing_layers
 from eightfold.export.compare.feeds import Feeder, feeds_of, rules_for
-from eightfold.export.compare.subjects import Subject, subject_of
-from eightfold.export.verify.inner.diverging import Matches, match_tensors
+from eightfold.export.compare.runnables import Subject, subject_of
+from eightfold.export.verify.intermediates.diverging import Matches, match_tensors
 from eightfold.export.verify.verify import Arrays, Tolerance, compare
 from eightfold.files import PathLike
 

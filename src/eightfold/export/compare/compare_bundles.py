@@ -13,7 +13,7 @@ from eightfold.export.compare.agreement import Judge, compare_classifiers
 from eightfold.export.compare.compare import PARTED, compare_artifacts
 from eightfold.export.compare.comparison import Comparison
 from eightfold.export.compare.feeds import Feeder
-from eightfold.export.compare.subjects import subject_of_artifact
+from eightfold.export.compare.runnables import subject_of_artifact
 from eightfold.export.verify.verify import Arrays, Tolerance
 from eightfold.files import PathLike
 from eightfold.runtime.bundle.bundle import Bundle

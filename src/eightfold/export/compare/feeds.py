@@ -9,10 +9,10 @@ import numpy as np
 
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import UsageError
-from eightfold.export.compare.subjects import Subject
+from eightfold.export.compare.runnables import Subject
 from eightfold.export.in_graph.in_graph import normalized, pixels_for
 from eightfold.export.verify.verify import Array, Arrays, random_inputs_of
-from eightfold.runtime.bundle.manifest import TensorSpec
+from eightfold.onnx_graph.tensor_specs import TensorSpec
 
 # What gives a network its inputs; None leaves them to chance.
 Feeder = Callable[[Subject], Arrays | None]

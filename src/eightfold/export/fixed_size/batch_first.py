@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from eightfold.errors import ModelError
 from eightfold.export.fixed_size.file_inputs import FileInputs
-from eightfold.export.verify.trials import cycled
+from eightfold.export.verify.test_inputs import cycled
 from eightfold.export.verify.verify import Array, runner
 from eightfold.onnx_graph.graph_index import GraphIndex
 

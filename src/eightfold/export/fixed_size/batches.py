@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Protocol
 
 from eightfold.errors import EightfoldError, ModelError, VerificationError
 from eightfold.export.fixed_size.batch_first import batch_axes
+from eightfold.export.fixed_size.change_batch import rebatched
 from eightfold.export.fixed_size.file_inputs import FileInputs
 from eightfold.export.fixed_size.file_source import OnnxSource
-from eightfold.export.fixed_size.rebatch import rebatched
 from eightfold.export.opset.opsets import newest_opset
 from eightfold.export.simplify.simplify import simplify_onnx
 from eightfold.export.torch.onnx_export import Exporter, export_onnx, exporter_of
-from eightfold.export.verify.inner.probe import Probe
-from eightfold.export.verify.inner.torch_probe import TorchProbe
+from eightfold.export.verify.intermediates.probe import Probe
+from eightfold.export.verify.intermediates.torch_probe import TorchProbe
 from eightfold.export.verify.reference import Reference
-from eightfold.export.verify.trials import (
+from eightfold.export.verify.test_inputs import (
     EXTREMES_IN_TURN,
     RANDOM,
     Trials,
@@ -34,7 +34,8 @@ from eightfold.export.verify.trials import (
 from eightfold.export.verify.verify import Arrays, Tolerance, run_in_float64, run_module_arrays
 from eightfold.files import PathLike
 from eightfold.onnx_graph.onnx_files import external_files, input_specs, load_onnx, opset_of, save_onnx
-from eightfold.runtime.bundle.manifest import Step, TensorSpec
+from eightfold.onnx_graph.tensor_specs import TensorSpec
+from eightfold.runtime.bundle.manifest import Step
 
 if TYPE_CHECKING:
     import onnx

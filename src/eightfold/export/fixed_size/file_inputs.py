@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eightfold.errors import ModelError, UsageError
-from eightfold.export.fixed_size.freeze import channels_last
+from eightfold.export.fixed_size.fix_shapes import channels_last
 from eightfold.export.verify.verify import Array, Arrays, random_inputs_of
 from eightfold.onnx_graph.graph_index import keep
 from eightfold.onnx_graph.onnx_files import DTYPE_OF_ELEM_TYPE, load_onnx

@@ -11,15 +11,15 @@ import numpy as np
 from eightfold.errors import ModelError
 from eightfold.export.fixed_size.batch_first import with_batch_first
 from eightfold.export.fixed_size.file_inputs import FileInputs, with_constants
-from eightfold.export.fixed_size.freeze import frozen
+from eightfold.export.fixed_size.fix_shapes import frozen
 from eightfold.export.opset.opset_conversion import with_opset
 from eightfold.export.simplify.simplify import simplify_onnx
-from eightfold.export.verify.inner.onnx_probe import OnnxProbe
-from eightfold.export.verify.inner.probe import Converting, Probe
-from eightfold.export.verify.trials import cycled
+from eightfold.export.verify.intermediates.onnx_probe import OnnxProbe
+from eightfold.export.verify.intermediates.probe import Converting, Probe
+from eightfold.export.verify.test_inputs import cycled
 from eightfold.export.verify.verify import Array, Arrays, runner
 from eightfold.onnx_graph.onnx_files import load_onnx, opset_of, save_onnx
-from eightfold.runtime.bundle.manifest import TensorSpec
+from eightfold.onnx_graph.tensor_specs import TensorSpec
 
 if TYPE_CHECKING:
     from pathlib import Path

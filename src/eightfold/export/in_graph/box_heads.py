@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from eightfold.errors import UsageError
 from eightfold.onnx_graph.graph_builder import GraphBuilder
-from eightfold.runtime.bundle.manifest import TensorSpec
+from eightfold.onnx_graph.tensor_specs import TensorSpec
 from eightfold.runtime.postprocess.anchor_heads import LARGEST_LOG, AnchorHead, Fcos, RetinaNet, Ssd
 from eightfold.runtime.postprocess.detect import Detector
 from eightfold.runtime.postprocess.yolo import YoloAnchors, YoloBoxes, YoloDfl

@@ -14,9 +14,9 @@ from eightfold.errors import VerificationError
 from eightfold.export.in_graph.box_heads import Size
 from eightfold.export.in_graph.detection_agreement import LEAST_AGREEMENT, SCORE, agreement, differing_part
 from eightfold.export.in_graph.detections import Form, with_detections
-from eightfold.export.verify.inner.diverging import first_diverging
-from eightfold.export.verify.inner.onnx_probe import OnnxProbe
-from eightfold.export.verify.trials import trials_of
+from eightfold.export.verify.intermediates.diverging import first_diverging
+from eightfold.export.verify.intermediates.onnx_probe import OnnxProbe
+from eightfold.export.verify.test_inputs import trials_of
 from eightfold.export.verify.verify import Arrays, Tolerance, runner, with_outputs
 from eightfold.files import PathLike
 from eightfold.onnx_graph.onnx_files import input_specs, load_onnx, save_onnx

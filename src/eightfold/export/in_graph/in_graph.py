@@ -12,10 +12,10 @@ import numpy as np
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import UsageError
 from eightfold.export.opset.opsets import family_and_version
-from eightfold.export.verify.inner.onnx_probe import OnnxProbe
-from eightfold.export.verify.inner.probe import Converting
+from eightfold.export.verify.intermediates.onnx_probe import OnnxProbe
+from eightfold.export.verify.intermediates.probe import Converting
 from eightfold.export.verify.reference import Reference
-from eightfold.export.verify.trials import trials_of
+from eightfold.export.verify.test_inputs import trials_of
 from eightfold.export.verify.verify import Array, Arrays, Tolerance, runner
 from eightfold.files import PathLike
 from eightfold.onnx_graph.graph_builder import GraphBuilder

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eightfold.calib.calibrate import CalibrationOptions, show
-from eightfold.calib.images.rows import Rows
+from eightfold.calib.images.data_reader import Rows
 from eightfold.calib.observers import ChannelMean
 from eightfold.export.int8.int8 import quantize_weight
 from eightfold.extras import require

@@ -13,10 +13,10 @@ from eightfold.calib.channels import ranges_of_channels
 from eightfold.calib.equalize import Equalization, changed_weights, equalized, with_weights, without_batch_norms
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.ranges import Method
-from eightfold.export.int8.calibration_trials import calibration_trials
-from eightfold.export.verify.lossy import Network, verify_lossy
+from eightfold.export.int8.calibration_inputs import calibration_trials
+from eightfold.export.verify.precision_check import Network, verify_lossy
 from eightfold.export.verify.reference import Reference
-from eightfold.export.verify.trials import COMPARED_IMAGES, Trials
+from eightfold.export.verify.test_inputs import COMPARED_IMAGES, Trials
 from eightfold.export.verify.verify import Tolerance
 from eightfold.files import PathLike, atomic_path
 from eightfold.onnx_graph.graph import read_graph

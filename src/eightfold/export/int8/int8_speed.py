@@ -10,9 +10,9 @@ from typing import Literal, get_args
 from eightfold.files import PathLike, write_bytes
 from eightfold.onnx_graph.graph import Graph, load_model
 from eightfold.onnx_graph.qoperator import qoperator_form
-from eightfold.runtime.bench.alternate import Schedule
 from eightfold.runtime.bench.bench import BenchOptions, compare_latency
 from eightfold.runtime.bench.candidates import Candidate
+from eightfold.runtime.bench.interleave import Schedule
 from eightfold.runtime.bench.latency import LatencyRow
 from eightfold.runtime.bench.timing import Interval
 from eightfold.scratch import scratch_folder

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from eightfold.calib.images.data_reader import batched, peeked, rows_of
 from eightfold.calib.images.preprocess import Preprocess
-from eightfold.calib.images.rows import batched, peeked, rows_of
 from eightfold.calib.session import open_runner
 from eightfold.errors import CalibrationError
 from eightfold.files import PathLike

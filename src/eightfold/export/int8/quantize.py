@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from eightfold.calib.images.data_reader import Rows, rows_of
 from eightfold.calib.images.preprocess import Preprocess
-from eightfold.calib.images.rows import Rows, rows_of
 from eightfold.calib.ranges import Ranges
 from eightfold.errors import UsageError, one_of
 from eightfold.export.int8.adaround import round_adaptively_

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from eightfold.calib.images.preprocess import Preprocess
-from eightfold.export.int8.calibration_trials import calibration_trials
-from eightfold.export.verify.lossy import Network, verify_lossy
+from eightfold.export.int8.calibration_inputs import calibration_trials
+from eightfold.export.verify.precision_check import Network, verify_lossy
 from eightfold.export.verify.verify import Tolerance
 from eightfold.files import PathLike
 from eightfold.runtime.bundle.manifest import Step

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from eightfold.calib.images.data_reader import batched, peeked, rows_of
 from eightfold.calib.images.images import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
-from eightfold.calib.images.rows import batched, peeked, rows_of
 from eightfold.calib.session import open_runner
 from eightfold.errors import ImageError
 from eightfold.export.int8.layer_errors import output_sqnr_db

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from eightfold.errors import BuildError, UsageError
-from eightfold.export.compare.subjects import subject_of
+from eightfold.export.compare.runnables import subject_of
 from eightfold.export.int8.layer_precisions import layer_precisions
 from eightfold.export.openvino.openvino_record import OpenVinoRecord, openvino_record_path
-from eightfold.export.verify.inner.probe import Converting
+from eightfold.export.verify.intermediates.probe import Converting
 from eightfold.export.verify.reference import Reference
-from eightfold.export.verify.trials import Trials, trials_of
+from eightfold.export.verify.test_inputs import Trials, trials_of
 from eightfold.export.verify.verify import Arrays, Tolerance
 from eightfold.extras import require
 from eightfold.files import PathLike, atomic_path, sha256_of_file

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eightfold.errors import ModelError, last_line
-from eightfold.export.verify.inner.probe import Inner, Inside, See, chunks
+from eightfold.export.verify.intermediates.probe import Inner, Inside, See, chunks
 from eightfold.export.verify.verify import Arrays
 from eightfold.extras import require
 

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from eightfold.errors import BuildError, EightfoldError
 from eightfold.files import PathLike
-from eightfold.runtime.bundle.manifest import Precision, Step, TensorSpec
+from eightfold.onnx_graph.tensor_specs import TensorSpec
+from eightfold.runtime.bundle.manifest import Precision, Step
 from eightfold.values import Value
 
 BELOW_FLOAT32: tuple[Precision, ...] = ("int8", "bf16", "fp16")

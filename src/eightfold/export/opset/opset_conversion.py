@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from eightfold.errors import ModelError, UsageError, first_line
 from eightfold.export.opset.opset_lowering import lowered
 from eightfold.onnx_graph.onnx_files import opset_of
-from eightfold.onnx_graph.shapes import LARGEST_SIZES_BYTES, weight_bytes
+from eightfold.onnx_graph.shape_inference import LARGEST_SIZES_BYTES, weight_bytes
 
 if TYPE_CHECKING:
     import onnx

@@ -1,7 +1,7 @@
 """`python -m eightfold.export.simplify._simplify_child TOOL`: runs one simplifier in a process of its own.
 
-The process may crash or hang without harm. It loads, then reads the names of a lean graph and of its result, one a line,
-from its input. Exit code 0 means that the second holds the simplified graph."""
+The process may crash or hang without harm. It loads, then reads the names of a lean graph and of its result from its
+input, one a line. Exit code 0 means that the second holds the simplified graph."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from eightfold.onnx_graph.lean import bytes_beside, load_lean, show, write_lean
+from eightfold.onnx_graph.external_weights import bytes_beside, load_lean, show, write_lean
 from eightfold.onnx_graph.onnx_files import PROTOBUF_LIMIT_BYTES
 from eightfold.onnx_graph.state_shapes import state_shapes
 

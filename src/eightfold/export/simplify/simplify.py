@@ -20,12 +20,12 @@ from eightfold.errors import EightfoldError, ModelError, UsageError
 from eightfold.export.simplify.constants import computed_constants, freeze_constants
 from eightfold.export.simplify.passes.run import apply_passes
 from eightfold.export.simplify.simplifiers import Simplifier
-from eightfold.export.verify.inner.onnx_probe import OnnxProbe
+from eightfold.export.verify.intermediates.onnx_probe import OnnxProbe
 from eightfold.export.verify.reference import Reference, Run
-from eightfold.export.verify.trials import Trials, trials_of
+from eightfold.export.verify.test_inputs import Trials, trials_of
 from eightfold.export.verify.verify import Arrays, Tolerance, runner
 from eightfold.files import PathLike
-from eightfold.onnx_graph.lean import References, load_lean, write_lean
+from eightfold.onnx_graph.external_weights import References, load_lean, write_lean
 from eightfold.onnx_graph.onnx_clean import clean
 from eightfold.onnx_graph.onnx_files import load_onnx, save_onnx, tensor_specs
 from eightfold.runtime.bundle.manifest import Step

@@ -14,7 +14,7 @@ from eightfold.export.tensorrt.check import compared_with_graph
 from eightfold.export.tensorrt.configure import configure, layers_for_gpu, network_flags
 from eightfold.export.tensorrt.device import Gpu, building_gpu
 from eightfold.export.tensorrt.generation import Generation, Module, generation_of, require_version
-from eightfold.export.tensorrt.inner_outputs import mark_outputs
+from eightfold.export.tensorrt.intermediate_outputs import mark_outputs
 from eightfold.export.tensorrt.layers import EngineLayers, layers_of_engine, layers_of_network, layers_path
 from eightfold.export.tensorrt.limits import require_available, require_dla, require_int8, require_sense, with_dla
 from eightfold.export.tensorrt.messages import collecting_logger, first_error
@@ -29,8 +29,8 @@ from eightfold.export.verify.verify import Arrays
 from eightfold.extras import require
 from eightfold.files import PathLike, sha256_of_bytes, sha256_of_file, write_bytes
 from eightfold.onnx_graph.onnx_files import load_onnx, tensor_specs
+from eightfold.onnx_graph.tensor_specs import TensorSpec
 from eightfold.runtime.backends.engine_fit import holds_host_code
-from eightfold.runtime.bundle.manifest import TensorSpec
 
 if TYPE_CHECKING:
     from tensorrt import Builder, IBuilderConfig, INetworkDefinition

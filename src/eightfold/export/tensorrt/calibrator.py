@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from eightfold.calib.images.rows import Rows, batched
+from eightfold.calib.images.data_reader import Rows, batched
 from eightfold.calib.ranges import Ranges
 from eightfold.calib.trt_cache import Algorithm, cache_from_ranges
 from eightfold.errors import BackendError, UnknownNameError

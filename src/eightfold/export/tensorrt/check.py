@@ -7,12 +7,12 @@ from collections.abc import Collection
 from pathlib import Path
 
 from eightfold.errors import BackendError, BuildError, ModelError
-from eightfold.export.fp16.half import is_quantized
+from eightfold.export.fp16.fp16 import is_quantized
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
-from eightfold.export.verify.inner.probe import Inside, Probe, See
-from eightfold.export.verify.lossy import Network, verify_lossy
+from eightfold.export.verify.intermediates.probe import Inside, Probe, See
+from eightfold.export.verify.precision_check import Network, verify_lossy
 from eightfold.export.verify.sessions import BACKEND_OF_BUILDER, absent_backend, session_runner
-from eightfold.export.verify.trials import RANDOM, Trials, trials_of
+from eightfold.export.verify.test_inputs import RANDOM, Trials, trials_of
 from eightfold.export.verify.verify import Arrays, Tolerance, random_inputs
 from eightfold.extras import installed
 from eightfold.files import write_bytes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from eightfold.errors import BuildError, UnknownNameError
 from eightfold.export.tensorrt.calibrator import calibrator_from_cache
 from eightfold.export.tensorrt.generation import Generation
-from eightfold.export.tensorrt.inner_outputs import tensors_of
+from eightfold.export.tensorrt.intermediate_outputs import tensors_of
 from eightfold.export.tensorrt.options import BuildOptions
 
 if TYPE_CHECKING:

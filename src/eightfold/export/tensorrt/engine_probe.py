@@ -12,8 +12,8 @@ from eightfold.export.tensorrt.build import build_engine
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.parse import TypedGraph, typed_graph
 from eightfold.export.tensorrt.record import EngineRecord
-from eightfold.export.verify.inner.onnx_probe import MOVES, inside_of, sizes_of
-from eightfold.export.verify.inner.probe import Inside, See, chunks
+from eightfold.export.verify.intermediates.onnx_probe import MOVES, inside_of, sizes_of
+from eightfold.export.verify.intermediates.probe import Inside, See, chunks
 from eightfold.export.verify.sessions import BACKEND_OF_BUILDER, Run, session_runner
 from eightfold.export.verify.verify import Arrays
 from eightfold.onnx_graph.onnx_files import load_onnx

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eightfold.errors import BuildError
-from eightfold.export.fp16.half import checked_half
+from eightfold.export.fp16.fp16 import checked_half
 from eightfold.export.verify.verify import Arrays
 from eightfold.files import sha256_of_file
 from eightfold.onnx_graph.onnx_files import external_files, load_onnx, save_onnx, shell_of

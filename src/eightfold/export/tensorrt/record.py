@@ -9,8 +9,9 @@ from typing import ClassVar, Literal
 from eightfold.errors import BuildError, EightfoldError
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.files import PathLike, sha256_of_file
+from eightfold.onnx_graph.tensor_specs import TensorSpec
 from eightfold.runtime.backends.engine_fit import engine_requirements
-from eightfold.runtime.bundle.manifest import Step, TensorSpec
+from eightfold.runtime.bundle.manifest import Step
 from eightfold.values import Value
 
 

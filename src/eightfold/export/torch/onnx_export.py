@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from eightfold.errors import EightfoldError, ModelError, UsageError, first_line
 from eightfold.export.opset.opset_conversion import require_opset, with_opset
 from eightfold.export.opset.opsets import opsets_for
-from eightfold.export.torch.quiet import quiet
-from eightfold.export.torch.torch_words.reworded import reworded
+from eightfold.export.torch.decompositions.reworded import reworded
+from eightfold.export.torch.suppress_logs import quiet
 from eightfold.export.verify.module_runs import class_name, evaluating, image_inputs, named_outputs, tensors_in
 from eightfold.extras import installed, require
 from eightfold.files import PathLike

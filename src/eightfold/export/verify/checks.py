@@ -6,11 +6,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from eightfold.errors import ModelError
-from eightfold.export.verify.inner.diverging import first_diverging
-from eightfold.export.verify.inner.onnx_probe import OnnxProbe
-from eightfold.export.verify.inner.probe import Probe
-from eightfold.export.verify.inner.torch_probe import TorchProbe
-from eightfold.export.verify.trials import in_turn
+from eightfold.export.verify.intermediates.diverging import first_diverging
+from eightfold.export.verify.intermediates.onnx_probe import OnnxProbe
+from eightfold.export.verify.intermediates.probe import Probe
+from eightfold.export.verify.intermediates.torch_probe import TorchProbe
+from eightfold.export.verify.test_inputs import in_turn
 from eightfold.export.verify.verify import (
     Array,
     Arrays,

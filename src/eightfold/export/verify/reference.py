@@ -9,9 +9,9 @@ import numpy as np
 
 from eightfold.errors import ModelError
 from eightfold.export.verify.checks import require_alike
-from eightfold.export.verify.inner.onnx_probe import OnnxProbe
-from eightfold.export.verify.inner.probe import Probe
-from eightfold.export.verify.trials import RANDOM, Trials, answers_to
+from eightfold.export.verify.intermediates.onnx_probe import OnnxProbe
+from eightfold.export.verify.intermediates.probe import Probe
+from eightfold.export.verify.test_inputs import RANDOM, Trials, answers_to
 from eightfold.export.verify.verify import (
     Array,
     Arrays,

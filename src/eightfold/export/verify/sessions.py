@@ -7,9 +7,9 @@ from pathlib import Path
 
 from eightfold.errors import BackendError
 from eightfold.export.verify.verify import Arrays
+from eightfold.onnx_graph.tensor_specs import TensorSpec
 from eightfold.runtime.backends import BACKENDS
 from eightfold.runtime.backends.base import SessionOptions
-from eightfold.runtime.bundle.manifest import TensorSpec
 
 BACKEND_OF_BUILDER = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 Run = Callable[[Arrays], Arrays]

@@ -15,7 +15,8 @@ from eightfold.errors import ModelError, VerificationError, first_line
 from eightfold.extras import require
 from eightfold.files import PathLike
 from eightfold.onnx_graph.onnx_files import fits_protobuf, load_onnx, save_onnx, tensor_specs
-from eightfold.runtime.bundle.manifest import Step, TensorSpec
+from eightfold.onnx_graph.tensor_specs import TensorSpec
+from eightfold.runtime.bundle.manifest import Step
 from eightfold.scratch import scratch_folder
 from eightfold.values import Frozen
 

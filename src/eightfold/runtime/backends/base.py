@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eightfold.errors import BackendError, UsageError
+from eightfold.onnx_graph.tensor_specs import TensorSpec
 from eightfold.runtime.backends.finite import all_finite
-from eightfold.runtime.bundle.manifest import TensorSpec
 from eightfold.threads import most_threads
 
 Array = NDArray[Any]

@@ -10,10 +10,9 @@ from typing import Any
 from eightfold.errors import BackendError, ModelError, last_line
 from eightfold.extras import installed, require
 from eightfold.onnx_graph.onnx_references import require_weights
-from eightfold.onnx_graph.tensor_specs import spec_of
+from eightfold.onnx_graph.tensor_specs import TensorSpec, spec_of
 from eightfold.runtime.backends import openvino_cache
 from eightfold.runtime.backends.base import Backend, Session, SessionOptions, Slot, empty_like
-from eightfold.runtime.bundle.manifest import TensorSpec
 
 DTYPES = {
     "f32": "float32",

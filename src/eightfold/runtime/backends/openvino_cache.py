@@ -17,8 +17,8 @@ from typing import Any
 
 from eightfold.files import atomic_path, sha256_of_file
 from eightfold.onnx_graph.onnx_references import NotOnnxError, external_references
+from eightfold.onnx_graph.tensor_specs import TensorSpec
 from eightfold.runtime.backends.cache_folder import cache_folder
-from eightfold.runtime.bundle.manifest import TensorSpec
 
 DIGEST_BYTES = 32
 # Beyond, to read and to check takes longer than to compile: ResNet-18 in FP32 (47 MB) starts in 0.33 s instead of

@@ -11,10 +11,10 @@ from typing import Any
 from eightfold.errors import BackendError, ModelError
 from eightfold.extras import installed, require
 from eightfold.files import sha256_of_file
+from eightfold.onnx_graph.tensor_specs import TensorSpec
 from eightfold.runtime.backends.base import Backend, Session, SessionOptions, Slot
 from eightfold.runtime.backends.cuda_memory import Cuda, cuda_absent, nbytes_of, open_cuda
 from eightfold.runtime.backends.engine_fit import engine_requirements, holds_host_code, meets
-from eightfold.runtime.bundle.manifest import TensorSpec
 
 DTYPES = {
     "FLOAT": "float32",

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from eightfold.files import PathLike, sha256_of_file
 from eightfold.progress import track
 from eightfold.runtime.backends.base import SessionOptions
-from eightfold.runtime.bench.alternate import Samples, Schedule, alternate
 from eightfold.runtime.bench.candidates import Candidate, at_batches, at_sizes, candidates_of, checked_baseline
+from eightfold.runtime.bench.interleave import Samples, Schedule, alternate
 from eightfold.runtime.bench.latency import LatencyRow, LatencyTable
 from eightfold.runtime.bench.peak_memory import peak_memory_bytes
 from eightfold.runtime.bench.prepare import Prepared, prepare

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eightfold.errors import UsageError
+from eightfold.onnx_graph.tensor_specs import TensorSpec
 from eightfold.runtime.backends import open_session
 from eightfold.runtime.backends.base import Array, Scope, Session, SessionOptions, Slot
 from eightfold.runtime.bench.candidates import Candidate
 from eightfold.runtime.bundle.bundle import Bundle
-from eightfold.runtime.bundle.manifest import TensorSpec
 from eightfold.runtime.postprocess import decoder_of
 
 # What cameras give most often.

@@ -8,36 +8,21 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from eightfold.calib.images.preprocess import LARGEST_SIDE, Preprocess
 from eightfold.errors import BundleError, EightfoldError
+from eightfold.onnx_graph.tensor_specs import TensorSpec
 from eightfold.runtime.bundle.sizes import Size
 from eightfold.values import Frozen, JsonObject, Value
 
 Format = Literal["onnx", "engine", "openvino"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
-# What no network of this kind comes near; a reader allocates what a manifest states.
-LARGEST_TENSOR_ELEMENTS = 1 << 32
+# No network comes near this; a reader allocates what a manifest states.
 LARGEST_BATCH = 1 << 16
-
-
-class TensorSpec(Frozen):
-    """One input or output of an artifact. Shapes are static."""
-
-    name: str
-    dtype: Literal["float32", "float16", "uint8", "int8", "int32", "int64", "bool"]
-    shape: tuple[Annotated[int, Field(ge=0)], ...]
-
-    @field_validator("shape")
-    @classmethod
-    def _fits(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
-        if math.prod(max(side, 1) for side in shape) > LARGEST_TENSOR_ELEMENTS:
-            raise ValueError(f"a tensor of more than {LARGEST_TENSOR_ELEMENTS} elements")
-        return shape
 
 
 class Step(Frozen):

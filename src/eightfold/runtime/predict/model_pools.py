@@ -10,8 +10,8 @@ from eightfold.runtime.backends import open_session
 from eightfold.runtime.backends.base import Session, SessionOptions
 from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.bundle.manifest import Artifact
-from eightfold.runtime.predict.choose import Choice
 from eightfold.runtime.predict.pool import SlotPool
+from eightfold.runtime.predict.select_artifact import Choice
 
 
 class ModelPools(dict[int, SlotPool]):

@@ -22,10 +22,10 @@ from eightfold.runtime.backends.base import Array, SessionOptions
 from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.bundle.sizes import Size, size_of
 from eightfold.runtime.postprocess import decoder_of
-from eightfold.runtime.predict.choose import Choice, Wish, choose
+from eightfold.runtime.predict.batching_queue import RequestQueue
 from eightfold.runtime.predict.model_pools import ModelPools, check_open
 from eightfold.runtime.predict.packing import pack
-from eightfold.runtime.predict.requests import RequestQueue
+from eightfold.runtime.predict.select_artifact import Choice, Wish, choose
 
 if TYPE_CHECKING:
     from eightfold.runtime.bench.latency import LatencyTable

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from eightfold.compress.trace.fake.leaves import tensors_in
+from eightfold.compress.trace.fake.tensor_tree import tensors_in
 from eightfold.compress.trace.labels import Axes, LabelSpace, Vector, axes_of, set_axes
-from eightfold.compress.trace.trail import TrailNotes
+from eightfold.compress.trace.op_trace import TrailNotes
 
 # Marks tensors of one repeated or random value (zeros, dropout masks): they follow any width.
 _UNIFORM = "_eightfold_uniform"

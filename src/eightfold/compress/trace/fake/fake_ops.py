@@ -1,0 +1,253 @@
+"""Operators that a skim does not run: the result that each would give, in unread memory, from shapes alone.
+
+A function here returns None for arguments that it does not know, or whose shapes do not fit; the operator then runs
+and says so itself. Strides are those that the operator gives, because `view` depends on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eightfold.compress.trace.fake.uncomputed import Memory, mark, memory_of
+
+Args = Sequence[Any]
+Kwargs = Mapping[str, Any]
+Skimmed = Callable[[Args, Kwargs], Any]
+"""The operator's result, or None to have it run."""
+
+SKIMMED: dict[str, Skimmed] = {}
+LITTLE = 8  # known numbers that are so many times fewer than those of the result say nothing about it
+
+
+def skims(*names: str) -> Callable[[Skimmed], Skimmed]:
+    """Register a function for operators."""
+
+    def register(function: Skimmed) -> Skimmed:
+        SKIMMED.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+@skims("relu", "hardtanh", "hardsigmoid", "sigmoid", "silu", "hardswish", "gelu")
+def positive(args: Args, kwargs: Kwargs) -> Any:
+    """Elementwise functions that give positive numbers, or nearly so."""
+    return _like(args[0], positive=True)
+
+
+@skims("leaky_relu", "elu", "mish", "neg", "tanh", "roll")
+def unary(args: Args, kwargs: Kwargs) -> Any:
+    return _like(args[0])
+
+
+@skims("clone")
+def clone(args: Args, kwargs: Kwargs) -> Any:
+    x: Tensor = args[0]
+    return mark(torch.empty_like(x, **kwargs), Memory(_is_positive(x)))
+
+
+@skims("add", "sub", "mul", "div")
+def binary(args: Args, kwargs: Kwargs) -> Any:
+    """Elementwise functions of two tensors, or of a tensor and a number. Strides follow the first of full shape."""
+    x, y = args[:2]
+    if not isinstance(y, Tensor):
+        return _like(x)
+    if not isinstance(x, Tensor) or not _alike(x, y):
+        return None
+    full = x if _spreads_to(y.shape, x.shape) else y if _spreads_to(x.shape, y.shape) else None
+    if full is None or _matters(x, full.numel()) or _matters(y, full.numel()):
+        return None
+    return _like(full)
+
+
+def _matters(tensor: Tensor, values: int) -> bool:
+    """Whether the known numbers of `tensor` may be what a result of so many `values` is about: anchors of boxes are,
+    parameters and scales of channels are not."""
+    known = memory_of(tensor) is None and not isinstance(tensor, torch.nn.Parameter)
+    return known and tensor.numel() * LITTLE > values
+
+
+def _alike(x: Tensor, y: Tensor) -> bool:
+    return x.dtype == y.dtype and x.is_floating_point()
+
+
+def _spreads_to(small: torch.Size, large: torch.Size) -> bool:
+    """Whether a tensor of shape `small` is broadcast to `large`."""
+    if small == large:
+        return True
+    if len(small) > len(large):
+        return False
+    return all(a in (1, b) for a, b in zip(reversed(small), reversed(large), strict=False))
+
+
+@skims("convolution")
+def convolution(args: Args, kwargs: Kwargs) -> Any:
+    x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = args[:9]
+    into, out = (
+        (weight.shape[0], weight.shape[1] * groups) if transposed else (weight.shape[1] * groups, weight.shape[0])
+    )
+    fits = x.dim() == weight.dim() > 2 and _alike(x, weight) and x.shape[1] == into
+    if not fits or weight.shape[0] % groups or (bias is not None and bias.shape != (out,)):
+        return None
+    shape = [x.shape[0], out]
+    for axis, (size, kernel) in enumerate(zip(x.shape[2:], weight.shape[2:], strict=True)):
+        s, p, d, more = (value[axis % len(value)] for value in (stride, padding, dilation, output_padding))
+        reach = d * (kernel - 1) + 1
+        shape.append((size - 1) * s - 2 * p + reach + more if transposed else (size + 2 * p - reach) // s + 1)
+    return _unread(shape, x, memory_format=_format(x)) if min(shape[2:]) > 0 else None
+
+
+@skims("mm", "bmm")
+def product(args: Args, kwargs: Kwargs) -> Any:
+    x, y = args[:2]
+    if not _alike(x, y) or x.shape[:-2] != y.shape[:-2] or x.shape[-1] != y.shape[-2]:
+        return None
+    return _unread((*x.shape[:-1], y.shape[-1]), x)
+
+
+@skims("addmm")
+def product_and_bias(args: Args, kwargs: Kwargs) -> Any:
+    bias, x, y = args[:3]
+    return product((x, y), {}) if bias.dtype == x.dtype and bias.shape == y.shape[-1:] else None
+
+
+@skims("_scaled_dot_product_flash_attention_for_cpu")
+def attention(args: Args, kwargs: Kwargs) -> Any:
+    """query, key, value [batch, heads, tokens, width], all of one width."""
+    query, key, value = args[:3]
+    if query.dim() != 4 or query.shape[:2] != key.shape[:2] or key.shape != value.shape:
+        return None
+    return None if query.shape[3] != key.shape[3] else (_like(query, positive=False), _zeros(query.shape[:3], query))
+
+
+@skims("native_batch_norm")
+def batch_norm(args: Args, kwargs: Kwargs) -> Any:
+    x, training = args[0], args[5]
+    vectors = [vector for vector in args[1:5] if vector is not None]
+    if x.dim() < 2 or any(vector.shape != x.shape[1:2] for vector in vectors):
+        return None
+    statistics = _zeros(x.shape[1:2] if training else (0,), x)
+    return _like(x, positive=False), statistics, statistics
+
+
+@skims("native_layer_norm")
+def layer_norm(args: Args, kwargs: Kwargs) -> Any:
+    x, over = args[0], tuple(args[1])
+    if x.shape[x.dim() - len(over) :] != over or any(t is not None and t.shape != over for t in args[2:4]):
+        return None
+    statistics = _zeros((*x.shape[: x.dim() - len(over)], *[1] * len(over)), x)
+    return _unread(x.shape, x), statistics, statistics
+
+
+@skims("max_pool2d_with_indices")
+def max_pool(args: Args, kwargs: Kwargs) -> Any:
+    x, kernel, stride, padding, dilation, ceil = _with_defaults(args, [], [0], [1], False)
+    out = _pooled(x, kernel, stride, padding, dilation, ceil)
+    return None if out is None else (out, _zeros(out.shape, x, dtype=torch.int64))
+
+
+@skims("avg_pool2d")
+def average_pool(args: Args, kwargs: Kwargs) -> Any:
+    x, kernel, stride, padding, ceil = _with_defaults(args[:5], [], [0], False)
+    return _pooled(x, kernel, stride, padding, [1], ceil)
+
+
+def _with_defaults(args: Args, *defaults: Any) -> list[Any]:
+    """The input, the kernel, and what follows, where the last arguments may be missing."""
+    return [*args, *defaults[len(args) - 2 :]]
+
+
+def _pooled(
+    x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], ceil: bool
+) -> Tensor | None:
+    shape = list(x.shape[:-2])
+    for axis, size in enumerate(x.shape[-2:]):
+        k, p, d = (value[axis % len(value)] for value in (kernel, padding, dilation))
+        s = stride[axis % len(stride)] if stride else k
+        count = (size + 2 * p - d * (k - 1) - 1 + (s - 1 if ceil else 0)) // s + 1
+        shape.append(count - (ceil and (count - 1) * s >= size + p))  # the last window starts inside the map
+    return _unread(shape, x, _is_positive(x), _format(x)) if min(shape[-2:]) > 0 and len(shape) > 2 else None
+
+
+@skims("_adaptive_avg_pool2d")
+def adaptive_pool(args: Args, kwargs: Kwargs) -> Any:
+    x, size = args[:2]
+    return _unread((*x.shape[:-2], *size), x, _is_positive(x), _format(x))
+
+
+@skims("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d")
+def resize(args: Args, kwargs: Kwargs) -> Any:
+    x, size = args[:2]
+    if size is None or x.dim() != 4 or len(size) != 2:
+        return None
+    return _unread((*x.shape[:2], *size), x, _is_positive(x), _format(x))
+
+
+@skims("mean")
+def mean(args: Args, kwargs: Kwargs) -> Any:
+    if len(args) < 2 or kwargs:
+        return None
+    x, dims, keep = (*args, False)[:3]
+    over = {dim % x.dim() for dim in dims or ()}
+    shape = [1 if dim in over else size for dim, size in enumerate(x.shape) if keep or dim not in over]
+    return _unread(shape, x, _is_positive(x)) if over else None
+
+
+@skims("cat")
+def cat(args: Args, kwargs: Kwargs) -> Any:
+    tensors, dim = (*args, 0)[:2]
+    first: Tensor = tensors[0]
+    shape = list(first.shape)
+    dim %= max(len(shape), 1)
+    rest = [(*t.shape[:dim], *t.shape[dim + 1 :]) for t in tensors]
+    if any(t.dtype != first.dtype or t.dim() != first.dim() for t in tensors) or len(set(rest)) > 1:
+        return None
+    shape[dim] = sum(t.shape[dim] for t in tensors)
+    if any(_matters(t, prod(shape)) for t in tensors):
+        return None
+    return _unread(shape, first, all(map(_is_positive, tensors)), _format(first))
+
+
+@skims("constant_pad_nd")
+def pad(args: Args, kwargs: Kwargs) -> Any:
+    x, amounts = args[:2]
+    shape = list(x.shape)
+    for number in range(len(amounts) // 2):
+        shape[-1 - number] += amounts[2 * number] + amounts[2 * number + 1]
+    return _unread(shape, x, memory_format=_format(x)) if min(shape) > 0 else None
+
+
+def _like(x: Tensor, positive: bool | None = None) -> Tensor:
+    """Unread memory with the shape and strides that an elementwise function of `x` has."""
+    return mark(torch.empty_like(x), Memory(_is_positive(x) if positive is None else positive))
+
+
+def _unread(
+    shape: Sequence[int],
+    like: Tensor,
+    positive: bool = False,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Tensor:
+    out = torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=memory_format)
+    return mark(out, Memory(positive))
+
+
+def _zeros(shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Zeros that take no memory."""
+    return like.new_zeros((), dtype=dtype or like.dtype).expand(shape)
+
+
+def _format(x: Tensor) -> torch.memory_format:
+    """The layout in which an operator on maps answers `x`."""
+    last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def _is_positive(tensor: Tensor) -> bool:
+    memory = memory_of(tensor)
+    return memory is not None and memory.positive

@@ -1,0 +1,190 @@
+"""An ONNX file from anywhere becomes a fixed-size one: dynamic axes get numbers, and the outputs' shapes are stated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from eightfold.errors import ModelError, UsageError
+from eightfold.export.fixed_size.fixed_batch import loosen_batch
+from eightfold.export.verify.verify import Arrays, random_inputs_of, runner
+from eightfold.files import PathLike
+from eightfold.onnx_graph.canonicalize import in_normal_form
+from eightfold.onnx_graph.onnx_clean import clean
+from eightfold.onnx_graph.onnx_files import input_specs, load_onnx, save_onnx
+from eightfold.onnx_graph.tensor_specs import TensorSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+SMALL_CHANNEL_COUNTS = (1, 3, 4)
+
+
+def freeze_onnx(
+    path: PathLike,
+    output: PathLike,
+    *,
+    batch: int = 1,
+    image_size: int | tuple[int, int] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> Path:
+    """Give every dynamic axis of an ONNX file's inputs a number.
+
+    Args:
+        path: an ONNX file from any exporter.
+        output: where the fixed-size file goes.
+        batch: for the first axis of each input, where it is dynamic.
+        image_size: side or (height, width) for dynamic axes of images, whose layout is told by the axis that holds
+            1, 3 or 4 channels (the second where that is dynamic as well).
+        shapes: input name -> whole shape, where the rules above do not fit.
+
+    Raises:
+        ModelError: an axis is dynamic and nothing says how long it is, or the network does not run at that size.
+    """
+    return save_onnx(frozen(load_onnx(path), batch=batch, image_size=image_size, shapes=shapes), output)
+
+
+def frozen(
+    model: onnx.ModelProto,
+    *,
+    batch: int = 1,
+    image_size: int | tuple[int, int] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> onnx.ModelProto:
+    """The same in memory; `model` is not changed."""
+    from onnx import ModelProto
+
+    made = ModelProto()
+    made.CopyFrom(model)
+    made = in_normal_form(made)
+    _require_tensors(made)
+    _require_known(shapes or {}, [value.name for value in made.graph.input])
+    for value in made.graph.input:
+        wanted = (shapes or {}).get(value.name)
+        if wanted is not None:
+            _require_possible(value, wanted)
+            loosen_batch(made, _fixed_batch(value), wanted[0] if len(wanted) else 0)
+        _set_shape(value, _shape_of(value, batch, image_size) if wanted is None else wanted)
+    del made.graph.value_info[:]
+    _state_output_shapes(made)
+    return clean(made)
+
+
+def _fixed_batch(value: onnx.ValueInfoProto) -> int:
+    """The first axis of a tensor; 0 where it is dynamic, or where there is none."""
+    dims = _dims(value)
+    return int(dims[0].dim_value) if dims and dims[0].HasField("dim_value") else 0
+
+
+def _require_tensors(model: onnx.ModelProto) -> None:
+    for value in (*model.graph.input, *model.graph.output):
+        kind = value.type.WhichOneof("value")
+        if kind not in ("tensor_type", None):
+            raise ModelError(
+                f"{value.name!r} is a {kind.removesuffix('_type')}", allowed="inputs and outputs of tensors"
+            )
+
+
+def _require_known(shapes: Mapping[str, Sequence[int]], names: Sequence[str]) -> None:
+    for name in shapes:
+        if name not in names:
+            raise UsageError(f"the network has no input {name!r}", allowed=", ".join(names))
+
+
+def _require_possible(value: onnx.ValueInfoProto, wanted: Sequence[int]) -> None:
+    """A batch that is fixed may often be another one; the size and number of channels never."""
+    if not value.type.tensor_type.HasField("shape"):
+        return
+    have = [dim.dim_value if dim.HasField("dim_value") else 0 for dim in _dims(value)]
+    if len(have) != len(wanted) or any(own not in (0, size) for own, size in zip(have[1:], wanted[1:], strict=True)):
+        shown = ["x".join(str(size or "?") for size in shape) for shape in (wanted, have)]
+        raise UsageError(
+            f"input {value.name!r} was to be {shown[0]}",
+            allowed=f"{shown[1]}, which is fixed in the file" + (" but for what is ?" if 0 in have else ""),
+            remedy="give that size (--size), and the number of channels in the Preprocess (--preprocess)",
+        )
+
+
+def _shape_of(value: onnx.ValueInfoProto, batch: int, image_size: int | tuple[int, int] | None) -> list[int]:
+    dims = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else 0 for dim in _dims(value)]
+    if dims and not dims[0]:
+        dims[0] = batch
+    if len(dims) == 4 and image_size is not None:
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        wanted = (0, height, width, 0) if channels_last(dims) else (0, 0, height, width)
+        dims = [seen or size for seen, size in zip(dims, wanted, strict=True)]
+    if not value.type.tensor_type.HasField("shape") or not all(dims):
+        shown = ", ".join(str(size or "?") for size in dims)
+        raise ModelError(
+            f"input {value.name!r} has the shape ({shown}) and nothing says how long its dynamic axes are",
+            allowed="static shapes",
+            remedy=f"name the image size, or the whole shape of {value.name!r}",
+        )
+    return dims
+
+
+def channels_last(dims: Sequence[int]) -> bool:
+    """Whether an input of four axes has them in this order: batch, height, width, channels."""
+    return dims[3] in SMALL_CHANNEL_COUNTS and dims[1] not in SMALL_CHANNEL_COUNTS
+
+
+def _dims(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
+    return list(value.type.tensor_type.shape.dim)
+
+
+def _set_shape(value: onnx.ValueInfoProto, shape: Sequence[int]) -> None:
+    tensor = value.type.tensor_type
+    tensor.ClearField("shape")
+    tensor.shape.SetInParent()  # that of a scalar is empty, not unknown
+    for size in shape:
+        tensor.shape.dim.add(dim_value=size)
+
+
+def _state_output_shapes(model: onnx.ModelProto) -> None:
+    """By running the network once: shape inference loses track in many graphs, a run never does."""
+    from onnx import helper
+
+    specs = input_specs(model)
+    for output in model.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    run = runner(model)
+    inputs = random_inputs_of(specs)
+    results = run(inputs)
+    for others in _others(specs, inputs):
+        _require_same_shapes(results, run, others)
+    for output in model.graph.output:
+        array = results[output.name]
+        output.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(array.dtype)
+        _set_shape(output, array.shape)
+
+
+def _others(specs: Sequence[TensorSpec], inputs: Arrays) -> Iterator[Arrays]:
+    """Other values, but smaller numbers: they may be sizes, and larger ones could take any amount of memory. They may
+    also be axes, where nothing else but 0 may be one. Short lists of values may be scales, which make something of one
+    pixel only from 1 on."""
+    values = random_inputs_of(specs, seed=1)
+    numbers = {name: array for name, array in inputs.items() if array.dtype.kind in "iu"}
+    yield {**values, **{name: np.asarray(array // 2) for name, array in numbers.items()}}
+    if numbers:
+        yield {**values, **{name: np.zeros_like(array) for name, array in numbers.items()}}
+    scales = {name: array for name, array in inputs.items() if array.dtype.kind == "f" and array.ndim < 2}
+    if scales:
+        yield {**inputs, **{name: array + 1 for name, array in scales.items()}}
+
+
+def _require_same_shapes(results: Arrays, run: Callable[[Arrays], Arrays], others: Arrays) -> None:
+    """Sizes that follow from what is in an image, or from numbers that are put in, are no fixed ones."""
+    try:
+        again = run(others)
+    except ModelError:  # some run on few values only: what they put out for these is what can be told
+        return
+    for name, array in results.items():
+        if again[name].shape != array.shape:
+            raise ModelError(
+                f"output {name!r} has the shape {array.shape} for some values and {again[name].shape} for others",
+                allowed="outputs whose shapes follow from those of the inputs",
+                remedy="cut the graph before the operator that chooses how many there are",
+            )

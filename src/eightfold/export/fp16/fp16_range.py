@@ -1,0 +1,75 @@
+"""Which nodes take or make values that 16 bits cannot hold: on images, and on what these seldom reach.
+
+A camera that is covered or over-exposed shall not give NaN. How coarsely the values are held counts on images alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from eightfold.export.fp16.fp16_emulation import emulated_half
+from eightfold.export.fp16.fp16_graph import LARGEST, HalfType, fits, half_graph
+from eightfold.export.verify.precision_check import Network, first_lost
+from eightfold.export.verify.verify import Array, Arrays, runner, with_outputs
+
+if TYPE_CHECKING:
+    import onnx
+
+# Nodes that make something not finite are found one after another, and the graph is made anew after each.
+MOST_ROUNDS = 16
+
+
+def nodes_out_of_range(model: onnx.ModelProto, runs: Sequence[Arrays], *, kind: HalfType = "float16") -> list[str]:
+    """Names of nodes that take or make values near `kind`'s limit, or so small that it holds them coarsely."""
+    found = _tensors(model, runs)
+    return _touching(model, {name for name, array in found if not (_below_limit(array, kind) and fits(array, kind))})
+
+
+def nodes_near_limit(model: onnx.ModelProto, runs: Sequence[Arrays], *, kind: HalfType = "float16") -> list[str]:
+    """Names of nodes that take or make values near `kind`'s limit."""
+    return _touching(model, {name for name, array in _tensors(model, runs) if not _below_limit(array, kind)})
+
+
+def nodes_not_finite(
+    model: onnx.ModelProto, runs: Sequence[Arrays], *, keep_float: Collection[str], kind: HalfType = "float16"
+) -> list[str]:
+    """Names of nodes that have to stay in float32, beside `keep_float`, for the answers to be finite: what divides by
+    a sum that 16 bits round to zero, say. Not all of them where they are more than a few."""
+    makers = {name: node.name for node in model.graph.node for name in node.output}
+    before, found = Network.of(model), list[str]()
+    for _ in range(MOST_ROUNDS):
+        half = half_graph(model, keep_float={*keep_float, *found}, kind=kind)
+        after = Network.of(emulated_half(half, kind))
+        lost = next(filter(None, (first_lost(before, after, inputs) for inputs in runs)), "")
+        maker = makers.get(lost, "")
+        if not maker or maker in found:
+            break
+        found.append(maker)
+    return found
+
+
+def _tensors(model: onnx.ModelProto, runs: Sequence[Arrays]) -> Iterator[tuple[str, Array]]:
+    """Every float32 tensor of a graph on the inputs that it runs on."""
+    from onnx import ModelProto
+
+    probe = ModelProto()
+    probe.CopyFrom(model)
+    run = runner(
+        with_outputs(probe, [name for node in model.graph.node for name in node.output if name]), optimize=False
+    )
+    for feeds in runs:
+        for name, array in {**feeds, **run(feeds)}.items():
+            if array.dtype == np.float32 and array.size:
+                yield name, array
+
+
+def _below_limit(array: Array, kind: HalfType) -> bool:
+    return bool(np.max(np.abs(array)) <= LARGEST[kind] / 2)
+
+
+def _touching(model: onnx.ModelProto, tensors: Collection[str]) -> list[str]:
+    """The nodes that take or make one of these."""
+    return [node.name for node in model.graph.node if not {*node.input, *node.output}.isdisjoint(tensors)]

@@ -1,0 +1,43 @@
+"""What a calibrated graph and what was made of it are compared on: some of the images it is calibrated with."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from eightfold.calib.images.data_reader import rows_of
+from eightfold.calib.images.images import ImageSet
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.export.verify.test_inputs import COMPARED_IMAGES, Trials, trials_of, whole_runs
+from eightfold.export.verify.verify import Array
+from eightfold.files import PathLike
+from eightfold.onnx_graph.graph import read_graph
+from eightfold.onnx_graph.onnx_files import DTYPE_OF_ELEM_TYPE
+from eightfold.onnx_graph.tensor_specs import TensorSpec
+
+
+def calibration_trials(path: PathLike, images: Any, preprocess: Preprocess | None) -> Trials:
+    """Up to 16 of the images, or random values where there are none, and constants, extremes and noise.
+
+    Args:
+        path: a float graph with one input.
+        images, preprocess: as for `calibrate`, or None.
+    """
+    spec = _input_of(path)
+    real = None if images is None else {spec.name: whole_runs(_rows(images, preprocess, spec), spec.shape[0])}
+    return trials_of([spec], real)
+
+
+def _input_of(path: PathLike) -> TensorSpec:
+    """With one image per run where the batch is not fixed."""
+    graph = read_graph(path)
+    batch, *row = graph.input_shape
+    dtype = DTYPE_OF_ELEM_TYPE[graph.input.type.tensor_type.elem_type]
+    return TensorSpec(name=graph.input.name, dtype=dtype, shape=(max(batch, 1), *row))
+
+
+def _rows(images: Any, preprocess: Preprocess | None, spec: TensorSpec) -> Array:
+    chosen = images.sample(COMPARED_IMAGES) if isinstance(images, ImageSet) else images
+    return np.stack([row for _, row in islice(rows_of(chosen, preprocess, spec.shape[1:]), COMPARED_IMAGES)])

@@ -1,0 +1,277 @@
+"""Which layers must stay float for INT8 to lose no more than `max_drop`: rank layers by damage, give the worst back to
+float one after another, and report what each step gains and costs. Every score is kept in a file, so that an
+interrupted search goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Literal, get_args
+
+from eightfold.calib.images.images import ImageSet
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.calib.ranges import Ranges
+from eightfold.errors import UsageError, one_of
+from eightfold.export.int8.int8_speed import MEASURED_S, measure_int8, runs_here
+from eightfold.export.int8.mixed_precision_report import SearchReport, SearchStep
+from eightfold.export.int8.qdq import apply_qdq
+from eightfold.export.int8.qdq_plan import FloatRules, plan_qdq
+from eightfold.export.int8.score import Score, sqnr_score, top1_score
+from eightfold.export.targets import Target, target_named
+from eightfold.files import PathLike, sha256_of_bytes, write_bytes, write_text
+from eightfold.onnx_graph.fold import prepare
+from eightfold.onnx_graph.graph import Graph, read_graph
+from eightfold.progress import track
+from eightfold.scratch import scratch_folder
+
+RANKING_IMAGES = 16
+Ranking = Literal["quantize-one", "dequantize-one"]
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How to search.
+
+    Args:
+        max_drop: how much lower than the float graph the score may be, in its own unit.
+        ranking: "dequantize-one" measures what giving one layer back gains, "quantize-one" what one layer alone costs.
+        step: layers to give back at a time.
+        limit: layers to give back at most; None for all.
+        measure: time each step against FP32, on targets that run here.
+    """
+
+    max_drop: float
+    ranking: Ranking = "dequantize-one"
+    step: int = 1
+    limit: int | None = None
+    measure: bool = True
+
+    def __post_init__(self) -> None:
+        one_of("ranking", self.ranking, get_args(Ranking))
+        if self.max_drop < 0 or self.step < 1:
+            raise UsageError(f"max_drop {self.max_drop}, step {self.step}", allowed="max_drop >= 0 and step >= 1")
+
+
+def quantize_within(
+    onnx_path: PathLike,
+    ranges: Ranges,
+    output: PathLike,
+    score: Score,
+    options: SearchOptions,
+    *,
+    rank_by: Score | None = None,
+    target: str = "cpu-x86",
+    state: PathLike | None = None,
+) -> tuple[Path, SearchReport]:
+    """Write the INT8 form that keeps as few layers in float as the allowed drop needs.
+
+    Args:
+        onnx_path, ranges, output, target: as for `quantize`.
+        score: what may drop; see `export.score`.
+        options: how much, and how to search.
+        rank_by: a cheaper score to rank layers by, such as `sqnr_score` on a few images; `score` by default.
+        state: a JSON file that remembers scores, so that the same call goes on after an interrupt.
+
+    Returns:
+        The output's path, and every step. Where even the last step drops more than allowed, that step is written and
+        the report says so.
+    """
+    graph = read_graph(onnx_path)
+    ranges.check_graph(graph.digest(), str(onnx_path))
+    with scratch_folder() as folder:
+        forms = _Forms(Path(onnx_path), Graph(prepare(graph), graph.name), ranges, target_named(target), folder)
+        memory = _Memory(None if state is None else Path(state), _identity(ranges, target, score, rank_by))
+        search = _Search(forms, memory, score, rank_by or score, options)
+        report = search.run()
+        write_bytes(output, forms.write(FloatRules(keep=frozenset(report.steps[-1].kept_float))).read_bytes())
+    return Path(output), report
+
+
+@dataclass(frozen=True)
+class SearchBound:
+    """What INT8 must hold: either points of a metric that it may lose, or the least signal to noise of its outputs."""
+
+    max_drop: float | None = None
+    min_sqnr_db: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_drop is not None and self.min_sqnr_db is not None:
+            raise UsageError("both max_drop and min_sqnr were given", allowed="one of them")
+        if self.max_drop is not None and not (math.isfinite(self.max_drop) and self.max_drop >= 0):
+            raise UsageError(f"a drop of {self.max_drop:g} points", allowed="0 or more")
+        if self.min_sqnr_db is not None and not math.isfinite(self.min_sqnr_db):
+            raise UsageError(f"a signal to noise of {self.min_sqnr_db:g} dB", allowed="a finite number")
+
+    @property
+    def is_set(self) -> bool:
+        return self.max_drop is not None or self.min_sqnr_db is not None
+
+
+def search_files(
+    onnx_path: PathLike,
+    ranges: Ranges,
+    output: PathLike,
+    bound: SearchBound,
+    images: ImageSet | None,
+    preprocess: Preprocess | None,
+    *,
+    target: str = "cpu-x86",
+    measure: bool = True,
+    beside: PathLike | None = None,
+    score: Score | None = None,
+) -> SearchReport:
+    """`quantize_within` for files: layers are ranked by signal to noise on RANKING_IMAGES images, scores are kept in
+    `beside` (`output` by default) with the suffix .search.json until the search is done, and the trade is drawn there
+    with .svg.
+
+    Args:
+        score: what `max_drop` bounds; top-1 when None.
+
+    Raises:
+        UsageError: no images or no Preprocess.
+        ImageError: `max_drop` with images that have no labels.
+    """
+    if images is None or preprocess is None:
+        raise UsageError("the search was asked for without images", allowed="images and the Preprocess for them")
+    source = Path(onnx_path)
+    rank_by = sqnr_score(source, images.sample(RANKING_IMAGES), preprocess)
+    if bound.max_drop is not None:
+        score, options = score or top1_score(images, preprocess), SearchOptions(bound.max_drop, measure=measure)
+    else:
+        goal = bound.min_sqnr_db or 0.0
+        score, options = sqnr_score(source, images, preprocess, ceiling_db=goal), SearchOptions(0.0, measure=measure)
+    plot = Path(beside or output).with_suffix(".svg")
+    state = plot.with_suffix(".search.json")
+    _, report = quantize_within(source, ranges, output, score, options, rank_by=rank_by, target=target, state=state)
+    report = report.model_copy(update={"is_goal": bound.max_drop is None})
+    state.unlink(missing_ok=True)
+    if len(report.steps) > 1:
+        report.plot(plot)
+    return report
+
+
+def _identity(ranges: Ranges, target: str, score: Score, rank_by: Score | None) -> str:
+    """What two searches must have in common for one to use the other's scores."""
+    parts = (ranges.digest(), target, score.data, rank_by.data if rank_by else "")
+    return sha256_of_bytes(" ".join(parts).encode())
+
+
+@dataclass(frozen=True, eq=False)
+class _Forms:
+    """Makes quantized forms of a graph."""
+
+    source: Path
+    graph: Graph
+    ranges: Ranges
+    target: Target
+    folder: Path
+
+    def candidates(self) -> list[str]:
+        return plan_qdq(self.graph, self.ranges, self.target).quantized
+
+    def write(self, rules: FloatRules) -> Path:
+        path = self.folder / "int8.onnx"
+        model = apply_qdq(self.graph, plan_qdq(self.graph, self.ranges, self.target, rules))
+        path.write_bytes(model.SerializeToString(deterministic=True))
+        return path
+
+
+@dataclass
+class _Memory:
+    """Numbers by key, in a file of one search. A file of another search is replaced."""
+
+    path: Path | None
+    identity: str
+    numbers: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.path is not None and self.path.is_file():
+            try:
+                stored = json.loads(self.path.read_text())
+            except ValueError:
+                return
+            if isinstance(stored, dict) and stored.get("identity") == self.identity:
+                self.numbers = stored["numbers"]
+
+    def get(self, key: str, measure: Callable[[], float]) -> float:
+        if key not in self.numbers:
+            self.numbers[key] = measure()
+            if self.path is not None:
+                write_text(self.path, json.dumps({"identity": self.identity, "numbers": self.numbers}, indent=1))
+        return self.numbers[key]
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    forms: _Forms
+    memory: _Memory
+    score: Score
+    rank_by: Score
+    options: SearchOptions
+
+    def run(self) -> SearchReport:
+        best = self._float_score(self.score)
+        steps = [self._step(())]
+        damage: dict[str, float] = {}
+        if not self._within(best, steps[-1]):
+            damage = self._damage()
+            for kept in self._growing(list(damage)):
+                steps.append(self._step(kept))
+                if self._within(best, steps[-1]):
+                    break
+        return SearchReport(
+            score_name=self.score.name,
+            unit=self.score.unit,
+            float_score=best,
+            max_drop=self.options.max_drop,
+            damage=damage,
+            steps=tuple(steps),
+            met=self._within(best, steps[-1]),
+        )
+
+    def _within(self, best: float, step: SearchStep) -> bool:
+        return step.score >= best - self.options.max_drop
+
+    def _float_score(self, score: Score) -> float:
+        if score.perfect is not None:
+            return score.perfect
+        return self.memory.get(f"{score.name} float", lambda: score.of(self.forms.source))
+
+    def _growing(self, order: list[str]) -> Iterator[tuple[str, ...]]:
+        limit = len(order) if self.options.limit is None else min(self.options.limit, len(order))
+        for count in range(self.options.step, limit + self.options.step, self.options.step):
+            yield tuple(order[: min(count, limit)])
+
+    def _step(self, kept: tuple[str, ...]) -> SearchStep:
+        rules = FloatRules(keep=frozenset(kept))
+        key = " ".join(kept)
+        score = self.memory.get(f"{self.score.name} keep {key}", lambda: self.score.of(self.forms.write(rules)))
+        speedup, latency_ms = self._speed(key, rules)
+        return SearchStep(kept_float=kept, score=score, speedup=speedup, latency_ms=latency_ms)
+
+    def _speed(self, key: str, rules: FloatRules) -> tuple[float | None, float | None]:
+        """Times FP32, and milliseconds."""
+        if not self.options.measure or not runs_here(self.forms.target.name):
+            return None, None
+        measured = cache(lambda: measure_int8(self.forms.source, self.forms.write(rules), seconds=MEASURED_S))
+        return (
+            self.memory.get(f"speedup keep {key}", lambda: measured().speedup),
+            self.memory.get(f"latency keep {key}", lambda: measured().int8_ms),
+        )
+
+    def _damage(self) -> dict[str, float]:
+        """Layer -> what it costs, worst first; equal ones in the graph's order."""
+        names = self.forms.candidates()
+        found = {name: self._damage_of(name) for name in track(names, "ranking layers")}
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+    def _damage_of(self, name: str) -> float:
+        alone = self.options.ranking == "quantize-one"
+        rules = FloatRules(only=frozenset({name})) if alone else FloatRules(keep=frozenset({name}))
+        key = f"{self.rank_by.name} rank {self.options.ranking} {name}"
+        score = self.memory.get(key, lambda: self.rank_by.of(self.forms.write(rules)))
+        return self._float_score(self.rank_by) - score if alone else score
