@@ -41,6 +41,7 @@ COMMANDS: dict[str, str] = {
     "sign": "export",
     "verify": "runtime",
     "doctor": "runtime",
+    "sources": "compress",
     "inspect": "compress",
     "prune": "compress",
     "plan": "compress",

@@ -1,0 +1,201 @@
+"""The description of a loaded network, and the interface of a model source.
+
+A source is one file in this folder with one class, and one line in `registry.SOURCES`. Its library is imported inside
+its functions, so that every source can be listed with the base install alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.errors import ModelError
+from eightfold.runtime.bundle.manifest import Task
+from eightfold.runtime.bundle.sizes import Size
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+RAW_OUTPUTS = Task(kind="tensors", decode="tensors")
+CLASSIFY = Task(kind="classify", decode="classify")
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class SourceWarning(UserWarning):
+    """A source imports the user's code, or a library of its own unpickles a file."""
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Requested properties of a network. None leaves each to the source.
+
+    Attributes:
+        num_classes: outputs of the network.
+        size: (height, width) of its images in pixels.
+        weights: a .safetensors or weights-only .pt file.
+        inputs: further arguments of `forward` by name; lists become float32 tensors.
+        seed: of the random weights.
+    """
+
+    num_classes: int | None = None
+    size: Size | None = None
+    weights: Path | None = None
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def recorded(self) -> dict[str, Any]:
+        """The arguments that build the architecture again, for `source.json`."""
+        found = {"num_classes": self.num_classes, "inputs": dict(self.inputs)}
+        return {name: value for name, value in found.items() if value}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network from any source, with all that its source knows of it.
+
+    Attributes:
+        source: the text that named it.
+        network: a torch module, or the path of an ONNX file.
+        preprocess: how an image becomes its input; the size is that of the example inputs.
+        task: what its outputs mean; kind "tensors" where the source does not know.
+        brings_weights: its weights are trained ones as far as the source knows, so that no file has to be named.
+        arguments: JSON-able; what `load_source` needs beside `source` to build the architecture again.
+        exportable: "" where it can be exported, else the reason why not.
+    """
+
+    source: str
+    network: nn.Module | Path
+    preprocess: Preprocess
+    task: Task = RAW_OUTPUTS
+    brings_weights: bool = False
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    exportable: str = ""
+
+    @property
+    def size(self) -> Size:
+        """(height, width) of the example inputs in pixels."""
+        return self.preprocess.height, self.preprocess.width
+
+    @property
+    def name(self) -> str:
+        """A short name for files and bundles: "yolov8n" of "ultralytics:yolov8n", "net" of "runs/net.onnx"."""
+        last = self.source.rpartition(":")[2]
+        return Path(last).stem if "/" in last or "." in last else last
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the network is an ONNX file."""
+        return isinstance(self.network, Path)
+
+    @property
+    def module(self) -> nn.Module:
+        """The torch module. Raises ModelError where the network is an ONNX file."""
+        if isinstance(self.network, Path):
+            raise ModelError(f"{self.network} is an ONNX file", allowed="a network that runs in torch here")
+        return self.network
+
+    def example_inputs(self, batch: int = 1) -> tuple[torch.Tensor, ...]:
+        """One zero tensor float32 (batch, channels, height, width) for each image input of the module."""
+        import torch
+
+        from eightfold.export.verify.module_runs import image_inputs
+
+        count = len(image_inputs(self.module))
+        return tuple(torch.zeros(batch, self.preprocess.channels, *self.size) for _ in range(count))
+
+
+class ModelSource(ABC):
+    """One kind of text that names a network.
+
+    Attributes:
+        name: unique among the sources; also the prefix of those that have one.
+        form: how it is written, as `eightfold sources` shows it.
+        gives: one line on what it loads.
+        extra: the pip extra that it needs.
+        unused_weights: prefixes of tensors that published weights hold and the network here has no use for.
+    """
+
+    name: ClassVar[str]
+    form: ClassVar[str]
+    gives: ClassVar[str]
+    extra: ClassVar[str]
+    unused_weights: ClassVar[tuple[str, ...]] = ()
+
+    def takes(self, text: str) -> bool:
+        """Whether `text` is written in this source's form. The network itself need not exist."""
+        return text.startswith(f"{self.name}:")
+
+    def brings_weights(self, text: str) -> bool:
+        """Whether what `text` names may come with trained weights."""
+        return False
+
+    def takes_weights(self, text: str) -> bool:
+        """Whether a file of weights and a number of classes can be given beside it."""
+        return True
+
+    def names(self) -> Sequence[str]:
+        """The known names in full ("timm:resnet18"), for suggestions; none where they cannot be listed."""
+        return ()
+
+    def task(self, text: str, size: Size) -> Task:
+        """The meaning of the outputs for images of (height, width), without building the network where possible."""
+        return RAW_OUTPUTS
+
+    @abstractmethod
+    def load(self, text: str, options: SourceOptions) -> LoadedModel:
+        """Load the network. `options.weights` and `options.inputs` are applied by the registry afterwards."""
+
+
+def rest_of(text: str) -> str:
+    """The part of `prefix:REST` behind the first colon."""
+    return text.partition(":")[2]
+
+
+def sized(preprocess: Preprocess, size: Size | None) -> Preprocess:
+    """`preprocess` at the requested (height, width), at its own where none is requested."""
+    return preprocess if size is None else preprocess.at_size(*size)
+
+
+def bind_inputs(module: nn.Module, inputs: Mapping[str, Any]) -> nn.Module:
+    """Fix further arguments of `module.forward`, in place; parameter names stay as they are.
+
+    Raises:
+        ModelError: forward() has no such argument.
+    """
+    import inspect
+
+    import torch
+
+    if not inputs:
+        return module
+    known = inspect.signature(module.forward).parameters
+    if not any(each.kind is each.VAR_KEYWORD for each in known.values()):
+        for name in inputs:
+            if name not in known:
+                raise ModelError(f"{type(module).__name__}.forward has no argument {name!r}", allowed=", ".join(known))
+    values = {name: torch.tensor(value) if isinstance(value, list) else value for name, value in inputs.items()}
+    module.forward = functools.partial(module.forward, **values)
+    return module
+
+
+@contextlib.contextmanager
+def no_exit(name: str) -> Iterator[None]:
+    """Turn exit() in the user's own code into a ModelError; signals that end this process pass."""
+    try:
+        yield
+    except SystemExit as stop:
+        if isinstance(stop.code, int) and stop.code > 128:
+            raise
+        said = f" ({stop.code})" if isinstance(stop.code, str) else ""
+        raise ModelError(
+            f"{name} called exit(){said}",
+            allowed="code that returns a torch.nn.Module",
+            remedy="look at what it printed above: a file that it needs may be absent",
+        ) from None

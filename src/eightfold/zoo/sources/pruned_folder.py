@@ -1,0 +1,69 @@
+"""Folders that `eightfold prune` wrote as a model source."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from pathlib import Path
+
+from eightfold.compress.surgery.source_record import SOURCE, SourceRecord
+from eightfold.errors import EightfoldError, ModelError
+from eightfold.runtime.bundle.manifest import Task
+from eightfold.runtime.bundle.sizes import Size
+from eightfold.zoo.sources.base import LoadedModel, ModelSource, SourceOptions, SourceWarning, sized
+
+
+class PrunedFolderSource(ModelSource):
+    """`FOLDER` with plan.json, weights and source.json: needs no option, since its record names the network."""
+
+    name = "pruned"
+    form = "PRUNED_FOLDER"
+    gives = "a folder that eightfold prune wrote, with its pruned weights"
+    extra = "compress"
+
+    def takes(self, text: str) -> bool:
+        return (Path(text) / SOURCE).is_file()
+
+    def brings_weights(self, text: str) -> bool:
+        return True
+
+    def takes_weights(self, text: str) -> bool:
+        return False
+
+    def task(self, text: str, size: Size) -> Task:
+        from eightfold.zoo.sources.registry import source_of
+
+        record = SourceRecord.load(Path(text) / SOURCE)
+        return record.task or source_of(record.source).task(record.source, size)
+
+    def load(self, text: str, options: SourceOptions) -> LoadedModel:
+        from eightfold.compress.surgery.artifacts import load_pruned
+        from eightfold.zoo.sources.registry import load_source
+
+        folder = Path(text)
+        record = SourceRecord.load(folder / SOURCE)
+        if record.runs_code:
+            warnings.warn(f"{folder} imports your code: {record.source}", SourceWarning, stacklevel=4)
+        asked = SourceOptions(
+            num_classes=record.arguments.get("num_classes"),
+            size=record.size,
+            inputs=record.arguments.get("inputs", {}),
+            seed=options.seed,
+        )
+        try:
+            original = load_source(record.source, asked)
+            network = load_pruned(lambda: original.module, folder)
+        except EightfoldError as error:
+            raise ModelError(
+                f"{folder} was pruned from {record.source}, which does not load: {error.seen}",
+                allowed=error.allowed,
+                remedy=error.remedy,
+            ) from None
+        return dataclasses.replace(
+            original,
+            source=text,
+            network=network,
+            preprocess=sized(record.preprocess or original.preprocess, options.size),
+            task=record.task or original.task,
+            brings_weights=True,
+        )

@@ -1,0 +1,135 @@
+"""The registry of model sources: each is one file in this folder and one entry of `SOURCES`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+from eightfold.errors import UnknownNameError, UsageError
+from eightfold.extras import require
+from eightfold.zoo.sources.base import LoadedModel, ModelSource, SourceOptions, bind_inputs
+from eightfold.zoo.sources.function import FunctionSource
+from eightfold.zoo.sources.hf import HuggingFaceSource
+from eightfold.zoo.sources.onnx_file import OnnxFileSource
+from eightfold.zoo.sources.pruned_folder import PrunedFolderSource
+from eightfold.zoo.sources.smp import SmpSource
+from eightfold.zoo.sources.timm import TimmSource
+from eightfold.zoo.sources.torchvision_classify import TorchvisionClassifierSource
+from eightfold.zoo.sources.torchvision_detect import TorchvisionDetectorSource
+from eightfold.zoo.sources.torchvision_segment import TorchvisionSegmenterSource
+from eightfold.zoo.sources.ultralytics import UltralyticsSource
+from eightfold.zoo.weights_files import WEIGHTS_SUFFIXES, load_weights
+
+# The first that takes a text loads it: files and prefixes come before plain names and functions.
+SOURCES: tuple[ModelSource, ...] = (
+    OnnxFileSource(),
+    PrunedFolderSource(),
+    TimmSource(),
+    UltralyticsSource(),
+    SmpSource(),
+    HuggingFaceSource(),
+    FunctionSource(),
+    TorchvisionClassifierSource(),
+    TorchvisionDetectorSource(),
+    TorchvisionSegmenterSource(),
+)
+FORMS = ", ".join(source.form for source in SOURCES)
+
+
+def source_of(text: str) -> ModelSource:
+    """The source that loads `text`.
+
+    Raises:
+        UnknownNameError: no source takes it; the closest names are given.
+        UsageError: it is a file of weights or of code.
+    """
+    for source in SOURCES:
+        if source.takes(text):
+            if isinstance(source, FunctionSource):
+                _refuse_unknown_prefix(text)
+            return source
+    _refuse_file(text)
+    require("torchvision", f"look up the model {text!r}")
+    raise UnknownNameError(f"unknown model {text!r}", allowed=FORMS, remedy=_suggestion(text))
+
+
+def load_source(text: str, options: SourceOptions | None = None) -> LoadedModel:
+    """Load the network that `text` names: a name, `prefix:NAME`, `package.module:function`, a file or a folder.
+
+    Raises:
+        UnknownNameError: no such network, with the closest names.
+        UsageError: weights or classes for a source that has its own, or fewer than one class.
+        ModelError: the network cannot be built, or the weights do not fit.
+        MissingExtraError: the library of the source is not installed.
+    """
+    options = options or SourceOptions()
+    if options.num_classes is not None and options.num_classes < 1:
+        raise UsageError(f"{options.num_classes} classes", allowed="1 or more")
+    source = source_of(text)
+    if not source.takes_weights(text) and (options.weights is not None or options.num_classes is not None):
+        raise UsageError(
+            f"weights or a number of classes beside {text}",
+            allowed="those of a network that is named: this one has its own",
+        )
+    loaded = source.load(text, options)
+    if not loaded.is_file:
+        if options.weights is not None:
+            load_weights(loaded.module, options.weights, unused=source.unused_weights)
+        bind_inputs(loaded.module, options.inputs)
+    arguments = {**options.recorded(), **loaded.arguments}
+    brings = loaded.brings_weights or options.weights is not None
+    return dataclasses.replace(loaded, arguments=arguments, brings_weights=brings)
+
+
+def known_names() -> list[str]:
+    """Every name that some installed library knows, as it is written to name a network."""
+    return [name for source in SOURCES for name in source.names()]
+
+
+def _refuse_unknown_prefix(text: str) -> None:
+    """A prefix that is nearly one of ours, and no module that can be imported."""
+    prefix, _, rest = text.partition(":")
+    close = difflib.get_close_matches(prefix, [source.name for source in SOURCES if ":" in source.form], n=1)
+    if close and "." not in prefix and importlib.util.find_spec(prefix) is None:
+        raise UnknownNameError(
+            f"unknown model source {prefix!r}", allowed=FORMS, remedy=f"did you mean {f'{close[0]}:{rest}'!r}?"
+        )
+
+
+def _suggestion(text: str) -> str:
+    names = known_names()
+    plain = {name.rpartition(":")[2]: name for name in reversed(names)}
+    close = difflib.get_close_matches(text, names, n=3) or [
+        plain[name] for name in difflib.get_close_matches(text, plain, n=3)
+    ]
+    if not close:
+        return "run: eightfold sources"
+    return f"did you mean {' or '.join(map(repr, close))}?"
+
+
+def _refuse_file(text: str) -> None:
+    """Weights or code in the place of a network: say what to write instead."""
+    path = Path(text)
+    if path.suffix in WEIGHTS_SUFFIXES:
+        raise UsageError(
+            f"{text} where a network is to be named",
+            allowed=FORMS,
+            remedy=f"such a file holds weights without the network: name that, with {text} as its weights"
+            + (f"; of Ultralytics' own: ultralytics:{text}" if path.suffix == ".pt" else ""),
+        )
+    if path.suffix == ".py" or Path(f"{text}.py").is_file():
+        raise UsageError(f"{text} where a network is to be named", allowed=FORMS, remedy=f"write {path.stem}:FUNCTION")
+    if path.is_dir():
+        raise UsageError(
+            f"the folder {text} where a network is to be named",
+            allowed="a folder that eightfold prune wrote, with plan.json and source.json",
+            remedy="prune the network again, or load it in a function of your own with ef.load_pruned",
+        )
+
+
+def describe_sources() -> Sequence[tuple[str, str, str]]:
+    """(form, what it loads, pip extra) of every source."""
+    return [(source.form, source.gives, source.extra) for source in SOURCES]

@@ -1,0 +1,68 @@
+"""torchvision's classifiers as a model source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.extras import installed, require
+from eightfold.runtime.bundle.manifest import Task
+from eightfold.runtime.bundle.sizes import Size
+from eightfold.zoo.sources.base import (
+    CLASSIFY,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    LoadedModel,
+    ModelSource,
+    SourceOptions,
+    sized,
+)
+
+PURPOSE = "build a torchvision model"
+
+
+class TorchvisionClassifierSource(ModelSource):
+    """A torchvision name: random weights, the preprocessing of its published weights."""
+
+    name = "torchvision"
+    form = "a torchvision name (resnet18)"
+    gives = "a classifier of torchvision"
+    extra = "compress"
+
+    def takes(self, text: str) -> bool:
+        return text in self.names()
+
+    def names(self) -> Sequence[str]:
+        if not installed("torchvision"):
+            return ()
+        models = require("torchvision", PURPOSE).models
+        names: list[str] = models.list_models(module=models)
+        return names
+
+    def task(self, text: str, size: Size) -> Task:
+        return CLASSIFY
+
+    def load(self, text: str, options: SourceOptions) -> LoadedModel:
+        models, torch = require("torchvision", PURPOSE).models, require("torch", "build a model")
+        torch.manual_seed(options.seed)
+        classes = {} if options.num_classes is None else {"num_classes": options.num_classes}
+        model = models.get_model(text, weights=None, **classes)
+        return LoadedModel(text, model, sized(classifier_preprocess(text), options.size), CLASSIFY)
+
+
+def classifier_preprocess(name: str) -> Preprocess:
+    """The evaluation transform that torchvision states for a model's published weights."""
+    models = require("torchvision", PURPOSE).models
+    stated: Any = models.get_model_weights(name).DEFAULT.transforms()
+    side, shorter = stated.crop_size[0], stated.resize_size[0]
+    return Preprocess(
+        height=side,
+        width=side,
+        resize="center-crop",
+        shorter_side=max(side, shorter),
+        interpolation="bicubic" if "bicubic" in str(stated.interpolation).lower() else "bilinear",
+        antialias=True,
+        mean=tuple(stated.mean or IMAGENET_MEAN),
+        std=tuple(stated.std or IMAGENET_STD),
+    )

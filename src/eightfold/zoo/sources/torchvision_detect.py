@@ -1,0 +1,90 @@
+"""torchvision's detectors as a model source: single-shot ones by their raw heads, R-CNNs whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.extras import installed, require
+from eightfold.runtime.bundle.manifest import Task
+from eightfold.runtime.bundle.sizes import Size
+from eightfold.zoo.sources.base import RAW_OUTPUTS, LoadedModel, ModelSource, SourceOptions, sized
+
+COCO_CLASSES = 91
+SIDES = {"ssd300_vgg16": 300, "ssdlite320_mobilenet_v3_large": 320, "fasterrcnn_mobilenet_v3_large_320_fpn": 320}
+DEFAULT_SIDE = 640
+
+
+class TorchvisionDetectorSource(ModelSource):
+    """A torchvision detector's name."""
+
+    name = "torchvision-detect"
+    form = "a torchvision detector (ssdlite320_mobilenet_v3_large)"
+    gives = "a detector of torchvision: SSD, RetinaNet and FCOS by raw heads; R-CNNs to inspect and prune"
+    extra = "compress"
+
+    def takes(self, text: str) -> bool:
+        return text in self.names()
+
+    def names(self) -> Sequence[str]:
+        if not installed("torchvision"):
+            return ()
+        models = require("torchvision", "build a torchvision model").models
+        names: list[str] = models.list_models(module=models.detection)
+        return names
+
+    def task(self, text: str, size: Size) -> Task:
+        require("torchvision", "build a torchvision model")
+        from eightfold.zoo.raw_heads import raw_head_names, raw_head_task
+
+        return raw_head_task(text, size) if text in raw_head_names() else RAW_OUTPUTS
+
+    def load(self, text: str, options: SourceOptions) -> LoadedModel:
+        torch = require("torch", "build a model")
+        from eightfold.zoo.raw_heads import RawHead, build_detector, raw_head_names
+
+        torch.manual_seed(options.seed)
+        ssd = text.startswith("ssd")
+        detector: Any = build_detector(text, options.num_classes or (COCO_CLASSES - ssd))
+        side = SIDES.get(text, DEFAULT_SIDE)
+        preprocess = sized(_preprocess(detector, side, ssd=ssd), options.size)
+        if text not in raw_head_names():
+            return LoadedModel(
+                text,
+                _whole(detector),
+                preprocess,
+                exportable="an R-CNN suppresses boxes half way, in code that depends on what it finds",
+            )
+        task = self.task(text, (preprocess.height, preprocess.width))
+        return LoadedModel(text, RawHead(detector), preprocess, task)
+
+
+def _preprocess(detector: Any, side: int, *, ssd: bool) -> Preprocess:
+    """What the detector's own transform does to an image, at one size."""
+    own = detector.transform
+    return Preprocess(
+        height=side,
+        width=side,
+        resize="stretch" if ssd else "letterbox",
+        anchor="top-left",
+        pad_value=0,
+        mean=tuple(own.image_mean),
+        std=tuple(own.image_std),
+    )
+
+
+def _whole(detector: Any) -> Any:
+    """An R-CNN that takes one tensor of prepared images, and neither scales nor resizes them."""
+
+    def as_list(_: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        return list(arguments[0]), *arguments[1:]
+
+    def as_it_is(image: Any, target: Any) -> tuple[Any, Any]:
+        return image, target
+
+    channels = len(detector.transform.image_mean)
+    detector.register_forward_pre_hook(as_list)
+    detector.transform.resize = as_it_is
+    detector.transform.image_mean, detector.transform.image_std = [0.0] * channels, [1.0] * channels
+    return detector
