@@ -43,10 +43,11 @@ def test_every_kind_of_png_is_what_pillow_says(tmp_path: Path, mode: str) -> Non
     np.testing.assert_array_equal(read_image(path), np.asarray(image.convert("RGB")))
 
 
-def test_sixteen_bits_are_cut_to_the_high_eight(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_sixteen_bits_are_kept(tmp_path: Path, suffix: str) -> None:
     deep = (GRADIENT.astype(np.uint16) << 8) + 77
-    cv2.imwrite(str(tmp_path / "deep.png"), deep[..., ::-1])
-    np.testing.assert_array_equal(read_image(tmp_path / "deep.png"), GRADIENT)
+    cv2.imwrite(str(tmp_path / f"deep.{suffix}"), deep[..., ::-1])
+    np.testing.assert_array_equal(read_image(tmp_path / f"deep.{suffix}"), deep)
 
 
 @pytest.mark.parametrize(("orientation", "turned"), [(1, 0), (3, 2), (6, 3), (8, 1)])

@@ -186,7 +186,7 @@ def test_preprocessing_that_does_not_fit_the_network(bundle_path: Path, tmp_path
     from eightfold.runtime.bundle.bundle import Bundle
 
     bundle = Bundle.open(bundle_path)
-    other = bundle.manifest.preprocess.model_copy(update={"color": "grey"})
+    other = bundle.manifest.preprocess.model_copy(update={"color": "grey", "channels": 1})
     wrong = replace(bundle, manifest=bundle.manifest.model_copy(update={"preprocess": other}))
     message = r"the network takes float32 \(3, 8, 8\), and the bundle's preprocessing gives float32 \(1, 8, 8\)"
     with Predictor(wrong) as predictor:

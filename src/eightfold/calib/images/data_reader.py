@@ -104,10 +104,14 @@ class Rows:
         if isinstance(self.images, ImageSet):
             # What a checkpoint counts is not read again.
             for index in range(self.tally.used + self.tally.skipped, len(self.images)):
-                yield self.images.name(index), _reader(self.images, index)
+                yield self.images.name(index), _reader(self.images, index, as_stored=self._as_stored)
         else:
             for index, image in enumerate(self.images):
                 yield f"image {index}", _hasher(np.asarray(image))
+
+    @property
+    def _as_stored(self) -> bool:
+        return self.preprocess is not None and self.preprocess.as_stored
 
     def _rows_of(self, image: Tensor, name: str) -> list[Tensor]:
         """One row, or the rows of a batch that is ready for the model."""
@@ -152,8 +156,8 @@ class Rows:
         )
 
 
-def _reader(images: ImageSet, index: int) -> Callable[[], tuple[bytes, Tensor]]:
-    return lambda: (bytes.fromhex(images.digests[index]), images.load(index))
+def _reader(images: ImageSet, index: int, *, as_stored: bool) -> Callable[[], tuple[bytes, Tensor]]:
+    return lambda: (bytes.fromhex(images.digests[index]), images.load(index, as_stored=as_stored))
 
 
 def _hasher(image: Tensor) -> Callable[[], tuple[bytes, Tensor]]:

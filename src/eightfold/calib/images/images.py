@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Self
 
-from eightfold.calib.images.decode import SUFFIXES, images_in, read_image
+from eightfold.calib.images.decode import SUFFIXES, image_files, images_in, read_image
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.images.resize import Pixels
 from eightfold.errors import ImageError, UsageError
 from eightfold.files import PathLike, sha256_of_bytes, sha256_of_file
@@ -31,7 +32,7 @@ class ImageWarning(UserWarning):
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """An ordered set of images, each a file or an array (H, W, C) uint8.
+    """An ordered set of images, each a file or an array (H, W, C) uint8 or uint16.
 
     Args:
         items: what the images are read from.
@@ -53,10 +54,16 @@ class ImageSet:
         item = self.items[index]
         return str(item) if isinstance(item, Path) else f"image {index}"
 
-    def load(self, index: int) -> Pixels:
-        """(H, W, C) uint8, RGB. Raises ImageError if it cannot be read."""
+    def load(self, index: int, *, as_stored: bool = False) -> Pixels:
+        """(H, W, C), RGB, or with the channels of its file; see `read_image`. Raises ImageError if it cannot be
+        read."""
         item = self.items[index]
-        return read_image(item) if isinstance(item, Path) else item
+        return read_image(item, as_stored=as_stored) if isinstance(item, Path) else item
+
+    def prepared(self, preprocess: Preprocess) -> Iterator[npt.NDArray[Any]]:
+        """Each image as one row of the model's input."""
+        for index in range(len(self)):
+            yield preprocess(self.load(index, as_stored=preprocess.as_stored))
 
     @cached_property
     def digests(self) -> tuple[str, ...]:
@@ -109,8 +116,8 @@ def open_images(source: Any, *, labels: Sequence[int] | None = None) -> ImageSet
     Args:
         source: an ImageSet; a folder (sub-folders that hold images are classes, as torchvision's ImageFolder has it);
             a glob pattern; a text file with one path per line, relative to the file, and optionally a label after a
-            tab; a COCO .json or YOLO .yaml; a list of paths or of (H, W, C) uint8 arrays; an array
-            (N, H, W, C) or (N, H, W) uint8.
+            tab; a COCO .json or YOLO .yaml; a list of paths or of (H, W, C) arrays; an array (N, H, W, C) or
+            (N, H, W) of uint8 or uint16.
         labels: class index of each image, for lists and arrays.
 
     Raises:
@@ -139,7 +146,7 @@ def _open_path(source: PathLike) -> ImageSet:
     if path.is_file():
         return _open_file(path)
     if any(mark in str(source) for mark in "*?["):
-        return ImageSet(tuple(Path(name) for name in _glob(source) if _is_image(name)))
+        return ImageSet(tuple(image_files(map(Path, _glob(source)))))
     raise ImageError(f"{path} does not exist", allowed="a folder, a list file, a glob pattern", remedy="check the path")
 
 
@@ -173,10 +180,10 @@ def _open_folder(folder: Path) -> ImageSet:
 
 
 def _open_sequence(source: Any) -> ImageSet:
-    if isinstance(source, np.ndarray) and source.dtype != np.uint8:
+    if isinstance(source, np.ndarray) and source.dtype not in (np.uint8, np.uint16):
         raise ImageError(
             f"an array of type {source.dtype}",
-            allowed="(N, height, width, channels) uint8",
+            allowed="(N, height, width, channels) uint8 or uint16",
             remedy="pass tensors that are ready for the model with preprocess=None",
         )
     return ImageSet(tuple(Path(item) if isinstance(item, str | Path) else np.asarray(item) for item in source))

@@ -11,8 +11,8 @@ The output pixel i of an axis that goes from `n` to `m` pixels reads the input a
                border and normalized                                       (Pillow, torchvision)
 
 The horizontal sums are taken first, nothing is rounded in between, and the result is rounded once:
-`floor(v + 0.5)`, clipped to 0..255. Any implementation in double precision that follows these lines gives the same
-pixels; OpenCV's fixed-point one differs by at most one level.
+`floor(v + 0.5)`, clipped to 0..255 (16 bits: 0..65535). Any implementation in double precision that follows these lines
+gives the same pixels; OpenCV's fixed-point one differs by at most one level.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Pixels = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.unsignedinteger[Any]]  # uint8 or uint16
 Floats = npt.NDArray[np.float64]
 
 
@@ -40,16 +41,17 @@ def resize(image: Pixels, height: int, width: int, *, interpolation: str, antial
     """Resize an image in float64 and round once. The reference that the fast paths are tested against.
 
     Args:
-        image: (H, W, C) uint8.
+        image: (H, W, C) uint8 or uint16.
         height, width: the size wanted, in pixels.
         interpolation: "bilinear", "bicubic" or "area", as defined at the head of this file.
         antialias: widen the kernel when an axis shrinks.
 
     Returns:
-        (height, width, C) uint8.
+        (height, width, C) of the same type.
     """
     resized = resize_float(image.astype(np.float64), height, width, interpolation=interpolation, antialias=antialias)
-    return np.clip(np.floor(resized + 0.5), 0, 255).astype(np.uint8)
+    whole: Pixels = np.clip(np.floor(resized + 0.5), 0, np.iinfo(image.dtype).max).astype(image.dtype)
+    return whole
 
 
 def resize_float(image: Floats, height: int, width: int, *, interpolation: str, antialias: bool = False) -> Floats:

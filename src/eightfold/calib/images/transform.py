@@ -1,11 +1,13 @@
 """Carry a `Preprocess` out: a float64 reference in numpy, and a fast path through OpenCV where it is installed.
 
 The steps, in this order, are the definition that every runtime follows:
-1. grey, if asked for: `(19595 R + 38470 G + 7471 B + 32768) >> 16` (Pillow's ITU-R 601-2 luma, exact in integers);
-2. resize (`calib/images/resize.py`) to the size that `calib/images/geometry.py` gives, rounded to uint8;
+1. grey, if asked for: `(19595 R + 38470 G + 7471 B + 32768) >> 16` (Pillow's ITU-R 601-2 luma, exact in integers, of
+   8 and of 16 bits); images taken "as-is" have the channels that they are stored with;
+2. resize (`calib/images/resize.py`) to the size that `calib/images/geometry.py` gives, rounded to the pixels' type;
 3. pad with `pad_value`, or crop;
 4. reverse the channels for BGR;
-5. look each pixel up in a table of 256 entries per channel: `(v * scale - mean) / std` in float64, rounded to float32.
+5. look each pixel up in a table of 256 (uint16: 65536) entries per channel: `(v * scale - mean) / std` in float64,
+   rounded to float32.
 """
 
 from __future__ import annotations
@@ -39,8 +41,7 @@ def reference_tensor_from_image(preprocess: Preprocess, image: npt.ArrayLike) ->
 
 
 def _carry_out(preprocess: Preprocess, image: npt.ArrayLike, out: Tensor | None, *, fast: bool) -> Tensor:
-    pixels = checked_pixels(image)
-    pixels = grey_of(pixels) if preprocess.color == "grey" else _three_channels(pixels)
+    pixels = _pixels_for(preprocess, image)
     placement = place(preprocess, *pixels.shape[:2])
     resized = _resized(preprocess, pixels, placement.resized, fast=fast)
     if out is None:
@@ -59,23 +60,67 @@ def _placed(preprocess: Preprocess, resized: Pixels, placement: Placement) -> Pi
     if (placement.resized, placement.offset) == (placement.tensor, (0, 0)):
         return resized
     in_tensor, in_image = overlap(placement)
-    canvas = np.full((*placement.tensor, resized.shape[2]), preprocess.pad_value, np.uint8)
+    canvas = np.full((*placement.tensor, resized.shape[2]), preprocess.pad_value, resized.dtype)
     canvas[in_tensor] = resized[in_image]
     return canvas
 
 
-def checked_pixels(image: npt.ArrayLike) -> Pixels:
-    """(H, W, C) uint8 of an image given as (H, W) or (H, W, 1 to 4), or ImageError."""
-    pixels = np.asarray(image)
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4)):
+def _pixels_for(preprocess: Preprocess, image: npt.ArrayLike) -> Pixels:
+    """(H, W, channels) in the type that `preprocess` takes, or ImageError."""
+    if preprocess.as_stored:
+        return _stored_channels(image, preprocess)
+    pixels = checked_pixels(image, preprocess.pixels)
+    return grey_of(pixels) if preprocess.color == "grey" else _three_channels(pixels)
+
+
+def checked_pixels(image: npt.ArrayLike, dtype: str = "uint8") -> Pixels:
+    """(H, W, C) of an image given as (H, W) or (H, W, 1 to 4) of the type `dtype`, or ImageError."""
+    pixels = _of_type(np.asarray(image), dtype)
+    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4)):
         raise ImageError(
             f"an image of shape {pixels.shape} and type {pixels.dtype}",
-            allowed="(height, width), (height, width, 1), (height, width, 3) RGB or (height, width, 4) RGBA, uint8",
-            remedy="convert it first",
+            allowed=f"(height, width), (height, width, 1), (height, width, 3) RGB or (height, width, 4) RGBA, {dtype}",
+            remedy="convert it first, or give the Preprocess its number of channels",
         )
+    return _not_empty(pixels if pixels.ndim == 3 else pixels[..., None])
+
+
+def _stored_channels(image: npt.ArrayLike, preprocess: Preprocess) -> Pixels:
+    pixels = _of_type(np.asarray(image), preprocess.pixels)
+    count = preprocess.channels
+    pixels = pixels[..., None] if pixels.ndim == 2 and count == 1 else pixels
+    if pixels.ndim != 3 or pixels.shape[2] != count:
+        first = pixels.ndim == 3 and pixels.shape[0] == count
+        raise ImageError(
+            f"an image of shape {pixels.shape} and type {pixels.dtype}",
+            allowed=f"(height, width, {count}) {preprocess.pixels}, the channels of the Preprocess",
+            remedy="move its first axis to the end: channels come last in images" if first else "convert it first",
+        )
+    return _not_empty(pixels)
+
+
+def _of_type(pixels: npt.NDArray[Any], dtype: str) -> Pixels:
+    if pixels.dtype == dtype:
+        return pixels
+    remedy = "convert it first"
+    if pixels.dtype == np.uint16:
+        remedy = (
+            f"it has up to {int(pixels.max(initial=0))} a channel: give the Preprocess pixels: uint16 and the scale of "
+            "its depth, such as 1/4095 or 1/65535"
+        )
+    elif dtype == "uint16" and pixels.dtype == np.uint8:
+        remedy = "leave pixels: uint16 out of the Preprocess, or store all images with 16 bits"
+    raise ImageError(
+        f"an image of shape {pixels.shape} and type {pixels.dtype}",
+        allowed=f"(height, width, channels) {dtype}",
+        remedy=remedy,
+    )
+
+
+def _not_empty(pixels: Pixels) -> Pixels:
     if 0 in pixels.shape:
         raise ImageError(f"an image of zero size, shape {pixels.shape}", allowed="at least one pixel")
-    return pixels if pixels.ndim == 3 else pixels[..., None]
+    return pixels
 
 
 def _three_channels(pixels: Pixels) -> Pixels:
@@ -87,7 +132,7 @@ def grey_of(pixels: Pixels) -> Pixels:
     if pixels.shape[2] == 1:
         return pixels
     luma = pixels[..., :3].astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)
-    return ((luma + 32768) >> 16).astype(np.uint8)[..., None]
+    return ((luma + 32768) >> 16).astype(pixels.dtype)[..., None]
 
 
 def _resized(preprocess: Preprocess, pixels: Pixels, size: tuple[int, int], *, fast: bool) -> Pixels:
@@ -103,8 +148,11 @@ def _resized(preprocess: Preprocess, pixels: Pixels, size: tuple[int, int], *, f
 def _opencv_resize(pixels: Pixels, size: tuple[int, int], kernel: str) -> Pixels:
     cv2 = require("cv2", "resize images fast")
     flag = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA}[kernel]
-    resized: Pixels = cv2.resize(np.ascontiguousarray(pixels), (size[1], size[0]), interpolation=flag)
-    return resized if resized.ndim == 3 else resized[..., None]  # OpenCV drops a single channel's axis
+    # OpenCV takes four channels at a time where it filters, and drops a single channel's axis.
+    parts = [pixels[..., start : start + 4] for start in range(0, pixels.shape[2], 4)]
+    resized = [cv2.resize(np.ascontiguousarray(part), (size[1], size[0]), interpolation=flag) for part in parts]
+    whole = [part if part.ndim == 3 else part[..., None] for part in resized]
+    return whole[0] if len(whole) == 1 else np.concatenate(whole, axis=2)
 
 
 def _normalize(preprocess: Preprocess, pixels: Pixels, out: Tensor, *, fast: bool) -> None:
@@ -117,7 +165,7 @@ def _normalize(preprocess: Preprocess, pixels: Pixels, out: Tensor, *, fast: boo
             plane[...] = channel
         return
     for plane, channel, entries in zip(planes, channels, normalization_table(preprocess), strict=True):
-        if fast and plane.flags.c_contiguous:
+        if fast and plane.flags.c_contiguous and channel.dtype == np.uint8:
             require("cv2", "normalise images fast").LUT(channel, entries, dst=plane)
         else:
             plane[...] = entries[channel]
@@ -132,8 +180,8 @@ def _channels(pixels: Pixels, *, fast: bool) -> Sequence[Pixels]:
 
 @lru_cache(maxsize=16)
 def normalization_table(preprocess: Preprocess) -> npt.NDArray[np.float32]:
-    """(channels, 256) float32: what each pixel value becomes, computed in float64 and rounded once."""
+    """(channels, 256 or 65536) float32: what each pixel value becomes, computed in float64 and rounded once."""
     mean, std = (np.array(values, np.float64)[:, None] for values in (preprocess.means, preprocess.stds))
-    table = ((np.arange(256) * preprocess.scale - mean) / std).astype(np.float32)
+    table = ((np.arange(preprocess.largest_pixel + 1) * preprocess.scale - mean) / std).astype(np.float32)
     table.flags.writeable = False
     return table

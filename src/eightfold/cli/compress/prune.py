@@ -62,7 +62,7 @@ def prune(
     batch = _images(images, preprocess, (height, width), count, seed)
     done = prune_network(
         network,
-        _example(height, width),
+        _example(height, width, preprocess),
         compensation=compensate,
         images=batch,
         rule=rule,
@@ -82,10 +82,12 @@ def prune(
     print(f"wrote {output}")
 
 
-def _example(height: int, width: int) -> torch.Tensor:
+def _example(height: int, width: int, preprocess: Path | None) -> torch.Tensor:
     import torch
 
-    return torch.zeros(1, 3, height, width)
+    from eightfold.calib.images.preprocess import Preprocess
+
+    return torch.zeros(1, Preprocess.load(preprocess).channels if preprocess else 3, height, width)
 
 
 def _images(
@@ -102,7 +104,7 @@ def _images(
 
     how = Preprocess.load(preprocess) if preprocess else Preprocess(height=size[0], width=size[1])
     chosen = open_images(folder).sample(count, seed=seed)
-    return torch.from_numpy(np.stack([how(image) for image in chosen]))
+    return torch.from_numpy(np.stack(list(chosen.prepared(how))))
 
 
 def _ratios(options: list[str]) -> dict[str, float]:

@@ -111,9 +111,9 @@ def _preprocess(
     if path is not None:
         rules = Preprocess.load(path)
         return rules.at_size(*sizes[0]) if sizes else rules
-    own = FileInputs.of(Path(model), constants).image_size if model.endswith(".onnx") and not sizes else None
-    height, width = sizes[0] if sizes else own or DEFAULT_SIZE
-    return Preprocess(height=height, width=width)
+    own = FileInputs.of(Path(model), constants) if model.endswith(".onnx") else None
+    height, width = sizes[0] if sizes else (own and own.image_size) or DEFAULT_SIZE
+    return Preprocess(height=height, width=width, channels=(own and own.image_channels) or 3)
 
 
 def _module(name: str, classes: int, weights: Path | None) -> torch.nn.Module:

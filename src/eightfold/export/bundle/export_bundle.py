@@ -185,5 +185,10 @@ def as_file_takes(inputs: FileInputs, preprocess: Preprocess) -> Preprocess:
             allowed="float32 or uint8 images (batch, channels, height, width) or (batch, height, width, channels)",
             remedy="put a Cast or a Reshape in front of it",
         )
+    if image.dtype == "uint8" and preprocess.pixels != "uint8":
+        raise ModelError(
+            f"input {image.name!r} of {inputs.path} is uint8 and the Preprocess gives {preprocess.pixels} pixels",
+            allowed="a float32 input for them",
+        )
     last = image.dims[3] == preprocess.channels != image.dims[1]
     return preprocess.model_copy(update={"layout": "nhwc" if last else "nchw", "dtype": image.dtype})

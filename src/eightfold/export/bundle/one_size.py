@@ -114,7 +114,7 @@ def _with_weights(file: Path) -> list[Path]:
 
 
 def _prepared(images: ImageSet, preprocess: Preprocess) -> Array:
-    return np.stack([preprocess(image) for image in images])
+    return np.stack(list(images.prepared(preprocess)))
 
 
 def _noise(preprocess: Preprocess, count: int) -> Array:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 IMAGE_TYPES = ("float32", "uint8")
 ONE_INPUT = "one image input"
+MOST_CHANNELS = 32  # what is longer is taken for a side of the images
 STATE_IT = "give it a value (--constant NAME=VALUE)"
 
 
@@ -127,6 +128,12 @@ class FileInputs:
         dims = self.image.dims if self.image.takes_images else (0, 0, 0, 0)
         height, width = dims[1:3] if channels_last(dims) else dims[2:]
         return (height, width) if height and width else None
+
+    @property
+    def image_channels(self) -> int:
+        """How many channels the file fixes for its images; 0 where it does not, or takes none."""
+        dims = self.image.dims if self.image.takes_images else (0, 0, 0, 0)
+        return dims[3] if channels_last(dims) else dims[1] if dims[1] <= MOST_CHANNELS else 0
 
     def require_one(self) -> None:
         """Raise ModelError where there are several."""

@@ -70,7 +70,13 @@ def with_preprocess(model: onnx.ModelProto, preprocess: Preprocess) -> tuple[onn
 
 
 def pixels_for(preprocess: Preprocess) -> Preprocess:
-    """What is left to do outside: the size and the order of colours."""
+    """What is left to do outside: the size and the order of colours. Raises UsageError for pixels of 16 bits."""
+    if preprocess.pixels != "uint8":
+        raise UsageError(
+            f"preprocessing in the graph of {preprocess.pixels} pixels",
+            allowed="uint8 pixels, which networks can take",
+            remedy="leave preprocessing outside",
+        )
     return preprocess.model_copy(update={"layout": "nhwc", "dtype": "uint8"})
 
 

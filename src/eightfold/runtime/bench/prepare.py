@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from eightfold.calib.images.resize import Pixels
 from eightfold.errors import UsageError
 from eightfold.onnx_graph.tensor_specs import TensorSpec
 from eightfold.runtime.backends import open_session
@@ -46,13 +46,16 @@ def prepare(candidate: Candidate, options: SessionOptions, end_to_end: bool, see
         return Prepared(candidate, session, slot.run, session.scope)
     if candidate.bundle is None:
         raise UsageError(f"{candidate.name} comes from no bundle", allowed="bundles, to measure end to end")
-    frame = random.integers(0, 256, (FRAME_HEIGHT, FRAME_WIDTH, 3)).astype(np.uint8)
+    how = candidate.bundle.manifest.preprocess_of(candidate.bundle.artifact(candidate.artifact))
+    channels = how.channels if how.as_stored else 3
+    shape = (FRAME_HEIGHT, FRAME_WIDTH, channels)
+    frame = random.integers(0, how.largest_pixel + 1, shape).astype(how.pixels)
     return Prepared(
         candidate, session, _frames_to_answers(candidate.bundle, candidate.artifact, slot, frame), "end-to-end"
     )
 
 
-def _frames_to_answers(bundle: Bundle, artifact: str, slot: Slot, frame: NDArray[np.uint8]) -> Callable[[], object]:
+def _frames_to_answers(bundle: Bundle, artifact: str, slot: Slot, frame: Pixels) -> Callable[[], object]:
     preprocess = bundle.manifest.preprocess_of(bundle.artifact(artifact))
     decode = decoder_of(bundle.manifest.task)
     if len(slot.inputs) != 1:

@@ -19,16 +19,16 @@ GREEN: Colour = (0, 177, 64)
 LEGEND_LINES = 8
 
 
-def draw(image: Pixels, result: Result) -> Pixels:
+def draw(image: NDArray[np.unsignedinteger[Any]], result: Result) -> Pixels:
     """A copy of an image with an answer drawn on it.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB; of images of other channels or types, what a person can see of them is drawn on.
         result: boxes and labels for detections, coloured areas and the largest classes' names for a segmentation, the
             likeliest classes in a corner for a classification, the foreground on green for a matte; anything else
             leaves the image as it is.
     """
-    canvas = np.ascontiguousarray(image).copy()
+    canvas = _visible(image)
     if isinstance(result, Classification):
         _draw_classes(canvas, result)
     elif isinstance(result, Detections):
@@ -39,6 +39,17 @@ def draw(image: Pixels, result: Result) -> Pixels:
     elif isinstance(result, Matte):
         return result.composite(canvas, np.array(GREEN, np.uint8))
     return canvas
+
+
+def _visible(image: NDArray[np.unsignedinteger[Any]]) -> Pixels:
+    """A copy as (H, W, 3) uint8: the first three channels, or the first one where there are fewer; 16 bits are scaled
+    by the largest value."""
+    pixels = image if image.ndim == 3 else image[..., None]
+    shown = pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, axis=2)
+    if shown.dtype != np.uint8:
+        shown = (shown * (255 / max(int(shown.max(initial=0)), 1))).astype(np.uint8)
+    visible: Pixels = np.array(shown, np.uint8, order="C")
+    return visible
 
 
 @lru_cache(maxsize=1024)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eightfold.calib.images.decode import SUFFIXES, images_in, read_image
+from eightfold.calib.images.resize import Pixels
 from eightfold.errors import ImageError
 from eightfold.extras import require
 from eightfold.files import PathLike
@@ -25,13 +26,13 @@ class Frame:
 
     Attributes:
         source: what it came from: a path, or a camera as "camera 0".
-        pixels: (H, W, 3) uint8 RGB.
+        pixels: (H, W, 3) uint8 RGB, or what a file holds instead: other channels, uint16.
         number: counts the frames of a stream from 0; None for a file of its own.
         fps: of the stream, where it tells.
     """
 
     source: str
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
     number: int | None = None
     fps: float | None = None
 
@@ -41,7 +42,10 @@ class Frame:
 
 
 def frames_of(
-    sources: Iterable[PathLike], *, unreadable: Callable[[ImageError], object] | None = None
+    sources: Iterable[PathLike],
+    *,
+    unreadable: Callable[[ImageError], object] | None = None,
+    as_stored: bool = False,
 ) -> Iterator[Frame]:
     """Pictures of several sources, one after the other.
 
@@ -49,11 +53,12 @@ def frames_of(
         sources: image files, folders (their images in name order, not those of folders inside), video files, camera
             numbers ("0"), or addresses of streams ("rtsp://...").
         unreadable: called for an image file that cannot be read, which is then passed over; None: it is raised.
+        as_stored: image files keep their channels; see `read_image`.
 
     Raises ImageError naming what cannot be read.
     """
     for source in sources:
-        yield from _frames(str(source), unreadable or _raise)
+        yield from _frames(str(source), unreadable or _raise, as_stored)
 
 
 def _raise(error: ImageError) -> None:
@@ -66,14 +71,14 @@ def is_live(source: PathLike) -> bool:
     return text.isdigit() or text.startswith(STREAM_SCHEMES)
 
 
-def _frames(source: str, unreadable: Callable[[ImageError], object]) -> Iterator[Frame]:
+def _frames(source: str, unreadable: Callable[[ImageError], object], as_stored: bool) -> Iterator[Frame]:
     path = Path(source)
     if is_live(source) or path.suffix.lower() in VIDEO_SUFFIXES:
         yield from _video(source)
         return
     for image in _images_in(path) if path.is_dir() else [path]:
         try:
-            pixels = read_image(image)
+            pixels = read_image(image, as_stored=as_stored)
         except ImageError as error:
             unreadable(error)
         else:

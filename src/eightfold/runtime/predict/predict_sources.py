@@ -68,7 +68,8 @@ def predict_sources(
     largest = 1 if live else max(predictor.choice.batches)
     with contextlib.ExitStack() as stack:
         sinks = _sinks(stack, json_lines, annotated, live)
-        for frames in _chunks(itertools.islice(frames_of(sources, unreadable=unreadable), limit), largest):
+        pictures = frames_of(sources, unreadable=unreadable, as_stored=predictor.preprocess.as_stored)
+        for frames in _chunks(itertools.islice(pictures, limit), largest):
             for frame, result in zip(frames, predictor.predict_batch([each.pixels for each in frames]), strict=True):
                 prediction = Prediction(frame, result)
                 for sink in sinks:

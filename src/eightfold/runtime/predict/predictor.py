@@ -30,7 +30,7 @@ from eightfold.runtime.predict.select_artifact import Choice, Wish, choose
 if TYPE_CHECKING:
     from eightfold.runtime.bench.latency import LatencyTable
 
-Image = PathLike | NDArray[np.uint8]
+Image = PathLike | NDArray[np.unsignedinteger[Any]]
 
 
 class Predictor:
@@ -96,7 +96,8 @@ class Predictor:
         """Predict one image, or a list of images.
 
         Args:
-            image: a path, or an RGB array (H, W, 3), grey (H, W) or RGBA (H, W, 4) of uint8; or a list of these.
+            image: a path, or an RGB array (H, W, 3), grey (H, W) or RGBA (H, W, 4) of uint8, or what else the bundle's
+                `Preprocess` takes (other channels, uint16); or a list of these.
 
         Returns:
             the task's result (`Classification`, ...), or a list of them in the order given.
@@ -216,7 +217,8 @@ class Predictor:
             return self._decode(slot.outputs, placements)
 
     def _load(self, image: Image, row: Array) -> Placement:
-        pixels = image if isinstance(image, np.ndarray) else read_image(_path(image))
+        as_stored = self.preprocess.as_stored
+        pixels = image if isinstance(image, np.ndarray) else read_image(_path(image), as_stored=as_stored)
         self.preprocess(pixels, row)
         return place(self.preprocess, *pixels.shape[:2])
 

@@ -23,8 +23,10 @@ std::vector<double> per_channel_from(const JsonNode& node, int channels) {
   if (values.empty()) node.fail("empty", "1 or " + std::to_string(channels) + " numbers");
   const bool equal =
       std::all_of(values.begin(), values.end(), [&](double each) { return each == values[0]; });
-  if (equal) return {values[0]};
-  if (static_cast<int>(values.size()) != channels) {
+  const int size = static_cast<int>(values.size());
+  // Of grey images three equal ones are the default.
+  if (equal && (size == 1 || size == channels || (channels == 1 && size == 3))) return {values[0]};
+  if (size != channels) {
     node.fail(std::to_string(values.size()) + " entries long",
               "1 or " + std::to_string(channels) + " entries");
   }
