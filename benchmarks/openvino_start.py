@@ -31,7 +31,7 @@ from eightfold.export.torch.onnx_export import export_onnx
 from eightfold.runtime.backends import open_session
 from eightfold.runtime.backends.base import SessionOptions
 from eightfold.runtime.backends.openvino_cache import LARGEST_BYTES
-from eightfold.runtime.devices.versions import runtime_versions
+from eightfold.versions import runtime_versions
 
 RESULT = Path(__file__).parent / "results" / "openvino_start.md"
 # name -> side of its images

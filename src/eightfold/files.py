@@ -35,15 +35,27 @@ def sha256_of_file(path: PathLike) -> str:
 
 
 def digest_of(path: PathLike) -> str | None:
-    """SHA-256 of a file, or of a folder's names and contents; None if there is nothing."""
+    """SHA-256 of a file, or of a folder's names and contents, behind links too; None if there is nothing."""
     path = Path(path)
     if path.is_file():
         return sha256_of_file(path)
     if not path.is_dir():
         return None
-    files = sorted(file for file in path.rglob("*") if file.is_file())
+    files = sorted(_files_below(path, frozenset()))
     lines = [f"{file.relative_to(path).as_posix()} {sha256_of_file(file)}" for file in files]
     return sha256_of_bytes("\n".join(lines).encode())
+
+
+def _files_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """Every file of a folder and of those in it. A link back to one of the folders `above` is not followed."""
+    real = folder.resolve()
+    if real in above:
+        return
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _files_below(entry, above | {real})
+        elif entry.is_file():
+            yield entry
 
 
 def require_output(path: PathLike | None, *, reads: Iterable[PathLike | None] = ()) -> None:

@@ -57,9 +57,9 @@ CHANGES: dict[str, tuple[Callable[[Chain], None], list[str]]] = {
     ),
     "settings": (
         _set("b", 2),
-        ["a: up to date", "b: would run (changed: n)", "c: may run (reads b.txt, which 'b' would make)"],
+        ["a: up to date", "b: would run (changed: n 1 -> 2)", "c: may run (reads b.txt, which 'b' would make)"],
     ),
-    "last": (_set("c", 2), ["a: up to date", "b: up to date", "c: would run (changed: n)"]),
+    "last": (_set("c", 2), ["a: up to date", "b: up to date", "c: would run (changed: n 1 -> 2)"]),
     "record": (_unlink("steps/c.json"), ["a: up to date", "b: up to date", "c: would run (not done yet)"]),
     "old record": (
         _forget("c"),

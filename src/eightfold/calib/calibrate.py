@@ -23,8 +23,11 @@ from eightfold.errors import CalibrationError, UsageError, one_of
 from eightfold.files import PathLike, sha256_of_bytes
 from eightfold.onnx_graph.graph import Graph, read_graph
 from eightfold.threads import most_threads
+from eightfold.versions import identity_of
 
 Tensor = npt.NDArray[Any]
+# Packages whose version may change what is seen of an activation.
+DECIDING = ("eightfold", "onnxruntime", "numpy", "cv2")
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,8 @@ def calibrate(
 def _identity(graph: Graph, rows: Rows, preprocess: Preprocess | None, options: CalibrationOptions) -> str:
     """What two calibrations must have in common for one to go on where the other stopped."""
     images = rows.images.digest() if isinstance(rows.images, ImageSet) else ""
-    parts = (graph.digest(), images, preprocess.digest() if preprocess else "", options.method, str(options.percentile))
+    rules = preprocess.digest() if preprocess else ""
+    parts = (graph.digest(), images, rules, options.method, str(options.percentile), identity_of(DECIDING))
     return sha256_of_bytes(" ".join(parts).encode())
 
 

@@ -7,19 +7,23 @@ from pathlib import Path
 
 from eightfold.pipeline import job as at
 from eightfold.pipeline.artifacts import Wanted, files_of, made_artifacts, onnx_artifacts
-from eightfold.pipeline.graph_files import share, write_facts
+from eightfold.pipeline.graph_files import library_versions, share, write_facts
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.runner import Step
+from eightfold.pipeline.step_keys import image_key
 from eightfold.progress import track
 from eightfold.runtime.bundle.manifest import Step as ManifestStep
-from eightfold.runtime.devices.versions import runtime_versions
 
 
 def decode_steps(job: Job) -> list[Step]:
     recipe = job.recipe
     if not recipe.export.decode:
         return []
-    settings = {"task": job.task.section.model_dump(mode="json"), "versions": runtime_versions()}
+    settings = {
+        "task": job.task.section.model_dump(mode="json"),
+        **image_key(job),
+        "versions": library_versions(),
+    }
     outputs = (*files_of(onnx_artifacts(recipe)), at.facts_of(at.DECODED))
     inputs = (*files_of(made_artifacts(recipe)), at.DATA)
     return [Step("decode", inputs, outputs, settings, partial(decode_graphs, job))]

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from eightfold.pipeline.runner import Step, content_of, digests, key_of, read_record, record_path
 
+LONGEST_VALUE = 24  # characters; digests are longer
 State = Literal["up to date", "would run", "may run"]
 
 
@@ -69,7 +70,22 @@ def _certain_reason(directory: Path, step: Step, record: dict[str, Any]) -> str:
     now, before = json.loads(json.dumps(step.settings)), record.get("settings")
     if before is None or now == before:
         return ""
-    return f"changed: {', '.join(sorted(key for key in now.keys() | before if now.get(key) != before.get(key)))}"
+    return f"changed: {', '.join(_differences(now, before))}"
+
+
+def _differences(now: Any, before: Any, name: str = "") -> list[str]:
+    """The places where two settings differ, with dots between a section and its keys; short values with both."""
+    if now == before:
+        return []
+    if isinstance(now, dict) and isinstance(before, dict):
+        keys = sorted(now.keys() | before)
+        return [
+            each
+            for key in keys
+            for each in _differences(now.get(key), before.get(key), f"{name}.{key}" if name else key)
+        ]
+    shown = [json.dumps(value) for value in (before, now)]
+    return [f"{name} {shown[0]} -> {shown[1]}" if max(map(len, shown)) <= LONGEST_VALUE else name]
 
 
 def _changed_inputs(now: dict[str, str | None], before: dict[str, str | None] | None) -> str:

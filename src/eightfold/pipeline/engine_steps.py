@@ -15,6 +15,7 @@ from eightfold.pipeline.artifacts import Wanted, engine_artifacts, files_of
 from eightfold.pipeline.graph_files import library_versions
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.runner import Step
+from eightfold.pipeline.step_keys import device_key, image_key
 from eightfold.progress import track
 
 # Each stretch of a network is tried in 16 bits on all of them.
@@ -27,7 +28,13 @@ def engine_steps(job: Job) -> list[Step]:
         return []
     sources = (*files_of(dict.fromkeys(map(_source_of, wanted))), at.DATA)
     options = _engine_options(job).without_files().model_dump(mode="json", exclude_defaults=True)
-    settings = {"engines": [engine.id for engine in wanted], "versions": library_versions(), "options": options}
+    settings = {
+        "engines": [engine.id for engine in wanted],
+        "options": options,
+        **image_key(job),
+        **({} if parse_target(wanted[0].target).family == "rtx" else device_key()),
+        "versions": library_versions(),
+    }
     if not job.path(at.ENGINES).exists():  # what the builder lacks is to be known before the network is trained
         _require_builder(job, wanted)
     return [Step("engines", sources, (at.ENGINES,), settings, partial(build_engines, job))]

@@ -17,6 +17,7 @@ from eightfold.pipeline.graph_files import library_versions, share, write_facts
 from eightfold.pipeline.int8_steps import int8_steps
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.runner import Step
+from eightfold.pipeline.step_keys import image_key, model_key
 from eightfold.runtime.bundle.manifest import Step as ManifestStep
 
 if TYPE_CHECKING:
@@ -32,10 +33,10 @@ def export_steps(job: Job) -> list[Step]:
         require_pixels_taken(recipe.targets)
     sources = {"baseline": (at.BASELINE,), "pruned": (at.PRUNED, at.BASELINE)}
     settings = {
+        **model_key(job),
+        **image_key(job),
         "export": recipe.export.model_dump(),
         "opsets": list(opsets_for(recipe.targets)),
-        "model": recipe.model.source,
-        "preprocess": recipe.preprocess.digest(),
         "versions": library_versions(),
     }
     exports = [

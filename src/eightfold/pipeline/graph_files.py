@@ -10,7 +10,7 @@ from eightfold.pipeline import job as at
 from eightfold.pipeline.artifacts import Wanted
 from eightfold.pipeline.job import Job
 from eightfold.runtime.bundle.manifest import Step
-from eightfold.runtime.devices.versions import runtime_versions
+from eightfold.versions import runtime_versions
 
 
 def share(job: Job, graphs: Sequence[Wanted]) -> None:

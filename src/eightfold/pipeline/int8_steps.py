@@ -20,6 +20,7 @@ from eightfold.pipeline.artifacts import (
 from eightfold.pipeline.graph_files import library_versions, share, write_facts
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.runner import Step
+from eightfold.pipeline.step_keys import GRAPHS, device_key, image_key, versions
 from eightfold.runtime.bundle.manifest import Step as ManifestStep
 from eightfold.scratch import scratch_folder
 
@@ -37,7 +38,7 @@ def _equalize_steps(job: Job) -> list[Step]:
     if not job.recipe.quantize.equalize:
         return []
     floats, graphs = files_of(float_artifacts(job.recipe, "pruned")), files_of(calibrated_artifacts(job.recipe))
-    settings = {"images": job.recipe.calibrate.images, "seed": job.recipe.seed}
+    settings = {"images": job.recipe.calibrate.images, **image_key(job), **versions(GRAPHS)}
     outputs = (*graphs, at.EQUALIZED)
     return [Step("equalize", (*floats, at.DATA), outputs, settings, partial(equalize_pruned, job))]
 
@@ -73,8 +74,8 @@ def _calibrate_step(job: Job) -> Step:
     graph = _calibration_graph(job)
     settings = {
         "calibrate": recipe.calibrate.model_dump(),
-        "preprocess": recipe.preprocess.digest(),
-        "seed": recipe.seed,
+        **image_key(job),
+        **versions(GRAPHS),
     }
     return Step("calibrate", (*files_of([graph]), at.DATA), (at.RANGES,), settings, partial(calibrate_pruned, job))
 
@@ -97,17 +98,26 @@ def calibrate_pruned(job: Job, _: Path) -> str:
 
 
 def _quantize_steps(job: Job) -> list[Step]:
-    sources = (at.RANGES, *files_of(calibrated_artifacts(job.recipe)), *files_of(float_artifacts(job.recipe, "pruned")))
-    section = job.recipe.quantize.model_dump(exclude={"targets"})
+    floats = (*files_of(calibrated_artifacts(job.recipe)), *files_of(float_artifacts(job.recipe, "pruned")))
+    sources = (at.RANGES, *floats, at.DATA)
+    section = job.recipe.quantize
+    settings = {
+        **section.model_dump(exclude={"targets"}),
+        "images": job.recipe.calibrate.images,
+        **image_key(job),
+        "task": job.task.section.model_dump(mode="json"),
+        "versions": library_versions(),
+        **(device_key() if section.form == "fastest" else {}),
+    }
     return [
         Step(
             f"quantize {target}",
             tuple(dict.fromkeys(sources)),
             (*files_of(int8_artifacts(job.recipe, target)), at.facts_of(f"int8-{target}")),
-            {"target": target, "versions": library_versions(), **section},
+            {"target": target, **settings},
             partial(quantize_pruned, job, target),
         )
-        for target in job.recipe.quantize.targets
+        for target in section.targets
     ]
 
 

@@ -13,11 +13,12 @@ from eightfold.pipeline import job as at
 from eightfold.pipeline.artifacts import Wanted, engine_artifacts, files_of, onnx_artifacts
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.runner import Step, stamps
+from eightfold.pipeline.step_keys import GRAPHS, device_key, image_key, versions
 from eightfold.progress import track
 from eightfold.runtime.bundle.manifest import Artifact, Metric
 from eightfold.runtime.bundle.manifest import Step as ManifestStep
-from eightfold.runtime.devices.versions import runtime_versions
 from eightfold.runtime.report.report_format import metric_label
+from eightfold.versions import runtime_versions
 
 if TYPE_CHECKING:
     from eightfold.runtime.bench.candidates import Candidate
@@ -29,12 +30,17 @@ def measure_steps(job: Job) -> list[Step]:
     facts = tuple(at.facts_of(family) for family in families(job))
     engines = (at.ENGINES,) if recipe.engines else ()
     numbers = (at.METRICS, at.LATENCY, at.BASELINE_FACTS, at.PRUNED_FACTS, at.WIDTHS, at.PLAN, at.RANGES)
-    images = {"preprocess": recipe.preprocess.digest(), "task": job.task.section.model_dump(mode="json")}
+    images = {
+        **image_key(job),
+        "task": job.task.section.model_dump(mode="json"),
+        **versions((*GRAPHS, "faster_coco_eval")),
+    }
+    times = {"bench": recipe.bench.model_dump(), **versions(GRAPHS), **device_key()}
     everything = {"recipe": recipe.model_dump(mode="json"), "versions": runtime_versions()}
     measured = (at.METRICS, *files_of(_benched(job)))
     return [
         Step("evaluate", (at.DATA, *graphs), (at.METRICS,), images, partial(evaluate, job)),
-        Step("bench", measured, (at.LATENCY,), {"bench": recipe.bench.model_dump()}, partial(measure, job)),
+        Step("bench", measured, (at.LATENCY,), times, partial(measure, job)),
         Step("report", (*numbers, *facts, *engines), (at.REPORT,), everything, partial(report, job)),
         Step(
             "bundle", (at.REPORT, *numbers, *facts, *graphs, *engines), (at.BUNDLE,), everything, partial(bundle, job)

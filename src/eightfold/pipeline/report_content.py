@@ -11,7 +11,6 @@ from eightfold.pipeline.report_headlines import bytes_of, cards_of, checks_of, l
 from eightfold.recipe import Recipe
 from eightfold.runtime.bench.latency import LatencyTable
 from eightfold.runtime.bundle.manifest import Metric, Task
-from eightfold.runtime.devices.versions import runtime_versions
 from eightfold.runtime.report.report_content import (
     Accuracy,
     ArtifactSteps,
@@ -22,6 +21,7 @@ from eightfold.runtime.report.report_content import (
     Snippet,
 )
 from eightfold.runtime.report.report_format import metric_label
+from eightfold.versions import runtime_versions
 
 
 def content_of(job: Job) -> ReportContent:

@@ -14,6 +14,7 @@ from eightfold.files import atomic_path
 from eightfold.pipeline import job as at
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.runner import Step
+from eightfold.pipeline.step_keys import IMAGES, MODULES, image_key, model_key, versions
 from eightfold.recipe import TrainSection
 from eightfold.runtime.report.report_format import metric_label
 
@@ -25,16 +26,15 @@ if TYPE_CHECKING:
 
 def train_steps(job: Job) -> list[Step]:
     recipe = job.recipe
-    model = {"model": recipe.model.model_dump(), "seed": recipe.seed}
-    images = {"preprocess": recipe.preprocess.digest()}
+    model = {**model_key(job), **image_key(job), **versions(MODULES)}
     task = {"task": job.task.section.model_dump(mode="json")}
-    train = {**model, **images, **task, "train": recipe.train.model_dump()}
+    train = {**model, **task, "train": recipe.train.model_dump()}
     after = {"finetune", "compensate", "compensate_images"}
-    prune = {**model, "compress": recipe.compress.model_dump(exclude=after), "size": job.image_size}
-    finetune = {**model, **images, **task, "compress": recipe.compress.model_dump(include=after)}
+    prune = {**model, "compress": recipe.compress.model_dump(exclude=after)}
+    finetune = {**model, **task, "compress": recipe.compress.model_dump(include=after)}
     pruned = (at.PLAN, at.BASELINE, at.DATA)
     return [
-        Step("data", (), (at.DATA,), {"data": _data_settings(job), "seed": recipe.seed}, partial(write_data, job)),
+        Step("data", (), (at.DATA,), _data_settings(job), partial(write_data, job)),
         Step("train", (at.DATA,), (at.BASELINE, at.BASELINE_FACTS), train, partial(train_baseline, job)),
         Step("prune", (at.BASELINE,), (at.PLAN, at.WIDTHS), prune, partial(prune_baseline, job)),
         Step("finetune", pruned, (at.PRUNED, at.PRUNED_FACTS), finetune, partial(finetune_pruned, job)),
@@ -44,7 +44,8 @@ def train_steps(job: Job) -> list[Step]:
 def _data_settings(job: Job) -> dict[str, Any]:
     """With a digest of the user's own images: what was added or changed makes the run start over."""
     task, data = job.recipe.task, job.recipe.data
-    return {**data.model_dump(), "labels": task.labels, "digest": job.task.data_digest(data)}
+    settings = {**data.model_dump(), "labels": task.labels, "content": job.task.data_digest(data)}
+    return {"data": settings, "seed": job.recipe.seed, **versions((*IMAGES, "mlxtend"))}
 
 
 def write_data(job: Job, _: Path) -> str:

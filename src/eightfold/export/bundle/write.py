@@ -32,7 +32,7 @@ from eightfold.runtime.bundle.bundle import (
     manifest_digest_line,
 )
 from eightfold.runtime.bundle.manifest import Artifact, FileEntry, Manifest, Metric, Precision, Step, Task
-from eightfold.runtime.devices.versions import runtime_versions
+from eightfold.versions import runtime_versions
 
 # Zip archives cannot hold earlier dates. A fixed one keeps the bytes the same from run to run.
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)

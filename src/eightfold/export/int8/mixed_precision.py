@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
 
+from eightfold.calib.calibrate import DECIDING
 from eightfold.calib.images.images import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.ranges import Ranges
@@ -26,7 +27,10 @@ from eightfold.files import PathLike, sha256_of_bytes, write_bytes, write_text
 from eightfold.onnx_graph.fold import prepare
 from eightfold.onnx_graph.graph import Graph, read_graph
 from eightfold.progress import track
+from eightfold.runtime.bench.latency import device_identity
+from eightfold.runtime.devices.devices import describe_device
 from eightfold.scratch import scratch_folder
+from eightfold.versions import identity_of
 
 RANKING_IMAGES = 16
 Ranking = Literal["quantize-one", "dequantize-one"]
@@ -156,7 +160,9 @@ def search_files(
 
 def _identity(ranges: Ranges, target: str, score: Score, rank_by: Score | None) -> str:
     """What two searches must have in common for one to use the other's scores."""
-    parts = (ranges.digest(), target, score.data, rank_by.data if rank_by else "")
+    ranked = rank_by.data if rank_by else ""
+    device = str(device_identity(describe_device()))  # scores are kept beside times
+    parts = (ranges.digest(), target, score.name, score.data, ranked, identity_of(DECIDING), device)
     return sha256_of_bytes(" ".join(parts).encode())
 
 

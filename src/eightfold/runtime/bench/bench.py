@@ -18,7 +18,7 @@ from eightfold.runtime.bench.timing import Timing, speedup
 from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.bundle.sizes import Size
 from eightfold.runtime.devices.devices import DeviceState, describe_device, read_state
-from eightfold.runtime.devices.versions import runtime_versions
+from eightfold.versions import runtime_versions
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ class LatencyTable(Value):
 
     def is_of(self, device: Device) -> bool:
         """Whether it was measured on a machine like `device`: the same processor, cores, board and GPUs."""
-        return _identity(self.device) == _identity(device)
+        return device_identity(self.device) == device_identity(device)
 
     def describe(self, width: int | None = None) -> str:
         """The table as text; with `width`, in lines of about so many characters at most."""
@@ -140,7 +140,8 @@ class LatencyTable(Value):
         return sorted(notes)
 
 
-def _identity(device: Device) -> tuple[object, ...]:
+def device_identity(device: Device) -> tuple[object, ...]:
+    """The processor, its cores, the board and the GPUs: where these differ, times are not comparable."""
     cpu = device.cpu
     return cpu.model, cpu.cores, cpu.quota_cores, device.board, tuple(gpu.name for gpu in device.gpus)
 

@@ -19,8 +19,8 @@ from eightfold.runtime.devices.device_cpu import (
 from eightfold.runtime.devices.device_gpu import Gpu, read_gpus
 from eightfold.runtime.devices.device_jetson import Jetson, read_gpu_mhz, read_jetson, read_over_currents, read_rails_mw
 from eightfold.runtime.devices.device_probe import Probe
-from eightfold.runtime.devices.versions import runtime_versions
 from eightfold.values import Frozen, Value
+from eightfold.versions import runtime_versions
 
 __all__ = ["Device", "DeviceState", "describe_device", "read_state", "runtime_versions"]
 

@@ -19,9 +19,9 @@ from eightfold.extras import EXTRA_OF
 from eightfold.progress import track
 from eightfold.runtime.devices.device_probe import Probe
 from eightfold.runtime.devices.devices import Device, describe_device
-from eightfold.runtime.devices.versions import providers_of
 from eightfold.runtime.doctor.import_check import Attempt, Outcome, try_imports
 from eightfold.values import Frozen, Value
+from eightfold.versions import providers_of
 
 # Section -> modules, in the order in which they are shown.
 SECTIONS: dict[str, tuple[str, ...]] = {

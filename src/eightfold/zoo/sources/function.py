@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import EightfoldError, ModelError
 from eightfold.extras import require
 from eightfold.zoo.sources.base import LoadedModel, ModelSource, SourceOptions, no_exit
+from eightfold.zoo.user_code import import_current
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,7 +52,7 @@ def call_function(module_name: str, function: str, num_classes: int, seed: int =
     torch.manual_seed(seed)
     try:
         with no_exit(source):
-            build = getattr(importlib.import_module(module_name), function)
+            build = getattr(import_current(module_name), function)
     except (ModuleNotFoundError, AttributeError) as error:
         dotted = module_name.removesuffix(".py").replace("/", ".")
         raise ModelError(

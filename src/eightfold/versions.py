@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import platform
+from collections.abc import Iterable
+
+import eightfold
 
 # Import name -> the distributions that may provide it, in order of preference.
 DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
@@ -39,7 +42,18 @@ def runtime_versions() -> dict[str, str]:
 
 def installed_version(name: str) -> str | None:
     """The version of a package by its import name, or None when it is not installed."""
+    if name == "eightfold":  # from a checkout, package metadata may be those of an earlier install
+        return eightfold.__version__
     return next(iter(providers_of(name).values()), None)
+
+
+def identity_of(names: Iterable[str]) -> str:
+    """The installed versions of some packages in one line, to tell whether stored numbers may be used again.
+
+    >>> identity_of(["eightfold", "no_such_package"]).endswith("no_such_package None")
+    True
+    """
+    return ", ".join(f"{name} {installed_version(name)}" for name in names)
 
 
 def providers_of(name: str) -> dict[str, str]:

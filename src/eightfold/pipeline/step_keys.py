@@ -1,0 +1,93 @@
+"""Content that the steps of a run depend on beside the files of earlier steps: weights, code, images, versions, device.
+
+Everything here is compared by content. A name or a path counts only where the result quotes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eightfold.extras import EXTRA_OF
+from eightfold.files import digest_of
+from eightfold.onnx_graph.onnx_references import NotOnnxError, external_references
+from eightfold.versions import installed_version
+
+if TYPE_CHECKING:
+    from eightfold.pipeline.job import Job
+
+# Packages whose version may change what a kind of step computes.
+IMAGES = ("eightfold", "numpy", "cv2")
+MODULES = (*IMAGES, "torch", "torchvision", "timm", "scipy")
+GRAPHS = (*IMAGES, "onnx", "onnxruntime")
+
+
+def versions(names: Sequence[str]) -> dict[str, Any]:
+    """{"versions": name -> version of each installed package}."""
+    found = {name: installed_version(name) for name in names}
+    return {"versions": {name: version for name, version in found.items() if version}}
+
+
+def model_key(job: Job) -> dict[str, Any]:
+    """The network at the start: its source with the code behind it, its weights, the seed."""
+    section = job.recipe.model
+    weights = {} if section.weights is None else {"weights": digest_of(section.weights)}
+    return {
+        "model": {**section.model_dump(exclude={"weights"}), **weights},
+        **_source_content(section.source, job.directory),
+        "seed": job.recipe.seed,
+    }
+
+
+def image_key(job: Job) -> dict[str, Any]:
+    """Images as they reach the network: the same files, drawn by the same seed, prepared alike."""
+    return {"preprocess": job.recipe.preprocess.model_dump(mode="json"), "seed": job.recipe.seed}
+
+
+def device_key() -> dict[str, Any]:
+    """This machine, as far as times depend on it."""
+    from eightfold.runtime.bench.latency import device_identity
+    from eightfold.runtime.devices.devices import describe_device
+
+    return {"device": [str(part) for part in device_identity(describe_device())]}
+
+
+def _source_content(text: str, outside: Path) -> dict[str, Any]:
+    """The files and the user's modules that a model source consists of, and the versions of the libraries behind it.
+
+    Args:
+        outside: the run directory, whose files are results.
+    """
+    from eightfold.compress.surgery.source_record import SOURCE, SourceRecord
+    from eightfold.zoo.sources.function import FunctionSource
+    from eightfold.zoo.sources.registry import source_of
+    from eightfold.zoo.user_code import code_of
+
+    source, content = source_of(text), _source_files(text)
+    libraries = versions([name for name, extra in EXTRA_OF.items() if extra == source.extra])["versions"]
+    if isinstance(source, FunctionSource):
+        code = code_of(text.partition(":")[0])
+        content["code"] = code.digests(outside=outside)
+        libraries |= code.versions()
+    if (record := Path(text) / SOURCE).is_file():
+        content["pruned from"] = _source_content(SourceRecord.load(record).source, outside)
+    return {**content, "libraries": libraries}
+
+
+def _source_files(text: str) -> dict[str, Any]:
+    """Digests of the file or folder that a model source names, with an ONNX file's external weights."""
+    files = {part: Path(part) for part in (text, text.partition(":")[2]) if part and Path(part).exists()}
+    for path in tuple(files.values()):
+        files |= _external_weights(path)
+    return {"files": {name: digest_of(path) for name, path in files.items()}} if files else {}
+
+
+def _external_weights(path: Path) -> Mapping[str, Path]:
+    if path.suffix != ".onnx":
+        return {}
+    try:
+        names = {reference.location for reference in external_references(path)}
+    except (OSError, NotOnnxError):  # refused where the model is opened
+        return {}
+    return {name: path.parent / name for name in names if (path.parent / name).is_file()}
