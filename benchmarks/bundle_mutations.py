@@ -22,7 +22,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.export.bundle.write import onnx_artifact, write_bundle
-from eightfold.runtime.bundle.bundle import manifest_digest_line
+from eightfold.runtime.bundle.bundle_names import manifest_digest_line
 from eightfold.runtime.bundle.manifest import Task
 
 SIZES = (2, 4), (1, 8)

@@ -40,7 +40,8 @@ from eightfold.export.fp16.fp16 import checked_half
 from eightfold.export.fp16.fp16_emulation import verify_half
 from eightfold.export.int8.quantize import quantize
 from eightfold.export.simplify.simplify import simplify_onnx
-from eightfold.export.tensorrt.build import EnginePrecision, build_engine
+from eightfold.export.tensorrt.build import build_engine
+from eightfold.export.tensorrt.engine_from_onnx import EnginePrecision
 from eightfold.export.torch.onnx_export import export_onnx
 from eightfold.export.verify.checks import verify_module, verify_onnx
 from eightfold.export.verify.module_runs import tensors_in

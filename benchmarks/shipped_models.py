@@ -23,7 +23,8 @@ import onnxsim
 from onnx import shape_inference, version_converter
 
 from eightfold.calib.calibrate import calibrate
-from eightfold.calib.images.images import ImageSet, open_images
+from eightfold.calib.images.image_set import ImageSet
+from eightfold.calib.images.images import open_images
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.export.int8.int8_speed import measure_int8
 from eightfold.export.int8.quantize import quantize

@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto
 
 from eightfold.files import sha256_of_bytes
-from eightfold.runtime.bundle.bundle import MANIFEST_DIGEST_NAME, MANIFEST_NAME, manifest_digest_line
+from eightfold.runtime.bundle.bundle_names import MANIFEST_DIGEST_NAME, MANIFEST_NAME, manifest_digest_line
 
 OWN_WEIGHTS = "own.weights"
 

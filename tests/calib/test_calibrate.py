@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 
 from eightfold.calib.calibrate import calibrate
-from eightfold.calib.images.images import ImageWarning
+from eightfold.calib.images.image_set import ImageWarning
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.session import open_runner
 from eightfold.errors import CalibrationError, ImageError, UsageError

@@ -18,13 +18,13 @@ from tests.export.networks import small_net
 PROGRAM = """
 import sys, time
 from eightfold.cli.app import main
-from eightfold.export.tensorrt import build
+from eightfold.export.tensorrt import engine_from_onnx
 
 def wait(*_, **__):
     print("waiting", flush=True)
     time.sleep(600)
 
-build._build = wait
+engine_from_onnx._build = wait
 sys.argv = ["eightfold", "build", "net.onnx", "-o", "net.engine"]
 sys.exit(main())
 """

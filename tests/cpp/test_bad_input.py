@@ -12,9 +12,9 @@ import pytest
 import eightfold
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.export.bundle.write import zip_bundle
-from eightfold.runtime.bundle.bundle import MANIFEST_NAME
+from eightfold.runtime.bundle.bundle_names import MANIFEST_NAME
 from eightfold.runtime.bundle.manifest import Task
-from eightfold.runtime.bundle.signature import new_key, sign_bundle
+from eightfold.runtime.bundle.sign import new_key, sign_bundle
 from eightfold.runtime.predict.predictor import Predictor
 from tests.cpp.native import NativeEngine, NativeError, image_of
 from tests.forging import pack, refer_outside, replace_file, rewrite_manifest, write_manifest

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.export.bundle.write import onnx_artifact, write_bundle
-from eightfold.runtime.bundle.bundle import MANIFEST_NAME
+from eightfold.runtime.bundle.bundle_names import MANIFEST_NAME
 from eightfold.runtime.bundle.manifest import Metric, Step, Task
 from tests.hostile_manifests import ACCEPTED
 

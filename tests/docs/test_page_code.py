@@ -17,7 +17,7 @@ from onnx import helper
 import eightfold as ef
 from eightfold.cli.app import main
 from eightfold.runtime.bundle.manifest import Task
-from eightfold.runtime.bundle.signature import new_key
+from eightfold.runtime.bundle.sign import new_key
 from tests.docs.test_pages import code_of
 from tests.export.networks import graph, saved
 

@@ -14,7 +14,8 @@ from onnx import helper, numpy_helper
 
 from eightfold.calib.calibrate import calibrate
 from eightfold.calib.equalize import Equalization, equalized
-from eightfold.calib.images.images import ImageSet, open_images
+from eightfold.calib.images.image_set import ImageSet
+from eightfold.calib.images.images import open_images
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import VerificationError
 from eightfold.export.fixed_size import batches, file_source

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from eightfold.calib.checkpoint import kept_in
 from eightfold.calib.images.data_reader import Rows, batched, peeked, rows_of
-from eightfold.calib.images.images import ImageSet
+from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.observers import Observer, Seeing, make_observer
 from eightfold.calib.ranges import METHODS, Method, Ranges

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eightfold.calib.images.data_reader import Rows
-from eightfold.calib.images.images import ImageSet
+from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.observers import Observer
 from eightfold.errors import UsageError
 from eightfold.files import PathLike, atomic_path

@@ -42,7 +42,7 @@ def image_size(text: str) -> tuple[int, int]:
     >>> image_size("480x640")
     (480, 640)
     """
-    from eightfold.calib.images.preprocess import LARGEST_SIDE
+    from eightfold.calib.images.preprocess_rules import LARGEST_SIDE
 
     try:
         sides = [int(part) for part in text.lower().split("x")]

@@ -41,7 +41,7 @@ def engine_steps(job: Job) -> list[Step]:
 
 
 def _require_builder(job: Job, wanted: Sequence[Wanted]) -> None:
-    from eightfold.export.tensorrt.build import require_builder
+    from eightfold.export.tensorrt.engine_from_onnx import require_builder
 
     for precision in {engine.precision for engine in wanted}:
         require_builder(wanted[0].target, precision, _engine_options(job))

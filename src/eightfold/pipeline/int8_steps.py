@@ -25,7 +25,7 @@ from eightfold.runtime.bundle.manifest import Step as ManifestStep
 from eightfold.scratch import scratch_folder
 
 if TYPE_CHECKING:
-    from eightfold.calib.images.images import ImageSet
+    from eightfold.calib.images.image_set import ImageSet
     from eightfold.calib.ranges import Ranges
     from eightfold.export.int8.quant_report import QuantReport
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from eightfold.calib.images.images import ImageSet
+    from eightfold.calib.images.image_set import ImageSet
     from eightfold.calib.images.preprocess import Preprocess
     from eightfold.pipeline.artifacts import Wanted
     from eightfold.runtime.bundle.manifest import Task

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -12,11 +11,12 @@ from eightfold.files import sha256_of_file
 from eightfold.pipeline import job as at
 from eightfold.pipeline.artifacts import Wanted, engine_artifacts, files_of, onnx_artifacts
 from eightfold.pipeline.job import Job
+from eightfold.pipeline.measured import families, metrics_of, steps_of
+from eightfold.pipeline.report_content import content_of
 from eightfold.pipeline.runner import Step, stamps
 from eightfold.pipeline.step_keys import GRAPHS, device_key, image_key, versions
 from eightfold.progress import track
 from eightfold.runtime.bundle.manifest import Artifact, Metric
-from eightfold.runtime.bundle.manifest import Step as ManifestStep
 from eightfold.runtime.report.report_format import metric_label
 from eightfold.versions import runtime_versions
 
@@ -48,11 +48,6 @@ def measure_steps(job: Job) -> list[Step]:
     ]
 
 
-def families(job: Job) -> list[str]:
-    decoded = [at.DECODED] if job.recipe.export.decode else []
-    return ["baseline", "pruned", *(f"int8-{target}" for target in job.recipe.quantize.targets), *decoded]
-
-
 def evaluate(job: Job, scratch: Path) -> str:
     """The task's metrics of every graph on the test images, measured by running that graph itself on this CPU."""
     metrics = {wanted.id: _metrics(job, wanted) for wanted in track(onnx_artifacts(job.recipe), "measuring accuracy")}
@@ -69,11 +64,6 @@ def _metrics(job: Job, wanted: Wanted) -> list[Metric]:
     return [
         Metric(name=name, value=values[name], data=images.digest(), images=len(images)) for name in job.task.metrics
     ]
-
-
-def metrics_of(job: Job) -> dict[str, tuple[Metric, ...]]:
-    """Artifact id -> its measured metrics, the task's leading one first."""
-    return {name: tuple(map(Metric.model_validate, found)) for name, found in job.read(at.METRICS).items()}
 
 
 def _benched(job: Job) -> list[Wanted]:
@@ -120,7 +110,6 @@ def _candidate(job: Job, wanted: Wanted, metrics: Mapping[str, tuple[Metric, ...
 
 
 def report(job: Job, _: Path) -> str:
-    from eightfold.pipeline.report_content import content_of
     from eightfold.runtime.report.report import write_report
 
     write_report(job.path(at.REPORT), content_of(job))
@@ -174,15 +163,6 @@ def artifacts_of(job: Job) -> list[Artifact]:
         for wanted in engine_artifacts(job.recipe)
     ]
     return graphs + engines
-
-
-def steps_of(job: Job) -> dict[str, list[ManifestStep]]:
-    """Artifact id -> the recorded steps that made it."""
-    found: dict[str, list[ManifestStep]] = defaultdict(list)
-    for family in families(job):
-        for artifact, steps in job.read(at.facts_of(family)).items():
-            found[artifact] += [ManifestStep.model_validate(step) for step in steps]
-    return found
 
 
 def _provenance(job: Job) -> dict[str, Any]:

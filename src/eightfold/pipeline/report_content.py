@@ -6,7 +6,7 @@ from eightfold.export.bundle.commits import describe_commit
 from eightfold.pipeline import job as at
 from eightfold.pipeline.artifacts import Wanted, engine_artifacts, onnx_artifacts
 from eightfold.pipeline.job import Job
-from eightfold.pipeline.measure_steps import metrics_of, steps_of
+from eightfold.pipeline.measured import metrics_of, steps_of
 from eightfold.pipeline.report_headlines import bytes_of, cards_of, checks_of, leading_label
 from eightfold.recipe import Recipe
 from eightfold.runtime.bench.latency import LatencyTable

@@ -7,7 +7,7 @@ from typing import Any
 from eightfold.pipeline import job as at
 from eightfold.pipeline.artifacts import Wanted, files_of, onnx_artifacts, sizes_of
 from eightfold.pipeline.job import Job
-from eightfold.pipeline.measure_steps import metrics_of
+from eightfold.pipeline.measured import metrics_of
 from eightfold.runtime.bench.latency import LatencyTable
 from eightfold.runtime.bench.timing import Interval
 from eightfold.runtime.report.report_content import Card, Check

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from eightfold.calib.images.images import ImageSet
+from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.export.int8.score import Score
 from eightfold.recipe import DataSection, Recipe, TaskSection, TrainSection

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from eightfold.calib.images.annotations import coco_files, read_coco, read_yolo, yolo_files
+from eightfold.calib.images.annotations import coco_files, read_coco, read_yolo
 from eightfold.calib.images.decode import read_image
-from eightfold.calib.images.images import ImageSet
+from eightfold.calib.images.image_set import ImageSet
+from eightfold.calib.images.images import yolo_files
 from eightfold.errors import ImageError
 from eightfold.files import sha256_of_bytes, write_text
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from eightfold.calib.images.images import ImageSet, open_images
+from eightfold.calib.images.image_set import ImageSet
+from eightfold.calib.images.images import open_images
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BundleError, ImageError, ModelError, RecipeError
 from eightfold.export.int8.score import Score, top1_score

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from eightfold.calib.images.decode import read_image
-from eightfold.calib.images.images import ImageSet, open_images
+from eightfold.calib.images.image_set import ImageSet
+from eightfold.calib.images.images import open_images
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import ImageError
 

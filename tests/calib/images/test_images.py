@@ -14,7 +14,8 @@ from PIL import Image
 
 from eightfold.calib.images.data_reader import Rows
 from eightfold.calib.images.decode import read_image
-from eightfold.calib.images.images import ImageSet, ImageWarning, open_images, warn_of_overlap
+from eightfold.calib.images.image_set import ImageSet, ImageWarning, warn_of_overlap
+from eightfold.calib.images.images import open_images
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import ImageError, MissingExtraError, UsageError
 

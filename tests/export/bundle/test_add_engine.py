@@ -18,11 +18,12 @@ from eightfold.cli.app import main
 from eightfold.errors import BuildError, BundleError
 from eightfold.export.bundle.add_engine import add_engine
 from eightfold.export.bundle.export_bundle import export_bundle
-from eightfold.export.tensorrt.build import EnginePrecision, build_engine
+from eightfold.export.tensorrt.build import build_engine
+from eightfold.export.tensorrt.engine_from_onnx import EnginePrecision
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.runtime.bundle.bundle import Bundle
-from eightfold.runtime.bundle.signature import new_key, sign_bundle
+from eightfold.runtime.bundle.sign import new_key, sign_bundle
 from tests.export.networks import wide_net
 
 pytest.importorskip("tensorrt_rtx")

@@ -17,7 +17,7 @@ from eightfold.calib.images.preprocess import Preprocess
 from eightfold.export.bundle.write import write_bundle, zip_bundle
 from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.bundle.manifest import Task
-from eightfold.runtime.bundle.signature import new_key, sign_bundle
+from eightfold.runtime.bundle.sign import new_key, sign_bundle
 
 
 def _write(path: Path, name: str) -> Path:

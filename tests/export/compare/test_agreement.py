@@ -7,7 +7,8 @@ import onnx
 import pytest
 import torch
 
-from eightfold.calib.images.images import ImageSet, open_images
+from eightfold.calib.images.image_set import ImageSet
+from eightfold.calib.images.images import open_images
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import ImageError, UsageError
 from eightfold.export.bundle.export_bundle import export_bundle

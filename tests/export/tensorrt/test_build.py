@@ -9,7 +9,8 @@ import pytest
 from onnx import helper
 
 from eightfold.errors import BuildError, UnknownNameError, UsageError
-from eightfold.export.tensorrt.build import EnginePrecision, build_engine
+from eightfold.export.tensorrt.build import build_engine
+from eightfold.export.tensorrt.engine_from_onnx import EnginePrecision
 from eightfold.export.tensorrt.layers import EngineLayers, layers_path
 from eightfold.export.tensorrt.messages import collecting_logger
 from eightfold.export.tensorrt.options import BuildOptions

@@ -11,8 +11,9 @@ from onnx import TensorProto, helper
 
 from eightfold.errors import VerificationError
 from eightfold.export.bundle.write import engine_artifact
-from eightfold.export.tensorrt.build import EnginePrecision, build_engine
+from eightfold.export.tensorrt.build import build_engine
 from eightfold.export.tensorrt.check import compared_with_graph
+from eightfold.export.tensorrt.engine_from_onnx import EnginePrecision
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.torch.onnx_export import export_onnx

@@ -11,7 +11,8 @@ import pytest
 from onnx import TensorProto
 
 from eightfold.errors import BackendError, BuildError, UnknownNameError, UsageError
-from eightfold.export.tensorrt.build import EnginePrecision, build_engine
+from eightfold.export.tensorrt.build import build_engine
+from eightfold.export.tensorrt.engine_from_onnx import EnginePrecision
 from eightfold.export.tensorrt.generation import generation_of, version_numbers
 from eightfold.export.tensorrt.layers import EngineLayer, EngineLayers, layers_path
 from eightfold.export.tensorrt.options import BuildOptions
@@ -160,7 +161,7 @@ def test_it_is_refused_before_any_work(
     board: Board, version: str, option: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Converting a large graph to float16 takes a minute."""
-    monkeypatch.setattr("eightfold.export.tensorrt.build.typed_graph", None)
+    monkeypatch.setattr("eightfold.export.tensorrt.engine_from_onnx.typed_graph", None)
     with pytest.raises(BuildError, match=rf"TensorRT {version}\.0 "):
         board.build(version, "int8" if "ranges" in option else "fp16", **option)
 

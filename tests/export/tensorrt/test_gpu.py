@@ -17,8 +17,9 @@ from eightfold.calib.trt_cache import thresholds_from_cache
 from eightfold.errors import UsageError
 from eightfold.export.compare.compare import compare_artifacts
 from eightfold.export.int8.quantize import quantize
-from eightfold.export.tensorrt.build import EnginePrecision, build_engine
+from eightfold.export.tensorrt.build import build_engine
 from eightfold.export.tensorrt.calibrator import calibrator_from_rows
+from eightfold.export.tensorrt.engine_from_onnx import EnginePrecision
 from eightfold.export.tensorrt.generation import generation_of
 from eightfold.export.tensorrt.layers import EngineLayers, layers_path
 from eightfold.export.tensorrt.messages import collecting_logger

@@ -15,7 +15,8 @@ import torchvision
 
 from eightfold.calib.calibrate import calibrate
 from eightfold.export.int8.quantize import quantize
-from eightfold.export.tensorrt.build import EnginePrecision, build_engine
+from eightfold.export.tensorrt.build import build_engine
+from eightfold.export.tensorrt.engine_from_onnx import EnginePrecision
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.torch.onnx_export import export_onnx
 from eightfold.onnx_graph.onnx_files import load_onnx, save_onnx

@@ -8,7 +8,8 @@ import pytest
 
 from eightfold.errors import BundleError, IntegrityError
 from eightfold.export.bundle.write import zip_bundle
-from eightfold.runtime.bundle.bundle import MANIFEST_DIGEST_NAME, MANIFEST_NAME, Bundle
+from eightfold.runtime.bundle.bundle import Bundle
+from eightfold.runtime.bundle.bundle_names import MANIFEST_DIGEST_NAME, MANIFEST_NAME
 from eightfold.runtime.predict.predictor import Predictor
 from tests.forging import pack, refer_outside, replace_file, rewrite_manifest, write_manifest
 from tests.hostile_manifests import ACCEPTED, REFUSED, SAFE_NAMES, UNSAFE_NAMES

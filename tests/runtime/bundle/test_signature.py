@@ -13,9 +13,10 @@ import pytest
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BundleError, IntegrityError, UsageError
 from eightfold.export.bundle.write import write_bundle, zip_bundle
-from eightfold.runtime.bundle.bundle import SIGNATURE_NAME, Bundle
+from eightfold.runtime.bundle.bundle import Bundle
+from eightfold.runtime.bundle.bundle_names import SIGNATURE_NAME
 from eightfold.runtime.bundle.manifest import Task
-from eightfold.runtime.bundle.signature import new_key, sign_bundle
+from eightfold.runtime.bundle.sign import new_key, sign_bundle
 from eightfold.runtime.predict.predictor import Predictor
 from tests.forging import rewrite_manifest
 
@@ -128,7 +129,7 @@ def test_a_key_that_finds_no_room_leaves_no_half(tmp_path: Path, monkeypatch: py
         os.close(handle)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("eightfold.runtime.bundle.signature.os.fdopen", full)
+    monkeypatch.setattr("eightfold.runtime.bundle.sign.os.fdopen", full)
     with pytest.raises(UsageError, match="No space left on device"):
         new_key(tmp_path / "new.key")
     assert list(tmp_path.iterdir()) == []

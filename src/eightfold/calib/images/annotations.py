@@ -1,5 +1,4 @@
-"""Image sets that an annotation file names: list files, COCO json, YOLO data sets. Only the images are read here;
-what is annotated in them belongs to the tasks."""
+"""Reads the files that name images: list files, COCO json, YOLO data sets. Boxes and classes belong to the tasks."""
 
 from __future__ import annotations
 
@@ -8,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eightfold.calib.images.decode import images_in
-from eightfold.calib.images.images import ImageSet, open_images
 from eightfold.errors import ImageError
+from eightfold.extras import require
 
 
-def open_list(path: Path) -> ImageSet:
-    """One image per line, relative to the file; a class index may follow after a tab. '#' starts a comment."""
+def read_list(path: Path) -> tuple[tuple[Path, ...], tuple[int, ...] | None]:
+    """The images that a list file names, and their labels where every line has one.
+
+    One image per line, relative to the file; a class index may follow after a tab. '#' starts a comment.
+    """
     try:
         lines = [
             line for line in path.read_text(encoding="utf-8").splitlines() if line.strip() and not line.startswith("#")
@@ -25,17 +26,12 @@ def open_list(path: Path) -> ImageSet:
         ) from None
     names, marks = zip(*(_name_and_label(line) for line in lines), strict=True) if lines else ((), ())
     items = tuple(path.parent / name for name in names)
-    return ImageSet(items, tuple(map(int, marks)) if all(marks) and marks else None)
+    return items, tuple(map(int, marks)) if all(marks) and marks else None
 
 
 def _name_and_label(line: str) -> tuple[str, str]:
     name, _, label = line.strip().partition("\t")
     return name.strip(), label.strip()
-
-
-def open_coco(path: Path) -> ImageSet:
-    """The images of a COCO annotation file; see `coco_files`."""
-    return ImageSet(coco_files(path, read_coco(path)))
 
 
 def read_coco(path: Path) -> dict[str, Any]:
@@ -63,35 +59,19 @@ def coco_files(path: Path, content: Mapping[str, Any]) -> tuple[Path, ...]:
     return tuple(home / name for name in names)
 
 
-def open_yolo(path: Path) -> ImageSet:
-    """The `val` images (`train` where there is none) of a YOLO data set's yaml: a folder, a list file, or several."""
-    return ImageSet(yolo_files(path, read_yolo(path), ("val", "train")))
-
-
-def yolo_files(path: Path, entries: Mapping[str, Any], parts: Sequence[str]) -> tuple[Path, ...]:
-    """The images of the first of these parts that the yaml at `path` has. Raises ImageError where it has none."""
+def yolo_places(path: Path, entries: Mapping[str, Any], parts: Sequence[str]) -> list[Path]:
+    """Folders and list files of the first of these parts that the yaml at `path` has. Raises ImageError without any."""
     base = path.parent / str(entries.get("path", ""))
     places = next((entries[part] for part in parts if entries.get(part)), None)
     if places is None:
         raise ImageError(f"{path} names no images", allowed=f"an entry {' or '.join(map(repr, parts))}")
-    files: list[Path] = []
-    for place in places if isinstance(places, list) else [places]:
-        files += _files_of(base / str(place))
-    return tuple(files)
+    return [base / str(place) for place in (places if isinstance(places, list) else [places])]
 
 
 def read_yolo(path: Path) -> dict[str, Any]:
-    from eightfold.extras import require
-
     yaml = require("yaml", "read YOLO data sets")
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ImageError(f"{path} is not YAML ({error})", allowed="a YOLO data set") from None
     return entries if isinstance(entries, dict) else {}
-
-
-def _files_of(place: Path) -> list[Path]:
-    if place.is_dir():
-        return images_in(place)
-    return [item for item in open_images(place).items if isinstance(item, Path)]

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from eightfold.calib.images.images import ImageSet, ImageWarning, open_images
+from eightfold.calib.images.image_set import ImageSet, ImageWarning
+from eightfold.calib.images.images import open_images
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import CalibrationError, ImageError
 from eightfold.progress import track

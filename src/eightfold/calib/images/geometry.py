@@ -6,15 +6,12 @@ Coordinates are continuous: pixel i covers [i, i + 1), its centre is i + 0.5. A 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from eightfold.calib.images.preprocess_rules import PreprocessRules
 from eightfold.calib.images.resize import resize_float
-
-if TYPE_CHECKING:
-    from eightfold.calib.images.preprocess import Preprocess
 
 Floats = npt.NDArray[np.floating]
 
@@ -88,7 +85,7 @@ def overlap(placement: Placement) -> tuple[tuple[slice, slice], tuple[slice, sli
     return (rows[0], columns[0]), (rows[1], columns[1])
 
 
-def place(preprocess: Preprocess, height: int, width: int) -> Placement:
+def place(preprocess: PreprocessRules, height: int, width: int) -> Placement:
     """Where `preprocess` puts an image of `height` x `width` pixels.
 
     - stretch: the image fills the tensor.

@@ -1,113 +1,20 @@
-"""Sets of images to calibrate or evaluate with: where they come from, their labels, their digest.
-
-A set is decoded image by image and never held in memory. Sources that lie in annotation files are in
-`calib/images/annotations.py`.
-"""
+"""Opens image sets: folders, globs, list files, COCO json, YOLO data sets, sequences of paths or arrays."""
 
 from __future__ import annotations
 
 import glob
-import hashlib
-import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from typing_extensions import Self
 
-from eightfold.calib.images.decode import SUFFIXES, image_files, images_in, read_image
-from eightfold.calib.images.preprocess import Preprocess
-from eightfold.calib.images.resize import Pixels
-from eightfold.errors import ImageError, UsageError
-from eightfold.files import PathLike, sha256_of_bytes, sha256_of_file
-
-
-class ImageWarning(UserWarning):
-    """Images were skipped, repeat, or are used for two things that should be apart."""
-
-
-@dataclass(frozen=True, eq=False)
-class ImageSet:
-    """An ordered set of images, each a file or an array (H, W, C) uint8 or uint16.
-
-    Args:
-        items: what the images are read from.
-        labels: class index of each image, or None.
-        classes: names of the classes, in the order of their indices.
-    """
-
-    items: tuple[Path | Pixels, ...]
-    labels: tuple[int, ...] | None = None
-    classes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __iter__(self) -> Iterator[Pixels]:
-        return (self.load(index) for index in range(len(self)))
-
-    def name(self, index: int) -> str:
-        item = self.items[index]
-        return str(item) if isinstance(item, Path) else f"image {index}"
-
-    def load(self, index: int, *, as_stored: bool = False) -> Pixels:
-        """(H, W, C), RGB, or with the channels of its file; see `read_image`. Raises ImageError if it cannot be
-        read."""
-        item = self.items[index]
-        return read_image(item, as_stored=as_stored) if isinstance(item, Path) else item
-
-    def prepared(self, preprocess: Preprocess) -> Iterator[npt.NDArray[Any]]:
-        """Each image as one row of the model's input."""
-        for index in range(len(self)):
-            yield preprocess(self.load(index, as_stored=preprocess.as_stored))
-
-    @cached_property
-    def digests(self) -> tuple[str, ...]:
-        """SHA-256 of every image's bytes, in order."""
-        return tuple(map(_digest_of, self.items))
-
-    def digest(self) -> str:
-        """SHA-256 over the images' bytes, their order and their labels; paths do not count."""
-        labels = self.labels or (-1,) * len(self)
-        lines = (f"{digest} {label}\n" for digest, label in zip(self.digests, labels, strict=True))
-        return sha256_of_bytes("".join(lines).encode())
-
-    def sample(self, count: int, *, seed: int = 0) -> Self:
-        """At most `count` images, the same ones for the same seed, in the set's order.
-
-        With labels, classes are drawn from in turn, so that their shares differ by at most one while they last.
-        """
-        if count < 1:
-            raise UsageError(f"a sample of {count} images", allowed="at least 1")
-        if count >= len(self):
-            return self
-        order = np.random.default_rng(seed).permutation(len(self))
-        if self.labels is not None:
-            order = order[np.argsort(_turn(np.asarray(self.labels)[order]), kind="stable")]
-        return self.subset(np.sort(order[:count]).tolist())
-
-    def subset(self, indices: Sequence[int]) -> Self:
-        labels = None if self.labels is None else tuple(self.labels[index] for index in indices)
-        return replace(self, items=tuple(self.items[index] for index in indices), labels=labels)
-
-
-def _digest_of(item: Path | Pixels) -> str:
-    if isinstance(item, Path):
-        return sha256_of_file(item) if item.is_file() else hashlib.sha256(b"").hexdigest()
-    return sha256_of_bytes(str(item.shape).encode() + np.ascontiguousarray(item).tobytes())
-
-
-def _turn(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """How many images of the same class come before each one."""
-    turn = np.empty(len(labels), np.int64)
-    for label in np.unique(labels):
-        mine = labels == label
-        turn[mine] = np.arange(mine.sum())
-    return turn
+from eightfold.calib.images.annotations import coco_files, read_coco, read_list, read_yolo, yolo_places
+from eightfold.calib.images.decode import SUFFIXES, image_files, images_in
+from eightfold.calib.images.image_set import ImageSet
+from eightfold.errors import ImageError
+from eightfold.files import PathLike
 
 
 def open_images(source: Any, *, labels: Sequence[int] | None = None) -> ImageSet:
@@ -155,15 +62,18 @@ def _glob(pattern: PathLike) -> list[str]:
 
 
 def _open_file(path: Path) -> ImageSet:
-    from eightfold.calib.images import annotations
-
     if path.suffix == ".json":
-        return annotations.open_coco(path)
+        return ImageSet(coco_files(path, read_coco(path)))
     if path.suffix in (".yaml", ".yml"):
-        return annotations.open_yolo(path)
+        return ImageSet(yolo_files(path, read_yolo(path), ("val", "train")))
     if _is_image(path):
         return ImageSet((path,))
-    return annotations.open_list(path)
+    return _open_list(path)
+
+
+def _open_list(path: Path) -> ImageSet:
+    items, labels = read_list(path)
+    return ImageSet(items, labels)
 
 
 def _is_image(path: PathLike) -> bool:
@@ -189,11 +99,12 @@ def _open_sequence(source: Any) -> ImageSet:
     return ImageSet(tuple(Path(item) if isinstance(item, str | Path) else np.asarray(item) for item in source))
 
 
-def warn_of_overlap(calibration: ImageSet, evaluation: ImageSet) -> int:
-    """Warn if images are in both sets: the metric would flatter the ranges. Returns how many are."""
-    known = set(evaluation.digests)
-    shared = sum(digest in known for digest in calibration.digests)
-    if shared:
-        text = f"{shared} of {len(calibration)} calibration images are also in the evaluation set"
-        warnings.warn(ImageWarning(text), stacklevel=2)
-    return shared
+def yolo_files(path: Path, entries: Mapping[str, Any], parts: Sequence[str]) -> tuple[Path, ...]:
+    """The images of the first of these parts that the YOLO yaml at `path` has. Raises ImageError where it has none."""
+    return tuple(file for place in yolo_places(path, entries, parts) for file in _files_of(place))
+
+
+def _files_of(place: Path) -> list[Path]:
+    if place.is_dir():
+        return images_in(place)
+    return [item for item in open_images(place).items if isinstance(item, Path)]

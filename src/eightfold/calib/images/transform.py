@@ -14,33 +14,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from eightfold.calib.images.geometry import Placement, overlap, place
+from eightfold.calib.images.preprocess_rules import PreprocessRules
 from eightfold.calib.images.resize import Pixels, kernel_name, resize
 from eightfold.errors import ImageError
 from eightfold.extras import installed, require
 
-if TYPE_CHECKING:
-    from eightfold.calib.images.preprocess import Preprocess
-
 Tensor = npt.NDArray[Any]
 
 
-def tensor_from_image(preprocess: Preprocess, image: npt.ArrayLike, out: Tensor | None = None) -> Tensor:
+def tensor_from_image(preprocess: PreprocessRules, image: npt.ArrayLike, out: Tensor | None = None) -> Tensor:
     """The fast path. See `Preprocess.__call__`."""
     return _carry_out(preprocess, image, out, fast=installed("cv2"))
 
 
-def reference_tensor_from_image(preprocess: Preprocess, image: npt.ArrayLike) -> Tensor:
+def reference_tensor_from_image(preprocess: PreprocessRules, image: npt.ArrayLike) -> Tensor:
     """The definition itself, in float64. See `Preprocess.reference`."""
     return _carry_out(preprocess, image, None, fast=False)
 
 
-def _carry_out(preprocess: Preprocess, image: npt.ArrayLike, out: Tensor | None, *, fast: bool) -> Tensor:
+def _carry_out(preprocess: PreprocessRules, image: npt.ArrayLike, out: Tensor | None, *, fast: bool) -> Tensor:
     pixels = _pixels_for(preprocess, image)
     placement = place(preprocess, *pixels.shape[:2])
     resized = _resized(preprocess, pixels, placement.resized, fast=fast)
@@ -50,12 +48,12 @@ def _carry_out(preprocess: Preprocess, image: npt.ArrayLike, out: Tensor | None,
     return out
 
 
-def _shape(preprocess: Preprocess) -> tuple[int, int, int]:
+def _shape(preprocess: PreprocessRules) -> tuple[int, int, int]:
     size = (preprocess.height, preprocess.width)
     return (preprocess.channels, *size) if preprocess.layout == "nchw" else (*size, preprocess.channels)
 
 
-def _placed(preprocess: Preprocess, resized: Pixels, placement: Placement) -> Pixels:
+def _placed(preprocess: PreprocessRules, resized: Pixels, placement: Placement) -> Pixels:
     """Padded or cropped to the tensor's size."""
     if (placement.resized, placement.offset) == (placement.tensor, (0, 0)):
         return resized
@@ -65,7 +63,7 @@ def _placed(preprocess: Preprocess, resized: Pixels, placement: Placement) -> Pi
     return canvas
 
 
-def _pixels_for(preprocess: Preprocess, image: npt.ArrayLike) -> Pixels:
+def _pixels_for(preprocess: PreprocessRules, image: npt.ArrayLike) -> Pixels:
     """(H, W, channels) in the type that `preprocess` takes, or ImageError."""
     if preprocess.as_stored:
         return _stored_channels(image, preprocess)
@@ -85,7 +83,7 @@ def checked_pixels(image: npt.ArrayLike, dtype: str = "uint8") -> Pixels:
     return _not_empty(pixels if pixels.ndim == 3 else pixels[..., None])
 
 
-def _stored_channels(image: npt.ArrayLike, preprocess: Preprocess) -> Pixels:
+def _stored_channels(image: npt.ArrayLike, preprocess: PreprocessRules) -> Pixels:
     pixels = _of_type(np.asarray(image), preprocess.pixels)
     count = preprocess.channels
     pixels = pixels[..., None] if pixels.ndim == 2 and count == 1 else pixels
@@ -135,7 +133,7 @@ def grey_of(pixels: Pixels) -> Pixels:
     return ((luma + 32768) >> 16).astype(pixels.dtype)[..., None]
 
 
-def _resized(preprocess: Preprocess, pixels: Pixels, size: tuple[int, int], *, fast: bool) -> Pixels:
+def _resized(preprocess: PreprocessRules, pixels: Pixels, size: tuple[int, int], *, fast: bool) -> Pixels:
     if pixels.shape[:2] == size:
         return pixels
     grows = size[0] > pixels.shape[0] or size[1] > pixels.shape[1]
@@ -155,7 +153,7 @@ def _opencv_resize(pixels: Pixels, size: tuple[int, int], kernel: str) -> Pixels
     return whole[0] if len(whole) == 1 else np.concatenate(whole, axis=2)
 
 
-def _normalize(preprocess: Preprocess, pixels: Pixels, out: Tensor, *, fast: bool) -> None:
+def _normalize(preprocess: PreprocessRules, pixels: Pixels, out: Tensor, *, fast: bool) -> None:
     planes = out if preprocess.layout == "nchw" else out.transpose(2, 0, 1)
     channels = _channels(pixels, fast=fast)
     if preprocess.color == "bgr":
@@ -179,7 +177,7 @@ def _channels(pixels: Pixels, *, fast: bool) -> Sequence[Pixels]:
 
 
 @lru_cache(maxsize=16)
-def normalization_table(preprocess: Preprocess) -> npt.NDArray[np.float32]:
+def normalization_table(preprocess: PreprocessRules) -> npt.NDArray[np.float32]:
     """(channels, 256 or 65536) float32: what each pixel value becomes, computed in float64 and rounded once."""
     mean, std = (np.array(values, np.float64)[:, None] for values in (preprocess.means, preprocess.stds))
     table = ((np.arange(preprocess.largest_pixel + 1) * preprocess.scale - mean) / std).astype(np.float32)

@@ -23,8 +23,8 @@ def sign(
 
     Example: eightfold sign model.eightfold --key release.key
     """
-    from eightfold.runtime.bundle.signature import new_key as make_key
-    from eightfold.runtime.bundle.signature import sign_bundle
+    from eightfold.runtime.bundle.sign import new_key as make_key
+    from eightfold.runtime.bundle.sign import sign_bundle
 
     if new_key:
         print(f"wrote {key} (keep it secret) and {make_key(key)} (give it to those who check)")

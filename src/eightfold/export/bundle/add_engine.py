@@ -11,6 +11,7 @@ from eightfold.export.tensorrt.parse import sha256_of_graph, sha256_of_onnx
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.extras import installed
 from eightfold.files import PathLike
+from eightfold.onnx_graph.onnx_files import load_onnx
 from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.bundle.manifest import Artifact
 from eightfold.runtime.bundle.sizes import size_text
@@ -76,7 +77,7 @@ def _was_parsed(record: EngineRecord, artifact: Artifact, bundle: Bundle) -> boo
     if record.parsed_sha256 and not record.is_converted:
         return sha256_of_onnx(bundle.artifact_path(artifact)) == record.parsed_sha256
     if record.graph_sha256 and installed("onnx"):
-        return sha256_of_graph(bundle.artifact_path(artifact)) == record.graph_sha256
+        return sha256_of_graph(load_onnx(bundle.artifact_path(artifact))) == record.graph_sha256
     return True
 
 

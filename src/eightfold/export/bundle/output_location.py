@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eightfold.errors import UsageError
 from eightfold.files import PathLike, require_folder_for, require_output, require_replaceable
-from eightfold.runtime.bundle.bundle import MANIFEST_DIGEST_NAME, MANIFEST_NAME, SUFFIX
+from eightfold.runtime.bundle.bundle_names import MANIFEST_DIGEST_NAME, MANIFEST_NAME, SUFFIX
 
 # A directory of such a name would be taken for a file.
 FILE_SUFFIXES = (".zip", ".onnx", ".engine", ".tar", ".gz", ".json")

@@ -23,12 +23,12 @@ from eightfold.export.openvino.openvino_record import OpenVinoRecord, openvino_r
 from eightfold.export.tensorrt.record import EngineRecord
 from eightfold.files import PathLike, atomic_directory, atomic_path, sha256_of_file, sync_files
 from eightfold.onnx_graph.onnx_files import external_files, load_onnx, tensor_specs
-from eightfold.runtime.bundle.bundle import (
+from eightfold.runtime.bundle.bundle import Bundle
+from eightfold.runtime.bundle.bundle_names import (
     MANIFEST_DIGEST_NAME,
     MANIFEST_NAME,
     SIGNATURE_NAME,
     SUFFIX,
-    Bundle,
     manifest_digest_line,
 )
 from eightfold.runtime.bundle.manifest import Artifact, FileEntry, Manifest, Metric, Precision, Step, Task

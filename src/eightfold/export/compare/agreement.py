@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eightfold.calib.images.data_reader import batched, peeked, rows_of
-from eightfold.calib.images.images import ImageSet, open_images
+from eightfold.calib.images.image_set import ImageSet
+from eightfold.calib.images.images import open_images
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import ImageError, UsageError
 from eightfold.export.compare.runnables import Subject

@@ -74,7 +74,7 @@ def _graphs_of(record: EngineRecord, engine: Subject, other: Subject, onnx: Path
 
 def _is_source(record: EngineRecord, path: Path) -> bool:
     if record.graph_sha256:
-        return sha256_of_graph(path) == record.graph_sha256
+        return sha256_of_graph(load_onnx(path)) == record.graph_sha256
     return sha256_of_file(path) == record.onnx_sha256
 
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import ModelError, UsageError
-from eightfold.export.openvino.openvino_probe import OpenVinoProbe
 from eightfold.export.tensorrt.record import EngineRecord
 from eightfold.export.verify.intermediates.onnx_probe import OnnxProbe
+from eightfold.export.verify.intermediates.openvino_probe import OpenVinoProbe
 from eightfold.export.verify.intermediates.probe import Probe
 from eightfold.export.verify.intermediates.torch_probe import TorchProbe
 from eightfold.export.verify.module_runs import image_inputs

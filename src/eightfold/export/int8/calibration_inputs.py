@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from eightfold.calib.images.data_reader import rows_of
-from eightfold.calib.images.images import ImageSet
+from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.export.verify.test_inputs import COMPARED_IMAGES, Trials, trials_of, whole_runs
 from eightfold.export.verify.verify import Array

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from eightfold.calib.calibrate import DECIDING
-from eightfold.calib.images.images import ImageSet
+from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.ranges import Ranges
 from eightfold.errors import UsageError, one_of

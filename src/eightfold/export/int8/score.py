@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from eightfold.calib.images.data_reader import batched, peeked, rows_of
-from eightfold.calib.images.images import ImageSet
+from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.session import open_runner
 from eightfold.errors import ImageError

@@ -16,7 +16,7 @@ from eightfold.calib.ranges import Ranges
 from eightfold.calib.trt_cache import Algorithm, cache_from_ranges
 from eightfold.errors import BackendError, UnknownNameError
 from eightfold.files import PathLike, write_bytes
-from eightfold.runtime.backends.cuda_memory import Cuda, DeviceBuffer
+from eightfold.runtime.backends.cuda.base import Cuda, DeviceBuffer
 
 BASES: dict[Algorithm, str] = {
     "entropy": "IInt8EntropyCalibrator",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from eightfold.errors import BackendError, BuildError, ModelError
 from eightfold.export.fp16.fp16 import is_quantized
+from eightfold.export.tensorrt.engine_probe import EngineProbe, EngineSource
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.verify.intermediates.probe import Inside, Probe, See
 from eightfold.export.verify.precision_check import Network, verify_lossy
@@ -83,8 +84,6 @@ class _LateProbe:
 
     @functools.cached_property
     def _probe(self) -> Probe:
-        from eightfold.export.tensorrt.engine_probe import EngineProbe, EngineSource  # which builds engines, too
-
         return EngineProbe(EngineSource(self._record, self._onnx_path))
 
     def watch(self, inputs: Arrays, see: See, wanted: Collection[int] | None = None) -> Inside:

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Collection
 from pathlib import Path
 
-from eightfold.export.tensorrt.build import build_engine
+from eightfold.export.tensorrt.engine_from_onnx import engine_from_onnx
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.parse import TypedGraph, typed_graph
 from eightfold.export.tensorrt.record import EngineRecord
@@ -99,4 +99,5 @@ class EngineProbe:
     def _built(self, path: Path, names: list[str]) -> Path:
         record = self.source.record
         options = self.source.options.model_copy(update={"inner_outputs": tuple(names)})
-        return build_engine(self.source.graph, path, target=record.target, precision=record.precision, options=options)
+        engine = engine_from_onnx(self.source.graph, target=record.target, precision=record.precision, options=options)
+        return engine.save(path)

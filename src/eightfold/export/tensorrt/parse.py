@@ -20,6 +20,7 @@ from eightfold.runtime.bundle.manifest import Step
 from eightfold.scratch import scratch_folder
 
 if TYPE_CHECKING:
+    import onnx
     from tensorrt import INetworkDefinition, OnnxParser
 
 
@@ -53,12 +54,11 @@ def sha256_of_onnx(path: Path) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def sha256_of_graph(path: Path) -> str:
+def sha256_of_graph(model: onnx.ModelProto) -> str:
     """Of nodes and weights, wherever these are stored: a bundle moves those that several files share to one of their
     own."""
     from onnx import numpy_helper
 
-    model = load_onnx(path)
     digest = hashlib.sha256(shell_of(model).SerializeToString(deterministic=True))
     for tensor in model.graph.initializer:
         array = numpy_helper.to_array(tensor)

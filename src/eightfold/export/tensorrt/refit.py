@@ -15,6 +15,7 @@ from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.verify.verify import Arrays
 from eightfold.extras import require
 from eightfold.files import PathLike, sha256_of_bytes, sha256_of_file, write_bytes
+from eightfold.onnx_graph.onnx_files import load_onnx
 from eightfold.runtime.backends.cuda_memory import cuda_absent
 from eightfold.runtime.backends.engine_fit import holds_host_code
 
@@ -60,7 +61,7 @@ def refit_engine(
     write_bytes(output, complete)
     changes = {
         "onnx_sha256": sha256_of_file(onnx_path),
-        "graph_sha256": sha256_of_graph(Path(onnx_path)),
+        "graph_sha256": sha256_of_graph(load_onnx(onnx_path)),
         "parsed_sha256": graph.sha256,
         "engine_sha256": sha256_of_bytes(complete),
         "engine_bytes": len(complete),

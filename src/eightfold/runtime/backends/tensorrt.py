@@ -13,7 +13,8 @@ from eightfold.extras import installed, require
 from eightfold.files import sha256_of_file
 from eightfold.onnx_graph.tensor_specs import TensorSpec
 from eightfold.runtime.backends.base import Backend, Session, SessionOptions, Slot
-from eightfold.runtime.backends.cuda_memory import Cuda, cuda_absent, nbytes_of, open_cuda
+from eightfold.runtime.backends.cuda.base import Cuda, nbytes_of
+from eightfold.runtime.backends.cuda_memory import cuda_absent, open_cuda
 from eightfold.runtime.backends.engine_fit import engine_requirements, holds_host_code, meets
 
 DTYPES = {

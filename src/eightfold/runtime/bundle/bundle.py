@@ -15,23 +15,17 @@ from pathlib import Path
 
 from eightfold.errors import BundleError, IntegrityError
 from eightfold.files import PathLike, sha256_of_bytes
-from eightfold.runtime.bundle.bundle_names import check_names
+from eightfold.runtime.bundle.bundle_names import (
+    MANIFEST_DIGEST_NAME,
+    MANIFEST_LIMIT_BYTES,
+    MANIFEST_NAME,
+    SIGNATURE_NAME,
+    check_names,
+)
 from eightfold.runtime.bundle.bundle_store import Store, open_store
 from eightfold.runtime.bundle.further_files import check_further_files
 from eightfold.runtime.bundle.manifest import Artifact, Manifest
-
-MANIFEST_NAME = "manifest.json"
-# One line as `sha256sum` writes it, so that `sha256sum -c manifest.sha256` checks it without eightfold.
-MANIFEST_DIGEST_NAME = "manifest.sha256"
-SIGNATURE_NAME = "manifest.sig"
-SUFFIX = ".eightfold"
-# A hundred times what real ones take; the worst of this size is read in about a second.
-MANIFEST_LIMIT_BYTES = 4 << 20
-
-
-def manifest_digest_line(manifest: bytes) -> str:
-    """The content of `manifest.sha256` for the bytes of a `manifest.json`. The writer of bundles calls this."""
-    return f"{sha256_of_bytes(manifest)}  {MANIFEST_NAME}\n"
+from eightfold.runtime.bundle.signature import check_signature
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +60,6 @@ class Bundle:
         store = open_store(path)
         data = _protected_manifest(store, path)
         if key is not None:
-            from eightfold.runtime.bundle.signature import check_signature
-
             check_signature(store, data, key)
         manifest = Manifest.from_json(_decoded(data, path), source=f"{path}: {MANIFEST_NAME}")
         _check_references(manifest, path)

@@ -6,10 +6,23 @@ from collections.abc import Collection
 from pathlib import Path
 
 from eightfold.errors import BundleError
+from eightfold.files import sha256_of_bytes
 
+MANIFEST_NAME = "manifest.json"
+# One line as `sha256sum` writes it, so that `sha256sum -c manifest.sha256` checks it without eightfold.
+MANIFEST_DIGEST_NAME = "manifest.sha256"
+SIGNATURE_NAME = "manifest.sig"
+SUFFIX = ".eightfold"
+# A hundred times what real ones take; the worst of this size is read in about a second.
+MANIFEST_LIMIT_BYTES = 4 << 20
 # What Linux's file systems hold; C++ counts the same bytes.
 LONGEST_PART_BYTES = 255
 LONGEST_NAME_BYTES = 1024
+
+
+def manifest_digest_line(manifest: bytes) -> str:
+    """The content of `manifest.sha256` for the bytes of a `manifest.json`. The writer of bundles calls this."""
+    return f"{sha256_of_bytes(manifest)}  {MANIFEST_NAME}\n"
 
 
 def check_names(names: Collection[str], bundle: Path) -> None:

@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
-from eightfold.calib.images.preprocess import LARGEST_SIDE, Preprocess
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.calib.images.preprocess_rules import LARGEST_SIDE
 from eightfold.errors import BundleError, EightfoldError
 from eightfold.onnx_graph.tensor_specs import TensorSpec
 from eightfold.runtime.bundle.sizes import Size

@@ -15,7 +15,8 @@ from eightfold.errors import UsageError
 from eightfold.export.bundle.write import engine_artifact, onnx_artifact, write_bundle
 from eightfold.export.compare.compare import compare_artifacts
 from eightfold.export.compare.comparison import Comparison
-from eightfold.export.tensorrt.build import EnginePrecision, build_engine
+from eightfold.export.tensorrt.build import build_engine
+from eightfold.export.tensorrt.engine_from_onnx import EnginePrecision
 from eightfold.export.tensorrt.engine_probe import EngineProbe, EngineSource
 from eightfold.export.tensorrt.layers import EngineLayer, EngineLayers, layers_path
 from eightfold.export.tensorrt.options import BuildOptions

@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from eightfold.errors import BackendError
-from eightfold.runtime.backends.cuda_memory import Cuda, DeviceBuffer, Graph, Stream
+from eightfold.runtime.backends.cuda.base import Cuda, DeviceBuffer, Graph, Stream
 
 
 class PyCuda(Cuda):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eightfold.errors import BackendError
-from eightfold.runtime.backends.cuda_memory import Cuda, DeviceBuffer, Graph, Handle, Stream, nbytes_of
+from eightfold.runtime.backends.cuda.base import Cuda, DeviceBuffer, Graph, Handle, Stream, nbytes_of
 
 NON_BLOCKING = 1  # cudaStreamNonBlocking
 PORTABLE = 1  # cudaHostAllocPortable: pinned for every context
