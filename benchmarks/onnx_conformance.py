@@ -45,7 +45,7 @@ from eightfold.export.verify.verify import runner, with_outputs
 from eightfold.onnx_graph.canonicalize import in_normal_form
 from eightfold.onnx_graph.onnx_clean import clean
 from eightfold.onnx_graph.onnx_files import opset_of
-from eightfold.onnx_graph.state_shapes import state_shapes
+from eightfold.onnx_graph.shape_inference import state_shapes
 
 RESULT = Path(__file__).parent / "results" / "onnx_conformance.md"
 TARGETS = ("tensorrt:8.2", "tensorrt:8.5", "tensorrt:8.6", "tensorrt:10.3", "tensorrt:10.15")

@@ -20,7 +20,6 @@ from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import VerificationError
 from eightfold.export.fixed_size import batches, file_source
 from eightfold.export.fixed_size.batches import export_batches
-from eightfold.export.fixed_size.change_batch import rebatched
 from eightfold.export.fixed_size.fix_shapes import frozen
 from eightfold.export.fp16 import fp16 as half
 from eightfold.export.fp16.fp16 import half_onnx
@@ -38,6 +37,7 @@ from eightfold.export.simplify.passes.run import apply_passes
 from eightfold.export.simplify.simplify import simplify_onnx
 from eightfold.export.torch.onnx_export import export_onnx
 from eightfold.export.verify.verify import Tolerance
+from eightfold.onnx_graph.change_batch import rebatched
 from tests.export.networks import images, small_net
 
 LAYER = "depthwise"

@@ -12,8 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 from eightfold.calib.ranges import Ranges, TensorRange
 from eightfold.export.int8.qdq_plan import plan_qdq
 from eightfold.export.targets import target_named
-from eightfold.onnx_graph.fold import fold_batch_norms_, pool_spatial_means_
-from eightfold.onnx_graph.graph import Graph
+from eightfold.onnx_graph.fold import pool_spatial_means_
+from eightfold.onnx_graph.fold_norms import norm_into_conv
+from eightfold.onnx_graph.graph import ModelGraph
 from eightfold.onnx_graph.layers import layers_of
 
 
@@ -50,24 +51,33 @@ def ranges() -> Ranges:
 
 
 def test_names_of_operators_mean_nothing_in_a_domain_of_others() -> None:
-    graph = Graph(network("theirs", **STATED), "theirs")
+    graph = ModelGraph(network("theirs", **STATED), "theirs")
     assert graph.activations == graph.observed == ("images", *STATED, "flat")
     assert layers_of(graph) == []
     assert plan_qdq(graph, ranges(), target_named("cpu-x86")).quantized == []
 
 
-@pytest.mark.parametrize("step", [fold_batch_norms_, pool_spatial_means_])
-def test_nothing_is_folded_into_operators_of_others(step: Any) -> None:
+def test_nothing_is_folded_into_operators_of_others() -> None:
     model = network("theirs", **STATED)
-    assert step(model) == 0
+    assert norm_into_conv(model.graph) == pool_spatial_means_(model) == 0
+
+
+def test_a_norm_that_trains_is_neither_folded_nor_fused_away() -> None:
+    """In training mode it takes the mean of what comes in: ranges are needed in front of it."""
+    model = network("", **STATED)
+    norm = model.graph.node[1]
+    norm.attribute.append(helper.make_attribute("training_mode", 1))
+    norm.output.extend(["running_mean", "running_spread"])
+    assert norm_into_conv(model.graph) == 0
+    assert "convolved" in ModelGraph(model, "ours").observed
 
 
 def test_the_same_in_the_domain_of_the_standard() -> None:
-    graph = Graph(network(""), "ours")
+    graph = ModelGraph(network(""), "ours")
     assert graph.observed == ("images", "bent", "pooled")
     assert len(layers_of(graph)) == 1
     assert plan_qdq(graph, ranges(), target_named("cpu-x86")).quantized == ["convolved"]
-    assert fold_batch_norms_(network("ai.onnx")) == pool_spatial_means_(network("")) == 1
+    assert norm_into_conv(network("ai.onnx").graph) == pool_spatial_means_(network("")) == 1
 
 
 def test_shapes_are_inferred_without_the_large_weights(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,10 +89,10 @@ def test_shapes_are_inferred_without_the_large_weights(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(onnx.shape_inference, "infer_shapes", watched)
     model = network("", side=60)
-    assert Graph(model, "large").types["convolved"] == (TensorProto.FLOAT, (1, 4, 5, 5))
+    assert ModelGraph(model, "large").types["convolved"] == (TensorProto.FLOAT, (1, 4, 5, 5))
     assert sizes[0] < 2000 < model.ByteSize()
 
 
 def test_shapes_that_only_the_file_states_are_taken_from_it() -> None:
-    types = Graph(network("theirs", **STATED), "theirs").types
+    types = ModelGraph(network("theirs", **STATED), "theirs").types
     assert {name: shape for name, (_, shape) in types.items() if name in STATED} == STATED

@@ -21,7 +21,7 @@ from eightfold.calib.ranges import METHODS, Method, Ranges
 from eightfold.calib.session import open_runner
 from eightfold.errors import CalibrationError, UsageError, one_of
 from eightfold.files import PathLike, sha256_of_bytes
-from eightfold.onnx_graph.graph import Graph, read_graph
+from eightfold.onnx_graph.graph import ModelGraph, read_graph
 from eightfold.threads import most_threads
 from eightfold.versions import identity_of
 
@@ -98,7 +98,7 @@ def calibrate(
     return _ranges(graph, rows, preprocess, observers, options)
 
 
-def _identity(graph: Graph, rows: Rows, preprocess: Preprocess | None, options: CalibrationOptions) -> str:
+def _identity(graph: ModelGraph, rows: Rows, preprocess: Preprocess | None, options: CalibrationOptions) -> str:
     """What two calibrations must have in common for one to go on where the other stopped."""
     images = rows.images.digest() if isinstance(rows.images, ImageSet) else ""
     rules = preprocess.digest() if preprocess else ""
@@ -107,7 +107,7 @@ def _identity(graph: Graph, rows: Rows, preprocess: Preprocess | None, options: 
 
 
 def show(
-    graph: Graph,
+    graph: ModelGraph,
     rows: Rows,
     observers: Mapping[str, Seeing],
     options: CalibrationOptions,
@@ -154,7 +154,7 @@ def _is_finite(values: Tensor) -> bool:
     return bool(np.isfinite(np.dot(flat, flat))) or bool(np.isfinite(flat).all())
 
 
-def _not_finite(graph: Graph, tensor: str, values: Tensor, images: list[str]) -> CalibrationError:
+def _not_finite(graph: ModelGraph, tensor: str, values: Tensor, images: list[str]) -> CalibrationError:
     row = int(np.argwhere(~np.isfinite(values))[0][0]) if values.ndim else 0
     node = graph.producer.get(tensor)
     maker = f"node {node.name or tensor!r} ({node.op_type})" if node is not None else "the input"
@@ -166,7 +166,7 @@ def _not_finite(graph: Graph, tensor: str, values: Tensor, images: list[str]) ->
 
 
 def _ranges(
-    graph: Graph,
+    graph: ModelGraph,
     rows: Rows,
     preprocess: Preprocess | None,
     observers: dict[str, Observer],

@@ -22,7 +22,7 @@ from eightfold.calib.observers import MOMENTUM, Seeing
 from eightfold.calib.ranges import Method, TensorRange
 from eightfold.calib.thresholds import full_range, range_of
 from eightfold.files import PathLike
-from eightfold.onnx_graph.graph import Graph, read_graph
+from eightfold.onnx_graph.graph import ModelGraph, read_graph
 
 BINS = 1024  # on either side of zero, per channel: 16 KiB each, and several bins to each of 256 levels
 Floats = npt.NDArray[np.floating[Any]]
@@ -167,7 +167,7 @@ def channel_ranges(
 
 
 def ranges_of_channels(
-    graph: Graph,
+    graph: ModelGraph,
     images: Any,
     preprocess: Preprocess | None,
     options: CalibrationOptions,

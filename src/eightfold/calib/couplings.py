@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from eightfold.onnx_graph.graph import Graph
+from eightfold.onnx_graph.graph import ModelGraph
 from eightfold.onnx_graph.layers import Layer, label, value_of
 from eightfold.onnx_graph.operators import kind
 
@@ -52,7 +52,7 @@ class Couplings:
         highest: the largest value seen, by tensor; empty where no images were run.
     """
 
-    graph: Graph
+    graph: ModelGraph
     layers: Mapping[str, Layer]
     highest: Mapping[str, float]
 
@@ -98,7 +98,7 @@ class Couplings:
         if tensor in self.graph.outputs:
             return _block(coupling, "it is an output of the graph")
         found = []
-        for node in self.graph.consumers.get(tensor, []):
+        for node in self.graph.readers.get(tensor, []):
             layer = self.layers.get(node.output[0])
             if layer is None:
                 found += self._through(node, coupling)
@@ -112,7 +112,7 @@ class Couplings:
             return [node.input[0], node.output[0]]
         if kind(node) == "Clip":
             return self._through_clip(node, coupling)
-        if kind(node) == "Add" and not any(name in self.graph.initializers for name in node.input):
+        if kind(node) == "Add" and not any(name in self.graph.weights for name in node.input):
             return [*node.input, node.output[0]]
         return _block(coupling, f"{label(node)} ({node.op_type}) does not hand factors through")
 
@@ -136,7 +136,7 @@ class Couplings:
         maker = self.graph.producer.get(name)
         if maker is not None and kind(maker) == "Constant":
             return float(value_of(maker.attribute[0].t))
-        return float(value_of(self.graph.initializers[name])) if name in self.graph.initializers else float("nan")
+        return float(value_of(self.graph.weights[name])) if name in self.graph.weights else float("nan")
 
 
 def _block(coupling: Coupling, reason: str) -> list[str]:

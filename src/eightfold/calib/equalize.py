@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from eightfold.calib.couplings import Coupling, Couplings
 from eightfold.calib.ranges import TensorRange
-from eightfold.onnx_graph.fold import fold_batch_norms_
-from eightfold.onnx_graph.graph import Graph
+from eightfold.onnx_graph.fold_norms import norm_into_conv
+from eightfold.onnx_graph.graph import ModelGraph
 from eightfold.onnx_graph.layers import Layer, label, layers_of, set_value, value_of
 from eightfold.values import Frozen
 
@@ -81,20 +81,20 @@ class Equalization(Frozen):
         return "\n".join(lines)
 
 
-def without_batch_norms(graph: Graph) -> Graph:
+def without_batch_norms(graph: ModelGraph) -> ModelGraph:
     """A copy with its batch norms folded into their convolutions, which is what can be equalized."""
     model = copy.deepcopy(graph.model)
-    fold_batch_norms_(model)
-    return Graph(model, graph.name)
+    norm_into_conv(model.graph)
+    return ModelGraph(model, graph.name)
 
 
-def changed_weights(graph: Graph, equal: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+def changed_weights(graph: ModelGraph, equal: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     """The weights of a graph that are others in its equalized form, by name."""
     found = {tensor.name: tensor for tensor in equal.graph.initializer}
-    return {name: found[name] for name, tensor in graph.initializers.items() if tensor != found.get(name, tensor)}
+    return {name: found[name] for name, tensor in graph.weights.items() if tensor != found.get(name, tensor)}
 
 
-def with_weights(graph: Graph, weights: Mapping[str, onnx.TensorProto], clips: Collection[str]) -> onnx.ModelProto:
+def with_weights(graph: ModelGraph, weights: Mapping[str, onnx.TensorProto], clips: Collection[str]) -> onnx.ModelProto:
     """The equalized form of the same network at another batch or image size.
 
     Args:
@@ -124,9 +124,9 @@ def _unclip_(model: onnx.ModelProto, clips: Collection[str]) -> None:
         model.graph.node.remove(node)
 
 
-def equalized(graph: Graph, found: ChannelRanges | None = None) -> tuple[onnx.ModelProto, Equalization]:
+def equalized(graph: ModelGraph, found: ChannelRanges | None = None) -> tuple[onnx.ModelProto, Equalization]:
     """An equalized copy of the model of a graph without batch norms. `found`: the range of each channel, by tensor."""
-    work, found = Graph(copy.deepcopy(graph.model), graph.name), found or {}
+    work, found = ModelGraph(copy.deepcopy(graph.model), graph.name), found or {}
     layers = [layer for layer in layers_of(work) if layer.node.op_type in EQUALIZED]
     own = {layer.node.output[0]: layer for layer in layers if _owns_weights(work, layer)}
     highest = {name: max(entry.max for entry in entries) for name, entries in found.items()}
@@ -176,10 +176,10 @@ class _Side:
         groups, _, inputs, _ = self.weight.shape
         self.weight = self.weight * factor.reshape(groups, 1, inputs, 1)
 
-    def store(self, graph: Graph) -> None:
-        set_value(graph.initializers[self.layer.weight], self.layer.unview(self.weight))
+    def store(self, graph: ModelGraph) -> None:
+        set_value(graph.weights[self.layer.weight], self.layer.unview(self.weight))
         if self.bias is not None:
-            set_value(graph.initializers[self.layer.bias], self.bias)
+            set_value(graph.weights[self.layer.bias], self.bias)
 
 
 @dataclass(eq=False)
@@ -212,7 +212,7 @@ class _Group:
             self.seen = self.seen / factor
         return float(np.abs(np.log(factor)).max())
 
-    def store(self, graph: Graph) -> None:
+    def store(self, graph: ModelGraph) -> None:
         for side in [*self.makers, *self.readers]:
             side.store(graph)
 
@@ -232,7 +232,7 @@ def _balance(groups: list[_Group]) -> int:
     return MAX_ROUNDS
 
 
-def _group(graph: Graph, coupling: Coupling, sides: Mapping[str, _Side], found: ChannelRanges) -> _Group:
+def _group(graph: ModelGraph, coupling: Coupling, sides: Mapping[str, _Side], found: ChannelRanges) -> _Group:
     makers, readers = (
         [sides[layer.node.output[0]] for layer in layers] for layers in (coupling.makers, coupling.readers)
     )
@@ -241,13 +241,13 @@ def _group(graph: Graph, coupling: Coupling, sides: Mapping[str, _Side], found: 
     return _Group(coupling, makers, readers, _most(seen) if seen else None)
 
 
-def _side(graph: Graph, layer: Layer) -> _Side:
-    weight = layer.view(value_of(graph.initializers[layer.weight]).astype(np.float64))
-    bias = value_of(graph.initializers[layer.bias]).astype(np.float64) if layer.bias else None
+def _side(graph: ModelGraph, layer: Layer) -> _Side:
+    weight = layer.view(value_of(graph.weights[layer.weight]).astype(np.float64))
+    bias = value_of(graph.weights[layer.bias]).astype(np.float64) if layer.bias else None
     return _Side(layer, weight, bias)
 
 
-def _owns_weights(graph: Graph, layer: Layer) -> bool:
+def _owns_weights(graph: ModelGraph, layer: Layer) -> bool:
     """Whether nobody else reads the layer's constants."""
     constants = [name for name in (layer.weight, layer.bias) if name]
-    return all(name in graph.initializers and len(graph.consumers[name]) == 1 for name in constants)
+    return all(name in graph.weights and len(graph.readers[name]) == 1 for name in constants)

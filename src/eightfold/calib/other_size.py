@@ -8,7 +8,7 @@ from eightfold.calib.ranges import Ranges
 from eightfold.errors import CalibrationError
 from eightfold.extras import require
 from eightfold.files import PathLike
-from eightfold.onnx_graph.graph import Graph, read_graph
+from eightfold.onnx_graph.graph import ModelGraph, read_graph
 
 
 def ranges_at_size(ranges: Ranges, calibrated: PathLike, other: PathLike) -> Ranges:
@@ -26,28 +26,28 @@ def ranges_at_size(ranges: Ranges, calibrated: PathLike, other: PathLike) -> Ran
     ranges.check_graph(first.digest(), first.name)
     if _nodes(first) != _nodes(second):
         raise _refusal(first, second, "nodes or names of tensors")
-    for name, tensor in first.initializers.items():
-        if name not in second.initializers:
+    for name, tensor in first.weights.items():
+        if name not in second.weights:
             raise _refusal(first, second, f"constants ({name!r})")
         if not _alike(first, second, name):
             raise _refusal(first, second, f"weights ({tensor.name!r})")
     return ranges.model_copy(update={"graph": second.digest()})
 
 
-def _nodes(graph: Graph) -> list[tuple[str, str, tuple[str, ...], tuple[str, ...]]]:
+def _nodes(graph: ModelGraph) -> list[tuple[str, str, tuple[str, ...], tuple[str, ...]]]:
     return [(node.domain, node.op_type, tuple(node.input), tuple(node.output)) for node in graph.model.graph.node]
 
 
-def _alike(first: Graph, second: Graph, name: str) -> bool:
+def _alike(first: ModelGraph, second: ModelGraph, name: str) -> bool:
     """Sizes, and tables that were stretched to the image, may differ; what has one shape in both is one weight."""
     onnx = require("onnx", "read models")
-    one, other = (onnx.numpy_helper.to_array(graph.initializers[name]) for graph in (first, second))
+    one, other = (onnx.numpy_helper.to_array(graph.weights[name]) for graph in (first, second))
     return one.dtype == other.dtype and (
         one.dtype.kind != "f" or one.shape != other.shape or bool(np.array_equal(one, other))
     )
 
 
-def _refusal(first: Graph, second: Graph, what: str) -> CalibrationError:
+def _refusal(first: ModelGraph, second: ModelGraph, what: str) -> CalibrationError:
     return CalibrationError(
         f"{first.name} and {second.name} differ in {what}, not in sizes alone",
         allowed="one network at two image sizes",

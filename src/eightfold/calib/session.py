@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from eightfold.extras import require
-from eightfold.onnx_graph.graph import SHAPE_INPUT, Graph
-from eightfold.onnx_graph.operators import kind
+from eightfold.onnx_graph.change_batch import loosen_batch
+from eightfold.onnx_graph.graph import SHAPE_INPUT, ModelGraph
 
 if TYPE_CHECKING:
     import onnx
@@ -57,7 +57,7 @@ class Runner:
 
 
 def open_runner(
-    graph: Graph, names: Sequence[str], probe: Tensor, *, batch: int = 8, threads: int = 0, optimize: bool = True
+    graph: ModelGraph, names: Sequence[str], probe: Tensor, *, batch: int = 8, threads: int = 0, optimize: bool = True
 ) -> Runner:
     """A runner for the activations `names`.
 
@@ -116,35 +116,23 @@ def _chunks(names: Sequence[str], sizes: Sequence[int]) -> list[list[str]]:
     return chunks
 
 
-def _bytes_per_row(graph: Graph, name: str) -> int:
+def _bytes_per_row(graph: ModelGraph, name: str) -> int:
     shape = graph.types[name][1]
     return 4 * int(np.prod([size for size in shape if size > 0], dtype=np.int64)) // max(graph.batch, 1)
 
 
-def _freed(graph: Graph) -> onnx.ModelProto:
+def _freed(graph: ModelGraph) -> onnx.ModelProto:
     """A copy whose batch axis is free, where shapes that name the batch size are all that stands in the way."""
     model = copy.deepcopy(graph.model)
     for value in [*model.graph.output, *(v for v in model.graph.input if v.name == graph.input.name)]:
         if value.type.tensor_type.shape.dim:
             value.type.tensor_type.shape.dim[0].dim_param = "batch"
     del model.graph.value_info[:]
-    _free_shapes(model, graph.batch)
+    loosen_batch(model, graph.batch, tuple(SHAPE_INPUT))
     return model
 
 
-def _free_shapes(model: onnx.ModelProto, batch: int) -> None:
-    helper = require("onnx", "edit models").numpy_helper
-    wanted = {node.input[1] for node in model.graph.node if kind(node) in SHAPE_INPUT}
-    for tensor in model.graph.initializer:
-        if tensor.name not in wanted:
-            continue
-        shape = np.array(helper.to_array(tensor))
-        if shape.ndim == 1 and shape.size and shape[0] == batch and -1 not in shape:
-            shape[0] = -1
-            tensor.CopyFrom(helper.from_array(shape, tensor.name))
-
-
-def _same_answer(graph: Graph, freed: onnx.ModelProto, probe: Tensor) -> bool:
+def _same_answer(graph: ModelGraph, freed: onnx.ModelProto, probe: Tensor) -> bool:
     """Whether two different rows through `freed` at once give what the graph gives for them."""
     rows = np.stack([probe, probe[..., ::-1]])
     try:

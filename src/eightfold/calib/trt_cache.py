@@ -26,7 +26,7 @@ import numpy as np
 from eightfold.calib.ranges import Method, Ranges, TensorRange
 from eightfold.errors import CalibrationError, UsageError
 from eightfold.files import PathLike
-from eightfold.onnx_graph.graph import Graph, read_graph
+from eightfold.onnx_graph.graph import ModelGraph, read_graph
 
 Algorithm = Literal["entropy", "entropy2", "minmax", "legacy"]
 HEADER_NAMES: dict[Algorithm, str] = {
@@ -112,7 +112,7 @@ def _entry(line: str, source: str) -> tuple[str, float]:
     return name.strip(), float(np.float64(scale) * LEVELS)
 
 
-def ranges_from_cache(text: str, graph: Graph, *, source: str = "cache") -> Ranges:
+def ranges_from_cache(text: str, graph: ModelGraph, *, source: str = "cache") -> Ranges:
     """Ranges for a network whose calibration was done by TensorRT. Their images are not known.
 
     Tensors of the network that the cache lacks (TensorRT leaves out what it fused) are left out here, too.

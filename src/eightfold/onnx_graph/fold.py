@@ -5,24 +5,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from eightfold.extras import require
-from eightfold.onnx_graph.graph import Graph
+from eightfold.onnx_graph.fold_norms import norm_into_conv
+from eightfold.onnx_graph.graph import ModelGraph
+from eightfold.onnx_graph.graph_index import attribute
 from eightfold.onnx_graph.operators import kind
 
 if TYPE_CHECKING:
     import onnx
 
 
-def prepare(graph: Graph) -> onnx.ModelProto:
+def prepare(graph: ModelGraph) -> onnx.ModelProto:
     """A copy with constants where weights are looked for, batch norms folded into the convolution before them, and
     spatial means written as average pooling."""
     model = copy.deepcopy(graph.model)
     constants_become_weights_(model)
-    fold_batch_norms_(model)
+    norm_into_conv(model.graph)
     pool_spatial_means_(model)
     return model
 
@@ -56,49 +55,9 @@ def _constant(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]) -> 
     return None
 
 
-def fold_batch_norms_(model: onnx.ModelProto) -> int:
-    """Fold BatchNormalization into the Conv whose only reader it is, in place. Returns how many were folded."""
-    graph = Graph(model, "")
-    pairs = [
-        (graph.producer.get(node.input[0]), node) for node in model.graph.node if kind(node) == "BatchNormalization"
-    ]
-    folded = [(conv, norm) for conv, norm in pairs if conv is not None and _is_foldable(graph, conv, norm)]
-    for conv, norm in folded:
-        _fold(model, graph, conv, norm)
-        model.graph.node.remove(norm)
-    return len(folded)
-
-
-def _is_foldable(graph: Graph, conv: onnx.NodeProto, norm: onnx.NodeProto) -> bool:
-    constants = [*norm.input[1:5], *conv.input[1:]]
-    only_reader = len(graph.consumers[conv.output[0]]) == 1 and conv.output[0] not in graph.outputs
-    return kind(conv) == "Conv" and only_reader and all(name in graph.initializers for name in constants)
-
-
-def _fold(model: onnx.ModelProto, graph: Graph, conv: onnx.NodeProto, norm: onnx.NodeProto) -> None:
-    helper = require("onnx", "edit models").numpy_helper
-
-    def value(name: str) -> Any:
-        return helper.to_array(graph.initializers[name]).astype(np.float64)
-
-    gamma, beta, mean, variance = (value(name) for name in norm.input[1:5])
-    epsilon = next((attribute.f for attribute in norm.attribute if attribute.name == "epsilon"), 1e-5)
-    gain = gamma / np.sqrt(variance + epsilon)
-    weight = value(conv.input[1])
-    bias = value(conv.input[2]) if len(conv.input) > 2 else 0.0
-    new = {
-        f"{norm.output[0]}_weight": weight * gain.reshape(-1, *[1] * (weight.ndim - 1)),
-        f"{norm.output[0]}_bias": beta + (bias - mean) * gain,
-    }
-    model.graph.initializer.extend(helper.from_array(array.astype(np.float32), name) for name, array in new.items())
-    del conv.input[1:]
-    conv.input.extend(new)
-    conv.output[0] = norm.output[0]
-
-
 def pool_spatial_means_(model: onnx.ModelProto) -> int:
     """Write ReduceMean over the last two of four axes as GlobalAveragePool, which integers can run, in place."""
-    graph = Graph(model, "")
+    graph = ModelGraph(model, "")
     changed = 0
     for node in model.graph.node:
         if kind(node) == "ReduceMean" and _is_spatial_mean(graph, node):
@@ -108,11 +67,8 @@ def pool_spatial_means_(model: onnx.ModelProto) -> int:
     return changed
 
 
-def _is_spatial_mean(graph: Graph, node: onnx.NodeProto) -> bool:
-    helper = require("onnx", "edit models")
-    given = {attribute.name: helper.helper.get_attribute_value(attribute) for attribute in node.attribute}
-    axes = given.get("axes")
-    if len(node.input) > 1 and node.input[1] in graph.initializers:
-        axes = helper.numpy_helper.to_array(graph.initializers[node.input[1]]).tolist()
+def _is_spatial_mean(graph: ModelGraph, node: onnx.NodeProto) -> bool:
+    given = graph.array(node.input[1]) if len(node.input) > 1 else None
+    axes = attribute(node, "axes", ()) if given is None else given.tolist()
     rank = len(graph.types.get(node.input[0], (0, ()))[1])
-    return rank == 4 and given.get("keepdims", 1) == 1 and sorted(axis % 4 for axis in axes or ()) == [2, 3]
+    return rank == 4 and attribute(node, "keepdims", 1) == 1 and sorted(axis % 4 for axis in axes) == [2, 3]

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from eightfold.errors import CalibrationError, ModelError
+from eightfold.errors import CalibrationError
 from eightfold.extras import require
 from eightfold.files import PathLike
+from eightfold.onnx_graph.fold_norms import is_inference_norm
+from eightfold.onnx_graph.graph_index import GraphIndex
+from eightfold.onnx_graph.onnx_files import load_onnx
 from eightfold.onnx_graph.operators import STANDARD_DOMAINS, kind
 from eightfold.onnx_graph.shape_inference import inferred_shapes
 
@@ -35,39 +36,22 @@ QUANTIZED = frozenset(
 SHAPE_INPUT = {"Reshape": 1, "Expand": 1}  # operator -> which input holds a shape with the batch first
 
 
-@dataclass(frozen=True, eq=False)
-class Graph:
-    """A loaded model and what calibration and quantization need to know of it."""
+class ModelGraph(GraphIndex):
+    """The index of a loaded model, and what calibration and quantization need to know of it.
 
-    model: onnx.ModelProto
-    name: str
+    Args:
+        model: an ONNX model; the index shows it as it is now.
+        name: names the model in messages.
+    """
 
-    @cached_property
-    def initializers(self) -> dict[str, onnx.TensorProto]:
-        return {tensor.name: tensor for tensor in self.model.graph.initializer}
-
-    @cached_property
-    def producer(self) -> dict[str, onnx.NodeProto]:
-        """Tensor name -> the node that makes it."""
-        return {output: node for node in self.model.graph.node for output in node.output if output}
-
-    @cached_property
-    def consumers(self) -> dict[str, list[onnx.NodeProto]]:
-        """Tensor name -> the nodes that read it."""
-        readers = defaultdict(list)
-        for node in self.model.graph.node:
-            for name in dict.fromkeys(node.input):
-                readers[name].append(node)
-        return readers
-
-    @cached_property
-    def outputs(self) -> frozenset[str]:
-        return frozenset(output.name for output in self.model.graph.output)
+    def __init__(self, model: onnx.ModelProto, name: str) -> None:
+        super().__init__(model.graph)
+        self.model, self.name = model, name
 
     @cached_property
     def input(self) -> onnx.ValueInfoProto:
         """The one input that is not an initializer."""
-        inputs = [value for value in self.model.graph.input if value.name not in self.initializers]
+        inputs = [value for value in self.model.graph.input if value.name not in self.weights]
         if len(inputs) != 1:
             raise CalibrationError(
                 f"{self.name} has {len(inputs)} inputs",
@@ -119,10 +103,12 @@ class Graph:
 
     def is_fused_away(self, name: str) -> bool:
         """Whether only a fused activation or normalization reads this tensor."""
-        node, readers = self.producer.get(name), self.consumers.get(name, [])
+        node, readers = self.producer.get(name), self.readers.get(name, [])
         if node is None or kind(node) not in PRODUCERS or name in self.outputs or len(readers) != 1:
             return False
-        return kind(readers[0]) in FUSED and readers[0].input[0] == name
+        reader = readers[0]
+        fused = is_inference_norm(reader) if kind(reader) == "BatchNormalization" else kind(reader) in FUSED
+        return fused and reader.input[0] == name
 
     @cached_property
     def alias(self) -> dict[str, str]:
@@ -148,14 +134,14 @@ def shape_of(value: onnx.ValueInfoProto) -> list[int]:
     return [dim.dim_value if dim.HasField("dim_value") else -1 for dim in value.type.tensor_type.shape.dim]
 
 
-def read_graph(path: PathLike) -> Graph:
+def read_graph(path: PathLike) -> ModelGraph:
     """Load an FP32 graph that can be calibrated and quantized.
 
     Raises:
         ModelError: the file is absent or not ONNX.
         CalibrationError: dynamic shapes, an opset too old, already quantized, several inputs.
     """
-    graph = Graph(load_model(path), str(path))
+    graph = ModelGraph(load_onnx(path), str(path))
     opset = next((entry.version for entry in graph.model.opset_import if entry.domain in STANDARD_DOMAINS), 0)
     if opset < MIN_OPSET:
         raise CalibrationError(
@@ -175,35 +161,17 @@ def read_graph(path: PathLike) -> Graph:
     return graph
 
 
-def load_model(path: PathLike) -> onnx.ModelProto:
-    loader = require("onnx", "read models")
-    from google.protobuf.message import DecodeError
+def _digest(graph: ModelGraph) -> str:
+    from onnx import numpy_helper
 
-    try:
-        model: onnx.ModelProto = loader.load(str(path))
-    except (OSError, DecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not an ONNX file"
-        raise ModelError(f"cannot read {path} ({reason})", allowed="an ONNX model", remedy="export it again") from None
-    except loader.checker.ValidationError as error:  # weights in a file that is not there, or not where it may be
-        raise ModelError(
-            f"cannot read {path} ({error!s:.300})",
-            allowed="an ONNX model with its weights",
-            remedy="copy them beside it",
-        ) from None
-    if not model.graph.node:
-        raise ModelError(f"{path} holds no nodes", allowed="an ONNX model", remedy="export it again")
-    return model
-
-
-def _digest(graph: Graph) -> str:
     seen = hashlib.sha256()
     shapes = _shape_initializers(graph.model)
     batch = graph.batch
     for node in graph.model.graph.node:
         attributes = sorted((attribute.name, _attribute(attribute)) for attribute in node.attribute)
         seen.update(json.dumps([node.domain, node.op_type, [*node.input], [*node.output], attributes]).encode())
-    for name, tensor in sorted(graph.initializers.items()):
-        values = _values(tensor)
+    for name, tensor in sorted(graph.weights.items()):
+        values = numpy_helper.to_array(tensor)
         if name in shapes and values.ndim == 1 and values.size and values[0] == batch:
             values = values[1:]  # the batch size
         seen.update(json.dumps([name, str(values.dtype), [*values.shape]]).encode() + values.tobytes())
@@ -215,11 +183,6 @@ def _shape_initializers(model: onnx.ModelProto) -> set[str]:
     """Names of the shapes that Reshape and the like are given: their first entry may be the batch."""
     nodes = [node for node in model.graph.node if kind(node) in SHAPE_INPUT]
     return {node.input[SHAPE_INPUT[node.op_type]] for node in nodes}
-
-
-def _values(tensor: onnx.TensorProto) -> Any:
-    onnx = require("onnx", "read models")
-    return onnx.numpy_helper.to_array(tensor)
 
 
 def _attribute(attribute: onnx.AttributeProto) -> str:

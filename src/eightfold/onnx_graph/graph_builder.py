@@ -1,4 +1,4 @@
-"""Appending nodes to a graph that someone else named."""
+"""Appends nodes to a graph under names that it does not have yet."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class GraphBuilder:
         return outputs
 
     def floats(self, values: float | NDArray[Any]) -> str:
-        return self._weight(np.asarray(values, np.float32))
+        return self.weight(np.asarray(values, np.float32))
 
     def ints(self, values: int | Sequence[int] | NDArray[Any]) -> str:
         array = np.asarray(values, np.int64)
         key = (array.shape, array.tobytes())
         if key not in self._ints:
-            self._ints[key] = self._weight(array)
+            self._ints[key] = self.weight(array)
         return self._ints[key]
 
     def reshape(self, tensor: str, *shape: int) -> str:
@@ -64,5 +64,6 @@ class GraphBuilder:
         """A further axis of length 1."""
         return self.add("Unsqueeze", tensor, self.ints([axis]))
 
-    def _weight(self, array: NDArray[Any]) -> str:
+    def weight(self, array: NDArray[Any]) -> str:
+        """A constant; returns its name."""
         return self.index.set_weight(f"{self.prefix}_constant", array)

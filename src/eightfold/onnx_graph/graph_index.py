@@ -21,7 +21,7 @@ class GraphIndex:
         self.producer = {name: node for node in graph.node for name in node.output if name}
         self.readers: dict[str, list[onnx.NodeProto]] = {}
         for node in graph.node:
-            for name in node.input:
+            for name in dict.fromkeys(node.input):
                 self.readers.setdefault(name, []).append(node)
         self.outputs = {value.name for value in graph.output}
         self.captured = set(captured_names(graph))

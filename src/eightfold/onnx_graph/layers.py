@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eightfold.extras import require
-from eightfold.onnx_graph.graph import Graph
+from eightfold.onnx_graph.graph import ModelGraph
 from eightfold.onnx_graph.operators import kind
 
 if TYPE_CHECKING:
@@ -82,13 +82,13 @@ class Layer:
         return np.ascontiguousarray(matrix if self.output_axis == 0 else matrix.T)
 
 
-def layers_of(graph: Graph) -> list[Layer]:
+def layers_of(graph: ModelGraph) -> list[Layer]:
     """The layers whose weight is a constant and whose input is an activation, in the graph's order."""
     found = []
     for node in graph.model.graph.node:
         plain = kind(node) in WEIGHTED and attribute(node, "alpha", 1.0) == 1.0 and not attribute(node, "transA", 0)
-        if plain and node.input[1] in graph.initializers and node.input[0] not in graph.initializers:
-            found.append(Layer(node, tuple(graph.initializers[node.input[1]].dims)))
+        if plain and node.input[1] in graph.weights and node.input[0] not in graph.weights:
+            found.append(Layer(node, tuple(graph.weights[node.input[1]].dims)))
     return [layer for layer in found if layer.node.op_type != "MatMul" or len(layer.shape) == 2]
 
 

@@ -1,4 +1,4 @@
-"""Types and shapes of what lies between a graph's inputs and outputs, told without its large weights."""
+"""Infers types and shapes of the tensors between a graph's inputs and outputs, without copying large weights."""
 
 from __future__ import annotations
 
@@ -49,6 +49,13 @@ def inferred_shapes(
             remedy="export it again",
         ) from None
     return list(inferred.graph.value_info)
+
+
+def state_shapes(model: onnx.ModelProto) -> None:
+    """State the types and shapes of everything in between in the graph itself, in place."""
+    found = inferred_shapes(model)
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(found)
 
 
 def weight_bytes(tensor: onnx.TensorProto) -> int:

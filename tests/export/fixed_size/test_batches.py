@@ -12,9 +12,9 @@ from onnx import helper, numpy_helper
 from eightfold.errors import ModelError, VerificationError
 from eightfold.export.fixed_size import batches
 from eightfold.export.fixed_size.batches import export_batches
-from eightfold.export.fixed_size.change_batch import rebatched
 from eightfold.export.torch.onnx_export import Exporter, export_onnx
 from eightfold.export.verify.verify import run_module_arrays, run_onnx
+from eightfold.onnx_graph.change_batch import rebatched
 from eightfold.onnx_graph.weights import share_weights
 from tests.export.networks import SmallNet, graph, images, saved, small_net
 

@@ -15,8 +15,9 @@ from eightfold.calib.calibrate import calibrate
 from eightfold.export.int8.adaround import _patches, adaptive_rounding, blocks_of
 from eightfold.export.int8.layer_errors import output_sqnr_db
 from eightfold.export.int8.quantize import quantize
-from eightfold.onnx_graph.graph import Graph, load_model
+from eightfold.onnx_graph.graph import ModelGraph
 from eightfold.onnx_graph.layers import layers_of, value_of
+from eightfold.onnx_graph.onnx_files import load_onnx
 
 ModelMaker = Callable[..., Path]
 
@@ -44,14 +45,14 @@ def test_it_comes_near_the_best_of_all_combinations(seed: int) -> None:
 
 
 def test_patches_are_what_the_convolution_multiplies(residual_net: ModelMaker, rows: Any) -> None:
-    graph = Graph(load_model(residual_net()), "net")
+    graph = ModelGraph(load_onnx(residual_net()), "net")
     layers = {layer.name: layer for layer in layers_of(graph)}
     for name in ("stem", "depthwise"):
         layer = layers[name]
         channels = layer.groups * layer.shape[1]
         row = np.random.default_rng(0).normal(0, 1, (channels, 5, 5)).astype(np.float32)
         patches = _patches(layer, row, np.random.default_rng(0))
-        weight = layer.view(value_of(graph.initializers[layer.weight]))
+        weight = layer.view(value_of(graph.weights[layer.weight]))
         products = patches @ weight.reshape(layer.groups, -1, patches.shape[2]).transpose(0, 2, 1)
         padded = np.pad(row, ((0, 0), (1, 1), (1, 1)))
         windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))

@@ -17,8 +17,9 @@ from eightfold.errors import UsageError
 from eightfold.export.int8.bias_correction import correct_analytically
 from eightfold.export.int8.int8 import quantize_weight
 from eightfold.export.int8.quantize import quantize
-from eightfold.onnx_graph.graph import Graph, load_model
+from eightfold.onnx_graph.graph import ModelGraph
 from eightfold.onnx_graph.layers import layers_of, value_of
+from eightfold.onnx_graph.onnx_files import load_onnx
 
 ModelMaker = Callable[..., Path]
 
@@ -33,13 +34,13 @@ def outputs_of(model: onnx.ModelProto, tensor: str, rows: Any) -> Any:
 
 
 def test_analytic_undoes_the_mean_of_rounding(residual_net: ModelMaker, rows: Any) -> None:
-    graph = Graph(load_model(residual_net()), "net")
+    graph = ModelGraph(load_onnx(residual_net()), "net")
     (point,) = (layer for layer in layers_of(graph) if layer.name == "point")  # 1x1: no padding
-    expected = outputs_of(load_model(residual_net()), "point", rows).mean(axis=(0, 2, 3))
+    expected = outputs_of(load_onnx(residual_net()), "point", rows).mean(axis=(0, 2, 3))
     effect = correct_analytically(graph, [point], rows_of(rows, None, (3, 12, 12)))
     assert effect["point"] > 0
-    weight = value_of(graph.initializers["w3"])
-    graph.initializers["w3"].CopyFrom(onnx.numpy_helper.from_array(quantize_weight(weight, 0).real(), "w3"))
+    weight = value_of(graph.weights["w3"])
+    graph.weights["w3"].CopyFrom(onnx.numpy_helper.from_array(quantize_weight(weight, 0).real(), "w3"))
     found = outputs_of(graph.model, "point", rows).mean(axis=(0, 2, 3))
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -54,9 +55,9 @@ def test_empirical_brings_the_means_of_the_quantized_net_back(
         path, ranges, tmp_path / "corrected.onnx", form="qdq", bias_correction="empirical", images=rows
     )
     assert set(report.bias_shifts) == {"stem", "depthwise", "point", "logits"}
-    expected = outputs_of(load_model(path), "point", rows).mean(axis=(0, 2, 3))
-    before = outputs_of(load_model(plain), "point", rows).mean(axis=(0, 2, 3))
-    after = outputs_of(load_model(corrected), "point", rows).mean(axis=(0, 2, 3))
+    expected = outputs_of(load_onnx(path), "point", rows).mean(axis=(0, 2, 3))
+    before = outputs_of(load_onnx(plain), "point", rows).mean(axis=(0, 2, 3))
+    after = outputs_of(load_onnx(corrected), "point", rows).mean(axis=(0, 2, 3))
     assert np.abs(after - expected).max() < 0.2 * np.abs(before - expected).max()
 
 

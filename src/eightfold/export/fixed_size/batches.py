@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from eightfold.errors import EightfoldError, ModelError, VerificationError
 from eightfold.export.fixed_size.batch_first import batch_axes
-from eightfold.export.fixed_size.change_batch import rebatched
 from eightfold.export.fixed_size.file_inputs import FileInputs
 from eightfold.export.fixed_size.file_source import OnnxSource
 from eightfold.export.opset.opsets import newest_opset
@@ -33,6 +32,7 @@ from eightfold.export.verify.test_inputs import (
 )
 from eightfold.export.verify.verify import Arrays, Tolerance, run_in_float64, run_module_arrays
 from eightfold.files import PathLike
+from eightfold.onnx_graph.change_batch import rebatched
 from eightfold.onnx_graph.onnx_files import external_files, input_specs, load_onnx, opset_of, save_onnx
 from eightfold.onnx_graph.tensor_specs import TensorSpec
 from eightfold.runtime.bundle.manifest import Step

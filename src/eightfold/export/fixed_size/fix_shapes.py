@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eightfold.errors import ModelError, UsageError
-from eightfold.export.fixed_size.fixed_batch import loosen_batch
 from eightfold.export.verify.verify import Arrays, random_inputs_of, runner
 from eightfold.files import PathLike
 from eightfold.onnx_graph.canonicalize import in_normal_form
+from eightfold.onnx_graph.change_batch import loosen_batch
 from eightfold.onnx_graph.onnx_clean import clean
 from eightfold.onnx_graph.onnx_files import input_specs, load_onnx, save_onnx
 from eightfold.onnx_graph.tensor_specs import TensorSpec
@@ -66,7 +66,9 @@ def frozen(
         wanted = (shapes or {}).get(value.name)
         if wanted is not None:
             _require_possible(value, wanted)
-            loosen_batch(made, _fixed_batch(value), wanted[0] if len(wanted) else 0)
+            old = _fixed_batch(value)
+            if [old] != list(wanted[:1]):
+                loosen_batch(made, old)
         _set_shape(value, _shape_of(value, batch, image_size) if wanted is None else wanted)
     del made.graph.value_info[:]
     _state_output_shapes(made)

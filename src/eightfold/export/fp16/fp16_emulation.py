@@ -17,7 +17,7 @@ from eightfold.export.verify.precision_check import Network, verify_lossy
 from eightfold.export.verify.test_inputs import Trials
 from eightfold.export.verify.verify import Tolerance
 from eightfold.onnx_graph.graph_index import GraphIndex
-from eightfold.onnx_graph.state_shapes import state_shapes
+from eightfold.onnx_graph.shape_inference import state_shapes
 from eightfold.runtime.bundle.manifest import Step
 
 if TYPE_CHECKING:

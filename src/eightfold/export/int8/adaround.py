@@ -18,7 +18,7 @@ from eightfold.calib.calibrate import CalibrationOptions, show
 from eightfold.calib.images.data_reader import Rows
 from eightfold.calib.observers import Seeing
 from eightfold.export.int8.int8 import quantize_weight
-from eightfold.onnx_graph.graph import Graph
+from eightfold.onnx_graph.graph import ModelGraph
 from eightfold.onnx_graph.layers import Layer, set_value, value_of
 from eightfold.progress import track
 
@@ -35,7 +35,7 @@ WARM_UP = 0.2  # share of the steps without that term
 STRETCH_LOW, STRETCH_HIGH = -0.1, 1.1  # the rectified sigmoid's ends, as in the paper
 
 
-def round_adaptively_(graph: Graph, layers: list[Layer], rows: Rows) -> dict[str, float]:
+def round_adaptively_(graph: ModelGraph, layers: list[Layer], rows: Rows) -> dict[str, float]:
     """Replace the weights of `layers` by what their integers will stand for, rounded adaptively, in place.
 
     Args:
@@ -86,7 +86,7 @@ def _joined(values: Floats, blocks: int) -> Floats:
     return values.reshape(-1, blocks, rows, width).transpose(0, 2, 1, 3).reshape(-1, rows, blocks * width)
 
 
-def _grams(graph: Graph, layers: list[Layer], rows: Rows) -> dict[str, Floats]:
+def _grams(graph: ModelGraph, layers: list[Layer], rows: Rows) -> dict[str, Floats]:
     seen = {layer.name: _Gram(layer, _blocks(layer)) for layer in layers}
     by_tensor: dict[str, list[_Gram]] = {}
     for layer in layers:
@@ -155,8 +155,8 @@ def _patches(layer: Layer, row: Floats, random: np.random.Generator) -> Floats:
     return np.ascontiguousarray(grouped.reshape(layer.groups, count, -1), np.float32)
 
 
-def _round(graph: Graph, layer: Layer, gram: Floats) -> float:
-    weight = value_of(graph.initializers[layer.weight])
+def _round(graph: ModelGraph, layer: Layer, gram: Floats) -> float:
+    weight = value_of(graph.weights[layer.weight])
     nearest = quantize_weight(weight, layer.output_axis)
     shape = [1] * weight.ndim
     shape[layer.output_axis] = -1
@@ -168,7 +168,7 @@ def _round(graph: Graph, layer: Layer, gram: Floats) -> float:
     rounded = np.concatenate([adaptive_rounding(part, gram)[0] for part in _slices(exact)], axis=1)
     before, after = (_error(values - exact, gram).sum() for values in (np.rint(exact), rounded))
     values = _joined(rounded, blocks).reshape(viewed.shape) * scale
-    tensor = graph.initializers[layer.weight]
+    tensor = graph.weights[layer.weight]
     set_value(tensor, layer.unview(values))
     return float(after / max(before, 1e-30))
 

@@ -16,7 +16,7 @@ from eightfold.calib.images.data_reader import Rows
 from eightfold.calib.observers import ChannelMean
 from eightfold.export.int8.int8 import quantize_weight
 from eightfold.extras import require
-from eightfold.onnx_graph.graph import Graph
+from eightfold.onnx_graph.graph import ModelGraph
 from eightfold.onnx_graph.layers import BIAS_INPUT, Layer, layers_of, value_of
 from eightfold.progress import track
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 Correction = Literal["none", "analytic", "empirical"]
-Quantizer = Callable[[Graph], Graph]
+Quantizer = Callable[[ModelGraph], ModelGraph]
 RowsMaker = Callable[[], Rows]
 
 
-def corrected_layers(graph: Graph, quantized: frozenset[str]) -> list[Layer]:
+def corrected_layers(graph: ModelGraph, quantized: frozenset[str]) -> list[Layer]:
     """The quantized layers that can take a bias."""
     return [layer for layer in layers_of(graph) if layer.node.op_type in BIAS_INPUT and layer.name in quantized]
 
 
-def correct_analytically(graph: Graph, layers: list[Layer], rows: Rows) -> dict[str, float]:
+def correct_analytically(graph: ModelGraph, layers: list[Layer], rows: Rows) -> dict[str, float]:
     """Subtract from each bias what the weights' rounding adds on average: (rounded W - W) E[x], in place.
 
     E[x] is the mean of each input channel of the float network, in one pass over `rows`; padding is not accounted for.
@@ -47,7 +47,9 @@ def correct_analytically(graph: Graph, layers: list[Layer], rows: Rows) -> dict[
     return _shift_biases_(graph, layers, shifts)
 
 
-def correct_empirically(graph: Graph, layers: list[Layer], rows: RowsMaker, quantizer: Quantizer) -> dict[str, float]:
+def correct_empirically(
+    graph: ModelGraph, layers: list[Layer], rows: RowsMaker, quantizer: Quantizer
+) -> dict[str, float]:
     """Subtract from each bias the shift of the layer's mean output that is measured in the quantized network, in place.
 
     Layer by layer from the input on, so that what earlier layers' corrections changed is seen: one partial pass over
@@ -68,37 +70,37 @@ def correct_empirically(graph: Graph, layers: list[Layer], rows: RowsMaker, quan
     return effect
 
 
-def _means(graph: Graph, names: set[str], rows: Rows, *, optimize: bool = True) -> dict[str, Floats]:
+def _means(graph: ModelGraph, names: set[str], rows: Rows, *, optimize: bool = True) -> dict[str, Floats]:
     observers = {name: ChannelMean() for name in sorted(names)}
     show(graph, rows, observers, CalibrationOptions("minmax", batch=4), optimize=optimize, what="measuring means")
     return {name: observer.mean() for name, observer in observers.items()}
 
 
-def _rounding_shift(graph: Graph, layer: Layer, mean: Floats) -> Floats:
-    weight = value_of(graph.initializers[layer.weight])
+def _rounding_shift(graph: ModelGraph, layer: Layer, mean: Floats) -> Floats:
+    weight = value_of(graph.weights[layer.weight])
     rounded = quantize_weight(weight, layer.output_axis).real()
     added = layer.view(rounded.astype(np.float64) - weight).sum(axis=3)  # (groups, outputs, inputs)
     shift: Floats = np.einsum("goi,gi->go", added, mean.reshape(layer.groups, -1)).reshape(-1)
     return shift
 
 
-def _shift_biases_(graph: Graph, layers: list[Layer], shifts: dict[str, Floats]) -> dict[str, float]:
+def _shift_biases_(graph: ModelGraph, layers: list[Layer], shifts: dict[str, Floats]) -> dict[str, float]:
     for layer in layers:
         _shift_bias(graph, layer, shifts[layer.name])
     return {layer.name: float(np.sqrt(np.mean(shifts[layer.name] ** 2))) for layer in layers}
 
 
-def _shift_bias(graph: Graph, layer: Layer, shift: Floats) -> None:
+def _shift_bias(graph: ModelGraph, layer: Layer, shift: Floats) -> None:
     """Give the layer a bias of its own: another may read the same constant."""
-    bias: Any = value_of(graph.initializers[layer.bias]) if layer.bias in graph.initializers else 0.0
+    bias: Any = value_of(graph.weights[layer.bias]) if layer.bias in graph.weights else 0.0
     name = f"{layer.name}_corrected_bias"
     tensor: onnx.TensorProto = require("onnx", "edit models").numpy_helper.from_array(
         (bias + shift).astype(np.float32), name
     )
-    if name in graph.initializers:
-        graph.initializers[name].CopyFrom(tensor)
+    if name in graph.weights:
+        graph.weights[name].CopyFrom(tensor)
         return
     graph.model.graph.initializer.append(tensor)
-    graph.initializers[name] = graph.model.graph.initializer[-1]
+    graph.weights[name] = graph.model.graph.initializer[-1]
     del layer.node.input[2:]
     layer.node.input.append(name)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from eightfold.files import PathLike, write_bytes
-from eightfold.onnx_graph.graph import Graph, load_model
+from eightfold.onnx_graph.graph import ModelGraph
+from eightfold.onnx_graph.onnx_files import load_onnx
 from eightfold.onnx_graph.qoperator import qoperator_form
 from eightfold.runtime.bench.bench import BenchOptions, compare_latency
 from eightfold.runtime.bench.candidates import Candidate
@@ -94,7 +95,7 @@ def runs_here(target_name: str) -> bool:
 
 
 def _measured(fp32: Path, qdq: Path, qoperator: Path, seconds: float) -> Int8Speed:
-    batch = max(Graph(load_model(fp32), str(fp32)).batch, 1)
+    batch = max(ModelGraph(load_onnx(fp32), str(fp32)).batch, 1)
     paths = {"fp32": fp32, "qdq": qdq, "qoperator": qoperator}
     candidates = [Candidate(name=name, path=path, batch=batch) for name, path in paths.items()]
     options = BenchOptions(schedule=Schedule(seconds=seconds), memory=False)

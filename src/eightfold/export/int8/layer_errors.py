@@ -13,8 +13,9 @@ from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.session import open_runner
 from eightfold.errors import CalibrationError
 from eightfold.files import PathLike
-from eightfold.onnx_graph.graph import Graph, load_model, read_graph
+from eightfold.onnx_graph.graph import ModelGraph, read_graph
 from eightfold.onnx_graph.layers import label
+from eightfold.onnx_graph.onnx_files import load_onnx
 from eightfold.onnx_graph.qoperator import with_dequantized
 from eightfold.values import Frozen
 
@@ -90,7 +91,7 @@ def compare_layers(
     Raises:
         CalibrationError: the two graphs have no activation in common.
     """
-    before, after = read_graph(fp32_path), Graph(with_dequantized(load_model(int8_path)), str(int8_path))
+    before, after = read_graph(fp32_path), ModelGraph(with_dequantized(load_onnx(int8_path)), str(int8_path))
     names = _common(before, after)
     if not names:
         raise CalibrationError(
@@ -106,20 +107,20 @@ def output_sqnr_db(
     fp32_path: PathLike, int8_path: PathLike, images: Any, preprocess: Preprocess | None = None, *, batch: int = 8
 ) -> float:
     """Signal to noise of the graph's outputs in dB, the mean over outputs. Arguments as for `compare_layers`."""
-    before, after = read_graph(fp32_path), Graph(load_model(int8_path), str(int8_path))
+    before, after = read_graph(fp32_path), ModelGraph(load_onnx(int8_path), str(int8_path))
     names = {value.name: value.name for value in before.model.graph.output}
     energies = _measure(before, after, names, rows_of(images, preprocess, before.input_shape[1:]), batch)
     return float(np.mean([energy.sqnr_db() for energy in energies.values()]))
 
 
-def _common(before: Graph, after: Graph) -> dict[str, str]:
+def _common(before: ModelGraph, after: ModelGraph) -> dict[str, str]:
     """Activation of the FP32 graph -> the same in the INT8 graph, behind its Q/DQ pair where it has one."""
     there = set(after.producer)
     pairs = {name: f"{name}_dequantized" if f"{name}_dequantized" in there else name for name in before.observed}
     return {name: other for name, other in pairs.items() if other in there}
 
 
-def _measure(before: Graph, after: Graph, names: dict[str, str], rows: Any, batch: int) -> dict[str, _Energy]:
+def _measure(before: ModelGraph, after: ModelGraph, names: dict[str, str], rows: Any, batch: int) -> dict[str, _Energy]:
     first, stream = peeked(rows, "comparing layers")
     expected_of = open_runner(before, tuple(names), first, batch=batch)
     found_of = open_runner(after, tuple(names.values()), first, batch=expected_of.rows, optimize=False)
@@ -134,7 +135,7 @@ def _measure(before: Graph, after: Graph, names: dict[str, str], rows: Any, batc
     return energies
 
 
-def _layer_error(graph: Graph, name: str, energy: _Energy) -> LayerError:
+def _layer_error(graph: ModelGraph, name: str, energy: _Energy) -> LayerError:
     node = graph.producer.get(name)
     return LayerError(
         tensor=name,

@@ -25,7 +25,7 @@ from eightfold.export.int8.score import Score, sqnr_score, top1_score
 from eightfold.export.targets import Target, target_named
 from eightfold.files import PathLike, sha256_of_bytes, write_bytes, write_text
 from eightfold.onnx_graph.fold import prepare
-from eightfold.onnx_graph.graph import Graph, read_graph
+from eightfold.onnx_graph.graph import ModelGraph, read_graph
 from eightfold.progress import track
 from eightfold.runtime.bench.latency import device_identity
 from eightfold.runtime.devices.devices import describe_device
@@ -87,7 +87,7 @@ def quantize_within(
     graph = read_graph(onnx_path)
     ranges.check_graph(graph.digest(), str(onnx_path))
     with scratch_folder() as folder:
-        forms = _Forms(Path(onnx_path), Graph(prepare(graph), graph.name), ranges, target_named(target), folder)
+        forms = _Forms(Path(onnx_path), ModelGraph(prepare(graph), graph.name), ranges, target_named(target), folder)
         memory = _Memory(None if state is None else Path(state), _identity(ranges, target, score, rank_by))
         search = _Search(forms, memory, score, rank_by or score, options)
         report = search.run()
@@ -171,7 +171,7 @@ class _Forms:
     """Makes quantized forms of a graph."""
 
     source: Path
-    graph: Graph
+    graph: ModelGraph
     ranges: Ranges
     target: Target
     folder: Path

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from eightfold.export.int8.int8 import ActivationType, quantize_bias, quantize_weight
 from eightfold.export.int8.qdq_plan import Edge, QdqPlan
 from eightfold.extras import require
-from eightfold.onnx_graph.graph import Graph
+from eightfold.onnx_graph.graph import ModelGraph
 
 if TYPE_CHECKING:
     import onnx
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 BIASED = {"Conv": 2, "Gemm": 2}  # operator -> input that holds its bias
 
 
-def apply_qdq(graph: Graph, plan: QdqPlan) -> onnx.ModelProto:
+def apply_qdq(graph: ModelGraph, plan: QdqPlan) -> onnx.ModelProto:
     """A quantized copy of the graph's model."""
     return _Writer(graph, plan).write()
 
 
 @dataclass
 class _Writer:
-    graph: Graph
+    graph: ModelGraph
     plan: QdqPlan
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
@@ -113,7 +113,7 @@ class _Writer:
 
     def _bias(self, node: onnx.NodeProto) -> npt.NDArray[Any] | None:
         position = BIASED.get(node.op_type, 0)
-        if not position or len(node.input) <= position or node.input[position] not in self.graph.initializers:
+        if not position or len(node.input) <= position or node.input[position] not in self.graph.weights:
             return None
         bias = self._value(node.input[position])
         return bias if bias.ndim == 1 else None
@@ -130,7 +130,7 @@ class _Writer:
         node.input[position] = self._node("DequantizeLinear", inputs, f"{stem}_dequantized", **extra)
 
     def _value(self, name: str) -> npt.NDArray[Any]:
-        array: npt.NDArray[Any] = require("onnx", "edit models").numpy_helper.to_array(self.graph.initializers[name])
+        array: npt.NDArray[Any] = require("onnx", "edit models").numpy_helper.to_array(self.graph.weights[name])
         return array
 
     def _constant(self, name: str, value: npt.NDArray[Any]) -> str:

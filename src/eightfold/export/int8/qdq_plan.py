@@ -12,7 +12,7 @@ from eightfold.calib.ranges import Ranges
 from eightfold.errors import UsageError
 from eightfold.export.int8.int8 import ActivationType, activation_type
 from eightfold.export.targets import Target
-from eightfold.onnx_graph.graph import FUSED, MOVING, Graph
+from eightfold.onnx_graph.graph import FUSED, MOVING, ModelGraph
 from eightfold.onnx_graph.layers import WEIGHTED, Layer, attribute, label
 from eightfold.onnx_graph.operators import kind
 
@@ -70,7 +70,7 @@ class FloatRules:
     float_outputs: bool = False
 
 
-def plan_qdq(graph: Graph, ranges: Ranges, target: Target, rules: FloatRules | None = None) -> QdqPlan:
+def plan_qdq(graph: ModelGraph, ranges: Ranges, target: Target, rules: FloatRules | None = None) -> QdqPlan:
     """Decide what becomes INT8 for `target`.
 
     Raises:
@@ -87,7 +87,7 @@ def plan_qdq(graph: Graph, ranges: Ranges, target: Target, rules: FloatRules | N
 
 @dataclass(frozen=True)
 class _Planner:
-    graph: Graph
+    graph: ModelGraph
     ranges: Ranges
     plan: QdqPlan
     rules: FloatRules
@@ -140,7 +140,7 @@ class _Planner:
         return f"no range for {missing[0]!r}" if missing else ""
 
     def _is_constant(self, name: str) -> bool:
-        return name in self.graph.initializers
+        return name in self.graph.weights
 
     def _activation_inputs(self, node: onnx.NodeProto) -> Iterator[tuple[int, str]]:
         for position, name in enumerate(node.input):
@@ -155,7 +155,7 @@ class _Planner:
 
     def _plan_weight(self, index: int, node: onnx.NodeProto) -> None:
         if node.op_type in WEIGHTED:
-            layer = Layer(node, tuple(self.graph.initializers[node.input[1]].dims))
+            layer = Layer(node, tuple(self.graph.weights[node.input[1]].dims))
             self.plan.weights[index, 1] = layer.output_axis if self.plan.target.per_channel else None
             missing = self.plan.target.least_channels - layer.shape[1]
             if missing > 0 and self._is_paddable(layer):
@@ -193,8 +193,8 @@ class _Planner:
     def _result(self, node: onnx.NodeProto) -> str:
         """The tensor that a node's integers end up in: behind the activation that is fused into it."""
         name = str(node.output[0])
-        if self.graph.is_fused_away(name) and self.graph.consumers[name][0].op_type in FUSED:
-            return str(self.graph.consumers[name][0].output[0])
+        if self.graph.is_fused_away(name) and self.graph.readers[name][0].op_type in FUSED:
+            return str(self.graph.readers[name][0].output[0])
         return name
 
     def _fusable_inputs(self, node: onnx.NodeProto, inputs: list[tuple[int, str]]) -> list[tuple[int, str]]:
@@ -206,7 +206,7 @@ class _Planner:
 
     def _made_by_convolution(self, name: str) -> bool:
         maker = self.graph.producer.get(name)
-        return maker is not None and kind(maker) in WEIGHTED and len(self.graph.consumers[name]) == 1
+        return maker is not None and kind(maker) in WEIGHTED and len(self.graph.readers[name]) == 1
 
     def _pass_scales_on(self) -> None:
         for node in self.graph.model.graph.node:
@@ -234,7 +234,7 @@ class _Planner:
         while waiting:
             current = waiting.pop()
             maker = self.graph.producer.get(current)
-            around = [node for node in self.graph.consumers.get(current, []) if node.input[0] == current]
+            around = [node for node in self.graph.readers.get(current, []) if node.input[0] == current]
             for node in [*around, *([maker] if maker is not None else [])]:
                 near = {node.input[0], *node.output} if kind(node) in SAME_SCALE else set()
                 new = (near & self.plan.tensors.keys()) - found
@@ -245,7 +245,7 @@ class _Planner:
     def _may_coarsen(self, same: set[str], concat: onnx.NodeProto, whole: ActivationType) -> bool:
         if not same <= self.plan.tensors.keys() or same & {self.graph.input.name}:
             return False
-        readers = [node for name in same for node in self.graph.consumers.get(name, [])]
+        readers = [node for name in same for node in self.graph.readers.get(name, [])]
         alone = all(node is concat or kind(node) in SAME_SCALE for node in readers)
         return alone or all(whole.scale <= COARSER * self.plan.tensors[name].scale for name in same)
 

@@ -27,7 +27,7 @@ from eightfold.export.targets import Target, target_named
 from eightfold.extras import require
 from eightfold.files import PathLike, atomic_path
 from eightfold.onnx_graph.fold import prepare
-from eightfold.onnx_graph.graph import Graph, read_graph
+from eightfold.onnx_graph.graph import ModelGraph, read_graph
 from eightfold.onnx_graph.layers import Layer, layers_of
 from eightfold.onnx_graph.qoperator import qoperator_form
 
@@ -117,7 +117,7 @@ def quantize(
         raise UsageError(
             f"the form 'qoperator' for {rules.name}", allowed="Q/DQ pairs there", remedy="leave `form` out"
         )
-    work = _Work(Graph(prepare(source), source.name), ranges, rules, options)
+    work = _Work(ModelGraph(prepare(source), source.name), ranges, rules, options)
     corrections = _Corrections(work, None if images is None else _replayable(images), preprocess)
     rounded, shifts = corrections.round_(), corrections.correct_biases_()
     model = work.quantized_model()
@@ -156,7 +156,7 @@ def _finish(onnx_path: PathLike, output: PathLike, form: FormChoice, target: str
 class _Work:
     """A float graph on its way to INT8. Corrections change it before it is quantized."""
 
-    graph: Graph
+    graph: ModelGraph
     ranges: Ranges
     target: Target
     options: QuantOptions
@@ -204,7 +204,7 @@ class _Corrections:
         graph, layers = self.work.graph, self.layers()
         if how == "analytic":
             return correct_analytically(graph, layers, self.rows())
-        return correct_empirically(graph, layers, self.rows, lambda g: Graph(self.work.quantized_model(), g.name))
+        return correct_empirically(graph, layers, self.rows, lambda g: ModelGraph(self.work.quantized_model(), g.name))
 
 
 def _replayable(images: Any) -> Any:

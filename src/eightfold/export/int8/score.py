@@ -14,7 +14,8 @@ from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.session import open_runner
 from eightfold.errors import ImageError
 from eightfold.export.int8.layer_errors import output_sqnr_db
-from eightfold.onnx_graph.graph import Graph, load_model
+from eightfold.onnx_graph.graph import ModelGraph
+from eightfold.onnx_graph.onnx_files import load_onnx
 
 Evaluate = Callable[[Path], float]
 
@@ -55,7 +56,7 @@ def top1_score(images: ImageSet, preprocess: Preprocess) -> Score:
     labels = np.asarray(images.labels)
 
     def top1(path: Path) -> float:
-        graph = Graph(load_model(path), str(path))
+        graph = ModelGraph(load_onnx(path), str(path))
         rows = rows_of(images, preprocess, graph.input_shape[1:])
         first, stream = peeked(rows, "measuring top-1")
         output = graph.model.graph.output[0].name

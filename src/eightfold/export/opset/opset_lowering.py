@@ -16,7 +16,7 @@ from eightfold.onnx_graph.graph_index import GraphIndex, attribute, drop_unused
 from eightfold.onnx_graph.onnx_clean import clean
 from eightfold.onnx_graph.onnx_files import opset_of
 from eightfold.onnx_graph.operators import STANDARD_DOMAINS
-from eightfold.onnx_graph.state_shapes import state_shapes
+from eightfold.onnx_graph.shape_inference import state_shapes
 
 if TYPE_CHECKING:
     import onnx

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eightfold.errors import ModelError
+from eightfold.onnx_graph.graph_builder import GraphBuilder
 from eightfold.onnx_graph.graph_index import GraphIndex, attribute, set_attribute
 
 if TYPE_CHECKING:
@@ -19,26 +20,19 @@ Decomposition = Callable[[GraphIndex, "onnx.NodeProto"], list["onnx.NodeProto"]]
 Rephrasing = Callable[[GraphIndex, "onnx.NodeProto", int], None]
 
 
-class _Parts:
-    """Appends nodes one by one; the last one gets the output of the node that they stand for."""
+class _Replacement(GraphBuilder):
+    """Nodes that stand for one node; the last one gets its output."""
 
     def __init__(self, index: GraphIndex, node: onnx.NodeProto) -> None:
-        self.index, self.node = index, node
-        self.nodes: list[onnx.NodeProto] = []
-
-    def add(self, op: str, *inputs: str, **attributes: Any) -> str:
-        from onnx import helper
-
-        name = self.index.free(f"{self.node.name or self.node.output[0]}/{len(self.nodes)}_{op}")
-        self.nodes.append(helper.make_node(op, list(inputs), [name], name=name, **attributes))
-        return name
+        super().__init__(index, node.name or node.output[0])
+        self.node = node
+        arrays = (index.array(name) for name in node.input[1:])
+        weight = next((array for array in arrays if array is not None), None)
+        self.dtype = np.dtype(np.float32) if weight is None else weight.dtype
 
     def number(self, value: float) -> str:
-        """A constant of the type of the node's first input, which is float32 or float16."""
-        return self.index.set_weight(f"{self.node.output[0]}_constant", np.array(value, self._dtype()))
-
-    def sizes(self, values: list[int]) -> str:
-        return self.index.set_weight(f"{self.node.output[0]}_sizes", np.array(values, np.int64))
+        """A constant of the type of the node's weights, which is float32 or float16."""
+        return self.weight(np.array(value, self.dtype))
 
     def done(self, *further: str) -> list[onnx.NodeProto]:
         """All nodes; `further` are what the node's outputs behind the first one show."""
@@ -48,14 +42,10 @@ class _Parts:
         shown = [pair for pair in zip(further, self.node.output[1:], strict=False) if pair[1]]
         return [*self.nodes, *(helper.make_node("Identity", [name], [output]) for name, output in shown)]
 
-    def _dtype(self) -> Any:
-        weight = next((array for name in self.node.input[1:] if (array := self.index.array(name)) is not None), None)
-        return np.float32 if weight is None else weight.dtype
-
 
 def _layer_norm(index: GraphIndex, node: onnx.NodeProto) -> list[onnx.NodeProto]:
     """As torch exports it for older opsets."""
-    parts, rank = _Parts(index, node), len(_shape(index, node))
+    parts, rank = _Replacement(index, node), len(_shape(index, node))
     axis = attribute(node, "axis", -1) % rank
     axes = list(range(axis, rank))
     mean = parts.add("ReduceMean", node.input[0], axes=axes, keepdims=1)
@@ -71,12 +61,12 @@ def _layer_norm(index: GraphIndex, node: onnx.NodeProto) -> list[onnx.NodeProto]
 
 def _group_norm(index: GraphIndex, node: onnx.NodeProto) -> list[onnx.NodeProto]:
     """Each group of channels as one instance."""
-    parts, shape = _Parts(index, node), _shape(index, node)
+    parts, shape = _Replacement(index, node), _shape(index, node)
     groups, channels = attribute(node, "num_groups", 1), shape[1]
     one, zero = (index.set_weight(f"{node.output[0]}_{value}", np.full(groups, value, np.float32)) for value in (1, 0))
-    rows = parts.add("Reshape", node.input[0], parts.sizes([shape[0], groups, -1]))
+    rows = parts.reshape(node.input[0], shape[0], groups, -1)
     norm = parts.add("InstanceNormalization", rows, one, zero, epsilon=attribute(node, "epsilon", 1e-5))
-    back = parts.add("Reshape", norm, parts.sizes(list(shape)))
+    back = parts.reshape(norm, *shape)
     scale, bias = (_by_channel(index, node, name, channels, len(shape)) for name in node.input[1:3])
     parts.add("Add", parts.add("Mul", back, scale), bias)
     return parts.done()
@@ -91,7 +81,7 @@ def _by_channel(index: GraphIndex, node: onnx.NodeProto, name: str, channels: in
 
 def _gelu(index: GraphIndex, node: onnx.NodeProto) -> list[onnx.NodeProto]:
     """Hendrycks & Gimpel, 2016."""
-    parts, x = _Parts(index, node), node.input[0]
+    parts, x = _Replacement(index, node), node.input[0]
     if attribute(node, "approximate", "none") == "tanh":
         cube = parts.add("Mul", parts.add("Mul", parts.add("Mul", x, x), x), parts.number(0.044715))
         bent = parts.add("Tanh", parts.add("Mul", parts.add("Add", x, cube), parts.number(math.sqrt(2 / math.pi))))
@@ -102,13 +92,13 @@ def _gelu(index: GraphIndex, node: onnx.NodeProto) -> list[onnx.NodeProto]:
 
 
 def _hard_swish(index: GraphIndex, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    parts = _Parts(index, node)
+    parts = _Replacement(index, node)
     parts.add("Mul", node.input[0], parts.add("HardSigmoid", node.input[0], alpha=1 / 6, beta=0.5))
     return parts.done()
 
 
 def _mish(index: GraphIndex, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    parts = _Parts(index, node)
+    parts = _Replacement(index, node)
     parts.add("Mul", node.input[0], parts.add("Tanh", parts.add("Softplus", node.input[0])))
     return parts.done()
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from eightfold.onnx_graph.external_weights import bytes_beside, load_lean, show, write_lean
 from eightfold.onnx_graph.onnx_files import PROTOBUF_LIMIT_BYTES
-from eightfold.onnx_graph.state_shapes import state_shapes
+from eightfold.onnx_graph.shape_inference import state_shapes
 
 # onnxsim serializes a graph with its weights several times. It can do without the large ones: what it would do with
 # their values, onnxslim and our own passes do as well.

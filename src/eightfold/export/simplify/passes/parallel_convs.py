@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eightfold.export.simplify.passes.norm_into_conv import is_inference_norm
+from eightfold.onnx_graph.fold_norms import is_inference_norm
 from eightfold.onnx_graph.graph_index import GraphIndex, attribute, set_attribute
 from eightfold.onnx_graph.operators import kind
 

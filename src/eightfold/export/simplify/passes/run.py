@@ -10,15 +10,15 @@ from eightfold.export.simplify.passes.chained_reshapes import chained_reshapes
 from eightfold.export.simplify.passes.constant_reshape import constant_reshape
 from eightfold.export.simplify.passes.duplicates import duplicate_nodes, duplicate_weights
 from eightfold.export.simplify.passes.no_ops import no_ops
-from eightfold.export.simplify.passes.norm_into_conv import norm_into_conv
 from eightfold.export.simplify.passes.pad_into_conv import pad_into_conv
 from eightfold.export.simplify.passes.parallel_convs import parallel_convs
 from eightfold.export.simplify.passes.parallel_matmuls import parallel_matmuls
 from eightfold.export.simplify.passes.quantize_pairs import quantize_pairs
 from eightfold.export.simplify.passes.row_reshapes import row_reshapes
+from eightfold.onnx_graph.fold_norms import norm_into_conv
 from eightfold.onnx_graph.graph_index import drop_unused
 from eightfold.onnx_graph.onnx_files import opset_of
-from eightfold.onnx_graph.state_shapes import state_shapes
+from eightfold.onnx_graph.shape_inference import state_shapes
 
 if TYPE_CHECKING:
     import onnx

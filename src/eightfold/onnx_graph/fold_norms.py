@@ -1,4 +1,5 @@
-"""Conv, then BatchNormalization: with g = scale / sqrt(var + eps), norm(W x + b) = (g W) x + g (b - mean) + shift."""
+"""Folds BatchNormalization into the convolution before it: with g = scale / sqrt(var + eps),
+norm(W x + b) = (g W) x + g (b - mean) + shift."""
 
 from __future__ import annotations
 
@@ -25,6 +26,7 @@ def is_inference_norm(node: onnx.NodeProto) -> bool:
 
 
 def norm_into_conv(graph: onnx.GraphProto) -> int:
+    """Fold each BatchNormalization into the convolution whose only reader it is, in place. Returns how many."""
     index = GraphIndex(graph)
     gone: list[onnx.NodeProto] = []
     for norm in graph.node:

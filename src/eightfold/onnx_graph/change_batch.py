@@ -1,21 +1,26 @@
-"""One network at any batch from the same network at two batches.
+"""Changes the batch of a graph: derives it from two other batches, or frees the shapes that state it.
 
 Exporting and simplifying every batch anew is slow, and rewriting one file by rules about operators misses constants
 that the batch went into. Two files show where the batch is: whatever differs between them depends on it, and has to
 do so linearly (every size that one meets does: rows, rows times windows, rows times heads). What does not fit that
 is refused here and exported anew by the caller; what fits is still compared with single images afterwards.
+
+Where there is one file only, the constant shapes that begin with its batch are freed (`loosen_batch`), and the caller
+compares the numbers.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eightfold.errors import ModelError
+from eightfold.onnx_graph.graph_index import GraphIndex
+from eightfold.onnx_graph.operators import kind
 
 if TYPE_CHECKING:
     import onnx
@@ -61,6 +66,26 @@ def rebatched(low: onnx.ModelProto, high: onnx.ModelProto, batch: int) -> onnx.M
     del made.graph.initializer[:]
     made.graph.initializer.extend(weights.made.values())
     return made
+
+
+def loosen_batch(model: onnx.ModelProto, batch: int, operators: Collection[str] = ("Reshape",)) -> None:
+    """Free the first entry of the constant shapes that begin with `batch`, in place.
+
+    Args:
+        model: the graph of one batch; `Reshape` and the like take their constant shape as second input.
+        batch: the one that the shapes state; nothing is done below 1, which means a dynamic one.
+        operators: the nodes to look at.
+    """
+    if batch < 1:
+        return
+    index = GraphIndex(model.graph)
+    for node in model.graph.node:
+        stated = kind(node) in operators and len(node.input) > 1
+        shape = index.array(node.input[1]) if stated else None
+        if shape is not None and shape.ndim == 1 and len(shape) and shape[0] == batch:
+            # One length may be left open; else the first is that of what comes in.
+            loose = np.concatenate([[0 if -1 in shape else -1], shape[1:]]).astype(np.int64)
+            node.input[1] = index.set_weight(f"{node.output[0]}_shape", loose)
 
 
 class _Weights:
