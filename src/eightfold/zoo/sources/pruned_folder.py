@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from eightfold.compress.surgery.source_record import SOURCE, SourceRecord
@@ -21,6 +22,12 @@ class PrunedFolderSource(ModelSource):
     gives = "a folder that eightfold prune wrote, with its pruned weights"
     extra = "compress"
 
+    def __init__(
+        self, source_of: Callable[[str], ModelSource], load_source: Callable[[str, SourceOptions], LoadedModel]
+    ) -> None:
+        """Takes the registry's look-ups, since the record of a pruned folder names another source."""
+        self._source_of, self._load_source = source_of, load_source
+
     def takes(self, text: str) -> bool:
         return (Path(text) / SOURCE).is_file()
 
@@ -31,14 +38,11 @@ class PrunedFolderSource(ModelSource):
         return False
 
     def task(self, text: str, size: Size) -> Task:
-        from eightfold.zoo.sources.registry import source_of
-
         record = SourceRecord.load(Path(text) / SOURCE)
-        return record.task or source_of(record.source).task(record.source, size)
+        return record.task or self._source_of(record.source).task(record.source, size)
 
     def load(self, text: str, options: SourceOptions) -> LoadedModel:
         from eightfold.compress.surgery.artifacts import load_pruned
-        from eightfold.zoo.sources.registry import load_source
 
         folder = Path(text)
         record = SourceRecord.load(folder / SOURCE)
@@ -51,7 +55,7 @@ class PrunedFolderSource(ModelSource):
             seed=options.seed,
         )
         try:
-            original = load_source(record.source, asked)
+            original = self._load_source(record.source, asked)
             network = load_pruned(lambda: original.module, folder)
         except EightfoldError as error:
             raise ModelError(

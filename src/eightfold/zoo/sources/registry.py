@@ -26,7 +26,7 @@ from eightfold.zoo.weights_files import WEIGHTS_SUFFIXES, load_weights
 # The first that takes a text loads it: files and prefixes come before plain names and functions.
 SOURCES: tuple[ModelSource, ...] = (
     OnnxFileSource(),
-    PrunedFolderSource(),
+    PrunedFolderSource(lambda text: source_of(text), lambda text, options: load_source(text, options)),
     TimmSource(),
     UltralyticsSource(),
     SmpSource(),
