@@ -58,6 +58,11 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
+def code_of(module: nn.Module) -> str:
+    """A name for the code that a module runs: modules of one class share it, unless they say otherwise."""
+    return str(getattr(module, "code", None) or type(module).__qualname__)
+
+
 def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter and buffer, by its first name; tied tensors appear once."""
     return {name: tuple(tensor.shape) for name, tensor in all_tensors(model).items()}

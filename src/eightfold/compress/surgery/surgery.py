@@ -149,16 +149,20 @@ def _cut_state(state: dict[str, Any], shape: torch.Size, dim: int, kept: torch.T
 
 def _update_attributes(model: nn.Module, plan: PrunePlan) -> None:
     changed = {tensor.rpartition(".")[0] for group in plan.groups for tensor in {m.tensor for m in group.members}}
+    modules = dict(model.named_modules())
     for path in changed:
-        _sync_owner(model, path)
+        _sync_owner(modules, path)
     kept = plan.kept
     for link in plan.sizes:
         _update_size(model, link, kept)
 
 
-def _sync_owner(model: nn.Module, path: str) -> None:
-    """The sizes that torch's layers keep beside their tensors; parametrized tensors lie below their layer."""
-    sync_sizes(model.get_submodule(path.partition(".parametrizations")[0].removesuffix("parametrizations")))
+def _sync_owner(modules: Mapping[str, nn.Module], path: str) -> None:
+    """The sizes that torch's layers keep beside their tensors; parametrized tensors lie below their layer. Names of
+    ONNX weights need not be paths of modules."""
+    owner = modules.get(path.partition(".parametrizations")[0].removesuffix("parametrizations"))
+    if owner is not None:
+        sync_sizes(owner)
 
 
 def sync_sizes(module: nn.Module) -> None:

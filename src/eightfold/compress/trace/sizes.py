@@ -14,7 +14,7 @@ from torch import nn
 
 from eightfold.compress.trace.components import Grouping
 from eightfold.compress.trace.groups import SizeLink
-from eightfold.compress.trace.rules.base import Record
+from eightfold.compress.trace.rules.base import RawSize, Record
 from eightfold.compress.trace.spans import runs
 
 # Parts of names of integers that never count channels, though they may equal a width.
@@ -33,13 +33,32 @@ _TORCH_LAYERS = (
 def links(model: nn.Module, record: Record, grouping: Grouping) -> tuple[SizeLink, ...]:
     """Attributes that equal a size argument made of channels, in the module that passed it."""
     found: dict[tuple[str, str], SizeLink] = {}
+    for size, name in (*_by_dimension(model, record), *_by_value(model, record)):
+        placed = runs(grouping.places(size.labels))
+        parts = tuple((grouping.groups[group].id, spans) for group, spans in placed if group >= 0)
+        found.setdefault((size.module, name), SizeLink(size.module, name, size.value, parts))
+    return tuple(found.values())
+
+
+def _by_value(model: nn.Module, record: Record) -> Iterator[tuple[RawSize, str]]:
     for size in record.sizes:
         names = integers_of(model, size.module, size.value)
+        exact = _dimension_list(model, size.module)
         for name in names if size.position is None else _at(names, size.position):
-            placed = runs(grouping.places(size.labels))
-            parts = tuple((grouping.groups[group].id, spans) for group, spans in placed if group >= 0)
-            found.setdefault((size.module, name), SizeLink(size.module, name, size.value, parts))
-    return tuple(found.values())
+            if not exact or not name.startswith(f"{exact}["):
+                yield size, name
+
+
+def _by_dimension(model: nn.Module, record: Record) -> Iterator[tuple[RawSize, str]]:
+    """Entries of the lists of modules that say that theirs are the sizes of their result's dimensions."""
+    for size in record.dimensions:
+        name = f"{_dimension_list(model, size.module)}[{size.position}]"
+        if not name.startswith("[") and get_size(model.get_submodule(size.module), name) == size.value:
+            yield size, name
+
+
+def _dimension_list(model: nn.Module, path: str) -> str:
+    return str(getattr(model.get_submodule(path), "sizes_by_dimension", ""))
 
 
 def integers_of(model: nn.Module, path: str, value: int) -> list[str]:

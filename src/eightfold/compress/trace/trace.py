@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from eightfold.compress.modules.modules import (
     call_model,
+    code_of,
     module_paths,
     named_tensors,
     plain_attention,
@@ -221,11 +222,12 @@ def _roles(record: Record) -> dict[int, Role]:
 
 def _layer(raw: RawLayer, grouping: Grouping, names: Mapping[int, str]) -> LayerCall:
     weight = raw.weight if id(raw.weight) in names else raw.weight._base
+    bias = raw.bias if raw.bias is None or id(raw.bias) in names else raw.bias._base
     return LayerCall(
         op=raw.op,  # type: ignore[arg-type]  # the rules use the three names
         module=raw.module,
         weight=names.get(id(weight), ""),
-        bias=names.get(id(raw.bias), ""),
+        bias=names.get(id(bias), ""),
         inputs=grouping.places(raw.inputs),
         outputs=grouping.places(raw.outputs),
         macs=raw.macs,
@@ -236,7 +238,7 @@ def _layer(raw: RawLayer, grouping: Grouping, names: Mapping[int, str]) -> Layer
 def _suspects(model: nn.Module, record: Record, grouping: Grouping) -> tuple[Suspect, ...]:
     found: dict[Suspect, None] = {}
     for size in record.sizes:
-        code = type(model.get_submodule(size.module)).__qualname__
+        code = code_of(model.get_submodule(size.module))
         for group in np.unique(grouping.places(size.labels)[:, 0]).tolist():
             if group >= 0:
                 found[Suspect(size.module, code, grouping.groups[group].id)] = None

@@ -54,6 +54,7 @@ class Record:
     splits: list[Vector] = field(default_factory=list)  # the labels of every channel dimension that was split
     layers: list[RawLayer] = field(default_factory=list)
     sizes: list[RawSize] = field(default_factory=list)
+    dimensions: list[RawSize] = field(default_factory=list)  # labelled dimensions of results that were given sizes
     trail: TrailNotes = field(default_factory=TrailNotes)
     hidden: dict[str, Vector] = field(default_factory=dict)  # units of recurrent layers, by the module's path
     warnings: list[str] = field(default_factory=list)
@@ -197,3 +198,9 @@ def carry(call: Call, axes: Axes) -> None:
 def note_size(call: Call, labels: Vector, position: int | None = None) -> None:
     """The call was given the length of `labels` as a size; an attribute of the module may hold it."""
     call.record.sizes.append(RawSize(call.module, len(labels), labels, position))
+
+
+def note_dimensions(call: Call) -> None:
+    """The call was given the size of each labelled dimension of its result, in order."""
+    for dim, labels in axes_of(call.out).items():
+        call.record.dimensions.append(RawSize(call.module, len(labels), labels, dim))

@@ -38,6 +38,8 @@ def _cut(call: Call, labels: Vector, start: int, size: int, step: int) -> Vector
         call.space.unite_rows(labels.reshape(-1, size), call.why("cut into equal parts"))
         note_size(call, taken)
         note_size(call, labels)
+        for bound in bounds:
+            note_size(call, np.ascontiguousarray(labels[:bound]))
     elif step == 1 and all(call.record.integers(call.module, bound) for bound in bounds):
         for bound in bounds:
             note_size(call, np.ascontiguousarray(labels[:bound]))

@@ -6,7 +6,7 @@ import numpy as np
 
 from eightfold.compress.trace import views
 from eightfold.compress.trace.labels import axes_of
-from eightfold.compress.trace.rules.base import Call, carry, keep_uniform, positive, rule, set_offset
+from eightfold.compress.trace.rules.base import Call, carry, keep_uniform, note_dimensions, positive, rule, set_offset
 
 
 @rule("permute")
@@ -55,6 +55,7 @@ def expand(call: Call) -> None:
     kept = {dim: labels for dim, labels in axes_of(x).items() if x.shape[dim] == out.shape[dim + shift]}
     call.freeze(x, "one channel spread over many", set(axes_of(x)) - set(kept))
     carry(call, {dim + shift: labels for dim, labels in kept.items()})
+    note_dimensions(call)
     keep_uniform(call)
 
 

@@ -10,6 +10,7 @@ from eightfold.compress.trace.labels import Axes, Vector, axes_of, set_axes
 from eightfold.compress.trace.rules.base import (
     Call,
     is_uniform,
+    note_dimensions,
     note_size,
     rule,
     set_uniform,
@@ -33,6 +34,7 @@ def view(call: Call) -> None:
         call.freeze(x, "reshaped while it is empty", unpaired)
         _freeze_single(call, x, before)
     set_axes(out, axes)
+    note_dimensions(call)
     if is_uniform(x):
         set_uniform(out)
 
