@@ -35,8 +35,10 @@ DTYPE_OF_ELEM_TYPE = {
 }
 
 
-def load_onnx(path: PathLike, *, external: bool = True) -> onnx.ModelProto:
+def load_onnx(path: PathLike, *, external: bool = True, normal: bool = True) -> onnx.ModelProto:
     """Read an ONNX file, in its normal form, with its external weights or only with references to them.
+
+    Without `normal`, the graph stays as it was written, unless it brings functions or sparse weights along.
 
     Raises ModelError for whatever is not a whole ONNX file.
     """
@@ -50,7 +52,9 @@ def load_onnx(path: PathLike, *, external: bool = True) -> onnx.ModelProto:
     # onnx goes by a file's suffix, and reads JSON and text as well.
     unreadable = (OSError, DecodeError, JsonError, TextError, onnx.checker.ValidationError)
     try:
-        model = in_normal_form(onnx.load(str(path), load_external_data=False))
+        model = onnx.load(str(path), load_external_data=False)
+        if normal or model.functions or model.graph.sparse_initializer:
+            model = in_normal_form(model)
         if external:
             load_external_data_for_model(model, str(Path(path).parent))
     # RuntimeError and TypeError: what the native part of onnx raises on the names of external weights.
