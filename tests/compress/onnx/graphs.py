@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ Array = NDArray[Any]
 
 def random(*shape: int, seed: int = 0) -> Array:
     generator = np.random.default_rng(seed + sum(shape))
-    return (generator.standard_normal(shape) / np.sqrt(max(np.prod(shape[1:]), 1))).astype(np.float32)
+    made: Array = (generator.standard_normal(shape) / np.sqrt(math.prod(shape[1:]))).astype(np.float32)
+    return made
 
 
 def save_graph(

@@ -70,7 +70,7 @@ def test_shape_arithmetic_stays_on_the_host(tmp_path: Path) -> None:
     weights = {"zero": np.array(0), "axes": np.array([0]), "rest": np.array([3, 256])}
     path = save_graph(tmp_path / "net.onnx", nodes, weights, inputs={"x": ("batch", 3, 16, 16)})
     module = onnx_module(path)
-    assert module._modules["flatten"].shape == [-2, 3, 256]
+    assert module.get_submodule("flatten").shape == [-2, 3, 256]
     assert module(torch.zeros(5, 3, 16, 16)).shape == (5, 3, 256)
 
 
@@ -105,7 +105,7 @@ def test_weights_in_a_file_beside_the_graph_are_read(tmp_path: Path) -> None:
 
 def test_a_quantized_graph_is_refused_with_the_way_round(tmp_path: Path) -> None:
     nodes = [helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["y"], "quantize")]
-    path = save_graph(tmp_path / "net.onnx", nodes, {"scale": np.float32(0.1), "zero": np.uint8(0)})
+    path = save_graph(tmp_path / "net.onnx", nodes, {"scale": np.array(0.1, np.float32), "zero": np.array(0, np.uint8)})
     with pytest.raises(ModelError, match=r"already quantized \(1 nodes.*'quantize'.*prune the float graph"):
         open_onnx(path)
 
@@ -124,7 +124,7 @@ def test_a_condition_that_depends_on_the_input_is_refused(tmp_path: Path) -> Non
         helper.make_node("Greater", ["most", "half"], ["bright"]),
         helper.make_node("If", ["bright"], ["y"], "choose", then_branch=branch, else_branch=branch),
     ]
-    path = save_graph(tmp_path / "net.onnx", nodes, {"half": np.float32(0.5)})
+    path = save_graph(tmp_path / "net.onnx", nodes, {"half": np.array(0.5, np.float32)})
     with pytest.raises(TraceError, match=r"'choose' depends on the input"):
         open_onnx(path)
 

@@ -40,7 +40,7 @@ def _cases() -> list[Any]:
     for test in tests:
         nodes = test.model.graph.node if test.model else []
         op = nodes[0].op_type if len(nodes) == 1 else ""
-        types = {value.type.tensor_type.elem_type for value in test.model.graph.input} if nodes else set()
+        types = {value.type.tensor_type.elem_type for value in (test.model.graph.input if test.model else [])}
         wanted = op in OPERATORS and types <= TYPES and not any(word in test.name for word in OTHER_REFERENCE)
         if wanted and counts.get(op, 0) < MOST_OF_ONE:
             counts[op] = counts.get(op, 0) + 1
