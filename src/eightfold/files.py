@@ -12,12 +12,14 @@ import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from eightfold.errors import UsageError
+from eightfold.errors import ModelError, UsageError
 
 PathLike = str | Path
 # <fcntl.h> and <linux/fs.h>.
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
+# https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
+LFS_HEAD = b"version https://git-lfs.github.com/spec/"
 # The names that `atomic_path` and `atomic_directory` give until all is written.
 TEMPORARY = re.compile(r"\..*-[a-z0-9_]{8}\.tmp.*", re.DOTALL)
 
@@ -56,6 +58,15 @@ def _files_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
             yield from _files_below(entry, above | {real})
         elif entry.is_file():
             yield entry
+
+
+def refuse_lfs_pointer(path: PathLike) -> None:
+    """Raise ModelError for the few lines of text that Git LFS keeps in the place of a large file."""
+    with Path(path).open("rb") as stream:
+        if stream.read(len(LFS_HEAD)) == LFS_HEAD:
+            raise ModelError(
+                f"{path} is a Git LFS pointer, not the file itself", remedy="run in its repository: git lfs pull"
+            )
 
 
 def require_output(path: PathLike | None, *, reads: Iterable[PathLike | None] = ()) -> None:

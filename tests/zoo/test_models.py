@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import pickle
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from eightfold.errors import ModelError, UnknownNameError, UsageError
-from eightfold.zoo.models import build_model, load_weights
+from eightfold.zoo.models import build_model
+from eightfold.zoo.weights import load_weights
 
 
 def small() -> nn.Module:
@@ -54,84 +53,6 @@ def test_a_function_of_your_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ModelError, match="cannot find mynets:absent"):
         build_model("mynets:absent", num_classes=7)
     del sys.modules["mynets"]
-
-
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_weights_come_back(tmp_path: Path, suffix: str, prefix: str) -> None:
-    source, target, path = small(), small(), tmp_path / f"w{suffix}"
-    nn.init.constant_(source[0].weight, 3.0)  # type: ignore[index]  # Sequential is indexed by position
-    state = {prefix + name: tensor for name, tensor in source.state_dict().items()}
-    if suffix == ".pt":
-        torch.save({"state_dict": state}, path)
-    else:
-        save_file(state, path)
-    load_weights(target, path)
-    assert all(torch.equal(target.state_dict()[name], tensor) for name, tensor in source.state_dict().items())
-
-
-def test_weights_of_another_shape_name_the_first_difference(tmp_path: Path) -> None:
-    path = tmp_path / "w.pt"
-    torch.save(nn.Sequential(nn.Conv2d(3, 9, 3), nn.BatchNorm2d(8)).state_dict(), path)
-    with pytest.raises(ModelError, match=r"0\.weight is \(9, 3, 3, 3\), the model has \(8, 3, 3, 3\)"):
-        load_weights(small(), path)
-
-
-def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "w.pt"
-    torch.save({"0.bias": torch.zeros(8)}, path)
-    with pytest.raises(ModelError, match=r"0\.weight is absent, the model has"):
-        load_weights(small(), path)
-
-
-def test_a_checkpoint_gives_its_only_state_dict(tmp_path: Path) -> None:
-    source, target, path = small(), small(), tmp_path / "checkpoint.pt"
-    nn.init.constant_(source[0].weight, 3.0)  # type: ignore[index]  # Sequential is indexed by position
-    optimizer = torch.optim.SGD(source.parameters(), lr=0.1, momentum=0.9)
-    torch.save({"net": source.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3}, path)
-    load_weights(target, path)
-    assert torch.equal(target.state_dict()["0.weight"], source.state_dict()["0.weight"])
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ({"net": {"w": torch.zeros(1)}, "ema": {"w": torch.ones(1)}}, r"holds the state dicts net, ema; .*'NAME'"),
-        ({"epoch": 3}, "holds dict; allowed: a state dict"),
-        ({}, "holds dict"),
-        ([torch.zeros(1)], "holds list"),
-    ],
-)
-def test_a_checkpoint_without_one_state_dict_is_refused(tmp_path: Path, content: object, words: str) -> None:
-    torch.save(content, tmp_path / "w.pt")
-    with pytest.raises(ModelError, match=words):
-        load_weights(small(), tmp_path / "w.pt")
-
-
-class Payload:
-    """Unpickling one leaves a mark."""
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return Path.touch, (Path("unpickled"),)
-
-
-def test_nothing_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    torch.save({"w": Payload()}, "whole.pt")
-    Path("plain.pt").write_bytes(pickle.dumps(Payload(), protocol=2))
-    for name in ("whole.pt", "plain.pt"):
-        with pytest.raises(ModelError, match=r"not a plain state dict.*torch\.save\(model\.state_dict\(\)"):
-            load_weights(small(), name)
-    assert not Path("unpickled").exists()
-
-
-@pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
-def test_files_that_hold_no_weights(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ModelError, match="no weights file"):
-        load_weights(small(), tmp_path / name)
-    (tmp_path / name).write_bytes(b"nonsense")
-    with pytest.raises(ModelError, match="is not a"):
-        load_weights(small(), tmp_path / name)
 
 
 def test_a_function_that_needs_nothing_is_called_with_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,7 +145,7 @@ class Job:
         return build_model(self.recipe.model.source, num_classes=len(self.classes), seed=self.recipe.seed)
 
     def baseline_model(self) -> nn.Module:
-        from eightfold.zoo.models import load_weights
+        from eightfold.zoo.weights import load_weights
 
         model = self.new_model()
         load_weights(model, self.path(BASELINE))

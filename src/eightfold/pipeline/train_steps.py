@@ -54,7 +54,7 @@ def write_data(job: Job, _: Path) -> str:
 
 
 def train_baseline(job: Job, scratch: Path) -> str:
-    from eightfold.zoo.models import load_weights
+    from eightfold.zoo.weights import load_weights
 
     save_file = require("safetensors.torch", "write weights").save_file
     model = job.new_model()

@@ -7,12 +7,9 @@ from typing import TYPE_CHECKING
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.zoo.sources.base import SourceOptions
 from eightfold.zoo.sources.registry import load_source
-from eightfold.zoo.weights_files import load_weights
 
 if TYPE_CHECKING:
     import torch
-
-__all__ = ["build_model", "load_weights", "task_of"]
 
 
 def build_model(source: str, *, num_classes: int, seed: int = 0) -> torch.nn.Module:

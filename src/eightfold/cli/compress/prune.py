@@ -48,7 +48,8 @@ def prune(
 
     Example: eightfold prune resnet18 --weights resnet18.pt --keep 0.5 --compensate lsq --images photos -o pruned
     """
-    from eightfold.zoo.models import build_model, load_weights
+    from eightfold.zoo.models import build_model
+    from eightfold.zoo.weights import load_weights
 
     require("torch", "prune a network")
     from eightfold.compress.prune import prune as prune_network

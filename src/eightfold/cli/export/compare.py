@@ -138,7 +138,8 @@ def _opened(name: str, classes: int, weights: Path | None) -> Subject:
     place = Path(name.rpartition(":")[0] or name)
     if Path(name).suffix in SUFFIXES or Path(name).exists() or place.exists() or place.suffix == ".eightfold":
         return subject_of(name)
-    from eightfold.zoo.models import build_model, load_weights
+    from eightfold.zoo.models import build_model
+    from eightfold.zoo.weights import load_weights
 
     network = build_model(name, num_classes=classes)
     if weights is not None:

@@ -117,7 +117,8 @@ def _preprocess(
 
 
 def _module(name: str, classes: int, weights: Path | None) -> torch.nn.Module:
-    from eightfold.zoo.models import build_model, load_weights
+    from eightfold.zoo.models import build_model
+    from eightfold.zoo.weights import load_weights
 
     module = build_model(name, num_classes=classes)
     if weights is not None:

@@ -21,7 +21,7 @@ from eightfold.zoo.sources.torchvision_classify import TorchvisionClassifierSour
 from eightfold.zoo.sources.torchvision_detect import TorchvisionDetectorSource
 from eightfold.zoo.sources.torchvision_segment import TorchvisionSegmenterSource
 from eightfold.zoo.sources.ultralytics import UltralyticsSource
-from eightfold.zoo.weights_files import WEIGHTS_SUFFIXES, load_weights
+from eightfold.zoo.weights import WEIGHTS_SUFFIXES, load_weights
 
 # The first that takes a text loads it: files and prefixes come before plain names and functions.
 SOURCES: tuple[ModelSource, ...] = (
