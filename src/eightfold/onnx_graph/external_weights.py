@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
+from eightfold.onnx_graph.external_data import load_external_data
 from eightfold.onnx_graph.graph_index import keep
 from eightfold.onnx_graph.onnx_files import (
     ALIGNMENT_BYTES,
@@ -54,12 +55,10 @@ def load_lean(path: Path, *, hidden_bytes: int = sys.maxsize) -> tuple[onnx.Mode
     Args:
         hidden_bytes: weights of at least that size become inputs, until `show` is called.
     """
-    from onnx.external_data_helper import load_external_data_for_model
-
     model = load_onnx(path, external=False)
     known = _references(model)
     _hide(model, {name for name, tensor in known.items() if _place(tensor)[1] >= hidden_bytes})
-    load_external_data_for_model(model, str(path.parent))
+    load_external_data(model, path.parent)
     return model, known
 
 

@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from eightfold.errors import ModelError, first_line
 from eightfold.extras import require
-from eightfold.files import PathLike, atomic_path, sha256_of_file
+from eightfold.files import PathLike, atomic_path, refuse_lfs_pointer, sha256_of_file
 from eightfold.onnx_graph.canonicalize import in_normal_form
+from eightfold.onnx_graph.external_data import load_external_data
+from eightfold.onnx_graph.onnx_references import NotOnnxError, external_references, require_weights
 from eightfold.onnx_graph.shape_inference import weight_bytes
+from eightfold.onnx_graph.tensor_specs import TensorSpec, spec_of
 
 if TYPE_CHECKING:
     import onnx
-
-    from eightfold.onnx_graph.tensor_specs import TensorSpec
-from eightfold.onnx_graph.onnx_references import NotOnnxError, external_references, require_weights
-from eightfold.onnx_graph.tensor_specs import spec_of
 
 # protobuf cannot hold more; beyond it the weights go to a file of their own. Some room is left for the graph itself.
 PROTOBUF_LIMIT_BYTES = 2**31 - 2**24
@@ -47,16 +46,16 @@ def load_onnx(path: PathLike, *, external: bool = True, normal: bool = True) -> 
     from google.protobuf.json_format import ParseError as JsonError
     from google.protobuf.message import DecodeError
     from google.protobuf.text_format import ParseError as TextError
-    from onnx.external_data_helper import load_external_data_for_model
 
     # onnx goes by a file's suffix, and reads JSON and text as well.
     unreadable = (OSError, DecodeError, JsonError, TextError, onnx.checker.ValidationError)
     try:
+        refuse_lfs_pointer(path)
         model = onnx.load(str(path), load_external_data=False)
         if normal or model.functions or model.graph.sparse_initializer:
             model = in_normal_form(model)
         if external:
-            load_external_data_for_model(model, str(Path(path).parent))
+            load_external_data(model, Path(path).parent)
     # RuntimeError and TypeError: what the native part of onnx raises on the names of external weights.
     except (*unreadable, ValueError, RuntimeError, TypeError) as error:
         require_weights(Path(path))
@@ -118,8 +117,6 @@ def opset_of(model: onnx.ModelProto) -> int:
 
 
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
-    # Not above: the simplifiers' processes read and write graphs, too, and have no time for pydantic.
-
     tensor = value.type.tensor_type
     dims = [dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or "?") for dim in tensor.shape.dim]
     if any(not isinstance(dim, int) for dim in dims):
