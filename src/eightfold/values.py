@@ -54,10 +54,13 @@ class Value(Frozen):
     error: ClassVar[type[EightfoldError]] = EightfoldError
     # True: JSON must state kind and schema, and "1" and 1.0 are no whole numbers, as for readers in other languages.
     strict_json: ClassVar[bool | None] = None
+    # Keys that came later and are left out while they are empty, so that digests of older values stay.
+    omitted_when_empty: ClassVar[frozenset[str]] = frozenset()
 
     @model_serializer(mode="wrap")
     def _with_schema(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {"kind": self.kind, "schema": self.schema_number, **handler(self)}
+        content = {key: value for key, value in handler(self).items() if value or key not in self.omitted_when_empty}
+        return {"kind": self.kind, "schema": self.schema_number, **content}
 
     @model_validator(mode="before")
     @classmethod

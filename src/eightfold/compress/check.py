@@ -21,6 +21,7 @@ from eightfold.compress.plan.plan import GroupPlan, PrunePlan
 from eightfold.compress.surgery.surgery import applied
 from eightfold.compress.trace.groups import ChannelGraph
 from eightfold.compress.trace.replay import Follow, Misfit
+from eightfold.export.verify.module_runs import set_evaluation
 
 # What torch and model code raise when a size does not fit.
 FAILURES = (RuntimeError, ValueError, TypeError, AssertionError, IndexError, KeyError, AttributeError)
@@ -162,7 +163,7 @@ def _try(model: nn.Module, inputs: Any, follow: Follow, graph: ChannelGraph) -> 
         path = stack.enter_context(module_paths(model, keep_on_error=True))
         for context in (preserved(model), torch.no_grad(), plain_attention()):
             stack.enter_context(context)
-        model.eval()
+        set_evaluation(model)
         try:
             with follow:
                 leaves = tree_leaves(call_model(model, inputs))

@@ -16,6 +16,7 @@ from eightfold.compress.modules.weight_norm import normed_weights, weights_kept
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.surgery.surgery import applied
 from eightfold.compress.trace.groups import ChannelGraph, Kept
+from eightfold.export.verify.module_runs import set_evaluation
 
 
 def random_plan(graph: ChannelGraph, *, keep_ratio: float = 0.5, multiple: int = 8, seed: int = 0) -> PrunePlan:
@@ -83,7 +84,7 @@ def outputs(model: nn.Module, example_inputs: Any, probes: Sequence[str] = ()) -
     handles = [model.get_submodule(path).register_forward_hook(collect) for path in probes]
     try:
         with preserved(model), torch.no_grad():
-            model.eval()
+            set_evaluation(model)
             result = call_model(model, example_inputs)
     finally:
         for handle in handles:

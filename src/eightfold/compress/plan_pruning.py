@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from eightfold.compress.check import checked
 from eightfold.compress.criteria.evidence import Evidence, Loss
 from eightfold.compress.criteria.scores import Criterion, layer_scores
 from eightfold.compress.modules.batches import batches_of, targets_of
+from eightfold.compress.modules.modules import is_several_calls
 from eightfold.compress.plan.budget import budgets_of, within
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.plan.select import LayerRange, Rounding, Selection
@@ -21,6 +23,10 @@ from eightfold.compress.surgery.blocks import bypassed, choose_blocks
 from eightfold.compress.trace.groups import ChannelGraph
 from eightfold.compress.trace.trace import trace
 from eightfold.files import sha256_of_bytes
+
+
+class UnreachedWarning(UserWarning):
+    """Some parameters took no part in the calls that were traced."""
 
 
 def plan_pruning(
@@ -51,7 +57,8 @@ def plan_pruning(
 
     Args:
         model: any module; nothing about its layers has to be named or rewritten.
-        example_inputs: what the model is called with: a tensor, a tuple of arguments, or a dictionary of keywords.
+        example_inputs: what the model is called with: a tensor, a tuple of arguments, or a dictionary of keywords. A
+            list of tuples and dictionaries is several calls, for heads that one call does not reach.
         rule: how scores become kept channels: "uniform" (the same share of every group), "global" (one threshold over
             scores divided by their group's mean), "normal", "regular", "shortcut", "slim", "layer", "layer_channel":
             see `eightfold.compress.plan.selection_rules`.
@@ -86,7 +93,8 @@ def plan_pruning(
         UsageError: the score needs images or a loss.
     """
     batches = batches_of(images)
-    blocks = choose_blocks(model, batches or batches_of([example_inputs]), remove_blocks, block_score)
+    calls = example_inputs if is_several_calls(example_inputs) else [example_inputs]
+    blocks = choose_blocks(model, batches or batches_of(calls), remove_blocks, block_score)
     removed = tuple(block.removed() for block in blocks)
     selection = Selection(
         rule=rule,
@@ -117,7 +125,21 @@ def plan_pruning(
             scores_digest=digest_of_scores(scores),
         )
         with collector_paused():
-            return checked(model, example_inputs, plan, graph)
+            plan = checked(model, example_inputs, plan, graph)
+    _tell_unreached(plan)
+    return plan
+
+
+def _tell_unreached(plan: PrunePlan) -> None:
+    if plan.unreached:
+        more = f" and {len(plan.unreached) - 4} more" if len(plan.unreached) > 4 else ""
+        names = f"{', '.join(plan.unreached[:4])}{more}"
+        warnings.warn(
+            f"never used by the traced calls, and left whole: {names}; where these layers read pruned channels, "
+            "they fail. Pass example_inputs that reach them, or a list of calls",
+            UnreachedWarning,
+            stacklevel=3,
+        )
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from eightfold.onnx_graph.external_data import load_external_data
 from eightfold.onnx_graph.onnx_references import NotOnnxError, external_references, require_weights
 from eightfold.onnx_graph.shape_inference import weight_bytes
 from eightfold.onnx_graph.tensor_specs import TensorSpec, spec_of
+from eightfold.onnx_graph.value_dependent import remedy_for_output
 
 if TYPE_CHECKING:
     import onnx
@@ -102,7 +103,9 @@ def external_files(path: PathLike) -> tuple[str, ...]:
 
 def tensor_specs(model: onnx.ModelProto) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Inputs and outputs of a fixed-size graph. Raises ModelError where a shape is not static."""
-    return input_specs(model), tuple(_spec(value) for value in model.graph.output)
+    return input_specs(model), tuple(
+        _spec(value, remedy_for_output(model.graph, value.name)) for value in model.graph.output
+    )
 
 
 def input_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
@@ -116,14 +119,14 @@ def opset_of(model: onnx.ModelProto) -> int:
     return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
 
 
-def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+def _spec(value: onnx.ValueInfoProto, remedy: str = "") -> TensorSpec:
     tensor = value.type.tensor_type
     dims = [dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or "?") for dim in tensor.shape.dim]
     if any(not isinstance(dim, int) for dim in dims):
         raise ModelError(
             f"tensor {value.name!r} has the shape ({', '.join(map(str, dims))})",
             allowed="static shapes",
-            remedy="freeze it with `eightfold export MODEL.onnx --batch N --size HxW`",
+            remedy=remedy or "freeze it with `eightfold export MODEL.onnx --batch N --size HxW`",
         )
     if tensor.elem_type not in DTYPE_OF_ELEM_TYPE:
         raise ModelError(

@@ -8,7 +8,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from torch import nn
 
+from eightfold.compress.masked_reference import oracle_error
+from eightfold.compress.plan_pruning import plan_pruning
 from eightfold.errors import ModelError, UsageError
 from eightfold.export.torch import onnx_export
 from eightfold.export.torch.onnx_export import Exporter, export_onnx
@@ -79,7 +82,7 @@ export_onnx(small_net(), sys.argv[1], batch=1, image_size=16, opset=18, exporter
 def test_another_process_writes_the_same_bytes(tmp_path: Path, exporter: Exporter) -> None:
     here = export_onnx(small_net(), tmp_path / "here.onnx", batch=1, image_size=16, opset=18, exporter=exporter)
     there = tmp_path / "there.onnx"
-    beside = Path(__file__).parent
+    beside = Path(__file__).parents[1]
     subprocess.run([sys.executable, "-c", PROGRAM, str(there), exporter], check=True, cwd=beside)
     assert sha256_of_file(here) == sha256_of_file(there)
 
@@ -177,3 +180,46 @@ def test_a_batch_gives_the_same_rows_as_single_images(tmp_path: Path) -> None:
     four = export_onnx(net, tmp_path / "b4.onnx", batch=4, image_size=16)
     single = np.concatenate([run_onnx(one, {"images": row[None]})["logits"] for row in rows])
     np.testing.assert_allclose(run_onnx(four, {"images": rows})["logits"], single, rtol=1e-4, atol=1e-6)
+
+
+class Spectrum(nn.Module):
+    """A convolution, then the Fourier transform of its result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.fft.fft2(self.conv(x))
+
+
+def test_a_complex_output_is_declared_as_it_runs(tmp_path: Path) -> None:
+    model = Spectrum().eval()
+    path = export_onnx(model, tmp_path / "m.onnx", batch=1, image_size=8)
+    images = torch.rand(1, 3, 8, 8)
+    declared = [dim.dim_value for dim in onnx.load(path).graph.output[0].type.tensor_type.shape.dim]
+    (found,) = run_onnx(path, {"images": images.numpy()}).values()
+    assert declared == list(found.shape) == [1, 4, 8, 8, 2]
+    expected = model(images).detach().numpy()
+    np.testing.assert_allclose(found[..., 0] + 1j * found[..., 1], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_parameters_of_other_types_are_named(tmp_path: Path, dtype: torch.dtype) -> None:
+    with pytest.raises(
+        ModelError, match=rf"Sequential has {str(dtype)[6:]} parameters \(0\.weight\).*model\.float\(\)"
+    ):
+        export_onnx(nn.Sequential(nn.Conv2d(3, 8, 3)).to(dtype), tmp_path / "m.onnx", batch=1, image_size=8)
+
+
+def test_a_module_of_torch_export_is_pruned_and_exported(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 8, 3)).eval()
+    images = torch.rand(1, 3, 8, 8)
+    model = torch.export.export(plain, (images,)).module()
+    path = export_onnx(model, tmp_path / "m.onnx", batch=1, image_size=8)
+    np.testing.assert_allclose(
+        next(iter(run_onnx(path, {"images": images.numpy()}).values())), plain(images).detach().numpy(), atol=1e-5
+    )
+    assert oracle_error(model, images, plan_pruning(model, images)) < 1e-5

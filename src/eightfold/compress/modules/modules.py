@@ -69,10 +69,24 @@ def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def call_model(model: nn.Module, example_inputs: Any) -> Any:
-    """`model` on its inputs: a dictionary is keyword arguments, a tuple positional ones."""
+    """`model` on its inputs: a dictionary is keyword arguments, a tuple positional ones.
+
+    A list of nothing but tuples and dictionaries is several calls, one after the other; any other list is one argument.
+    """
+    if is_several_calls(example_inputs):
+        return [call_model(model, call) for call in example_inputs]
     if isinstance(example_inputs, Mapping):
         return model(**example_inputs)
     return model(*example_inputs) if isinstance(example_inputs, tuple) else model(example_inputs)
+
+
+def is_several_calls(example_inputs: Any) -> bool:
+    """Tells a list of calls from a list that is one argument, such as the images of a torchvision detector."""
+    return (
+        isinstance(example_inputs, list)
+        and bool(example_inputs)
+        and all(isinstance(call, tuple | Mapping) for call in example_inputs)
+    )
 
 
 @contextlib.contextmanager

@@ -51,6 +51,7 @@ class PrunePlan(Value):
 
     kind: ClassVar[str] = "prune plan"
     error: ClassVar[type[PlanMismatchError]] = PlanMismatchError
+    omitted_when_empty: ClassVar[frozenset[str]] = frozenset({"unreached"})
 
     shapes: dict[str, tuple[int, ...]] = Field(
         description="every parameter and buffer of the original architecture, once `removed_blocks` are bypassed"
@@ -67,6 +68,9 @@ class PrunePlan(Value):
         default=None, ge=0, le=1, description="share that one threshold over these scores removes and empties no layer"
     )
     scores_digest: str = Field(default="", description="SHA-256 of the scores, to tell two plans apart")
+    unreached: tuple[str, ...] = Field(
+        default=(), description="parameters that the traced calls never used; layers there may read pruned channels"
+    )
 
     @classmethod
     def from_graph(cls, graph: ChannelGraph, kept: Kept, **about: object) -> PrunePlan:
@@ -84,7 +88,14 @@ class PrunePlan(Value):
         sizes = tuple(link for link in graph.sizes if touched & {name for name, _ in link.parts})
         shapes = dict(graph.shapes)
         return cls.model_validate(
-            {"shapes": shapes, "source": architecture_digest(shapes), "groups": groups, "sizes": sizes, **about}
+            {
+                "shapes": shapes,
+                "source": architecture_digest(shapes),
+                "groups": groups,
+                "sizes": sizes,
+                "unreached": graph.unreached if groups else (),
+                **about,
+            }
         )
 
     @property
@@ -119,6 +130,7 @@ class PrunePlan(Value):
         if self.suggested_limit is not None:
             lines.append(f"  suggested limit: {self.suggested_limit:.0%} can go by one threshold, and no layer empties")
         lines += [f"  block removed: {block.path}" for block in self.removed_blocks]
+        lines += [f"  not reached by the trace: {', '.join(self.unreached)}"] if self.unreached else []
         return "\n".join([head, f"  values in tensors: {before} -> {after}", *lines])
 
 

@@ -192,6 +192,7 @@ class ChannelGraph:
     outputs: tuple[tuple[int, ...], ...] = ()  # shape of every output tensor for the traced input
     data_dependent: bool = False  # an operator (nms, nonzero) made shapes depend on values
     warnings: tuple[str, ...] = ()
+    unreached: tuple[str, ...] = ()  # parameters that no traced call used
 
     @cached_property
     def by_id(self) -> Mapping[str, Group]:

@@ -38,6 +38,7 @@ from eightfold.compress.trace.rules import RULES, Call
 from eightfold.compress.trace.rules.base import RawLayer, Record, has_offset, marked_uniform, set_offset
 from eightfold.compress.trace.rules.elementwise import elementwise, factory
 from eightfold.errors import TraceError
+from eightfold.export.verify.module_runs import set_evaluation
 
 
 def trace(model: nn.Module, example_inputs: Any) -> ChannelGraph:
@@ -50,7 +51,8 @@ def trace(model: nn.Module, example_inputs: Any) -> ChannelGraph:
 
     Args:
         model: any module.
-        example_inputs: one tensor, or a tuple of positional arguments, or a dictionary of keyword arguments.
+        example_inputs: one tensor, or a tuple of positional arguments, or a dictionary of keyword arguments; or a list
+            of such tuples and dictionaries: several calls, whose traces are merged.
 
     Raises:
         TraceError: the model does not run on the inputs.
@@ -89,7 +91,8 @@ def _follow(model: nn.Module, inputs: Any, second_choice: frozenset[int]) -> tup
             if id(tensor) not in used:
                 for labels in axes_of(tensor).values():
                     record.space.freeze(labels, f"{name} is not used by the forward pass")
-        return _graph(model, record, tensors)
+        unreached = tuple(name for name, tensor in model.named_parameters() if id(tensor) not in used)
+        return _graph(model, record, tensors, unreached)
 
 
 @contextlib.contextmanager
@@ -105,7 +108,10 @@ def _labelled(space: LabelSpace, tensors: Mapping[str, torch.Tensor]) -> Iterato
 
 def _run(model: nn.Module, inputs: Any, record: Record, used: set[int], path: list[str], *, training: bool) -> None:
     with preserved(model), torch.no_grad(), plain_attention():
-        model.train(training)
+        if training:
+            model.train()
+        else:
+            set_evaluation(model)
         inputs = _doubled(inputs) if training else inputs
         try:
             with _Watch(record, used, path, None if training else record.trail):
@@ -179,7 +185,7 @@ def _is_pointwise(func: Any) -> bool:
 
 
 def _graph(
-    model: nn.Module, record: Record, tensors: Mapping[str, torch.Tensor]
+    model: nn.Module, record: Record, tensors: Mapping[str, torch.Tensor], unreached: tuple[str, ...]
 ) -> tuple[ChannelGraph, frozenset[int]]:
     space = record.space
     widths = [labels for layer in record.layers for labels in (layer.inputs, layer.outputs)]
@@ -198,6 +204,7 @@ def _graph(
         outputs=record.outputs,
         data_dependent=record.data_dependent,
         warnings=tuple(record.warnings),
+        unreached=unreached,
     )
     return graph, frozenset(stuck)
 

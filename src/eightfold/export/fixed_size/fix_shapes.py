@@ -16,6 +16,7 @@ from eightfold.onnx_graph.change_batch import loosen_batch
 from eightfold.onnx_graph.onnx_clean import clean
 from eightfold.onnx_graph.onnx_files import input_specs, load_onnx, save_onnx
 from eightfold.onnx_graph.tensor_specs import TensorSpec
+from eightfold.onnx_graph.value_dependent import remedy_for_output, value_dependent_node
 
 if TYPE_CHECKING:
     import onnx
@@ -155,8 +156,10 @@ def _state_output_shapes(model: onnx.ModelProto) -> None:
     run = runner(model)
     inputs = random_inputs_of(specs)
     results = run(inputs)
-    for others in _others(specs, inputs):
-        _require_same_shapes(results, run, others)
+    dark = {name: np.zeros_like(array) for name, array in inputs.items()}
+    counted = any(value_dependent_node(model.graph, output.name) for output in model.graph.output)
+    for others in (*_others(specs, inputs), *([dark] if counted else [])):
+        _require_same_shapes(model.graph, results, run, others)
     for output in model.graph.output:
         array = results[output.name]
         output.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(array.dtype)
@@ -177,7 +180,9 @@ def _others(specs: Sequence[TensorSpec], inputs: Arrays) -> Iterator[Arrays]:
         yield {**inputs, **{name: array + 1 for name, array in scales.items()}}
 
 
-def _require_same_shapes(results: Arrays, run: Callable[[Arrays], Arrays], others: Arrays) -> None:
+def _require_same_shapes(
+    graph: onnx.GraphProto, results: Arrays, run: Callable[[Arrays], Arrays], others: Arrays
+) -> None:
     """Sizes that follow from what is in an image, or from numbers that are put in, are no fixed ones."""
     try:
         again = run(others)
@@ -188,5 +193,6 @@ def _require_same_shapes(results: Arrays, run: Callable[[Arrays], Arrays], other
             raise ModelError(
                 f"output {name!r} has the shape {array.shape} for some values and {again[name].shape} for others",
                 allowed="outputs whose shapes follow from those of the inputs",
-                remedy="cut the graph before the operator that chooses how many there are",
+                remedy=remedy_for_output(graph, name)
+                or "cut the graph before the operator that chooses how many there are",
             )

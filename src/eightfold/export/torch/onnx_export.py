@@ -12,7 +12,14 @@ from eightfold.export.opset.opset_conversion import require_opset, with_opset
 from eightfold.export.opset.opsets import opsets_for
 from eightfold.export.torch.decompositions.reworded import reworded
 from eightfold.export.torch.suppress_logs import quiet
-from eightfold.export.verify.module_runs import class_name, evaluating, image_inputs, named_outputs, tensors_in
+from eightfold.export.verify.module_runs import (
+    class_name,
+    evaluating,
+    image_inputs,
+    named_outputs,
+    require_single_precision,
+    tensors_in,
+)
 from eightfold.extras import installed, require
 from eightfold.files import PathLike
 from eightfold.onnx_graph.graph_index import GraphIndex, inner_graphs
@@ -98,6 +105,7 @@ def onnx_from_module(
 ) -> onnx.ModelProto:
     """The same in memory: `examples`, one for each input, fix shape and dtype."""
     require_opset(opset)
+    require_single_precision(model)
     allowed = opsets_for(targets) if opset is None else range(opset, opset + 1)
     with evaluating(model):
         with reworded() as words:

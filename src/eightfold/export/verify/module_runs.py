@@ -18,12 +18,35 @@ def evaluating(*models: torch.nn.Module) -> Iterator[None]:
     """Evaluation mode; each module gets its own flag back, since some keep parts frozen while others train."""
     flags = [(module, module.training) for model in models for module in model.modules()]
     for model in models:
-        model.eval()
+        set_evaluation(model)
     try:
         yield
     finally:
         for module, flag in flags:
             module.training = flag
+
+
+def set_evaluation(model: torch.nn.Module) -> None:
+    """Evaluation mode, for modules of `torch.export` as well: their mode is part of the graph, and `eval()` raises."""
+    try:
+        model.eval()
+    except NotImplementedError:
+        for module in model.modules():
+            module.training = False
+
+
+def require_single_precision(model: torch.nn.Module) -> None:
+    """Raise ModelError where the parameters are of another floating type than images are: float32."""
+    import torch
+
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+            kind = str(parameter.dtype).removeprefix("torch.")
+            raise ModelError(
+                f"{class_name(model)} has {kind} parameters ({name})",
+                allowed="float32 parameters",
+                remedy="call model.float() first; `eightfold half` makes float16 files of float32 ones",
+            )
 
 
 def image_inputs(model: torch.nn.Module) -> tuple[str, ...]:
@@ -66,7 +89,10 @@ def named_outputs(
 
 
 def tensors_in(output: Any, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor in a model's output, with the dictionary keys that lead to it ("" where there are none)."""
+    """Every tensor in a model's output, with the dictionary keys that lead to it ("" where there are none).
+
+    A complex tensor of shape S comes as a real one of shape (*S, 2).
+    """
     if isinstance(output, Mapping):
         for key, value in output.items():
             yield from tensors_in(value, f"{prefix}.{key}" if prefix else str(key))
@@ -74,7 +100,18 @@ def tensors_in(output: Any, prefix: str = "") -> Iterator[tuple[str, torch.Tenso
         for value in output:
             yield from tensors_in(value, prefix)
     elif hasattr(output, "dtype") and hasattr(output, "shape"):
-        yield prefix, output
+        yield prefix, _in_real_numbers(output)
+
+
+def _in_real_numbers(tensor: torch.Tensor) -> torch.Tensor:
+    """ONNX graphs hold a complex tensor as pairs of real numbers, along a last axis of its own."""
+    import torch
+
+    return (
+        torch.view_as_real(tensor.resolve_conj())
+        if isinstance(tensor, torch.Tensor) and tensor.is_complex()
+        else tensor
+    )
 
 
 def _output_names(

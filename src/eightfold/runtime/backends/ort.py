@@ -138,7 +138,8 @@ def _spec(node: Any, path: Path) -> TensorSpec:
         raise ModelError(
             f"{path}: {node.name!r} has shape {node.shape}",
             allowed="fixed sizes",
-            remedy="export it with a fixed batch and image size: eightfold export",
+            remedy="export it with a fixed batch and image size: eightfold export; where the graph counts the rows "
+            "of an output (NonMaxSuppression), end it before that operator",
         )
     if node.type not in DTYPES:
         raise ModelError(f"{path}: {node.name!r} is a {node.type}", allowed=", ".join(sorted(DTYPES)))
