@@ -47,7 +47,7 @@ def _read(tensor: onnx.TensorProto, folder: Path) -> bytes:
         raise ModelError(f"tensor {tensor.name!r:.80} does not say where its data lies") from None
     with (folder / location).open("rb") as stream:
         stream.seek(max(offset, 0))
-        data = stream.read(length)
+        data: bytes = stream.read(length)
     if len(data) < length:
         raise ModelError(
             f"{location} ends within tensor {tensor.name!r:.80}", allowed="whole files", remedy="copy it again"

@@ -12,7 +12,7 @@ VALUE_DEPENDENT = frozenset({"NonMaxSuppression", "NonZero", "Unique", "Compress
 
 def value_dependent_node(graph: onnx.GraphProto, output: str) -> onnx.NodeProto | None:
     """The last node before `output` whose number of results depends on values; None where there is none."""
-    made = {name: node for node in graph.node for name in node.output if name}
+    made: dict[str, onnx.NodeProto] = {name: node for node in graph.node for name in node.output if name}
     waiting, seen = [output], {output}
     for name in waiting:  # grows while it is walked: breadth first, so that the nearest comes first
         node = made.get(name)

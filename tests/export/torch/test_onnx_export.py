@@ -191,7 +191,8 @@ class Spectrum(nn.Module):
         self.conv = nn.Conv2d(3, 4, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.fft.fft2(self.conv(x))
+        spectrum: torch.Tensor = torch.fft.fft2(self.conv(x))
+        return spectrum
 
 
 def test_a_complex_output_is_declared_as_it_runs(tmp_path: Path) -> None:
