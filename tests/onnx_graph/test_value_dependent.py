@@ -14,7 +14,14 @@ from eightfold.export.simplify.simplify import simplify
 from eightfold.onnx_graph.onnx_files import load_onnx, save_onnx
 from eightfold.onnx_graph.value_dependent import value_dependent_node
 
-CONSTANTS: dict[str, list[int] | list[float]] = {"most": [10], "iou": [0.5], "least": [0.1], "from": [2], "to": [3], "last": [1]}
+CONSTANTS: dict[str, list[int] | list[float]] = {
+    "most": [10],
+    "iou": [0.5],
+    "least": [0.1],
+    "from": [2],
+    "to": [3],
+    "last": [1],
+}
 
 
 @pytest.fixture
