@@ -28,6 +28,15 @@ class PreActivation(nn.Module):
         return out
 
 
+class Leaky(nn.Module):
+    def __init__(self, slope: float) -> None:
+        super().__init__()
+        self.conv, self.slope = nn.Conv2d(8, 8, 3, padding=1), slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.leaky_relu(x + self.conv(x), self.slope)
+
+
 class Tokens(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -71,6 +80,18 @@ def test_blocks_are_the_modules_that_add_to_their_input(name: str, expected: lis
     model = torchvision.models.get_model(name, weights=None).eval()
     blocks = find_blocks(model, [(images[:1],)])
     assert sorted(block.path for block in blocks) == sorted(expected)
+
+
+@pytest.mark.parametrize("slope", [0.01, 0.1])
+def test_a_removed_block_keeps_the_slope_of_its_activation(slope: float) -> None:
+    model, x = nn.Sequential(nn.Conv2d(3, 8, 1), Leaky(slope)), torch.randn(1, 3, 8, 8)
+    blocks = find_blocks(model, [(x,)])
+    remove_blocks(model, [block.removed() for block in blocks])
+    torch.testing.assert_close(model(x), nn.functional.leaky_relu(model[0](x), slope))
+
+
+def test_a_slope_that_no_bypass_has_is_no_block() -> None:
+    assert not find_blocks(nn.Sequential(nn.Conv2d(3, 8, 1), Leaky(0.2)), [(torch.randn(1, 3, 8, 8),)])
 
 
 @pytest.mark.parametrize(("name", "count"), [("efficientnet_b0", 9), ("convnext_tiny", 18), ("vit_b_32", 12)])

@@ -29,6 +29,7 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "hardswish": F.hardswish,
     "hardtanh": F.relu6,  # torch runs ReLU6 as hardtanh(0, 6); other limits are not taken for a block
     "leaky_relu": F.leaky_relu,
+    "leaky_relu_0.1": lambda x: F.leaky_relu(x, 0.1),  # Darknet's
     "relu": F.relu,
     "silu": F.silu,
 }
@@ -247,13 +248,21 @@ def _follow(frame: _Frame, name: str, args: tuple[Any, ...], activation: str, ou
         frame.branch = (output - frame.x).double()
         frame.output_energy = float(output.double().square().sum())
         frame.way[id(output)] = (output, "")
-    elif name.removesuffix("_") in ACTIVATIONS and not activation and frame.branch is not None:
-        if name.removesuffix("_") != "hardtanh" or list(args[1:3]) == [0, 6]:
-            frame.way[id(output)] = (output, name.removesuffix("_"))
+    elif frame.branch is not None and not activation and (followed := _activation(name.removesuffix("_"), args)):
+        frame.way[id(output)] = (output, followed)
     elif name in _SAME:
         frame.way[id(output)] = (output, activation)
     else:  # an operator in place has left the way, and taken its tensor along
         frame.way.pop(id(output), None)
+
+
+def _activation(name: str, args: tuple[Any, ...]) -> str:
+    """The name in ACTIVATIONS of an operator with its arguments; "" where it is none of them."""
+    if name == "hardtanh" and list(args[1:3]) != [0, 6]:
+        return ""
+    slope = args[1] if name == "leaky_relu" and len(args) > 1 else 0.01
+    full = name if slope == 0.01 else f"{name}_{slope:g}"
+    return full if full in ACTIVATIONS else ""
 
 
 def _seen(frame: _Frame, activation: str) -> _Seen:

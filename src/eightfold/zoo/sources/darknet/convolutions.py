@@ -1,4 +1,4 @@
-"""Layers with weights: convolutional, depthwise, deconvolutional, connected, local, se.
+"""Layers with weights: convolutional, depthwise, connected, local, se.
 
 `tensors()` gives each layer's values in the order of `.weights` files (`load_weights_upto` in Darknet's parser.c).
 """
@@ -22,8 +22,8 @@ ADDED_TO_DEVIATION = 1e-6
 class DarknetNorm(nn.BatchNorm2d):
     """Batch norm that divides by sqrt(variance) + 1e-6, as Darknet on a CPU; in training, torch's with `eps`.
 
-    `eps` is 1e-12, the value with which torch's formula is closest: equal at variance 0, and within 1e-6 / sqrt(variance)
-    of it elsewhere.
+    `eps` is 1e-12, the value with which torch's formula is closest: equal at variance 0, and within
+    1e-6 / sqrt(variance) of it elsewhere.
     """
 
     running_mean: Tensor
@@ -46,43 +46,45 @@ def make_norm(channels: int, epsilon: float | None) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=epsilon, momentum=0.01)
 
 
-class Weighted(Layer):
-    """One linear operator, batch norm or a bias, and an activation."""
+class Convolution(Layer):
+    """A convolution, batch norm or a bias, and an activation.
 
-    def __init__(self, operator: nn.Module, norm: nn.BatchNorm2d | None, activation: nn.Module) -> None:
+    In files: beta or bias, then the norm's scale, mean and variance, then the weight.
+    """
+
+    def __init__(self, operator: nn.Conv2d, norm: nn.BatchNorm2d | None, activation: nn.Module) -> None:
         super().__init__()
         self.operator = operator
-        if norm is not None:
-            self.norm = norm
+        self.norm: nn.BatchNorm2d | None = norm
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.operator(x)
-        if hasattr(self, "norm"):
+        if self.norm is not None:
             y = self.norm(y)
         result: Tensor = self.activation(y)
         return result
 
-
-class Convolution(Weighted):
-    """Beta or bias, then the norm's scale, mean and variance, then the weight."""
-
     def tensors(self) -> tuple[Tensor, ...]:
-        weight, bias = self.operator.weight, self.operator.bias
-        if hasattr(self, "norm"):
-            norm = self.norm
-            return (norm.bias, norm.weight, norm.running_mean, norm.running_var, weight)  # type: ignore[return-value]
-        return (bias, weight)  # type: ignore[return-value]  # torch types both as Tensor | Module
+        if self.norm is None:
+            return tuple(tensor for tensor in (self.operator.bias, self.operator.weight) if tensor is not None)
+        statistics = [tensor for tensor in (self.norm.running_mean, self.norm.running_var) if tensor is not None]
+        return (self.norm.bias, self.norm.weight, *statistics, self.operator.weight)
 
 
-class Connected(Weighted):
-    """A bias, the weight [outputs, inputs], and the norm's values last."""
+class Connected(Layer):
+    """A linear layer. In files: the bias, then the weight [outputs, inputs]."""
+
+    def __init__(self, operator: nn.Linear, activation: nn.Module) -> None:
+        super().__init__()
+        self.operator, self.activation = operator, activation
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.flatten(1))
+        result: Tensor = self.activation(self.operator(x.flatten(1)))[:, :, None, None]
+        return result
 
     def tensors(self) -> tuple[Tensor, ...]:
-        return (self.operator.bias, self.operator.weight)  # type: ignore[return-value]  # as above
+        return (self.operator.bias, self.operator.weight)
 
 
 class Local(Layer):
@@ -100,7 +102,7 @@ class Local(Layer):
     def forward(self, x: Tensor) -> Tensor:
         columns = F.unfold(x, self.size, stride=self.stride, padding=self.pad)
         y = torch.einsum("pfk,bkp->bfp", self.weight, columns)
-        result: Tensor = self.activation(y.unflatten(2, self.out) + self.bias)
+        result: Tensor = self.activation(y.reshape(*y.shape[:2], *self.out) + self.bias)
         return result
 
     def tensors(self) -> tuple[Tensor, ...]:
@@ -154,22 +156,12 @@ def convolutional(section: Section, before: Before, epsilon: float | None) -> Bu
     return in_sequence(section, before, _normed(section, operator, epsilon), (filters, high, wide))
 
 
-def deconvolutional(section: Section, before: Before, epsilon: float | None) -> Built:
-    channels, height, width = before.previous
-    filters, size = section.integer("filters", 1, least=1), section.integer("size", 1, least=1)
-    stride, pad = section.integer("stride", 1, least=1), _padding(section, size)
-    bias = not section.integer("batch_normalize", 0)
-    operator = nn.ConvTranspose2d(channels, filters, size, stride=stride, padding=pad, bias=bias)
-    shape = (filters, (height - 1) * stride + size - 2 * pad, (width - 1) * stride + size - 2 * pad)
-    return in_sequence(section, before, _normed(section, operator, epsilon), shape)
-
-
 def connected(section: Section, before: Before, epsilon: float | None) -> Built:
     if section.integer("batch_normalize", 0):
         raise section.error("[connected] with batch_normalize", key="batch_normalize", allowed="batch_normalize=0")
     outputs = section.integer("output", 1, least=1)
     operator = nn.Linear(math.prod(before.previous), outputs)
-    module = Connected(operator, None, activation_of(section, "logistic"))
+    module = Connected(operator, activation_of(section, "logistic"))
     return in_sequence(section, before, module, (outputs, 1, 1))
 
 
@@ -208,7 +200,7 @@ def _padding(section: Section, size: int) -> int:
     return size // 2 if section.integer("pad", 0) else section.integer("padding", 0)
 
 
-def _normed(section: Section, operator: nn.Conv2d | nn.ConvTranspose2d, epsilon: float | None) -> Convolution:
+def _normed(section: Section, operator: nn.Conv2d, epsilon: float | None) -> Convolution:
     nn.init.normal_(operator.weight, std=math.sqrt(2 / (operator.weight[0].numel())))
     if operator.bias is not None:
         nn.init.zeros_(operator.bias)

@@ -26,10 +26,9 @@ class Route(Layer):
 
 
 class Shortcut(Layer):
-    """activation(alpha * x + beta * y), on the channels that both have and the positions that both have.
+    """activation(alpha * x + beta * y) on the channels that both have; x passes alone where it has more.
 
-    With more channels or positions than `y` has, x passes there alone; of a larger y, each `stride`-th position is taken
-    (Darknet's `shortcut_cpu`).
+    Of a y with a larger map, each `stride`-th position is taken (Darknet's `shortcut_cpu`).
     """
 
     def __init__(self, alpha: float, beta: float, stride: tuple[int, int], activation: nn.Module) -> None:
@@ -119,6 +118,17 @@ class Reorg(Layer):
             return parts.permute(0, 3, 5, 1, 2, 4).reshape(batch, channels * s * s, height // s, width // s)
         parts = x.reshape(batch, channels // (s * s), height, s, width, s)
         return parts.permute(0, 3, 5, 1, 2, 4).reshape(batch, channels * s * s, height // s, width // s)
+
+
+class Extra(Layer):
+    """`[reorg] extra=n`: the flat input and n zeros behind it, such as the move "pass" of Go networks."""
+
+    def __init__(self, extra: int) -> None:
+        super().__init__()
+        self.extra = extra
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x.flatten(1), (0, self.extra))[:, :, None, None]
 
 
 class Crop(Layer):
@@ -239,8 +249,9 @@ def upsample(section: Section, before: Before) -> Built:
 
 def reorg(section: Section, before: Before) -> Built:
     channels, height, width = before.previous
-    if section.integer("extra", 0):  # Go networks: the values pass as they are, and their places are not used
-        return in_sequence(section, before, Wrapped(nn.Identity()), before.previous)
+    extra = section.integer("extra", 0)
+    if extra:
+        return in_sequence(section, before, Extra(extra), (flat(before.previous) + extra, 1, 1))
     stride, reverse = section.integer("stride", 1, least=1), bool(section.integer("reverse", 0))
     square, plain = stride * stride, section.name == "reorg3d"
     fits = channels % square == 0 if reverse or not plain else True

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 NETWORK = ("net", "network")
 ALIASES: Mapping[str, str] = {
     "conv": "convolutional",
-    "deconv": "deconvolutional",
     "conn": "connected",
     "max": "maxpool",
     "avg": "avgpool",
@@ -48,7 +47,6 @@ def _keys(own: str) -> frozenset[str]:
 KEYS: Mapping[str, frozenset[str]] = {
     "convolutional": _keys(_CONVOLUTION),
     "depthwise": _keys(_CONVOLUTION),
-    "deconvolutional": _keys("filters size stride pad padding activation batch_normalize"),
     "connected": _keys("output activation batch_normalize"),
     "local": _keys("filters size stride pad activation"),
     "maxpool": _keys("size stride stride_x stride_y padding maxpool_depth antialiasing out_channels"),

@@ -1,0 +1,84 @@
+"""The model source `darknet:FILE.cfg[+FILE.weights]`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from eightfold.errors import UsageError
+from eightfold.files import PathLike
+from eightfold.runtime.bundle.manifest import Task
+from eightfold.zoo.sources.darknet.cfg import Cfg, read_cfg
+from eightfold.zoo.sources.darknet.heads import Region, Softmax, Yolo
+from eightfold.zoo.sources.darknet.network import DarknetNetwork, build_network
+from eightfold.zoo.sources.darknet.weights import load_weights
+
+FORM = "FILE.cfg, or FILE.cfg+FILE.weights"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A network, and one line that tells where its values come from."""
+
+    network: DarknetNetwork
+    told: str
+
+
+def split_source(rest: str) -> tuple[Path, Path | None]:
+    """(cfg, weights) of what follows `darknet:`.
+
+    >>> split_source("nets/yolo.cfg+yolo.weights")
+    (PosixPath('nets/yolo.cfg'), PosixPath('yolo.weights'))
+    """
+    cfg, plus, weights = rest.partition(".cfg+")
+    cfg = f"{cfg}.cfg" if plus else rest
+    if not cfg.endswith(".cfg") or (plus and not weights):
+        raise UsageError(f"darknet:{rest}", allowed=f"darknet: and then {FORM}")
+    return Path(cfg), Path(weights) if plus else None
+
+
+def open_darknet(rest: str, *, seed: int = 0) -> Opened:
+    """Build the network of `FILE.cfg[+FILE.weights]`; without weights its values are random, by `seed`.
+
+    Raises:
+        UsageError: the source is written otherwise.
+        ModelError: a file cannot be read or does not fit the other; a layer cannot be built. With the line.
+    """
+    cfg, weights = split_source(rest)
+    torch.manual_seed(seed)
+    network = build_network(read_cfg(cfg))
+    if weights is None:
+        return Opened(network, f"{cfg}: no weights given, the network has random ones")
+    loaded = load_weights(network, weights)
+    return Opened(network, f"{cfg}: {loaded.told}")
+
+
+def darknet_task(cfg: Cfg | PathLike) -> Task:
+    """What the network's outputs mean to the runtime: boxes of [yolo], classes of [softmax], else tensors."""
+    network = build_on_meta(read_cfg(cfg) if not isinstance(cfg, Cfg) else cfg)
+    heads = [module for _, module in network.in_order() if isinstance(module, (Yolo, Region, Softmax))]
+    yolos = [module for module in heads if isinstance(module, Yolo)]
+    if heads and len(yolos) == len(heads):
+        return Task(kind="detect", decode="yolo-anchors", options=_anchor_options(yolos))
+    if len(heads) == 1 and isinstance(heads[0], Softmax) and heads[0].groups == 1:
+        return Task(kind="classify", decode="classify")
+    return Task(kind="tensors", decode="tensors")
+
+
+def build_on_meta(cfg: Cfg) -> DarknetNetwork:
+    """The network without values: shapes and numbers only."""
+    with torch.device("meta"):
+        return build_network(cfg)
+
+
+def _anchor_options(heads: list[Yolo]) -> dict[str, object]:
+    options: dict[str, object] = {
+        "anchors": [[list(size) for size in head.anchors.sizes] for head in heads],
+        "scale_xy": [head.anchors.scale_xy for head in heads],
+    }
+    kinds = {head.anchors.new_coords for head in heads}
+    if len(kinds) > 1:
+        raise UsageError("new_coords in some [yolo] sections only", allowed="new_coords in all of them or in none")
+    return {**options, "box": "sigmoid" if kinds == {True} else "exp"}

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from eightfold.errors import UsageError
+from eightfold.runtime.postprocess import decoder_of
+from eightfold.zoo.sources.darknet.source import darknet_task, open_darknet, split_source
+from eightfold.zoo.sources.darknet.weights import save_weights
+from tests.zoo.sources.darknet.networks import NET, RESIDUAL, network_of
+
+REPOSITORY = Path(__file__).parents[4]
+
+
+def test_without_weights_the_network_is_random_by_its_seed_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "net.cfg").write_text(RESIDUAL)
+    rest = str(tmp_path / "net.cfg")
+    one, same, other = (open_darknet(rest, seed=seed) for seed in (1, 1, 2))
+    assert one.told == f"{rest}: no weights given, the network has random ones"
+    first = "layers.0.operator.weight"
+    assert torch.equal(one.network.get_parameter(first), same.network.get_parameter(first))
+    assert not torch.equal(one.network.get_parameter(first), other.network.get_parameter(first))
+
+
+def test_weights_stand_behind_a_plus(tmp_path: Path) -> None:
+    (tmp_path / "net.cfg").write_text(RESIDUAL)
+    save_weights(network_of(RESIDUAL), tmp_path / "a+b.weights")
+    opened = open_darknet(f"{tmp_path / 'net.cfg'}+{tmp_path / 'a+b.weights'}")
+    assert opened.told == f"{tmp_path / 'net.cfg'}: weights from {tmp_path / 'a+b.weights'}"
+    assert torch.equal(
+        opened.network.get_parameter("layers.0.operator.weight"),
+        network_of(RESIDUAL).get_parameter("layers.0.operator.weight"),
+    )
+
+
+@pytest.mark.parametrize("rest", ["net.weights", "net", "", "net.cfg+"])
+def test_another_form(rest: str) -> None:
+    with pytest.raises(UsageError, match=r"allowed: darknet: and then FILE.cfg, or FILE.cfg\+FILE.weights"):
+        split_source(rest)
+
+
+def test_the_network_of_the_repository_has_2_481_151_parameters_and_14_104_normed_channels() -> None:
+    """The figures of the tutorial whose network it is."""
+    network = open_darknet(str(REPOSITORY / "recipes/darknet/yolov3-mobilenetv2.cfg")).network
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert sum(parameter.numel() for parameter in network.parameters()) == 2_481_151
+    assert sum(norm.num_features for norm in norms) == 14_104
+
+
+def test_yolo_heads_become_options_of_the_decoder(tmp_path: Path) -> None:
+    (tmp_path / "net.cfg").write_text(RESIDUAL)
+    task = darknet_task(tmp_path / "net.cfg")
+    assert (task.kind, task.decode) == ("detect", "yolo-anchors")
+    assert task.options == {"anchors": [[[8, 9], [14, 12], [20, 25]]], "scale_xy": [1], "box": "exp"}
+    decoder_of(task)
+
+
+def test_new_coords_are_the_sigmoid_form(tmp_path: Path) -> None:
+    head = "[yolo]\nclasses=2\nanchors=4,5\nnew_coords=1\nscale_x_y=2\n"
+    (tmp_path / "net.cfg").write_text(f"{NET}[convolutional]\nfilters=7\nsize=1\nactivation=logistic\n{head}")
+    assert darknet_task(tmp_path / "net.cfg").options == {"anchors": [[[4, 5]]], "scale_xy": [2], "box": "sigmoid"}
+
+
+def test_softmax_is_classification_and_the_rest_is_tensors(tmp_path: Path) -> None:
+    convolution = "[convolutional]\nfilters=4\nsize=1\nactivation=linear\n"
+    for end, kind in (("[avgpool]\n[softmax]\n", "classify"), ("", "tensors"), ("[softmax]\ngroups=2\n", "tensors")):
+        (tmp_path / "net.cfg").write_text(NET + convolution + end)
+        assert darknet_task(tmp_path / "net.cfg").kind == kind
