@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -147,6 +147,13 @@ class ModelSource(ABC):
     def task(self, text: str, size: Size) -> Task:
         """The meaning of the outputs for images of (height, width), without building the network where possible."""
         return RAW_OUTPUTS
+
+    def native_writer(self, text: str, network: nn.Module) -> Callable[[Path], tuple[Path, ...]] | None:
+        """Writes the network, pruned or not, into a folder in a format that the source's own library reads.
+
+        Raises ModelError where that format cannot hold it. None: the source has no such format.
+        """
+        return None
 
     @abstractmethod
     def load(self, text: str, options: SourceOptions) -> LoadedModel:

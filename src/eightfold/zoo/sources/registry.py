@@ -11,6 +11,7 @@ from pathlib import Path
 from eightfold.errors import UnknownNameError, UsageError
 from eightfold.extras import require
 from eightfold.zoo.sources.base import LoadedModel, ModelSource, SourceOptions, bind_inputs
+from eightfold.zoo.sources.darknet.model_source import DarknetSource
 from eightfold.zoo.sources.function import FunctionSource
 from eightfold.zoo.sources.hf import HuggingFaceSource
 from eightfold.zoo.sources.onnx_file import OnnxFileSource
@@ -31,6 +32,7 @@ SOURCES: tuple[ModelSource, ...] = (
     UltralyticsSource(),
     SmpSource(),
     HuggingFaceSource(),
+    DarknetSource(),
     FunctionSource(),
     TorchvisionClassifierSource(),
     TorchvisionDetectorSource(),
@@ -119,6 +121,13 @@ def _refuse_file(text: str) -> None:
             allowed=FORMS,
             remedy=f"such a file holds weights without the network: name that, with {text} as its weights"
             + (f"; of Ultralytics' own: ultralytics:{text}" if path.suffix == ".pt" else ""),
+        )
+    if path.suffix in (".cfg", ".weights"):
+        raise UsageError(
+            f"{text} where a network is to be named",
+            allowed=FORMS,
+            remedy=f"write darknet:{path.with_suffix('.cfg')}"
+            + (f"+{text}" if path.suffix == ".weights" else f", or darknet:{text}+FILE.weights"),
         )
     if path.suffix == ".py" or Path(f"{text}.py").is_file():
         raise UsageError(f"{text} where a network is to be named", allowed=FORMS, remedy=f"write {path.stem}:FUNCTION")

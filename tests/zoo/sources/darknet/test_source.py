@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from eightfold.errors import UsageError
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.errors import ModelError, UsageError
 from eightfold.runtime.postprocess import decoder_of
+from eightfold.zoo.sources.base import SourceOptions, SourceWarning
 from eightfold.zoo.sources.darknet.source import darknet_task, open_darknet, split_source
 from eightfold.zoo.sources.darknet.weights import save_weights
+from eightfold.zoo.sources.registry import load_source, source_of
 from tests.zoo.sources.darknet.networks import NET, RESIDUAL, network_of
 
 REPOSITORY = Path(__file__).parents[4]
@@ -33,6 +36,41 @@ def test_weights_stand_behind_a_plus(tmp_path: Path) -> None:
         opened.network.get_parameter("layers.0.operator.weight"),
         network_of(RESIDUAL).get_parameter("layers.0.operator.weight"),
     )
+
+
+def test_the_registry_loads_it_with_its_size_its_heads_and_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "net.cfg").write_text(RESIDUAL)
+    text = f"darknet:{tmp_path / 'net.cfg'}"
+    with pytest.warns(SourceWarning, match="no weights given, the network has random ones"):
+        loaded = load_source(text, SourceOptions(size=(64, 32)))
+    assert loaded.preprocess == Preprocess(height=64, width=32, resize="letterbox", pad_value=127)
+    assert (loaded.task.decode, loaded.brings_weights, loaded.name) == ("yolo-anchors", False, "net")
+    with torch.no_grad():
+        assert loaded.module.eval()(*loaded.example_inputs()).shape == (1, 21, 32, 16)
+    assert source_of(text).task(text, (64, 32)) == loaded.task
+
+
+def test_the_registry_loads_weights_without_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "net.cfg").write_text(
+        f"{NET}[convolutional]\nfilters=4\nsize=1\nactivation=linear\n[avgpool]\n[softmax]\n"
+    )
+    save_weights(open_darknet(str(tmp_path / "net.cfg")).network, tmp_path / "net.weights")
+    loaded = load_source(f"darknet:{tmp_path / 'net.cfg'}+{tmp_path / 'net.weights'}")
+    assert loaded.brings_weights
+    assert loaded.preprocess == Preprocess(height=32, width=32, resize="center-crop", shorter_side=32)
+
+
+def test_wrong_ways_to_name_it_say_the_right_one(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"write darknet:nets/a\.cfg, or darknet:nets/a\.cfg\+FILE\.weights"):
+        source_of("nets/a.cfg")
+    with pytest.raises(UsageError, match=r"write darknet:nets/a\.cfg\+nets/a\.weights"):
+        source_of("nets/a.weights")
+    (tmp_path / "net.cfg").write_text(RESIDUAL)
+    with pytest.raises(UsageError, match=r"5 classes beside darknet:.*allowed: classes= and filters= in the cfg"):
+        load_source(f"darknet:{tmp_path / 'net.cfg'}", SourceOptions(num_classes=5))
+    (tmp_path / "net.weights").write_bytes(b"0" * 64)
+    with pytest.raises(ModelError, match=r"net\.weights is a file of Darknet; .*darknet:FILE\.cfg\+"):
+        load_source(f"darknet:{tmp_path / 'net.cfg'}", SourceOptions(weights=tmp_path / "net.weights"))
 
 
 @pytest.mark.parametrize("rest", ["net.weights", "net", "", "net.cfg+"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ import torch
 from eightfold.errors import UsageError
 from eightfold.files import PathLike
 from eightfold.runtime.bundle.manifest import Task
+from eightfold.runtime.bundle.sizes import Size
 from eightfold.zoo.sources.darknet.cfg import Cfg, read_cfg
 from eightfold.zoo.sources.darknet.heads import Region, Softmax, Yolo
 from eightfold.zoo.sources.darknet.network import DarknetNetwork, build_network
@@ -20,10 +21,11 @@ FORM = "FILE.cfg, or FILE.cfg+FILE.weights"
 
 @dataclass(frozen=True)
 class Opened:
-    """A network, and one line that tells where its values come from."""
+    """A network, and one line that tells where its values come from. `whole`: all of them come from a file."""
 
     network: DarknetNetwork
     told: str
+    whole: bool
 
 
 def split_source(rest: str) -> tuple[Path, Path | None]:
@@ -39,20 +41,26 @@ def split_source(rest: str) -> tuple[Path, Path | None]:
     return Path(cfg), Path(weights) if plus else None
 
 
-def open_darknet(rest: str, *, seed: int = 0) -> Opened:
+def open_darknet(rest: str, *, seed: int = 0, size: Size | None = None) -> Opened:
     """Build the network of `FILE.cfg[+FILE.weights]`; without weights its values are random, by `seed`.
+
+    Args:
+        size: (height, width) in place of those in [net].
 
     Raises:
         UsageError: the source is written otherwise.
         ModelError: a file cannot be read or does not fit the other; a layer cannot be built. With the line.
     """
     cfg, weights = split_source(rest)
+    read = read_cfg(cfg)
+    if size is not None:
+        read = replace(read, net=read.net.with_values(height=size[0], width=size[1]))
     torch.manual_seed(seed)
-    network = build_network(read_cfg(cfg))
+    network = build_network(read)
     if weights is None:
-        return Opened(network, f"{cfg}: no weights given, the network has random ones")
+        return Opened(network, f"{cfg}: no weights given, the network has random ones", False)
     loaded = load_weights(network, weights)
-    return Opened(network, f"{cfg}: {loaded.told}")
+    return Opened(network, f"{cfg}: {loaded.told}", loaded.layers == loaded.of)
 
 
 def darknet_task(cfg: Cfg | PathLike) -> Task:
