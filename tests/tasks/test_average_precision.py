@@ -10,7 +10,7 @@ import pytest
 from eightfold.runtime.postprocess.nms import iou
 from eightfold.runtime.postprocess.results import Detections
 from eightfold.tasks.average_precision import average_precision
-from eightfold.tasks.boxes import BoxedImages, Objects
+from eightfold.tasks.boxed_images import BoxedImages, Objects
 
 BOX, OTHER = (10.0, 10.0, 50.0, 50.0), (60.0, 60.0, 90.0, 90.0)
 BLANK = np.zeros((100, 100, 3), np.uint8)

@@ -12,7 +12,8 @@ import pytest
 
 from eightfold.calib.images.images import open_images
 from eightfold.errors import ImageError
-from eightfold.tasks.boxes import FILE, BoxedImages, from_coco, open_part, write_part
+from eightfold.tasks.boxed_images import BoxedImages
+from eightfold.tasks.boxes import FILE, from_coco, open_part, write_part
 
 WIDTH, HEIGHT = 40, 20
 COCO: dict[str, Any] = {

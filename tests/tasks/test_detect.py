@@ -19,7 +19,7 @@ from eightfold.pipeline.run import run
 from eightfold.recipe import DataSection, TaskSection, recipe_from
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.tasks.base import Network
-from eightfold.tasks.boxes import BoxedImages, Objects
+from eightfold.tasks.boxed_images import BoxedImages, Objects
 from eightfold.tasks.detect import Detect
 from eightfold.tasks.kinds import task_of
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from eightfold.extras import require
 from eightfold.runtime.postprocess.results import Detections
-from eightfold.tasks.boxes import BoxedImages, coco_content
+from eightfold.tasks.boxed_images import BoxedImages
+from eightfold.tasks.boxes import coco_content
 
 
 def average_precision(images: BoxedImages, found: Sequence[Detections]) -> dict[str, float]:

@@ -14,7 +14,8 @@ from eightfold.runtime.backends.base import Array, Arrays
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.report.report_format import metric_label
 from eightfold.tasks.base import Network
-from eightfold.tasks.boxes import BoxedImages, from_coco, open_part
+from eightfold.tasks.boxed_images import BoxedImages
+from eightfold.tasks.boxes import from_coco, open_part
 from eightfold.tasks.detect import Detect
 
 

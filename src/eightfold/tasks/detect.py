@@ -21,7 +21,8 @@ from eightfold.runtime.postprocess.detect import Detector
 from eightfold.runtime.postprocess.results import Detections
 from eightfold.tasks.average_precision import average_precision
 from eightfold.tasks.base import Network, Training, VisionTask
-from eightfold.tasks.boxes import FILE, BoxedImages, from_coco, open_part, write_part
+from eightfold.tasks.boxed_images import BoxedImages
+from eightfold.tasks.boxes import FILE, from_coco, open_part, write_part
 from eightfold.tasks.inputs import full_batches
 from eightfold.tasks.networks import onnx_network
 
@@ -89,7 +90,8 @@ class Detect(VisionTask):
         source = Path(data.source)
         if not source.exists():
             raise ImageError(
-                f"no images at {source}", allowed="a folder with train/ and test/, or the .yaml of a YOLO data set"
+                f"no images at {source}",
+                allowed="a folder with train/ and test/, one of Pascal VOC, a YOLO .yaml, a Darknet .data",
             )
         train = open_part(source, "train", data.train, self.section.labels)
         return train, open_part(source, "test", data.test, train.classes)

@@ -146,6 +146,12 @@ def _read(path: Path) -> object:
     if path.stat().st_size == 0:
         raise ModelError(f"{path} is empty", allowed="a .safetensors or .pt file", remedy="copy it again")
     refuse_lfs_pointer(path)
+    if path.suffix == ".weights":
+        raise ModelError(
+            f"{path} is a file of Darknet",
+            allowed="a .safetensors or .pt file",
+            remedy=f"name its network with it: darknet:FILE.cfg+{path}",
+        )
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     import pickle

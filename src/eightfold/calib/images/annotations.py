@@ -1,4 +1,7 @@
-"""Reads the files that name images: list files, COCO json, YOLO data sets. Boxes and classes belong to the tasks."""
+"""Reads the files that name images: list files, COCO json, YOLO and Darknet data sets.
+
+Boxes and classes belong to the tasks.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eightfold.errors import ImageError
+from eightfold.errors import ImageError, why_unread
 from eightfold.extras import require
 
 
@@ -75,3 +78,37 @@ def read_yolo(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ImageError(f"{path} is not YAML ({error})", allowed="a YOLO data set") from None
     return entries if isinstance(entries, dict) else {}
+
+
+def read_data(path: Path) -> dict[str, str]:
+    """The `key = value` lines of a .data file of Darknet. Raises ImageError."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ImageError(f"cannot read {path}: {why_unread(error)}", allowed="a .data file of Darknet") from None
+    pairs = [line.partition("=") for line in lines if line.strip() and line.strip()[0] not in "#;"]
+    for key, equals, value in pairs:
+        if not equals or not key.strip() or not value.strip():
+            raise ImageError(f"{path}: {(key + equals + value).strip()!r}", allowed="lines key = value")
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def data_files(path: Path, entries: Mapping[str, str], parts: Sequence[str]) -> tuple[Path, ...]:
+    """The images of the first of these lists that a .data file names: one path a line, as Darknet reads them.
+
+    Relative paths start at the .data file's folder, or, as in Darknet, where the command runs. Raises ImageError.
+    """
+    name = next((entries[part] for part in parts if part in entries), None)
+    if name is None:
+        raise ImageError(f"{path} names no images", allowed=f"an entry {' or '.join(parts)} = FILE")
+    place = _beside(path, name)
+    try:
+        lines = place.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ImageError(f"{path}: cannot read {place}: {why_unread(error)}", allowed="an image on each line") from None
+    return tuple(_beside(path, line.strip()) for line in lines if line.strip())
+
+
+def _beside(path: Path, name: str) -> Path:
+    there = path.parent / name
+    return there if there.exists() or not Path(name).exists() else Path(name)

@@ -10,7 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from eightfold.calib.images.annotations import coco_files, read_coco, read_list, read_yolo, yolo_places
+from eightfold.calib.images.annotations import (
+    coco_files,
+    data_files,
+    read_coco,
+    read_data,
+    read_list,
+    read_yolo,
+    yolo_places,
+)
 from eightfold.calib.images.decode import SUFFIXES, image_files, images_in
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.errors import ImageError
@@ -23,8 +31,8 @@ def open_images(source: Any, *, labels: Sequence[int] | None = None) -> ImageSet
     Args:
         source: an ImageSet; a folder (sub-folders that hold images are classes, as torchvision's ImageFolder has it);
             a glob pattern; a text file with one path per line, relative to the file, and optionally a label after a
-            tab; a COCO .json or YOLO .yaml; a list of paths or of (H, W, C) arrays; an array (N, H, W, C) or
-            (N, H, W) of uint8 or uint16.
+            tab; a COCO .json, YOLO .yaml or Darknet .data; a list of paths or of (H, W, C) arrays; an array
+            (N, H, W, C) or (N, H, W) of uint8 or uint16.
         labels: class index of each image, for lists and arrays.
 
     Raises:
@@ -66,6 +74,8 @@ def _open_file(path: Path) -> ImageSet:
         return ImageSet(coco_files(path, read_coco(path)))
     if path.suffix in (".yaml", ".yml"):
         return ImageSet(yolo_files(path, read_yolo(path), ("val", "train")))
+    if path.suffix == ".data":
+        return ImageSet(data_files(path, read_data(path), ("valid", "train")))
     if _is_image(path):
         return ImageSet((path,))
     return _open_list(path)
