@@ -88,7 +88,7 @@ def test_options_of_named_networks_are_refused_for_files(
     folder: Path, option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = refused(f"export model.onnx -o bundle {option}", monkeypatch, capsys)
-    assert "--weights or --classes with an ONNX file; allowed: those of a named network" in line
+    assert "weights or a number of classes beside model.onnx; allowed: those of a network" in line
 
 
 @pytest.mark.parametrize(

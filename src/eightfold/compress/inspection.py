@@ -15,6 +15,7 @@ from torch import nn
 from eightfold.compress.trace.groups import ChannelGraph
 from eightfold.compress.trace.macs import count_parameters
 from eightfold.compress.trace.trace import trace
+from eightfold.text_table import text_table
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,14 @@ def inspect_model(model: nn.Module, example_inputs: Any, *, multiple: int = 8) -
 def inspect_image_network(model: nn.Module, size: tuple[int, int], *, multiple: int = 8) -> ModelInspection:
     """`inspect_model` for one RGB image of `size` (height, width)."""
     return inspect_model(model, torch.zeros(1, 3, *size), multiple=multiple)
+
+
+def parameter_table(model: nn.Module) -> list[str]:
+    """One line for each parameter: its name, shape and number of values."""
+    rows = [
+        (name, "x".join(map(str, each.shape)) or "1", f"{each.numel():,}") for name, each in model.named_parameters()
+    ]
+    return text_table([("parameter", "shape", "values"), *rows], left={0, 1})
 
 
 def frozen_by(graph: ChannelGraph) -> Counter[str]:

@@ -17,7 +17,7 @@ from eightfold.compress.modules.batches import batches_of, targets_of
 from eightfold.compress.modules.modules import is_several_calls
 from eightfold.compress.plan.budget import budgets_of, within
 from eightfold.compress.plan.plan import PrunePlan
-from eightfold.compress.plan.select import LayerRange, Rounding, Selection
+from eightfold.compress.plan.select import LayerRange, Rounding, Selection, selection_threshold
 from eightfold.compress.plan.selection_rules import LayerScores, Merge, suggested_limit
 from eightfold.compress.surgery.blocks import bypassed, choose_blocks
 from eightfold.compress.trace.groups import ChannelGraph
@@ -122,6 +122,7 @@ def plan_pruning(
             score=score if isinstance(score, str) else getattr(score, "__name__", "custom"),
             budget=", ".join(budget.words for budget in budgets) or f"keep ratio {keep_ratio:g}",
             suggested_limit=suggested_limit(scores).removable,
+            threshold=None if budgets else selection_threshold(graph, scores, selection),
             scores_digest=digest_of_scores(scores),
         )
         with collector_paused():

@@ -11,19 +11,41 @@ from torch import Tensor, nn
 
 from eightfold.compress.compensate.compensate import CompensationReport, compensate
 from eightfold.compress.modules.batches import batches_of
+from eightfold.compress.plan.costs import macs_cost
 from eightfold.compress.plan.plan import PrunePlan
-from eightfold.compress.plan_pruning import plan_pruning
-from eightfold.compress.surgery.blocks import find_blocks, remove_blocks
+from eightfold.compress.plan_pruning import collector_paused, plan_pruning
+from eightfold.compress.surgery.blocks import bypassed, find_blocks, remove_blocks
 from eightfold.compress.surgery.surgery import PruneReport, apply_plan
+from eightfold.compress.trace.groups import ChannelGraph
+from eightfold.compress.trace.trace import trace
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """What `prune` did."""
+    """Result of `prune`.
+
+    Attributes:
+        macs_before, macs_after: multiply-accumulates of convolutions and linear layers for the example inputs.
+        channels: coupled channels that could have gone, and those that went.
+    """
 
     plan: PrunePlan
     surgery: PruneReport
     compensation: CompensationReport
+    macs_before: int = 0
+    macs_after: int = 0
+    channels: tuple[int, int] = (0, 0)
+
+    def costs(self) -> str:
+        """MACs before and after, the channels asked for and removed, and the threshold where the rule has one."""
+        free, gone = self.channels
+        lines = [
+            f"MACs {self.macs_before:,} -> {self.macs_after:,} ({self.macs_after / max(self.macs_before, 1):.1%})",
+            f"channels removed: {gone} of {free} ({gone / max(free, 1):.1%}); asked for: {self.plan.budget}",
+        ]
+        if self.plan.threshold is not None:
+            lines.append(f"threshold of the scores: {self.plan.threshold:.4g}")
+        return "\n".join(lines)
 
     def describe(self) -> str:
         limit = self.plan.suggested_limit
@@ -32,7 +54,7 @@ class Pruned:
             told.append(
                 "nothing was pruned: the warnings above, or `eightfold inspect`, tell what keeps each group whole"
             )
-        return "\n".join([self.surgery.describe(), self.compensation.describe(), *told])
+        return "\n".join([self.surgery.describe(), self.costs(), self.compensation.describe(), *told])
 
 
 def prune(
@@ -64,12 +86,31 @@ def prune(
         32
     """
     images = images if isinstance(images, Tensor) else list(images)
-    plan = plan_pruning(model, example_inputs, images=images, **options)
+    with collector_paused():
+        graph = options.pop("graph", None) or trace(model, example_inputs)
+    plan = plan_pruning(model, example_inputs, images=images, graph=graph, **options)
+    costs = _costs(model, example_inputs, graph, plan)
     original = copy.deepcopy(model) if compensation != "none" else model
     if plan.removed_blocks and compensation != "none":
         means = {block.path: block.mean for block in find_blocks(model, batches_of(images))}
         remove_blocks(model, plan.removed_blocks, means)
     surgery = apply_plan(model, plan)
     if compensation == "none":
-        return Pruned(plan, surgery, CompensationReport("none", (), ()))
-    return Pruned(plan, surgery, compensate(model, original, plan, images, method=compensation, memory_mb=memory_mb))
+        return Pruned(plan, surgery, CompensationReport("none", (), ()), **costs)
+    told = compensate(model, original, plan, images, method=compensation, memory_mb=memory_mb)
+    return Pruned(plan, surgery, told, **costs)
+
+
+def _costs(model: nn.Module, example_inputs: Any, graph: ChannelGraph, plan: PrunePlan) -> dict[str, Any]:
+    """The numbers that `Pruned` holds, before surgery."""
+    before = sum(layer.macs for layer in graph.layers)
+    if plan.removed_blocks:
+        with bypassed(model, plan.removed_blocks), collector_paused():
+            graph = trace(model, example_inputs)
+    kept = plan.kept
+    gone = sum(group.width - len(kept[group.id]) for group in plan.groups)
+    return {
+        "macs_before": before,
+        "macs_after": round(macs_cost(graph)(kept)),
+        "channels": (sum(group.width for group in graph.free), gone),
+    }

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from eightfold.cli.options import image_size
+from eightfold.cli.network import INPUTS_HELP, load_network
 
 # Files that `eightfold build` writes, with a record beside them.
 RECORDED = (".engine", ".plan", ".xml")
@@ -17,13 +17,20 @@ def inspect(
     subject: Annotated[
         str,
         typer.Argument(
-            help="A bundle (directory or .eightfold file), an engine with its record, or a torchvision name, "
-            "timm:NAME, package:function."
+            help="A bundle (directory or .eightfold file), an engine with its record, or a network; see "
+            "`eightfold sources`."
         ),
     ],
-    size: Annotated[str, typer.Option(help="Image size for a network: SIDE or HEIGHTxWIDTH.")] = "224",
-    classes: Annotated[int, typer.Option(help="Number of outputs of a network.")] = 1000,
+    size: Annotated[
+        str | None, typer.Option(help="Image size for a network: SIDE or HEIGHTxWIDTH. Default: the source's own.")
+    ] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of outputs of a network. Default: the source's own.")] = (
+        None
+    ),
+    weights: Annotated[Path | None, typer.Option(help="Weights of a network (.safetensors or a plain .pt).")] = None,
+    inputs: Annotated[str | None, typer.Option(help=INPUTS_HELP)] = None,
     multiple: Annotated[int, typer.Option(min=1, help="Channel multiple to look at a network for.")] = 8,
+    params: Annotated[bool, typer.Option("--params", help="List the parameters of a network with shapes.")] = False,
 ) -> None:
     """Tell what is inside a bundle, an engine or a network. Each file of a bundle is held against its digest, of an
     engine the layers are told, of a network how it could be pruned.
@@ -34,19 +41,42 @@ def inspect(
     """
     if Path(subject).is_file() and Path(subject).suffix in RECORDED:
         print(_built(Path(subject)))
-        return
-    if Path(subject).exists() or subject.endswith(".eightfold"):
+    elif _is_bundle(subject):
         from eightfold.runtime.bundle.bundle import Bundle
         from eightfold.runtime.report.inspection import inspect_bundle
 
         print(inspect_bundle(Bundle.open(Path(subject))))
-        return
-    from eightfold.zoo.models import build_model
+    else:
+        loaded = load_network(subject, weights=weights, classes=classes, size=size, inputs=inputs)
+        from eightfold.compress.inspection import inspect_model, parameter_table  # imports torch
 
-    network = build_model(subject, num_classes=classes)
-    from eightfold.compress.inspection import inspect_image_network  # imports torch, which the line above asks for
+        if params:
+            print("\n".join(parameter_table(loaded.module)))
+            return
+        found = inspect_model(loaded.module, loaded.example_inputs(), multiple=multiple)
+        print(_pruned(Path(subject), found.macs, found.parameters) + found.describe())
 
-    print(inspect_image_network(network, image_size(size), multiple=multiple).describe())
+
+def _pruned(folder: Path, macs: int, parameters: int) -> str:
+    """The costs before and after, of a folder that prune wrote; else nothing."""
+    from eightfold.compress.surgery.source_record import SOURCE, SourceRecord
+
+    if not (folder / SOURCE).is_file():
+        return ""
+    record = SourceRecord.load(folder / SOURCE)
+    pairs = (("MACs", record.macs_before, macs), ("parameters", record.parameters_before, parameters))
+    shown = [f"{name} {old:,} -> {new:,} ({new / old:.1%})" for name, old, new in pairs if old]
+    return f"pruned from {record.source}{': ' if shown else ''}{', '.join(shown)}\n"
+
+
+def _is_bundle(subject: str) -> bool:
+    """A path that no model source takes."""
+    from eightfold.zoo.sources.registry import SOURCES
+
+    path = Path(subject)
+    if subject.endswith(".eightfold") or (path / "manifest.json").exists():
+        return True
+    return path.exists() and not any(source.takes(subject) for source in SOURCES)
 
 
 def _built(file: Path) -> str:

@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from eightfold.cli.options import image_size
+from eightfold.cli.network import INPUTS_HELP, SOURCE_HELP, load_network, model_images, preprocess_for
+from eightfold.errors import UsageError
 from eightfold.extras import require
 
 if TYPE_CHECKING:
-    import torch
+    from eightfold.compress.plan.select import LayerRange
 
 Merge = Literal["union", "intersection", "least", "most"]
+Rounding = Literal["nearest", "up", "down"]
+# Parameter of `plan_pruning` -> the option that sets it; the others are arguments of every command.
+FLAGS = {
+    "rule": "--rule",
+    "score": "--score",
+    "keep_ratio": "--keep",
+    "multiple": "--multiple",
+    "ignore": "--ignore",
+    "keep": "--prune",
+    "max_macs": "--max-macs",
+    "max_params": "--max-params",
+    "rounding": "--rounding",
+    "layer_keep": "--layer-keep",
+    "merge": "--merge",
+    "ranges": "--range",
+    "remove_blocks": "--remove-blocks",
+    "block_score": "--block-score",
+    "images": "--images",
+    "seed": "--seed",
+}
 
 
 def prune(
-    model: Annotated[str, typer.Argument(help="A torchvision name, timm:NAME or package.module:function.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Directory for weights.safetensors and plan.json.")],
+    model: Annotated[str, typer.Argument(help=SOURCE_HELP)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Directory for weights, plan.json and source.json.")],
     weights: Annotated[Path | None, typer.Option(help="Trained weights (.safetensors or a plain .pt).")] = None,
-    classes: Annotated[int, typer.Option(help="Number of outputs of the model.")] = 1000,
-    size: Annotated[str, typer.Option(help="Image size: SIDE or HEIGHTxWIDTH.")] = "224",
+    classes: Annotated[int | None, typer.Option(help="Number of outputs. Default: the source's own.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Image size: SIDE or HEIGHTxWIDTH. Default: the source's own.")
+    ] = None,
+    inputs: Annotated[str | None, typer.Option(help=INPUTS_HELP)] = None,
     keep: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the channels that stays.")] = 0.5,
     rule: Annotated[str, typer.Option(help="How scores become kept channels: uniform, global, slim, regular, ...")] = (
         "uniform"
@@ -37,35 +62,54 @@ def prune(
     ] = None,
     max_macs: Annotated[float | None, typer.Option(help="MACs to stay under; up to 1, a share.")] = None,
     max_params: Annotated[float | None, typer.Option(help="Parameters to stay under; up to 1, a share.")] = None,
-    remove_blocks: Annotated[int, typer.Option(min=0, help="Residual blocks to take out.")] = 0,
+    rounding: Annotated[
+        Rounding | None, typer.Option(help="Of counts to the multiple. Default: nearest; up for the rule regular.")
+    ] = None,
+    layer_keep: Annotated[float, typer.Option(min=0, max=1, help="For slim: least share of a layer.")] = 0.01,
+    range: Annotated[
+        list[str] | None,
+        typer.Option("--range", help="UNTIL=KEEP: groups before number UNTIL are a pool of their own. Repeat."),
+    ] = None,
+    remove_blocks: Annotated[
+        str, typer.Option(help="Residual blocks to take out: how many, or module paths separated by commas.")
+    ] = "0",
+    block_score: Annotated[
+        str, typer.Option(help="What ranks blocks: contribution (on --images) or bn_scale.")
+    ] = "contribution",
     compensate: Annotated[str, typer.Option(help="What makes up for the removed: none, bn_beta, mean, lsq.")] = "none",
     images: Annotated[Path | None, typer.Option(help="Folder of unlabelled images for lsq, mean, scores.")] = None,
     count: Annotated[int, typer.Option(min=1, help="How many of the images to use.")] = 256,
-    preprocess: Annotated[Path | None, typer.Option(help="JSON file of a Preprocess for the images.")] = None,
+    preprocess: Annotated[
+        Path | None, typer.Option(help="JSON file of a Preprocess for the images. Default: the source's own.")
+    ] = None,
+    standalone: Annotated[
+        bool, typer.Option("--standalone", help="Also write load.py, which needs torch and safetensors only.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="For random choices.")] = 0,
 ) -> None:
     """Prune a network to regular widths. It is saved with the plan that shapes it.
 
     Example: eightfold prune resnet18 --weights resnet18.pt --keep 0.5 --compensate lsq --images photos -o pruned
     """
-    from eightfold.zoo.models import build_model
-    from eightfold.zoo.weights import load_weights
-
     require("torch", "prune a network")
     from eightfold.compress.prune import prune as prune_network
     from eightfold.compress.surgery.artifacts import require_pruned_output, save_pruned
 
     require_pruned_output(output)
-    network = build_model(model, num_classes=classes, seed=seed)
-    if weights is not None:
-        load_weights(network, weights)
-    height, width = image_size(size)
-    batch = _images(images, preprocess, (height, width), count, seed)
+    blocks = _blocks(remove_blocks)
+    if blocks and block_score == "contribution" and isinstance(blocks, int) and images is None:
+        raise UsageError(
+            "--remove-blocks without --images",
+            allowed="images, on which the contribution of each block is measured",
+            remedy="give --images DIR, or rank by --block-score bn_scale",
+        )
+    loaded = load_network(model, weights=weights, classes=classes, size=size, inputs=inputs, seed=seed)
+    loaded = dataclasses.replace(loaded, preprocess=preprocess_for(loaded, preprocess))
     done = prune_network(
-        network,
-        _example(height, width, preprocess),
+        loaded.module,
+        loaded.example_inputs(),
         compensation=compensate,
-        images=batch,
+        images=model_images(images, loaded.preprocess, count, seed),
         rule=rule,
         merge=merge,
         score=score,
@@ -75,43 +119,22 @@ def prune(
         keep=_ratios(prune or []),
         max_macs=max_macs,
         max_params=max_params,
-        remove_blocks=remove_blocks,
+        rounding=rounding,
+        layer_keep=layer_keep,
+        ranges=_ranges(range or []),
+        remove_blocks=blocks,
+        block_score=block_score,
         seed=seed,
     )
-    save_pruned(network, done.plan, output)
+    costs = {"macs_before": done.macs_before, "parameters_before": done.surgery.parameters_before}
+    record = loaded.record().model_copy(update=costs)
+    save_pruned(loaded.module, done.plan, output, source=record, standalone=standalone)
     print(done.describe())
     print(f"wrote {output}")
 
 
-def _example(height: int, width: int, preprocess: Path | None) -> torch.Tensor:
-    import torch
-
-    from eightfold.calib.images.preprocess import Preprocess
-
-    return torch.zeros(1, Preprocess.load(preprocess).channels if preprocess else 3, height, width)
-
-
-def _images(
-    folder: Path | None, preprocess: Path | None, size: tuple[int, int], count: int, seed: int
-) -> torch.Tensor | tuple[()]:
-    """Model-ready images [n, 3, height, width], or nothing when no folder is given."""
-    if folder is None:
-        return ()
-    import numpy as np
-    import torch
-
-    from eightfold.calib.images.images import open_images
-    from eightfold.calib.images.preprocess import Preprocess
-
-    how = Preprocess.load(preprocess) if preprocess else Preprocess(height=size[0], width=size[1])
-    chosen = open_images(folder).sample(count, seed=seed)
-    return torch.from_numpy(np.stack(list(chosen.prepared(how))))
-
-
 def _ratios(options: list[str]) -> dict[str, float]:
     """'NAME=SHARE that goes' -> name: share that stays."""
-    from eightfold.errors import UsageError
-
     keep: dict[str, float] = {}
     for option in options:
         name, _, share = option.partition("=")
@@ -122,3 +145,26 @@ def _ratios(options: list[str]) -> dict[str, float]:
         if not 0 < keep[name] <= 1:
             raise UsageError(f"--prune {option}", allowed="NAME=SHARE with 0 <= SHARE < 1, e.g. 'layer3.*.conv2=0.4'")
     return keep
+
+
+def _ranges(options: list[str]) -> tuple[LayerRange, ...]:
+    """'UNTIL=KEEP' -> a range of groups with a keep ratio of its own."""
+    from pydantic import ValidationError
+
+    from eightfold.compress.plan.select import LayerRange
+
+    found = []
+    for option in options:
+        until, _, ratio = option.partition("=")
+        try:
+            found.append(LayerRange.model_validate({"until": until, "keep_ratio": ratio}))
+        except ValidationError:
+            raise UsageError(
+                f"--range {option}", allowed="UNTIL=KEEP with a number of groups and 0 < KEEP <= 1, e.g. 12=0.5"
+            ) from None
+    return tuple(found)
+
+
+def _blocks(text: str) -> int | tuple[str, ...]:
+    """How many blocks, or their module paths."""
+    return int(text) if text.isdigit() else tuple(part.strip() for part in text.split(",") if part.strip())

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from eightfold.cli.network import load_network
 from eightfold.cli.options import image_inputs, image_size, terminal_width
 from eightfold.errors import UsageError
+from eightfold.zoo.sources.pruned_folder import PrunedFolderSource
 
 if TYPE_CHECKING:
     from eightfold.calib.images.preprocess import Preprocess
@@ -22,8 +24,7 @@ def compare(
     first: Annotated[
         str,
         typer.Argument(
-            help="An .onnx, .xml or .engine file, a bundle, BUNDLE:ARTIFACT, or a network's name (torchvision name, "
-            "timm:NAME, package.module:function)."
+            help="An .onnx, .xml or .engine file, a bundle, BUNDLE:ARTIFACT, or a network; see `eightfold sources`."
         ),
     ],
     second: Annotated[str, typer.Argument(help="Likewise, with the same inputs.")],
@@ -38,7 +39,9 @@ def compare(
             "two bundles (default: every size)."
         ),
     ] = None,
-    classes: Annotated[int, typer.Option(help="Number of outputs of a torch network.")] = 1000,
+    classes: Annotated[
+        int | None, typer.Option(help="Number of outputs of a torch network. Default: the source's own.")
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of the torch network (.safetensors or .pt).")] = None,
     images: Annotated[str | None, typer.Option(help="Compare on the first of these images.")] = None,
     data: Annotated[
@@ -128,20 +131,20 @@ def _feeder(images: str | None, given: Preprocess | None, subjects: Sequence[Sub
 
 def _is_bundle(name: str) -> bool:
     """A directory, or a file that says so. What is in it is checked when it is opened."""
-    return Path(name).is_dir() or Path(name).suffix == ".eightfold"
+    return (Path(name).is_dir() and _exists(Path(name))) or Path(name).suffix == ".eightfold"
 
 
-def _opened(name: str, classes: int, weights: Path | None) -> Subject:
+def _opened(name: str, classes: int | None, weights: Path | None) -> Subject:
     """What lies at a path; the network, where it is the name of one."""
     from eightfold.export.compare.runnables import SUFFIXES, subject_of
 
     place = Path(name.rpartition(":")[0] or name)
-    if Path(name).suffix in SUFFIXES or Path(name).exists() or place.exists() or place.suffix == ".eightfold":
+    if Path(name).suffix in SUFFIXES or place.suffix == ".eightfold" or _exists(Path(name)) or _exists(place):
         return subject_of(name)
-    from eightfold.zoo.models import build_model
-    from eightfold.zoo.weights import load_weights
-
-    network = build_model(name, num_classes=classes)
-    if weights is not None:
-        load_weights(network, weights)
+    network = load_network(name, classes=classes, weights=weights).module
     return dataclasses.replace(subject_of(network), name=name)
+
+
+def _exists(path: Path) -> bool:
+    """Whether it is a file or folder other than one that prune wrote, which is a network."""
+    return path.exists() and not PrunedFolderSource().takes(str(path))

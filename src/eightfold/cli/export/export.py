@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from eightfold.cli.network import INPUTS_HELP, SOURCE_HELP, load_network
 from eightfold.cli.options import image_size, named_values, task_named, typed
-from eightfold.errors import UsageError
+from eightfold.errors import ModelError
 
 if TYPE_CHECKING:
-    import torch
-
     from eightfold.calib.images.preprocess import Preprocess
-
-DEFAULT_SIZE = 224, 224
+    from eightfold.runtime.bundle.sizes import Size
 
 
 def export(
-    model: Annotated[
-        str, typer.Argument(help="An .onnx file, a torchvision name, timm:NAME or package.module:function.")
-    ],
+    model: Annotated[str, typer.Argument(help=SOURCE_HELP)],
     output: Annotated[Path, typer.Option("--output", "-o", help="Bundle directory, or a file ending in .eightfold.")],
     batch: Annotated[list[int] | None, typer.Option(help="Images per run; repeat for more. Default: 1.")] = None,
     size: Annotated[
         list[str] | None,
         typer.Option(
             help="Image size, SIDE or HEIGHTxWIDTH; repeat for more, the first is what runs where none is asked for. "
-            "Default: that of the file or of --preprocess, or 224."
+            "Default: that of the file, of --preprocess or of the source."
         ),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of a named model (.safetensors or .pt).")] = None,
-    classes: Annotated[int | None, typer.Option(help="Number of outputs of a named model. Default: 1000.")] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Number of outputs of a named model. Default: the source's own.")
+    ] = None,
+    inputs: Annotated[str | None, typer.Option(help=INPUTS_HELP)] = None,
     target: Annotated[
         list[str] | None, typer.Option(help="What it is for, e.g. tensorrt:8.2 or cpu-x86; repeat for more.")
     ] = None,
@@ -43,7 +42,9 @@ def export(
     task: Annotated[
         str, typer.Option(help="What the outputs mean: a decoder's name, or a JSON file with kind, decode, options.")
     ] = "",
-    preprocess: Annotated[Path | None, typer.Option(help="JSON file of a Preprocess.")] = None,
+    preprocess: Annotated[
+        Path | None, typer.Option(help="JSON file of a Preprocess. Default: that of the source.")
+    ] = None,
     images: Annotated[
         str | None,
         typer.Option(
@@ -70,29 +71,25 @@ def export(
     """
     from eightfold.export.bundle.export_bundle import export_bundle
     from eightfold.export.bundle.output_location import require_bundle_output
-    from eightfold.zoo.models import task_of
 
-    is_file = model.endswith(".onnx")
-    if is_file and (weights is not None or classes is not None):
-        raise UsageError(
-            "--weights or --classes with an ONNX file", allowed="those of a named network: the file has its own"
-        )
     require_bundle_output(output, reads=[model, weights, preprocess, images])
-    sizes = [image_size(each) for each in size or ()]
+    asked = [image_size(each) for each in size or ()]
     constants = named_values(constant or ())
-    how = _preprocess(preprocess, model, sizes, constants)
-    source = model if is_file else _module(model, 1000 if classes is None else classes, weights)
-    name = Path(model).stem if is_file else model.rpartition(":")[2]
+    first = size[0] if size else _size_of(preprocess, model)
+    loaded = load_network(model, weights=weights, classes=classes, size=first, inputs=inputs, constants=constants)
+    if loaded.exportable:
+        raise ModelError(f"{model} cannot be exported: {loaded.exportable}", allowed="networks of static shapes")
+    how = loaded.preprocess if preprocess is None else _rules(preprocess, asked)
     written = export_bundle(
-        source,
+        loaded.network,
         output,
         preprocess=how,
         batches=batch or (1,),
-        sizes=sizes[1:],
-        task=task_named(task) if task else task_of(model, (how.height, how.width)),
+        sizes=asked[1:],
+        task=task_named(task) if task else loaded.task,
         opset=opset,
         targets=target or (),
-        name=name,
+        name=loaded.name,
         preprocess_in_graph=pixels,
         decode=decode,
         images=images,
@@ -101,26 +98,20 @@ def export(
     print(f"wrote {written}; next: {typed('eightfold', 'inspect', written)}")
 
 
-def _preprocess(
-    path: Path | None, model: str, sizes: Sequence[tuple[int, int]], constants: Mapping[str, Any]
-) -> Preprocess:
-    """The rules at the first of the sizes, or else at their own, the file's or the usual one."""
+def _size_of(preprocess: Path | None, model: str) -> str | None:
+    """The size that the rules in a file are for; an .onnx file has its own."""
     from eightfold.calib.images.preprocess import Preprocess
-    from eightfold.export.fixed_size.file_inputs import FileInputs
+    from eightfold.runtime.bundle.sizes import size_text
 
-    if path is not None:
-        rules = Preprocess.load(path)
-        return rules.at_size(*sizes[0]) if sizes else rules
-    own = FileInputs.of(Path(model), constants) if model.endswith(".onnx") else None
-    height, width = sizes[0] if sizes else (own and own.image_size) or DEFAULT_SIZE
-    return Preprocess(height=height, width=width, channels=(own and own.image_channels) or 3)
+    if preprocess is None or model.endswith(".onnx"):
+        return None
+    rules = Preprocess.load(preprocess)
+    return size_text((rules.height, rules.width))
 
 
-def _module(name: str, classes: int, weights: Path | None) -> torch.nn.Module:
-    from eightfold.zoo.models import build_model
-    from eightfold.zoo.weights import load_weights
+def _rules(path: Path, sizes: Sequence[Size]) -> Preprocess:
+    """The rules in a file, at the first of the sizes that are asked for."""
+    from eightfold.calib.images.preprocess import Preprocess
 
-    module = build_model(name, num_classes=classes)
-    if weights is not None:
-        load_weights(module, weights)
-    return module
+    rules = Preprocess.load(path)
+    return rules.at_size(*sizes[0]) if sizes else rules

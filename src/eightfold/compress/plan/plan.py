@@ -67,6 +67,9 @@ class PrunePlan(Value):
     suggested_limit: float | None = Field(
         default=None, ge=0, le=1, description="share that one threshold over these scores removes and empties no layer"
     )
+    threshold: float | None = Field(
+        default=None, description="score above which channels stay, of rules with one for all groups and without budget"
+    )
     scores_digest: str = Field(default="", description="SHA-256 of the scores, to tell two plans apart")
     unreached: tuple[str, ...] = Field(
         default=(), description="parameters that the traced calls never used; layers there may read pruned channels"
@@ -129,6 +132,8 @@ class PrunePlan(Value):
         lines = [f"  {group.id}: {len(group.kept)} of {group.width}" for group in self.groups]
         if self.suggested_limit is not None:
             lines.append(f"  suggested limit: {self.suggested_limit:.0%} can go by one threshold, and no layer empties")
+        if self.threshold is not None:
+            lines.append(f"  threshold of the scores: {self.threshold:.4g}")
         lines += [f"  block removed: {block.path}" for block in self.removed_blocks]
         lines += [f"  not reached by the trace: {', '.join(self.unreached)}"] if self.unreached else []
         return "\n".join([head, f"  values in tensors: {before} -> {after}", *lines])

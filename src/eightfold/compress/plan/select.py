@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from eightfold.compress.plan.selection_rules import RULES, Knobs, LayerScores, Merge, Wish
+from eightfold.compress.plan.selection_rules import RULES, Knobs, LayerScores, Merge, Wish, threshold_of
 from eightfold.compress.trace.groups import ChannelGraph, Group, Index, Kept
 from eightfold.errors import UnknownNameError, UsageError
 from eightfold.values import Frozen
@@ -55,7 +55,7 @@ def select(graph: ChannelGraph, scores: LayerScores, selection: Selection) -> Ke
     if selection.rule not in RULES:
         raise UnknownNameError.of("rule", selection.rule, RULES)
     _require_known(graph, selection.ignore)
-    groups = [group for group in graph.free if group.prunable(selection.multiple) and not _ignored(group, selection)]
+    groups = _prunable(graph, selection)
     wishes = {**_by_rule(graph, groups, scores, selection), **_explicit(graph, groups, scores, selection.keep)}
     rounding = selection.rounding or ("up" if selection.rule == "regular" else "nearest")
     counts = {
@@ -64,6 +64,22 @@ def select(graph: ChannelGraph, scores: LayerScores, selection: Selection) -> Ke
         if group.id in wishes
     }
     return {name: top(wishes[name].order, count) for name, count in counts.items()}
+
+
+def _prunable(graph: ChannelGraph, selection: Selection) -> list[Group]:
+    return [group for group in graph.free if group.prunable(selection.multiple) and not _ignored(group, selection)]
+
+
+def _depthwise(graph: ChannelGraph) -> frozenset[str]:
+    return frozenset(layer.weight for layer in graph.layers if layer.depthwise)
+
+
+def selection_threshold(graph: ChannelGraph, scores: LayerScores, selection: Selection) -> float | None:
+    """The score above which channels stay; None where `selection` has no single one."""
+    if selection.ranges:
+        return None
+    knobs = Knobs(selection.keep_ratio, selection.layer_keep, selection.merge, _depthwise(graph))
+    return threshold_of(selection.rule, _prunable(graph, selection), scores, knobs)
 
 
 def round_count(wanted: float, group: Group, multiple: int, rounding: Rounding = "nearest") -> int:
@@ -84,7 +100,7 @@ def _by_rule(
     graph: ChannelGraph, groups: Sequence[Group], scores: LayerScores, selection: Selection
 ) -> dict[str, Wish]:
     """The rule over the whole network, or with each of `ranges` as a pool of its own; beyond the last, all stays."""
-    depthwise = frozenset(layer.weight for layer in graph.layers if layer.depthwise)
+    depthwise = _depthwise(graph)
     wishes: dict[str, Wish] = {}
     first = 0
     for stretch in selection.ranges or (LayerRange(until=len(groups) + 1, keep_ratio=selection.keep_ratio),):

@@ -59,8 +59,13 @@ def uniform(groups: Sequence[Group], scores: LayerScores, knobs: Knobs) -> dict[
     return {g.id: Wish(g.width * knobs.keep_ratio, scores[g.id].mean(0)) for g in groups}
 
 
+def _relative(groups: Sequence[Group], scores: LayerScores) -> dict[str, Vector]:
+    """Scores divided by the mean of their group."""
+    return {g.id: scores[g.id].mean(0) / max(float(scores[g.id].mean()), TINY) for g in groups}
+
+
 def global_threshold(groups: Sequence[Group], scores: LayerScores, knobs: Knobs) -> dict[str, Wish]:
-    normal = {g.id: scores[g.id].mean(0) / max(float(scores[g.id].mean()), TINY) for g in groups}
+    normal = _relative(groups, scores)
     cut = threshold(list(normal.values()), knobs.keep_ratio)
     share = _share_at(cut, list(normal.values()), knobs.keep_ratio)
     counts = {name: (values > cut).sum() + share * (values == cut).sum() for name, values in normal.items()}
@@ -76,8 +81,13 @@ def _share_at(cut: float, pool: Sequence[Vector], keep_ratio: float) -> float:
     return (kept - above) / at if at else 1.0
 
 
+def _alone(groups: Sequence[Group], scores: LayerScores, knobs: Knobs) -> dict[str, Vector]:
+    """Scores of the groups that one layer makes."""
+    return {g.id: scores[g.id].mean(0) for g in groups if not coupled(g, knobs.depthwise)}
+
+
 def normal(groups: Sequence[Group], scores: LayerScores, knobs: Knobs) -> dict[str, Wish]:
-    alone = {g.id: scores[g.id].mean(0) for g in groups if not coupled(g, knobs.depthwise)}
+    alone = _alone(groups, scores, knobs)
     cut = threshold(list(alone.values()), knobs.keep_ratio)
     return {name: Wish(float((values >= cut).sum()), values) for name, values in alone.items()}
 
@@ -107,6 +117,20 @@ RULES: dict[str, Rule] = {
     "layer": layer,
     "layer_channel": slim,
 }
+
+
+def threshold_of(rule: str, groups: Sequence[Group], scores: LayerScores, knobs: Knobs) -> float | None:
+    """The score that decides which channels stay; None for rules without one threshold for all groups."""
+    pools: Mapping[str, Callable[[], list[Vector]]] = {
+        "global": lambda: list(_relative(groups, scores).values()),
+        "normal": lambda: list(_alone(groups, scores, knobs).values()),
+        "regular": lambda: list(_alone(groups, scores, knobs).values()),
+        "shortcut": lambda: [scores[g.id][0] for g in groups],
+        "slim": lambda: [row for g in groups for row in scores[g.id]],
+        "layer_channel": lambda: [row for g in groups for row in scores[g.id]],
+    }
+    cut = threshold(pools[rule](), knobs.keep_ratio) if rule in pools else -np.inf
+    return cut if np.isfinite(cut) else None
 
 
 def threshold(pool: Sequence[Vector], keep_ratio: float) -> float:

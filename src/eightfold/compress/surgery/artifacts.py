@@ -10,16 +10,29 @@ from torch import nn
 
 from eightfold.compress.modules.modules import shapes_of, unwrapped
 from eightfold.compress.plan.plan import PrunePlan, raise_first_difference
+from eightfold.compress.surgery.source_record import SOURCE, SourceRecord
+from eightfold.compress.surgery.standalone import LOADER, LOADER_CODE, SIZES, sizes_json
 from eightfold.compress.surgery.surgery import apply_plan
 from eightfold.errors import ModelError
 from eightfold.extras import require
-from eightfold.files import PathLike, atomic_directory, require_folder_for, require_replaceable
+from eightfold.files import PathLike, atomic_directory, require_folder_for, require_replaceable, write_text
 
 WEIGHTS, PLAN = "weights.safetensors", "plan.json"
 
 
-def save_pruned(model: nn.Module, plan: PrunePlan, directory: PathLike) -> Path:
+def save_pruned(
+    model: nn.Module,
+    plan: PrunePlan,
+    directory: PathLike,
+    *,
+    source: SourceRecord | None = None,
+    standalone: bool = False,
+) -> Path:
     """Write the pruned `model` and its `plan` into `directory` (made new, or replaced whole).
+
+    Args:
+        source: the network that was pruned, written as `source.json`; with it, every command takes the folder.
+        standalone: also write `load.py`, which loads the network with torch and safetensors only.
 
     Raises:
         PlanMismatchError: the model's shapes are not those that the plan leads to.
@@ -35,6 +48,11 @@ def save_pruned(model: nn.Module, plan: PrunePlan, directory: PathLike) -> Path:
     with atomic_directory(directory, replaces=_marks(Path(directory))) as temporary:
         safetensors.save_file(_own_memory(model), temporary / WEIGHTS, metadata={"plan": plan.digest()})
         plan.save(temporary / PLAN)
+        if source is not None:
+            source.save(temporary / SOURCE)
+        if standalone:
+            write_text(temporary / LOADER, LOADER_CODE)
+            write_text(temporary / SIZES, sizes_json(model, plan))
     return Path(directory)
 
 

@@ -28,4 +28,6 @@ class SourceRecord(Value):
     size: Size = Field(description="(height, width) of the images in pixels")
     task: Task | None = Field(default=None, description="meaning of the outputs; that of the source when absent")
     preprocess: Preprocess | None = Field(default=None, description="that of the source when absent")
+    macs_before: int | None = Field(default=None, description="multiply-accumulates before pruning, at `size`")
+    parameters_before: int | None = Field(default=None, description="values in parameters before pruning")
     runs_code: bool = Field(default=False, description="loading imports a module of the user's own code")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from eightfold.calib.images.preprocess import Preprocess
+from eightfold.compress.surgery.source_record import SourceRecord
 from eightfold.errors import ModelError
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.bundle.sizes import Size
@@ -68,6 +69,7 @@ class LoadedModel:
         brings_weights: its weights are trained ones as far as the source knows, so that no file has to be named.
         arguments: JSON-able; what `load_source` needs beside `source` to build the architecture again.
         exportable: "" where it can be exported, else the reason why not.
+        runs_code: loading it imports a module of the user's own code.
     """
 
     source: str
@@ -77,6 +79,7 @@ class LoadedModel:
     brings_weights: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
     exportable: str = ""
+    runs_code: bool = False
 
     @property
     def size(self) -> Size:
@@ -100,6 +103,17 @@ class LoadedModel:
         if isinstance(self.network, Path):
             raise ModelError(f"{self.network} is an ONNX file", allowed="a network that runs in torch here")
         return self.network
+
+    def record(self) -> SourceRecord:
+        """What `source.json` of a pruned folder says."""
+        return SourceRecord(
+            source=self.source,
+            arguments=dict(self.arguments),
+            size=self.size,
+            task=self.task,
+            preprocess=self.preprocess,
+            runs_code=self.runs_code,
+        )
 
     def example_inputs(self, batch: int = 1) -> tuple[torch.Tensor, ...]:
         """One zero tensor float32 (batch, channels, height, width) for each image input of the module."""

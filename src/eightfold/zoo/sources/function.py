@@ -39,7 +39,7 @@ class FunctionSource(ModelSource):
         classes = DEFAULT_CLASSES if options.num_classes is None else options.num_classes
         network = call_function(module_name, function, classes, options.seed)
         height, width = options.size or (SIDE, SIDE)
-        return LoadedModel(text, network, Preprocess(height=height, width=width), brings_weights=True)
+        return LoadedModel(text, network, Preprocess(height=height, width=width), brings_weights=True, runs_code=True)
 
 
 def call_function(module_name: str, function: str, num_classes: int, seed: int = 0) -> nn.Module:

@@ -45,7 +45,7 @@ class OnnxFileSource(ModelSource):
                 remedy="export the network again with dynamic height and width",
             )
         height, width = own or options.size or DEFAULT_SIZE
-        preprocess = Preprocess(height=height, width=width)
+        preprocess = Preprocess(height=height, width=width, channels=inputs.image_channels or 3)
         if inputs.image.takes_images:
             preprocess = as_file_takes(inputs, preprocess)
         return LoadedModel(text, path, preprocess, brings_weights=True)

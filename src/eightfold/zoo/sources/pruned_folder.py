@@ -70,4 +70,5 @@ class PrunedFolderSource(ModelSource):
             preprocess=sized(record.preprocess or original.preprocess, options.size),
             task=record.task or original.task,
             brings_weights=True,
+            arguments={},
         )
