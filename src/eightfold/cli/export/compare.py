@@ -11,8 +11,8 @@ import typer
 
 from eightfold.cli.network import load_network
 from eightfold.cli.options import image_inputs, image_size, terminal_width
+from eightfold.compress.surgery.source_record import SOURCE
 from eightfold.errors import UsageError
-from eightfold.zoo.sources.pruned_folder import PrunedFolderSource
 
 if TYPE_CHECKING:
     from eightfold.calib.images.preprocess import Preprocess
@@ -147,4 +147,4 @@ def _opened(name: str, classes: int | None, weights: Path | None) -> Subject:
 
 def _exists(path: Path) -> bool:
     """Whether it is a file or folder other than one that prune wrote, which is a network."""
-    return path.exists() and not PrunedFolderSource().takes(str(path))
+    return path.exists() and not (path / SOURCE).is_file()

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from eightfold.compress.onnx.graph_file import OnnxGraph
+
 RAW_OUTPUTS = Task(kind="tensors", decode="tensors")
 CLASSIFY = Task(kind="classify", decode="classify")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -97,12 +99,24 @@ class LoadedModel:
         """Whether the network is an ONNX file."""
         return isinstance(self.network, Path)
 
+    @functools.cached_property
+    def graph(self) -> OnnxGraph:
+        """The graph of an ONNX file with the module that runs it, read once.
+
+        Raises:
+            TraceError: an operator cannot run in torch.
+            ModelError: the network is no file, or one that is quantized already.
+        """
+        from eightfold.compress.onnx.graph_file import open_onnx
+
+        if not isinstance(self.network, Path):
+            raise ModelError(f"{self.source} is a torch module", allowed="an ONNX file")
+        return open_onnx(self.network, size=self.size)
+
     @property
     def module(self) -> nn.Module:
-        """The torch module. Raises ModelError where the network is an ONNX file."""
-        if isinstance(self.network, Path):
-            raise ModelError(f"{self.network} is an ONNX file", allowed="a network that runs in torch here")
-        return self.network
+        """The torch module; of an ONNX file the one that runs its graph. Raises as `graph`."""
+        return self.graph.module if isinstance(self.network, Path) else self.network
 
     def record(self) -> SourceRecord:
         """What `source.json` of a pruned folder says."""
@@ -116,8 +130,14 @@ class LoadedModel:
         )
 
     def example_inputs(self, batch: int = 1) -> tuple[torch.Tensor, ...]:
-        """One zero tensor float32 (batch, channels, height, width) for each image input of the module."""
+        """One zero tensor float32 (batch, channels, height, width) for each image input of a module; random values for
+        the inputs that an ONNX file declares."""
         import torch
+
+        if self.is_file:
+            from eightfold.compress.onnx.inputs import example_inputs
+
+            return example_inputs(self.graph.module.inputs, size=self.size, batch=batch)
 
         from eightfold.export.verify.module_runs import image_inputs
 
