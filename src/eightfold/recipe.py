@@ -175,6 +175,18 @@ class BenchSection(Frozen):
     seconds_per_row: float = Field(default=3.0, gt=0, description="timed seconds for each candidate and batch size")
 
 
+class LimitsSection(Frozen):
+    """Promises that the run checks at its end. One that does not hold makes `eightfold run` end with exit code 1."""
+
+    max_drop: float = Field(
+        default=1.0, ge=0, allow_inf_nan=False, description="points of the leading metric that any artifact may lose"
+    )
+    min_speedup: float = Field(
+        default=1.0, ge=0, allow_inf_nan=False, description="times as fast as the baseline, at every batch size"
+    )
+    allow_failed: bool = Field(default=False, description="end with exit code 0 all the same")
+
+
 class Recipe(Frozen):
     """Everything `eightfold run` needs to know. See `recipes/` for commented examples."""
 
@@ -192,6 +204,7 @@ class Recipe(Frozen):
     quantize: QuantizeSection = QuantizeSection()
     engines: EnginesSection | None = None
     bench: BenchSection = BenchSection()
+    limits: LimitsSection = LimitsSection()
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -247,6 +260,18 @@ def read_recipe(path: PathLike) -> Recipe:
     except yaml.YAMLError as error:
         raise RecipeError(f"{path} is not YAML ({error})", remedy="compare it with recipes/demo.yaml") from None
     return recipe_from(data, source=str(path))
+
+
+def with_limits(recipe: Recipe, **limits: float | None) -> Recipe:
+    """The recipe with other `limits`; None leaves one as it is. Raises RecipeError."""
+    given = {name: value for name, value in limits.items() if value is not None}
+    if not given:
+        return recipe
+    try:
+        section = LimitsSection.model_validate({**recipe.limits.model_dump(), **given})
+    except ValidationError as error:
+        raise RecipeError(first_fault(error), allowed="0 or more", remedy="give another number") from None
+    return recipe.model_copy(update={"limits": section})
 
 
 def recipe_from(data: Any, *, source: str = "recipe") -> Recipe:

@@ -66,6 +66,9 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str
 @pytest.mark.slow
 def test_given_weights_are_pruned_without_training(recipe: dict[str, Any]) -> None:
     result = run(recipe_from(recipe))
+    names = [step.name for step in result.steps]
+    assert {"load weights", "compensate"} <= set(names)
+    assert {"train", "finetune"}.isdisjoint(names)
     given, kept = (load_file(path) for path in (recipe["model"]["weights"], str(result.job.path(at.BASELINE))))
     assert all(torch.equal(given[name], kept[name]) for name in given)
     widths = {row["layer"]: row for row in result.job.read(at.WIDTHS)}

@@ -16,9 +16,14 @@ import yaml
 
 from eightfold.cli.app import main
 from eightfold.files import sha256_of_file
+from eightfold.pipeline.job import Job
+from eightfold.pipeline.report_content import content_of
+from eightfold.pipeline.report_headlines import best_curve
 from eightfold.pipeline.run import run
 from eightfold.recipe import recipe_from
+from eightfold.runtime.bench.latency import LatencyTable
 from eightfold.runtime.bundle.bundle import Bundle
+from eightfold.runtime.predict.select_artifact import Wish, choose
 from tests.pipeline.killing import run_killed_in, saved_recipe
 
 pytestmark = pytest.mark.slow
@@ -113,7 +118,7 @@ def test_scripts_get_the_result_as_json(
     told = []
     for words in (["--dry-run"], []):
         given = ["run", str(tmp_path / "tiny.yaml"), "--output", str(copied), "--json", str(tmp_path / "told"), *words]
-        monkeypatch.setattr("sys.argv", ["eightfold", *given])
+        monkeypatch.setattr("sys.argv", ["eightfold", *given, "--allow-failed"])
         assert main() == 0
         told.append(json.loads((tmp_path / "told").read_text()))
     foreseen, done = told
@@ -124,6 +129,45 @@ def test_scripts_get_the_result_as_json(
     assert done["bundle"] == str(copied / "bundle")
     assert {card["label"] for card in done["cards"]} >= {"Parameters", "File"}
     assert {"name", "passed", "seen"} <= done["checks"][0].keys()
+
+
+def test_a_promise_that_does_not_hold_is_the_exit_code(
+    copied: Path,
+    tiny_recipe: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """However busy this machine is; the next thing to try is a key of the recipe."""
+    monkeypatch.setattr(LatencyTable, "disturbance", lambda _: "")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny_recipe))
+    given = ["eightfold", "run", str(tmp_path / "tiny.yaml"), "--output", str(copied), "--min-speedup", "1000"]
+    for words, code in (([], 1), (["--allow-failed"], 0)):
+        monkeypatch.setattr("sys.argv", [*given, *words])
+        assert main() == code
+        said = capsys.readouterr()
+        assert "pruned-fp32 is 1000 times as fast: DOES NOT HOLD" in said.out
+        assert ("lower compress.keep_ratio from 0.5" in said.err) is bool(code)
+    allowed = {**tiny_recipe, "limits": {"min_speedup": 1000, "allow_failed": True}}
+    assert run(recipe_from(allowed), output=copied).failed == ()
+
+
+@pytest.mark.parametrize("factor", [0.01, 100.0])
+def test_the_headline_is_about_what_a_predictor_runs(copied: Path, tiny_recipe: dict[str, Any], factor: float) -> None:
+    """Whether INT8 is the faster or the slower one of the two."""
+    path = copied / "latency.json"
+    content = json.loads(path.read_text())
+    for row in content["rows"]:
+        if row["precision"] == "int8":
+            row["timing"]["mean_ms"] *= factor
+    path.write_text(json.dumps(content))
+    manifest, table = Bundle.open(copied / "bundle").manifest, LatencyTable.load(path)
+    picked = choose(manifest.artifacts, manifest.preprocess, ["onnxruntime"], Wish(), table)
+    shown = content_of(Job(recipe_from(tiny_recipe), copied))
+    best = best_curve(Job(recipe_from(tiny_recipe), copied), table)
+    assert {f"{best}-b{batch}" for batch in picked.batches} == {each.id for each in picked.artifacts}
+    assert best in {card.note for card in shown.cards}
+    assert any("INT8 loses on this machine" in check.seen for check in shown.checks) is (factor > 1)
 
 
 def test_a_deleted_artifact_is_made_again_alone_and_the_same(copied: Path, tiny_recipe: dict[str, Any]) -> None:
@@ -153,7 +197,7 @@ def test_killed_at_several_stages_it_ends_with_the_same_digests(
     places = {"train": 4, "finetune": 2, "export pruned": 9, "quantize cpu-x86": 6, "bundle": 12}
     for step, place in places.items():
         run_killed_in(step, recipe, directory, place=place)
-    command = [sys.executable, "-m", "eightfold", "run", str(recipe), "--output", str(directory)]
+    command = [sys.executable, "-m", "eightfold", "run", str(recipe), "--output", str(directory), "--allow-failed"]
     finished = subprocess.run(command, check=True, capture_output=True, text=True)
     assert "train: up to date" in finished.stdout
     assert deterministic_digests(directory) == deterministic_digests(tiny_run)

@@ -93,6 +93,12 @@ def onnx_artifacts(recipe: Recipe) -> list[Wanted]:
     return [replace(wanted, raw=False) for wanted in made_artifacts(recipe)]
 
 
+def judged_artifacts(recipe: Recipe) -> list[Wanted]:
+    """The graphs that promises on accuracy are about: the smallest batch at the default image size."""
+    batch, size = min(recipe.export.batches), sizes_of(recipe)[0]
+    return [wanted for wanted in onnx_artifacts(recipe) if (wanted.batch, wanted.size) == (batch, size)]
+
+
 def engine_artifacts(recipe: Recipe) -> list[Wanted]:
     section = recipe.engines
     if section is None:

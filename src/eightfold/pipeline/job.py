@@ -36,6 +36,7 @@ PRUNED_FACTS = "pruned.json"
 RANGES = "ranges.json"
 EQUALIZED = "onnx/equalized.json"
 METRICS = "metrics.json"
+EVIDENCE = "evidence.json"  # the leading metric, image by image
 ENGINES = "engines"
 TIMING_CACHE = "timing.cache"
 DECODED = "decoded"  # a family of graphs

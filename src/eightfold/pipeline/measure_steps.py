@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from eightfold.files import sha256_of_file
 from eightfold.pipeline import job as at
-from eightfold.pipeline.artifacts import Wanted, engine_artifacts, files_of, onnx_artifacts
+from eightfold.pipeline.artifacts import Wanted, engine_artifacts, files_of, judged_artifacts, onnx_artifacts
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.measured import families, metrics_of, steps_of
 from eightfold.pipeline.report_content import content_of
@@ -29,7 +30,7 @@ def measure_steps(job: Job) -> list[Step]:
     graphs = files_of(onnx_artifacts(recipe))
     facts = tuple(at.facts_of(family) for family in families(job))
     engines = (at.ENGINES,) if recipe.engines else ()
-    numbers = (at.METRICS, at.LATENCY, at.BASELINE_FACTS, at.PRUNED_FACTS, at.WIDTHS, at.PLAN, at.RANGES)
+    numbers = (at.METRICS, at.EVIDENCE, at.LATENCY, at.BASELINE_FACTS, at.PRUNED_FACTS, at.WIDTHS, at.PLAN, at.RANGES)
     images = {
         **image_key(job),
         "task": job.task.section.model_dump(mode="json"),
@@ -39,7 +40,7 @@ def measure_steps(job: Job) -> list[Step]:
     everything = {"recipe": recipe.model_dump(mode="json"), "versions": runtime_versions()}
     measured = (at.METRICS, *files_of(_benched(job)))
     return [
-        Step("evaluate", (at.DATA, *graphs), (at.METRICS,), images, partial(evaluate, job)),
+        Step("evaluate", (at.DATA, *graphs), (at.METRICS, at.EVIDENCE), images, partial(evaluate, job)),
         Step("bench", measured, (at.LATENCY,), times, partial(measure, job)),
         Step("report", (*numbers, *facts, *engines), (at.REPORT,), everything, partial(report, job)),
         Step(
@@ -50,17 +51,25 @@ def measure_steps(job: Job) -> list[Step]:
 
 def evaluate(job: Job, scratch: Path) -> str:
     """The task's metrics of every graph on the test images, measured by running that graph itself on this CPU."""
-    metrics = {wanted.id: _metrics(job, wanted) for wanted in track(onnx_artifacts(job.recipe), "measuring accuracy")}
+    from eightfold.tasks.networks import onnx_network
+
+    judged, parts = {wanted.id for wanted in judged_artifacts(job.recipe)}, dict[str, tuple[float, ...]]()
+    metrics = {}
+    for wanted in track(onnx_artifacts(job.recipe), "measuring accuracy"):
+        network = onnx_network(job.path(wanted.path), job.fed_to(wanted), job.outputs)
+        if wanted.id in judged:
+            values, parts[wanted.id] = dataclasses.astuple(job.task.measure(network, job.test_images))
+        else:
+            values = job.task.evaluate(network, job.test_images)
+        metrics[wanted.id] = _metrics(job, values)
     job.write(at.METRICS, {name: [each.model_dump(mode="json") for each in found] for name, found in metrics.items()})
+    job.write(at.EVIDENCE, {"chance": job.task.chance(job.test_images), "parts": parts})
     lowest, (least, *_) = min(metrics.items(), key=lambda item: item[1][0].value)
     return f"{len(metrics)} graphs; lowest {metric_label(least.name)} {least.value:.1%} ({lowest})"
 
 
-def _metrics(job: Job, wanted: Wanted) -> list[Metric]:
-    from eightfold.tasks.networks import onnx_network
-
+def _metrics(job: Job, values: Mapping[str, float]) -> list[Metric]:
     images = job.test_images
-    values = job.task.evaluate(onnx_network(job.path(wanted.path), job.fed_to(wanted), job.outputs), images)
     return [
         Metric(name=name, value=values[name], data=images.digest(), images=len(images)) for name in job.task.metrics
     ]

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from eightfold.pipeline import job as at
 from eightfold.pipeline.artifacts import Wanted, files_of, onnx_artifacts, sizes_of
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.measured import metrics_of
+from eightfold.pipeline.remedies import gain_speed, keep_accuracy, keep_int8_accuracy
+from eightfold.pipeline.verdicts import Evidence, Measured, judge_drop
 from eightfold.runtime.bench.latency import LatencyTable
 from eightfold.runtime.bench.timing import Interval
+from eightfold.runtime.predict.select_artifact import fastest, ms_per_image
 from eightfold.runtime.report.report_content import Card, Check
 from eightfold.runtime.report.report_format import metric_label
 
-# What pruning and INT8 may cost, in points of the leading metric, before the report says so.
-PRUNED_DROP, INT8_DROP = 0.5, 1.0
+BACKEND = "onnxruntime"  # the one that a run measures with
 
 
 def int8_curve(job: Job) -> str:
@@ -24,6 +27,21 @@ def int8_curve(job: Job) -> str:
     curves = {wanted.curve for wanted in onnx_artifacts(job.recipe) if wanted.size == default}
     names = {row.name for row in LatencyTable.load(job.path(at.LATENCY)).rows if row.precision == "int8"}
     return min(names & curves, default="")
+
+
+def best_curve(job: Job, table: LatencyTable) -> str:
+    """The candidate that a Predictor runs on this machine when nothing else is asked for: headlines are about it."""
+    curves = list(dict.fromkeys(filter(None, (int8_curve(job), headline(job, "pruned").curve))))
+    found = fastest([(BACKEND, _ids_of(job, curve)) for curve in curves], table)
+    return curves[0] if found is None else curves[found[0]]
+
+
+def _ids_of(job: Job, curve: str) -> list[str]:
+    return [f"{curve}-b{batch}" for batch in sorted(job.recipe.export.batches)]
+
+
+def _ms_per_image(job: Job, curve: str, table: LatencyTable) -> float:
+    return ms_per_image(BACKEND, _ids_of(job, curve), table) or math.inf
 
 
 def headline(job: Job, variant: str) -> Wanted:
@@ -56,8 +74,8 @@ def bytes_of(job: Job, wanted: Wanted) -> int:
 
 def cards_of(job: Job, table: LatencyTable) -> tuple[Card, ...]:
     before, after = job.read(at.BASELINE_FACTS), job.read(at.PRUNED_FACTS)
-    int8, batch = int8_curve(job), min(job.recipe.export.batches)
-    best, baseline = int8 or headline(job, "pruned").curve, headline(job, "baseline").id
+    best, batch = best_curve(job, table), min(job.recipe.export.batches)
+    baseline = headline(job, "baseline").id
     sizes = {wanted.id: bytes_of(job, wanted) for wanted in onnx_artifacts(job.recipe)}
     cards = [
         Card(label="Parameters", value=after["parameters"], before=before["parameters"], unit="count"),
@@ -84,41 +102,59 @@ def _speed_cards(job: Job, table: LatencyTable, curve: str) -> list[Card]:
 
 
 def checks_of(job: Job, table: LatencyTable) -> tuple[Check, ...]:
-    batch = min(job.recipe.export.batches)
-    baseline, pruned = (metric_of(job, headline(job, variant).id) for variant in ("baseline", "pruned"))
-    int8 = int8_curve(job)
+    limits, int8, evidence = job.recipe.limits, int8_curve(job), job.read(at.EVIDENCE)
+    pruned = headline(job, "pruned")
     checks = [
-        _drop_check("Pruned FP32 keeps the accuracy", baseline, pruned, PRUNED_DROP),
+        judge_drop(
+            "Pruned FP32 keeps the accuracy", _evidence(job, evidence, pruned.id), limits.max_drop, keep_accuracy(job)
+        ),
         _alignment_check(job),
-        *(_speed_check(table, curve) for curve in dict.fromkeys(row.name for row in table.rows if row.speedup)),
+        *(_speed_check(job, table, curve) for curve in dict.fromkeys(row.name for row in table.rows if row.speedup)),
     ]
     if int8:
-        checks.append(_drop_check("INT8 keeps the accuracy", baseline, metric_of(job, f"{int8}-b{batch}"), INT8_DROP))
+        shown = _evidence(job, evidence, f"{int8}-b{pruned.batch}")
+        checks.append(judge_drop("INT8 keeps the accuracy", shown, limits.max_drop, keep_int8_accuracy(job)))
     if job.recipe.engines:
         checks.append(Check(name="Engines give the same answers", passed=None, seen="no GPU on this machine"))
     return tuple(checks)
 
 
-def _drop_check(name: str, before: float, after: float, limit: float) -> Check:
-    seen = f"{before:.1f}% before, {after:.1f}% after"
-    # Both are shares of the same images, so the difference is exact up to rounding in the last digit.
-    return Check(name=name, passed=before - after <= limit + 1e-9, seen=seen, wanted=f"at most {limit} points less")
+def _evidence(job: Job, found: dict[str, Any], artifact: str) -> Evidence:
+    before, after = (
+        Measured(metric_of(job, each), tuple(100 * part for part in found["parts"][each]))
+        for each in (headline(job, "baseline").id, artifact)
+    )
+    return Evidence(before, after, len(job.test_images), 100 * found["chance"], leading_label(job))
 
 
-def _speed_check(table: LatencyTable, curve: str) -> Check:
-    """Faster at every batch size, by the lower end of the interval."""
+def _speed_check(job: Job, table: LatencyTable, curve: str) -> Check:
+    """Fast enough at every batch size, by the lower end of the interval; and of INT8, whether pruned FP32 is faster."""
+    limit = job.recipe.limits.min_speedup
     rows = [row for row in table.rows if row.name == curve and row.speedup is not None]
     lows = {row.batch: row.speedup.low for row in rows if row.speedup is not None}
     slowest = min(lows, key=lambda batch: lows[batch])
-    name = f"{curve} is faster than the baseline"
+    name = f"{curve} is faster than the baseline" if limit == 1 else f"{curve} is {limit:g} times as fast"
     if busy := table.disturbance():
-        return Check(name=name, passed=None, seen=busy)
+        return Check(name=name, passed=None, seen=busy + _beaten(job, table, curve))
+    passed = lows[slowest] > limit if limit == 1 else lows[slowest] >= limit
     return Check(
         name=name,
-        passed=lows[slowest] > 1,
-        seen=f"at least {lows[slowest]:.2f} times as fast (batch {slowest})",
-        wanted="more than 1.00 at every batch size",
+        passed=passed,
+        seen=f"at least {lows[slowest]:.2f} times as fast (batch {slowest}){_beaten(job, table, curve)}",
+        wanted=f"{'more than' if limit == 1 else 'at least'} {limit:.2f} at every batch size",
+        remedy="" if passed else gain_speed(job, rows[0].precision),
     )
+
+
+def _beaten(job: Job, table: LatencyTable, curve: str) -> str:
+    """Of INT8 that is slower than the float network it was made from."""
+    pruned = headline(job, "pruned").curve
+    if curve != int8_curve(job):
+        return ""
+    times = _ms_per_image(job, curve, table), _ms_per_image(job, pruned, table)
+    if times[0] <= times[1]:
+        return ""
+    return f"; INT8 loses on this machine: {pruned} is {times[0] / times[1]:.2f} times as fast, and a Predictor runs it"
 
 
 def _alignment_check(job: Job) -> Check:
@@ -134,7 +170,8 @@ def _alignment_check(job: Job) -> Check:
     seen = f"not {', '.join(changed)}" if changed else "all, image input and classes excepted"
     if kept:
         seen += f"; left as they were: {', '.join(dict.fromkeys(kept))}"
-    return Check(name=f"Layer widths are multiples of {multiple}", passed=not changed, seen=seen)
+    remedy = f"name these layers in compress.ignore, or lower compress.multiple from {multiple}" if changed else ""
+    return Check(name=f"Layer widths are multiples of {multiple}", passed=not changed, seen=seen, remedy=remedy)
 
 
 def _ends(job: Job, width: dict[str, Any]) -> list[tuple[int, int, bool]]:

@@ -19,7 +19,8 @@ from eightfold.pipeline.preflight import check_before
 from eightfold.pipeline.report_content import content_of
 from eightfold.pipeline.runner import Listener, Step, StepResult, run_steps
 from eightfold.pipeline.train_steps import train_steps
-from eightfold.recipe import Recipe, read_recipe
+from eightfold.recipe import Recipe, read_recipe, with_limits
+from eightfold.runtime.report.report_content import Check
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,13 @@ class RunResult:
     steps: tuple[StepResult, ...]
 
     @property
+    def failed(self) -> tuple[Check, ...]:
+        """The promises that do not hold, unless the recipe allows that (`limits.allow_failed`)."""
+        if self.job.recipe.limits.allow_failed:
+            return ()
+        return tuple(check for check in content_of(self.job).checks if check.passed is False)
+
+    @property
     def did_nothing(self) -> bool:
         return all(step.skipped for step in self.steps)
 
@@ -53,7 +61,14 @@ class RunResult:
         }
 
 
-def run(recipe: Recipe | PathLike, *, output: PathLike | None = None, listener: Listener = lambda _: None) -> RunResult:
+def run(
+    recipe: Recipe | PathLike,
+    *,
+    output: PathLike | None = None,
+    max_drop: float | None = None,
+    min_speedup: float | None = None,
+    listener: Listener = lambda _: None,
+) -> RunResult:
     """Carry out a recipe: data, training, pruning, export, calibration, INT8, engines, measurement, bundle.
 
     Steps whose inputs and settings did not change are skipped. A run that was interrupted, or killed at any point, goes
@@ -62,6 +77,8 @@ def run(recipe: Recipe | PathLike, *, output: PathLike | None = None, listener: 
     Args:
         recipe: a Recipe, or the path of a YAML file.
         output: the run directory; the recipe's `output` by default.
+        max_drop: points of the leading metric that may be lost, in place of the recipe's `limits.max_drop`.
+        min_speedup: in place of the recipe's `limits.min_speedup`.
         listener: is told the name of each step that starts and the result of each that ends.
 
     Raises:
@@ -69,26 +86,33 @@ def run(recipe: Recipe | PathLike, *, output: PathLike | None = None, listener: 
         UsageError: the run directory holds other things.
         EightfoldError: a step failed; what was there before it is left as it was.
     """
-    job = _job(recipe, output)
+    job = _job(recipe, output, max_drop=max_drop, min_speedup=min_speedup)
     results = run_steps(job.directory, _steps(job), listener, job.commits)
     return RunResult(job.path(at.BUNDLE), job.path(at.REPORT), job, tuple(results))
 
 
-def preview_run(recipe: Recipe | PathLike, *, output: PathLike | None = None) -> tuple[StepOutlook, ...]:
+def preview_run(
+    recipe: Recipe | PathLike,
+    *,
+    output: PathLike | None = None,
+    max_drop: float | None = None,
+    min_speedup: float | None = None,
+) -> tuple[StepOutlook, ...]:
     """What `run` would do now, step by step: what is done already, what would run, and why. Nothing is written.
 
     A step that reads what another one would make may run: where that comes out as it was, there is nothing to do.
     Takes the same arguments, and raises the same errors, before the first step as `run` does.
     """
-    job = _job(recipe, output)
+    job = _job(recipe, output, max_drop=max_drop, min_speedup=min_speedup)
     return foresee(job.directory, _steps(job))
 
 
-def _job(recipe: Recipe | PathLike, output: PathLike | None) -> Job:
+def _job(recipe: Recipe | PathLike, output: PathLike | None, **limits: float | None) -> Job:
     """The recipe in its run directory, where neither is at fault."""
     project = Path.cwd() if isinstance(recipe, Recipe) else Path(recipe).parent
     if not isinstance(recipe, Recipe):
         recipe = read_recipe(recipe)
+    recipe = with_limits(recipe, **limits)
     job = Job(recipe, Path(output or recipe.output), commits(project))
     job.task.check(recipe)
     check_before(recipe, job.directory)

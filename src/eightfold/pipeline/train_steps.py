@@ -15,7 +15,7 @@ from eightfold.pipeline import job as at
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.runner import Step
 from eightfold.pipeline.step_keys import IMAGES, MODULES, image_key, model_key, versions
-from eightfold.recipe import TrainSection
+from eightfold.recipe import Recipe, TrainSection
 from eightfold.runtime.report.report_format import metric_label
 
 if TYPE_CHECKING:
@@ -35,10 +35,23 @@ def train_steps(job: Job) -> list[Step]:
     pruned = (at.PLAN, at.BASELINE, at.DATA)
     return [
         Step("data", (), (at.DATA,), _data_settings(job), partial(write_data, job)),
-        Step("train", (at.DATA,), (at.BASELINE, at.BASELINE_FACTS), train, partial(train_baseline, job)),
+        Step(baseline_step(recipe), (at.DATA,), (at.BASELINE, at.BASELINE_FACTS), train, partial(train_baseline, job)),
         Step("prune", (at.BASELINE,), (at.PLAN, at.WIDTHS), prune, partial(prune_baseline, job)),
-        Step("finetune", pruned, (at.PRUNED, at.PRUNED_FACTS), finetune, partial(finetune_pruned, job)),
+        Step(pruned_step(recipe), pruned, (at.PRUNED, at.PRUNED_FACTS), finetune, partial(finetune_pruned, job)),
     ]
+
+
+def baseline_step(recipe: Recipe) -> str:
+    """The name of the step that gives the baseline, by what it does."""
+    return "train" if recipe.train.epochs else "load weights"
+
+
+def pruned_step(recipe: Recipe) -> str:
+    """The name of the step that gives the pruned network, by what it does to it."""
+    section = recipe.compress
+    if section.finetune.epochs:
+        return "finetune"
+    return "apply plan" if section.compensate == "none" else "compensate"
 
 
 def _data_settings(job: Job) -> dict[str, Any]:

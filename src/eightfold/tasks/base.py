@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.export.int8.score import Score
@@ -17,6 +19,9 @@ from eightfold.runtime.bundle.manifest import Task
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+PARTS = 10  # of a set of images, to see how much a metric varies
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,19 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """The metrics of a network on labelled images.
+
+    Attributes:
+        values: each metric of the task, in [0, 1].
+        parts: the leading metric of each image, or of each part of the images; empty where it has no value there.
+    """
+
+    values: dict[str, float]
+    parts: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class VisionTask(ABC):
     """One kind of task: its data, its loss, its metrics.
 
@@ -62,10 +80,12 @@ class VisionTask(ABC):
         section: what the recipe says of it.
         metrics: what `evaluate` measures, by the names that a manifest has for it; all are shares, in [0, 1], and more
             is better. The first one leads: reports and bounds on accuracy go by it.
+        trains: whether there is a loss to train by.
     """
 
     section: TaskSection
     metrics: ClassVar[tuple[str, ...]]
+    trains: ClassVar[bool] = True
 
     @abstractmethod
     def check(self, recipe: Recipe) -> None:
@@ -103,6 +123,18 @@ class VisionTask(ABC):
     @abstractmethod
     def evaluate(self, network: Network, images: ImageSet) -> dict[str, float]:
         """Each of `metrics` on labelled images."""
+
+    def measure(self, network: Network, images: ImageSet) -> Evaluation:
+        """`evaluate`, with the parts that tell how sure the leading metric is. By default those are PARTS equal parts
+        of the images, each measured by itself."""
+        values, count = self.evaluate(network, images), min(PARTS, len(images))
+        places = np.array_split(np.arange(len(images)), count)
+        parts = [self.evaluate(network, images.subset(part.tolist()))[self.metrics[0]] for part in places]
+        return Evaluation(values, tuple(parts))
+
+    def chance(self, images: ImageSet) -> float:
+        """The leading metric of an answer that does not look at the image, in [0, 1]."""
+        return 0.0
 
     @abstractmethod
     def score(self, images: ImageSet, preprocess: Preprocess) -> Score:

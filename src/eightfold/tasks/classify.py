@@ -21,7 +21,7 @@ from eightfold.runtime.backends.base import Array
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.postprocess import decoder_of
 from eightfold.runtime.postprocess.decoder import the_output
-from eightfold.tasks.base import Network, Training, VisionTask
+from eightfold.tasks.base import Evaluation, Network, Training, VisionTask
 from eightfold.tasks.inputs import full_batches, tensors
 from eightfold.zoo.datasets import MNIST, write_dataset
 
@@ -103,11 +103,20 @@ class Classify(VisionTask):
 
     def evaluate(self, network: Network, images: ImageSet) -> dict[str, float]:
         """Share of images whose highest score is at their label."""
-        labels, correct = labels_of(images), 0
+        return self.measure(network, images).values
+
+    def measure(self, network: Network, images: ImageSet) -> Evaluation:
+        """Each image is a part: 1 where it is right, else 0."""
+        labels = labels_of(images)
+        right = np.zeros(len(images))
         for batch in full_batches(images, network.preprocess, network.batch):
             best = np.argmax(the_output(network.predict(batch.rows))[: len(batch.places)], axis=1)
-            correct += int(np.sum(best == labels[batch.places]))
-        return {"top1": correct / len(images)}
+            right[batch.places] = best == labels[batch.places]
+        return Evaluation({"top1": int(right.sum()) / len(images)}, tuple(right.tolist()))
+
+    def chance(self, images: ImageSet) -> float:
+        """The share of the largest class."""
+        return float(np.bincount(labels_of(images)).max() / len(images))
 
     def score(self, images: ImageSet, preprocess: Preprocess) -> Score:
         return top1_score(images, preprocess)

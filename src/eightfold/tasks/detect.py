@@ -6,6 +6,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BundleError, ImageError, ModelError, RecipeError, one_of
@@ -20,7 +22,7 @@ from eightfold.runtime.postprocess import DECODERS, decoder_class, decoder_of
 from eightfold.runtime.postprocess.detect import Detector
 from eightfold.runtime.postprocess.results import Detections
 from eightfold.tasks.average_precision import average_precision
-from eightfold.tasks.base import Network, Training, VisionTask
+from eightfold.tasks.base import PARTS, Evaluation, Network, Training, VisionTask
 from eightfold.tasks.boxed_images import BoxedImages
 from eightfold.tasks.boxes import FILE, from_coco, open_part, write_part
 from eightfold.tasks.inputs import full_batches
@@ -43,6 +45,7 @@ class Detect(VisionTask):
     """Images with boxes; no loss; mean average precision, with the thresholds that ship."""
 
     metrics = ("map50-95", "map50")
+    trains = False
 
     def check(self, recipe: Recipe) -> None:
         for name, section in (("train", recipe.train), ("compress.finetune", recipe.compress.finetune)):
@@ -124,12 +127,30 @@ class Detect(VisionTask):
         return math.nan
 
     def evaluate(self, network: Network, images: ImageSet) -> dict[str, float]:
+        return average_precision(*self._found(network, images))
+
+    def measure(self, network: Network, images: ImageSet) -> Evaluation:
+        """Parts are the pseudo-values of the jackknife over PARTS groups of images (Efron and Tibshirani, 1993, chapter
+        11), since mAP is no mean over images."""
+        boxed, found = self._found(network, images)
+        values, count = average_precision(boxed, found), min(PARTS, len(boxed))
+        kept = [np.setdiff1d(np.arange(len(boxed)), np.arange(part, len(boxed), count)) for part in range(count)]
+        left = [
+            average_precision(boxed.subset(places.tolist()), [found[place] for place in places])[self.metrics[0]]
+            for places in kept
+            if any(len(boxed.objects[place].classes) for place in places)
+        ]
+        whole = values[self.metrics[0]]
+        parts = [count * whole - (count - 1) * each for each in left]
+        return Evaluation(values, tuple(parts) if len(parts) == count else ())
+
+    def _found(self, network: Network, images: ImageSet) -> tuple[BoxedImages, list[Detections]]:
         if not isinstance(images, BoxedImages):
             raise ImageError("these images have no boxes", allowed="images with a COCO .json, or a YOLO .yaml")
         decode, found = _decoder(network.task), list[Detections]()
         for batch in full_batches(images, network.preprocess, network.batch):
             found += decode(network.predict(batch.rows), batch.placements)
-        return average_precision(images, found)
+        return images, found
 
     def score(self, images: ImageSet, preprocess: Preprocess) -> Score:
         task = self.outputs_mean(images.classes)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from eightfold.pipeline.dry_run import StepOutlook
     from eightfold.pipeline.run import RunResult
     from eightfold.pipeline.runner import StepResult
+    from eightfold.runtime.report.report_content import Check
 
 
 def run(
@@ -24,12 +25,23 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell which steps are done and which would run, and why; do nothing.")
     ] = False,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Points of accuracy that may be lost; else limits.max_drop.")
+    ] = None,
+    min_speedup: Annotated[
+        float | None, typer.Option(help="Least speed-up over the baseline; else limits.min_speedup.")
+    ] = None,
+    allow_failed: Annotated[
+        bool, typer.Option("--allow-failed", help="Exit with 0 although a promise does not hold.")
+    ] = False,
     json: Annotated[
         Path | None,
         typer.Option(help="Also write the result to this file: places, numbers, promises and steps; or the dry run's."),
     ] = None,
 ) -> None:
     """Carry out a recipe from training to a measured bundle. What is done already is not done again.
+
+    Where the bundle is made and a promise does not hold, the next thing to try is named and the exit code is 1.
 
     Example: eightfold run recipes/demo.yaml
 
@@ -41,13 +53,22 @@ def run(
 
     require_output(json, reads=[recipe])
     if dry_run:
-        outlook = preview_run(recipe, output=output)
+        outlook = preview_run(recipe, output=output, max_drop=max_drop, min_speedup=min_speedup)
         _show_outlook(outlook)
         _write(json, {"steps": [dataclasses.asdict(step) for step in outlook]})
         return
-    result = run_recipe(recipe, output=output, listener=_show)
+    result = run_recipe(recipe, output=output, max_drop=max_drop, min_speedup=min_speedup, listener=_show)
     _show_end(result)
     _write(json, result.to_dict())
+    if result.failed and not allow_failed:
+        _say_failed(result.failed)
+        raise typer.Exit(1)
+
+
+def _say_failed(failed: Sequence[Check]) -> None:
+    names = ", ".join(check.name for check in failed)
+    remedy = next((check.remedy for check in failed if check.remedy), "see the report")
+    typer.echo(f"eightfold: does not hold: {names}; {remedy}; to accept it: --allow-failed", err=True)
 
 
 def _write(path: Path | None, data: dict[str, Any]) -> None:

@@ -122,18 +122,36 @@ def _preferred_variant(choices: list[Choice], wish: Wish) -> list[Choice]:
 def _by_table(choices: list[Choice], table: LatencyTable | None) -> Choice | None:
     if table is None:
         return None
-    measured = [(time, at) for at, choice in enumerate(choices) if (time := _ms_per_image(choice, table)) is not None]
+    found = fastest([(choice.backend, [artifact.id for artifact in choice.artifacts]) for choice in choices], table)
+    if found is None:
+        return None
+    place, time = found
+    return _because(choices[place], f"the fastest in the bundle's table for this device, {time:.2f} ms per image")
+
+
+def fastest(networks: Sequence[tuple[str, Sequence[str]]], table: LatencyTable) -> tuple[int, float] | None:
+    """The one rule by which a measured network is preferred, here and in the headline of a report.
+
+    Args:
+        networks: the backend of each, and the ids of its artifacts, smallest batch first.
+        table: of the device in question.
+
+    Returns:
+        The place of the fastest and its milliseconds per image; None where none was measured.
+    """
+    times = [(ms_per_image(backend, ids, table), place) for place, (backend, ids) in enumerate(networks)]
+    measured = [(time, place) for time, place in times if time is not None]
     if not measured:
         return None
-    time, at = min(measured)
-    return _because(choices[at], f"the fastest in the bundle's table for this device, {time:.2f} ms per image")
+    time, place = min(measured)
+    return place, time
 
 
-def _ms_per_image(choice: Choice, table: LatencyTable) -> float | None:
-    """At the smallest of its batch sizes that was measured."""
-    for artifact in choice.artifacts:
+def ms_per_image(backend: str, artifacts: Sequence[str], table: LatencyTable) -> float | None:
+    """At the first of the artifacts that was measured; None where none was."""
+    for artifact in artifacts:
         for row in table.rows:
-            if (row.artifact, row.backend) == (artifact.id, choice.backend):
+            if (row.artifact, row.backend) == (artifact, backend):
                 return row.timing.mean_ms / row.batch
     return None
 

@@ -16,6 +16,9 @@ Unit = Literal["count", "MACs", "bytes", "percent", "ms", "times", "seconds"]
 """How a number is written: 11,181,642 parameters as 11.2 M, bytes as MB, percent with one decimal, times as 3.4x."""
 
 
+VERDICTS = {True: "holds", False: "DOES NOT HOLD", None: "not shown"}
+
+
 class Card(Frozen):
     """One headline number, with what it was before and, where it was measured with one, its interval."""
 
@@ -29,12 +32,13 @@ class Card(Frozen):
 
 
 class Check(Frozen):
-    """A promise and whether it holds. `passed` None: it could not be tested, `seen` says why."""
+    """A promise and whether it holds. `passed` None: it was not shown, `seen` says why."""
 
     name: str
     passed: bool | None
     seen: str
     wanted: str = ""
+    remedy: str = Field(default="", description="the next thing to try where it does not hold or was not shown")
 
 
 class LayerWidths(Frozen):
@@ -123,6 +127,7 @@ class ReportContent(Value):
         from eightfold.runtime.report.report_format import quantity
 
         lines = [self.title, *(f"  {card.label}: {quantity(card.value, card.unit)}" for card in self.cards)]
-        marks = {True: "holds", False: "DOES NOT HOLD", None: "not tested"}
-        lines += [f"  {check.name}: {marks[check.passed]} ({check.seen})" for check in self.checks]
+        for check in self.checks:
+            lines.append(f"  {check.name}: {VERDICTS[check.passed]} ({check.seen})")
+            lines += [f"    next: {check.remedy}"] if check.remedy else []
         return "\n".join(lines)

@@ -1,0 +1,130 @@
+"""Verdicts on a drop of a metric: holds, does not hold, or not shown where the test images cannot tell.
+
+Both artifacts are measured on the same images, so that the difference is judged by pairs: image by image for a share of
+right answers, part by part for metrics that are no mean over images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from eightfold.runtime.bench.timing import CONFIDENCE
+from eightfold.runtime.report.report_content import Check
+
+# A baseline has to be this far above chance, in points, at the least.
+CLEAR_POINTS = 5.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The leading metric of one artifact on the test images.
+
+    Attributes:
+        percent: its value.
+        parts: percent for each image, or for each of several parts of the set; their mean is about `percent`.
+    """
+
+    percent: float
+    parts: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the test images tell of a baseline and of an artifact made from it.
+
+    Attributes:
+        images: their number.
+        chance_percent: what guessing gets on them.
+        metric: its name in sentences.
+    """
+
+    before: Measured
+    after: Measured
+    images: int
+    chance_percent: float
+    metric: str
+
+    @property
+    def drop(self) -> float:
+        """In points."""
+        return self.before.percent - self.after.percent
+
+    @property
+    def half_width(self) -> float:
+        """Half of the 95% interval of the drop, in points; infinite where nothing is known of its spread."""
+        if len(self.before.parts) != len(self.after.parts):
+            return math.inf
+        return half_width(np.subtract(self.before.parts, self.after.parts).tolist(), self.images)
+
+    @property
+    def clear_percent(self) -> float:
+        """The least that a baseline has to reach to say anything: twice chance, or half way from chance to 100%."""
+        chance = self.chance_percent
+        return max(min(2 * chance, (100 + chance) / 2), chance + CLEAR_POINTS)
+
+
+def half_width(parts: Sequence[float], images: int) -> float:
+    """Half of the 95% interval of a mean of percentages, in points.
+
+    Student's interval over the parts, with the variance of one image more of either kind, as Agresti and Min add it
+    (Statistics in Medicine 24, 2005): without it, equal answers on two images would have an interval of zero.
+    """
+    if len(parts) < 2:
+        return math.inf
+    variance = float(np.var(parts, ddof=1)) / len(parts) + (100 / (images + 2)) ** 2
+    return _student(len(parts) - 1) * math.sqrt(variance)
+
+
+def judge_drop(name: str, evidence: Evidence, max_drop: float, remedy: str) -> Check:
+    """Whether at most `max_drop` points are lost; `passed` is None where the images cannot show it."""
+    before, after, chance = evidence.before.percent, evidence.after.percent, evidence.chance_percent
+    width, drop = evidence.half_width, evidence.drop
+    wanted = f"at most {max_drop:g} points less"
+    seen = f"{before:.1f}% before, {after:.1f}% after, on {evidence.images} images"
+    if before < evidence.clear_percent:
+        seen += f"; the baseline is not clearly above chance, {chance:.1f}%"
+        return Check(name=name, passed=None, seen=seen, wanted=wanted, remedy=_of_weak_baseline(evidence))
+    if math.isfinite(width):
+        seen += f"; lost {drop:.1f} points, 95% interval {drop - width:.1f} to {drop + width:.1f}"
+    if drop - width > max_drop:
+        return Check(name=name, passed=False, seen=seen, wanted=wanted, remedy=remedy)
+    unsure = before - half_width(evidence.before.parts, evidence.images) < evidence.clear_percent
+    if width > max_drop or unsure:
+        return Check(name=name, passed=None, seen=seen, wanted=wanted, remedy=_of_few_images(evidence, max_drop))
+    # What is shown is rounded to tenths; the limit itself still holds.
+    passed = drop <= max_drop + 1e-9
+    return Check(name=name, passed=passed, seen=seen, wanted=wanted, remedy="" if passed else remedy)
+
+
+def _of_weak_baseline(evidence: Evidence) -> str:
+    return (
+        f"the likely cause is preprocessing: compare preprocess (mean, std, scale, color, size) with what the network "
+        f"was trained with, then its weights and the order of its classes; {evidence.clear_percent:.1f}% "
+        f"{evidence.metric} or more can be judged"
+    )
+
+
+def _of_few_images(evidence: Evidence, max_drop: float) -> str:
+    width = evidence.half_width
+    if not math.isfinite(width) or max_drop <= 0:
+        return "too few test images for a verdict; add labelled test images"
+    needed = max(evidence.images + 1, math.ceil(evidence.images * (width / max_drop) ** 2))
+    digits = max(0, len(str(needed)) - 2)
+    rounded = math.ceil(needed / 10**digits) * 10**digits
+    return f"too few test images for a verdict on {max_drop:g} points; about {rounded} would do"
+
+
+def _student(freedom: int) -> float:
+    """The two-sided 95% quantile of Student's t by Abramowitz and Stegun, 26.7.5."""
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return z + math.fsum(term / freedom**power for power, term in enumerate(terms, 1))
