@@ -34,11 +34,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 import eightfold as ef
 from eightfold.compress import plan_pruning as prune
 from eightfold.compress.check import checked
-from eightfold.compress.masked_reference import oracle_error, outputs, random_plan
+from eightfold.compress.masked_reference import masked_error, outputs, random_plan
 from eightfold.compress.modules.modules import call_model, preserved
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.surgery.surgery import PruneReport, Width
-from eightfold.compress.trace.fake.fake_run import Skim
+from eightfold.compress.trace.fake.fake_run import FakeRun
 from eightfold.compress.trace.groups import ChannelGraph
 
 HERE = Path(__file__).parent
@@ -199,10 +199,10 @@ def _oracle(model: nn.Module, inputs: Any, graph: ChannelGraph) -> float:
     """Error of a random plan; in float64 where float32 rounds too much, or decides which boxes stay."""
     plan = checked(model, inputs, random_plan(graph), graph)
     probed = graph if graph.data_dependent else None
-    if probed is None and (error := oracle_error(model, inputs, plan)) <= TOLERANCE:
+    if probed is None and (error := masked_error(model, inputs, plan)) <= TOLERANCE:
         return error
     try:
-        return oracle_error(model.double(), tree_map(torch.Tensor.double, inputs), plan, probed)
+        return masked_error(model.double(), tree_map(torch.Tensor.double, inputs), plan, probed)
     finally:
         model.float()
 
@@ -232,7 +232,7 @@ def training_shapes(model: nn.Module, inputs: Any) -> list[tuple[int, ...]]:
     inputs = tree_map(lambda x: torch.cat([x, x]) if x.dim() > 3 else x, inputs)
     if isinstance(inputs, tuple) and isinstance(inputs[0], list):
         inputs = ([*inputs[0], *inputs[0]], [_target(image) for _ in range(2) for image in inputs[0]])
-    with preserved(model), torch.no_grad(), Skim():  # shapes are what counts
+    with preserved(model), torch.no_grad(), FakeRun():  # shapes are what counts
         model.train()
         result = call_model(model, inputs)
     return [tuple(leaf.shape) for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]

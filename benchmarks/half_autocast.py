@@ -22,8 +22,8 @@ import torch
 from modelopt.onnx.autocast import convert_to_mixed_precision
 from round_trip import NETWORKS, build, photographs_at, settle
 
-from eightfold.export.fp16.fp16 import checked_half
-from eightfold.export.fp16.fp16_emulation import verify_half
+from eightfold.export.fp16.fp16 import checked_fp16
+from eightfold.export.fp16.fp16_emulation import verify_fp16
 from eightfold.export.simplify.simplify import simplify
 from eightfold.export.torch.onnx_export import export_onnx
 from eightfold.export.verify.verify import Tolerance
@@ -41,12 +41,12 @@ def row(name: str, folder: Path) -> str:
     np.savez(folder / "images.npz", images=images[:1])
     unseen = [{"images": image[None]} for image in images[1::2][:4]]
     start = time.process_time()
-    ours = checked_half(graph, inputs={"images": images[:1]}).model
+    ours = checked_fp16(graph, inputs={"images": images[:1]}).model
     middle = time.process_time()
     theirs = convert_to_mixed_precision(str(graph), calibration_data=str(folder / "images.npz"), keep_io_types=True)
     end = time.process_time()
     cosines = [
-        verify_half(load_onnx(graph), made, {"held-out": unseen}, tolerance=Tolerance()).cosine
+        verify_fp16(load_onnx(graph), made, {"held-out": unseen}, tolerance=Tolerance()).cosine
         for made in (ours, theirs)
     ]
     return f"| {name} | {cosines[0]:.6f} | {cosines[1]:.6f} | {middle - start:.1f} | {end - middle:.1f} |"

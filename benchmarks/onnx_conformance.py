@@ -34,15 +34,15 @@ from onnx_cases import FORMS, Case, backend_cases
 from eightfold.errors import EightfoldError, ModelError
 from eightfold.export.fixed_size.fix_shapes import frozen
 from eightfold.export.fp16.fp16 import with_node_names
-from eightfold.export.fp16.fp16_emulation import emulated_half
-from eightfold.export.fp16.fp16_graph import LARGEST, HalfType, half_graph
+from eightfold.export.fp16.fp16_emulation import emulated_fp16
+from eightfold.export.fp16.fp16_graph import LARGEST, HalfType, fp16_graph
 from eightfold.export.opset.opset_conversion import with_opset
 from eightfold.export.opset.opsets import newest_opset
 from eightfold.export.simplify.constants import computed_constants, freeze_constants
 from eightfold.export.simplify.passes.run import PASSES, SINCE, Pass, apply_passes
 from eightfold.export.simplify.simplify import simplify
 from eightfold.export.verify.verify import runner, with_outputs
-from eightfold.onnx_graph.canonicalize import in_normal_form
+from eightfold.onnx_graph.canonicalize import canonicalized
 from eightfold.onnx_graph.onnx_clean import clean
 from eightfold.onnx_graph.onnx_files import opset_of
 from eightfold.onnx_graph.shape_inference import state_shapes
@@ -86,7 +86,7 @@ def is_near(kind: HalfType) -> Judge:
     """In the arithmetic of 16 bits, which CPUs do not have: on the inputs, or on what 16 bits hold of them."""
 
     def judge(model: ModelProto, case: Case) -> bool:
-        emulated = emulated_half(model, kind)
+        emulated = emulated_fp16(model, kind)
         if _all_near(answer(emulated, case.feeds), case.expected, HALF_TOLERANCES[kind]):
             return True
         held = {name: _held(array, kind) for name, array in case.feeds.items()}
@@ -191,7 +191,7 @@ def half(kind: HalfType) -> Step:
         if any(_beyond(array, kind) for array in case.expected):
             raise ModelError("the answer is beyond 16 bits, which only a measurement tells")
         typed = with_opset(model, max(least, opset_of(model)), remedy="")
-        return half_graph(with_node_names(typed), kind=kind)
+        return fp16_graph(with_node_names(typed), kind=kind)
 
     return step
 
@@ -256,7 +256,7 @@ def _ranges_take_scalars(model: ModelProto) -> bool:
 def try_step(trial: Trial, case: Case, label: str, tally: Tally) -> None:
     start = time.process_time()
     tally.cases += 1
-    model = in_normal_form(copy.deepcopy(case.model))
+    model = canonicalized(copy.deepcopy(case.model))
     before = _content(model)
     try:
         made = trial.step(case, model)

@@ -36,15 +36,15 @@ from shipped_models import photographs
 from eightfold.calib.calibrate import calibrate
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import EightfoldError
-from eightfold.export.fp16.fp16 import checked_half
-from eightfold.export.fp16.fp16_emulation import verify_half
+from eightfold.export.fp16.fp16 import checked_fp16
+from eightfold.export.fp16.fp16_emulation import verify_fp16
 from eightfold.export.int8.quantize import quantize
 from eightfold.export.simplify.simplify import simplify_onnx
 from eightfold.export.tensorrt.build import build_engine
 from eightfold.export.tensorrt.engine_from_onnx import EnginePrecision
 from eightfold.export.torch.onnx_export import export_onnx
 from eightfold.export.verify.checks import verify_module, verify_onnx
-from eightfold.export.verify.module_runs import tensors_in
+from eightfold.export.verify.module_runs import output_tensors
 from eightfold.export.verify.verify import (
     Tolerance,
     compare_in_order,
@@ -148,7 +148,7 @@ def learn(network: torch.nn.Module, images: torch.Tensor, generator: torch.Gener
     optimizer = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE, momentum=0.9)
     for _ in range(STEPS):
         chosen = torch.randperm(len(images), generator=generator)[:STEP_IMAGES]
-        outputs = [tensor for _, tensor in tensors_in(network(images[chosen])) if tensor.dim() > 1]
+        outputs = [tensor for _, tensor in output_tensors(network(images[chosen])) if tensor.dim() > 1]
         loss = sum((own_channel(tensor, chosen) for tensor in outputs), torch.zeros(()))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -200,7 +200,7 @@ class Graphs:
 def graphs(network: torch.nn.Module, size: int, images: NDArray[np.float32], folder: Path) -> Graphs:
     raw = export_onnx(network, folder / "raw.onnx", batch=1, image_size=size)
     simplified = simplify_onnx(raw, folder / "small.onnx")
-    half, (step,), _ = checked_half(simplified.path, inputs={"images": images[:6]})
+    half, (step,), _ = checked_fp16(simplified.path, inputs={"images": images[:6]})
     save_onnx(half, folder / "half.onnx")
     ranges = calibrate(simplified.path, iter(images), None, method="minmax", batch=1)
     quantize(simplified.path, ranges, folder / "int8.onnx", target=TARGET)
@@ -218,7 +218,7 @@ def measure(name: str, size: int) -> Row:
         made = graphs(network, size, fitted, folder)
         again = graphs(copy.deepcopy(network), size, fitted, Path(second))
         feeds = [{"images": image[None]} for image in held_out]
-        half = verify_half(load_onnx(made.small), load_onnx(made.half), {"held-out": feeds}, tolerance=Tolerance())
+        half = verify_fp16(load_onnx(made.small), load_onnx(made.half), {"held-out": feeds}, tolerance=Tolerance())
         exact = [verify_module(network, made.small, feed["images"], tolerance=Tolerance()) for feed in feeds]
         int8 = [verify_onnx(made.small, made.int8, feed, step="int8", tolerance=Tolerance()) for feed in feeds]
         return Row(

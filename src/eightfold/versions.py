@@ -44,7 +44,7 @@ def installed_version(name: str) -> str | None:
     """The version of a package by its import name, or None when it is not installed."""
     if name == "eightfold":  # from a checkout, package metadata may be those of an earlier install
         return eightfold.__version__
-    return next(iter(providers_of(name).values()), None)
+    return next(iter(distributions_of(name).values()), None)
 
 
 def identity_of(names: Iterable[str]) -> str:
@@ -56,7 +56,7 @@ def identity_of(names: Iterable[str]) -> str:
     return ", ".join(f"{name} {installed_version(name)}" for name in names)
 
 
-def providers_of(name: str) -> dict[str, str]:
+def distributions_of(name: str) -> dict[str, str]:
     """Installed distribution -> version, of those that provide an import name. More than one is often a mistake."""
     found = {}
     for distribution in DISTRIBUTIONS.get(name, (OTHERS.get(name, name),)):

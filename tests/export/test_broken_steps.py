@@ -23,7 +23,7 @@ from eightfold.export.fixed_size.batches import export_batches
 from eightfold.export.fixed_size.fix_shapes import frozen
 from eightfold.export.fp16 import fp16 as half
 from eightfold.export.fp16.fp16 import half_onnx
-from eightfold.export.fp16.fp16_graph import half_graph
+from eightfold.export.fp16.fp16_graph import fp16_graph
 from eightfold.export.in_graph import in_graph
 from eightfold.export.in_graph.in_graph import put_preprocess_in, with_preprocess
 from eightfold.export.int8 import quantize_step
@@ -132,14 +132,14 @@ def test_simplify(network: Path, layer: str, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
 def test_half(kind: Any, network: Path, layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = half_graph
+    whole = fp16_graph
 
     def spoiling(model: onnx.ModelProto, **options: Any) -> onnx.ModelProto:
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
         return whole(_spoil(copy), **options)
 
-    monkeypatch.setattr(half, "half_graph", spoiling)
+    monkeypatch.setattr(half, "fp16_graph", spoiling)
     with pytest.raises(VerificationError, match=_first(layer)):
         half_onnx(network, network.with_name("half.onnx"), inputs={"images": images()}, kind=kind)
     assert not network.with_name("half.onnx").exists()

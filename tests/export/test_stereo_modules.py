@@ -16,7 +16,7 @@ from eightfold.export.compare.compare import compare_artifacts
 from eightfold.export.fixed_size import batches
 from eightfold.export.torch.onnx_export import Exporter, export_onnx
 from eightfold.export.verify.checks import verify_module
-from eightfold.export.verify.module_runs import image_inputs
+from eightfold.export.verify.module_runs import input_names
 from eightfold.export.verify.verify import Tolerance, run_module_arrays, run_onnx
 from eightfold.onnx_graph.onnx_files import input_specs, load_onnx
 from eightfold.runtime.predict.predictor import Predictor
@@ -120,8 +120,8 @@ def test_which_inputs_a_module_has() -> None:
     class Silent(nn.Module):
         forward = staticmethod(max)  # a built-in function without a signature
 
-    assert image_inputs(Stereo()) == ("left", "right")
-    assert image_inputs(nn.Conv2d(3, 8, 3)) == ("images",)
-    assert image_inputs(Collecting()) == ("images",)
-    assert image_inputs(nn.Bilinear(1, 1, 1)) == ("input1", "input2")
-    assert image_inputs(Silent()) == ("images",)
+    assert input_names(Stereo()) == ("left", "right")
+    assert input_names(nn.Conv2d(3, 8, 3)) == ("images",)
+    assert input_names(Collecting()) == ("images",)
+    assert input_names(nn.Bilinear(1, 1, 1)) == ("input1", "input2")
+    assert input_names(Silent()) == ("images",)

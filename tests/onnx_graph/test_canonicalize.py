@@ -14,7 +14,7 @@ from eightfold.export.fixed_size.fix_shapes import frozen
 from eightfold.export.fp16.fp16 import half_onnx
 from eightfold.export.simplify.simplify import simplify
 from eightfold.export.verify.verify import run_onnx
-from eightfold.onnx_graph.canonicalize import in_normal_form
+from eightfold.onnx_graph.canonicalize import canonicalized
 from eightfold.onnx_graph.onnx_files import load_onnx
 from tests.export.networks import graph, images, saved
 
@@ -104,7 +104,7 @@ def test_every_step_takes_it(tmp_path: Path, make: Callable[[], onnx.ModelProto]
 
 def test_an_axis_of_length_minus_one_has_any_length() -> None:
     model = graph([helper.make_node("Relu", ["x"], ["y"])], {"x": [-1, 3, 8, 8]}, {"y": [-1, 3, 8, 8]})
-    (value,) = in_normal_form(model).graph.input
+    (value,) = canonicalized(model).graph.input
     assert not value.type.tensor_type.shape.dim[0].HasField("dim_value")
     fixed = frozen(model, batch=2).graph.output[0].type.tensor_type.shape
     assert [dim.dim_value for dim in fixed.dim] == [2, 3, 8, 8]

@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from eightfold.onnx_graph.onnx_references import WAYS, NotOnnxError, Reference, external_references, references_in
+from eightfold.onnx_graph.onnx_references import (
+    WAYS,
+    ExternalReference,
+    NotOnnxError,
+    external_references,
+    references_in,
+)
 
 
 def external(location: str = "w.bin", **numbers: object) -> TensorProto:
@@ -65,11 +71,11 @@ def test_references_are_found_wherever_a_tensor_can_be() -> None:
 def test_offsets_and_lengths() -> None:
     tensors = (external(offset=4096, length=8), external("v.bin"), external(offset=8, length=0))
     assert sorted(references_in(bytes_of(graph_with(tensors=tensors))), key=lambda each: each.offset) == [
-        Reference("v.bin", 0, None),
-        Reference("w.bin", 8, None),
-        Reference("w.bin", 4096, 8),
+        ExternalReference("v.bin", 0, None),
+        ExternalReference("w.bin", 8, None),
+        ExternalReference("w.bin", 4096, 8),
     ]
-    assert Reference("w.bin", 4096, 8).end_bytes == 4104
+    assert ExternalReference("w.bin", 4096, 8).end_bytes == 4104
 
 
 @pytest.mark.parametrize("numbers", [{"offset": -1}, {"length": "1e3"}, {"offset": 10**18}, {"offset": "٣"}])
@@ -90,7 +96,7 @@ def test_a_message_in_two_pieces_is_read_whole() -> None:
     harmless, other = bytes_of(graph_with()), bytes_of(graph_with(tensors=(external("b.bin"),)))
     merged = onnx.load_from_string(harmless + other)
     assert merged.graph.initializer[0].external_data
-    assert references_in(harmless + other) == [Reference("b.bin")]
+    assert references_in(harmless + other) == [ExternalReference("b.bin")]
 
 
 @pytest.mark.parametrize("data", [b"hello world", b"\x3a\x7f", b"\xff" * 12, b"\x0b\x0c", b"\x00\x00", b"\x3d\x01"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from eightfold.pipeline.dry_run import StepOutlook, foresee
+from eightfold.pipeline.dry_run import StepPreview, foresee
 from eightfold.pipeline.run import _job, _steps
 from eightfold.recipe import recipe_from
 from tests.pipeline.test_runner import Chain
@@ -111,7 +111,7 @@ def test_what_a_step_reads_is_what_an_earlier_one_writes(changes: dict[str, Any]
         made.update(step.outputs)
 
 
-def _in(outlook: tuple[StepOutlook, ...], state: str) -> set[str]:
+def _in(outlook: tuple[StepPreview, ...], state: str) -> set[str]:
     return {step.name for step in outlook if step.state == state}
 
 

@@ -15,7 +15,7 @@ from eightfold.extras import installed
 from eightfold.pipeline.export_steps import export_steps
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.run import run
-from eightfold.pipeline.runner import Step
+from eightfold.pipeline.runner import PipelineStep
 from eightfold.recipe import recipe_from
 from eightfold.runtime.bundle.bundle import Bundle
 
@@ -24,7 +24,7 @@ def with_engines(recipe: dict[str, Any], target: str = "rtx:sm86", **options: An
     return {**recipe, "engines": {"target": target, "precisions": ["fp16"], "batches": [1], "options": options}}
 
 
-def engine_step(recipe: dict[str, Any], folder: Path) -> Step:
+def engine_step(recipe: dict[str, Any], folder: Path) -> PipelineStep:
     (folder / "engines").mkdir(exist_ok=True)  # built already: the builder need not be here
     return export_steps(Job(recipe_from(recipe), folder))[-1]
 

@@ -23,7 +23,7 @@ from eightfold.pipeline.run import run
 from eightfold.recipe import recipe_from
 from eightfold.runtime.bench.latency import LatencyTable
 from eightfold.runtime.bundle.bundle import Bundle
-from eightfold.runtime.predict.select_artifact import Wish, choose
+from eightfold.runtime.predict.select_artifact import ArtifactRequest, select_artifact
 from tests.pipeline.killing import run_killed_in, saved_recipe
 
 pytestmark = pytest.mark.slow
@@ -162,7 +162,7 @@ def test_the_headline_is_about_what_a_predictor_runs(copied: Path, tiny_recipe: 
             row["timing"]["mean_ms"] *= factor
     path.write_text(json.dumps(content))
     manifest, table = Bundle.open(copied / "bundle").manifest, LatencyTable.load(path)
-    picked = choose(manifest.artifacts, manifest.preprocess, ["onnxruntime"], Wish(), table)
+    picked = select_artifact(manifest.artifacts, manifest.preprocess, ["onnxruntime"], ArtifactRequest(), table)
     shown = content_of(Job(recipe_from(tiny_recipe), copied))
     best = best_curve(Job(recipe_from(tiny_recipe), copied), table)
     assert {f"{best}-b{batch}" for batch in picked.batches} == {each.id for each in picked.artifacts}

@@ -11,7 +11,7 @@ import pytest
 from eightfold.errors import EightfoldError
 from eightfold.files import digest_of
 from eightfold.pipeline.dry_run import foresee
-from eightfold.pipeline.runner import Step, StepResult, run_steps, stamps
+from eightfold.pipeline.runner import PipelineStep, StepResult, run_steps, stamps
 
 INPUTS: dict[str, tuple[str, ...]] = {"a": (), "b": ("a.txt",), "c": ("b.txt",)}
 
@@ -24,9 +24,9 @@ class Chain:
         self.ran: list[str] = []
         self.settings = {"a": 1, "b": 1, "c": 1}
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[PipelineStep]:
         return [
-            Step(name, INPUTS[name], (f"{name}.txt",), {"n": self.settings[name]}, partial(self.act, name))
+            PipelineStep(name, INPUTS[name], (f"{name}.txt",), {"n": self.settings[name]}, partial(self.act, name))
             for name in "abc"
         ]
 
@@ -95,7 +95,7 @@ def test_results_say_what_was_skipped(chain: Chain) -> None:
 
 
 def test_a_step_that_forgets_an_output_is_a_defect(tmp_path: Path) -> None:
-    step = Step("x", (), ("x.txt",), {}, lambda _: "nothing")
+    step = PipelineStep("x", (), ("x.txt",), {}, lambda _: "nothing")
     with pytest.raises(EightfoldError, match=r"step x did not write x\.txt"):
         run_steps(tmp_path, [step], lambda _: None)
 
@@ -110,7 +110,7 @@ def test_unfinished_work_survives_a_kill_and_only_for_the_same_work(tmp_path: Pa
 
     for settings in (1, 1, 2):
         with pytest.raises(KeyboardInterrupt):
-            run_steps(tmp_path, [Step("x", (), (), {"n": settings}, killed)], lambda _: None)
+            run_steps(tmp_path, [PipelineStep("x", (), (), {"n": settings}, killed)], lambda _: None)
     assert seen == [[], ["epoch1"], []]
 
 

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import eightfold
-from eightfold.pipeline.dry_run import StepOutlook, foresee
+from eightfold.pipeline.dry_run import StepPreview, foresee
 from eightfold.pipeline.run import _job, _steps
-from eightfold.pipeline.runner import Step, run_steps
+from eightfold.pipeline.runner import PipelineStep, run_steps
 from eightfold.recipe import recipe_from
 from eightfold.runtime.backends import open_session
 from eightfold.zoo.user_code import code_of, import_current
@@ -107,11 +107,11 @@ def recipe_data() -> dict[str, Any]:
     }
 
 
-def steps_of(recipe: dict[str, Any]) -> list[Step]:
+def steps_of(recipe: dict[str, Any]) -> list[PipelineStep]:
     return _steps(_job(recipe_from(recipe), "run"))
 
 
-def pretend(step: Step) -> Step:
+def pretend(step: PipelineStep) -> PipelineStep:
     """The step with files of its own making in place of the work."""
 
     def write(_: Path) -> str:
@@ -123,7 +123,7 @@ def pretend(step: Step) -> Step:
     return dataclasses.replace(step, action=write)
 
 
-def outlook_after(change: Callable[[dict[str, Any]], None]) -> dict[str, StepOutlook]:
+def outlook_after(change: Callable[[dict[str, Any]], None]) -> dict[str, StepPreview]:
     recipe = recipe_data()
     run_steps(Path("run"), [pretend(step) for step in steps_of(recipe)], lambda _: None)
     assert {step.state for step in foresee(Path("run"), steps_of(recipe))} == {"up to date"}
@@ -162,7 +162,9 @@ def key(section: str, name: str, value: Any) -> Callable[[dict[str, Any]], None]
 def version_of(package: str) -> Callable[[dict[str, Any]], None]:
     def change(_: dict[str, Any]) -> None:
         patch = pytest.MonkeyPatch()
-        patch.setattr("eightfold.versions.providers_of", lambda name: {name: "99"} if name == package else {name: "1"})
+        patch.setattr(
+            "eightfold.versions.distributions_of", lambda name: {name: "99"} if name == package else {name: "1"}
+        )
         PATCHES.append(patch)
 
     return change

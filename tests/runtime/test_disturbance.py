@@ -11,7 +11,7 @@ import pytest
 from eightfold.runtime.bench.latency import LatencyRow, LatencyTable
 from eightfold.runtime.bench.timing import Timing
 from eightfold.runtime.devices.device_cpu import CoreSeconds, Cpu, read_core_seconds
-from eightfold.runtime.devices.device_probe import Probe
+from eightfold.runtime.devices.device_probe import DeviceProbe
 from eightfold.runtime.devices.devices import Device, DeviceState, read_state
 from eightfold.runtime.report.report import render_report
 from eightfold.runtime.report.report_content import ReportContent
@@ -26,13 +26,13 @@ intr 12345
 SELF = "42 (a) name) R 1 1 1 0 -1 4194304 100 0 0 0 150 50 0 0 20 0 1 0 417720 3133440 414\n"
 
 
-def tree(root: Path, **files: str) -> Probe:
+def tree(root: Path, **files: str) -> DeviceProbe:
     for name, text in {"stat": STAT, "self/stat": SELF, "uptime": "100.50 190.0\n", **files}.items():
         path = root / "proc" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     (root / "proc/self/status").write_text("Cpus_allowed_list:\t0,2\n")
-    return Probe(root=root)
+    return DeviceProbe(root=root)
 
 
 def test_core_seconds_count_allowed_cores_without_idle_time(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_core_seconds_count_allowed_cores_without_idle_time(tmp_path: Path) -> N
 
 def test_core_seconds_that_cannot_be_read(tmp_path: Path) -> None:
     assert read_core_seconds(tree(tmp_path, **{"stat": "cpu  1 2 3\n"})) is None
-    assert read_core_seconds(Probe(root=tmp_path / "nothing")) is None
+    assert read_core_seconds(DeviceProbe(root=tmp_path / "nothing")) is None
 
 
 def test_others_are_what_is_busy_without_this_process() -> None:

@@ -14,7 +14,7 @@ from eightfold.calib.images.geometry import Placement
 from eightfold.errors import ModelError
 from eightfold.runtime.postprocess import decoder_of
 from eightfold.runtime.postprocess.results import Detections
-from eightfold.zoo.models import build_model, task_of
+from eightfold.zoo.models import build_model, task_of_source
 from eightfold.zoo.raw_heads import RawHead, raw_head_names, raw_head_task
 
 CLASSES = 3
@@ -60,7 +60,7 @@ def test_the_decoder_finds_what_torchvision_finds(name: str) -> None:
         prepared, _ = whole.get_submodule("transform")([image])
         outputs = {key: tensor.numpy() for key, tensor in raw.eval()(prepared.tensors).items()}
     size = side, side
-    (found,) = decoder_of(task_of(name, size))(outputs, [Placement(size, size, (0, 0), size)])
+    (found,) = decoder_of(task_of_source(name, size))(outputs, [Placement(size, size, (0, 0), size)])
     assert isinstance(found, Detections)
     assert len(found) == len(expected["scores"]) > 10
     np.testing.assert_allclose(found.scores, expected["scores"], atol=1e-5)

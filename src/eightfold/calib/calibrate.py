@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eightfold.calib.checkpoint import kept_in
-from eightfold.calib.images.data_reader import Rows, batched, peeked, rows_of
+from eightfold.calib.images.data_reader import DataReader, batched, open_data, peeked
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.observers import Observer, Seeing, make_observer
@@ -87,18 +87,18 @@ def calibrate(
     """
     options = CalibrationOptions(method, percentile, batch, threads)
     graph = read_graph(onnx_path)
-    rows = rows_of(images, preprocess, graph.input_shape[1:])
+    rows = open_data(images, preprocess, graph.input_shape[1:])
     observers = {name: make_observer(options.method, percentile=options.percentile) for name in graph.observed}
     if graph.input.name in observers:
         # Pixels are bounded by themselves. A constant background would make entropy cut off what is on it.
         observers[graph.input.name] = make_observer("minmax")
     with kept_in(checkpoint, _identity(graph, rows, preprocess, options), rows, observers) as keep:
         if rows.left != 0:
-            show(graph, rows, observers, options, after_batch=keep)
+            observe(graph, rows, observers, options, after_batch=keep)
     return _ranges(graph, rows, preprocess, observers, options)
 
 
-def _identity(graph: ModelGraph, rows: Rows, preprocess: Preprocess | None, options: CalibrationOptions) -> str:
+def _identity(graph: ModelGraph, rows: DataReader, preprocess: Preprocess | None, options: CalibrationOptions) -> str:
     """What two calibrations must have in common for one to go on where the other stopped."""
     images = rows.images.digest() if isinstance(rows.images, ImageSet) else ""
     rules = preprocess.digest() if preprocess else ""
@@ -106,9 +106,9 @@ def _identity(graph: ModelGraph, rows: Rows, preprocess: Preprocess | None, opti
     return sha256_of_bytes(" ".join(parts).encode())
 
 
-def show(
+def observe(
     graph: ModelGraph,
-    rows: Rows,
+    rows: DataReader,
     observers: Mapping[str, Seeing],
     options: CalibrationOptions,
     *,
@@ -167,7 +167,7 @@ def _not_finite(graph: ModelGraph, tensor: str, values: Tensor, images: list[str
 
 def _ranges(
     graph: ModelGraph,
-    rows: Rows,
+    rows: DataReader,
     preprocess: Preprocess | None,
     observers: dict[str, Observer],
     options: CalibrationOptions,

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from eightfold.calib.calibrate import CalibrationOptions, show
+from eightfold.calib.calibrate import CalibrationOptions, observe
 from eightfold.calib.histogram import MIN_EXPONENT, Histogram
-from eightfold.calib.images.data_reader import rows_of
+from eightfold.calib.images.data_reader import open_data
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.observers import MOMENTUM, Seeing
 from eightfold.calib.ranges import Method, TensorRange
@@ -178,5 +178,5 @@ def ranges_of_channels(
     names = watched if tensors is None else [name for name in watched if name in tensors]
     observers = {name: make_channel_observer(options.method, percentile=options.percentile) for name in names}
     if observers:
-        show(graph, rows_of(images, preprocess, graph.input_shape[1:]), observers, options)
+        observe(graph, open_data(images, preprocess, graph.input_shape[1:]), observers, options)
     return {name: observer.ranges() for name, observer in observers.items()}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eightfold.calib.images.data_reader import Rows
+from eightfold.calib.images.data_reader import DataReader
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.observers import Observer
 from eightfold.errors import UsageError
@@ -24,7 +24,12 @@ EVERY_S = 10.0
 
 @contextlib.contextmanager
 def kept_in(
-    path: PathLike | None, identity: str, rows: Rows, observers: Mapping[str, Observer], *, every_s: float = EVERY_S
+    path: PathLike | None,
+    identity: str,
+    rows: DataReader,
+    observers: Mapping[str, Observer],
+    *,
+    every_s: float = EVERY_S,
 ) -> Iterator[Callable[[], None]]:
     """Restore `rows` and `observers` from the file if it has this `identity`; yield what to call after each batch.
 
@@ -49,7 +54,7 @@ def kept_in(
 class _State:
     path: Path
     identity: str
-    rows: Rows
+    rows: DataReader
     observers: Mapping[str, Observer]
     every_s: float
     saved: float = 0.0

@@ -79,11 +79,11 @@ def open_runner(
     parts = []
     for chunk in _chunks(names, [size * rows for size in sizes]):
         _set_outputs(model, chunk)
-        parts.append((open_session(model, threads=threads, optimize=optimize), tuple(chunk)))
+        parts.append((open_ort_session(model, threads=threads, optimize=optimize), tuple(chunk)))
     return Runner(graph.input.name, tuple(parts), rows, fixed)
 
 
-def open_session(model: onnx.ModelProto, *, threads: int, quiet: bool = False, optimize: bool = True) -> Any:
+def open_ort_session(model: onnx.ModelProto, *, threads: int, quiet: bool = False, optimize: bool = True) -> Any:
     """An onnxruntime session on the CPU."""
     ort = require("onnxruntime", "run the network")
     options = ort.SessionOptions()
@@ -136,11 +136,11 @@ def _same_answer(graph: ModelGraph, freed: onnx.ModelProto, probe: Tensor) -> bo
     """Whether two different rows through `freed` at once give what the graph gives for them."""
     rows = np.stack([probe, probe[..., ::-1]])
     try:
-        together = open_session(freed, threads=1, quiet=True).run(None, {graph.input.name: rows})
+        together = open_ort_session(freed, threads=1, quiet=True).run(None, {graph.input.name: rows})
     except run_errors():
         return False
     size = max(graph.batch, 1)
-    session = open_session(graph.model, threads=1)
+    session = open_ort_session(graph.model, threads=1)
     filled = [session.run(None, {graph.input.name: np.stack([rows[(i + k) % 2] for k in range(size)])}) for i in (0, 1)]
     for index, value in enumerate(together):
         own = [answer[index] for answer in filled]

@@ -20,7 +20,7 @@ from eightfold.compress.modules.modules import call_model, code_of, module_paths
 from eightfold.compress.plan.plan import GroupPlan, PrunePlan
 from eightfold.compress.surgery.surgery import applied
 from eightfold.compress.trace.groups import ChannelGraph
-from eightfold.compress.trace.replay import Follow, Misfit
+from eightfold.compress.trace.replay import Misfit, Replay
 from eightfold.export.verify.module_runs import set_evaluation
 
 # What torch and model code raise when a size does not fit.
@@ -31,7 +31,7 @@ Shapes = list[tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Trial:
+class TestRun:
     """What came of running a pruned model."""
 
     shapes: Shapes | None = None  # of its outputs; None when it failed
@@ -57,7 +57,7 @@ def checked(model: nn.Module, example_inputs: Any, plan: PrunePlan, graph: Chann
     return plan
 
 
-def _miscounted(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, trial: Trial, blamed: set[str]) -> set[str]:
+def _miscounted(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, trial: TestRun, blamed: set[str]) -> set[str]:
     """The groups that an operator miscounted; with all that their module's class cuts, once it was at fault before."""
     at_fault = set(plan.kept) & trial.misfits
     if not at_fault:
@@ -83,7 +83,7 @@ def _tell(before: PrunePlan, after: PrunePlan) -> None:
         warnings.warn(f"left whole, because the model's code fixes their size: {names}", stacklevel=3)
 
 
-def _one_of_several(model: nn.Module, inputs: Any, graph: ChannelGraph, plan: PrunePlan, trial: Trial) -> set[str]:
+def _one_of_several(model: nn.Module, inputs: Any, graph: ChannelGraph, plan: PrunePlan, trial: TestRun) -> set[str]:
     """Of several groups that the code of the failing module cuts, the one whose staying whole lets the module run.
 
     Its likes in other modules of that class go with it: they run the same code.
@@ -150,15 +150,15 @@ def _by_halving(model: nn.Module, inputs: Any, plan: PrunePlan, graph: ChannelGr
     return faulty
 
 
-def _try_plan(model: nn.Module, inputs: Any, plan: PrunePlan, graph: ChannelGraph) -> Trial:
+def _try_plan(model: nn.Module, inputs: Any, plan: PrunePlan, graph: ChannelGraph) -> TestRun:
     kept = plan.kept
     stays = [np.isin(np.arange(group.width), kept.get(group.id, np.arange(group.width))) for group in graph.groups]
-    follow = Follow(graph.trail, graph.trail.widths(stays))
+    follow = Replay(graph.trail, graph.trail.widths(stays))
     with applied(model, plan, shapes_only=True):
         return _try(model, inputs, follow, graph)
 
 
-def _try(model: nn.Module, inputs: Any, follow: Follow, graph: ChannelGraph) -> Trial:
+def _try(model: nn.Module, inputs: Any, follow: Replay, graph: ChannelGraph) -> TestRun:
     with contextlib.ExitStack() as stack:
         path = stack.enter_context(module_paths(model, keep_on_error=True))
         for context in (preserved(model), torch.no_grad(), plain_attention()):
@@ -169,7 +169,7 @@ def _try(model: nn.Module, inputs: Any, follow: Follow, graph: ChannelGraph) -> 
                 leaves = tree_leaves(call_model(model, inputs))
         except Misfit as misfit:
             groups = (graph.groups[number].id for number in graph.trail.groups_of(misfit.step))
-            return Trial(place=path[-1], misfits=frozenset(groups))
+            return TestRun(place=path[-1], misfits=frozenset(groups))
         except FAILURES:
-            return Trial(place=path[-1])
-    return Trial([tuple(leaf.shape) for leaf in leaves if isinstance(leaf, torch.Tensor)])
+            return TestRun(place=path[-1])
+    return TestRun([tuple(leaf.shape) for leaf in leaves if isinstance(leaf, torch.Tensor)])

@@ -51,7 +51,7 @@ def zeroed(model: nn.Module, plan: PrunePlan) -> Iterator[nn.Module]:
             parameter.data = data[name]
 
 
-def oracle_error(model: nn.Module, example_inputs: Any, plan: PrunePlan, graph: ChannelGraph | None = None) -> float:
+def masked_error(model: nn.Module, example_inputs: Any, plan: PrunePlan, graph: ChannelGraph | None = None) -> float:
     """Largest |pruned - zeroed| over all outputs in evaluation mode, relative to each output's largest.
 
     With the `graph` of a model whose output shapes depend on values, the outputs of all layers that the plan leaves

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from eightfold.compress.check import checked
 from eightfold.compress.criteria.evidence import Evidence, Loss
 from eightfold.compress.criteria.scores import Criterion, layer_scores
-from eightfold.compress.modules.batches import batches_of, targets_of
+from eightfold.compress.modules.batches import batches_of, target_batches
 from eightfold.compress.modules.modules import is_several_calls
 from eightfold.compress.plan.budget import budgets_of, within
 from eightfold.compress.plan.plan import PrunePlan
@@ -111,7 +111,7 @@ def plan_pruning(
         if graph is None or removed:
             with collector_paused():
                 graph = trace(model, example_inputs)
-        scores = layer_scores(Evidence(model, graph, batches, targets_of(targets), loss, seed), score)
+        scores = layer_scores(Evidence(model, graph, batches, target_batches(targets), loss, seed), score)
         budgets = budgets_of(model, graph, max_macs=max_macs, max_params=max_params)
         plan = PrunePlan.from_graph(
             graph,

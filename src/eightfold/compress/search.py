@@ -33,7 +33,7 @@ DRAWS_PER_CANDIDATE = 2000
 
 
 @dataclass(frozen=True)
-class Candidate:
+class PrunedCandidate:
     plan: PrunePlan
     metric: float
     macs_share: float
@@ -43,7 +43,7 @@ class Candidate:
 class SearchResult:
     """All candidates, the best first."""
 
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[PrunedCandidate, ...]
 
     @property
     def best(self) -> PrunePlan:
@@ -100,7 +100,7 @@ def search_pruning(
             budget=f"{macs_share:g} of the MACs, within {tolerance:g}",
         )
         plan = checked(model, example_inputs, plan, graph)
-        found.append(Candidate(plan, _metric(model, plan, batches, evaluate), share))
+        found.append(PrunedCandidate(plan, _metric(model, plan, batches, evaluate), share))
     return SearchResult(tuple(sorted(found, key=lambda candidate: -candidate.metric)))
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LOWEST_IR_VERSION = 4
 
 
-def in_normal_form(model: onnx.ModelProto) -> onnx.ModelProto:
+def canonicalized(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same network; `model` itself, changed, where it brings no functions along.
 
     Its weights may still lie in other files: they are not copied.

@@ -30,7 +30,7 @@ References: TypeAlias = "Mapping[str, onnx.TensorProto]"
 WEIGHTS = "weights.data"
 
 
-def write_lean(model: onnx.ModelProto, path: Path, known: References | None = None) -> References:
+def write_without_weights(model: onnx.ModelProto, path: Path, known: References | None = None) -> References:
     """Write the graph to `path`, its weights to the end of a file beside it, which graphs in one folder share. Nothing
     is synced to the disk: these files are for a while only.
 
@@ -49,11 +49,11 @@ def write_lean(model: onnx.ModelProto, path: Path, known: References | None = No
     return _references(shell)
 
 
-def load_lean(path: Path, *, hidden_bytes: int = sys.maxsize) -> tuple[onnx.ModelProto, References]:
-    """Read what `write_lean` wrote, with its weights; and references by name to where they lie.
+def load_without_weights(path: Path, *, hidden_bytes: int = sys.maxsize) -> tuple[onnx.ModelProto, References]:
+    """Read what `write_without_weights` wrote, with its weights; and references by name to where they lie.
 
     Args:
-        hidden_bytes: weights of at least that size become inputs, until `show` is called.
+        hidden_bytes: weights of at least that size become inputs, until `restore_weights` is called.
     """
     model = load_onnx(path, external=False)
     known = _references(model)
@@ -62,7 +62,7 @@ def load_lean(path: Path, *, hidden_bytes: int = sys.maxsize) -> tuple[onnx.Mode
     return model, known
 
 
-def show(model: onnx.ModelProto, known: References) -> None:
+def restore_weights(model: onnx.ModelProto, known: References) -> None:
     """Make weights, as references, of those inputs that were weights before they were hidden."""
     hidden = [value.name for value in model.graph.input if value.name in known]
     keep(model.graph.input, lambda value: value.name not in known)

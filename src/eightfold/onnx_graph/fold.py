@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import onnx
 
 
-def prepare(graph: ModelGraph) -> onnx.ModelProto:
+def prepare_for_int8(graph: ModelGraph) -> onnx.ModelProto:
     """A copy with constants where weights are looked for, batch norms folded into the convolution before them, and
     spatial means written as average pooling."""
     model = copy.deepcopy(graph.model)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from eightfold.extras import require
 from eightfold.onnx_graph.graph import ModelGraph
+from eightfold.onnx_graph.graph_index import attribute
 from eightfold.onnx_graph.operators import kind
 
 if TYPE_CHECKING:
@@ -95,14 +96,6 @@ def layers_of(graph: ModelGraph) -> list[Layer]:
 def label(node: onnx.NodeProto) -> str:
     """A node's name, or its first output where it has none."""
     return str(node.name or node.output[0])
-
-
-def attribute(node: onnx.NodeProto, name: str, default: float) -> float:
-    """A number among a node's attributes."""
-    for entry in node.attribute:
-        if entry.name == name:
-            return float(entry.f if entry.type == entry.FLOAT else entry.i)
-    return default
 
 
 def value_of(tensor: onnx.TensorProto) -> npt.NDArray[Any]:

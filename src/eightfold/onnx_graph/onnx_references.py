@@ -49,7 +49,7 @@ class NotOnnxError(ValueError):
 
 
 @dataclass(frozen=True)
-class Reference:
+class ExternalReference:
     """Part of a file that holds a tensor. `length` is None for all that follows `offset`. Both are bytes."""
 
     location: str
@@ -62,7 +62,7 @@ class Reference:
         return self.offset + (self.length or 0)
 
 
-def external_references(path: Path) -> list[Reference]:
+def external_references(path: Path) -> list[ExternalReference]:
     """Every reference to a further file in an ONNX file, in subgraphs, functions and attributes as well.
 
     Raises NotOnnxError where the file cannot be followed, or holds a reference that readers might take differently.
@@ -98,9 +98,9 @@ def _is_there(path: Path) -> bool:
         return False
 
 
-def references_in(data: Bytes) -> list[Reference]:
+def references_in(data: Bytes) -> list[ExternalReference]:
     """`external_references` of the bytes of an ONNX file."""
-    found: list[Reference] = []
+    found: list[ExternalReference] = []
     fields = 0
     waiting = [("ModelProto", 0, len(data))]
     while waiting:
@@ -171,7 +171,7 @@ def _entry(data: Bytes, begin: int, end: int) -> tuple[str, str]:
     return texts.get(ENTRY_KEY, ""), texts.get(ENTRY_VALUE, "")
 
 
-def _reference(entries: list[tuple[str, str]]) -> Reference:
+def _reference(entries: list[tuple[str, str]]) -> ExternalReference:
     words = dict(entries)
     if len(words) < len(entries) or not words.get("location"):
         raise NotOnnxError("a tensor does not say once where it lies")
@@ -180,4 +180,6 @@ def _reference(entries: list[tuple[str, str]]) -> Reference:
         if not (text.isascii() and text.isdigit() and len(text) <= LONGEST_NUMBER_DIGITS):
             raise NotOnnxError(f"the {key} of a tensor is {text!r:.40}")
     # Some writers put 0 for "all of it".
-    return Reference(words["location"], int(numbers.get("offset", "0")), int(numbers.get("length", "0")) or None)
+    return ExternalReference(
+        words["location"], int(numbers.get("offset", "0")), int(numbers.get("length", "0")) or None
+    )

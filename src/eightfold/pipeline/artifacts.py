@@ -14,7 +14,7 @@ VARIANTS = ("baseline", "pruned")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ArtifactSpec:
     """One artifact to be. `path` is the same in the run directory and in the bundle."""
 
     variant: str
@@ -55,7 +55,7 @@ class Wanted:
         return "raw" if self.raw else "onnx"
 
 
-def files_of(graphs: Iterable[Wanted]) -> tuple[str, ...]:
+def files_of(graphs: Iterable[ArtifactSpec]) -> tuple[str, ...]:
     """The files that these graphs consist of: each graph, and the weights of each network once."""
     graphs = list(graphs)
     return (*(wanted.path for wanted in graphs), *dict.fromkeys(wanted.weights for wanted in graphs))
@@ -67,45 +67,49 @@ def sizes_of(recipe: Recipe) -> tuple[Size | None, ...]:
     return (default, *recipe.export.sizes) if recipe.export.sizes else (None,)
 
 
-def float_artifacts(recipe: Recipe, variant: str) -> list[Wanted]:
+def float_artifacts(recipe: Recipe, variant: str) -> list[ArtifactSpec]:
     """What is exported from torch."""
-    return _at_every_size(recipe, Wanted(variant, "fp32", "any", 1, raw=recipe.export.decode), recipe.export.batches)
+    return _at_every_size(
+        recipe, ArtifactSpec(variant, "fp32", "any", 1, raw=recipe.export.decode), recipe.export.batches
+    )
 
 
-def calibrated_artifacts(recipe: Recipe) -> list[Wanted]:
+def calibrated_artifacts(recipe: Recipe) -> list[ArtifactSpec]:
     """The float graphs that are calibrated and quantized: the pruned ones, or their equalized form."""
     return float_artifacts(recipe, "equalized" if recipe.quantize.equalize else "pruned")
 
 
-def int8_artifacts(recipe: Recipe, target: str) -> list[Wanted]:
+def int8_artifacts(recipe: Recipe, target: str) -> list[ArtifactSpec]:
     """What is quantized for a target."""
-    return _at_every_size(recipe, Wanted("pruned", "int8", target, 1, raw=recipe.export.decode), recipe.export.batches)
+    return _at_every_size(
+        recipe, ArtifactSpec("pruned", "int8", target, 1, raw=recipe.export.decode), recipe.export.batches
+    )
 
 
-def made_artifacts(recipe: Recipe) -> list[Wanted]:
+def made_artifacts(recipe: Recipe) -> list[ArtifactSpec]:
     """Every graph that ships, as it is before the decoder goes in, where that is asked for."""
     floats = [wanted for variant in VARIANTS for wanted in float_artifacts(recipe, variant)]
     return floats + [wanted for target in recipe.quantize.targets for wanted in int8_artifacts(recipe, target)]
 
 
-def onnx_artifacts(recipe: Recipe) -> list[Wanted]:
+def onnx_artifacts(recipe: Recipe) -> list[ArtifactSpec]:
     """Every graph that ships. A CPU can run them all."""
     return [replace(wanted, raw=False) for wanted in made_artifacts(recipe)]
 
 
-def judged_artifacts(recipe: Recipe) -> list[Wanted]:
+def judged_artifacts(recipe: Recipe) -> list[ArtifactSpec]:
     """The graphs that promises on accuracy are about: the smallest batch at the default image size."""
     batch, size = min(recipe.export.batches), sizes_of(recipe)[0]
     return [wanted for wanted in onnx_artifacts(recipe) if (wanted.batch, wanted.size) == (batch, size)]
 
 
-def engine_artifacts(recipe: Recipe) -> list[Wanted]:
+def engine_artifacts(recipe: Recipe) -> list[ArtifactSpec]:
     section = recipe.engines
     if section is None:
         return []
-    wanted = [Wanted("pruned", precision, section.target, 1, "engine") for precision in section.precisions]
+    wanted = [ArtifactSpec("pruned", precision, section.target, 1, "engine") for precision in section.precisions]
     return [made for each in wanted for made in _at_every_size(recipe, each, section.batches)]
 
 
-def _at_every_size(recipe: Recipe, wanted: Wanted, batches: Sequence[int]) -> list[Wanted]:
+def _at_every_size(recipe: Recipe, wanted: ArtifactSpec, batches: Sequence[int]) -> list[ArtifactSpec]:
     return [replace(wanted, size=size, batch=batch) for size in sizes_of(recipe) for batch in batches]

@@ -6,16 +6,16 @@ from functools import partial
 from pathlib import Path
 
 from eightfold.pipeline import job as at
-from eightfold.pipeline.artifacts import Wanted, files_of, made_artifacts, onnx_artifacts
+from eightfold.pipeline.artifacts import ArtifactSpec, files_of, made_artifacts, onnx_artifacts
 from eightfold.pipeline.graph_files import library_versions, share, write_facts
 from eightfold.pipeline.job import Job
-from eightfold.pipeline.runner import Step
+from eightfold.pipeline.runner import PipelineStep
 from eightfold.pipeline.step_keys import image_key
 from eightfold.progress import track
 from eightfold.runtime.bundle.manifest import Step as ManifestStep
 
 
-def decode_steps(job: Job) -> list[Step]:
+def decode_steps(job: Job) -> list[PipelineStep]:
     recipe = job.recipe
     if not recipe.export.decode:
         return []
@@ -26,7 +26,7 @@ def decode_steps(job: Job) -> list[Step]:
     }
     outputs = (*files_of(onnx_artifacts(recipe)), at.facts_of(at.DECODED))
     inputs = (*files_of(made_artifacts(recipe)), at.DATA)
-    return [Step("decode", inputs, outputs, settings, partial(decode_graphs, job))]
+    return [PipelineStep("decode", inputs, outputs, settings, partial(decode_graphs, job))]
 
 
 def decode_graphs(job: Job, _: Path) -> str:
@@ -40,7 +40,7 @@ def decode_graphs(job: Job, _: Path) -> str:
     return f"{len(steps)} graphs put out detections, boxes at most {worst:.2g} pixels from the runtime's"
 
 
-def _decode(job: Job, raw: Wanted, wanted: Wanted) -> ManifestStep:
+def _decode(job: Job, raw: ArtifactSpec, wanted: ArtifactSpec) -> ManifestStep:
     from eightfold.export.in_graph.decode_step import put_decoder_in
     from eightfold.export.verify.test_inputs import COMPARED_IMAGES, whole_runs
     from eightfold.onnx_graph.onnx_files import load_onnx, save_onnx

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from eightfold.pipeline.runner import Step, content_of, digests, key_of, read_record, record_path
+from eightfold.pipeline.runner import PipelineStep, digests, key_of, read_record, record_path, step_content
 
 LONGEST_VALUE = 24  # characters; digests are longer
 State = Literal["up to date", "would run", "may run"]
 
 
 @dataclass(frozen=True)
-class StepOutlook:
+class StepPreview:
     """What a run would do with a step.
 
     Attributes:
@@ -36,7 +36,7 @@ class StepOutlook:
         return f"{self.name}: {self.state}" + (f" ({self.why})" if self.why else "")
 
 
-def foresee(directory: Path, steps: Sequence[Step]) -> tuple[StepOutlook, ...]:
+def foresee(directory: Path, steps: Sequence[PipelineStep]) -> tuple[StepPreview, ...]:
     """What `run_steps` would do in `directory`, step by step."""
     makers: dict[str, str] = {}  # file or folder -> the step that would or may make it anew
     found = []
@@ -47,20 +47,20 @@ def foresee(directory: Path, steps: Sequence[Step]) -> tuple[StepOutlook, ...]:
     return tuple(found)
 
 
-def _outlook(directory: Path, step: Step, makers: dict[str, str]) -> StepOutlook:
+def _outlook(directory: Path, step: PipelineStep, makers: dict[str, str]) -> StepPreview:
     record = read_record(record_path(directory, step))
     if why := _certain_reason(directory, step, record):
-        return StepOutlook(step.name, "would run", why)
+        return StepPreview(step.name, "would run", why)
     anew = [path for path in step.inputs if path in makers]
     if anew:
-        return StepOutlook(step.name, "may run", f"reads {anew[0]}, which '{makers[anew[0]]}' would make")
-    content = content_of(directory, step)
+        return StepPreview(step.name, "may run", f"reads {anew[0]}, which '{makers[anew[0]]}' would make")
+    content = step_content(directory, step)
     if record["key"] != key_of(content):
-        return StepOutlook(step.name, "would run", _changed_inputs(content["inputs"], record.get("inputs")))
-    return StepOutlook(step.name, "up to date")
+        return StepPreview(step.name, "would run", _changed_inputs(content["inputs"], record.get("inputs")))
+    return StepPreview(step.name, "up to date")
 
 
-def _certain_reason(directory: Path, step: Step, record: dict[str, Any]) -> str:
+def _certain_reason(directory: Path, step: PipelineStep, record: dict[str, Any]) -> str:
     """Why it runs whatever its inputs become; "" where nothing says so."""
     if "key" not in record:
         return "not done yet"

@@ -11,10 +11,10 @@ from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.target import parse_target
 from eightfold.files import atomic_directory
 from eightfold.pipeline import job as at
-from eightfold.pipeline.artifacts import Wanted, engine_artifacts, files_of
+from eightfold.pipeline.artifacts import ArtifactSpec, engine_artifacts, files_of
 from eightfold.pipeline.graph_files import library_versions
 from eightfold.pipeline.job import Job
-from eightfold.pipeline.runner import Step
+from eightfold.pipeline.runner import PipelineStep
 from eightfold.pipeline.step_keys import device_key, image_key
 from eightfold.progress import track
 
@@ -22,7 +22,7 @@ from eightfold.progress import track
 FEWEST_IMAGES = 4
 
 
-def engine_steps(job: Job) -> list[Step]:
+def engine_steps(job: Job) -> list[PipelineStep]:
     wanted = engine_artifacts(job.recipe)
     if not wanted:
         return []
@@ -37,10 +37,10 @@ def engine_steps(job: Job) -> list[Step]:
     }
     if not job.path(at.ENGINES).exists():  # what the builder lacks is to be known before the network is trained
         _require_builder(job, wanted)
-    return [Step("engines", sources, (at.ENGINES,), settings, partial(build_engines, job))]
+    return [PipelineStep("engines", sources, (at.ENGINES,), settings, partial(build_engines, job))]
 
 
-def _require_builder(job: Job, wanted: Sequence[Wanted]) -> None:
+def _require_builder(job: Job, wanted: Sequence[ArtifactSpec]) -> None:
     from eightfold.export.tensorrt.engine_from_onnx import require_builder
 
     for precision in {engine.precision for engine in wanted}:
@@ -57,7 +57,7 @@ def _engine_options(job: Job) -> BuildOptions:
     return options.model_copy(update={"timing_cache": job.path(at.TIMING_CACHE)})
 
 
-def _source_of(engine: Wanted) -> Wanted:
+def _source_of(engine: ArtifactSpec) -> ArtifactSpec:
     """The graph an engine is built from: FP32 for FP16, the target's Q/DQ graph for INT8."""
     if engine.precision == "int8":
         return replace(engine, format="onnx")

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from eightfold.export.verify.test_inputs import COMPARED_IMAGES
 from eightfold.export.verify.verify import Tolerance
 from eightfold.pipeline import job as at
-from eightfold.pipeline.artifacts import VARIANTS, Wanted, files_of, float_artifacts, sizes_of
+from eightfold.pipeline.artifacts import VARIANTS, ArtifactSpec, files_of, float_artifacts, sizes_of
 from eightfold.pipeline.decode_steps import decode_steps
 from eightfold.pipeline.engine_steps import engine_steps
 from eightfold.pipeline.graph_files import library_versions, share, write_facts
 from eightfold.pipeline.int8_steps import int8_steps
 from eightfold.pipeline.job import Job
-from eightfold.pipeline.runner import Step
+from eightfold.pipeline.runner import PipelineStep
 from eightfold.pipeline.step_keys import image_key, model_key
 from eightfold.runtime.bundle.manifest import Step as ManifestStep
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def export_steps(job: Job) -> list[Step]:
+def export_steps(job: Job) -> list[PipelineStep]:
     from eightfold.export.in_graph.in_graph import require_pixels_taken
     from eightfold.export.opset.opsets import opsets_for
 
@@ -40,7 +40,7 @@ def export_steps(job: Job) -> list[Step]:
         "versions": library_versions(),
     }
     exports = [
-        Step(
+        PipelineStep(
             f"export {variant}",
             (*sources[variant], at.DATA),
             (*files_of(float_artifacts(recipe, variant)), at.facts_of(variant)),
@@ -69,7 +69,7 @@ def export_variant(job: Job, variant: str, _: Path) -> str:
     return f"{len(steps)} graphs, largest relative error {worst:.1g}"
 
 
-def _export_size(job: Job, model: nn.Module, graphs: Sequence[Wanted]) -> dict[str, tuple[ManifestStep, ...]]:
+def _export_size(job: Job, model: nn.Module, graphs: Sequence[ArtifactSpec]) -> dict[str, tuple[ManifestStep, ...]]:
     """The graphs of one image size; the steps of each by its id."""
     from eightfold.export.fixed_size.batches import export_batches
     from eightfold.export.in_graph.in_graph import put_preprocess_in

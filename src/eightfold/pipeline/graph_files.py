@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from eightfold.pipeline import job as at
-from eightfold.pipeline.artifacts import Wanted
+from eightfold.pipeline.artifacts import ArtifactSpec
 from eightfold.pipeline.job import Job
 from eightfold.runtime.bundle.manifest import Step
 from eightfold.versions import runtime_versions
 
 
-def share(job: Job, graphs: Sequence[Wanted]) -> None:
+def share(job: Job, graphs: Sequence[ArtifactSpec]) -> None:
     """Store the weights of one network once, before anything is measured: what is measured is what is shipped."""
     from eightfold.onnx_graph.weights import share_weights
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from eightfold.files import write_text
 from eightfold.pipeline import job as at
 from eightfold.pipeline.artifacts import (
-    Wanted,
+    ArtifactSpec,
     calibrated_artifacts,
     files_of,
     float_artifacts,
@@ -19,7 +19,7 @@ from eightfold.pipeline.artifacts import (
 )
 from eightfold.pipeline.graph_files import library_versions, share, write_facts
 from eightfold.pipeline.job import Job
-from eightfold.pipeline.runner import Step
+from eightfold.pipeline.runner import PipelineStep
 from eightfold.pipeline.step_keys import GRAPHS, device_key, image_key, versions
 from eightfold.runtime.bundle.manifest import Step as ManifestStep
 from eightfold.scratch import scratch_folder
@@ -30,25 +30,25 @@ if TYPE_CHECKING:
     from eightfold.export.int8.quant_report import QuantReport
 
 
-def int8_steps(job: Job) -> list[Step]:
+def int8_steps(job: Job) -> list[PipelineStep]:
     return [*_equalize_steps(job), _calibrate_step(job), *_quantize_steps(job)]
 
 
-def _equalize_steps(job: Job) -> list[Step]:
+def _equalize_steps(job: Job) -> list[PipelineStep]:
     if not job.recipe.quantize.equalize:
         return []
     floats, graphs = files_of(float_artifacts(job.recipe, "pruned")), files_of(calibrated_artifacts(job.recipe))
     settings = {"images": job.recipe.calibrate.images, **image_key(job), **versions(GRAPHS)}
     outputs = (*graphs, at.EQUALIZED)
-    return [Step("equalize", (*floats, at.DATA), outputs, settings, partial(equalize_pruned, job))]
+    return [PipelineStep("equalize", (*floats, at.DATA), outputs, settings, partial(equalize_pruned, job))]
 
 
 def equalize_pruned(job: Job, _: Path) -> str:
     """Balance channels across layers at every image and batch size, and check that each graph answers as before."""
-    from eightfold.export.int8.equalize import Pair, equalize_batches
+    from eightfold.export.int8.equalize import GraphPair, equalize_batches
 
     graphs = zip(float_artifacts(job.recipe, "pruned"), calibrated_artifacts(job.recipe), strict=True)
-    pairs = [Pair(job.path(source.path), job.path(wanted.path), job.fed_to(wanted)) for source, wanted in graphs]
+    pairs = [GraphPair(job.path(source.path), job.path(wanted.path), job.fed_to(wanted)) for source, wanted in graphs]
     report = equalize_batches(pairs, images=_calibration_images(job))
     share(job, calibrated_artifacts(job.recipe))
     job.write(at.EQUALIZED, report.model_dump(mode="json", exclude={"steps": {"__all__": {"seconds"}}}))
@@ -69,7 +69,7 @@ def _calibration_images(job: Job) -> ImageSet:
     return job.train_images.sample(job.recipe.calibrate.images, seed=job.recipe.seed)
 
 
-def _calibrate_step(job: Job) -> Step:
+def _calibrate_step(job: Job) -> PipelineStep:
     recipe = job.recipe
     graph = _calibration_graph(job)
     settings = {
@@ -77,10 +77,12 @@ def _calibrate_step(job: Job) -> Step:
         **image_key(job),
         **versions(GRAPHS),
     }
-    return Step("calibrate", (*files_of([graph]), at.DATA), (at.RANGES,), settings, partial(calibrate_pruned, job))
+    return PipelineStep(
+        "calibrate", (*files_of([graph]), at.DATA), (at.RANGES,), settings, partial(calibrate_pruned, job)
+    )
 
 
-def _calibration_graph(job: Job) -> Wanted:
+def _calibration_graph(job: Job) -> ArtifactSpec:
     """The largest batch at the default image size: it runs fastest per image, and the ranges hold for all."""
     default = sizes_of(job.recipe)[0]
     fitting = [wanted for wanted in calibrated_artifacts(job.recipe) if wanted.size == default]
@@ -97,7 +99,7 @@ def calibrate_pruned(job: Job, _: Path) -> str:
     return f"{len(ranges.tensors)} tensors, {ranges.images} images, {section.method}"
 
 
-def _quantize_steps(job: Job) -> list[Step]:
+def _quantize_steps(job: Job) -> list[PipelineStep]:
     floats = (*files_of(calibrated_artifacts(job.recipe)), *files_of(float_artifacts(job.recipe, "pruned")))
     sources = (at.RANGES, *floats, at.DATA)
     section = job.recipe.quantize
@@ -110,7 +112,7 @@ def _quantize_steps(job: Job) -> list[Step]:
         **(device_key() if section.form == "fastest" else {}),
     }
     return [
-        Step(
+        PipelineStep(
             f"quantize {target}",
             tuple(dict.fromkeys(sources)),
             (*files_of(int8_artifacts(job.recipe, target)), at.facts_of(f"int8-{target}")),
@@ -138,7 +140,7 @@ def quantize_pruned(job: Job, target: str, _: Path) -> str:
     return f"{len(steps)} graphs, {len(kept)} layers given back to float, lowest cosine to FP32 {cosine:.4f}"
 
 
-def _ranges_for(job: Job, ranges: Ranges, graph: Wanted) -> Ranges:
+def _ranges_for(job: Job, ranges: Ranges, graph: ArtifactSpec) -> Ranges:
     """Found at the default image size, they are those of every other."""
     from eightfold.calib.other_size import ranges_at_size
 
@@ -149,7 +151,7 @@ def _ranges_for(job: Job, ranges: Ranges, graph: Wanted) -> Ranges:
 
 
 def _quantize(
-    job: Job, ranges: Ranges, target: str, source: Wanted, wanted: Wanted, kept: Sequence[str]
+    job: Job, ranges: Ranges, target: str, source: ArtifactSpec, wanted: ArtifactSpec, kept: Sequence[str]
 ) -> QuantReport:
     from eightfold.export.int8.quantize import quantize
 

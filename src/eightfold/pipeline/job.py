@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from eightfold.calib.images.image_set import ImageSet
     from eightfold.calib.images.preprocess import Preprocess
-    from eightfold.pipeline.artifacts import Wanted
+    from eightfold.pipeline.artifacts import ArtifactSpec
     from eightfold.runtime.bundle.manifest import Task
     from eightfold.tasks.base import VisionTask
 
@@ -81,7 +81,7 @@ class Job:
         from eightfold.tasks.kinds import task_of
         from eightfold.zoo import models
 
-        known = models.task_of(self.recipe.model.source, self.image_size)
+        known = models.task_of_source(self.recipe.model.source, self.image_size)
         return task_of(completed(self.recipe.task, known))
 
     @cached_property
@@ -119,7 +119,7 @@ class Job:
         plain = self.recipe.preprocess
         return pixels_for(plain) if self.recipe.export.preprocess == "in-graph" else plain
 
-    def fed_to(self, wanted: Wanted) -> Preprocess:
+    def fed_to(self, wanted: ArtifactSpec) -> Preprocess:
         """How images become the input of one of these graphs."""
         return self.fed if wanted.size is None else self.fed.at_size(*wanted.size)
 

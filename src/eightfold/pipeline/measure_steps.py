@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from eightfold.files import sha256_of_file
 from eightfold.pipeline import job as at
-from eightfold.pipeline.artifacts import Wanted, engine_artifacts, files_of, judged_artifacts, onnx_artifacts
+from eightfold.pipeline.artifacts import ArtifactSpec, engine_artifacts, files_of, judged_artifacts, onnx_artifacts
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.measured import families, metrics_of, steps_of
 from eightfold.pipeline.report_content import content_of
-from eightfold.pipeline.runner import Step, stamps
+from eightfold.pipeline.runner import PipelineStep, stamps
 from eightfold.pipeline.step_keys import GRAPHS, device_key, image_key, versions
 from eightfold.progress import track
 from eightfold.runtime.bundle.manifest import Artifact, Metric
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from eightfold.runtime.bench.candidates import Candidate
 
 
-def measure_steps(job: Job) -> list[Step]:
+def measure_steps(job: Job) -> list[PipelineStep]:
     recipe = job.recipe
     graphs = files_of(onnx_artifacts(recipe))
     facts = tuple(at.facts_of(family) for family in families(job))
@@ -40,10 +40,10 @@ def measure_steps(job: Job) -> list[Step]:
     everything = {"recipe": recipe.model_dump(mode="json"), "versions": runtime_versions()}
     measured = (at.METRICS, *files_of(_benched(job)))
     return [
-        Step("evaluate", (at.DATA, *graphs), (at.METRICS, at.EVIDENCE), images, partial(evaluate, job)),
-        Step("bench", measured, (at.LATENCY,), times, partial(measure, job)),
-        Step("report", (*numbers, *facts, *engines), (at.REPORT,), everything, partial(report, job)),
-        Step(
+        PipelineStep("evaluate", (at.DATA, *graphs), (at.METRICS, at.EVIDENCE), images, partial(evaluate, job)),
+        PipelineStep("bench", measured, (at.LATENCY,), times, partial(measure, job)),
+        PipelineStep("report", (*numbers, *facts, *engines), (at.REPORT,), everything, partial(write_run_report, job)),
+        PipelineStep(
             "bundle", (at.REPORT, *numbers, *facts, *graphs, *engines), (at.BUNDLE,), everything, partial(bundle, job)
         ),
     ]
@@ -75,7 +75,7 @@ def _metrics(job: Job, values: Mapping[str, float]) -> list[Metric]:
     ]
 
 
-def _benched(job: Job) -> list[Wanted]:
+def _benched(job: Job) -> list[ArtifactSpec]:
     """What is meant for this kind of machine: the float graphs, and INT8 for its processor."""
     from eightfold.runtime.backends.targets import targets_of
 
@@ -98,7 +98,7 @@ def measure(job: Job, _: Path) -> str:
     return f"{len(table.rows)} rows"
 
 
-def _candidate(job: Job, wanted: Wanted, metrics: Mapping[str, tuple[Metric, ...]]) -> Candidate:
+def _candidate(job: Job, wanted: ArtifactSpec, metrics: Mapping[str, tuple[Metric, ...]]) -> Candidate:
     from eightfold.export.int8.layer_precisions import layer_precisions
     from eightfold.onnx_graph.onnx_files import load_onnx
     from eightfold.runtime.bench.candidates import Candidate
@@ -118,7 +118,7 @@ def _candidate(job: Job, wanted: Wanted, metrics: Mapping[str, tuple[Metric, ...
     )
 
 
-def report(job: Job, _: Path) -> str:
+def write_run_report(job: Job, _: Path) -> str:
     from eightfold.runtime.report.report import write_report
 
     write_report(job.path(at.REPORT), content_of(job))

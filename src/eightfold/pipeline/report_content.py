@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from eightfold.export.bundle.commits import describe_commit
 from eightfold.pipeline import job as at
-from eightfold.pipeline.artifacts import Wanted, engine_artifacts, onnx_artifacts
+from eightfold.pipeline.artifacts import ArtifactSpec, engine_artifacts, onnx_artifacts
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.measured import metrics_of, steps_of
 from eightfold.pipeline.report_headlines import bytes_of, cards_of, checks_of, leading_label
@@ -65,11 +65,11 @@ def _accuracy(job: Job) -> tuple[Accuracy, ...]:
     return (*rows, *engines)
 
 
-def _baseline_of(wanted: Wanted) -> Wanted:
-    return Wanted("baseline", "fp32", "any", wanted.batch, size=wanted.size)
+def _baseline_of(wanted: ArtifactSpec) -> ArtifactSpec:
+    return ArtifactSpec("baseline", "fp32", "any", wanted.batch, size=wanted.size)
 
 
-def _accuracy_row(wanted: Wanted, metric: Metric, baseline: Metric) -> Accuracy:
+def _accuracy_row(wanted: ArtifactSpec, metric: Metric, baseline: Metric) -> Accuracy:
     change = None if wanted == _baseline_of(wanted) else 100 * (metric.value - baseline.value)
     note = "run by onnxruntime on the CPU" if wanted.target not in ("any", "cpu-x86", "cpu-arm") else ""
     return Accuracy(
@@ -109,7 +109,7 @@ def _engines(job: Job) -> tuple[Engine, ...]:
     return tuple(_engine(job, wanted) for wanted in engine_artifacts(job.recipe))
 
 
-def _engine(job: Job, wanted: Wanted) -> Engine:
+def _engine(job: Job, wanted: ArtifactSpec) -> Engine:
     from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 
     record = EngineRecord.load(sidecar_path(job.path(wanted.path)))

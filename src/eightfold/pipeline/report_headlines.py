@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from eightfold.pipeline import job as at
-from eightfold.pipeline.artifacts import Wanted, files_of, onnx_artifacts, sizes_of
+from eightfold.pipeline.artifacts import ArtifactSpec, files_of, onnx_artifacts, sizes_of
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.measured import metrics_of
 from eightfold.pipeline.remedies import gain_speed, keep_accuracy, keep_int8_accuracy
@@ -44,9 +44,9 @@ def _ms_per_image(job: Job, curve: str, table: LatencyTable) -> float:
     return ms_per_image(BACKEND, _ids_of(job, curve), table) or math.inf
 
 
-def headline(job: Job, variant: str) -> Wanted:
+def headline(job: Job, variant: str) -> ArtifactSpec:
     """The FP32 graph of a variant that headlines are about: the smallest batch at the default image size."""
-    return Wanted(variant, "fp32", "any", min(job.recipe.export.batches), size=sizes_of(job.recipe)[0])
+    return ArtifactSpec(variant, "fp32", "any", min(job.recipe.export.batches), size=sizes_of(job.recipe)[0])
 
 
 def speedup_of(table: LatencyTable, curve: str, batch: int) -> Interval | None:
@@ -67,7 +67,7 @@ def _capital(label: str) -> str:
     return label.capitalize() if label.islower() else label
 
 
-def bytes_of(job: Job, wanted: Wanted) -> int:
+def bytes_of(job: Job, wanted: ArtifactSpec) -> int:
     """Size of a graph with its weights."""
     return sum(job.path(name).stat().st_size for name in files_of([wanted]))
 

@@ -11,13 +11,13 @@ from eightfold.errors import UsageError
 from eightfold.export.bundle.commits import commits
 from eightfold.files import PathLike
 from eightfold.pipeline import job as at
-from eightfold.pipeline.dry_run import StepOutlook, foresee
+from eightfold.pipeline.dry_run import StepPreview, foresee
 from eightfold.pipeline.export_steps import export_steps
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.measure_steps import measure_steps
 from eightfold.pipeline.preflight import check_before
 from eightfold.pipeline.report_content import content_of
-from eightfold.pipeline.runner import Listener, Step, StepResult, run_steps
+from eightfold.pipeline.runner import Listener, PipelineStep, StepResult, run_steps
 from eightfold.pipeline.train_steps import train_steps
 from eightfold.recipe import Recipe, read_recipe, with_limits
 from eightfold.runtime.report.report_content import Check
@@ -97,7 +97,7 @@ def preview_run(
     output: PathLike | None = None,
     max_drop: float | None = None,
     min_speedup: float | None = None,
-) -> tuple[StepOutlook, ...]:
+) -> tuple[StepPreview, ...]:
     """What `run` would do now, step by step: what is done already, what would run, and why. Nothing is written.
 
     A step that reads what another one would make may run: where that comes out as it was, there is nothing to do.
@@ -120,7 +120,7 @@ def _job(recipe: Recipe | PathLike, output: PathLike | None, **limits: float | N
     return job
 
 
-def _steps(job: Job) -> list[Step]:
+def _steps(job: Job) -> list[PipelineStep]:
     return [*train_steps(job), *export_steps(job), *measure_steps(job)]
 
 

@@ -23,7 +23,7 @@ from eightfold.files import digest_of, remove_temporaries, sha256_of_bytes, writ
 
 
 @dataclass(frozen=True)
-class Step:
+class PipelineStep:
     """One step of a run.
 
     Attributes:
@@ -54,7 +54,7 @@ Listener = Callable[[StepResult | str], None]
 
 
 def run_steps(
-    directory: Path, steps: Sequence[Step], listener: Listener, stamp: Mapping[str, Any] | None = None
+    directory: Path, steps: Sequence[PipelineStep], listener: Listener, stamp: Mapping[str, Any] | None = None
 ) -> list[StepResult]:
     """Run `steps` in order in `directory`; tell `listener` the name of each that starts and the result of each.
 
@@ -75,9 +75,9 @@ def stamps(directory: Path) -> dict[str, Any]:
     return {name: record["stamp"] for name, record in records.items() if record.get("stamp")}
 
 
-def _run_step(directory: Path, step: Step, listener: Listener, stamp: dict[str, Any]) -> StepResult:
+def _run_step(directory: Path, step: PipelineStep, listener: Listener, stamp: dict[str, Any]) -> StepResult:
     start = time.monotonic()
-    content = content_of(directory, step)
+    content = step_content(directory, step)
     key = key_of(content)
     record = read_record(record_path(directory, step))
     if record.get("key") == key and record.get("outputs") == digests(directory, step.outputs):
@@ -109,11 +109,11 @@ def _remove_scratch(directory: Path, name: str) -> None:
         shutil.rmtree(old)
 
 
-def record_path(directory: Path, step: Step) -> Path:
+def record_path(directory: Path, step: PipelineStep) -> Path:
     return directory / "steps" / f"{step.name}.json"
 
 
-def content_of(directory: Path, step: Step) -> dict[str, Any]:
+def step_content(directory: Path, step: PipelineStep) -> dict[str, Any]:
     """What the result of a step depends on, as it is now."""
     return {"name": step.name, "settings": step.settings, "inputs": digests(directory, step.inputs)}
 

@@ -13,7 +13,7 @@ from eightfold.extras import require
 from eightfold.files import atomic_path
 from eightfold.pipeline import job as at
 from eightfold.pipeline.job import Job
-from eightfold.pipeline.runner import Step
+from eightfold.pipeline.runner import PipelineStep
 from eightfold.pipeline.step_keys import IMAGES, MODULES, image_key, model_key, versions
 from eightfold.recipe import Recipe, TrainSection
 from eightfold.runtime.report.report_format import metric_label
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from eightfold.compress.plan.plan import PrunePlan
 
 
-def train_steps(job: Job) -> list[Step]:
+def train_steps(job: Job) -> list[PipelineStep]:
     recipe = job.recipe
     model = {**model_key(job), **image_key(job), **versions(MODULES)}
     task = {"task": job.task.section.model_dump(mode="json")}
@@ -34,10 +34,14 @@ def train_steps(job: Job) -> list[Step]:
     finetune = {**model, **task, "compress": recipe.compress.model_dump(include=after)}
     pruned = (at.PLAN, at.BASELINE, at.DATA)
     return [
-        Step("data", (), (at.DATA,), _data_settings(job), partial(write_data, job)),
-        Step(baseline_step(recipe), (at.DATA,), (at.BASELINE, at.BASELINE_FACTS), train, partial(train_baseline, job)),
-        Step("prune", (at.BASELINE,), (at.PLAN, at.WIDTHS), prune, partial(prune_baseline, job)),
-        Step(pruned_step(recipe), pruned, (at.PRUNED, at.PRUNED_FACTS), finetune, partial(finetune_pruned, job)),
+        PipelineStep("data", (), (at.DATA,), _data_settings(job), partial(write_data, job)),
+        PipelineStep(
+            baseline_step(recipe), (at.DATA,), (at.BASELINE, at.BASELINE_FACTS), train, partial(train_baseline, job)
+        ),
+        PipelineStep("prune", (at.BASELINE,), (at.PLAN, at.WIDTHS), prune, partial(prune_baseline, job)),
+        PipelineStep(
+            pruned_step(recipe), pruned, (at.PRUNED, at.PRUNED_FACTS), finetune, partial(finetune_pruned, job)
+        ),
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import UsageError
 from eightfold.export.compare.agreement import Agreement, compare_classifiers
-from eightfold.export.compare.runnables import Subject
+from eightfold.export.compare.runnables import Runnable
 from eightfold.recipe import TaskSection
 from eightfold.runtime.backends.base import Array, Arrays
 from eightfold.runtime.bundle.manifest import Task
@@ -20,7 +20,7 @@ from eightfold.tasks.detect import Detect
 
 
 def compare_by_task(
-    first: Subject, second: Subject, images: Any, preprocess: tuple[Preprocess, Preprocess]
+    first: Runnable, second: Runnable, images: Any, preprocess: tuple[Preprocess, Preprocess]
 ) -> Agreement:
     """`compare_detectors` where one of the two is from a detector's bundle, `compare_classifiers` otherwise."""
     kinds = {each.owner.manifest.task.kind for each in (first, second) if each.owner is not None}
@@ -29,12 +29,12 @@ def compare_by_task(
 
 
 def compare_detectors(
-    first: Subject, second: Subject, images: Any, preprocess: tuple[Preprocess, Preprocess]
+    first: Runnable, second: Runnable, images: Any, preprocess: tuple[Preprocess, Preprocess]
 ) -> Agreement:
     """Run two detectors, each at its own batch, on the same images, and compare what they find with what is there.
 
     Args:
-        first, second: what `subject_of` opens; one at least from a bundle, which says how outputs are read.
+        first, second: what `runnable_of` opens; one at least from a bundle, which says how outputs are read.
         images: a COCO .json, or a folder or a YOLO .yaml whose test images count.
         preprocess: makes the input of either.
 
@@ -58,7 +58,7 @@ def compare_detectors(
     )
 
 
-def _task(subject: Subject, other: Subject) -> Task:
+def _task(subject: Runnable, other: Runnable) -> Task:
     owner = subject.owner or other.owner
     if owner is None:
         raise UsageError("two detectors without a bundle", allowed="one from a bundle, which says how outputs are read")
@@ -69,7 +69,7 @@ def _opened(path: Path, labels: tuple[str, ...]) -> BoxedImages:
     return from_coco(path, labels) if path.suffix == ".json" else open_part(path, "test", None, labels)
 
 
-def _network(subject: Subject, task: Task, rules: Preprocess) -> Network:
+def _network(subject: Runnable, task: Task, rules: Preprocess) -> Network:
     name, batch = (subject.inputs[0].name, subject.inputs[0].shape[0]) if subject.inputs else ("images", 1)
 
     def predict(rows: Array) -> Arrays:

@@ -20,7 +20,7 @@ def build_model(source: str, *, num_classes: int, seed: int = 0) -> torch.nn.Mod
     return load_source(source, SourceOptions(num_classes=num_classes, seed=seed)).module
 
 
-def task_of(source: str, size: tuple[int, int]) -> Task:
+def task_of_source(source: str, size: tuple[int, int]) -> Task:
     """The meaning of a source's outputs for images of this (height, width)."""
     from eightfold.zoo.sources.registry import source_of
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eightfold.calib.images.data_reader import Rows
+from eightfold.calib.images.data_reader import DataReader
 from eightfold.calib.images.decode import read_image
 from eightfold.calib.images.image_set import ImageSet, ImageWarning, warn_of_overlap
 from eightfold.calib.images.images import open_images
@@ -166,7 +166,7 @@ def test_samples_are_balanced_and_repeatable() -> None:
 def test_one_bad_image_in_thirty_is_skipped_and_counted(tmp_path: Path) -> None:
     paths = pictures(tmp_path, 30)
     paths[4].write_bytes(b"no image")
-    rows = Rows(open_images(paths), Preprocess(height=4, width=4), (3, 4, 4))
+    rows = DataReader(open_images(paths), Preprocess(height=4, width=4), (3, 4, 4))
     with pytest.warns(ImageWarning, match="skipped: .*04.png is not an image"):
         assert len(list(rows)) == 29
     assert (rows.tally.used, rows.tally.skipped) == (29, 1)
@@ -177,7 +177,7 @@ def test_too_many_bad_images_are_an_error(tmp_path: Path) -> None:
     paths = pictures(tmp_path, 30)
     for path in paths[3:5]:
         path.write_bytes(b"")
-    rows = Rows(open_images(paths), Preprocess(height=4, width=4), (3, 4, 4))
+    rows = DataReader(open_images(paths), Preprocess(height=4, width=4), (3, 4, 4))
     with pytest.raises(
         ImageError, match=r"2 of 30 images cannot be read, the first: .*03.png is empty.*allowed: at most 5%"
     ):
@@ -185,7 +185,7 @@ def test_too_many_bad_images_are_an_error(tmp_path: Path) -> None:
     for path in paths:
         path.write_bytes(b"")
     with pytest.raises(ImageError, match="none of the 30 images can be read"):
-        list(Rows(open_images(paths), Preprocess(height=4, width=4), (3, 4, 4)))
+        list(DataReader(open_images(paths), Preprocess(height=4, width=4), (3, 4, 4)))
 
 
 def test_calibrating_on_what_is_evaluated_is_warned_about(tmp_path: Path) -> None:

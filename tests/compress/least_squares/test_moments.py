@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from eightfold.compress.least_squares.dual_ridge import ROWS_AT_MOST, FewRows
+from eightfold.compress.least_squares.dual_ridge import ROWS_AT_MOST, DualRidge
 from eightfold.compress.least_squares.moments import HalvedMoments, Moments, cholesky_ridge
 from eightfold.errors import ModelError
 
@@ -96,7 +96,7 @@ def test_not_finite_moments_are_refused() -> None:
 @pytest.mark.parametrize("intercept", [True, False])
 def test_few_rows_give_the_same_fit_as_moments(intercept: bool) -> None:
     x, y, prior = torch.randn(2, 40, 60) + 1, torch.randn(2, 40, 3), torch.randn(2, 60, 3)
-    few = FewRows()
+    few = DualRidge()
     for start in (0, 25):
         few.add(x[:, start : start + (25 if not start else 15)], y[:, start : start + (25 if not start else 15)])
     seen = few.fit(prior, intercept=intercept, ridge=0.1)
@@ -107,7 +107,7 @@ def test_few_rows_give_the_same_fit_as_moments(intercept: bool) -> None:
 
 
 def test_few_rows_stay_few() -> None:
-    few = FewRows()
+    few = DualRidge()
     for _ in range(3):
         few.add(torch.randn(1, ROWS_AT_MOST // 2, 3), torch.randn(1, ROWS_AT_MOST // 2, 2))
     assert few.rows == ROWS_AT_MOST

@@ -14,7 +14,7 @@ from eightfold.errors import ImageError, UsageError
 from eightfold.export.bundle.export_bundle import export_bundle
 from eightfold.export.compare.agreement import compare_classifiers
 from eightfold.export.compare.compare import compare_artifacts
-from eightfold.export.compare.runnables import subject_of
+from eightfold.export.compare.runnables import runnable_of
 from eightfold.export.torch.onnx_export import export_onnx
 from tests.export.networks import DictNet, SmallNet, small_net
 
@@ -45,7 +45,7 @@ def _answers(net: SmallNet, images: ImageSet) -> list[int]:
 def test_each_runs_at_its_own_batch(batch: int, tmp_path: Path) -> None:
     first, second, images = _spread(0), _spread(1), _images()
     file = export_onnx(second, tmp_path / "net.onnx", batch=batch, image_size=16)
-    found = compare_classifiers(subject_of(first), subject_of(file), images, (PREPROCESS, PREPROCESS))
+    found = compare_classifiers(runnable_of(first), runnable_of(file), images, (PREPROCESS, PREPROCESS))
     one, other = _answers(first, images), _answers(second, images)
     assert len(set(other)) > 1
     assert found.images == 11
@@ -66,14 +66,14 @@ def test_it_is_part_of_a_comparison_and_a_bundle_knows_how_to_prepare(tmp_path: 
 
 
 def test_without_labels() -> None:
-    net = subject_of(_spread(0))
+    net = runnable_of(_spread(0))
     unlabelled = open_images([np.zeros((16, 16, 3), np.uint8)])
     with pytest.raises(ImageError, match="no labels; allowed: a folder for each label"):
         compare_classifiers(net, net, unlabelled, (PREPROCESS, PREPROCESS))
 
 
 def test_what_is_no_classifier() -> None:
-    net = subject_of(DictNet())
+    net = runnable_of(DictNet())
     with pytest.raises(UsageError, match=r"DictNet puts out \(8, 8, 8, 8\), \(8, 8\); allowed: scores"):
         compare_classifiers(net, net, _images(), (PREPROCESS, PREPROCESS))
 
@@ -81,7 +81,7 @@ def test_what_is_no_classifier() -> None:
 def test_images_of_another_size_are_no_input(tmp_path: Path) -> None:
     from eightfold.errors import CalibrationError
 
-    file = subject_of(export_onnx(small_net(), tmp_path / "net.onnx", batch=1, image_size=16))
+    file = runnable_of(export_onnx(small_net(), tmp_path / "net.onnx", batch=1, image_size=16))
     assert onnx.load(tmp_path / "net.onnx").graph.node
     with pytest.raises(CalibrationError, match=r"\(3, 8, 8\); allowed: \(3, 16, 16\)"):
         compare_classifiers(file, file, _images(), (Preprocess(height=8, width=8),) * 2)

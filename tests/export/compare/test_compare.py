@@ -15,9 +15,9 @@ from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BackendError, ModelError, UsageError, VerificationError
 from eightfold.export.bundle.export_bundle import export_bundle
 from eightfold.export.compare.compare import compare_artifacts
-from eightfold.export.compare.comparison import Comparison, Layer
+from eightfold.export.compare.comparison import ComparedLayer, Comparison
 from eightfold.export.compare.comparison_plot import plot_comparison, require_plot_format
-from eightfold.export.compare.runnables import subject_of
+from eightfold.export.compare.runnables import runnable_of
 from eightfold.export.fp16.fp16 import half_onnx
 from eightfold.export.int8.quantize import quantize
 from eightfold.export.openvino.openvino_build import build_openvino
@@ -77,7 +77,7 @@ def test_two_that_are_the_same_are_a_line(tmp_path: Path) -> None:
 def test_names_are_cut_to_the_width_of_the_terminal() -> None:
     name = "/model/features/features.12/conv/conv.1/Conv_output_0"
     far = Difference(tensor=name, max_abs_error=1, max_rel_error=0.5, cosine=0.5)
-    layer = Layer(tensor=name, op_type="Conv", other=name[1:], difference=far)
+    layer = ComparedLayer(tensor=name, op_type="Conv", other=name[1:], difference=far)
     comparison = Comparison(first="a", second="b", outputs=(far,), layers=(layer,), first_beyond="x", limit="y")
     widest = [max(map(len, comparison.describe(width=width).splitlines())) for width in (None, 100, 80)]
     assert widest[0] > 100 >= widest[1] > 80 >= widest[2]
@@ -221,7 +221,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_what_shows_no_layers_says_so(tmp_path: Path) -> None:
     file = export_onnx(small_net(), tmp_path / "net.onnx", batch=1, image_size=16)
-    engine = dataclasses.replace(subject_of(file), name="net.engine", probe=None, silence="is an engine")
+    engine = dataclasses.replace(runnable_of(file), name="net.engine", probe=None, silence="is an engine")
     comparison = compare_artifacts(file, engine)
     assert comparison.layers == ()
     assert comparison.describe().endswith("outputs only: net.engine is an engine")

@@ -13,7 +13,7 @@ from eightfold.export.bundle.export_bundle import export_bundle
 from eightfold.export.compare.compare import compare_artifacts
 from eightfold.export.compare.compare_bundles import compare_bundles
 from eightfold.export.compare.feeds import feeds_of, rules_for
-from eightfold.export.compare.runnables import Subject, subject_of
+from eightfold.export.compare.runnables import Runnable, runnable_of
 from eightfold.export.in_graph.in_graph import put_preprocess_in
 from eightfold.export.torch.onnx_export import export_onnx
 from eightfold.export.verify.verify import Arrays, Tolerance
@@ -37,7 +37,7 @@ def pixels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_each_is_fed_in_its_own_form(planes: Path, pixels: Path) -> None:
-    subjects = subject_of(planes), subject_of(pixels)
+    subjects = runnable_of(planes), runnable_of(pixels)
     floats, bytes = feeds_of(subjects, None, None, (1, 3, 1, 1))
     (rows,), (images,) = floats.values(), bytes.values()
     assert (rows.dtype.name, rows.shape) == ("float32", (2, 3, 16, 16))
@@ -58,7 +58,7 @@ def test_two_artifacts(planes: Path, pixels: Path, turned: bool) -> None:
 
 
 def test_two_bundles(planes: Path, pixels: Path) -> None:
-    def prepared(subject: Subject) -> Arrays:
+    def prepared(subject: Runnable) -> Arrays:
         """As an application does it: every image through the bundle's own rules."""
         rules = rules_for(subject, None)
         assert rules is not None
@@ -84,13 +84,13 @@ def test_a_file_and_a_module_take_rules_from_the_caller(planes: Path, tmp_path: 
 
 
 def test_rules_take_the_form_of_the_network(planes: Path, pixels: Path) -> None:
-    subjects = subject_of(planes), subject_of(pixels)
+    subjects = runnable_of(planes), runnable_of(pixels)
     for given in (None, PREPROCESS.at_size(32, 32)):
         for subject, form in zip(subjects, (("nchw", "float32"), ("nhwc", "uint8")), strict=True):
             rules = rules_for(subject, given)
             assert rules is not None
             assert ((rules.layout, rules.dtype), rules.height) == (form, 16)
-    assert rules_for(Subject("net", lambda inputs: inputs), None, subjects[1]) == rules_for(subjects[0], None)
+    assert rules_for(Runnable("net", lambda inputs: inputs), None, subjects[1]) == rules_for(subjects[0], None)
 
 
 def test_both_are_measured_on_the_same_labelled_images(

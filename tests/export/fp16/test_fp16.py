@@ -10,9 +10,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from eightfold.errors import ModelError, UsageError, VerificationError
-from eightfold.export.fp16.fp16 import checked_half, half_onnx
-from eightfold.export.fp16.fp16_emulation import emulated_half, verify_half
-from eightfold.export.fp16.fp16_graph import HalfType, fits, half_graph, rounded, scales_fit
+from eightfold.export.fp16.fp16 import checked_fp16, half_onnx
+from eightfold.export.fp16.fp16_emulation import emulated_fp16, verify_fp16
+from eightfold.export.fp16.fp16_graph import HalfType, fits, fp16_graph, rounded, scales_fit
 from eightfold.export.fp16.fp16_range import nodes_not_finite, nodes_out_of_range
 from eightfold.export.torch.onnx_export import export_onnx
 from eightfold.export.verify.checks import verify_onnx
@@ -49,7 +49,7 @@ def test_weights_are_half_and_the_edges_stay_float(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("op", "attributes"), [("Exp", {}), ("Log", {}), ("LpNormalization", {"axis": 1})])
 def test_operators_that_need_range_stay_float(op: str, attributes: dict[str, Any]) -> None:
     nodes = [helper.make_node("Relu", ["images"], ["a"]), helper.make_node(op, ["a"], ["b"], **attributes)]
-    model = half_graph(graph([*nodes, helper.make_node("Relu", ["b"], ["out"])], {"images": [2, 3]}, {"out": [2, 3]}))
+    model = fp16_graph(graph([*nodes, helper.make_node("Relu", ["b"], ["out"])], {"images": [2, 3]}, {"out": [2, 3]}))
     types = _types(model)
     node = next(node for node in model.graph.node if node.op_type == op)
     assert types[node.input[0]] == types[node.output[0]] == TensorProto.FLOAT
@@ -59,7 +59,7 @@ def test_operators_that_need_range_stay_float(op: str, attributes: dict[str, Any
 def test_constants_that_half_cannot_hold_stay_float(value: float) -> None:
     nodes = [helper.make_node("Add", ["images", "c"], ["a"]), helper.make_node("Relu", ["a"], ["out"])]
     weights = {"c": np.array([value], np.float32)}
-    model = half_graph(graph(nodes, {"images": [2, 3]}, {"out": [2, 3]}, weights))
+    model = fp16_graph(graph(nodes, {"images": [2, 3]}, {"out": [2, 3]}, weights))
     (kept,) = model.graph.initializer
     assert numpy_helper.to_array(kept).item() == np.float32(value)
 
@@ -67,16 +67,16 @@ def test_constants_that_half_cannot_hold_stay_float(value: float) -> None:
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
 def test_a_graph_that_is_half_already_is_refused(kind: HalfType, tmp_path: Path) -> None:
     path = export_onnx(small_net(), tmp_path / "net.onnx", batch=1, image_size=16)
-    onnx.save(half_graph(onnx.load(path), kind=kind), tmp_path / "half.onnx")
+    onnx.save(fp16_graph(onnx.load(path), kind=kind), tmp_path / "half.onnx")
     with pytest.raises(
         ModelError, match=r"half\.onnx has 16-bit weights already, .*; give the graph that it was made from"
     ):
-        checked_half(tmp_path / "half.onnx")
+        checked_fp16(tmp_path / "half.onnx")
 
 
 def test_named_nodes_stay_float() -> None:
     nodes = [helper.make_node("Relu", ["images"], ["a"], name="first"), helper.make_node("Neg", ["a"], ["out"])]
-    model = half_graph(graph(nodes, {"images": [2, 3]}, {"out": [2, 3]}), keep_float=["first"])
+    model = fp16_graph(graph(nodes, {"images": [2, 3]}, {"out": [2, 3]}), keep_float=["first"])
     assert _types(model)["a"] == TensorProto.FLOAT
 
 
@@ -120,7 +120,7 @@ def test_overflow_shows_in_the_emulation_and_not_in_onnxruntime(tmp_path: Path) 
     inputs = {"images": np.full((2, 3), 3.0, np.float32)}
     blind = half_onnx(file, tmp_path / "blind.onnx")
     assert np.isfinite(run_onnx(blind, inputs)["out"]).all()
-    assert not np.isfinite(run_onnx(emulated_half(onnx.load(blind)), inputs)["out"]).any()
+    assert not np.isfinite(run_onnx(emulated_fp16(onnx.load(blind)), inputs)["out"]).any()
 
 
 @pytest.mark.parametrize("offset", [1.0, 33.3, 4096.0])
@@ -131,7 +131,7 @@ def test_the_emulation_rounds_as_numpy_does(offset: float) -> None:
     ]
     model = graph(nodes, {"images": [2, 3]}, {"out": [2, 3]}, {"offset": np.array([offset], np.float32)})
     rows = np.random.default_rng(0).random((2, 3), dtype=np.float32)
-    seen = run_onnx(emulated_half(half_graph(model)).SerializeToString(), {"images": rows})["out"]
+    seen = run_onnx(emulated_fp16(fp16_graph(model)).SerializeToString(), {"images": rows})["out"]
     half = np.float16(offset)
     np.testing.assert_array_equal(seen, ((rows.astype(np.float16) + half) - half).astype(np.float32))
 
@@ -153,7 +153,7 @@ def _fine_in_the_middle(path: Path) -> Path:
 def test_nodes_that_need_more_digits_are_found_and_stay_float(tmp_path: Path) -> None:
     file = _fine_in_the_middle(tmp_path / "x.onnx")
     rows = np.random.default_rng(0).random((4, 3), dtype=np.float32)
-    model, (step,), _ = checked_half(file, inputs={"images": rows})
+    model, (step,), _ = checked_fp16(file, inputs={"images": rows})
     note, *trials = step.notes
     assert [words.partition(":")[0] for words in trials] == TRIALS
     kept = note.partition(" nodes: ")[2].split(", ")
@@ -163,8 +163,8 @@ def test_nodes_that_need_more_digits_are_found_and_stay_float(tmp_path: Path) ->
     assert step.cosine is not None
     assert step.cosine >= 0.9999
     assert _types(model)["far"] == TensorProto.FLOAT
-    blind = half_graph(onnx.load(file))
-    lost = verify_half(onnx.load(file), blind, {"2 images": [{"images": rows[:2]}]}, tolerance=Tolerance()).cosine
+    blind = fp16_graph(onnx.load(file))
+    lost = verify_fp16(onnx.load(file), blind, {"2 images": [{"images": rows[:2]}]}, tolerance=Tolerance()).cosine
     assert lost is not None
     assert lost < 0.9999
 
@@ -175,9 +175,9 @@ def test_beyond_the_tolerance_the_first_tensor_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         VerificationError, match=r"float16 \(on 2 images\) changed output 'out': cosine .* first diverging tensor: 'u0'"
     ):
-        verify_half(
+        verify_fp16(
             onnx.load(file),
-            half_graph(onnx.load(file)),
+            fp16_graph(onnx.load(file)),
             {"2 images": [{"images": rows}]},
             tolerance=Tolerance(cosine=0.9999),
         )
@@ -220,7 +220,7 @@ def test_a_bfloat16_graph_answers_on_openvino_as_the_emulation_says(tmp_path: Pa
     onnx.checker.check_model(onnx.load(half), full_check=True)
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
     seen = openvino.Core().compile_model(str(half), "CPU", settings)(rows)[0]
-    expected = run_onnx(emulated_half(onnx.load(half), "bfloat16").SerializeToString(), rows)["logits"]
+    expected = run_onnx(emulated_fp16(onnx.load(half), "bfloat16").SerializeToString(), rows)["logits"]
     exact = run_onnx(file, rows)["logits"]
     np.testing.assert_allclose(seen, expected, rtol=0, atol=2**-7 * float(np.abs(exact).max()))
     assert not np.array_equal(expected, exact)
@@ -254,13 +254,13 @@ def test_between_quantized_layers_the_graph_is_half(tmp_path: Path) -> None:
     types = _types(onnx.load(half))
     assert {types[name] for name in ("x", "w", "y")} == {TensorProto.FLOAT16}
     assert {types[name] for name in ("x_q", "codes")} == {TensorProto.INT8}
-    (step,) = checked_half(file, inputs=rows).steps
+    (step,) = checked_fp16(file, inputs=rows).steps
     assert step.cosine is not None
     assert step.cosine > 0.9999
 
 
 def test_a_layer_whose_scales_float16_cannot_hold_stays_float_whole(tmp_path: Path) -> None:
-    model = half_graph(onnx.load(_quantized(tmp_path / "q.onnx", 1e-8)))
+    model = fp16_graph(onnx.load(_quantized(tmp_path / "q.onnx", 1e-8)))
     (convolution,) = (node for node in model.graph.node if node.op_type == "Conv")
     assert {_types(model)[name] for name in (*convolution.input, *convolution.output)} == {TensorProto.FLOAT}
 
@@ -277,7 +277,7 @@ def test_the_emulation_keeps_the_types_of_the_edges() -> None:
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.elem_type = TensorProto.FLOAT16
     feeds = {"images": np.random.default_rng(0).random((2, 3)).astype(np.float16)}
-    found, known = run_onnx(emulated_half(model), feeds), feeds["images"] * np.float16(3)
+    found, known = run_onnx(emulated_fp16(model), feeds), feeds["images"] * np.float16(3)
     assert found["out"].dtype == found["negative"].dtype == np.float16
     np.testing.assert_array_equal(found["out"], known)
     np.testing.assert_array_equal(found["negative"], -known)
@@ -288,7 +288,7 @@ def test_tensors_whose_names_are_taken_get_others() -> None:
     weights = {"images_half": np.array([[2, 3, 4]], np.float32)}
     model = graph(nodes, {"images": [2, 3]}, {"out": [2, 3]}, weights)
     feeds = {"images": np.ones((2, 3), np.float32)}
-    np.testing.assert_array_equal(run_onnx(half_graph(model), feeds)["out"], run_onnx(model, feeds)["out"])
+    np.testing.assert_array_equal(run_onnx(fp16_graph(model), feeds)["out"], run_onnx(model, feeds)["out"])
 
 
 def test_what_no_image_makes_overflow_stays_float_for_extremes(tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_what_no_image_makes_overflow_stays_float_for_extremes(tmp_path: Path) -
     weights = {"gain": np.array([40_000], np.float32)}
     file = saved(graph(nodes, {"images": [1, 3]}, {"out": [1, 3]}, weights), tmp_path / "x.onnx")
     images = {"images": np.random.default_rng(0).random((1, 3), dtype=np.float32) / 2}
-    model, (step,), _ = checked_half(file, inputs=images)
+    model, (step,), _ = checked_fp16(file, inputs=images)
     assert step.cosine == pytest.approx(1)
     assert step.notes[0] == "kept in float32 for their range on extremes, 2 of 3 nodes: amplify, add"
     assert _types(model)["bounded"] == TensorProto.FLOAT16
@@ -324,12 +324,12 @@ def test_a_black_image_gives_no_nan(tmp_path: Path) -> None:
     file = _direction(tmp_path / "x.onnx")
     images = {"images": np.random.default_rng(0).random((2, 3), dtype=np.float32)}
     black = {"images": np.zeros((1, 3), np.float32)}
-    blind = emulated_half(half_graph(onnx.load(file)))
+    blind = emulated_fp16(fp16_graph(onnx.load(file)))
     assert np.isnan(run_onnx(blind, black)["out"]).all()
     assert nodes_not_finite(onnx.load(file), [images_at(images, 0), black], keep_float=()) == ["divide"]
-    model, (step,), _ = checked_half(file, inputs=images)
+    model, (step,), _ = checked_fp16(file, inputs=images)
     assert step.notes[0] == "kept in float32 for their range on extremes, 1 of 4 nodes: divide"
-    assert np.isfinite(run_onnx(emulated_half(model), black)["out"]).all()
+    assert np.isfinite(run_onnx(emulated_fp16(model), black)["out"]).all()
 
 
 def images_at(images: dict[str, Any], place: int) -> dict[str, Any]:
@@ -338,7 +338,7 @@ def images_at(images: dict[str, Any], place: int) -> dict[str, Any]:
 
 def test_without_images_random_values_are_compared(tmp_path: Path) -> None:
     file = export_onnx(small_net(), tmp_path / "net.onnx", batch=1, image_size=16)
-    (step,) = checked_half(file).steps
+    (step,) = checked_fp16(file).steps
     assert step.notes[0].startswith("on random values (no images given): relative error 0.00")
     assert len(step.notes) == 1
     nodes = [helper.make_node("Mul", ["images", "far"], ["a"]), helper.make_node("Mul", ["a", "far"], ["out"])]
@@ -354,11 +354,11 @@ def test_what_is_not_finite_any_more_fails_and_is_named(tmp_path: Path) -> None:
     trials = {"1 image": [{"images": np.ones((1, 3), np.float32)}], "zeros": [{"images": np.zeros((1, 3), np.float32)}]}
     words = r"float16 \(on zeros\) left output 'out' not finite; first tensor that is not: 'out'"
     with pytest.raises(VerificationError, match=words):
-        verify_half(file, half_graph(file), trials, tolerance=Tolerance())
+        verify_fp16(file, fp16_graph(file), trials, tolerance=Tolerance())
 
 
 def test_what_was_not_finite_before_may_stay_so(tmp_path: Path) -> None:
     file = graph([helper.make_node("Log", ["images"], ["out"])], {"images": [1, 3]}, {"out": [1, 3]})
     trials = {"1 image": [{"images": np.ones((1, 3), np.float32)}], "zeros": [{"images": np.zeros((1, 3), np.float32)}]}
-    step = verify_half(file, half_graph(file), trials, tolerance=Tolerance())
+    step = verify_fp16(file, fp16_graph(file), trials, tolerance=Tolerance())
     assert step.notes[1] == "on zeros: relative error 0, cosine 1.0000"

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 
 from eightfold.calib.calibrate import calibrate
-from eightfold.calib.images.data_reader import rows_of
+from eightfold.calib.images.data_reader import open_data
 from eightfold.errors import UsageError
 from eightfold.export.int8.bias_correction import correct_analytically
 from eightfold.export.int8.int8 import quantize_weight
@@ -37,7 +37,7 @@ def test_analytic_undoes_the_mean_of_rounding(residual_net: ModelMaker, rows: An
     graph = ModelGraph(load_onnx(residual_net()), "net")
     (point,) = (layer for layer in layers_of(graph) if layer.name == "point")  # 1x1: no padding
     expected = outputs_of(load_onnx(residual_net()), "point", rows).mean(axis=(0, 2, 3))
-    effect = correct_analytically(graph, [point], rows_of(rows, None, (3, 12, 12)))
+    effect = correct_analytically(graph, [point], open_data(rows, None, (3, 12, 12)))
     assert effect["point"] > 0
     weight = value_of(graph.weights["w3"])
     graph.weights["w3"].CopyFrom(onnx.numpy_helper.from_array(quantize_weight(weight, 0).real(), "w3"))

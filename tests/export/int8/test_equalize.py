@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from eightfold.export.int8.equalize import EqualizeReport, Pair, equalize, equalize_batches
+from eightfold.export.int8.equalize import EqualizeReport, GraphPair, equalize, equalize_batches
 from tests.calib.conftest import residual_weights
 
 ModelMaker = Callable[..., Path]
@@ -158,7 +158,7 @@ def test_images_of_an_iterator_are_seen_once_and_compared(residual_net: ModelMak
 
 def test_other_batches_and_sizes_get_the_same_weights(residual_net: ModelMaker, rows: Any, tmp_path: Path) -> None:
     paths = [residual_net(batch, 0, side, **badly_scaled()) for batch, side in ((1, 12), (4, 12), (1, 8))]
-    pairs = [Pair(path, tmp_path / f"equal{place}.onnx") for place, path in enumerate(paths)]
+    pairs = [GraphPair(path, tmp_path / f"equal{place}.onnx") for place, path in enumerate(paths)]
     report = equalize_batches(pairs)
     weights = [{each.name: each.raw_data for each in onnx.load(pair.output).graph.initializer} for pair in pairs]
     for name in ("w1", "b1", "w2", "b2", "w3", "b3", "w4"):

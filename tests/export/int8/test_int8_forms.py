@@ -18,7 +18,7 @@ import pytest
 from eightfold.calib.calibrate import calibrate
 from eightfold.errors import UnknownNameError, UsageError
 from eightfold.export.int8 import int8_speed
-from eightfold.export.int8.int8_speed import Int8Speed, SlowInt8Warning, keep_the_faster, runs_here
+from eightfold.export.int8.int8_speed import Int8Speed, SlowInt8Warning, keep_the_faster, measures_target
 from eightfold.export.int8.layer_errors import compare_layers
 from eightfold.export.int8.quantize import quantize
 from eightfold.export.targets import TARGETS
@@ -167,13 +167,13 @@ def test_int8_that_is_slower_is_said_aloud(
 
 def test_only_this_machines_target_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "AMD64")
-    assert runs_here("cpu-x86")
-    assert not runs_here("openvino")
+    assert measures_target("cpu-x86")
+    assert not measures_target("openvino")
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    assert not runs_here("cpu-x86")
+    assert not measures_target("cpu-x86")
 
 
-@pytest.mark.skipif(not runs_here("cpu-x86"), reason="times are taken on x86 only")
+@pytest.mark.skipif(not measures_target("cpu-x86"), reason="times are taken on x86 only")
 def test_the_fastest_form_is_measured(residual_net: ModelMaker, rows: Any, tmp_path: Path) -> None:
     path = residual_net()
     with warnings.catch_warnings():

@@ -29,7 +29,7 @@ PRECISIONS: tuple[EnginePrecision, ...] = ("fp32", "fp16")
 @pytest.fixture
 def no_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is refused is refused before a graph is converted to float16, which takes minutes for a large one."""
-    monkeypatch.setattr("eightfold.export.tensorrt.parse.checked_half", None)
+    monkeypatch.setattr("eightfold.export.tensorrt.parse.checked_fp16", None)
 
 
 def conv(folder: Path, *, free: bool = False) -> Path:

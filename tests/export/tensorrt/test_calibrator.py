@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from eightfold.calib.calibrate import calibrate
-from eightfold.calib.images.data_reader import rows_of
+from eightfold.calib.images.data_reader import open_data
 from eightfold.calib.trt_cache import thresholds_from_cache
 from eightfold.errors import BackendError, UnknownNameError
 from eightfold.export.tensorrt.calibrator import BASES, calibrator_from_ranges, calibrator_from_rows
@@ -56,7 +56,7 @@ def tensorrt(version: str = "10.3.0") -> Any:
 @pytest.mark.parametrize("algorithm", sorted(BASES))
 def test_batches_come_from_the_images(rows: Any, tmp_path: Path, algorithm: Any) -> None:
     trt, memory = tensorrt(), Memory()
-    stream = rows_of(rows, None, (3, 12, 12))
+    stream = open_data(rows, None, (3, 12, 12))
     cache = tmp_path / "calibration.cache"
     fake: Any = memory
     calibrator = calibrator_from_rows(trt, stream, fake, batch=16, cache=cache, algorithm=algorithm)

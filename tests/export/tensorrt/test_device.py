@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from eightfold.export.tensorrt.device import Gpu, building_gpu
+from eightfold.export.tensorrt.device import BuildGpu, building_gpu
 
 AT = "eightfold.export.tensorrt.device"
 
@@ -25,7 +25,7 @@ def test_the_gpu_is_current_while_it_builds(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(f"{AT}.open_cuda", lambda number: [None, cuda][number])
     with building_gpu(1) as gpu:
         assert current == [1]
-        assert gpu == Gpu("Orin Nano", "8.7")
+        assert gpu == BuildGpu("Orin Nano", "8.7")
     assert current == []
 
 
@@ -35,7 +35,7 @@ def test_without_a_cuda_library_the_driver_tells_of_an_only_gpu(monkeypatch: pyt
     gpus = [SimpleNamespace(name="RTX 3060", compute_capability="8.6")]
     monkeypatch.setattr(f"{AT}.read_gpus", lambda _: gpus)
     with building_gpu(0) as gpu:
-        assert gpu == Gpu("RTX 3060", "8.6")
+        assert gpu == BuildGpu("RTX 3060", "8.6")
     gpus.append(SimpleNamespace(name="RTX 4090", compute_capability="8.9"))
     with building_gpu(0) as gpu:
-        assert gpu == Gpu()
+        assert gpu == BuildGpu()

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from eightfold.calib.calibrate import calibrate
-from eightfold.calib.images.data_reader import rows_of
+from eightfold.calib.images.data_reader import open_data
 from eightfold.calib.trt_cache import thresholds_from_cache
 from eightfold.errors import UsageError
 from eightfold.export.compare.compare import compare_artifacts
@@ -172,7 +172,7 @@ def test_int8_by_dynamic_ranges(with_ranges: Here) -> None:
 def test_the_calibrator_feeds_real_batches_and_its_cache_builds(with_ranges: Here, algorithm: Any) -> None:
     here, cache = with_ranges, with_ranges.folder / "calibration.cache"
     network8 = export_onnx(small_net(), here.folder / "net8.onnx", batch=8, image_size=16)
-    trt, rows = here.trt, rows_of(iter(ROWS), None, (3, 16, 16))
+    trt, rows = here.trt, open_data(iter(ROWS), None, (3, 16, 16))
     builder = trt.Builder(collecting_logger(trt, []))
     generation = generation_of("tensorrt", trt.__version__)
     flags = 1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH) if generation.explicit_batch else 0

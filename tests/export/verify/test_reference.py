@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from eightfold.errors import ModelError, VerificationError
 from eightfold.export.verify.reference import Reference
-from eightfold.export.verify.test_inputs import EXTREME, RANDOM, adversarial_inputs, trials_of
+from eightfold.export.verify.test_inputs import EXTREME, RANDOM, adversarial_inputs, input_sets_of
 from eightfold.export.verify.verify import Arrays, Tolerance
 from eightfold.onnx_graph.tensor_specs import TensorSpec
 from tests.export.networks import graph, saved
@@ -30,7 +30,7 @@ def test_what_no_photograph_reaches_is_reached(tmp_path: Path) -> None:
     photographs = {"images": np.random.default_rng(0).random(FLOATS.shape, dtype=np.float32)}
     usual = Reference.of_file(before, {"images": [photographs]}).verify(after, step="clip", tolerance=EXACT)
     assert usual.max_abs_error == 0
-    reference = Reference.of_file(before, trials_of([FLOATS], photographs))
+    reference = Reference.of_file(before, input_sets_of([FLOATS], photographs))
     words = r"clip \(on extremes\) changed output 'out': max relative error 0\.5 > .*first diverging tensor: 'c'"
     with pytest.raises(VerificationError, match=words):
         reference.verify(after, step="clip", tolerance=EXACT)
@@ -38,7 +38,7 @@ def test_what_no_photograph_reaches_is_reached(tmp_path: Path) -> None:
 
 def test_every_trial_is_noted(tmp_path: Path) -> None:
     file = _clipped(tmp_path / "a.onnx", 100)
-    step = Reference.of_file(file, trials_of([FLOATS])).verify(file, step="same", tolerance=EXACT)
+    step = Reference.of_file(file, input_sets_of([FLOATS])).verify(file, step="same", tolerance=EXACT)
     assert step.notes == tuple(
         f"on {name}: relative error 0" for name in (RANDOM, "zeros", "ones", "extremes", "noise")
     )
@@ -56,7 +56,7 @@ def _finds_the_first(path: Path) -> Path:
 
 def test_what_the_network_itself_does_not_run_on_is_not_asked_of_the_next(tmp_path: Path) -> None:
     file = _finds_the_first(tmp_path / "a.onnx")
-    step = Reference.of_file(file, trials_of([FLOATS])).verify(file, step="same", tolerance=EXACT)
+    step = Reference.of_file(file, input_sets_of([FLOATS])).verify(file, step="same", tolerance=EXACT)
     assert step.notes[0] == "on zeros: not judged, the network before the step does not run on it"
     assert len(step.notes) == 5
     with pytest.raises(ModelError, match="onnxruntime refuses"):
@@ -82,7 +82,7 @@ def _normalized(path: Path, order: tuple[str, str]) -> Path:
 
 def test_a_trial_that_amplifies_rounding_is_noted_and_not_judged(tmp_path: Path) -> None:
     before, after = _normalized(tmp_path / "a.onnx", ("a", "b")), _normalized(tmp_path / "b.onnx", ("b", "a"))
-    step = Reference.of_file(before, trials_of([FLOATS])).verify(after, step="order", tolerance=EXACT)
+    step = Reference.of_file(before, input_sets_of([FLOATS])).verify(after, step="order", tolerance=EXACT)
     assert step.notes[0].startswith(f"on {RANDOM}: relative error ")
     assert step.notes[2] == "on ones: not judged, the network amplifies rounding there"
 
@@ -96,7 +96,7 @@ def test_random_values_that_a_network_amplifies_are_no_images() -> None:
     def rounded(inputs: Arrays) -> Arrays:
         return run({"images": inputs["images"] + np.float32(1e-7)})
 
-    (random,) = trials_of([FLOATS])[RANDOM]
+    (random,) = input_sets_of([FLOATS])[RANDOM]
     step = Reference(run, {RANDOM: [random]}).verify(rounded, step="same", tolerance=EXACT)
     assert step.notes == (f"on {RANDOM}: not judged, the network amplifies rounding there",)
     with pytest.raises(VerificationError, match=r"\(on 1 image\) changed output 'out'"):
@@ -115,7 +115,7 @@ def _answers(error: float) -> Callable[[Arrays], Arrays]:
 
 @pytest.mark.parametrize(("error", "judged"), [(1.5e-3, False), (1e-2, True)])
 def test_where_float32_itself_is_off_the_answer_in_float64_judges(error: float, judged: bool) -> None:
-    trials = trials_of([FLOATS])
+    trials = input_sets_of([FLOATS])
     plain = Reference(_answers(-1e-3), trials)
     with pytest.raises(VerificationError, match=r"\(on zeros\)"):
         plain.verify(_answers(error), step="same", tolerance=EXACT)

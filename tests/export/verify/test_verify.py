@@ -13,7 +13,7 @@ from onnx import helper
 from eightfold.errors import ModelError, VerificationError
 from eightfold.export.torch.onnx_export import export_onnx
 from eightfold.export.verify.checks import verify_module, verify_onnx
-from eightfold.export.verify.verify import Tolerance, compare, difference, random_inputs
+from eightfold.export.verify.verify import Tolerance, compare_arrays, difference, random_inputs
 from tests.export.networks import graph, images, saved, small_net
 
 FINITE = st.floats(-100, 100, width=32)
@@ -48,7 +48,7 @@ def test_shapes_must_agree() -> None:
 
 def test_the_number_of_outputs_must_agree() -> None:
     with pytest.raises(VerificationError, match="2 outputs; allowed: 1"):
-        compare({"a": np.ones(1)}, {"a": np.ones(1), "b": np.ones(1)})
+        compare_arrays({"a": np.ones(1)}, {"a": np.ones(1), "b": np.ones(1)})
 
 
 def _saved_chain(path: Path, scale: float) -> Path:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eightfold.runtime.devices.device_probe import Probe, run_command
+from eightfold.runtime.devices.device_probe import DeviceProbe, run_command
 from eightfold.runtime.devices.devices import Device, describe_device, read_state, runtime_versions
 
 XEON = {
@@ -85,12 +85,14 @@ def nvidia_smi(command: Sequence[str], unknown: Collection[str] = ()) -> str | N
     return "".join(", ".join(SMI[field][gpu] for field in fields) + "\n" for gpu in range(2))
 
 
-def recorded(root: Path, files: Mapping[str, str], machine: str, answers: Mapping[str, str] | None = None) -> Probe:
+def recorded(
+    root: Path, files: Mapping[str, str], machine: str, answers: Mapping[str, str] | None = None
+) -> DeviceProbe:
     for name, text in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, errors="replace")
-    return Probe(root=root, run=lambda command: (answers or {}).get(command[0]), machine=machine)
+    return DeviceProbe(root=root, run=lambda command: (answers or {}).get(command[0]), machine=machine)
 
 
 def test_x86_container(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from eightfold.extras import EXTRA_OF
 from eightfold.runtime.devices.device_cpu import Cpu
 from eightfold.runtime.devices.device_gpu import Gpu
 from eightfold.runtime.devices.device_jetson import Jetson
-from eightfold.runtime.devices.device_probe import Probe
+from eightfold.runtime.devices.device_probe import DeviceProbe
 from eightfold.runtime.devices.devices import Device, DeviceState
 from eightfold.runtime.doctor import doctor, import_check
 
@@ -72,7 +72,7 @@ def test_missing_names_the_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_jetpack_s_tensorrt_hidden_by_a_virtual_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "usr/lib/python3.10/dist-packages/tensorrt").mkdir(parents=True)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    (finding,) = doctor.examine(["tensorrt"], probe=Probe(root=tmp_path))
+    (finding,) = doctor.examine(["tensorrt"], probe=DeviceProbe(root=tmp_path))
     assert "--system-site-packages" in finding.remedy
 
 
@@ -103,12 +103,12 @@ def advice(device: Device, **states: str) -> str:
 @pytest.fixture(autouse=True)
 def no_clashes(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is installed where the tests run is no business of theirs."""
-    monkeypatch.setattr(doctor, "providers_of", lambda name: {})
+    monkeypatch.setattr(doctor, "distributions_of", lambda name: {})
 
 
 def test_advice_about_packages_that_overwrite_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     both = {"onnxruntime": "1.20", "onnxruntime-gpu": "1.20"}
-    monkeypatch.setattr(doctor, "providers_of", lambda name: both if name == "onnxruntime" else {})
+    monkeypatch.setattr(doctor, "distributions_of", lambda name: both if name == "onnxruntime" else {})
     assert "pip uninstall onnxruntime onnxruntime-gpu, then install one" in advice(QUIET, onnxruntime="ok")
 
 

@@ -15,7 +15,7 @@ from eightfold.runtime.bench.interleave import Schedule
 from eightfold.runtime.bench.latency import LatencyRow, LatencyTable
 from eightfold.runtime.bundle.manifest import Artifact, Format, Precision
 from eightfold.runtime.bundle.sizes import Size, size_text
-from eightfold.runtime.predict.select_artifact import Wish, choose
+from eightfold.runtime.predict.select_artifact import ArtifactRequest, select_artifact
 
 HERE = CPU_TARGETS[platform.machine()]
 PREPROCESS = Preprocess(height=8, width=8)
@@ -55,7 +55,7 @@ ALL = [
 
 
 def test_by_rule_the_compressed_network_in_the_narrowest_numbers_for_this_machine() -> None:
-    choice = choose(ALL, PREPROCESS, ["onnxruntime"], Wish())
+    choice = select_artifact(ALL, PREPROCESS, ["onnxruntime"], ArtifactRequest())
     assert (choice.variant, choice.precision, choice.target) == ("pruned", "int8", HERE)
     assert choice.reason == "by rule before fp32 on onnxruntime; none was measured on this device"
 
@@ -67,18 +67,23 @@ def test_a_graph_quantized_for_another_target_is_not_run() -> None:
 
 
 def test_an_engine_comes_first_where_tensorrt_works() -> None:
-    assert choose(ALL, PREPROCESS, ["onnxruntime", "tensorrt-rtx"], Wish()).backend == "tensorrt-rtx"
+    assert (
+        select_artifact(ALL, PREPROCESS, ["onnxruntime", "tensorrt-rtx"], ArtifactRequest()).backend == "tensorrt-rtx"
+    )
 
 
 def test_on_a_gpu_the_rule_goes_from_engines_to_providers_to_the_cpu() -> None:
     graphs = [artifact(), artifact(precision="int8", target=HERE)]
     everywhere = ["openvino", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt"]
-    assert choose(graphs, PREPROCESS, everywhere, Wish()).backend == "onnxruntime-tensorrt"
-    assert choose(graphs, PREPROCESS, everywhere[:3], Wish()).backend == "onnxruntime-cuda"
-    assert choose(graphs, PREPROCESS, everywhere[:2], Wish()).backend == "onnxruntime"
+    assert select_artifact(graphs, PREPROCESS, everywhere, ArtifactRequest()).backend == "onnxruntime-tensorrt"
+    assert select_artifact(graphs, PREPROCESS, everywhere[:3], ArtifactRequest()).backend == "onnxruntime-cuda"
+    assert select_artifact(graphs, PREPROCESS, everywhere[:2], ArtifactRequest()).backend == "onnxruntime"
     assert (
-        choose(
-            [*graphs, artifact(target="tensorrt:10.3", format="engine")], PREPROCESS, [*everywhere, "tensorrt"], Wish()
+        select_artifact(
+            [*graphs, artifact(target="tensorrt:10.3", format="engine")],
+            PREPROCESS,
+            [*everywhere, "tensorrt"],
+            ArtifactRequest(),
         ).backend
         == "tensorrt"
     )
@@ -86,8 +91,11 @@ def test_on_a_gpu_the_rule_goes_from_engines_to_providers_to_the_cpu() -> None:
 
 def test_a_signed_graph_for_tensorrt_goes_to_its_provider_alone() -> None:
     graphs = [artifact(), artifact(precision="int8", target="tensorrt")]
-    assert choose(graphs, PREPROCESS, ["onnxruntime-cuda"], Wish()).precision == "fp32"
-    assert choose(graphs, PREPROCESS, ["onnxruntime-cuda", "onnxruntime-tensorrt"], Wish()).precision == "int8"
+    assert select_artifact(graphs, PREPROCESS, ["onnxruntime-cuda"], ArtifactRequest()).precision == "fp32"
+    assert (
+        select_artifact(graphs, PREPROCESS, ["onnxruntime-cuda", "onnxruntime-tensorrt"], ArtifactRequest()).precision
+        == "int8"
+    )
 
 
 def test_a_table_overrules_the_rule_between_providers_too(bundle_path: Path) -> None:
@@ -97,25 +105,25 @@ def test_a_table_overrules_the_rule_between_providers_too(bundle_path: Path) -> 
         update={"backend": "onnxruntime-cuda", "timing": row.timing.model_copy(update={"mean_ms": 3.0})}
     )
     table = table.model_copy(update={"rows": (row, on_gpu)})
-    choice = choose([artifact()], PREPROCESS, ["onnxruntime", "onnxruntime-cuda"], Wish(), table)
+    choice = select_artifact([artifact()], PREPROCESS, ["onnxruntime", "onnxruntime-cuda"], ArtifactRequest(), table)
     assert (choice.backend, choice.reason[:11]) == ("onnxruntime", "the fastest")
 
 
 def test_batches_are_collected_smallest_first() -> None:
-    assert choose(ALL, PREPROCESS, ["onnxruntime"], Wish(precision="fp32")).batches == (1, 4)
+    assert select_artifact(ALL, PREPROCESS, ["onnxruntime"], ArtifactRequest(precision="fp32")).batches == (1, 4)
 
 
 def test_a_batch_leaves_only_networks_that_have_it() -> None:
-    choice = choose(ALL, PREPROCESS, ["onnxruntime"], Wish(batch=4))
+    choice = select_artifact(ALL, PREPROCESS, ["onnxruntime"], ArtifactRequest(batch=4))
     assert (choice.precision, choice.batches) == ("fp32", (4,))
 
 
 def test_the_baseline_runs_when_asked_for() -> None:
-    assert choose(ALL, PREPROCESS, ["onnxruntime"], Wish(variant="baseline")).variant == "baseline"
+    assert select_artifact(ALL, PREPROCESS, ["onnxruntime"], ArtifactRequest(variant="baseline")).variant == "baseline"
 
 
 def test_the_baseline_runs_when_alone() -> None:
-    assert choose([artifact("baseline")], PREPROCESS, ["onnxruntime"], Wish()).variant == "baseline"
+    assert select_artifact([artifact("baseline")], PREPROCESS, ["onnxruntime"], ArtifactRequest()).variant == "baseline"
 
 
 def test_what_is_not_there_is_answered_with_what_is() -> None:
@@ -123,13 +131,13 @@ def test_what_is_not_there_is_answered_with_what_is() -> None:
         UsageError,
         match=r"nothing in this bundle has precision 'fp16'; allowed: baseline fp32 on onnxruntime, batch 1/4",
     ):
-        choose(ALL, PREPROCESS, ["onnxruntime"], Wish(precision="fp16"))
+        select_artifact(ALL, PREPROCESS, ["onnxruntime"], ArtifactRequest(precision="fp16"))
 
 
 def test_nothing_for_this_machine() -> None:
     engines = [artifact(target="rtx:sm86", format="engine")]
     with pytest.raises(BackendError, match=r"it holds engine for rtx:sm86; .*run: eightfold doctor"):
-        choose(engines, PREPROCESS, ["onnxruntime"], Wish())
+        select_artifact(engines, PREPROCESS, ["onnxruntime"], ArtifactRequest())
 
 
 def _table(bundle_path: Path, times_ms: dict[str, float]) -> LatencyTable:
@@ -148,13 +156,13 @@ def _row(row: LatencyRow, name: str, mean_ms: float) -> LatencyRow:
 
 def test_a_table_of_this_device_overrules_the_rule(bundle_path: Path) -> None:
     table = _table(bundle_path, {"pruned-fp32-any-b1": 1.0, f"pruned-int8-{HERE}-b1": 2.0, "baseline-fp32-any-b1": 0.1})
-    choice = choose(ALL, PREPROCESS, ["onnxruntime"], Wish(), table)
+    choice = select_artifact(ALL, PREPROCESS, ["onnxruntime"], ArtifactRequest(), table)
     assert choice.precision == "fp32"
     assert choice.reason == "the fastest in the bundle's table for this device, 1.00 ms per image"
 
 
 def test_a_table_that_knows_none_of_them_is_left_aside(bundle_path: Path) -> None:
-    choice = choose(ALL, PREPROCESS, ["onnxruntime"], Wish(), _table(bundle_path, {"other": 1.0}))
+    choice = select_artifact(ALL, PREPROCESS, ["onnxruntime"], ArtifactRequest(), _table(bundle_path, {"other": 1.0}))
     assert "by rule" in choice.reason
 
 
@@ -171,24 +179,26 @@ SIZES = [
 def test_the_default_size_comes_before_what_is_faster(bundle_path: Path) -> None:
     table = _table(bundle_path, {"pruned-fp32-any-b1": 9.0, f"pruned-int8-{HERE}-8x16-b1": 1.0})
     for measured in (None, table):
-        choice = choose(SIZES, PREPROCESS, ["onnxruntime"], Wish(), measured)
+        choice = select_artifact(SIZES, PREPROCESS, ["onnxruntime"], ArtifactRequest(), measured)
         assert (choice.size, choice.precision, choice.batches) == ((8, 8), "fp32", (1, 4))
     assert choice.describe().startswith("pruned fp32 on onnxruntime at 8x8 (batch 1, 4): the fastest in")
 
 
 def test_a_size_that_is_asked_for_is_the_only_one() -> None:
-    choice = choose(SIZES, PREPROCESS, ["onnxruntime"], Wish(size=WIDE))
+    choice = select_artifact(SIZES, PREPROCESS, ["onnxruntime"], ArtifactRequest(size=WIDE))
     assert (choice.size, choice.precision) == (WIDE, "int8")
     assert choice.reason == "by rule before fp32 on onnxruntime; none was measured on this device"
-    assert choose(SIZES, PREPROCESS, ["onnxruntime"], Wish(size=WIDE, precision="fp32")).batches == (1, 2)
+    assert select_artifact(
+        SIZES, PREPROCESS, ["onnxruntime"], ArtifactRequest(size=WIDE, precision="fp32")
+    ).batches == (1, 2)
 
 
 def test_sizes_compete_where_none_that_fits_is_the_default() -> None:
     small = [artifact(size=(4, 4)), *SIZES]
-    choice = choose(small, PREPROCESS, ["onnxruntime"], Wish(batch=2))
+    choice = select_artifact(small, PREPROCESS, ["onnxruntime"], ArtifactRequest(batch=2))
     assert (choice.size, choice.reason) == (WIDE, "the only one that fits")
     other = PREPROCESS.at_size(32, 32)
-    choice = choose(small, other, ["onnxruntime"], Wish(precision="fp32"))
+    choice = select_artifact(small, other, ["onnxruntime"], ArtifactRequest(precision="fp32"))
     assert choice.describe() == (
         "pruned fp32 on onnxruntime at 4x4 (batch 1): by rule before fp32 on onnxruntime at 8x8, "
         "fp32 on onnxruntime at 8x16; none was measured on this device"
@@ -197,12 +207,12 @@ def test_sizes_compete_where_none_that_fits_is_the_default() -> None:
 
 def test_a_size_that_is_not_there_is_answered_with_those_that_are() -> None:
     with pytest.raises(UsageError, match=r"has size '9x9'; allowed: .*at 8x16, batch 1; .*at 8x8, batch 1/4; "):
-        choose(SIZES, PREPROCESS, ["onnxruntime"], Wish(size=(9, 9)))
+        select_artifact(SIZES, PREPROCESS, ["onnxruntime"], ArtifactRequest(size=(9, 9)))
     with pytest.raises(UsageError, match=r"has size '9x9'; allowed: pruned fp32 on onnxruntime at 8x8, batch 1$"):
-        choose([artifact()], PREPROCESS, ["onnxruntime"], Wish(size=(9, 9)))
+        select_artifact([artifact()], PREPROCESS, ["onnxruntime"], ArtifactRequest(size=(9, 9)))
 
 
 def test_a_network_without_images_has_no_size() -> None:
     words = artifact().model_copy(update={"inputs": (TensorSpec(name="words", dtype="int64", shape=(1, 8)),)})
-    choice = choose([words], PREPROCESS, ["onnxruntime"], Wish())
+    choice = select_artifact([words], PREPROCESS, ["onnxruntime"], ArtifactRequest())
     assert (choice.size, choice.describe()) == (None, "pruned fp32 on onnxruntime (batch 1): the only one that fits")

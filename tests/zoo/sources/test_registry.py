@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from eightfold.errors import ModelError, UnknownNameError, UsageError
-from eightfold.export.verify.module_runs import tensors_in
+from eightfold.export.verify.module_runs import output_tensors
 from eightfold.zoo.sources.base import LoadedModel, SourceOptions
 from eightfold.zoo.sources.registry import SOURCES, load_source, source_of
 
@@ -40,7 +40,7 @@ def own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def shapes(loaded: LoadedModel) -> list[tuple[int, ...]]:
     with torch.no_grad():
         output = loaded.module.eval()(*loaded.example_inputs())
-    return [tuple(tensor.shape) for _, tensor in tensors_in(output)]
+    return [tuple(tensor.shape) for _, tensor in output_tensors(output)]
 
 
 def test_each_source_has_a_name_of_its_own_and_says_what_it_needs() -> None:

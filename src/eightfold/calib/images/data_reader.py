@@ -57,7 +57,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Rows:
+class DataReader:
     """Named tensors without batch axis, one after another. After one iteration `tally` tells what was used.
 
     Args:
@@ -165,16 +165,16 @@ def _hasher(image: Tensor) -> Callable[[], tuple[bytes, Tensor]]:
     return lambda: (hashlib.sha256(str(image.shape).encode() + np.ascontiguousarray(image).tobytes()).digest(), image)
 
 
-def rows_of(images: Any, preprocess: Preprocess | None, row_shape: tuple[int, ...]) -> Rows:
+def open_data(images: Any, preprocess: Preprocess | None, row_shape: tuple[int, ...]) -> DataReader:
     """Rows from whatever `ef.calibrate` takes as images: what `open_images` opens, or any iterable."""
     if isinstance(images, ImageSet | str | Path):
-        return Rows(open_images(images), preprocess, row_shape)
+        return DataReader(open_images(images), preprocess, row_shape)
     if isinstance(images, list | tuple) and images and isinstance(images[0], str | Path):
-        return Rows(open_images(images), preprocess, row_shape)
-    return Rows(images, preprocess, row_shape)
+        return DataReader(open_images(images), preprocess, row_shape)
+    return DataReader(images, preprocess, row_shape)
 
 
-def peeked(rows: Rows, what: str) -> tuple[Tensor, Iterator[NamedRow]]:
+def peeked(rows: DataReader, what: str) -> tuple[Tensor, Iterator[NamedRow]]:
     """The first row, and the stream of all named rows with it, showing progress as `what`.
 
     Raises:

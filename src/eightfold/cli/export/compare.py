@@ -17,7 +17,7 @@ from eightfold.errors import UsageError
 if TYPE_CHECKING:
     from eightfold.calib.images.preprocess import Preprocess
     from eightfold.export.compare.feeds import Feeder
-    from eightfold.export.compare.runnables import Subject
+    from eightfold.export.compare.runnables import Runnable
 
 
 def compare(
@@ -108,14 +108,14 @@ def compare(
         typer.echo(f"wrote {plot_comparison(pairs, plot)}", err=True)
 
 
-def _feeder(images: str | None, given: Preprocess | None, subjects: Sequence[Subject] = ()) -> Feeder | None:
+def _feeder(images: str | None, given: Preprocess | None, subjects: Sequence[Runnable] = ()) -> Feeder | None:
     """Prepares the first images for either of two networks, by rules that are given, its own or the other's."""
     from eightfold.export.compare.feeds import rules_for
 
     if images is None:
         return None
 
-    def prepared(subject: Subject) -> dict[str, Any]:
+    def prepared(subject: Runnable) -> dict[str, Any]:
         specs = subject.inputs or next((each.inputs for each in subjects if each.inputs), ())
         owner = next((each for each in subjects if each.preprocess is not None), None)
         rules = rules_for(subject, given, owner)
@@ -134,15 +134,15 @@ def _is_bundle(name: str) -> bool:
     return (Path(name).is_dir() and _exists(Path(name))) or Path(name).suffix == ".eightfold"
 
 
-def _opened(name: str, classes: int | None, weights: Path | None) -> Subject:
+def _opened(name: str, classes: int | None, weights: Path | None) -> Runnable:
     """What lies at a path; the network, where it is the name of one."""
-    from eightfold.export.compare.runnables import SUFFIXES, subject_of
+    from eightfold.export.compare.runnables import SUFFIXES, runnable_of
 
     place = Path(name.rpartition(":")[0] or name)
     if Path(name).suffix in SUFFIXES or place.suffix == ".eightfold" or _exists(Path(name)) or _exists(place):
-        return subject_of(name)
+        return runnable_of(name)
     network = load_network(name, classes=classes, weights=weights).module
-    return dataclasses.replace(subject_of(network), name=name)
+    return dataclasses.replace(runnable_of(network), name=name)
 
 
 def _exists(path: Path) -> bool:

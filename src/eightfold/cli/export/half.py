@@ -25,7 +25,7 @@ def half(
 
     Example: eightfold half model.onnx -o model.fp16.onnx --images photos/ --preprocess preprocess.json
     """
-    from eightfold.export.fp16.fp16 import checked_half
+    from eightfold.export.fp16.fp16 import checked_fp16
     from eightfold.export.fp16.fp16_graph import HALF_TYPES
     from eightfold.files import require_output
     from eightfold.onnx_graph.onnx_files import save_onnx
@@ -33,7 +33,7 @@ def half(
     require_output(output, reads=[onnx, preprocess, images])
     half_type = one_of("type", kind, HALF_TYPES)
     inputs = file_inputs(onnx, images, preprocess)
-    made, steps, _ = checked_half(onnx, keep_float=keep_float or (), inputs=inputs, kind=half_type)
+    made, steps, _ = checked_fp16(onnx, keep_float=keep_float or (), inputs=inputs, kind=half_type)
     print(f"wrote {save_onnx(made, output)}" + ("" if steps else "; not compared: onnxruntime is not installed"))
     for step in steps:
         print("\n".join([f"  cosine {step.cosine:.6f} to the float32 graph", *(f"  {note}" for note in step.notes)]))

@@ -13,7 +13,7 @@ import typer
 from eightfold.cli.options import terminal_width
 
 if TYPE_CHECKING:
-    from eightfold.pipeline.dry_run import StepOutlook
+    from eightfold.pipeline.dry_run import StepPreview
     from eightfold.pipeline.run import RunResult
     from eightfold.pipeline.runner import StepResult
     from eightfold.runtime.report.report_content import Check
@@ -79,7 +79,7 @@ def _write(path: Path | None, data: dict[str, Any]) -> None:
         typer.echo(f"wrote {path}", err=True)
 
 
-def _show_outlook(outlook: Sequence[StepOutlook]) -> None:
+def _show_outlook(outlook: Sequence[StepPreview]) -> None:
     for step in outlook:
         print(step.describe())
     states = [step.state for step in outlook]

@@ -20,7 +20,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from eightfold.compress.compensate.constants import constants_from_beta, fold_constants, mean_inputs
-from eightfold.compress.compensate.consumers import sites_of
+from eightfold.compress.compensate.consumers import consumers_of
 from eightfold.compress.compensate.fitting import fit_layers
 from eightfold.compress.modules.batches import batches_of
 from eightfold.compress.modules.norms import running_means_behind
@@ -89,7 +89,7 @@ def compensate(
         with bypassed(original, plan.removed_blocks):
             graph = trace(original, batches[0])
     with evaluating(pruned, original):
-        sites = sites_of(graph, plan, running_means_behind(original, batches[0]))
+        sites = consumers_of(graph, plan, running_means_behind(original, batches[0]))
         if method == "lsq":
             changed = fit_layers(pruned, original, sites, batches, memory_bytes=memory_mb << 20, seed=seed)
         else:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eightfold.compress.compensate.consumers import Site
+from eightfold.compress.compensate.consumers import Consumer
 from eightfold.compress.layerwise.layerwise_forward import PausedCall, layer_calls
 from eightfold.compress.least_squares.patches import Geometry, weight_matrix
 from eightfold.compress.plan.plan import PrunePlan
@@ -90,7 +90,7 @@ def _makes_channels(member: Member, shapes: Mapping[str, tuple[int, ...]]) -> bo
 
 
 def fold_constants(
-    pruned: nn.Module, original: nn.Module, sites: Mapping[str, Site], constants: Constants
+    pruned: nn.Module, original: nn.Module, sites: Mapping[str, Consumer], constants: Constants
 ) -> tuple[str, ...]:
     """Add to each layer's sink what its removed inputs would have given, in place; returns the weights so treated.
 
@@ -107,7 +107,7 @@ def fold_constants(
     return tuple(folded)
 
 
-def _offset(weight: Tensor, constant: ConstantInput, site: Site) -> Tensor:
+def _offset(weight: Tensor, constant: ConstantInput, site: Consumer) -> Tensor:
     """float64 [C_out], in the original's channels."""
     geometry = constant.geometry
     gone = torch.from_numpy(site.removed_inputs)

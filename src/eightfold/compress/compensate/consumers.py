@@ -21,7 +21,7 @@ class Sink(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Site:
+class Consumer:
     """One layer, in terms of the channels it had before pruning."""
 
     weight: str
@@ -31,7 +31,7 @@ class Site:
     calls: int  # how often one forward pass runs it
 
 
-def sites_of(graph: ChannelGraph, plan: PrunePlan, running_means: Mapping[str, str]) -> Mapping[str, Site]:
+def consumers_of(graph: ChannelGraph, plan: PrunePlan, running_means: Mapping[str, str]) -> Mapping[str, Consumer]:
     """Weight name -> Site, for every layer of the graph.
 
     Args:
@@ -41,12 +41,12 @@ def sites_of(graph: ChannelGraph, plan: PrunePlan, running_means: Mapping[str, s
     by_weight: dict[str, list[LayerCall]] = {}
     for call in graph.layers:
         by_weight.setdefault(call.weight, []).append(call)
-    return {weight: _site(calls, stays, running_means) for weight, calls in by_weight.items()}
+    return {weight: _consumer(calls, stays, running_means) for weight, calls in by_weight.items()}
 
 
-def _site(calls: list[LayerCall], stays: list[npt.NDArray[np.bool_]], running_means: Mapping[str, str]) -> Site:
+def _consumer(calls: list[LayerCall], stays: list[npt.NDArray[np.bool_]], running_means: Mapping[str, str]) -> Consumer:
     first = calls[0]
-    return Site(
+    return Consumer(
         weight=first.weight,
         kept_outputs=np.flatnonzero(_staying(first.outputs, stays)),
         removed_inputs=np.flatnonzero(~_staying(first.inputs, stays)),

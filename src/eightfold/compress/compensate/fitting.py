@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from eightfold.compress.compensate.consumers import Site
+from eightfold.compress.compensate.consumers import Consumer
 from eightfold.compress.layerwise.layerwise_forward import PausedCall, layer_calls
 from eightfold.compress.layerwise.lockstep import INPUTS_AT_MOST, Args, in_step, inputs_of, live_bytes, rows_wanted
-from eightfold.compress.least_squares.dual_ridge import FewRows
+from eightfold.compress.least_squares.dual_ridge import DualRidge
 from eightfold.compress.least_squares.moments import HalvedMoments
 from eightfold.compress.least_squares.patches import (
     Positions,
@@ -30,7 +30,7 @@ from eightfold.errors import ModelError
 def fit_layers(
     pruned: nn.Module,
     original: nn.Module,
-    sites: Mapping[str, Site],
+    sites: Mapping[str, Consumer],
     batches: Sequence[Args],
     *,
     memory_bytes: int,
@@ -128,11 +128,11 @@ class _Pair:
 
 
 class _Fitter:
-    def __init__(self, pruned: nn.Module, original: nn.Module, sites: Mapping[str, Site], seed: int) -> None:
+    def __init__(self, pruned: nn.Module, original: nn.Module, sites: Mapping[str, Consumer], seed: int) -> None:
         self._sites, self._seed = sites, seed
         self._tensors = {**dict(pruned.named_parameters()), **dict(pruned.named_buffers())}
         self._before = original.state_dict()
-        self._shared: dict[str, HalvedMoments | FewRows] = {}
+        self._shared: dict[str, HalvedMoments | DualRidge] = {}
         self.fitted: dict[str, None] = {}
 
     def step(self, pairs: list[_Pair], layer: int) -> str:
@@ -159,12 +159,12 @@ class _Fitter:
             pair.advance()
         return weight
 
-    def _regression(self, call: PausedCall) -> HalvedMoments | FewRows:
+    def _regression(self, call: PausedCall) -> HalvedMoments | DualRidge:
         """An empty one; for a weight that runs several times in one pass, that of its calls so far."""
-        fresh = HalvedMoments() if inputs_of(call) <= INPUTS_AT_MOST else FewRows()
+        fresh = HalvedMoments() if inputs_of(call) <= INPUTS_AT_MOST else DualRidge()
         return fresh if self._sites[call.weight].calls == 1 else self._shared.setdefault(call.weight, fresh)
 
-    def _shift(self, site: Site, offset: Tensor) -> None:
+    def _shift(self, site: Consumer, offset: Tensor) -> None:
         """Set the sink so that the layer's output without bias, plus `offset`, takes the place of the original's."""
         if site.sink is not None:
             base = self._before[site.sink.tensor][torch.from_numpy(site.kept_outputs)].double()

@@ -11,7 +11,7 @@ from eightfold.compress.least_squares.moments import RIDGES, Fit, cholesky_ridge
 ROWS_AT_MOST = 2048
 
 
-class FewRows:
+class DualRidge:
     """At most `ROWS_AT_MOST` rows of x and y; `fit` solves the normal equations through the rows' inner products."""
 
     def __init__(self) -> None:

@@ -18,6 +18,6 @@ def batches_of(images: Tensor | Iterable[Any], batch: int = BATCH) -> Sequence[t
     return [part if isinstance(part, tuple) else (part,) for part in parts]
 
 
-def targets_of(targets: Tensor | Iterable[Any], batch: int = BATCH) -> Sequence[Any]:
+def target_batches(targets: Tensor | Iterable[Any], batch: int = BATCH) -> Sequence[Any]:
     """One tensor [n, ...] is cut like the images; anything else holds one target per batch."""
     return torch.split(targets, batch) if isinstance(targets, Tensor) else list(targets)

@@ -11,7 +11,7 @@ from eightfold.compress.modules.modules import plain_attention
 from eightfold.compress.onnx.host import Host
 from eightfold.compress.onnx.module import GraphInput, OnnxModule
 from eightfold.compress.onnx.step import Step
-from eightfold.compress.trace.fake.fake_run import Skim
+from eightfold.compress.trace.fake.fake_run import FakeRun
 from eightfold.errors import ModelError, TraceError, first_line
 
 SIDE = 224
@@ -97,7 +97,7 @@ def value_shapes(module: OnnxModule, examples: Sequence[Tensor]) -> dict[str, tu
 
     handle = nn.modules.module.register_module_forward_hook(note)
     try:
-        with torch.no_grad(), plain_attention(), Skim():
+        with torch.no_grad(), plain_attention(), FakeRun():
             module(*examples)
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
         seen = ", ".join(str(tuple(example.shape)) for example in examples)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from eightfold.compress.plan.selection_rules import RULES, Knobs, LayerScores, Merge, Wish, threshold_of
+from eightfold.compress.plan.selection_rules import RULES, GroupRequest, LayerScores, Merge, RuleOptions, threshold_of
 from eightfold.compress.trace.groups import ChannelGraph, Group, Index, Kept
 from eightfold.errors import UnknownNameError, UsageError
 from eightfold.values import Frozen
@@ -78,7 +78,7 @@ def selection_threshold(graph: ChannelGraph, scores: LayerScores, selection: Sel
     """The score above which channels stay; None where `selection` has no single one."""
     if selection.ranges:
         return None
-    knobs = Knobs(selection.keep_ratio, selection.layer_keep, selection.merge, _depthwise(graph))
+    knobs = RuleOptions(selection.keep_ratio, selection.layer_keep, selection.merge, _depthwise(graph))
     return threshold_of(selection.rule, _prunable(graph, selection), scores, knobs)
 
 
@@ -98,13 +98,13 @@ def top(scores: npt.NDArray[np.float64], count: int) -> Index:
 
 def _by_rule(
     graph: ChannelGraph, groups: Sequence[Group], scores: LayerScores, selection: Selection
-) -> dict[str, Wish]:
+) -> dict[str, GroupRequest]:
     """The rule over the whole network, or with each of `ranges` as a pool of its own; beyond the last, all stays."""
     depthwise = _depthwise(graph)
-    wishes: dict[str, Wish] = {}
+    wishes: dict[str, GroupRequest] = {}
     first = 0
     for stretch in selection.ranges or (LayerRange(until=len(groups) + 1, keep_ratio=selection.keep_ratio),):
-        knobs = Knobs(stretch.keep_ratio, selection.layer_keep, selection.merge, depthwise)
+        knobs = RuleOptions(stretch.keep_ratio, selection.layer_keep, selection.merge, depthwise)
         wishes.update(RULES[selection.rule](groups[first : stretch.until], scores, knobs))
         first = stretch.until
     return wishes
@@ -112,9 +112,9 @@ def _by_rule(
 
 def _explicit(
     graph: ChannelGraph, groups: Sequence[Group], scores: LayerScores, keep: Mapping[str, float]
-) -> dict[str, Wish]:
+) -> dict[str, GroupRequest]:
     """Groups whose ratio the caller gave; the last pattern that matches counts."""
-    wishes: dict[str, Wish] = {}
+    wishes: dict[str, GroupRequest] = {}
     for pattern, ratio in keep.items():
         if not 0 < ratio <= 1:
             raise UsageError(f"keep ratio {ratio:g} for {pattern!r}", allowed="above 0, at most 1")
@@ -122,7 +122,7 @@ def _explicit(
             raise UnknownNameError.of("parameter", pattern, [group.id for group in graph.free])
         for group in groups:
             if matches(group, pattern):
-                wishes[group.id] = Wish(group.width * ratio, scores[group.id].mean(0))
+                wishes[group.id] = GroupRequest(group.width * ratio, scores[group.id].mean(0))
     return wishes
 
 

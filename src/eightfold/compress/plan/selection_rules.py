@@ -33,7 +33,7 @@ TINY = 1e-12
 
 
 @dataclass(frozen=True)
-class Wish:
+class GroupRequest:
     """What one group would keep: how many channels, and which first.
 
     `order` is as long as the group is wide; the count is rounded later and the highest entries stay."""
@@ -43,7 +43,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Knobs:
+class RuleOptions:
     """What rules may be told beside the scores."""
 
     keep_ratio: float = 0.5
@@ -52,11 +52,11 @@ class Knobs:
     depthwise: frozenset[str] = frozenset()  # weights of layers that mix no channels
 
 
-Rule = Callable[[Sequence[Group], LayerScores, Knobs], dict[str, Wish]]
+Rule = Callable[[Sequence[Group], LayerScores, RuleOptions], dict[str, GroupRequest]]
 
 
-def uniform(groups: Sequence[Group], scores: LayerScores, knobs: Knobs) -> dict[str, Wish]:
-    return {g.id: Wish(g.width * knobs.keep_ratio, scores[g.id].mean(0)) for g in groups}
+def uniform(groups: Sequence[Group], scores: LayerScores, knobs: RuleOptions) -> dict[str, GroupRequest]:
+    return {g.id: GroupRequest(g.width * knobs.keep_ratio, scores[g.id].mean(0)) for g in groups}
 
 
 def _relative(groups: Sequence[Group], scores: LayerScores) -> dict[str, Vector]:
@@ -64,12 +64,12 @@ def _relative(groups: Sequence[Group], scores: LayerScores) -> dict[str, Vector]
     return {g.id: scores[g.id].mean(0) / max(float(scores[g.id].mean()), TINY) for g in groups}
 
 
-def global_threshold(groups: Sequence[Group], scores: LayerScores, knobs: Knobs) -> dict[str, Wish]:
+def global_threshold(groups: Sequence[Group], scores: LayerScores, knobs: RuleOptions) -> dict[str, GroupRequest]:
     normal = _relative(groups, scores)
     cut = threshold(list(normal.values()), knobs.keep_ratio)
     share = _share_at(cut, list(normal.values()), knobs.keep_ratio)
     counts = {name: (values > cut).sum() + share * (values == cut).sum() for name, values in normal.items()}
-    return {name: Wish(float(counts[name]), values) for name, values in normal.items()}
+    return {name: GroupRequest(float(counts[name]), values) for name, values in normal.items()}
 
 
 def _share_at(cut: float, pool: Sequence[Vector], keep_ratio: float) -> float:
@@ -81,29 +81,29 @@ def _share_at(cut: float, pool: Sequence[Vector], keep_ratio: float) -> float:
     return (kept - above) / at if at else 1.0
 
 
-def _alone(groups: Sequence[Group], scores: LayerScores, knobs: Knobs) -> dict[str, Vector]:
+def _alone(groups: Sequence[Group], scores: LayerScores, knobs: RuleOptions) -> dict[str, Vector]:
     """Scores of the groups that one layer makes."""
     return {g.id: scores[g.id].mean(0) for g in groups if not coupled(g, knobs.depthwise)}
 
 
-def normal(groups: Sequence[Group], scores: LayerScores, knobs: Knobs) -> dict[str, Wish]:
+def normal(groups: Sequence[Group], scores: LayerScores, knobs: RuleOptions) -> dict[str, GroupRequest]:
     alone = _alone(groups, scores, knobs)
     cut = threshold(list(alone.values()), knobs.keep_ratio)
-    return {name: Wish(float((values >= cut).sum()), values) for name, values in alone.items()}
+    return {name: GroupRequest(float((values >= cut).sum()), values) for name, values in alone.items()}
 
 
-def shortcut(groups: Sequence[Group], scores: LayerScores, knobs: Knobs) -> dict[str, Wish]:
+def shortcut(groups: Sequence[Group], scores: LayerScores, knobs: RuleOptions) -> dict[str, GroupRequest]:
     leaders = {g.id: scores[g.id][0] for g in groups}
     cut = threshold(list(leaders.values()), knobs.keep_ratio)
-    return {name: Wish(float((values >= cut).sum()), values) for name, values in leaders.items()}
+    return {name: GroupRequest(float((values >= cut).sum()), values) for name, values in leaders.items()}
 
 
-def slim(groups: Sequence[Group], scores: LayerScores, knobs: Knobs) -> dict[str, Wish]:
+def slim(groups: Sequence[Group], scores: LayerScores, knobs: RuleOptions) -> dict[str, GroupRequest]:
     cut = threshold([row for g in groups for row in scores[g.id]], knobs.keep_ratio)
     return {g.id: voted(scores[g.id], cut, knobs.layer_keep, knobs.merge) for g in groups}
 
 
-def layer(groups: Sequence[Group], scores: LayerScores, knobs: Knobs) -> dict[str, Wish]:
+def layer(groups: Sequence[Group], scores: LayerScores, knobs: RuleOptions) -> dict[str, GroupRequest]:
     return {}
 
 
@@ -119,7 +119,7 @@ RULES: dict[str, Rule] = {
 }
 
 
-def threshold_of(rule: str, groups: Sequence[Group], scores: LayerScores, knobs: Knobs) -> float | None:
+def threshold_of(rule: str, groups: Sequence[Group], scores: LayerScores, knobs: RuleOptions) -> float | None:
     """The score that decides which channels stay; None for rules without one threshold for all groups."""
     pools: Mapping[str, Callable[[], list[Vector]]] = {
         "global": lambda: list(_relative(groups, scores).values()),
@@ -147,7 +147,7 @@ def coupled(group: Group, depthwise: frozenset[str]) -> bool:
     return len(makers - depthwise) > 1
 
 
-def voted(layers: Vector, cut: float, layer_keep: float, merge: Merge) -> Wish:
+def voted(layers: Vector, cut: float, layer_keep: float, merge: Merge) -> GroupRequest:
     """Each layer votes for its channels above the threshold; merged votes decide, mean scores break ties.
 
     Args:
@@ -159,7 +159,7 @@ def voted(layers: Vector, cut: float, layer_keep: float, merge: Merge) -> Wish:
     chosen, count = merged(votes, merge)
     spread = np.ptp(layers.mean(0)) + TINY
     # Chosen channels come first, whatever their score: their order is lifted above that of all others.
-    return Wish(float(count), layers.mean(0) + np.where(chosen, 2 * spread, 0.0))
+    return GroupRequest(float(count), layers.mean(0) + np.where(chosen, 2 * spread, 0.0))
 
 
 def merged(votes: Mask, merge: Merge) -> tuple[Mask, int]:

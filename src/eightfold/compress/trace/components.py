@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eightfold.compress.trace.groups import Group, Index, Member, Role, Span
-from eightfold.compress.trace.labels import LabelSpace, Slot, Vector
+from eightfold.compress.trace.labels import LabelSlot, LabelSpace, Vector
 from eightfold.compress.trace.spans import runs
 from eightfold.extras import require
 
@@ -132,7 +132,7 @@ def _number_channels(component: Index, group_of_component: Index) -> Index:
     return channel
 
 
-def _members(slots: Sequence[Slot], place: Matrix, roles: Mapping[int, Role], count: int) -> list[list[Member]]:
+def _members(slots: Sequence[LabelSlot], place: Matrix, roles: Mapping[int, Role], count: int) -> list[list[Member]]:
     members: list[list[Member]] = [[] for _ in range(count)]
     cache: dict[bytes, list[tuple[int, tuple[Span, ...]]]] = {}
     for number, slot in enumerate(slots):

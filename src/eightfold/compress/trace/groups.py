@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from eightfold.compress.trace.op_trace import Trail
+from eightfold.compress.trace.op_trace import OpTrace
 from eightfold.errors import UnknownNameError
 
 Index = npt.NDArray[np.int64]
@@ -188,7 +188,7 @@ class ChannelGraph:
     shapes: Mapping[str, tuple[int, ...]]  # every parameter and buffer; tied ones by their first name
     sizes: tuple[SizeLink, ...] = ()
     suspects: tuple[Suspect, ...] = ()
-    trail: Trail = field(default_factory=Trail, repr=False)
+    trail: OpTrace = field(default_factory=OpTrace, repr=False)
     outputs: tuple[tuple[int, ...], ...] = ()  # shape of every output tensor for the traced input
     data_dependent: bool = False  # an operator (nms, nonzero) made shapes depend on values
     warnings: tuple[str, ...] = ()

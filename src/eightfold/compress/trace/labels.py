@@ -22,7 +22,7 @@ _ATTRIBUTE = "_eightfold_axes"
 
 
 @dataclass(frozen=True)
-class Slot:
+class LabelSlot:
     """One dimension of one parameter or buffer; its labels are [first, first + size)."""
 
     tensor: str
@@ -35,7 +35,7 @@ class LabelSpace:
     """Hands out labels and collects what is known about them."""
 
     def __init__(self) -> None:
-        self.slots: list[Slot] = []
+        self.slots: list[LabelSlot] = []
         self.next = 1
         self.edges: list[tuple[Vector, Vector]] = []  # labels at equal positions are coupled
         self.frozen: list[tuple[Vector, str]] = []
@@ -46,7 +46,7 @@ class LabelSpace:
         axes: Axes = {}
         for dim, size in enumerate(shape):
             if size > 1:
-                self.slots.append(Slot(name, dim, self.next, size))
+                self.slots.append(LabelSlot(name, dim, self.next, size))
                 axes[dim] = np.arange(self.next, self.next + size)
                 self.next += size
         return axes

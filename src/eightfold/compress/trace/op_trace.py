@@ -22,10 +22,10 @@ class Axis(NamedTuple):
 
     result: int  # number of the tensor among the operator's results
     dim: int
-    vector: int  # number of the places of its channels in `Trail.places`
+    vector: int  # number of the places of its channels in `OpTrace.places`
 
 
-class Step(NamedTuple):
+class TracedOp(NamedTuple):
     """One operator as the trace saw it."""
 
     operator: str
@@ -35,12 +35,12 @@ class Step(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Trail:
+class OpTrace:
     """Every operator in execution order.
 
     `places` are int64 [n, 2] each: group and channel of every index, -1 where it is no channel."""
 
-    steps: tuple[Step, ...] = ()
+    steps: tuple[TracedOp, ...] = ()
     places: tuple[Vector, ...] = ()
 
     def widths(self, stays: Sequence[npt.NDArray[np.bool_]]) -> list[int]:
@@ -54,17 +54,17 @@ class Trail:
         # The last entry of `flat` serves what is no channel: group -1, channel -1.
         return [int(flat[np.where(p[:, 0] < 0, -1, starts[p[:, 0]] + p[:, 1])].sum()) for p in self.places]
 
-    def groups_of(self, step: Step) -> set[int]:
+    def groups_of(self, step: TracedOp) -> set[int]:
         """Numbers of the groups whose channels the results of `step` hold."""
         numbers = [np.unique(self.places[axis.vector][:, 0]) for axis in step.axes]
         return {int(number) for found in numbers for number in found if number >= 0}
 
 
 @dataclass
-class TrailNotes:
+class OpTraceNotes:
     """What a trace writes down, still in labels."""
 
-    steps: list[Step] = field(default_factory=list)
+    steps: list[TracedOp] = field(default_factory=list)
     vectors: list[Vector] = field(default_factory=list)
     _number: dict[int, int] = field(default_factory=dict)
 
@@ -76,7 +76,7 @@ class TrailNotes:
         for number, (count, labels) in enumerate(results):
             dims.append(count)
             axes += [Axis(number, dim, self._of(vector)) for dim, vector in labels.items()]
-        self.steps.append(Step(operator, tuple(dims), factors, tuple(axes)))
+        self.steps.append(TracedOp(operator, tuple(dims), factors, tuple(axes)))
 
     def _of(self, vector: Vector) -> int:
         number = self._number.setdefault(id(vector), len(self.vectors))
@@ -84,6 +84,6 @@ class TrailNotes:
             self.vectors.append(vector)  # holding it keeps its id from being reused
         return number
 
-    def solved(self, place: npt.NDArray[np.int64]) -> Trail:
+    def solved(self, place: npt.NDArray[np.int64]) -> OpTrace:
         """The trail, once `place` [labels + 1, 2] says to which group and channel each label belongs."""
-        return Trail(tuple(self.steps), tuple(place[vector] for vector in self.vectors))
+        return OpTrace(tuple(self.steps), tuple(place[vector] for vector in self.vectors))

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
-from eightfold.compress.trace.fake.fake_run import Skim
-from eightfold.compress.trace.op_trace import Step, Trail
+from eightfold.compress.trace.fake.fake_run import FakeRun
+from eightfold.compress.trace.op_trace import OpTrace, TracedOp
 
 
 def factors_of(operator: str, args: tuple[Any, ...]) -> tuple[float, ...]:
@@ -21,19 +21,19 @@ def factors_of(operator: str, args: tuple[Any, ...]) -> tuple[float, ...]:
 class Misfit(RuntimeError):
     """An operator of the pruned model differs by more than the channels that are gone."""
 
-    def __init__(self, step: Step, what: str) -> None:
+    def __init__(self, step: TracedOp, what: str) -> None:
         super().__init__(f"{step.operator} {what}")
         self.step = step
 
 
-class Follow(Skim):  # type: ignore[no-untyped-call]  # torch's base class has no annotations
+class Replay(FakeRun):  # type: ignore[no-untyped-call]  # torch's base class has no annotations
     """Inside `with Follow(...)`, an operator raises `Misfit` when its result holds another number of channels than it
     should, or when it is given another factor.
 
     Where the model takes another way than in the trace, following ends without complaint.
     """
 
-    def __init__(self, trail: Trail, widths: list[int]) -> None:
+    def __init__(self, trail: OpTrace, widths: list[int]) -> None:
         """
         Args:
             widths: how many indices of each of `trail.places` stay.

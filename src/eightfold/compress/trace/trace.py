@@ -29,10 +29,10 @@ from eightfold.compress.modules.modules import (
 )
 from eightfold.compress.trace import sizes
 from eightfold.compress.trace.components import Grouping, group_channels, solve
-from eightfold.compress.trace.fake.fake_run import run_or_skim
+from eightfold.compress.trace.fake.fake_run import run_or_fake
 from eightfold.compress.trace.groups import ChannelGraph, LayerCall, Role, Suspect
 from eightfold.compress.trace.labels import LabelSpace, axes_of, clear_axes, set_axes
-from eightfold.compress.trace.op_trace import TrailNotes
+from eightfold.compress.trace.op_trace import OpTraceNotes
 from eightfold.compress.trace.replay import factors_of
 from eightfold.compress.trace.rules import RULES, Call
 from eightfold.compress.trace.rules.base import RawLayer, Record, has_offset, marked_uniform, set_offset
@@ -137,14 +137,14 @@ def _doubled(inputs: Any) -> Any:
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base class has no annotations
     """Applies the rule of every operator that meets a labelled tensor."""
 
-    def __init__(self, record: Record, used: set[int], path: list[str], trail: TrailNotes | None) -> None:
+    def __init__(self, record: Record, used: set[int], path: list[str], trail: OpTraceNotes | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # as above
         self.record, self.used, self.path, self.trail = record, used, path, trail
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result = run_or_skim(func, args, kwargs or {})
+        result = run_or_fake(func, args, kwargs or {})
         call = Call(func, func.overloadpacket.__name__, args, kwargs or {}, result, self.path[-1], self.record)
         self.used.update(id(tensor) for tensor in call.tensors)
         self.record.data_dependent |= call.name in _DATA_DEPENDENT

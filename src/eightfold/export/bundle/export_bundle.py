@@ -13,13 +13,13 @@ import numpy as np
 from eightfold.calib.images.images import open_images
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import ModelError, UsageError
-from eightfold.export.bundle.one_size import Wanted, export_at_size
+from eightfold.export.bundle.one_size import BundleRequest, export_at_size
 from eightfold.export.bundle.output_location import require_bundle_output
 from eightfold.export.bundle.write import write_bundle
 from eightfold.export.fixed_size.file_inputs import ONE_INPUT, FileInputs
 from eightfold.export.in_graph.detections import form_for
 from eightfold.export.in_graph.in_graph import require_pixels_taken
-from eightfold.export.verify.module_runs import image_inputs
+from eightfold.export.verify.module_runs import input_names
 from eightfold.export.verify.test_inputs import COMPARED_IMAGES, NOT_FINITE
 from eightfold.files import PathLike, sha256_of_file
 from eightfold.runtime.bundle.manifest import Step, Task
@@ -96,7 +96,7 @@ def export_bundle(
     if isinstance(origin, FileInputs) and len(rules) > 1:
         _require_free_size(origin)
     sample = None if images is None else open_images(images).sample(COMPARED_IMAGES)
-    wanted = Wanted(batches, task, opset, targets, sample, preprocess_in_graph, form)
+    wanted = BundleRequest(batches, task, opset, targets, sample, preprocess_in_graph, form)
     with scratch_folder() as folder:
         made = [
             export_at_size(origin, each, wanted, folder=folder, stem=_stem(name, each, among=len(rules)))
@@ -153,7 +153,7 @@ def _require_one_input(origin: torch.nn.Module | FileInputs) -> None:
     """What goes into the graph is for the only image of a run."""
     if isinstance(origin, FileInputs):
         origin.require_one()
-    elif len(names := image_inputs(origin)) > 1:
+    elif len(names := input_names(origin)) > 1:
         raise ModelError(f"{type(origin).__name__} has {len(names)} inputs ({', '.join(names)})", allowed=ONE_INPUT)
 
 

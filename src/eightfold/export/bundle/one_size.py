@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Wanted:
+class BundleRequest:
     """What is the same at every image size; see `export_bundle`.
 
     Attributes:
@@ -47,7 +47,7 @@ class Wanted:
 
 
 @dataclasses.dataclass(frozen=True)
-class Made:
+class SizeArtifacts:
     """The artifacts of one image size, where their files lie by name in the bundle, and how they are fed and read."""
 
     artifacts: tuple[Artifact, ...]
@@ -57,8 +57,8 @@ class Made:
 
 
 def export_at_size(
-    source: torch.nn.Module | FileInputs, preprocess: Preprocess, wanted: Wanted, *, folder: Path, stem: str
-) -> Made:
+    source: torch.nn.Module | FileInputs, preprocess: Preprocess, wanted: BundleRequest, *, folder: Path, stem: str
+) -> SizeArtifacts:
     """Export a network at the size of `preprocess` for each batch, as `STEM-bBATCH.onnx` in `folder`.
 
     Raises:
@@ -77,7 +77,7 @@ def export_at_size(
         artifacts.append(onnx_artifact(file, id=file.stem, inside=f"onnx/{file.name}", variant="baseline", steps=made))
         _require_rows(artifacts[-1])
     inside = {f"onnx/{each.name}": each for file in files.values() for each in _with_weights(file)}
-    return Made(tuple(artifacts), inside, fed, read)
+    return SizeArtifacts(tuple(artifacts), inside, fed, read)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +93,7 @@ class _Feed:
         return None if self.sample is None else whole_runs(_prepared(self.sample, self.preprocess), self.batch)
 
 
-def _put_in_graph(file: Path, feed: _Feed, wanted: Wanted) -> tuple[Preprocess, Task, list[Step]]:
+def _put_in_graph(file: Path, feed: _Feed, wanted: BundleRequest) -> tuple[Preprocess, Task, list[Step]]:
     """Rewrite `file` in place; returns how it is to be fed and read now, and the steps on the way."""
     steps, task, size = [], wanted.task, (feed.preprocess.height, feed.preprocess.width)
     if wanted.pixels:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eightfold.calib.images.data_reader import batched, peeked, rows_of
+from eightfold.calib.images.data_reader import batched, open_data, peeked
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.images import open_images
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import ImageError, UsageError
-from eightfold.export.compare.runnables import Subject
+from eightfold.export.compare.runnables import Runnable
 from eightfold.export.verify.verify import Array
 from eightfold.values import Frozen
 
@@ -50,17 +50,17 @@ class Agreement(Frozen):
         return words if self.agreement is None else f"{words}; the two agree on {self.agreement:.2%}"
 
 
-Judge = Callable[[Subject, Subject, Any, tuple[Preprocess, Preprocess]], Agreement]
+Judge = Callable[[Runnable, Runnable, Any, tuple[Preprocess, Preprocess]], Agreement]
 """Measures two networks on labelled images, each with its own preprocessing."""
 
 
 def compare_classifiers(
-    first: Subject, second: Subject, images: Any, preprocess: tuple[Preprocess, Preprocess]
+    first: Runnable, second: Runnable, images: Any, preprocess: tuple[Preprocess, Preprocess]
 ) -> Agreement:
     """Run two classifiers, each at its own batch, on the same labelled images.
 
     Args:
-        first, second: what `subject_of` opens, with one image input and one output of scores (batch, classes).
+        first, second: what `runnable_of` opens, with one image input and one output of scores (batch, classes).
         images: labelled: a folder LABEL/*, or whatever else `open_images` takes.
         preprocess: makes the input of either.
 
@@ -84,12 +84,12 @@ def compare_classifiers(
     )
 
 
-def _answers(subject: Subject, images: ImageSet, preprocess: Preprocess) -> NDArray[np.int64]:
+def _answers(subject: Runnable, images: ImageSet, preprocess: Preprocess) -> NDArray[np.int64]:
     """The place of each image's largest output."""
     if len(subject.inputs) > 1:
         raise UsageError(f"{subject.name} takes {len(subject.inputs)} inputs", allowed="one, of images")
     name, shape = (subject.inputs[0].name, subject.inputs[0].shape) if subject.inputs else ("images", (USUAL_BATCH,))
-    rows = rows_of(images, preprocess, shape[1:] or (-1, -1, -1))
+    rows = open_data(images, preprocess, shape[1:] or (-1, -1, -1))
     _, stream = peeked(rows, f"running {subject.name}")
     found = np.concatenate(list(_scores(subject, name, shape[0], (row for _, row in stream))))
     if rows.tally.skipped:
@@ -98,7 +98,7 @@ def _answers(subject: Subject, images: ImageSet, preprocess: Preprocess) -> NDAr
     return best
 
 
-def _scores(subject: Subject, name: str, batch: int, rows: Iterator[Array]) -> Iterator[Array]:
+def _scores(subject: Runnable, name: str, batch: int, rows: Iterator[Array]) -> Iterator[Array]:
     for chunk in batched(rows, batch):
         filled = np.stack([*chunk, *[chunk[-1]] * (batch - len(chunk))])  # the last one is run again
         outputs = list(subject.run(subject.fed({name: filled})).values())

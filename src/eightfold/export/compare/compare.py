@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BuildError, ModelError, UsageError
 from eightfold.export.compare.agreement import Judge, compare_classifiers
-from eightfold.export.compare.comparison import Comparison, Layer
+from eightfold.export.compare.comparison import ComparedLayer, Comparison
 from eightfold.export.compare.engine_runnable import showing_layers
 from eightfold.export.compare.feeds import Feeder, feeds_of, rules_for
-from eightfold.export.compare.runnables import Subject, subject_of
+from eightfold.export.compare.runnables import Runnable, runnable_of
 from eightfold.export.verify.intermediates.diverging import Matches, match_tensors
-from eightfold.export.verify.verify import Arrays, Tolerance, compare
+from eightfold.export.verify.verify import Arrays, Tolerance, compare_arrays
 from eightfold.files import PathLike
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ PARTED = Tolerance(cosine=0.99)
 
 
 def compare_artifacts(
-    first: torch.nn.Module | PathLike | Subject,
-    second: torch.nn.Module | PathLike | Subject,
+    first: torch.nn.Module | PathLike | Runnable,
+    second: torch.nn.Module | PathLike | Runnable,
     *,
     inputs: Arrays | Feeder | None = None,
     image_shape: tuple[int, int, int, int] = (1, 3, 224, 224),
@@ -41,7 +41,7 @@ def compare_artifacts(
     merged nodes do not matter.
 
     Args:
-        first, second: torch modules, ONNX files, OpenVINO models, engines or artifacts of bundles; see `subject_of`.
+        first, second: torch modules, ONNX files, OpenVINO models, engines or artifacts of bundles; see `runnable_of`.
         inputs: arrays by input name, or a function that prepares the same images for either; random images when None.
             Real ones tell more. Where one takes pixels and the other does not, pixels are what to give.
         image_shape: (batch, channels, height, width) of those, where neither artifact says what it takes.
@@ -57,20 +57,20 @@ def compare_artifacts(
         UsageError: the inputs of the two do not fit each other, or labelled images came without a Preprocess.
         ImageError: the labelled images have no labels.
     """
-    subjects = subject_of(first), subject_of(second)
+    subjects = runnable_of(first), runnable_of(second)
     fed = feeds_of(subjects, inputs, preprocess, image_shape)
     subjects = showing_layers(subjects[0], subjects[1], onnx), showing_layers(subjects[1], subjects[0], onnx)
     found = Comparison(
         first=subjects[0].name,
         second=subjects[1].name,
-        outputs=compare(*(each.run(mine) for each, mine in zip(subjects, fed, strict=True))),
+        outputs=compare_arrays(*(each.run(mine) for each, mine in zip(subjects, fed, strict=True))),
         limit=f"cosine {tolerance.cosine:g}" if tolerance == PARTED else "the tolerance",
         agreement=None if labelled is None else judge(*subjects, labelled, _rules(*subjects, preprocess)),
     )
     return _with_layers(found, subjects, fed, tolerance)
 
 
-def _rules(first: Subject, second: Subject, preprocess: Preprocess | None) -> tuple[Preprocess, Preprocess]:
+def _rules(first: Runnable, second: Runnable, preprocess: Preprocess | None) -> tuple[Preprocess, Preprocess]:
     rules = rules_for(first, preprocess, second), rules_for(second, preprocess, first)
     if rules[0] is None or rules[1] is None:
         raise UsageError("labelled images without a Preprocess", allowed="both, or a bundle, which has one")
@@ -78,7 +78,7 @@ def _rules(first: Subject, second: Subject, preprocess: Preprocess | None) -> tu
 
 
 def _with_layers(
-    found: Comparison, subjects: tuple[Subject, Subject], fed: tuple[Arrays, Arrays], tolerance: Tolerance
+    found: Comparison, subjects: tuple[Runnable, Runnable], fed: tuple[Arrays, Arrays], tolerance: Tolerance
 ) -> Comparison:
     first, second = (each.probe for each in subjects)
     if first is None or second is None:
@@ -100,11 +100,11 @@ def _with_layers(
 
 def _layers(
     matches: Matches, tolerance: Tolerance, makers: tuple[Callable[[str], str], Callable[[str], str]]
-) -> tuple[Layer, ...]:
+) -> tuple[ComparedLayer, ...]:
     """What is computed on the way to the outputs; reshapes and slices are none of it."""
     leading, parted = matches.inside.leading_to_outputs(), matches.beyond(tolerance)
     return tuple(
-        Layer(
+        ComparedLayer(
             tensor=match.inner.name,
             op_type=match.inner.op,
             other=match.other.name if match.other else "",

@@ -13,7 +13,7 @@ from eightfold.export.compare.agreement import Judge, compare_classifiers
 from eightfold.export.compare.compare import PARTED, compare_artifacts
 from eightfold.export.compare.comparison import Comparison
 from eightfold.export.compare.feeds import Feeder
-from eightfold.export.compare.runnables import subject_of_artifact
+from eightfold.export.compare.runnables import runnable_of_artifact
 from eightfold.export.verify.verify import Arrays, Tolerance
 from eightfold.files import PathLike
 from eightfold.runtime.bundle.bundle import Bundle
@@ -85,7 +85,7 @@ def compare_bundles(
     found, failures = list[Comparison](), dict[str, str]()
     for one, other in pairs:
         try:
-            subjects = subject_of_artifact(bundles[0], one.id), subject_of_artifact(bundles[1], other.id)
+            subjects = runnable_of_artifact(bundles[0], one.id), runnable_of_artifact(bundles[1], other.id)
             fed = inputs if callable(inputs) else _rows(inputs, one.batch)
             found.append(
                 compare_artifacts(

@@ -17,7 +17,7 @@ ERRORS = ("max abs", "max rel", "cosine")
 NAMED = 4
 
 
-class Layer(Frozen):
+class ComparedLayer(Frozen):
     """A tensor of the first network, in order of computation, and what stands for it in the second.
 
     Attributes:
@@ -57,7 +57,7 @@ class Comparison(Frozen):
     first: str
     second: str
     outputs: tuple[Difference, ...]
-    layers: tuple[Layer, ...] = ()
+    layers: tuple[ComparedLayer, ...] = ()
     first_beyond: str = ""
     limit: str = ""
     no_layers: str = ""
@@ -65,7 +65,7 @@ class Comparison(Frozen):
     agreement: Agreement | None = None
 
     @property
-    def compared(self) -> tuple[Layer, ...]:
+    def compared(self) -> tuple[ComparedLayer, ...]:
         """The layers that can be held against something."""
         return tuple(layer for layer in self.layers if layer.difference is not None or layer.parted)
 
@@ -92,7 +92,7 @@ class Comparison(Frozen):
         inside = f"and {layers} layers exactly alike" if layers else f"exactly alike; {self.no_layers or 'no layers'}"
         return f"{outputs} output{'s' * (outputs > 1)} {inside}"
 
-    def _table(self, shown: Sequence[Layer], width: int | None) -> list[str]:
+    def _table(self, shown: Sequence[ComparedLayer], width: int | None) -> list[str]:
         """With names as long as fit."""
         table: list[str] = []
         for longest in range(NAME_WIDTH, LEAST_NAME_WIDTH - 1, -1):
@@ -101,7 +101,7 @@ class Comparison(Frozen):
                 break
         return table
 
-    def _table_of_names(self, shown: Sequence[Layer], longest: int) -> list[str]:
+    def _table_of_names(self, shown: Sequence[ComparedLayer], longest: int) -> list[str]:
         words = _word_columns(shown, longest)
         lines = [[*words, *ERRORS]]
         lines += [[*(cell(layer) for cell in words.values()), *_errors(layer.difference)] for layer in shown]
@@ -130,23 +130,23 @@ class Comparison(Frozen):
             yield f"the two do not part: every layer is within {self.limit}, or leads to one that is"
 
 
-def _differs(layer: Layer) -> bool:
+def _differs(layer: ComparedLayer) -> bool:
     return layer.difference is None or layer.difference.max_abs_error != 0
 
 
-def worst_of(rows: Sequence[Layer], count: int) -> list[Layer]:
+def worst_of(rows: Sequence[ComparedLayer], count: int) -> list[ComparedLayer]:
     """Those with the lowest cosine, in order; what has no like at all comes before everything else."""
     chosen = sorted(range(len(rows)), key=lambda place: _cosine(rows[place]))[:count]
     return [rows[place] for place in sorted(chosen)]
 
 
-def _cosine(layer: Layer) -> float:
+def _cosine(layer: ComparedLayer) -> float:
     return layer.difference.cosine if layer.difference is not None else -2.0
 
 
-def _word_columns(shown: Sequence[Layer], longest: int) -> dict[str, Callable[[Layer], str]]:
+def _word_columns(shown: Sequence[ComparedLayer], longest: int) -> dict[str, Callable[[ComparedLayer], str]]:
     """Head of a column -> its cells; those that say nothing are left out."""
-    columns: dict[str, Callable[[Layer], str]] = {
+    columns: dict[str, Callable[[ComparedLayer], str]] = {
         "layer": lambda layer: shortened(layer.tensor, longest),
         "made by": lambda layer: shortened(layer.op_type, OP_WIDTH),
     }

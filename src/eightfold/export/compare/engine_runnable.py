@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eightfold.errors import ModelError, UsageError
-from eightfold.export.compare.runnables import Subject
+from eightfold.export.compare.runnables import Runnable
 from eightfold.export.fp16.fp16 import is_quantized
 from eightfold.export.tensorrt.engine_probe import EngineProbe, EngineSource
 from eightfold.export.tensorrt.layers import EngineLayers, layers_of_engine, layers_path
@@ -21,7 +21,7 @@ from eightfold.onnx_graph.onnx_files import load_onnx
 from eightfold.runtime.backends.engine_fit import holds_host_code
 
 
-def showing_layers(subject: Subject, other: Subject, onnx: PathLike | None = None) -> Subject:
+def showing_layers(subject: Runnable, other: Runnable, onnx: PathLike | None = None) -> Runnable:
     """An engine with a probe, or with the reason why it has none; everything else as it is.
 
     Args:
@@ -61,7 +61,7 @@ def _why_not(record: EngineRecord, graph: Path | None) -> str:
     return ""
 
 
-def _graphs_of(record: EngineRecord, engine: Subject, other: Subject, onnx: PathLike | None) -> Iterator[Path]:
+def _graphs_of(record: EngineRecord, engine: Runnable, other: Runnable, onnx: PathLike | None) -> Iterator[Path]:
     """ONNX files that are the graph an engine was built from."""
     if onnx is not None:
         yield from [Path(onnx)] if _is_source(record, Path(onnx)) else []
@@ -78,7 +78,7 @@ def _is_source(record: EngineRecord, path: Path) -> bool:
     return sha256_of_file(path) == record.onnx_sha256
 
 
-def _near(record: EngineRecord, engine: Subject, other: Subject) -> Iterator[Path]:
+def _near(record: EngineRecord, engine: Runnable, other: Runnable) -> Iterator[Path]:
     if other.path is not None and other.path.suffix == ".onnx":
         yield other.path
     for bundle in filter(None, (engine.owner, other.owner)):
@@ -89,7 +89,7 @@ def _near(record: EngineRecord, engine: Subject, other: Subject) -> Iterator[Pat
         yield from sorted(engine.path.parent.glob("*.onnx"))
 
 
-def _remark(subject: Subject, probe: EngineProbe, graph: Path) -> str:
+def _remark(subject: Runnable, probe: EngineProbe, graph: Path) -> str:
     count = len(probe.chunks)
     engines = "another engine" if count == 1 else f"{count} other engines"
     text = (
@@ -102,7 +102,7 @@ def _remark(subject: Subject, probe: EngineProbe, graph: Path) -> str:
 class _Maker:
     """Says which layer of an engine computes a tensor of its graph."""
 
-    def __init__(self, engine: Subject, nodes: dict[str, str]) -> None:
+    def __init__(self, engine: Runnable, nodes: dict[str, str]) -> None:
         self._layers, self._nodes = _layers_of(engine), nodes
 
     def __call__(self, tensor: str) -> str:
@@ -110,7 +110,7 @@ class _Maker:
         return f"{layer.name} ({layer.precision})" if layer else ""
 
 
-def _layers_of(engine: Subject) -> EngineLayers | None:
+def _layers_of(engine: Runnable) -> EngineLayers | None:
     """As the inspector tells them: those that were parsed say nothing of the engine."""
     path, record = engine.path, engine.record
     if path is None or record is None:

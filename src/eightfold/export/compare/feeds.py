@@ -9,18 +9,18 @@ import numpy as np
 
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import UsageError
-from eightfold.export.compare.runnables import Subject
+from eightfold.export.compare.runnables import Runnable
 from eightfold.export.in_graph.in_graph import normalized, pixels_for
 from eightfold.export.verify.verify import Array, Arrays, random_inputs_of
 from eightfold.onnx_graph.tensor_specs import TensorSpec
 
 # What gives a network its inputs; None leaves them to chance.
-Feeder = Callable[[Subject], Arrays | None]
+Feeder = Callable[[Runnable], Arrays | None]
 Shape = tuple[int, ...]
 
 
 def feeds_of(
-    subjects: tuple[Subject, Subject],
+    subjects: tuple[Runnable, Runnable],
     inputs: Arrays | Feeder | None,
     preprocess: Preprocess | None,
     image_shape: tuple[int, int, int, int],
@@ -55,12 +55,12 @@ def _planes(name: str, shape: Shape) -> TensorSpec:
     return TensorSpec(name=name, dtype="float32", shape=shape)
 
 
-def takes_pixels(subject: Subject) -> bool:
+def takes_pixels(subject: Runnable) -> bool:
     """Whether it takes uint8 images (batch, height, width, channels)."""
     return len(subject.inputs) == 1 and subject.inputs[0].dtype == "uint8" and len(subject.inputs[0].shape) == 4
 
 
-def rules_for(subject: Subject, given: Preprocess | None, other: Subject | None = None) -> Preprocess | None:
+def rules_for(subject: Runnable, given: Preprocess | None, other: Runnable | None = None) -> Preprocess | None:
     """How images are prepared for it: by `given` rules at its size, else by its own or the other's; in its form."""
     own = subject.preprocess
     rules = given or own or (other.preprocess if other is not None else None)
@@ -75,7 +75,7 @@ def rules_for(subject: Subject, given: Preprocess | None, other: Subject | None 
 
 
 def _from_pixels(
-    subjects: tuple[Subject, Subject], inputs: Arrays | None, preprocess: Preprocess | None
+    subjects: tuple[Runnable, Runnable], inputs: Arrays | None, preprocess: Preprocess | None
 ) -> tuple[Arrays, Arrays]:
     pixels, planes = sorted(subjects, key=takes_pixels, reverse=True)
     feeds = random_inputs_of(pixels.inputs) if inputs is None else inputs
@@ -99,7 +99,7 @@ def _as_planes(pixels: Array, rules: Preprocess) -> Array:
     return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)) if rules.layout == "nhwc" else planes
 
 
-def _require_alike(first: Subject, second: Subject, shapes: list[Shape], others: list[Shape]) -> None:
+def _require_alike(first: Runnable, second: Runnable, shapes: list[Shape], others: list[Shape]) -> None:
     """Where both say what they take."""
     if shapes and others and shapes != others:
         raise UsageError(
@@ -108,5 +108,5 @@ def _require_alike(first: Subject, second: Subject, shapes: list[Shape], others:
         )
 
 
-def _shown(subject: Subject) -> str:
+def _shown(subject: Runnable) -> str:
     return ", ".join(f"{spec.name} {'x'.join(map(str, spec.shape))}" for spec in subject.inputs)

@@ -18,7 +18,7 @@ from eightfold.export.verify.intermediates.onnx_probe import OnnxProbe
 from eightfold.export.verify.intermediates.openvino_probe import OpenVinoProbe
 from eightfold.export.verify.intermediates.probe import Probe
 from eightfold.export.verify.intermediates.torch_probe import TorchProbe
-from eightfold.export.verify.module_runs import image_inputs
+from eightfold.export.verify.module_runs import input_names
 from eightfold.export.verify.sessions import BACKEND_OF_BUILDER, session_runner
 from eightfold.export.verify.verify import Arrays, run_module_arrays, runner
 from eightfold.files import PathLike
@@ -34,7 +34,7 @@ SUFFIXES = (".onnx", ".xml", ".engine", ".plan")
 
 
 @dataclasses.dataclass(frozen=True)
-class Subject:
+class Runnable:
     """Something that answers inputs.
 
     Attributes:
@@ -75,7 +75,7 @@ class Subject:
         }
 
 
-def subject_of(what: torch.nn.Module | PathLike | Subject) -> Subject:
+def runnable_of(what: torch.nn.Module | PathLike | Runnable) -> Runnable:
     """Open what can be run.
 
     Args:
@@ -86,7 +86,7 @@ def subject_of(what: torch.nn.Module | PathLike | Subject) -> Subject:
         BackendError: nothing here can run it, e.g. an engine where there is no GPU.
         UsageError: it is none of these, or a bundle of several artifacts.
     """
-    if isinstance(what, Subject):
+    if isinstance(what, Runnable):
         return what
     if not isinstance(what, str | Path):
         return _of_module(what)
@@ -103,8 +103,8 @@ def subject_of(what: torch.nn.Module | PathLike | Subject) -> Subject:
     )
 
 
-def _of_module(module: torch.nn.Module) -> Subject:
-    names = image_inputs(module)
+def _of_module(module: torch.nn.Module) -> Runnable:
+    names = input_names(module)
 
     def run(inputs: Arrays) -> Arrays:
         if len(inputs) != len(names):
@@ -114,27 +114,27 @@ def _of_module(module: torch.nn.Module) -> Subject:
             )
         return {str(place): array for place, array in enumerate(run_module_arrays(module, *inputs.values()))}
 
-    return Subject(type(module).__name__, run, names=names, probe=TorchProbe(module))
+    return Runnable(type(module).__name__, run, names=names, probe=TorchProbe(module))
 
 
-def _of_bundle(name: str, path: str, artifact_id: str) -> Subject:
+def _of_bundle(name: str, path: str, artifact_id: str) -> Runnable:
     bundle = Bundle.open(path)
     known = [artifact.id for artifact in bundle.manifest.artifacts]
     if not artifact_id and len(known) != 1:
         raise UsageError(
             f"{path} holds {len(known)} artifacts", allowed=" or ".join(f"{path}:{each}" for each in known)
         )
-    return subject_of_artifact(bundle, artifact_id or known[0], name)
+    return runnable_of_artifact(bundle, artifact_id or known[0], name)
 
 
-def subject_of_artifact(bundle: Bundle, artifact_id: str, name: str = "") -> Subject:
-    """One artifact of an open bundle, named BUNDLE:ARTIFACT unless told otherwise. Raises as `subject_of` does."""
+def runnable_of_artifact(bundle: Bundle, artifact_id: str, name: str = "") -> Runnable:
+    """One artifact of an open bundle, named BUNDLE:ARTIFACT unless told otherwise. Raises as `runnable_of` does."""
     artifact = bundle.artifact(artifact_id)
     found = _of_file(name or f"{bundle.path}:{artifact_id}", bundle.artifact_path(artifact))
     return dataclasses.replace(found, preprocess=bundle.manifest.preprocess_of(artifact), owner=bundle)
 
 
-def _of_file(name: str, path: Path) -> Subject:
+def _of_file(name: str, path: Path) -> Runnable:
     if not path.is_file():
         raise UsageError(f"there is no file {path}", allowed="a file that exists")
     if path.suffix == ".onnx":
@@ -149,10 +149,10 @@ def _of_file(name: str, path: Path) -> Subject:
     return dataclasses.replace(found, record=record, silence="is an engine, which keeps its inner tensors to itself")
 
 
-def _of_onnx(name: str, path: Path) -> Subject:
+def _of_onnx(name: str, path: Path) -> Runnable:
     inputs, _ = tensor_specs(load_onnx(path))
     try:
-        return Subject(name, runner(path), inputs, probe=OnnxProbe(path), path=path)
+        return Runnable(name, runner(path), inputs, probe=OnnxProbe(path), path=path)
     except ModelError:
         # onnxruntime has no bfloat16 convolution on CPUs; OpenVINO does.
         if "openvino" not in usable_backends():
@@ -160,6 +160,6 @@ def _of_onnx(name: str, path: Path) -> Subject:
     return dataclasses.replace(_of_session(name, path, "openvino", "export it in float32"), probe=OpenVinoProbe(path))
 
 
-def _of_session(name: str, path: Path, backend: str, remedy: str, device: int = 0) -> Subject:
+def _of_session(name: str, path: Path, backend: str, remedy: str, device: int = 0) -> Runnable:
     run, inputs = session_runner(path, backend, name=name, remedy=remedy, device=device)
-    return Subject(name, run, inputs, path=path)
+    return Runnable(name, run, inputs, path=path)

@@ -21,11 +21,11 @@ from eightfold.export.verify.reference import Reference
 from eightfold.export.verify.test_inputs import (
     EXTREMES_IN_TURN,
     RANDOM,
-    Trials,
+    InputSets,
     adversarial_inputs,
     adversarial_runs,
     cycled,
-    images_trial,
+    image_inputs,
     in_turn,
     runs_of,
     whole_runs,
@@ -166,13 +166,13 @@ class _Asked:
         """All inputs by name, of as many runs as the images are enough for."""
         return origin.feeds(whole_runs(self.images, specs[0].shape[0]), specs)
 
-    def trials(self, origin: Source, specs: Sequence[TensorSpec], *, each_alone: bool) -> Trials:
+    def trials(self, origin: Source, specs: Sequence[TensorSpec], *, each_alone: bool) -> InputSets:
         if each_alone:
-            further: Trials = {name: [inputs] for name, inputs in adversarial_inputs(specs).items()}
+            further: InputSets = {name: [inputs] for name, inputs in adversarial_inputs(specs).items()}
         else:
             further = {EXTREMES_IN_TURN: adversarial_runs(specs)}
         runs = runs_of(specs, self.inputs(origin, specs))
-        return {**(images_trial(runs) if self.real else {RANDOM: runs[:1]}), **further}
+        return {**(image_inputs(runs) if self.real else {RANDOM: runs[:1]}), **further}
 
 
 def _source(

@@ -11,7 +11,7 @@ import numpy as np
 from eightfold.errors import ModelError, UsageError
 from eightfold.export.verify.verify import Arrays, random_inputs_of, runner
 from eightfold.files import PathLike
-from eightfold.onnx_graph.canonicalize import in_normal_form
+from eightfold.onnx_graph.canonicalize import canonicalized
 from eightfold.onnx_graph.change_batch import loosen_batch
 from eightfold.onnx_graph.onnx_clean import clean
 from eightfold.onnx_graph.onnx_files import input_specs, load_onnx, save_onnx
@@ -60,7 +60,7 @@ def frozen(
 
     made = ModelProto()
     made.CopyFrom(model)
-    made = in_normal_form(made)
+    made = canonicalized(made)
     _require_tensors(made)
     _require_known(shapes or {}, [value.name for value in made.graph.input])
     for value in made.graph.input:

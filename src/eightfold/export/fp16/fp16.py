@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from eightfold.errors import ModelError, UnknownNameError
-from eightfold.export.fp16.fp16_emulation import verify_half
-from eightfold.export.fp16.fp16_graph import ELEM_TYPES, HalfType, half_graph
+from eightfold.export.fp16.fp16_emulation import verify_fp16
+from eightfold.export.fp16.fp16_graph import ELEM_TYPES, HalfType, fp16_graph
 from eightfold.export.fp16.fp16_range import nodes_near_limit, nodes_not_finite, nodes_out_of_range
-from eightfold.export.fp16.fp16_search import search_half
+from eightfold.export.fp16.fp16_search import search_fp16
 from eightfold.export.opset.opset_conversion import with_opset
-from eightfold.export.verify.test_inputs import answers_to, trials_of
+from eightfold.export.verify.test_inputs import answers_to, input_sets_of
 from eightfold.export.verify.verify import Arrays, Tolerance, runner
 from eightfold.extras import installed
 from eightfold.files import PathLike
@@ -52,10 +52,10 @@ def half_onnx(
         VerificationError: no choice of nodes brings the cosine on `inputs` there, or an answer is not finite on
             extremes where it is in float32; nothing is written.
     """
-    return save_onnx(checked_half(path, keep_float=keep_float, inputs=inputs, kind=kind).model, output)
+    return save_onnx(checked_fp16(path, keep_float=keep_float, inputs=inputs, kind=kind).model, output)
 
 
-class HalfGraph(NamedTuple):
+class Fp16Graph(NamedTuple):
     """A graph in 16 bits, what the comparison on inputs found, and the nodes that it left in float32."""
 
     model: onnx.ModelProto
@@ -63,9 +63,9 @@ class HalfGraph(NamedTuple):
     kept: tuple[str, ...] = ()
 
 
-def checked_half(
+def checked_fp16(
     path: PathLike, *, keep_float: Iterable[str] = (), inputs: Arrays | None = None, kind: HalfType = "float16"
-) -> HalfGraph:
+) -> Fp16Graph:
     """The same in memory, with what the comparison found.
 
     Without `inputs` there is none where onnxruntime is not installed, as on boards that only build.
@@ -76,31 +76,31 @@ def checked_half(
     keep_float = tuple(keep_float)
     _require_nodes(model, keep_float)
     if inputs is None:
-        made = half_graph(model, keep_float=keep_float, kind=kind)
-        return HalfGraph(made, _compared_on_random_values(model, made, kind))
+        made = fp16_graph(model, keep_float=keep_float, kind=kind)
+        return Fp16Graph(made, _compared_on_random_values(model, made, kind))
     # Codes that fall on the other side of a rounding edge move the answer more than 16 bits do: recorded, not judged.
     tolerance = Tolerance() if is_quantized(model) else TOLERANCES[kind]
-    trials = trials_of(input_specs(model), inputs)
+    trials = input_sets_of(input_specs(model), inputs)
     answered, _ = answers_to(runner(model), trials)
     images, *others = (trials[name] for name in answered)
     extremes = [each for runs in others for each in runs]
     by_range = nodes_out_of_range(model, images, kind=kind)
     by_extremes = [name for name in nodes_near_limit(model, extremes, kind=kind) if name not in by_range]
     kept = {*keep_float, *by_range, *by_extremes}
-    by_precision = search_half(model, images, keep_float=kept, tolerance=tolerance, kind=kind)
+    by_precision = search_fp16(model, images, keep_float=kept, tolerance=tolerance, kind=kind)
     by_extremes += nodes_not_finite(model, extremes, keep_float=kept.union(by_precision), kind=kind)
-    made = half_graph(model, keep_float=kept.union(by_precision, by_extremes), kind=kind)
-    step = verify_half(model, made, trials, tolerance=tolerance, kind=kind)
+    made = fp16_graph(model, keep_float=kept.union(by_precision, by_extremes), kind=kind)
+    step = verify_fp16(model, made, trials, tolerance=tolerance, kind=kind)
     reasons = {"range": by_range, "range on extremes": by_extremes, "precision": by_precision}
     noted = step.model_copy(update={"notes": (*_notes(model, reasons), *step.notes)})
-    return HalfGraph(made, (noted,), tuple(dict.fromkeys((*by_range, *by_extremes, *by_precision))))
+    return Fp16Graph(made, (noted,), tuple(dict.fromkeys((*by_range, *by_extremes, *by_precision))))
 
 
 def _compared_on_random_values(model: onnx.ModelProto, made: onnx.ModelProto, kind: HalfType) -> tuple[Step, ...]:
     if not installed("onnxruntime"):
         return ()
-    first = next(iter(trials_of(input_specs(model)).items()))
-    return (verify_half(model, made, dict([first]), tolerance=Tolerance(), kind=kind),)
+    first = next(iter(input_sets_of(input_specs(model)).items()))
+    return (verify_fp16(model, made, dict([first]), tolerance=Tolerance(), kind=kind),)
 
 
 def _require_nodes(model: onnx.ModelProto, names: Iterable[str]) -> None:

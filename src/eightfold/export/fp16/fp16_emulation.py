@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eightfold.export.fp16.fp16_graph import ELEM_TYPES, FLOAT, HalfType
-from eightfold.export.verify.precision_check import Network, verify_lossy
-from eightfold.export.verify.test_inputs import Trials
+from eightfold.export.verify.precision_check import ComparedNetwork, verify_precision
+from eightfold.export.verify.test_inputs import InputSets
 from eightfold.export.verify.verify import Tolerance
 from eightfold.onnx_graph.graph_index import GraphIndex
 from eightfold.onnx_graph.shape_inference import state_shapes
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import onnx
 
 
-def emulated_half(model: onnx.ModelProto, kind: HalfType = "float16") -> onnx.ModelProto:
+def emulated_fp16(model: onnx.ModelProto, kind: HalfType = "float16") -> onnx.ModelProto:
     """A float32 graph that rounds to 16 bits wherever `model`, a graph of that type, holds such a tensor."""
     from onnx import ModelProto, helper
 
@@ -53,20 +53,22 @@ def emulated_half(model: onnx.ModelProto, kind: HalfType = "float16") -> onnx.Mo
     return made
 
 
-def verify_half(
+def verify_fp16(
     before: onnx.ModelProto,
     half: onnx.ModelProto,
-    trials: Trials,
+    trials: InputSets,
     *,
     tolerance: Tolerance,
     kind: HalfType = "float16",
 ) -> Step:
-    """Compare a float32 graph with its 16-bit form; see `verify_lossy`.
+    """Compare a float32 graph with its 16-bit form; see `verify_precision`.
 
     Raises VerificationError beyond the tolerance on the first trial, or where a number is not finite any more.
     """
-    emulated = emulated_half(half, kind)
-    return verify_lossy(Network.of(before), Network.of(emulated), trials, step=kind, tolerance=tolerance)
+    emulated = emulated_fp16(half, kind)
+    return verify_precision(
+        ComparedNetwork.of(before), ComparedNetwork.of(emulated), trials, step=kind, tolerance=tolerance
+    )
 
 
 def _float_weight(tensor: onnx.TensorProto, kind: HalfType) -> onnx.TensorProto:

@@ -61,7 +61,7 @@ FLOAT32_OPS = frozenset(
 FLOAT32_INPUTS = frozenset({("Resize", 1)})
 
 
-def half_graph(
+def fp16_graph(
     model: onnx.ModelProto, *, keep_float: Iterable[str] = (), kind: HalfType = "float16"
 ) -> onnx.ModelProto:
     """The 16-bit form of a float32 graph; `model` is not changed.
@@ -178,7 +178,7 @@ class _Halving:
         if not other:
             other = self.made[name, want] = self.names.free(f"{name}_float" if want == FLOAT else f"{name}_half")
             if name in self.weights:
-                self.graph.initializer.append(_half_weight(self.weights[name], other, self.kind))
+                self.graph.initializer.append(_fp16_weight(self.weights[name], other, self.kind))
             else:
                 self.nodes.append(_cast(name, other, want))
         return other
@@ -219,7 +219,7 @@ def _float_values(graph: onnx.GraphProto) -> Iterator[str]:
             yield tensor.name
 
 
-def _half_weight(tensor: onnx.TensorProto, name: str, kind: HalfType) -> onnx.TensorProto:
+def _fp16_weight(tensor: onnx.TensorProto, name: str, kind: HalfType) -> onnx.TensorProto:
     from onnx import TensorProto, numpy_helper
 
     array: NDArray[np.float32] = numpy_helper.to_array(tensor)

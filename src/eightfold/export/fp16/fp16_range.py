@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eightfold.export.fp16.fp16_emulation import emulated_half
-from eightfold.export.fp16.fp16_graph import LARGEST, HalfType, fits, half_graph
-from eightfold.export.verify.precision_check import Network, first_lost
+from eightfold.export.fp16.fp16_emulation import emulated_fp16
+from eightfold.export.fp16.fp16_graph import LARGEST, HalfType, fits, fp16_graph
+from eightfold.export.verify.precision_check import ComparedNetwork, first_lost
 from eightfold.export.verify.verify import Array, Arrays, runner, with_outputs
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ def nodes_not_finite(
     """Names of nodes that have to stay in float32, beside `keep_float`, for the answers to be finite: what divides by
     a sum that 16 bits round to zero, say. Not all of them where they are more than a few."""
     makers = {name: node.name for node in model.graph.node for name in node.output}
-    before, found = Network.of(model), list[str]()
+    before, found = ComparedNetwork.of(model), list[str]()
     for _ in range(MOST_ROUNDS):
-        half = half_graph(model, keep_float={*keep_float, *found}, kind=kind)
-        after = Network.of(emulated_half(half, kind))
+        half = fp16_graph(model, keep_float={*keep_float, *found}, kind=kind)
+        after = ComparedNetwork.of(emulated_fp16(half, kind))
         lost = next(filter(None, (first_lost(before, after, inputs) for inputs in runs)), "")
         maker = makers.get(lost, "")
         if not maker or maker in found:

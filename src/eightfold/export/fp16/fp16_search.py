@@ -11,9 +11,9 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from eightfold.export.fp16.fp16_emulation import emulated_half
-from eightfold.export.fp16.fp16_graph import HalfType, half_graph
-from eightfold.export.verify.verify import Array, Arrays, Tolerance, compare, runner
+from eightfold.export.fp16.fp16_emulation import emulated_fp16
+from eightfold.export.fp16.fp16_graph import HalfType, fp16_graph
+from eightfold.export.verify.verify import Array, Arrays, Tolerance, compare_arrays, runner
 from eightfold.progress import track
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ SHARE_OF_THE_BOUND = 0.5
 Stretch = tuple[str, ...]
 
 
-def search_half(
+def search_fp16(
     model: onnx.ModelProto,
     runs: Sequence[Arrays],
     *,
@@ -61,9 +61,9 @@ class _Trial:
         """1 - the lowest cosine with the nodes named in 16 bits and all others in float32."""
         half = frozenset(half)
         keep = [node.name for node in self.model.graph.node if node.name not in half]
-        made = emulated_half(half_graph(self.model, keep_float=keep, kind=self.kind), self.kind)
+        made = emulated_fp16(fp16_graph(self.model, keep_float=keep, kind=self.kind), self.kind)
         run = runner(made)
-        found = [item.cosine for inputs, known in self.answers for item in compare(known, run(inputs))]
+        found = [item.cosine for inputs, known in self.answers for item in compare_arrays(known, run(inputs))]
         return 1 - min(found) if all(cosine == cosine for cosine in found) else float("inf")
 
 

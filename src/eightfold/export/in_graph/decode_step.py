@@ -16,7 +16,7 @@ from eightfold.export.in_graph.detection_agreement import LEAST_AGREEMENT, SCORE
 from eightfold.export.in_graph.detections import Form, with_detections
 from eightfold.export.verify.intermediates.diverging import first_diverging
 from eightfold.export.verify.intermediates.onnx_probe import OnnxProbe
-from eightfold.export.verify.test_inputs import trials_of
+from eightfold.export.verify.test_inputs import input_sets_of
 from eightfold.export.verify.verify import Arrays, Tolerance, runner, with_outputs
 from eightfold.files import PathLike
 from eightfold.onnx_graph.onnx_files import input_specs, load_onnx, save_onnx
@@ -60,7 +60,7 @@ def put_decoder_in(
     model = load_onnx(path)
     made, decoded = with_detections(model, task, size, form=form)
     raw = runner(path)
-    trials = trials_of(input_specs(model), inputs)
+    trials = input_sets_of(input_specs(model), inputs)
     answers = {name: [raw(each) for each in runs] for name, runs in trials.items()}
     wide = _with_threshold(task, min(_low_threshold(task, size, answer) for answer in next(iter(answers.values()))))
     # The plugin runs on its device only: the other form has the same candidates.

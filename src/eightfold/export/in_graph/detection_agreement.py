@@ -17,7 +17,7 @@ Part = Literal["boxes", "scores", "classes"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Agreement:
+class DetectionAgreement:
     """How many detections of two ways there are, how many of these in both, and how far their boxes lie apart."""
 
     found: int
@@ -31,11 +31,11 @@ class Agreement:
 
 def agreement(
     inside: Iterable[Sequence[Detections]], outside: Iterable[Sequence[Detections]], *, but: Part | None = None
-) -> Agreement:
+) -> DetectionAgreement:
     """Over the images of several runs; `but` names what is not looked at."""
     pairs = [pair for runs in zip(inside, outside, strict=True) for pair in zip(*runs, strict=True)]
     each = [_on_image(*pair, but) for pair in pairs]
-    return Agreement(sum(a.found for a in each), sum(a.same for a in each), max(a.pixels for a in each))
+    return DetectionAgreement(sum(a.found for a in each), sum(a.same for a in each), max(a.pixels for a in each))
 
 
 def differing_part(inside: Sequence[Sequence[Detections]], outside: Sequence[Sequence[Detections]]) -> str:
@@ -43,7 +43,7 @@ def differing_part(inside: Sequence[Sequence[Detections]], outside: Sequence[Seq
     return next((part for part in get_args(Part) if agreement(inside, outside, but=part).enough), "rows")
 
 
-def _on_image(inside: Detections, outside: Detections, but: Part | None) -> Agreement:
+def _on_image(inside: Detections, outside: Detections, but: Part | None) -> DetectionAgreement:
     """Each one with the nearest of the same class that is not taken."""
     left, same, pixels = np.ones(len(inside), bool), 0, 0.0
     for box, score, label in zip(outside.boxes, outside.scores, outside.classes, strict=True):
@@ -54,4 +54,4 @@ def _on_image(inside: Detections, outside: Detections, but: Part | None) -> Agre
         nearest = int(np.argmin(apart))
         if apart[nearest] <= (np.finfo(np.float32).max if but == "boxes" else BOX_PIXELS):
             left[nearest], same, pixels = False, same + 1, max(pixels, float(apart[nearest]))
-    return Agreement(max(len(inside), len(outside)), same, pixels)
+    return DetectionAgreement(max(len(inside), len(outside)), same, pixels)

@@ -15,7 +15,7 @@ from eightfold.export.opset.opsets import family_and_version
 from eightfold.export.verify.intermediates.onnx_probe import OnnxProbe
 from eightfold.export.verify.intermediates.probe import Converting
 from eightfold.export.verify.reference import Reference
-from eightfold.export.verify.test_inputs import trials_of
+from eightfold.export.verify.test_inputs import input_sets_of
 from eightfold.export.verify.verify import Array, Arrays, Tolerance, runner
 from eightfold.files import PathLike
 from eightfold.onnx_graph.graph_builder import GraphBuilder
@@ -130,7 +130,7 @@ def put_preprocess_in(
     trials = {
         # As floats, so that it can be told how much the network makes of a rounding error.
         words: [{spec.name: inputs[spec.name].astype(np.float32)} for inputs in runs]
-        for words, runs in trials_of(specs, None if images is None else {spec.name: images}).items()
+        for words, runs in input_sets_of(specs, None if images is None else {spec.name: images}).items()
     }
     before = runner(path)
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eightfold.calib.calibrate import CalibrationOptions, show
-from eightfold.calib.images.data_reader import Rows
+from eightfold.calib.calibrate import CalibrationOptions, observe
+from eightfold.calib.images.data_reader import DataReader
 from eightfold.calib.observers import Seeing
 from eightfold.export.int8.int8 import quantize_weight
 from eightfold.onnx_graph.graph import ModelGraph
@@ -35,7 +35,7 @@ WARM_UP = 0.2  # share of the steps without that term
 STRETCH_LOW, STRETCH_HIGH = -0.1, 1.1  # the rectified sigmoid's ends, as in the paper
 
 
-def round_adaptively_(graph: ModelGraph, layers: list[Layer], rows: Rows) -> dict[str, float]:
+def round_adaptively_(graph: ModelGraph, layers: list[Layer], rows: DataReader) -> dict[str, float]:
     """Replace the weights of `layers` by what their integers will stand for, rounded adaptively, in place.
 
     Args:
@@ -86,13 +86,13 @@ def _joined(values: Floats, blocks: int) -> Floats:
     return values.reshape(-1, blocks, rows, width).transpose(0, 2, 1, 3).reshape(-1, rows, blocks * width)
 
 
-def _grams(graph: ModelGraph, layers: list[Layer], rows: Rows) -> dict[str, Floats]:
+def _grams(graph: ModelGraph, layers: list[Layer], rows: DataReader) -> dict[str, Floats]:
     seen = {layer.name: _Gram(layer, _blocks(layer)) for layer in layers}
     by_tensor: dict[str, list[_Gram]] = {}
     for layer in layers:
         by_tensor.setdefault(layer.node.input[0], []).append(seen[layer.name])
     observers: dict[str, Seeing] = {name: _Several(grams) for name, grams in by_tensor.items()}
-    show(graph, rows, observers, CalibrationOptions("minmax", batch=4), what="measuring layer inputs")
+    observe(graph, rows, observers, CalibrationOptions("minmax", batch=4), what="measuring layer inputs")
     return {name: gram.mean() for name, gram in seen.items()}
 
 

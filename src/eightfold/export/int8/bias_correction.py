@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from eightfold.calib.calibrate import CalibrationOptions, show
-from eightfold.calib.images.data_reader import Rows
+from eightfold.calib.calibrate import CalibrationOptions, observe
+from eightfold.calib.images.data_reader import DataReader
 from eightfold.calib.observers import ChannelMean
 from eightfold.export.int8.int8 import quantize_weight
 from eightfold.extras import require
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 Correction = Literal["none", "analytic", "empirical"]
 Quantizer = Callable[[ModelGraph], ModelGraph]
-RowsMaker = Callable[[], Rows]
+RowsMaker = Callable[[], DataReader]
 
 
 def corrected_layers(graph: ModelGraph, quantized: frozenset[str]) -> list[Layer]:
@@ -34,7 +34,7 @@ def corrected_layers(graph: ModelGraph, quantized: frozenset[str]) -> list[Layer
     return [layer for layer in layers_of(graph) if layer.node.op_type in BIAS_INPUT and layer.name in quantized]
 
 
-def correct_analytically(graph: ModelGraph, layers: list[Layer], rows: Rows) -> dict[str, float]:
+def correct_analytically(graph: ModelGraph, layers: list[Layer], rows: DataReader) -> dict[str, float]:
     """Subtract from each bias what the weights' rounding adds on average: (rounded W - W) E[x], in place.
 
     E[x] is the mean of each input channel of the float network, in one pass over `rows`; padding is not accounted for.
@@ -70,9 +70,9 @@ def correct_empirically(
     return effect
 
 
-def _means(graph: ModelGraph, names: set[str], rows: Rows, *, optimize: bool = True) -> dict[str, Floats]:
+def _means(graph: ModelGraph, names: set[str], rows: DataReader, *, optimize: bool = True) -> dict[str, Floats]:
     observers = {name: ChannelMean() for name in sorted(names)}
-    show(graph, rows, observers, CalibrationOptions("minmax", batch=4), optimize=optimize, what="measuring means")
+    observe(graph, rows, observers, CalibrationOptions("minmax", batch=4), optimize=optimize, what="measuring means")
     return {name: observer.mean() for name, observer in observers.items()}
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from eightfold.calib.images.data_reader import rows_of
+from eightfold.calib.images.data_reader import open_data
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
-from eightfold.export.verify.test_inputs import COMPARED_IMAGES, Trials, trials_of, whole_runs
+from eightfold.export.verify.test_inputs import COMPARED_IMAGES, InputSets, input_sets_of, whole_runs
 from eightfold.export.verify.verify import Array
 from eightfold.files import PathLike
 from eightfold.onnx_graph.graph import read_graph
@@ -18,7 +18,7 @@ from eightfold.onnx_graph.onnx_files import DTYPE_OF_ELEM_TYPE
 from eightfold.onnx_graph.tensor_specs import TensorSpec
 
 
-def calibration_trials(path: PathLike, images: Any, preprocess: Preprocess | None) -> Trials:
+def calibration_inputs(path: PathLike, images: Any, preprocess: Preprocess | None) -> InputSets:
     """Up to 16 of the images, or random values where there are none, and constants, extremes and noise.
 
     Args:
@@ -27,7 +27,7 @@ def calibration_trials(path: PathLike, images: Any, preprocess: Preprocess | Non
     """
     spec = _input_of(path)
     real = None if images is None else {spec.name: whole_runs(_rows(images, preprocess, spec), spec.shape[0])}
-    return trials_of([spec], real)
+    return input_sets_of([spec], real)
 
 
 def _input_of(path: PathLike) -> TensorSpec:
@@ -40,4 +40,4 @@ def _input_of(path: PathLike) -> TensorSpec:
 
 def _rows(images: Any, preprocess: Preprocess | None, spec: TensorSpec) -> Array:
     chosen = images.sample(COMPARED_IMAGES) if isinstance(images, ImageSet) else images
-    return np.stack([row for _, row in islice(rows_of(chosen, preprocess, spec.shape[1:]), COMPARED_IMAGES)])
+    return np.stack([row for _, row in islice(open_data(chosen, preprocess, spec.shape[1:]), COMPARED_IMAGES)])

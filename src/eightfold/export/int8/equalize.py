@@ -13,10 +13,10 @@ from eightfold.calib.channels import ranges_of_channels
 from eightfold.calib.equalize import Equalization, changed_weights, equalized, with_weights, without_batch_norms
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.ranges import Method
-from eightfold.export.int8.calibration_inputs import calibration_trials
-from eightfold.export.verify.precision_check import Network, verify_lossy
+from eightfold.export.int8.calibration_inputs import calibration_inputs
+from eightfold.export.verify.precision_check import ComparedNetwork, verify_precision
 from eightfold.export.verify.reference import Reference
-from eightfold.export.verify.test_inputs import COMPARED_IMAGES, Trials
+from eightfold.export.verify.test_inputs import COMPARED_IMAGES, InputSets
 from eightfold.export.verify.verify import Tolerance
 from eightfold.files import PathLike, atomic_path
 from eightfold.onnx_graph.graph import read_graph
@@ -41,7 +41,7 @@ class EqualizeReport(Equalization):
 
 
 @dataclass(frozen=True)
-class Pair:
+class GraphPair:
     """A float graph, where its equalized form goes, and how an image becomes a row of its input."""
 
     source: Path
@@ -81,11 +81,11 @@ def equalize(
             differs. Nothing is written.
     """
     return Path(output), equalize_batches(
-        [Pair(Path(onnx_path), Path(output), preprocess)], images=images, method=method
+        [GraphPair(Path(onnx_path), Path(output), preprocess)], images=images, method=method
     )
 
 
-def equalize_batches(pairs: Sequence[Pair], *, images: Any = None, method: Method = "minmax") -> EqualizeReport:
+def equalize_batches(pairs: Sequence[GraphPair], *, images: Any = None, method: Method = "minmax") -> EqualizeReport:
     """`equalize` for one network at several batch and image sizes: all get the weights found for the first.
 
     Args:
@@ -114,14 +114,14 @@ def _some_of(images: Any) -> tuple[Any, Any]:
     return some, chain(some, images)
 
 
-def _write(pair: Pair, model: onnx.ModelProto, done: Equalization, images: Any) -> Step:
+def _write(pair: GraphPair, model: onnx.ModelProto, done: Equalization, images: Any) -> Step:
     with atomic_path(pair.output) as made:
         made.write_bytes(model.SerializeToString(deterministic=True))
-        trials = calibration_trials(pair.source, images, pair.preprocess)
+        trials = calibration_inputs(pair.source, images, pair.preprocess)
         return verify_equalized(pair.source, made, trials, exact=not done.clips)
 
 
-def verify_equalized(before: PathLike, after: PathLike, trials: Trials, *, exact: bool) -> Step:
+def verify_equalized(before: PathLike, after: PathLike, trials: InputSets, *, exact: bool) -> Step:
     """Compare an equalized graph with the one it was made from.
 
     Args:
@@ -135,4 +135,6 @@ def verify_equalized(before: PathLike, after: PathLike, trials: Trials, *, exact
     """
     if exact:
         return Reference.of_file(before, trials).verify(after, step=STEP, tolerance=TOLERANCE)
-    return verify_lossy(Network.of(before), Network.of(after), trials, step=STEP, tolerance=TOLERANCE)
+    return verify_precision(
+        ComparedNetwork.of(before), ComparedNetwork.of(after), trials, step=STEP, tolerance=TOLERANCE
+    )

@@ -89,7 +89,7 @@ def keep_the_faster(fp32_path: PathLike, int8_path: PathLike, *, seconds: float)
     return speed
 
 
-def runs_here(target_name: str) -> bool:
+def measures_target(target_name: str) -> bool:
     """Whether times taken on this machine are those of the target."""
     return target_name == "cpu-x86" and platform.machine().lower() in ("x86_64", "amd64")
 

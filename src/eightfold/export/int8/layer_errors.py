@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eightfold.calib.images.data_reader import batched, peeked, rows_of
+from eightfold.calib.images.data_reader import batched, open_data, peeked
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.session import open_runner
 from eightfold.errors import CalibrationError
@@ -97,7 +97,7 @@ def compare_layers(
         raise CalibrationError(
             f"{int8_path} shares no activation with {fp32_path}", allowed="the INT8 form of that graph"
         )
-    rows = rows_of(images, preprocess, before.input_shape[1:])
+    rows = open_data(images, preprocess, before.input_shape[1:])
     energies = _measure(before, after, names, rows, batch)
     found = [_layer_error(before, name, energy) for name, energy in energies.items()]
     return LayerErrors(layers=tuple(sorted(found, key=lambda entry: entry.sqnr_db)), images=rows.tally.used)
@@ -109,7 +109,7 @@ def output_sqnr_db(
     """Signal to noise of the graph's outputs in dB, the mean over outputs. Arguments as for `compare_layers`."""
     before, after = read_graph(fp32_path), ModelGraph(load_onnx(int8_path), str(int8_path))
     names = {value.name: value.name for value in before.model.graph.output}
-    energies = _measure(before, after, names, rows_of(images, preprocess, before.input_shape[1:]), batch)
+    energies = _measure(before, after, names, open_data(images, preprocess, before.input_shape[1:]), batch)
     return float(np.mean([energy.sqnr_db() for energy in energies.values()]))
 
 

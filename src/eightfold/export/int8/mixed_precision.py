@@ -17,14 +17,14 @@ from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.ranges import Ranges
 from eightfold.errors import UsageError, one_of
-from eightfold.export.int8.int8_speed import MEASURED_S, measure_int8, runs_here
+from eightfold.export.int8.int8_speed import MEASURED_S, measure_int8, measures_target
 from eightfold.export.int8.mixed_precision_report import SearchReport, SearchStep
 from eightfold.export.int8.qdq import apply_qdq
 from eightfold.export.int8.qdq_plan import FloatRules, plan_qdq
 from eightfold.export.int8.score import Score, sqnr_score, top1_score
 from eightfold.export.targets import Target, target_named
 from eightfold.files import PathLike, sha256_of_bytes, write_bytes, write_text
-from eightfold.onnx_graph.fold import prepare
+from eightfold.onnx_graph.fold import prepare_for_int8
 from eightfold.onnx_graph.graph import ModelGraph, read_graph
 from eightfold.progress import track
 from eightfold.runtime.bench.latency import device_identity
@@ -87,7 +87,9 @@ def quantize_within(
     graph = read_graph(onnx_path)
     ranges.check_graph(graph.digest(), str(onnx_path))
     with scratch_folder() as folder:
-        forms = _Forms(Path(onnx_path), ModelGraph(prepare(graph), graph.name), ranges, target_named(target), folder)
+        forms = _Forms(
+            Path(onnx_path), ModelGraph(prepare_for_int8(graph), graph.name), ranges, target_named(target), folder
+        )
         memory = _Memory(None if state is None else Path(state), _identity(ranges, target, score, rank_by))
         search = _Search(forms, memory, score, rank_by or score, options)
         report = search.run()
@@ -261,7 +263,7 @@ class _Search:
 
     def _speed(self, key: str, rules: FloatRules) -> tuple[float | None, float | None]:
         """Times FP32, and milliseconds."""
-        if not self.options.measure or not runs_here(self.forms.target.name):
+        if not self.options.measure or not measures_target(self.forms.target.name):
             return None, None
         measured = cache(lambda: measure_int8(self.forms.source, self.forms.write(rules), seconds=MEASURED_S))
         return (

@@ -13,7 +13,8 @@ from eightfold.errors import UsageError
 from eightfold.export.int8.int8 import ActivationType, activation_type
 from eightfold.export.targets import Target
 from eightfold.onnx_graph.graph import FUSED, MOVING, ModelGraph
-from eightfold.onnx_graph.layers import WEIGHTED, Layer, attribute, label
+from eightfold.onnx_graph.graph_index import attribute
+from eightfold.onnx_graph.layers import WEIGHTED, Layer, label
 from eightfold.onnx_graph.operators import kind
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from eightfold.calib.images.data_reader import Rows, rows_of
+from eightfold.calib.images.data_reader import DataReader, open_data
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.ranges import Ranges
 from eightfold.errors import UsageError, one_of
@@ -18,7 +18,7 @@ from eightfold.export.int8.bias_correction import (
     correct_empirically,
     corrected_layers,
 )
-from eightfold.export.int8.int8_speed import MEASURED_S, Form, Int8Speed, keep_the_faster, runs_here
+from eightfold.export.int8.int8_speed import MEASURED_S, Form, Int8Speed, keep_the_faster, measures_target
 from eightfold.export.int8.qdq import apply_qdq
 from eightfold.export.int8.qdq_plan import FloatRules, QdqPlan, plan_qdq
 from eightfold.export.int8.quant_report import QuantReport
@@ -26,7 +26,7 @@ from eightfold.export.int8.quantize_step import verify_quantized
 from eightfold.export.targets import Target, target_named
 from eightfold.extras import require
 from eightfold.files import PathLike, atomic_path
-from eightfold.onnx_graph.fold import prepare
+from eightfold.onnx_graph.fold import prepare_for_int8
 from eightfold.onnx_graph.graph import ModelGraph, read_graph
 from eightfold.onnx_graph.layers import Layer, layers_of
 from eightfold.onnx_graph.qoperator import qoperator_form
@@ -117,7 +117,7 @@ def quantize(
         raise UsageError(
             f"the form 'qoperator' for {rules.name}", allowed="Q/DQ pairs there", remedy="leave `form` out"
         )
-    work = _Work(ModelGraph(prepare(source), source.name), ranges, rules, options)
+    work = _Work(ModelGraph(prepare_for_int8(source), source.name), ranges, rules, options)
     corrections = _Corrections(work, None if images is None else _replayable(images), preprocess)
     rounded, shifts = corrections.round_(), corrections.correct_biases_()
     model = work.quantized_model()
@@ -148,7 +148,7 @@ def _finish(onnx_path: PathLike, output: PathLike, form: FormChoice, target: str
         qoperator_form(output, output)
     if form != "fastest":
         return form, None
-    speed = keep_the_faster(onnx_path, output, seconds=MEASURED_S) if runs_here(target) else None
+    speed = keep_the_faster(onnx_path, output, seconds=MEASURED_S) if measures_target(target) else None
     return speed.form if speed else "qdq", speed
 
 
@@ -177,10 +177,10 @@ class _Corrections:
     images: Any
     preprocess: Preprocess | None
 
-    def rows(self) -> Rows:
+    def rows(self) -> DataReader:
         if self.images is None:
             raise UsageError("a correction was asked for without images", allowed="the calibration images")
-        return rows_of(self.images, self.preprocess, self.work.graph.input_shape[1:])
+        return open_data(self.images, self.preprocess, self.work.graph.input_shape[1:])
 
     def layers(self) -> list[Layer]:
         return corrected_layers(self.work.graph, frozenset(self.work.plan().quantized))

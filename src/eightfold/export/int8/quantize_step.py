@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from eightfold.calib.images.preprocess import Preprocess
-from eightfold.export.int8.calibration_inputs import calibration_trials
-from eightfold.export.verify.precision_check import Network, verify_lossy
+from eightfold.export.int8.calibration_inputs import calibration_inputs
+from eightfold.export.verify.precision_check import ComparedNetwork, verify_precision
 from eightfold.export.verify.verify import Tolerance
 from eightfold.files import PathLike
 from eightfold.runtime.bundle.manifest import Step
@@ -29,7 +29,7 @@ def verify_quantized(
         VerificationError: a cosine below 0.5 on the images, or an answer that is not finite where it was; the message
             names the first tensor.
     """
-    trials = calibration_trials(before, images, preprocess)
+    trials = calibration_inputs(before, images, preprocess)
     tolerance = Tolerance() if images is None else TOLERANCE
-    networks = Network.of(before), Network.of(after)
-    return verify_lossy(*networks, trials, step=f"quantize for {target}", tolerance=tolerance)
+    networks = ComparedNetwork.of(before), ComparedNetwork.of(after)
+    return verify_precision(*networks, trials, step=f"quantize for {target}", tolerance=tolerance)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eightfold.calib.images.data_reader import batched, peeked, rows_of
+from eightfold.calib.images.data_reader import batched, open_data, peeked
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.session import open_runner
@@ -57,7 +57,7 @@ def top1_score(images: ImageSet, preprocess: Preprocess) -> Score:
 
     def top1(path: Path) -> float:
         graph = ModelGraph(load_onnx(path), str(path))
-        rows = rows_of(images, preprocess, graph.input_shape[1:])
+        rows = open_data(images, preprocess, graph.input_shape[1:])
         first, stream = peeked(rows, "measuring top-1")
         output = graph.model.graph.output[0].name
         runner = open_runner(graph, (output,), first, batch=16)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from eightfold.errors import BuildError, UsageError
-from eightfold.export.compare.runnables import subject_of
+from eightfold.export.compare.runnables import runnable_of
 from eightfold.export.int8.layer_precisions import layer_precisions
 from eightfold.export.openvino.openvino_record import OpenVinoRecord, openvino_record_path
 from eightfold.export.verify.intermediates.probe import Converting
 from eightfold.export.verify.reference import Reference
-from eightfold.export.verify.test_inputs import Trials, trials_of
+from eightfold.export.verify.test_inputs import InputSets, input_sets_of
 from eightfold.export.verify.verify import Arrays, Tolerance
 from eightfold.extras import require
 from eightfold.files import PathLike, atomic_path, sha256_of_file
@@ -53,7 +53,9 @@ def build_openvino(onnx_path: PathLike, output: PathLike, *, inputs: Arrays | No
         written = folder / "model.xml"
         openvino.save_model(model, str(written), compress_to_fp16=False)
         version = openvino.__version__.partition("-")[0]
-        step = _verify(onnx_path, written, trials_of(taken, inputs)).model_copy(update={"tool": f"openvino {version}"})
+        step = _verify(onnx_path, written, input_sets_of(taken, inputs)).model_copy(
+            update={"tool": f"openvino {version}"}
+        )
         # Weights first: an .xml without its .bin cannot be opened, the other way round nobody looks.
         for suffix in (".bin", ".xml"):
             with atomic_path(output.with_suffix(suffix)) as temporary:
@@ -81,9 +83,9 @@ def read_openvino(onnx_path: PathLike) -> Any:
         ) from error
 
 
-def _verify(onnx_path: PathLike, written: Path, trials: Trials) -> Step:
+def _verify(onnx_path: PathLike, written: Path, trials: InputSets) -> Step:
     """Compare the answers of OpenVINO and onnxruntime. Raises VerificationError beyond the tolerance."""
-    known, seen = subject_of(Path(onnx_path)), subject_of(written)
+    known, seen = runnable_of(Path(onnx_path)), runnable_of(written)
     reference = Reference(known.run, trials, known.probe)
     probe = None if seen.probe is None else Converting(seen.probe, seen.fed)
     return reference.verify(

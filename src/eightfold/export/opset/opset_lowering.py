@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from eightfold.errors import ModelError
-from eightfold.export.opset.opset_rewrites import DECOMPOSED, OTHERWISE_MEANT, REPHRASED, no_words
+from eightfold.export.opset.opset_rewrites import DECOMPOSED, OTHERWISE_MEANT, REPHRASED, not_expressible
 from eightfold.onnx_graph.graph_index import GraphIndex, attribute, drop_unused
 from eightfold.onnx_graph.onnx_clean import clean
 from eightfold.onnx_graph.onnx_files import opset_of
@@ -45,7 +45,7 @@ def lowered(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     made.CopyFrom(model)
     have = opset_of(made)
     _take_group_norms_apart(made, have, opset)
-    _rewrite(made, lambda index, node: _in_older_words(index, node, have, opset))
+    _rewrite(made, lambda index, node: _lowered(index, node, have, opset))
     for entry in made.opset_import:
         if entry.domain in STANDARD_DOMAINS:
             entry.version = opset
@@ -77,11 +77,11 @@ def _take_group_norms_apart(model: onnx.ModelProto, have: int, opset: int) -> No
             _rewrite(model, words)
 
 
-def _in_older_words(index: GraphIndex, node: onnx.NodeProto, have: int, opset: int) -> list[onnx.NodeProto]:
+def _lowered(index: GraphIndex, node: onnx.NodeProto, have: int, opset: int) -> list[onnx.NodeProto]:
     if node.domain not in STANDARD_DOMAINS:
         return [node]
     if any(each.g.node or each.graphs for each in node.attribute):
-        raise no_words(node, "holds an inner graph")
+        raise not_expressible(node, "holds an inner graph")
     new, old = _schema(node, have), _schema(node, opset)
     if old is not None and old.since_version == new.since_version:
         return [node]
@@ -90,10 +90,10 @@ def _in_older_words(index: GraphIndex, node: onnx.NodeProto, have: int, opset: i
     if node.op_type in REPHRASED:
         REPHRASED[node.op_type](index, node, opset)
     if old is None:
-        raise no_words(node, "came with a later opset")
+        raise not_expressible(node, "came with a later opset")
     _drop_what_has_no_effect(node, new, old)
     if not _fits(node, old):
-        raise no_words(node, "uses what came with a later opset")
+        raise not_expressible(node, "uses what came with a later opset")
     return [node]
 
 
@@ -118,7 +118,7 @@ def _drop_what_has_no_effect(node: onnx.NodeProto, new: Any, old: Any) -> None:
         default = default.decode() if isinstance(default, bytes) else default
         value = attribute(node, name, default)
         if usual is not None and value != usual:
-            raise no_words(node, f"has {name} {value!r}")
+            raise not_expressible(node, f"has {name} {value!r}")
         if value == (default if usual is None else usual):
             kept = [each for each in node.attribute if each.name != name]
             del node.attribute[:]

@@ -112,7 +112,7 @@ def _reduce(index: GraphIndex, node: onnx.NodeProto, opset: int) -> None:
         if len(axes):
             set_attribute(node, "axes", [int(axis) for axis in axes])
         elif attribute(node, "noop_with_empty_axes", 0):
-            raise no_words(node, "does nothing")
+            raise not_expressible(node, "does nothing")
     del node.input[1:]
     _remove(node, "noop_with_empty_axes")
 
@@ -131,7 +131,7 @@ def _split(index: GraphIndex, node: onnx.NodeProto, opset: int) -> None:
 def _pad(index: GraphIndex, node: onnx.NodeProto, opset: int) -> None:
     """Before opset 18 all axes were listed."""
     if attribute(node, "mode", "constant") == "wrap" and opset < 19:
-        raise no_words(node, "wraps around")
+        raise not_expressible(node, "wraps around")
     if opset >= 18:
         return
     if len(node.input) > 3 and node.input[3]:
@@ -146,7 +146,7 @@ def _pad(index: GraphIndex, node: onnx.NodeProto, opset: int) -> None:
 def _resize(index: GraphIndex, node: onnx.NodeProto, opset: int) -> None:
     """Before opset 18 all axes were listed."""
     if attribute(node, "coordinate_transformation_mode", "") == "half_pixel_symmetric" and opset < 19:
-        raise no_words(node, "has half_pixel_symmetric coordinates")
+        raise not_expressible(node, "has half_pixel_symmetric coordinates")
     axes = attribute(node, "axes", None)
     if axes is None or opset >= 18:
         return
@@ -217,18 +217,18 @@ REPHRASED: dict[str, Rephrasing] = {
 
 def _shape(index: GraphIndex, node: onnx.NodeProto) -> tuple[int, ...]:
     if node.input[0] not in index.shapes:
-        raise no_words(node, "has an input whose shape nothing tells")
+        raise not_expressible(node, "has an input whose shape nothing tells")
     return index.shapes[node.input[0]]
 
 
 def _constant(index: GraphIndex, node: onnx.NodeProto, name: str) -> Any:
     values = index.array(name)
     if values is None:
-        raise no_words(node, f"takes {name!r}, which is no constant")
+        raise not_expressible(node, f"takes {name!r}, which is no constant")
     return values
 
 
-def no_words(node: onnx.NodeProto, why: str) -> ModelError:
+def not_expressible(node: onnx.NodeProto, why: str) -> ModelError:
     """An operator that an older opset cannot say."""
     return ModelError(f"{node.op_type} {node.name or node.output[0]!r} {why}")
 

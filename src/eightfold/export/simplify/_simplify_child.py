@@ -11,7 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from eightfold.onnx_graph.external_weights import bytes_beside, load_lean, show, write_lean
+from eightfold.onnx_graph.external_weights import (
+    bytes_beside,
+    load_without_weights,
+    restore_weights,
+    write_without_weights,
+)
 from eightfold.onnx_graph.onnx_files import PROTOBUF_LIMIT_BYTES
 from eightfold.onnx_graph.shape_inference import state_shapes
 
@@ -26,10 +31,10 @@ def main(tool: str) -> None:
     if not source.is_file():  # nothing comes where the one who asked has gone
         return
     all_seen = tool != "onnxsim" and bytes_beside(source) < PROTOBUF_LIMIT_BYTES
-    model, known = load_lean(source, hidden_bytes=sys.maxsize if all_seen else LARGEST_FOR_ONNXSIM_BYTES)
+    model, known = load_without_weights(source, hidden_bytes=sys.maxsize if all_seen else LARGEST_FOR_ONNXSIM_BYTES)
     result = simplified(model)
-    show(result, known)
-    write_lean(result, target, known)
+    restore_weights(result, known)
+    write_without_weights(result, target, known)
     sys.stderr.flush()
     os._exit(0)  # taking the tool's graphs apart, object by object, would take longer than writing the result
 

@@ -22,10 +22,10 @@ from eightfold.export.simplify.passes.run import apply_passes
 from eightfold.export.simplify.simplifiers import Simplifier
 from eightfold.export.verify.intermediates.onnx_probe import OnnxProbe
 from eightfold.export.verify.reference import Reference, Run
-from eightfold.export.verify.test_inputs import Trials, trials_of
+from eightfold.export.verify.test_inputs import InputSets, input_sets_of
 from eightfold.export.verify.verify import Arrays, Tolerance, runner
 from eightfold.files import PathLike
-from eightfold.onnx_graph.external_weights import References, load_lean, write_lean
+from eightfold.onnx_graph.external_weights import References, load_without_weights, write_without_weights
 from eightfold.onnx_graph.onnx_clean import clean
 from eightfold.onnx_graph.onnx_files import load_onnx, save_onnx, tensor_specs
 from eightfold.runtime.bundle.manifest import Step
@@ -57,7 +57,7 @@ class _Network:
 
     nodes: int
     run: Run
-    trials: Trials
+    trials: InputSets
     tolerance: Tolerance
     graph: Path
 
@@ -154,14 +154,14 @@ def _found(
 def _opened(path: PathLike, folder: Path, inputs: Arrays | None, *, prepare: bool) -> _Network:
     model = clean(load_onnx(path))
     nodes, outputs = len(model.graph.node), [value.name for value in model.graph.output]
-    trials = trials_of(tensor_specs(model)[0], inputs)
+    trials = input_sets_of(tensor_specs(model)[0], inputs)
     wanted = computed_constants(model.graph) if prepare else []
     run, values, known = _asked(model, wanted, folder / "source.onnx", next(iter(trials.values()))[0])
     if prepare:
         freeze_constants(model.graph, values)
         apply_passes(model)
     graph = folder / "passes.onnx"
-    write_lean(model, graph, known)
+    write_without_weights(model, graph, known)
 
     def answer(inputs: Arrays) -> Arrays:
         found = run(inputs)
@@ -184,7 +184,7 @@ def _asked(model: onnx.ModelProto, wanted: Sequence[str], file: Path, inputs: Ar
 
     outputs = len(model.graph.output)
     model.graph.output.extend(ValueInfoProto(name=name) for name in wanted)
-    known = write_lean(model, file)
+    known = write_without_weights(model, file)
     del model.graph.output[outputs:]
     try:
         run = runner(file)
@@ -221,10 +221,10 @@ def _node_count(path: Path) -> int:
 
 def _cleaned(source: Path) -> Path:
     """The file after our own passes."""
-    model, known = load_lean(source)
+    model, known = load_without_weights(source)
     apply_passes(model)
     target = source.with_suffix(".passes.onnx")
-    write_lean(clean(model), target, known)
+    write_without_weights(clean(model), target, known)
     return target
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from eightfold.calib.images.data_reader import Rows, batched
+from eightfold.calib.images.data_reader import DataReader, batched
 from eightfold.calib.ranges import Ranges
 from eightfold.calib.trt_cache import Algorithm, cache_from_ranges
 from eightfold.errors import BackendError, UnknownNameError
@@ -45,7 +45,7 @@ def calibrator_from_cache(trt: Any, cache: bytes, *, algorithm: Algorithm = "ent
 
 def calibrator_from_rows(
     trt: Any,
-    rows: Rows,
+    rows: DataReader,
     cuda: Cuda,
     *,
     batch: int = 8,
@@ -87,7 +87,7 @@ class _Served:
 class _Fed:
     """Batches of images, in device memory."""
 
-    def __init__(self, rows: Rows, cuda: Cuda, batch: int, cache: Path | None) -> None:
+    def __init__(self, rows: DataReader, cuda: Cuda, batch: int, cache: Path | None) -> None:
         self.batch, self.cache, self.cuda = batch, cache, cuda
         with cuda.active():
             self.stream = cuda.stream()

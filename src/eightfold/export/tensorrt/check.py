@@ -10,10 +10,10 @@ from eightfold.errors import BackendError, BuildError, ModelError
 from eightfold.export.fp16.fp16 import is_quantized
 from eightfold.export.tensorrt.engine_probe import EngineProbe, EngineSource
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
-from eightfold.export.verify.intermediates.probe import Inside, Probe, See
-from eightfold.export.verify.precision_check import Network, verify_lossy
+from eightfold.export.verify.intermediates.probe import Intermediates, Probe, See
+from eightfold.export.verify.precision_check import ComparedNetwork, verify_precision
 from eightfold.export.verify.sessions import BACKEND_OF_BUILDER, absent_backend, session_runner
-from eightfold.export.verify.test_inputs import RANDOM, Trials, trials_of
+from eightfold.export.verify.test_inputs import RANDOM, InputSets, input_sets_of
 from eightfold.export.verify.verify import Arrays, Tolerance, random_inputs
 from eightfold.extras import installed
 from eightfold.files import write_bytes
@@ -53,9 +53,9 @@ def compared_with_graph(engine: bytes, record: EngineRecord, onnx_path: Path, in
 def _verified(path: Path, record: EngineRecord, onnx_path: Path, inputs: Arrays | None) -> Step:
     backend = BACKEND_OF_BUILDER[record.builder]
     run, _ = session_runner(path, backend, name=str(path), remedy="", device=record.options.device)
-    seen = Network(run, _LateProbe(record, onnx_path))
-    return verify_lossy(
-        Network.of(onnx_path),
+    seen = ComparedNetwork(run, _LateProbe(record, onnx_path))
+    return verify_precision(
+        ComparedNetwork.of(onnx_path),
         seen,
         _trials(onnx_path, inputs),
         step="build",
@@ -63,11 +63,11 @@ def _verified(path: Path, record: EngineRecord, onnx_path: Path, inputs: Arrays 
     )
 
 
-def _trials(onnx_path: Path, inputs: Arrays | None) -> Trials:
+def _trials(onnx_path: Path, inputs: Arrays | None) -> InputSets:
     """Without images nothing was chosen so that extremes are finite, and nothing is asked of them."""
     if inputs is None:
         return {RANDOM: [random_inputs(onnx_path)]}
-    return trials_of(input_specs(load_onnx(onnx_path)), inputs)
+    return input_sets_of(input_specs(load_onnx(onnx_path)), inputs)
 
 
 def _tolerance(record: EngineRecord, onnx_path: Path) -> Tolerance:
@@ -86,7 +86,7 @@ class _LateProbe:
     def _probe(self) -> Probe:
         return EngineProbe(EngineSource(self._record, self._onnx_path))
 
-    def watch(self, inputs: Arrays, see: See, wanted: Collection[int] | None = None) -> Inside:
+    def watch(self, inputs: Arrays, see: See, wanted: Collection[int] | None = None) -> Intermediates:
         try:
             return self._probe.watch(inputs, see, wanted)
         except BuildError as error:  # that the engine answers otherwise is the news

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 from eightfold.runtime.backends.cuda_memory import cuda_absent, open_cuda
 from eightfold.runtime.devices.device_gpu import read_gpus
-from eightfold.runtime.devices.device_probe import Probe
+from eightfold.runtime.devices.device_probe import DeviceProbe
 
 
 @dataclasses.dataclass(frozen=True)
-class Gpu:
+class BuildGpu:
     """A GPU's name and compute capability ("8.7"); "" where nothing here can tell."""
 
     name: str = ""
@@ -20,7 +20,7 @@ class Gpu:
 
 
 @contextlib.contextmanager
-def building_gpu(number: int) -> Iterator[Gpu]:
+def building_gpu(number: int) -> Iterator[BuildGpu]:
     """Makes a GPU current. TensorRT itself takes number 0 where no library is there that could choose another.
 
     Raises:
@@ -31,11 +31,11 @@ def building_gpu(number: int) -> Iterator[Gpu]:
         return
     cuda = open_cuda(number)
     with cuda.active():
-        yield Gpu(cuda.device_name(), cuda.compute_capability())
+        yield BuildGpu(cuda.device_name(), cuda.compute_capability())
 
 
-def _told_by_driver() -> Gpu:
-    gpus = read_gpus(Probe())
+def _told_by_driver() -> BuildGpu:
+    gpus = read_gpus(DeviceProbe())
     if len(gpus) != 1:  # nvidia-smi does not number them as CUDA does
-        return Gpu()
-    return Gpu(gpus[0].name, gpus[0].compute_capability or "")
+        return BuildGpu()
+    return BuildGpu(gpus[0].name, gpus[0].compute_capability or "")

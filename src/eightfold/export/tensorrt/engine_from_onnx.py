@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from eightfold.errors import BuildError, UnknownNameError, UsageError, one_of
 from eightfold.export.tensorrt.accepted import require_takable
 from eightfold.export.tensorrt.configure import configure, layers_for_gpu, network_flags
-from eightfold.export.tensorrt.device import Gpu, building_gpu
+from eightfold.export.tensorrt.device import BuildGpu, building_gpu
 from eightfold.export.tensorrt.generation import Generation, Module, generation_of, require_version
 from eightfold.export.tensorrt.intermediate_outputs import mark_outputs
 from eightfold.export.tensorrt.layers import EngineLayers, layers_of_engine, layers_of_network, layers_path
@@ -22,7 +22,7 @@ from eightfold.export.tensorrt.parse import TypedGraph, parse, sha256_of_graph, 
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.tensorrt.stopping import stoppable
 from eightfold.export.tensorrt.target import EngineTarget, parse_target
-from eightfold.export.tensorrt.timing_cache import cache_path, save_timing_cache, use_timing_cache
+from eightfold.export.tensorrt.timing_cache import save_timing_cache, timing_cache_path, use_timing_cache
 from eightfold.export.verify.verify import Arrays
 from eightfold.extras import require
 from eightfold.files import PathLike, sha256_of_bytes, sha256_of_file, write_bytes
@@ -140,9 +140,9 @@ def _tools_for(target: EngineTarget, precision: EnginePrecision, options: BuildO
     return _Tools(trt, version, generation, [])
 
 
-def _gpu_of(tools: _Tools, options: BuildOptions) -> contextlib.AbstractContextManager[Gpu]:
+def _gpu_of(tools: _Tools, options: BuildOptions) -> contextlib.AbstractContextManager[BuildGpu]:
     if tools.generation.compute_capabilities:  # builds for GPUs that need not be there
-        return contextlib.nullcontext(Gpu())
+        return contextlib.nullcontext(BuildGpu())
     return building_gpu(options.device)
 
 
@@ -154,7 +154,7 @@ def _graph_of(tools: _Tools, request: _Request) -> contextlib.AbstractContextMan
     return typed_graph(request.onnx_path, half=half, inputs=request.inputs, keep_float=request.options.float_layers)
 
 
-def _build(tools: _Tools, request: _Request, graph: TypedGraph, gpu: Gpu) -> _Built:
+def _build(tools: _Tools, request: _Request, graph: TypedGraph, gpu: BuildGpu) -> _Built:
     trt, generation, options = tools.trt, tools.generation, request.options
     logger = collecting_logger(trt, tools.messages)
     builder: Builder = trt.Builder(logger)
@@ -182,7 +182,7 @@ def _new_network(tools: _Tools, builder: Builder) -> INetworkDefinition:
 
 
 def _record(
-    tools: _Tools, request: _Request, graph: TypedGraph, gpu: Gpu, built: _Built, *, seconds: float
+    tools: _Tools, request: _Request, graph: TypedGraph, gpu: BuildGpu, built: _Built, *, seconds: float
 ) -> EngineRecord:
     taken, given = tensor_specs(request.model)
     return EngineRecord(
@@ -209,11 +209,11 @@ def _record(
     )
 
 
-def _cache_of(tools: _Tools, options: BuildOptions, gpu: Gpu) -> Path | None:
+def _cache_of(tools: _Tools, options: BuildOptions, gpu: BuildGpu) -> Path | None:
     if options.timing_cache is None:
         return None
     device = gpu.name or gpu.compute_capability
-    return cache_path(options.timing_cache, tools.generation.module, tools.version, device)
+    return timing_cache_path(options.timing_cache, tools.generation.module, tools.version, device)
 
 
 def _serialized(

@@ -12,8 +12,8 @@ from eightfold.export.tensorrt.engine_from_onnx import engine_from_onnx
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.parse import TypedGraph, typed_graph
 from eightfold.export.tensorrt.record import EngineRecord
-from eightfold.export.verify.intermediates.onnx_probe import MOVES, inside_of, sizes_of
-from eightfold.export.verify.intermediates.probe import Inside, See, chunks
+from eightfold.export.verify.intermediates.onnx_probe import MOVES, intermediates_of, tensor_bytes
+from eightfold.export.verify.intermediates.probe import Intermediates, See, chunks
 from eightfold.export.verify.sessions import BACKEND_OF_BUILDER, Run, session_runner
 from eightfold.export.verify.verify import Arrays
 from eightfold.onnx_graph.onnx_files import load_onnx
@@ -57,10 +57,10 @@ class EngineProbe:
             model = load_onnx(typed.path)
             #: Whether the float16 form of the graph is the one that the engine was built from.
             self.same = not source.record.is_converted or typed.sha256 == source.record.parsed_sha256
-        self._names, self.inside = inside_of(model)
+        self._names, self.inside = intermediates_of(model)
         #: Tensor -> the node that makes it.
         self.nodes = {name: node.name for node in model.graph.node for name in node.output}
-        sizes = sizes_of(model)
+        sizes = tensor_bytes(model)
         visible = [
             name
             for place, name in enumerate(self._names)
@@ -71,7 +71,7 @@ class EngineProbe:
         self._folder = scratch_folder_of(self)
         self._runs: dict[int, Run] = {}
 
-    def watch(self, inputs: Arrays, see: See, wanted: Collection[int] | None = None) -> Inside:
+    def watch(self, inputs: Arrays, see: See, wanted: Collection[int] | None = None) -> Intermediates:
         place_of = {name: place for place, name in enumerate(self._names)}
         ends = [self._names[place] for place in self.inside.outputs]
         for number, chunk in enumerate(self.chunks):

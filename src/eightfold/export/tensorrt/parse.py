@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eightfold.errors import BuildError
-from eightfold.export.fp16.fp16 import checked_half
+from eightfold.export.fp16.fp16 import checked_fp16
 from eightfold.export.verify.verify import Arrays
 from eightfold.files import sha256_of_file
 from eightfold.onnx_graph.onnx_files import external_files, load_onnx, save_onnx, shell_of
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class TypedGraph:
-    """The file that is parsed, and what the conversion that made it has to say: see `HalfGraph`."""
+    """The file that is parsed, and what the conversion that made it has to say: see `Fp16Graph`."""
 
     path: Path
     sha256: str
@@ -43,7 +43,7 @@ def typed_graph(
         yield TypedGraph(onnx_path, sha256_of_onnx(onnx_path))
         return
     with scratch_folder() as folder:
-        made = checked_half(onnx_path, keep_float=keep_float, inputs=inputs)
+        made = checked_fp16(onnx_path, keep_float=keep_float, inputs=inputs)
         path = save_onnx(made.model, folder / "half.onnx")
         yield TypedGraph(path, sha256_of_onnx(path), made.steps, made.kept)
 

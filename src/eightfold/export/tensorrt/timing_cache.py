@@ -34,7 +34,7 @@ def _stored(config: IBuilderConfig, path: Path) -> ITimingCache | None:
     return config.create_timing_cache(path.read_bytes()) if path.is_file() else None
 
 
-def cache_path(path: Path, builder: str, version: str, device: str) -> Path:
+def timing_cache_path(path: Path, builder: str, version: str, device: str) -> Path:
     """The file for one builder, version and device beside `path`: caches of different ones do not mix.
 
     >>> cache_path(Path("times.cache"), "tensorrt", "10.3.0", "Orin Nano").name

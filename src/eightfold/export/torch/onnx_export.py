@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from eightfold.errors import EightfoldError, ModelError, UsageError, first_line
 from eightfold.export.opset.opset_conversion import require_opset, with_opset
 from eightfold.export.opset.opsets import opsets_for
-from eightfold.export.torch.decompositions.reworded import reworded
-from eightfold.export.torch.suppress_logs import quiet
+from eightfold.export.torch.decompositions.decomposing import decomposed
+from eightfold.export.torch.suppress_logs import suppress_logs
 from eightfold.export.verify.module_runs import (
     class_name,
     evaluating,
-    image_inputs,
+    input_names,
     named_outputs,
+    output_tensors,
     require_single_precision,
-    tensors_in,
 )
 from eightfold.extras import installed, require
 from eightfold.files import PathLike
@@ -83,7 +83,7 @@ def export_onnx(
     reference = next(model.parameters(), torch.empty(0))
     # Random, because some networks take another path on constant images (e.g. when nothing is detected).
     random = torch.Generator().manual_seed(0)
-    examples = [torch.rand(batch, channels, height, width, generator=random) for _ in image_inputs(model)]
+    examples = [torch.rand(batch, channels, height, width, generator=random) for _ in input_names(model)]
     graph = onnx_from_module(
         model,
         *(example.to(reference.device) for example in examples),
@@ -108,9 +108,9 @@ def onnx_from_module(
     require_single_precision(model)
     allowed = opsets_for(targets) if opset is None else range(opset, opset + 1)
     with evaluating(model):
-        with reworded() as words:
+        with decomposed() as words:
             found = named_outputs(model, examples, output_names)
-        inputs = dict(zip(image_inputs(model), examples, strict=True))
+        inputs = dict(zip(input_names(model), examples, strict=True))
         graph = _export(_flat(model, bool(words.operators)), inputs, list(found), allowed, exporter)
     _state_output_shapes(graph, list(found.values()))
     return clean(graph)
@@ -186,7 +186,7 @@ def _with_dynamo(model: torch.nn.Module, inputs: Tensors, names: Sequence[str], 
     if not _names_all(graph):
         # Rewriting Max and Min as Clip, the exporter loses constants where it does so twice (onnxscript 0.7).
         graph = _exported(model, inputs, names, opset, dynamo=True, verbose=False, optimize=False)
-        with quiet():
+        with suppress_logs():
             require("onnxscript.optimizer", "export a torch module").fold_constants(graph)
     try:
         return with_opset(graph, opsets[0], remedy=OTHER_OPSET)
@@ -201,7 +201,7 @@ def _exported(
 ) -> onnx.ModelProto:
     import torch
 
-    with scratch_folder() as folder, quiet():
+    with scratch_folder() as folder, suppress_logs():
         file = folder / "model.onnx"
         torch.onnx.export(
             model,
@@ -232,7 +232,7 @@ def _flat(model: torch.nn.Module, in_other_words: bool) -> torch.nn.Module:
     """A module with a plain tuple of tensors as output. Class names end up in node names: keep the model's own."""
     import torch
 
-    words = reworded if in_other_words else contextlib.nullcontext
+    words = decomposed if in_other_words else contextlib.nullcontext
 
     class Flat(torch.nn.Module):
         def __init__(self) -> None:
@@ -241,7 +241,7 @@ def _flat(model: torch.nn.Module, in_other_words: bool) -> torch.nn.Module:
 
         def forward(self, *images: torch.Tensor) -> tuple[torch.Tensor, ...]:
             with words():
-                return tuple(tensor for _, tensor in tensors_in(self.model(*images)))
+                return tuple(tensor for _, tensor in output_tensors(self.model(*images)))
 
     flat = Flat()
     flat.training = False

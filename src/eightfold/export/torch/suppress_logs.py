@@ -13,11 +13,11 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def suppress_logs() -> Iterator[None]:
     """The exporters warn of every constant they fold and log whole stack traces; a failure is reported by us."""
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _silenced(1):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _suppressed(1):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -25,7 +25,7 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _silenced(stream: int) -> Iterator[None]:
+def _suppressed(stream: int) -> Iterator[None]:
     """Point a file descriptor at nothing: where it fails, the TorchScript exporter prints the whole graph from C++."""
     sys.stdout.flush()
     kept = os.dup(stream)

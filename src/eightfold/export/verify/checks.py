@@ -16,7 +16,7 @@ from eightfold.export.verify.verify import (
     Arrays,
     Difference,
     Tolerance,
-    compare,
+    compare_arrays,
     compare_in_order,
     require_within,
     run_module_arrays,
@@ -37,7 +37,7 @@ def verify_onnx(before: PathLike, after: PathLike, inputs: Arrays, *, step: str,
     Raises:
         VerificationError: beyond the tolerance; the message names the first tensor on the way that differs.
     """
-    found = compare(run_onnx(before, inputs), run_onnx(after, inputs))
+    found = compare_arrays(run_onnx(before, inputs), run_onnx(after, inputs))
     require_alike(found, tolerance, step=step, probes=(OnnxProbe(before), OnnxProbe(after)), inputs=inputs)
     return step_from(found, name=step)
 

@@ -49,7 +49,7 @@ def require_single_precision(model: torch.nn.Module) -> None:
             )
 
 
-def image_inputs(model: torch.nn.Module) -> tuple[str, ...]:
+def input_names(model: torch.nn.Module) -> tuple[str, ...]:
     """The names that its graph has for a model's inputs: "images" for the only one; where forward() cannot do without
     further ones, as in stereo vision and optical flow, its own names for them."""
     try:
@@ -84,21 +84,21 @@ def named_outputs(
     model: torch.nn.Module, images: Sequence[torch.Tensor], wanted: Sequence[str] = ()
 ) -> dict[str, torch.Tensor]:
     """What a model puts out, in order, by the names that its graph has for it; see `export_onnx`."""
-    found = tuple(tensors_in(run_module(model, *images)))
+    found = tuple(output_tensors(run_module(model, *images)))
     return dict(zip(_output_names(model, found, wanted), (tensor for _, tensor in found), strict=True))
 
 
-def tensors_in(output: Any, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+def output_tensors(output: Any, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor in a model's output, with the dictionary keys that lead to it ("" where there are none).
 
     A complex tensor of shape S comes as a real one of shape (*S, 2).
     """
     if isinstance(output, Mapping):
         for key, value in output.items():
-            yield from tensors_in(value, f"{prefix}.{key}" if prefix else str(key))
+            yield from output_tensors(value, f"{prefix}.{key}" if prefix else str(key))
     elif isinstance(output, list | tuple):
         for value in output:
-            yield from tensors_in(value, prefix)
+            yield from output_tensors(value, prefix)
     elif hasattr(output, "dtype") and hasattr(output, "shape"):
         yield prefix, _in_real_numbers(output)
 

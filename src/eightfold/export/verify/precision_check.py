@@ -18,8 +18,8 @@ from eightfold.export.verify.checks import require_alike
 from eightfold.export.verify.intermediates.diverging import first_not_finite
 from eightfold.export.verify.intermediates.onnx_probe import OnnxProbe
 from eightfold.export.verify.intermediates.probe import Probe
-from eightfold.export.verify.test_inputs import Trials, answers_to
-from eightfold.export.verify.verify import Arrays, Difference, Tolerance, compare, in_order_of, runner, step_from
+from eightfold.export.verify.test_inputs import InputSets, answers_to
+from eightfold.export.verify.verify import Arrays, Difference, Tolerance, compare_arrays, in_order_of, runner, step_from
 from eightfold.files import PathLike
 from eightfold.runtime.bundle.manifest import Step
 
@@ -28,19 +28,21 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class ComparedNetwork:
     """What answers inputs, and what shows the tensors in between."""
 
     run: Callable[[Arrays], Arrays]
     probe: Probe | None
 
     @classmethod
-    def of(cls, source: PathLike | onnx.ModelProto) -> Network:
+    def of(cls, source: PathLike | onnx.ModelProto) -> ComparedNetwork:
         """An ONNX file or graph. Raises ModelError where onnxruntime refuses it."""
         return cls(runner(source), OnnxProbe(source))
 
 
-def verify_lossy(before: Network, after: Network, trials: Trials, *, step: str, tolerance: Tolerance) -> Step:
+def verify_precision(
+    before: ComparedNetwork, after: ComparedNetwork, trials: InputSets, *, step: str, tolerance: Tolerance
+) -> Step:
     """Compare a network with what a step made of it.
 
     Args:
@@ -66,15 +68,15 @@ def verify_lossy(before: Network, after: Network, trials: Trials, *, step: str, 
 
 @dataclasses.dataclass(frozen=True)
 class _Asked:
-    before: Network
-    after: Network
+    before: ComparedNetwork
+    after: ComparedNetwork
     step: str
     tolerance: Tolerance
 
     def compared(self, inputs: Arrays, known: Arrays) -> tuple[Difference, ...]:
         seen = self.after.run(inputs)
         with np.errstate(all="ignore"):  # what is not finite is told apart
-            found = compare(known, seen)
+            found = compare_arrays(known, seen)
         self._require_finite(inputs, known, seen)
         probes = self.before.probe, self.after.probe
         require_alike(found, self.tolerance, step=self.step, probes=probes, inputs=inputs)
@@ -91,7 +93,7 @@ class _Asked:
             )
 
 
-def first_lost(before: Network, after: Network, inputs: Arrays) -> str:
+def first_lost(before: ComparedNetwork, after: ComparedNetwork, inputs: Arrays) -> str:
     """The name of the first tensor that is not finite in `after` and was before, where an output is such a one or
     follows from it; "" where all are as they were, or the network before does not run on these inputs."""
     try:
@@ -107,7 +109,7 @@ def _lost_output(known: Arrays, seen: Arrays) -> str:
     return next((name for (name, array), other in pairs if np.any(np.isfinite(array) & ~np.isfinite(other))), "")
 
 
-def _first_inside(before: Network, after: Network, inputs: Arrays) -> str:
+def _first_inside(before: ComparedNetwork, after: ComparedNetwork, inputs: Arrays) -> str:
     if before.probe is None or after.probe is None:
         return ""
     try:

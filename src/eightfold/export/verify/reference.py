@@ -11,13 +11,13 @@ from eightfold.errors import ModelError
 from eightfold.export.verify.checks import require_alike
 from eightfold.export.verify.intermediates.onnx_probe import OnnxProbe
 from eightfold.export.verify.intermediates.probe import Probe
-from eightfold.export.verify.test_inputs import RANDOM, Trials, answers_to
+from eightfold.export.verify.test_inputs import RANDOM, InputSets, answers_to
 from eightfold.export.verify.verify import (
     Array,
     Arrays,
     Difference,
     Tolerance,
-    compare,
+    compare_arrays,
     difference,
     in_order_of,
     runner,
@@ -47,7 +47,7 @@ class _Verdict:
 class Reference:
     """What a network answers on each of some named inputs ("trials")."""
 
-    def __init__(self, run: Run, trials: Trials, probe: Probe | None = None, exact: Run | None = None) -> None:
+    def __init__(self, run: Run, trials: InputSets, probe: Probe | None = None, exact: Run | None = None) -> None:
         """`run` gives outputs by name for inputs by name; `probe` shows the tensors in between for the same inputs;
         `exact` gives the outputs as they are in float64.
 
@@ -59,7 +59,7 @@ class Reference:
         self.trials = {name: trials[name] for name in self.answers}
 
     @classmethod
-    def of_file(cls, path: PathLike, trials: Trials) -> Reference:
+    def of_file(cls, path: PathLike, trials: InputSets) -> Reference:
         """Raises ModelError where onnxruntime refuses the file."""
         return cls(runner(path), trials, OnnxProbe(path))
 
@@ -91,7 +91,7 @@ class Reference:
         return step_from(judged, name=step, notes=notes)
 
     def _verdict(self, inputs: Arrays, known: Arrays, seen: Arrays, tolerance: Tolerance, *, real: bool) -> _Verdict:
-        found = compare(known, seen)
+        found = compare_arrays(known, seen)
         if not any(item.beyond(tolerance) for item in found):
             return _Verdict(found)
         if self._is_as_exact(inputs, known, seen):
@@ -116,7 +116,7 @@ class Reference:
             exact = self._exact(inputs)
         except ModelError:  # some networks state float32 in their code
             return False
-        own, theirs = compare(exact, known), compare(exact, seen)
+        own, theirs = compare_arrays(exact, known), compare_arrays(exact, seen)
         return all(AS_EXACT * a.max_abs_error >= b.max_abs_error for a, b in zip(own, theirs, strict=True))
 
 

@@ -27,7 +27,7 @@ IN_TURN = ("extremes", "noise", "zeros", "ones")
 NOT_FINITE = "the network before the step answers with NaN or infinite values"
 
 # The inputs of some runs, by what they are.
-Trials = Mapping[str, Sequence[Arrays]]
+InputSets = Mapping[str, Sequence[Arrays]]
 
 
 def adversarial_inputs(specs: Sequence[TensorSpec], seed: int = 0) -> dict[str, Arrays]:
@@ -55,13 +55,13 @@ def adversarial_runs(specs: Sequence[TensorSpec]) -> list[Arrays]:
     return runs_of(specs, {name: cycled(np.stack(each), count) for name, each in rows.items()})
 
 
-def trials_of(specs: Sequence[TensorSpec], real: Arrays | None = None, seed: int = 0) -> Trials:
+def input_sets_of(specs: Sequence[TensorSpec], real: Arrays | None = None, seed: int = 0) -> InputSets:
     """Real inputs, where there are any and random ones else, and the adversarial ones; see `runs_of`."""
-    first = {RANDOM: [random_inputs_of(specs, seed)]} if real is None else images_trial(runs_of(specs, real))
+    first = {RANDOM: [random_inputs_of(specs, seed)]} if real is None else image_inputs(runs_of(specs, real))
     return {**first, **{name: [inputs] for name, inputs in adversarial_inputs(specs, seed).items()}}
 
 
-def images_trial(runs: Sequence[Arrays]) -> Trials:
+def image_inputs(runs: Sequence[Arrays]) -> InputSets:
     """Runs on images, under how many different ones these are: some may have been repeated to fill a run."""
     count = len({hash(row.tobytes()) for inputs in runs for row in next(iter(inputs.values()))})
     return {f"{count} images" if count > 1 else "1 image": runs}
@@ -124,7 +124,7 @@ def _noise(spec: TensorSpec, rng: np.random.Generator) -> Array:
     return rng.standard_normal(spec.shape, dtype=np.float32).astype(spec.dtype)
 
 
-def answers_to(run: Callable[[Arrays], Arrays], trials: Trials) -> tuple[dict[str, list[Arrays]], tuple[str, ...]]:
+def answers_to(run: Callable[[Arrays], Arrays], trials: InputSets) -> tuple[dict[str, list[Arrays]], tuple[str, ...]]:
     """What a network answers on the trials it runs on, and words on the others: graphs whose shapes follow from what
     they detect may find nothing in a constant. There are words, too, where its answers to the first trial, images or
     what stands for them, are not finite. Raises ModelError where it does not run on that."""

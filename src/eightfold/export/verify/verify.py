@@ -87,7 +87,7 @@ def difference(tensor: str, reference: Array, seen: Array) -> Difference:
         )
 
 
-def compare(reference: Arrays, seen: Arrays) -> tuple[Difference, ...]:
+def compare_arrays(reference: Arrays, seen: Arrays) -> tuple[Difference, ...]:
     """Differences of the tensors in `reference`, by name where the names agree and else in order."""
     if set(reference) != set(seen):
         return compare_in_order(list(reference.values()), seen)
@@ -95,7 +95,7 @@ def compare(reference: Arrays, seen: Arrays) -> tuple[Difference, ...]:
 
 
 def in_order_of(reference: Arrays, seen: Arrays) -> list[Array]:
-    """The tensors that stand for those of `reference`, as `compare` has it."""
+    """The tensors that stand for those of `reference`, as `compare_arrays` has it."""
     return list(seen.values()) if set(reference) != set(seen) else [seen[name] for name in reference]
 
 
@@ -132,13 +132,13 @@ def require_within(differences: Sequence[Difference], tolerance: Tolerance, *, s
 
 def run_module_arrays(model: torch.nn.Module, *images: Array) -> list[Array]:
     """What a torch module returns for its inputs, flattened, in evaluation mode and on the model's device."""
-    from eightfold.export.verify.module_runs import evaluating, run_module, tensors_in
+    from eightfold.export.verify.module_runs import evaluating, output_tensors, run_module
 
     torch = require("torch", "run the torch module")
     device = next((parameter.device for parameter in model.parameters()), "cpu")
     with evaluating(model):
         output = run_module(model, *(torch.from_numpy(each).to(device) for each in images))
-    return [tensor.detach().cpu().numpy() for _, tensor in tensors_in(output)]
+    return [tensor.detach().cpu().numpy() for _, tensor in output_tensors(output)]
 
 
 def run_in_float64(model: torch.nn.Module, *images: Array) -> list[Array]:

@@ -13,7 +13,7 @@ from eightfold.runtime.bench.candidates import Candidate, at_batches, at_sizes, 
 from eightfold.runtime.bench.interleave import Samples, Schedule, alternate
 from eightfold.runtime.bench.latency import LatencyRow, LatencyTable
 from eightfold.runtime.bench.peak_memory import peak_memory_bytes
-from eightfold.runtime.bench.prepare import Prepared, prepare
+from eightfold.runtime.bench.prepare import Prepared, prepare_candidate
 from eightfold.runtime.bench.timing import Timing, speedup
 from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.bundle.sizes import Size
@@ -126,7 +126,9 @@ def compare_latency(
 
 def _measure_batch(candidates: Sequence[Candidate], baseline: str, options: BenchOptions) -> list[LatencyRow]:
     memory = {each.name: _memory(each, options) for each in candidates}
-    ready = {each.name: prepare(each, options.session, options.end_to_end, options.seed) for each in candidates}
+    ready = {
+        each.name: prepare_candidate(each, options.session, options.end_to_end, options.seed) for each in candidates
+    }
     before = read_state()
     samples = alternate({name: each.call for name, each in ready.items()}, options.schedule)
     states = (before, read_state())

@@ -30,7 +30,7 @@ class Prepared:
     scope: Scope
 
 
-def prepare(candidate: Candidate, options: SessionOptions, end_to_end: bool, seed: int) -> Prepared:
+def prepare_candidate(candidate: Candidate, options: SessionOptions, end_to_end: bool, seed: int) -> Prepared:
     """Load a candidate.
 
     Args:

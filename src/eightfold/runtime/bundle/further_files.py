@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from eightfold.errors import BundleError
-from eightfold.onnx_graph.onnx_references import NotOnnxError, Reference, external_references
+from eightfold.onnx_graph.onnx_references import ExternalReference, NotOnnxError, external_references
 from eightfold.runtime.bundle.manifest import Artifact, FileEntry
 
 
@@ -36,7 +36,7 @@ def check_further_files(bundle: Path, artifact: Artifact, path: Path, files: Map
             )
 
 
-def _references(bundle: Path, artifact: Artifact, path: Path) -> list[Reference]:
+def _references(bundle: Path, artifact: Artifact, path: Path) -> list[ExternalReference]:
     if artifact.format == "onnx":
         try:
             return external_references(path)
@@ -48,4 +48,4 @@ def _references(bundle: Path, artifact: Artifact, path: Path) -> list[Reference]
             ) from None
     # OpenVINO reads weights that lie beside its graph without being told.
     weights = path.with_suffix(".bin")
-    return [Reference(weights.name)] if artifact.format == "openvino" and weights.exists() else []
+    return [ExternalReference(weights.name)] if artifact.format == "openvino" and weights.exists() else []

@@ -6,7 +6,7 @@ import re
 
 from pydantic import Field
 
-from eightfold.runtime.devices.device_probe import Probe
+from eightfold.runtime.devices.device_probe import DeviceProbe
 from eightfold.values import Frozen
 
 # The kernel's name -> the name people search for. Only what decides how fast a network runs.
@@ -89,7 +89,7 @@ class CoreSeconds(Frozen):
         return max(0.0, others) / passed if passed > 0 else 0.0
 
 
-def read_cpu(probe: Probe) -> Cpu:
+def read_cpu(probe: DeviceProbe) -> Cpu:
     info = probe.text("proc/cpuinfo") or ""
     flags = set(_field(info, "flags", "Features").split())
     governors = {probe.text(path) for path in probe.paths("sys/devices/system/cpu/cpufreq/policy*/scaling_governor")}
@@ -106,7 +106,7 @@ def read_cpu(probe: Probe) -> Cpu:
     )
 
 
-def read_cpu_mhz(probe: Probe) -> float | None:
+def read_cpu_mhz(probe: DeviceProbe) -> float | None:
     """The mean clock over all cores now, in MHz."""
     now = _frequencies_mhz(probe, "scaling_cur_freq")
     if not now:  # virtual machines have no cpufreq; x86 still tells in cpuinfo
@@ -114,7 +114,7 @@ def read_cpu_mhz(probe: Probe) -> float | None:
     return sum(now) / len(now) if now else None
 
 
-def read_core_seconds(probe: Probe) -> CoreSeconds | None:
+def read_core_seconds(probe: DeviceProbe) -> CoreSeconds | None:
     """None where the kernel does not tell. Its counters move in hundredths of a second."""
     cores = _allowed(probe)
     rows = re.findall(r"^cpu(\d+)((?: \d+)+)$", probe.text("proc/stat") or "", re.M)
@@ -132,7 +132,7 @@ def _busy_ticks(values: str) -> int:
     return sum(int(ticks) for column, ticks in enumerate(values.split()) if column in BUSY_COLUMNS)
 
 
-def read_cpu_throttles(probe: Probe) -> int | None:
+def read_cpu_throttles(probe: DeviceProbe) -> int | None:
     """How often the processor was slowed down because of heat since it started, where it tells."""
     counts = [
         probe.number(path) for path in probe.paths("sys/devices/system/cpu/cpu*/thermal_throttle/*_throttle_count")
@@ -159,14 +159,14 @@ def _model(info: str) -> str:
     return " + ".join(f"{cores.count(core)} x {core}" for core in dict.fromkeys(cores)) or name
 
 
-def _allowed(probe: Probe) -> frozenset[int]:
+def _allowed(probe: DeviceProbe) -> frozenset[int]:
     """The cores that the kernel lets this process use: 'Cpus_allowed_list: 0-3,6'."""
     listed = _field(probe.text("proc/self/status") or "", "Cpus_allowed_list")
     spans = re.findall(r"\b(\d{1,5})(?:-(\d{1,5}))?\b", listed)
     return frozenset(core for first, last in spans for core in range(int(first), int(last or first) + 1))
 
 
-def _quota_cores(probe: Probe) -> float | None:
+def _quota_cores(probe: DeviceProbe) -> float | None:
     """The limit of the control group: cpu.max in version 2, cfs quota and period in version 1."""
     limit = re.match(r"(\d+) ([1-9]\d*)$", probe.text("sys/fs/cgroup/cpu.max") or "")
     if limit:
@@ -176,6 +176,6 @@ def _quota_cores(probe: Probe) -> float | None:
     return quota / period_us if quota and quota > 0 and period_us else None
 
 
-def _frequencies_mhz(probe: Probe, name: str) -> list[float]:
+def _frequencies_mhz(probe: DeviceProbe, name: str) -> list[float]:
     found = [probe.number(path) for path in probe.paths(f"sys/devices/system/cpu/cpufreq/policy*/{name}")]
     return [khz / 1000 for khz in found if khz is not None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eightfold.runtime.devices.device_probe import Probe, finite
+from eightfold.runtime.devices.device_probe import DeviceProbe, finite
 from eightfold.values import Frozen
 
 FIELDS = (
@@ -53,7 +53,7 @@ class Gpu(Frozen):
         return f"{self.name} ({', '.join(part for part in parts if part)})"
 
 
-def read_gpus(probe: Probe) -> tuple[Gpu, ...]:
+def read_gpus(probe: DeviceProbe) -> tuple[Gpu, ...]:
     """The GPUs that the driver shows; none when there is no driver."""
     for newer in NEWER_FIELDS:
         fields = FIELDS + newer

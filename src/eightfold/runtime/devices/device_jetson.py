@@ -9,7 +9,7 @@ import re
 
 from pydantic import Field
 
-from eightfold.runtime.devices.device_probe import Probe
+from eightfold.runtime.devices.device_probe import DeviceProbe
 from eightfold.values import Frozen
 
 
@@ -29,7 +29,7 @@ class Jetson(Frozen):
         return f"L4T {self.l4t}, power mode {self.power_mode or 'unknown'}, {clocks[self.clocks_locked]}"
 
 
-def read_jetson(probe: Probe, cpu_locked: bool | None) -> Jetson | None:
+def read_jetson(probe: DeviceProbe, cpu_locked: bool | None) -> Jetson | None:
     """The board, or None where this is no Jetson. `cpu_locked`: what the CPU's clock limits say."""
     release = probe.text("etc/nv_tegra_release")
     if release is None:
@@ -46,12 +46,12 @@ def read_jetson(probe: Probe, cpu_locked: bool | None) -> Jetson | None:
     )
 
 
-def read_gpu_mhz(probe: Probe) -> float | None:
+def read_gpu_mhz(probe: DeviceProbe) -> float | None:
     """The integrated GPU's clock now, in MHz."""
     return _gpu_limit_mhz(probe, "cur_freq")
 
 
-def read_rails_mw(probe: Probe) -> dict[str, float]:
+def read_rails_mw(probe: DeviceProbe) -> dict[str, float]:
     """Power by rail in milliwatts, from the INA3221 monitors (JetPack 4: iio; JetPack 5 and later: hwmon)."""
     rails: dict[str, float] = {}
     for path in probe.paths("sys/bus/i2c/drivers/ina3221x/*/iio:device*/rail_name_*"):
@@ -66,7 +66,7 @@ def read_rails_mw(probe: Probe) -> dict[str, float]:
     return rails
 
 
-def read_over_currents(probe: Probe) -> int | None:
+def read_over_currents(probe: DeviceProbe) -> int | None:
     """How often the board was slowed down because it drew too much, since it started; None where it does not tell."""
     counts = [probe.number(path) for path in probe.paths("sys/class/hwmon/hwmon*/oc*_event_cnt")]
     known = [int(count) for count in counts if count is not None]
@@ -78,7 +78,7 @@ def _l4t(release: str) -> str:
     return f"{found[1]}.{found[2]}" if found else release.partition("\n")[0].strip("# ") or "unknown"
 
 
-def _gpu_limit_mhz(probe: Probe, name: str) -> float | None:
+def _gpu_limit_mhz(probe: DeviceProbe, name: str) -> float | None:
     # 57000000.gpu on Nano, 17000000.gv11b on Xavier, 17000000.ga10b or .gpu on Orin, gpu-gpc-0 on Thor
     for pattern in ("*.gpu", "*.gv11b", "*.ga10b", "*.gp10b", "gpu-gpc-0"):
         for path in probe.paths(f"sys/class/devfreq/{pattern}"):
@@ -88,7 +88,7 @@ def _gpu_limit_mhz(probe: Probe, name: str) -> float | None:
     return None
 
 
-def _power_mode(probe: Probe) -> str | None:
+def _power_mode(probe: DeviceProbe) -> str | None:
     """From nvpmodel itself, or from the state it keeps ('pmode:0000') and the names in its configuration."""
     answer = re.search(r"NV Power Mode:\s*(\S+)", probe.run(["nvpmodel", "-q"]) or "")
     if answer:

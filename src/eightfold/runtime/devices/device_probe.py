@@ -35,7 +35,7 @@ def finite(word: str) -> float | None:
 
 
 @dataclass(frozen=True)
-class Probe:
+class DeviceProbe:
     """Where device facts are read from."""
 
     root: Path = Path("/")

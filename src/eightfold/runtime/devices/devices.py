@@ -18,7 +18,7 @@ from eightfold.runtime.devices.device_cpu import (
 )
 from eightfold.runtime.devices.device_gpu import Gpu, read_gpus
 from eightfold.runtime.devices.device_jetson import Jetson, read_gpu_mhz, read_jetson, read_over_currents, read_rails_mw
-from eightfold.runtime.devices.device_probe import Probe
+from eightfold.runtime.devices.device_probe import DeviceProbe
 from eightfold.values import Frozen, Value
 from eightfold.versions import runtime_versions
 
@@ -99,13 +99,13 @@ class Device(Value):
         return "\n".join(f"{name:<10} {text}" for name, text in self.facts().items())
 
 
-def describe_device(probe: Probe | None = None) -> Device:
+def describe_device(probe: DeviceProbe | None = None) -> Device:
     """Read what the machine tells about itself. Never fails: what cannot be read is left out.
 
     Args:
         probe: where to read from; the machine itself by default.
     """
-    probe = probe or Probe()
+    probe = probe or DeviceProbe()
     cpu = read_cpu(probe)
     return Device(
         cpu=cpu,
@@ -120,9 +120,9 @@ def describe_device(probe: Probe | None = None) -> Device:
     )
 
 
-def read_state(probe: Probe | None = None) -> DeviceState:
+def read_state(probe: DeviceProbe | None = None) -> DeviceState:
     """Clocks, temperatures, power and slowdowns now. Reads files only, so it is cheap enough to call often."""
-    probe = probe or Probe()
+    probe = probe or DeviceProbe()
     slowdowns = [count for count in (read_cpu_throttles(probe), read_over_currents(probe)) if count is not None]
     return DeviceState(
         cpu_mhz=read_cpu_mhz(probe),
@@ -135,17 +135,17 @@ def read_state(probe: Probe | None = None) -> DeviceState:
     )
 
 
-def _memory_bytes(probe: Probe) -> int | None:
+def _memory_bytes(probe: DeviceProbe) -> int | None:
     found = re.search(r"^MemTotal:\s*(\d+) kB", probe.text("proc/meminfo") or "", re.M)
     return int(found[1]) * 1024 if found else None
 
 
-def _os(probe: Probe) -> str:
+def _os(probe: DeviceProbe) -> str:
     found = re.search(r'^PRETTY_NAME="?([^"\n]*)"?', probe.text("etc/os-release") or "", re.M)
     return found[1] if found else platform.system()
 
 
-def _container(probe: Probe) -> str | None:
+def _container(probe: DeviceProbe) -> str | None:
     if probe.exists(".dockerenv"):
         return "docker"
     if probe.exists("run/.containerenv"):
@@ -154,7 +154,7 @@ def _container(probe: Probe) -> str | None:
     return next((name for name in ("kubepods", "docker", "lxc") if name in groups), None)
 
 
-def _temperatures_c(probe: Probe) -> dict[str, float]:
+def _temperatures_c(probe: DeviceProbe) -> dict[str, float]:
     """By thermal zone, in degrees Celsius; zones of parts that are switched off cannot be read and are left out."""
     found: dict[str, float] = {}
     for zone in probe.paths("sys/class/thermal/thermal_zone*"):

@@ -17,11 +17,11 @@ from typing import ClassVar, Literal
 import eightfold
 from eightfold.extras import EXTRA_OF
 from eightfold.progress import track
-from eightfold.runtime.devices.device_probe import Probe
+from eightfold.runtime.devices.device_probe import DeviceProbe
 from eightfold.runtime.devices.devices import Device, describe_device
 from eightfold.runtime.doctor.import_check import Attempt, Outcome, try_imports
 from eightfold.values import Frozen, Value
-from eightfold.versions import providers_of
+from eightfold.versions import distributions_of
 
 # Section -> modules, in the order in which they are shown.
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -82,9 +82,9 @@ class Diagnosis(Value):
         return "\n".join(lines)
 
 
-def diagnose(probe: Probe | None = None) -> Diagnosis:
+def diagnose(probe: DeviceProbe | None = None) -> Diagnosis:
     """Look at the machine and at every optional package. Takes a few seconds: each package is really imported."""
-    probe = probe or Probe()
+    probe = probe or DeviceProbe()
     device = describe_device(probe)
     backends, *others = sections().values()
     groups = [[module] for module in backends] + [[module for modules in others for module in modules]]
@@ -108,7 +108,7 @@ def sections() -> dict[str, tuple[str, ...]]:
     return SECTIONS | ({"other": rest} if rest else {})
 
 
-def examine(modules: Sequence[str], *, probe: Probe | None = None) -> list[Finding]:
+def examine(modules: Sequence[str], *, probe: DeviceProbe | None = None) -> list[Finding]:
     """Whether each of these packages is there and can be imported. They share a process."""
     present = [module for module in modules if importlib.util.find_spec(module) is not None]
     attempts = {
@@ -120,13 +120,13 @@ def examine(modules: Sequence[str], *, probe: Probe | None = None) -> list[Findi
     return [
         _finding(module, imported.get(module, Outcome(said=NOT_IMPORTED.get(module, ""))))
         if module in present
-        else _missing(module, probe or Probe())
+        else _missing(module, probe or DeviceProbe())
         for module in modules
     ]
 
 
 def _finding(module: str, outcome: Outcome) -> Finding:
-    found = providers_of(module)
+    found = distributions_of(module)
     version = next(iter(found.values()), "")
     if not outcome.fault:
         return Finding(section=_section(module), module=module, state="ok", version=version, detail=outcome.said)
@@ -137,7 +137,7 @@ def _finding(module: str, outcome: Outcome) -> Finding:
     )
 
 
-def _missing(module: str, probe: Probe) -> Finding:
+def _missing(module: str, probe: DeviceProbe) -> Finding:
     return Finding(section=_section(module), module=module, state="missing", remedy=_how_to_get(module, probe))
 
 
@@ -145,7 +145,7 @@ def _section(module: str) -> str:
     return next((section for section, modules in sections().items() if module in modules), "")
 
 
-def _how_to_get(module: str, probe: Probe) -> str:
+def _how_to_get(module: str, probe: DeviceProbe) -> str:
     if module == "pycuda":
         return "only where cuda-python has no wheel (JetPack 4 and 5): pip install pycuda"
     if module == "tensorrt" and probe.paths("usr/lib/python3*/dist-packages/tensorrt"):
@@ -169,7 +169,7 @@ def _advice(device: Device, found: dict[str, Finding]) -> Iterable[str]:
 def _clashes() -> Iterable[str]:
     """Packages that put their files into one folder: the one installed last wins, in part."""
     for module in ("onnxruntime", "cv2"):
-        names = list(providers_of(module))
+        names = list(distributions_of(module))
         if len(names) > 1:
             remedy = f"pip uninstall {' '.join(names)}, then install one"
             yield f"{' and '.join(names)} overwrite each other's files: {remedy}"

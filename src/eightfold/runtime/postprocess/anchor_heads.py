@@ -14,7 +14,7 @@ from eightfold.runtime.backends.base import Array, Arrays
 from eightfold.runtime.postprocess.anchors import Grid, default_boxes, grid_anchors
 from eightfold.runtime.postprocess.arithmetic import logit, sigmoid, softmax
 from eightfold.runtime.postprocess.decoder import the_output, wrong_shape
-from eightfold.runtime.postprocess.detect import Candidates, Detector, candidates_of
+from eightfold.runtime.postprocess.detect import Candidates, Detector, box_candidates
 
 # exp of more than this would make a box larger than any image; the same constant as torchvision's.
 LARGEST_LOG = np.float32(np.log(1000.0 / 16))
@@ -75,7 +75,7 @@ class Ssd(AnchorHead):
         scores = softmax(logits)[:, 1:]
         locations, classes = np.nonzero(scores > self.score_threshold)
         boxes = boxes_from_deltas(deltas[locations], anchors[locations], self.weights, size)
-        found = candidates_of(boxes, scores[locations, classes], classes, locations, scores.shape[1])
+        found = box_candidates(boxes, scores[locations, classes], classes, locations, scores.shape[1])
         kept = [found.take(found.classes == index).best(self.class_candidates) for index in np.unique(found.classes)]
         return Candidates.joined(kept) if kept else found
 
@@ -100,7 +100,7 @@ class RetinaNet(AnchorHead):
         passed = scores > self.score_threshold
         locations, classes, scores = locations[passed], classes[passed], scores[passed]
         boxes = boxes_from_deltas(deltas[locations], anchors[locations], self.weights, size)
-        found = candidates_of(boxes, scores, classes, locations, logits.shape[1])
+        found = box_candidates(boxes, scores, classes, locations, logits.shape[1])
         return self._by_level(found, logits.shape, self.level_candidates)
 
 
@@ -127,7 +127,7 @@ class Fcos(AnchorHead):
         passed = scores > self.score_threshold
         locations, classes, scores = locations[passed], classes[passed], scores[passed]
         boxes = _boxes_from_distances(deltas[locations], anchors[locations], size)
-        found = candidates_of(boxes, scores, classes, locations, logits.shape[1])
+        found = box_candidates(boxes, scores, classes, locations, logits.shape[1])
         return self._by_level(found, logits.shape, self.level_candidates)
 
 

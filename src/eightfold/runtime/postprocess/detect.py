@@ -122,6 +122,6 @@ def above(values: Array, threshold: float, *, multi_label: bool) -> tuple[NDArra
     return locations[which], classes
 
 
-def candidates_of(boxes: Array, scores: Array, classes: Array, locations: Array, class_count: int) -> Candidates:
+def box_candidates(boxes: Array, scores: Array, classes: Array, locations: Array, class_count: int) -> Candidates:
     numbers = locations.astype(np.int64) * class_count + classes
     return Candidates(boxes.astype(np.float32, copy=False), scores, classes.astype(np.int64), numbers)

@@ -12,7 +12,7 @@ from eightfold.errors import BundleError
 from eightfold.runtime.backends.base import Array, Arrays
 from eightfold.runtime.postprocess.arithmetic import logit, sigmoid, softmax
 from eightfold.runtime.postprocess.decoder import the_output, wrong_shape
-from eightfold.runtime.postprocess.detect import Candidates, Detector, above, candidates_of
+from eightfold.runtime.postprocess.detect import Candidates, Detector, above, box_candidates
 
 # A filter on logits may let a little too much through: rounding of the sigmoid decides at the exact threshold.
 SLACK = 1e-3
@@ -39,7 +39,7 @@ class YoloBoxes(Detector):
             passed = scores > self.score_threshold
             locations, classes, scores = locations[passed], classes[passed], scores[passed]
         boxes = _corners(*rows[:4, locations]) * self._scale(size)
-        return candidates_of(boxes, scores, classes, locations, len(rows) - first)
+        return box_candidates(boxes, scores, classes, locations, len(rows) - first)
 
     def _scale(self, size: tuple[int, int]) -> Array:
         return np.array((size[1], size[0]) * 2 if self.normalized else (1, 1, 1, 1), np.float32)
@@ -71,7 +71,7 @@ class YoloDfl(Detector):
         x, y = (cells % width).astype(np.float32) + 0.5, (cells // width).astype(np.float32) + 0.5
         strides = np.array((size[1] / width, size[0] / height) * 2, np.float32)
         boxes = np.stack((x - left, y - top, x + right, y + bottom), axis=1) * strides
-        return candidates_of(boxes, scores, classes, start + cells, len(logits))
+        return box_candidates(boxes, scores, classes, start + cells, len(logits))
 
     def _distances(self, rows: Array) -> Array:
         """(4 * reg_max, n) -> (4, n), in strides."""
@@ -117,7 +117,7 @@ class YoloAnchors(Detector):
         tensor = np.array([[size[1] / width], [size[0] / height]], np.float32)
         centre = (sigmoid(rows[:2, locations]) * np.float32(factor) - np.float32((factor - 1) / 2) + cell) * tensor
         extent = self._extent(rows[2:4, locations]) * anchors[locations // (height * width)].T
-        return candidates_of(_corners(*centre, *extent), scores, classes, start + locations, len(rows) - 5)
+        return box_candidates(_corners(*centre, *extent), scores, classes, start + locations, len(rows) - 5)
 
     def _scored(self, rows: Array) -> tuple[Array, Array, Array]:
         """Neither factor alone can be below the threshold when their product is above it: look at objectness first."""

@@ -25,7 +25,7 @@ from eightfold.runtime.postprocess import decoder_of
 from eightfold.runtime.predict.batching_queue import RequestQueue
 from eightfold.runtime.predict.model_pools import ModelPools, check_open
 from eightfold.runtime.predict.packing import pack
-from eightfold.runtime.predict.select_artifact import Choice, Wish, choose
+from eightfold.runtime.predict.select_artifact import ArtifactRequest, Choice, select_artifact
 
 if TYPE_CHECKING:
     from eightfold.runtime.bench.latency import LatencyTable
@@ -81,7 +81,7 @@ class Predictor:
             )
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle, key=key)
         wanted = None if size is None else size_of(size)
-        self.choice = _choose(self.bundle, Wish(backend, precision, batch, variant, wanted))
+        self.choice = _choose(self.bundle, ArtifactRequest(backend, precision, batch, variant, wanted))
         self.preprocess = self.bundle.manifest.preprocess_of(self.choice.artifacts[0])
         self._decode = decoder_of(self.bundle.manifest.task)
         options = SessionOptions(threads=threads, device=device, keep_compiled=True)
@@ -240,10 +240,10 @@ class Predictor:
             pool.give(slot)
 
 
-def _choose(bundle: Bundle, wish: Wish) -> Choice:
+def _choose(bundle: Bundle, wish: ArtifactRequest) -> Choice:
     usable = usable_backends() if wish.backend == "auto" else [backend_named(wish.backend).name]
     manifest = bundle.manifest
-    return choose(manifest.artifacts, manifest.preprocess, usable, wish, _table_for_here(bundle))
+    return select_artifact(manifest.artifacts, manifest.preprocess, usable, wish, _table_for_here(bundle))
 
 
 def _table_for_here(bundle: Bundle) -> LatencyTable | None:

@@ -24,7 +24,7 @@ BASELINE = "baseline"
 
 
 @dataclass(frozen=True)
-class Wish:
+class ArtifactRequest:
     """What the user asked for; "auto" and None leave it open."""
 
     backend: str = "auto"
@@ -60,11 +60,11 @@ class Choice:
         return f"{self.variant} {self.precision} on {self.backend}{at} (batch {batches}): {self.reason}"
 
 
-def choose(
+def select_artifact(
     artifacts: Sequence[Artifact],
     preprocess: Preprocess,
     usable: Sequence[str],
-    wish: Wish,
+    wish: ArtifactRequest,
     table: LatencyTable | None = None,
 ) -> Choice:
     """Pick what to run.
@@ -102,7 +102,7 @@ def _choices(artifacts: Sequence[Artifact], preprocess: Preprocess, usable: Sequ
     return [Choice(*key, tuple(sorted(group, key=lambda each: each.batch)), several) for key, group in groups.items()]
 
 
-def _fits(choice: Choice, wish: Wish) -> bool:
+def _fits(choice: Choice, wish: ArtifactRequest) -> bool:
     return (
         wish.backend in ("auto", choice.backend)
         and wish.precision in ("auto", choice.precision)
@@ -112,7 +112,7 @@ def _fits(choice: Choice, wish: Wish) -> bool:
     )
 
 
-def _preferred_variant(choices: list[Choice], wish: Wish) -> list[Choice]:
+def _preferred_variant(choices: list[Choice], wish: ArtifactRequest) -> list[Choice]:
     """A bundle carries its baseline for comparison; it is run only when asked for or alone."""
     if wish.variant != "auto":
         return choices
@@ -190,7 +190,9 @@ def _at_batch(choice: Choice, batch: int | None) -> Choice:
     return replace(choice, artifacts=tuple(artifact for artifact in choice.artifacts if artifact.batch == batch))
 
 
-def _nothing_fits(artifacts: Sequence[Artifact], runnable: Sequence[Choice], wish: Wish) -> BackendError | UsageError:
+def _nothing_fits(
+    artifacts: Sequence[Artifact], runnable: Sequence[Choice], wish: ArtifactRequest
+) -> BackendError | UsageError:
     shown = vars(wish) | {"size": wish.size and size_text(wish.size)}
     asked = ", ".join(f"{name} {value!r}" for name, value in shown.items() if value not in ("auto", None))
     if not runnable:

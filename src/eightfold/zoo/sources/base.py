@@ -139,9 +139,9 @@ class LoadedModel:
 
             return example_inputs(self.graph.module.inputs, size=self.size, batch=batch)
 
-        from eightfold.export.verify.module_runs import image_inputs
+        from eightfold.export.verify.module_runs import input_names
 
-        count = len(image_inputs(self.module))
+        count = len(input_names(self.module))
         return tuple(torch.zeros(batch, self.preprocess.channels, *self.size) for _ in range(count))
 
 

@@ -16,7 +16,7 @@ from onnx.backend.test import loader
 from eightfold.compress.onnx.build import build_module
 from eightfold.compress.onnx.operators import OPERATORS
 from eightfold.errors import EightfoldError
-from eightfold.onnx_graph.canonicalize import in_normal_form
+from eightfold.onnx_graph.canonicalize import canonicalized
 
 # Enough for the forms of an operator; benchmarks/onnx_executor.py runs all.
 MOST_OF_ONE = 5
@@ -54,7 +54,7 @@ def test_gives_what_the_standard_expects(case: Any) -> None:
     arrays = [_array(value) for value in inputs]
     if not all(isinstance(array, np.ndarray) and array.dtype.kind in "fiub" for array in arrays):
         pytest.skip("inputs that torch has no type for")
-    model = in_normal_form(case.model)
+    model = canonicalized(case.model)
     names = [value.name for value in model.graph.input]
     try:
         module = build_module(model, Path())

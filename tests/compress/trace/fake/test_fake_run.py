@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves, tree_map
 
 from eightfold.compress.trace.fake.fake_ops import SKIMMED
-from eightfold.compress.trace.fake.fake_run import Skim, run_or_skim
+from eightfold.compress.trace.fake.fake_run import FakeRun, run_or_fake
 from eightfold.compress.trace.fake.uncomputed import Memory, fill, mark, memory_of
 
 aten = torch.ops.aten
@@ -128,7 +128,7 @@ def test_sizes_that_do_not_fit_still_raise(name: str) -> None:
     first, *rest = args
     first = [unread(t) for t in first] if isinstance(first, list) else unread(first)
     with pytest.raises(RuntimeError):
-        run_or_skim(operator, (first, *rest), {})
+        run_or_fake(operator, (first, *rest), {})
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_sizes_that_do_not_fit_still_raise(name: str) -> None:
 )
 def test_known_numbers_that_matter_are_not_lost(known: Tensor, computed: bool) -> None:
     deltas = unread(torch.rand(10, 4) if known.dim() > 1 else torch.rand(5, 4))
-    moved = run_or_skim(aten.add.Tensor, (deltas, known), {})
+    moved = run_or_fake(aten.add.Tensor, (deltas, known), {})
     assert (memory_of(moved) is None) == computed
     if computed:
         assert torch.equal(moved, deltas + known)
@@ -150,15 +150,15 @@ def test_known_numbers_that_matter_are_not_lost(known: Tensor, computed: bool) -
 
 def test_known_pieces_are_not_lost_in_a_concatenation() -> None:
     boxes, scores = torch.rand(10, 4), unread(torch.rand(10, 3))
-    both = run_or_skim(aten.cat.default, ([boxes, scores], 1), {})
+    both = run_or_fake(aten.cat.default, ([boxes, scores], 1), {})
     assert torch.equal(both[:, :4], boxes)
 
 
 def test_who_looks_sees_finite_noise_once() -> None:
     x = unread(maps(1, 300, 20, 20))
-    top = run_or_skim(aten.slice.Tensor, (x, 1, 0, 100), {})
+    top = run_or_fake(aten.slice.Tensor, (x, 1, 0, 100), {})
     assert memory_of(top) is memory_of(x)
-    values = run_or_skim(aten.exp.default, (top,), {})
+    values = run_or_fake(aten.exp.default, (top,), {})
     assert values.isfinite().all()
     assert memory_of(x) is None
     assert x.isfinite().all()
@@ -167,20 +167,20 @@ def test_who_looks_sees_finite_noise_once() -> None:
 
 
 def test_what_would_be_positive_is_positive() -> None:
-    x = run_or_skim(aten.relu_.default, (unread(X),), {})
-    root = run_or_skim(aten.sqrt.default, (x,), {})
+    x = run_or_fake(aten.relu_.default, (unread(X),), {})
+    root = run_or_fake(aten.sqrt.default, (x,), {})
     assert root.isfinite().all()
 
 
 def test_small_products_of_known_numbers_are_computed() -> None:
     a, b = torch.rand(3, 4), torch.rand(4, 5)
-    assert torch.equal(run_or_skim(aten.mm.default, (a, b), {}), a @ b)
+    assert torch.equal(run_or_fake(aten.mm.default, (a, b), {}), a @ b)
 
 
 def test_writing_into_unread_memory_keeps_what_was_written() -> None:
     x = unread(maps(2, 8))
-    part = run_or_skim(aten.slice.Tensor, (x, 0, 0, 1), {})
-    run_or_skim(aten.copy_.default, (part, torch.zeros(1, 8)), {})
+    part = run_or_fake(aten.slice.Tensor, (x, 0, 0, 1), {})
+    run_or_fake(aten.copy_.default, (part, torch.zeros(1, 8)), {})
     assert torch.equal(x[0], torch.zeros(8))
     assert x.isfinite().all()
 
@@ -215,7 +215,7 @@ def test_a_skimmed_model_gives_the_shapes_of_the_model(name: str) -> None:
                  if not isinstance(m, nn.MultiheadAttention)]  # fmt: skip
         with torch.no_grad():
             if skim:
-                with Skim():
+                with FakeRun():
                     model(image)
             else:
                 model(image)

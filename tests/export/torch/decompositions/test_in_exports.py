@@ -110,7 +110,7 @@ def test_a_network_without_them_is_exported_as_if_there_were_no_rules(
     def no_rules() -> Iterator[SimpleNamespace]:
         yield SimpleNamespace(operators=set())
 
-    monkeypatch.setattr(onnx_export, "reworded", no_rules)
+    monkeypatch.setattr(onnx_export, "decomposed", no_rules)
     plain = export_onnx(model, tmp_path / "plain.onnx", batch=1, image_size=16)
     assert sha256_of_file(watched) == sha256_of_file(plain)
     assert onnx_export.exporter_of(onnx.load(plain)) == "dynamo"

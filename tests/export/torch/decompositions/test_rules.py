@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.ops import deform_conv2d
 
-from eightfold.export.torch.decompositions.reworded import reworded
+from eightfold.export.torch.decompositions.decomposing import decomposed
 
 SIZES = ((2, 3), (7, 7), (5, None), (20, 17), (13, 4), 6)
 
@@ -22,14 +22,14 @@ def rand(*shape: int) -> torch.Tensor:
 
 def same(operator: Callable[..., torch.Tensor], *args: Any, **options: Any) -> None:
     """A rule applies, and gives what torch gives."""
-    with reworded() as words:
+    with decomposed() as words:
         found = operator(*args, **options)
     assert len(words.operators) == 1
     torch.testing.assert_close(found, operator(*args, **options), rtol=0, atol=2e-5)
 
 
 def left_alone(operator: Callable[..., Any], *args: Any, **options: Any) -> None:
-    with reworded() as words:
+    with decomposed() as words:
         operator(*args, **options)
     assert not words.operators
 
@@ -54,7 +54,7 @@ def test_pools_of_one_and_three_axes_with_and_without_a_batch(kind: str) -> None
 def test_a_maximum_that_is_no_number_stays_none() -> None:
     x = rand(1, 1, 5, 5)
     x[0, 0, 2, 2] = torch.nan
-    with reworded():
+    with decomposed():
         found = F.adaptive_max_pool2d(x, 3)
     assert torch.equal(found.isnan(), F.adaptive_max_pool2d(x, 3).isnan())
 
@@ -135,6 +135,6 @@ def test_what_the_exporters_know_stays_as_it_is() -> None:
 def test_mistakes_are_what_torch_says_of_them(operator: Any, args: Any, options: Any) -> None:
     with pytest.raises((RuntimeError, ValueError)) as known:
         operator(rand(1, 2, 7, 5), *args, **options)
-    with reworded(), pytest.raises(known.type) as found:
+    with decomposed(), pytest.raises(known.type) as found:
         operator(rand(1, 2, 7, 5), *args, **options)
     assert str(found.value) == str(known.value)

@@ -5,16 +5,16 @@ from numpy.typing import NDArray
 
 from eightfold.export.verify.intermediates.alignment import align
 from eightfold.export.verify.intermediates.fingerprint import SAMPLES, Scan, distances, fingerprint
-from eightfold.export.verify.intermediates.probe import Inner, Inside
+from eightfold.export.verify.intermediates.probe import Intermediate, Intermediates
 
 Entry = tuple[str, NDArray[np.float64], tuple[int, ...]]
 
 
 def _scan(*entries: Entry) -> Scan:
     """Tensors by (name, values, places of the sources)."""
-    tensors = tuple(Inner(name, "op", sources) for name, _, sources in entries)
+    tensors = tuple(Intermediate(name, "op", sources) for name, _, sources in entries)
     prints = {place: fingerprint(values) for place, (_, values, _) in enumerate(entries)}
-    return Scan(Inside(tensors, (len(entries) - 1,)), prints)
+    return Scan(Intermediates(tensors, (len(entries) - 1,)), prints)
 
 
 def _noise(seed: int, *shape: int) -> NDArray[np.float64]:

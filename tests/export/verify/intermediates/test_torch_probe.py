@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from eightfold.export.verify.intermediates.probe import Inside
+from eightfold.export.verify.intermediates.probe import Intermediates
 from eightfold.export.verify.intermediates.torch_probe import TorchProbe
 from eightfold.export.verify.verify import Array
 from tests.export.networks import images, small_net
 
 
-def _watched(module: torch.nn.Module) -> tuple[Inside, dict[str, Array]]:
+def _watched(module: torch.nn.Module) -> tuple[Intermediates, dict[str, Array]]:
     seen: dict[int, Array] = {}
     inside = TorchProbe(module).watch({"images": images()}, lambda at, array: seen.__setitem__(at, np.array(array)))
     return inside, {inside.tensors[place].name: array for place, array in seen.items()}

@@ -24,7 +24,7 @@ SKIMMED: dict[str, Skimmed] = {}
 LITTLE = 8  # known numbers that are so many times fewer than those of the result say nothing about it
 
 
-def skims(*names: str) -> Callable[[Skimmed], Skimmed]:
+def fakes(*names: str) -> Callable[[Skimmed], Skimmed]:
     """Register a function for operators."""
 
     def register(function: Skimmed) -> Skimmed:
@@ -34,24 +34,24 @@ def skims(*names: str) -> Callable[[Skimmed], Skimmed]:
     return register
 
 
-@skims("relu", "hardtanh", "hardsigmoid", "sigmoid", "silu", "hardswish", "gelu")
-def positive(args: Args, kwargs: Kwargs) -> Any:
+@fakes("relu", "hardtanh", "hardsigmoid", "sigmoid", "silu", "hardswish", "gelu")
+def fake_positive(args: Args, kwargs: Kwargs) -> Any:
     """Elementwise functions that give positive numbers, or nearly so."""
-    return _like(args[0], positive=True)
+    return _like(args[0], fake_positive=True)
 
 
-@skims("leaky_relu", "elu", "mish", "neg", "tanh", "roll")
+@fakes("leaky_relu", "elu", "mish", "neg", "tanh", "roll")
 def unary(args: Args, kwargs: Kwargs) -> Any:
     return _like(args[0])
 
 
-@skims("clone")
+@fakes("clone")
 def clone(args: Args, kwargs: Kwargs) -> Any:
     x: Tensor = args[0]
     return mark(torch.empty_like(x, **kwargs), Memory(_is_positive(x)))
 
 
-@skims("add", "sub", "mul", "div")
+@fakes("add", "sub", "mul", "div")
 def binary(args: Args, kwargs: Kwargs) -> Any:
     """Elementwise functions of two tensors, or of a tensor and a number. Strides follow the first of full shape."""
     x, y = args[:2]
@@ -85,8 +85,8 @@ def _spreads_to(small: torch.Size, large: torch.Size) -> bool:
     return all(a in (1, b) for a, b in zip(reversed(small), reversed(large), strict=False))
 
 
-@skims("convolution")
-def convolution(args: Args, kwargs: Kwargs) -> Any:
+@fakes("convolution")
+def fake_convolution(args: Args, kwargs: Kwargs) -> Any:
     x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = args[:9]
     into, out = (
         (weight.shape[0], weight.shape[1] * groups) if transposed else (weight.shape[1] * groups, weight.shape[0])
@@ -102,7 +102,7 @@ def convolution(args: Args, kwargs: Kwargs) -> Any:
     return _unread(shape, x, memory_format=_format(x)) if min(shape[2:]) > 0 else None
 
 
-@skims("mm", "bmm")
+@fakes("mm", "bmm")
 def product(args: Args, kwargs: Kwargs) -> Any:
     x, y = args[:2]
     if not _alike(x, y) or x.shape[:-2] != y.shape[:-2] or x.shape[-1] != y.shape[-2]:
@@ -110,33 +110,35 @@ def product(args: Args, kwargs: Kwargs) -> Any:
     return _unread((*x.shape[:-1], y.shape[-1]), x)
 
 
-@skims("addmm")
+@fakes("addmm")
 def product_and_bias(args: Args, kwargs: Kwargs) -> Any:
     bias, x, y = args[:3]
     return product((x, y), {}) if bias.dtype == x.dtype and bias.shape == y.shape[-1:] else None
 
 
-@skims("_scaled_dot_product_flash_attention_for_cpu")
-def attention(args: Args, kwargs: Kwargs) -> Any:
+@fakes("_scaled_dot_product_flash_attention_for_cpu")
+def fake_attention(args: Args, kwargs: Kwargs) -> Any:
     """query, key, value [batch, heads, tokens, width], all of one width."""
     query, key, value = args[:3]
     if query.dim() != 4 or query.shape[:2] != key.shape[:2] or key.shape != value.shape:
         return None
-    return None if query.shape[3] != key.shape[3] else (_like(query, positive=False), _zeros(query.shape[:3], query))
+    return (
+        None if query.shape[3] != key.shape[3] else (_like(query, fake_positive=False), _zeros(query.shape[:3], query))
+    )
 
 
-@skims("native_batch_norm")
-def batch_norm(args: Args, kwargs: Kwargs) -> Any:
+@fakes("native_batch_norm")
+def fake_batch_norm(args: Args, kwargs: Kwargs) -> Any:
     x, training = args[0], args[5]
     vectors = [vector for vector in args[1:5] if vector is not None]
     if x.dim() < 2 or any(vector.shape != x.shape[1:2] for vector in vectors):
         return None
     statistics = _zeros(x.shape[1:2] if training else (0,), x)
-    return _like(x, positive=False), statistics, statistics
+    return _like(x, fake_positive=False), statistics, statistics
 
 
-@skims("native_layer_norm")
-def layer_norm(args: Args, kwargs: Kwargs) -> Any:
+@fakes("native_layer_norm")
+def fake_layer_norm(args: Args, kwargs: Kwargs) -> Any:
     x, over = args[0], tuple(args[1])
     if x.shape[x.dim() - len(over) :] != over or any(t is not None and t.shape != over for t in args[2:4]):
         return None
@@ -144,14 +146,14 @@ def layer_norm(args: Args, kwargs: Kwargs) -> Any:
     return _unread(x.shape, x), statistics, statistics
 
 
-@skims("max_pool2d_with_indices")
+@fakes("max_pool2d_with_indices")
 def max_pool(args: Args, kwargs: Kwargs) -> Any:
     x, kernel, stride, padding, dilation, ceil = _with_defaults(args, [], [0], [1], False)
     out = _pooled(x, kernel, stride, padding, dilation, ceil)
     return None if out is None else (out, _zeros(out.shape, x, dtype=torch.int64))
 
 
-@skims("avg_pool2d")
+@fakes("avg_pool2d")
 def average_pool(args: Args, kwargs: Kwargs) -> Any:
     x, kernel, stride, padding, ceil = _with_defaults(args[:5], [], [0], False)
     return _pooled(x, kernel, stride, padding, [1], ceil)
@@ -174,21 +176,21 @@ def _pooled(
     return _unread(shape, x, _is_positive(x), _format(x)) if min(shape[-2:]) > 0 and len(shape) > 2 else None
 
 
-@skims("_adaptive_avg_pool2d")
-def adaptive_pool(args: Args, kwargs: Kwargs) -> Any:
+@fakes("_adaptive_avg_pool2d")
+def fake_adaptive_pool(args: Args, kwargs: Kwargs) -> Any:
     x, size = args[:2]
     return _unread((*x.shape[:-2], *size), x, _is_positive(x), _format(x))
 
 
-@skims("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d")
-def resize(args: Args, kwargs: Kwargs) -> Any:
+@fakes("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d")
+def fake_resize(args: Args, kwargs: Kwargs) -> Any:
     x, size = args[:2]
     if size is None or x.dim() != 4 or len(size) != 2:
         return None
     return _unread((*x.shape[:2], *size), x, _is_positive(x), _format(x))
 
 
-@skims("mean")
+@fakes("mean")
 def mean(args: Args, kwargs: Kwargs) -> Any:
     if len(args) < 2 or kwargs:
         return None
@@ -198,8 +200,8 @@ def mean(args: Args, kwargs: Kwargs) -> Any:
     return _unread(shape, x, _is_positive(x)) if over else None
 
 
-@skims("cat")
-def cat(args: Args, kwargs: Kwargs) -> Any:
+@fakes("cat")
+def fake_cat(args: Args, kwargs: Kwargs) -> Any:
     tensors, dim = (*args, 0)[:2]
     first: Tensor = tensors[0]
     shape = list(first.shape)
@@ -213,7 +215,7 @@ def cat(args: Args, kwargs: Kwargs) -> Any:
     return _unread(shape, first, all(map(_is_positive, tensors)), _format(first))
 
 
-@skims("constant_pad_nd")
+@fakes("constant_pad_nd")
 def pad(args: Args, kwargs: Kwargs) -> Any:
     x, amounts = args[:2]
     shape = list(x.shape)
@@ -222,19 +224,19 @@ def pad(args: Args, kwargs: Kwargs) -> Any:
     return _unread(shape, x, memory_format=_format(x)) if min(shape) > 0 else None
 
 
-def _like(x: Tensor, positive: bool | None = None) -> Tensor:
+def _like(x: Tensor, fake_positive: bool | None = None) -> Tensor:
     """Unread memory with the shape and strides that an elementwise function of `x` has."""
-    return mark(torch.empty_like(x), Memory(_is_positive(x) if positive is None else positive))
+    return mark(torch.empty_like(x), Memory(_is_positive(x) if fake_positive is None else fake_positive))
 
 
 def _unread(
     shape: Sequence[int],
     like: Tensor,
-    positive: bool = False,
+    fake_positive: bool = False,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Tensor:
     out = torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=memory_format)
-    return mark(out, Memory(positive))
+    return mark(out, Memory(fake_positive))
 
 
 def _zeros(shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:

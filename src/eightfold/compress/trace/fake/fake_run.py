@@ -24,7 +24,7 @@ from eightfold.compress.trace.fake.uncomputed import Memory, fill, mark, memory_
 HEAVY_MACS = 2_000_000
 
 
-def run_or_skim(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def run_or_fake(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The result of an ATen call, or an unread tensor in its place."""
     operator = _operator(func)
     unread = [tensor for tensor in tensors_in((args, kwargs)) if memory_of(tensor) is not None]
@@ -108,8 +108,8 @@ _MACS: dict[str, Callable[..., int]] = {
 }
 
 
-class Skim(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base class has no annotations
-    """Inside `with Skim():`, heavy products are not computed."""
+class FakeRun(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base class has no annotations
+    """Inside `with FakeRun():`, heavy products are not computed."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # as above
@@ -117,4 +117,4 @@ class Skim(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return run_or_skim(func, args, kwargs or {})
+        return run_or_fake(func, args, kwargs or {})

@@ -12,7 +12,7 @@ import torch
 
 from eightfold.compress.trace.fake.tensor_tree import tensors_in
 from eightfold.compress.trace.labels import Axes, LabelSpace, Vector, axes_of, set_axes
-from eightfold.compress.trace.op_trace import TrailNotes
+from eightfold.compress.trace.op_trace import OpTraceNotes
 
 # Marks tensors of one repeated or random value (zeros, dropout masks): they follow any width.
 _UNIFORM = "_eightfold_uniform"
@@ -55,7 +55,7 @@ class Record:
     layers: list[RawLayer] = field(default_factory=list)
     sizes: list[RawSize] = field(default_factory=list)
     dimensions: list[RawSize] = field(default_factory=list)  # labelled dimensions of results that were given sizes
-    trail: TrailNotes = field(default_factory=TrailNotes)
+    trail: OpTraceNotes = field(default_factory=OpTraceNotes)
     hidden: dict[str, Vector] = field(default_factory=dict)  # units of recurrent layers, by the module's path
     warnings: list[str] = field(default_factory=list)
     outputs: tuple[tuple[int, ...], ...] = ()

@@ -77,7 +77,7 @@ def _couple_parts(call: Call, labels: Vector, sizes: list[int]) -> None:
 
 
 @rule("unbind", "select")
-def select(call: Call) -> None:
+def index_one(call: Call) -> None:
     """One index of a dimension, which disappears."""
     x = call.args[0]
     dim = positive(call.arg(1, "dim", 0), x)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def along(x: torch.Tensor, axis: int, matrix: NDArray[Any]) -> torch.Tensor:
+def apply_along(x: torch.Tensor, axis: int, matrix: NDArray[Any]) -> torch.Tensor:
     """`matrix` (new, old) applied to a negative axis of `x`."""
     import torch
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eightfold.export.torch.decompositions.linear import along
+from eightfold.export.torch.decompositions.linear import apply_along
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,7 @@ def mean_along(x: torch.Tensor, axis: int, size: int) -> torch.Tensor:
     first, last = _windows(int(x.shape[axis]), size)
     places = np.arange(int(x.shape[axis]))
     inside = (places >= first[:, None]) & (places < last[:, None])
-    return along(x, axis, inside / (last - first)[:, None])
+    return apply_along(x, axis, inside / (last - first)[:, None])
 
 
 def max_along(x: torch.Tensor, axis: int, size: int) -> torch.Tensor:

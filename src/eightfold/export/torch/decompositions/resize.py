@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eightfold.export.torch.decompositions.linear import along
+from eightfold.export.torch.decompositions.linear import apply_along
 from eightfold.export.torch.decompositions.pools import divides, mean_along, pooled
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def interpolate(
         return NotImplemented
     stated = (None, None) if scales is None or recompute_scale_factor else scales
     for axis, length, scale in zip((-2, -1), want, stated, strict=True):
-        x = along(x, axis, antialiased(int(x.shape[axis]), length, mode, scale))
+        x = apply_along(x, axis, antialiased(int(x.shape[axis]), length, mode, scale))
     return x
 
 

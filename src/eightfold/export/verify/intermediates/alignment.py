@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from eightfold.export.verify.intermediates.fingerprint import Scan, distances
-from eightfold.export.verify.intermediates.probe import Inside
+from eightfold.export.verify.intermediates.probe import Intermediates
 
 # Closer than this and two tensors are the same, whatever the rounding.
 SAME = 1e-3
@@ -35,7 +35,7 @@ ROUNDING = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
-class Pair:
+class AlignedPair:
     """Places of a tensor in the first and in the second network.
 
     Attributes:
@@ -53,18 +53,18 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class _Candidate:
-    pair: Pair
+    pair: AlignedPair
     weight: float
 
 
-def align(first: Scan, second: Scan) -> tuple[Pair, ...]:
+def align(first: Scan, second: Scan) -> tuple[AlignedPair, ...]:
     """Pairs of tensors, each in one pair at most, by place in the first network."""
     candidates = list(_candidates(first, second))
     chain = _heaviest_chain([each for each in candidates if each.pair.distance <= SAME])
     found = {pair.first: pair for pair in chain}
     taken = {pair.second for pair in chain}
 
-    def add(pairs: Iterable[Pair]) -> None:
+    def add(pairs: Iterable[AlignedPair]) -> None:
         for pair in pairs:
             if pair.first not in found and pair.second not in taken:
                 found[pair.first] = pair
@@ -92,7 +92,7 @@ def _candidates(first: Scan, second: Scan) -> Iterator[_Candidate]:
                 layout = first.prints[i].layouts[layouts[row, column]] if layouts[row, column] else ()
                 moves = first.inside.tensors[i].moves or second.inside.tensors[j].moves
                 favour = NAME_WEIGHT * names[column] + 0.01 * (not moves)
-                yield _Candidate(Pair(i, j, distance, layout), favour + 1 / (1 + distance / HALF_WEIGHT))
+                yield _Candidate(AlignedPair(i, j, distance, layout), favour + 1 / (1 + distance / HALF_WEIGHT))
 
 
 def _same_sizes(first: Scan, second: Scan) -> Iterator[tuple[list[int], list[int]]]:
@@ -104,12 +104,12 @@ def _same_sizes(first: Scan, second: Scan) -> Iterator[tuple[list[int], list[int
 
 
 def _off_order(
-    candidates: Sequence[_Candidate], limit: float, known: Mapping[int, Pair], inside: Inside
-) -> Iterator[Pair]:
+    candidates: Sequence[_Candidate], limit: float, known: Mapping[int, AlignedPair], inside: Intermediates
+) -> Iterator[AlignedPair]:
     """Pairs within a distance that the chain leaves out, because branches are computed in another order: what stands
     for a tensor comes after what stands for its sources."""
     partner = {place: pair.second for place, pair in known.items()}
-    taken, options = set(partner.values()), defaultdict[int, list[Pair]](list)
+    taken, options = set(partner.values()), defaultdict[int, list[AlignedPair]](list)
     left = (each.pair for each in candidates if each.pair.first not in partner and each.pair.second not in taken)
     for pair in _nearest_of_each([pair for pair in left if pair.distance <= limit]):
         options[pair.first].append(pair)
@@ -124,15 +124,15 @@ def _off_order(
                 break
 
 
-def _nearest_of_each(pairs: Sequence[Pair]) -> Iterable[Pair]:
+def _nearest_of_each(pairs: Sequence[AlignedPair]) -> Iterable[AlignedPair]:
     """Of the pairs with one tensor of the second network that of the smallest distance."""
-    nearest: dict[int, Pair] = {}
+    nearest: dict[int, AlignedPair] = {}
     for pair in sorted(pairs, key=lambda each: (each.distance, each.first)):
         nearest.setdefault(pair.second, pair)
     return nearest.values()
 
 
-def _named(first: Scan, second: Scan, chain: Sequence[Pair]) -> Iterator[Pair]:
+def _named(first: Scan, second: Scan, chain: Sequence[AlignedPair]) -> Iterator[AlignedPair]:
     """Pairs of one name and size that stand in order with the chain: exporters that number their tensors may give the
     same name to unrelated ones."""
     places = {second.inside.tensors[j].name: j for j in second.prints}
@@ -140,12 +140,12 @@ def _named(first: Scan, second: Scan, chain: Sequence[Pair]) -> Iterator[Pair]:
         j = places.get(first.inside.tensors[i].name)
         if j is not None and second.prints[j].size == entry.size:
             (far,), _ = distances([entry], [second.prints[j]])
-            pair = Pair(i, j, float(far[0]), named=True)
+            pair = AlignedPair(i, j, float(far[0]), named=True)
             if _fits(pair, chain):
                 yield pair
 
 
-def _outputs(first: Scan, second: Scan) -> Iterator[Pair]:
+def _outputs(first: Scan, second: Scan) -> Iterator[AlignedPair]:
     """The outputs, in order, where there are as many and they are as large."""
     ends = first.inside.outputs, second.inside.outputs
     if len(ends[0]) != len(ends[1]):
@@ -153,17 +153,17 @@ def _outputs(first: Scan, second: Scan) -> Iterator[Pair]:
     for i, j in zip(*ends, strict=True):
         if i in first.prints and j in second.prints and first.prints[i].size == second.prints[j].size:
             (far,), _ = distances([first.prints[i]], [second.prints[j]])
-            yield Pair(i, j, float(far[0]), named=True)
+            yield AlignedPair(i, j, float(far[0]), named=True)
 
 
-def _fits(pair: Pair, chain: Sequence[Pair]) -> bool:
+def _fits(pair: AlignedPair, chain: Sequence[AlignedPair]) -> bool:
     """Whether it stands in order with the pairs of the chain."""
     place = bisect_left(chain, pair.first, key=lambda each: each.first)
     before, after = chain[place - 1] if place else None, chain[place] if place < len(chain) else None
     return (before is None or before.second < pair.second) and (after is None or pair.second < after.second)
 
 
-def _heaviest_chain(candidates: Sequence[_Candidate]) -> list[Pair]:
+def _heaviest_chain(candidates: Sequence[_Candidate]) -> list[AlignedPair]:
     """The pairs of the largest total weight that increase on both sides, by a Fenwick tree of the best chain that ends
     at each place of the second network."""
     if not candidates:
@@ -186,14 +186,14 @@ def _heaviest_chain(candidates: Sequence[_Candidate]) -> list[Pair]:
         while place <= size:
             tree[place] = max(tree[place], ended)
             place += place & -place
-    chain, at = list[Pair](), last[1]
+    chain, at = list[AlignedPair](), last[1]
     while at >= 0:
         chain.append(candidates[at].pair)
         at = before[at]
     return chain[::-1]
 
 
-def _likely(found: dict[int, Pair], inside: Inside) -> dict[int, Pair]:
+def _likely(found: dict[int, AlignedPair], inside: Intermediates) -> dict[int, AlignedPair]:
     """Without the pairs that are merely alike where what is computed from them is the same: in a network that agrees,
     a layer that was folded into the next one has no like."""
     nearest = [np.inf] * len(inside.tensors)

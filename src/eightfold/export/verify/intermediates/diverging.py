@@ -7,9 +7,9 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from eightfold.export.verify.intermediates.alignment import Pair, align
+from eightfold.export.verify.intermediates.alignment import AlignedPair, align
 from eightfold.export.verify.intermediates.fingerprint import scan
-from eightfold.export.verify.intermediates.probe import CHUNK_BYTES, Inner, Inside, Probe, chunks
+from eightfold.export.verify.intermediates.probe import CHUNK_BYTES, Intermediate, Intermediates, Probe, chunks
 from eightfold.export.verify.verify import Array, Arrays, Difference, Tolerance, difference
 
 
@@ -17,8 +17,8 @@ from eightfold.export.verify.verify import Array, Arrays, Difference, Tolerance,
 class Match:
     """A tensor of the first network, and what stands for it in the second; None where nothing does."""
 
-    inner: Inner
-    other: Inner | None = None
+    inner: Intermediate
+    other: Intermediate | None = None
     difference: Difference | None = None
 
 
@@ -32,7 +32,7 @@ class Matches:
         repeated: places of tensors that hold what their source holds.
     """
 
-    inside: Inside
+    inside: Intermediates
     by_place: dict[int, Match]
     repeated: frozenset[int]
 
@@ -91,14 +91,14 @@ def first_not_finite(before: Probe, after: Probe, inputs: Arrays) -> str:
     return next((name for name in lost if known.get(name, True)), "")
 
 
-def _finite(probe: Probe, inputs: Arrays) -> tuple[Inside, dict[int, bool]]:
+def _finite(probe: Probe, inputs: Arrays) -> tuple[Intermediates, dict[int, bool]]:
     """A network's tensors, and by place whether all their values are finite."""
     found: dict[int, bool] = {}
     inside = probe.watch(inputs, lambda place, array: found.__setitem__(place, bool(np.isfinite(array).all())))
     return inside, found
 
 
-def _name_before(inside: Inside, place: int, known: Collection[str]) -> str:
+def _name_before(inside: Intermediates, place: int, known: Collection[str]) -> str:
     """The name that a tensor, or what it is moved to, had before: a step may have put casts behind it."""
     own, at = inside.tensors[place].name, place
     while inside.tensors[at].name not in known:
@@ -109,12 +109,12 @@ def _name_before(inside: Inside, place: int, known: Collection[str]) -> str:
     return inside.tensors[at].name
 
 
-def _is_moved(tensor: Inner, source: int) -> bool:
+def _is_moved(tensor: Intermediate, source: int) -> bool:
     return tensor.moves and tensor.sources == (source,)
 
 
 def _measured(
-    first: Probe, second: Probe, inputs: tuple[Arrays, Arrays], pairs: Sequence[Pair], inside: Inside
+    first: Probe, second: Probe, inputs: tuple[Arrays, Arrays], pairs: Sequence[AlignedPair], inside: Intermediates
 ) -> dict[int, Difference]:
     kept: dict[int, Array] = {}
     first.watch(

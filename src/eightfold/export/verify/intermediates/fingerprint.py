@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eightfold.export.verify.intermediates.probe import Inside, Probe
+from eightfold.export.verify.intermediates.probe import Intermediates, Probe
 from eightfold.export.verify.verify import Array, Arrays
 
 SAMPLES = 512
@@ -38,7 +38,7 @@ class Fingerprint:
 class Scan:
     """What a network holds for some inputs: its tensors, and the fingerprints by place."""
 
-    inside: Inside
+    inside: Intermediates
     prints: dict[int, Fingerprint]
 
     def repeats_its_source(self, place: int) -> bool:

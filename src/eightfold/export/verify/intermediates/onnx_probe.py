@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eightfold.export.verify.intermediates.probe import UNKNOWN_BYTES, Inner, Inside, See, chunks
+from eightfold.export.verify.intermediates.probe import UNKNOWN_BYTES, Intermediate, Intermediates, See, chunks
 from eightfold.export.verify.verify import Arrays, runner
 from eightfold.files import PathLike
 from eightfold.onnx_graph.onnx_files import load_onnx
@@ -43,12 +43,12 @@ class OnnxProbe:
     def __init__(self, source: PathLike | onnx.ModelProto) -> None:
         self._source = source
 
-    def watch(self, inputs: Arrays, see: See, wanted: Collection[int] | None = None) -> Inside:
+    def watch(self, inputs: Arrays, see: See, wanted: Collection[int] | None = None) -> Intermediates:
         model = load_onnx(self._source) if isinstance(self._source, str | Path) else self._source
         if any(node.op_type in OUTPUT_SCALE and node.op_type.startswith("Q") for node in model.graph.node):
             model = with_dequantized(model)
-        names, inside = inside_of(model)
-        sizes = sizes_of(model)
+        names, inside = intermediates_of(model)
+        sizes = tensor_bytes(model)
         asked = [name for place, name in enumerate(names) if wanted is None or place in wanted]
         place_of = {name: place for place, name in enumerate(names)}
         for chunk in chunks([name for name in asked if sizes.get(name, 1)], sizes):
@@ -60,11 +60,11 @@ class OnnxProbe:
         return inside
 
 
-def inside_of(model: onnx.ModelProto) -> tuple[list[str], Inside]:
+def intermediates_of(model: onnx.ModelProto) -> tuple[list[str], Intermediates]:
     """Names of the tensors that depend on the inputs, by place, and what they are."""
     weights = {tensor.name for tensor in model.graph.initializer}
     place_of = {value.name: -1 for value in model.graph.input if value.name not in weights}
-    names, tensors = list[str](), list[Inner]()
+    names, tensors = list[str](), list[Intermediate]()
     for node in model.graph.node:
         sources = {place_of[name] for name in _reads(node) if name in place_of}
         if not sources:
@@ -73,9 +73,9 @@ def inside_of(model: onnx.ModelProto) -> tuple[list[str], Inside]:
         for name in filter(None, node.output):
             place_of[name] = len(names)
             names.append(name)
-            tensors.append(Inner(name, node.op_type, known, node.op_type in MOVES))
+            tensors.append(Intermediate(name, node.op_type, known, node.op_type in MOVES))
     outputs = tuple(place_of[each.name] for each in model.graph.output if place_of.get(each.name, -1) >= 0)
-    return names, Inside(tuple(tensors), outputs)
+    return names, Intermediates(tuple(tensors), outputs)
 
 
 def _reads(node: onnx.NodeProto) -> Iterator[str]:
@@ -87,7 +87,7 @@ def _reads(node: onnx.NodeProto) -> Iterator[str]:
                 yield from _reads(inner)
 
 
-def sizes_of(model: onnx.ModelProto) -> dict[str, int]:
+def tensor_bytes(model: onnx.ModelProto) -> dict[str, int]:
     """Bytes in float32 of the tensors of the graph whose shapes can be told; 0 for those that cannot be seen."""
     from onnx import TensorProto
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eightfold.errors import ModelError, last_line
-from eightfold.export.verify.intermediates.probe import Inner, Inside, See, chunks
+from eightfold.export.verify.intermediates.probe import Intermediate, Intermediates, See, chunks
 from eightfold.export.verify.verify import Arrays
 from eightfold.extras import require
 
@@ -22,7 +22,7 @@ class OpenVinoProbe:
 
     path: Path
 
-    def watch(self, inputs: Arrays, see: See, wanted: Collection[int] | None = None) -> Inside:
+    def watch(self, inputs: Arrays, see: See, wanted: Collection[int] | None = None) -> Intermediates:
         inside, sizes = self._inside()
         for chunk in chunks([place for place in sizes if wanted is None or place in wanted], sizes):
             self._run(inputs, chunk, see)
@@ -36,7 +36,7 @@ class OpenVinoProbe:
         except RuntimeError as error:
             raise ModelError(f"openvino cannot load {self.path} ({last_line(error)})") from error
 
-    def _inside(self) -> tuple[Inside, dict[int, int]]:
+    def _inside(self) -> tuple[Intermediates, dict[int, int]]:
         """What there is to see, and the bytes of each floating-point tensor by place."""
         _, model = self._read()
         ports, tensors = _dependent(model)
@@ -47,7 +47,7 @@ class OpenVinoProbe:
         }
         place_of = {_key(port): place for place, port in enumerate(ports)}
         ends = (place_of.get(_key(result.input_value(0)), -1) for result in model.get_results())
-        return Inside(tuple(tensors), tuple(place for place in ends if place >= 0)), sizes
+        return Intermediates(tuple(tensors), tuple(place for place in ends if place >= 0)), sizes
 
     def _run(self, inputs: Arrays, places: list[int], see: See) -> None:
         core, model = self._read()
@@ -64,10 +64,10 @@ class OpenVinoProbe:
             see(place, ends[_key(ports[place])])
 
 
-def _dependent(model: Any) -> tuple[list[Any], list[Inner]]:
+def _dependent(model: Any) -> tuple[list[Any], list[Intermediate]]:
     """Ports that the inputs have a say in, in order of computation, and what they are."""
     place_of: dict[tuple[str, int], int] = {(each.get_friendly_name(), 0): -1 for each in model.get_parameters()}
-    ports, tensors = list[Any](), list[Inner]()
+    ports, tensors = list[Any](), list[Intermediate]()
     for node in model.get_ordered_ops():
         sources = {place_of[key] for key in map(_key, node.input_values()) if key in place_of}
         kind, name = node.get_type_name(), node.get_friendly_name()
@@ -75,7 +75,9 @@ def _dependent(model: Any) -> tuple[list[Any], list[Inner]]:
             shown = name if len(node.outputs()) == 1 else f"{name}.{port.get_index()}"
             place_of[_key(port)] = len(tensors)
             ports.append(port)
-            tensors.append(Inner(shown, kind, tuple(sorted(each for each in sources if each >= 0)), kind in MOVES))
+            tensors.append(
+                Intermediate(shown, kind, tuple(sorted(each for each in sources if each >= 0)), kind in MOVES)
+            )
     return ports, tensors
 
 

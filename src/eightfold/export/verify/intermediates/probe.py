@@ -32,7 +32,7 @@ def chunks(keys: Sequence[Key], sizes: Mapping[Key, int], limit: int = CHUNK_BYT
 
 
 @dataclasses.dataclass(frozen=True)
-class Inner:
+class Intermediate:
     """One tensor that depends on the network's input.
 
     Attributes:
@@ -49,10 +49,10 @@ class Inner:
 
 
 @dataclasses.dataclass(frozen=True)
-class Inside:
+class Intermediates:
     """Tensors in order of computation (a tensor's place is its index), and the places of the network's outputs."""
 
-    tensors: tuple[Inner, ...]
+    tensors: tuple[Intermediate, ...]
     outputs: tuple[int, ...]
 
     def leading_to_outputs(self) -> frozenset[int]:
@@ -69,7 +69,7 @@ class Inside:
 class Probe(Protocol):
     """A network whose inner tensors can be seen."""
 
-    def watch(self, inputs: Arrays, see: See, wanted: Collection[int] | None = None) -> Inside:
+    def watch(self, inputs: Arrays, see: See, wanted: Collection[int] | None = None) -> Intermediates:
         """Run the network and call `see(place, array)` for each floating-point tensor, or those at the places wanted.
 
         Arrays are good during the call only, and never all of them exist at once. Places are the same in every run.
@@ -83,5 +83,5 @@ class Converting:
     probe: Probe
     convert: Callable[[Arrays], Arrays]
 
-    def watch(self, inputs: Arrays, see: See, wanted: Collection[int] | None = None) -> Inside:
+    def watch(self, inputs: Arrays, see: See, wanted: Collection[int] | None = None) -> Intermediates:
         return self.probe.watch(self.convert(inputs), see, wanted)

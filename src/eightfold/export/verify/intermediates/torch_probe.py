@@ -7,8 +7,8 @@ import dataclasses
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
-from eightfold.export.verify.intermediates.probe import Inner, Inside, See
-from eightfold.export.verify.module_runs import evaluating, run_module, tensors_in
+from eightfold.export.verify.intermediates.probe import Intermediate, Intermediates, See
+from eightfold.export.verify.module_runs import evaluating, output_tensors, run_module
 from eightfold.export.verify.verify import Array, Arrays
 from eightfold.extras import require
 
@@ -26,7 +26,7 @@ class TorchProbe:
 
     module: torch.nn.Module
 
-    def watch(self, inputs: Arrays, see: See, wanted: Collection[int] | None = None) -> Inside:
+    def watch(self, inputs: Arrays, see: See, wanted: Collection[int] | None = None) -> Intermediates:
         torch = require("torch", "run the torch module")
         device = next((parameter.device for parameter in self.module.parameters()), "cpu")
         examples = [torch.from_numpy(array).to(device) for array in inputs.values()]
@@ -35,15 +35,15 @@ class TorchProbe:
         book = _Book(see, wanted)
         with evaluating(self.module), book.names(self.module), _dispatching(book):
             output = run_module(self.module, *examples)
-        places = [getattr(tensor, MARK, -1) for _, tensor in tensors_in(output)]
-        return Inside(tuple(book.tensors), tuple(place for place in places if place >= 0))
+        places = [getattr(tensor, MARK, -1) for _, tensor in output_tensors(output)]
+        return Intermediates(tuple(book.tensors), tuple(place for place in places if place >= 0))
 
 
 class _Book:
     """Writes down what each call makes. A tensor carries its place as an attribute; -1 is an input of the network."""
 
     def __init__(self, see: See, wanted: Collection[int] | None) -> None:
-        self.tensors: list[Inner] = []
+        self.tensors: list[Intermediate] = []
         self._see, self._wanted = see, wanted
         self._path: list[str] = []
         self._calls: dict[str, int] = {}
@@ -61,7 +61,7 @@ class _Book:
     def _add(self, tensor: torch.Tensor, op: str, sources: Collection[int], moves: bool) -> None:
         place, path = len(self.tensors), self._path[-1] if self._path else ""
         known = tuple(sorted(source for source in sources if source >= 0))
-        self.tensors.append(Inner(self._numbered(f"{path}:{op.rstrip('_')}" if path else op), op, known, moves))
+        self.tensors.append(Intermediate(self._numbered(f"{path}:{op.rstrip('_')}" if path else op), op, known, moves))
         setattr(tensor, MARK, place)
         if tensor.is_floating_point() and (self._wanted is None or place in self._wanted):
             self._see(place, _array_of(tensor))
@@ -109,7 +109,7 @@ class _Book:
         def leave(_module: Any, _inputs: Any, output: Any) -> None:
             self._path.pop()
             start = entered.pop()
-            returned = [place for place in _places(tensor for _, tensor in tensors_in(output)) if place >= start]
+            returned = [place for place in _places(tensor for _, tensor in output_tensors(output)) if place >= start]
             if leaf and path and returned:
                 name = self._numbered(path)
                 for count, place in enumerate(returned):

@@ -1,7 +1,7 @@
 """Device buffers, pinned host memory, streams and graphs, for what runs on an NVIDIA GPU.
 
-Ownership: `DeviceBuffer`, `Stream` and `Graph` release with their last reference, a buffer also on `close()`; a pinned
-array lives as long as numpy views of it. Thread safety: everything is done inside `with cuda.active():`, in
+Ownership: `DeviceBuffer`, `Stream` and `CudaGraph` release with their last reference, a buffer also on `close()`; a
+pinned array lives as long as numpy views of it. Thread safety: everything is done inside `with cuda.active():`, in
 whichever thread.
 """
 
@@ -42,7 +42,7 @@ class DeviceBuffer(Handle):
         self.nbytes = nbytes
 
 
-class Graph(ABC):
+class CudaGraph(ABC):
     """A recorded sequence of work, started as one."""
 
     @abstractmethod
@@ -67,7 +67,7 @@ class Stream(ABC):
         """Wait until everything begun is done."""
 
     @abstractmethod
-    def record(self, work: Callable[[], object]) -> Graph | None:
+    def record(self, work: Callable[[], object]) -> CudaGraph | None:
         """Record what `work` begins on this stream; None where the library or the work does not allow it."""
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from eightfold.errors import BackendError
-from eightfold.runtime.backends.cuda.base import Cuda, DeviceBuffer, Graph, Stream
+from eightfold.runtime.backends.cuda.base import Cuda, CudaGraph, DeviceBuffer, Stream
 
 
 class PyCuda(Cuda):
@@ -80,5 +80,5 @@ class PyCudaStream(Stream):
     def synchronize(self) -> None:
         self._cuda._checked(self._stream.synchronize)
 
-    def record(self, work: Callable[[], object]) -> Graph | None:
+    def record(self, work: Callable[[], object]) -> CudaGraph | None:
         return None  # PyCUDA cannot capture streams

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eightfold.errors import BackendError
-from eightfold.runtime.backends.cuda.base import Cuda, DeviceBuffer, Graph, Handle, Stream, nbytes_of
+from eightfold.runtime.backends.cuda.base import Cuda, CudaGraph, DeviceBuffer, Handle, Stream, nbytes_of
 
 NON_BLOCKING = 1  # cudaStreamNonBlocking
 PORTABLE = 1  # cudaHostAllocPortable: pinned for every context
@@ -100,7 +100,7 @@ class CudaPythonStream(Stream):
     def synchronize(self) -> None:
         self._cuda.call("cudaStreamSynchronize", self._stream.value)
 
-    def record(self, work: Callable[[], object]) -> Graph | None:
+    def record(self, work: Callable[[], object]) -> CudaGraph | None:
         # Relaxed: other threads may allocate meanwhile without spoiling the recording.
         mode = self._cuda.runtime.cudaStreamCaptureMode.cudaStreamCaptureModeRelaxed
         self._cuda.call("cudaStreamBeginCapture", self._stream.value, mode)
@@ -117,7 +117,7 @@ class CudaPythonStream(Stream):
             return None
 
 
-class CudaPythonGraph(Graph):
+class CudaPythonGraph(CudaGraph):
     def __init__(self, cuda: CudaPython, stream: Handle, recorded: Any) -> None:
         self._cuda, self._stream = cuda, stream
         template = Handle(recorded, cuda.release("cudaGraphDestroy"))

@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 Rule = Callable[..., Any]
 
 
-class Rewording(Protocol):
+class Decomposing(Protocol):
     """`operators`: names of those that a rule said otherwise so far."""
 
     operators: set[str]
 
 
-def reworded() -> AbstractContextManager[Rewording]:
+def decomposed() -> AbstractContextManager[Decomposing]:
     """Within it, calls that have a rule are what the rule makes of them."""
     return _mode()()
 
 
 @functools.cache
-def _mode() -> Callable[[], AbstractContextManager[Rewording]]:
+def _mode() -> Callable[[], AbstractContextManager[Decomposing]]:
     from torch.overrides import TorchFunctionMode
 
     class Words(TorchFunctionMode):
