@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
+
+from eightfold.onnx_graph.names import FreeNames, all_names, captured_names
 
 if TYPE_CHECKING:
     import onnx
@@ -27,7 +28,7 @@ class GraphIndex:
         self.captured = set(captured_names(graph))
         self.shapes = dict(_static_shapes(graph))
         self.shapes |= {name: tuple(tensor.dims) for name, tensor in self.weights.items()}
-        self._taken: set[str] = set()
+        self._names = FreeNames(all_names(graph))
 
     def array(self, name: str) -> NDArray[Any] | None:
         """The value of a constant; None for what is computed."""
@@ -54,10 +55,7 @@ class GraphIndex:
 
     def free(self, name: str) -> str:
         """`name`, or the first numbered form of it that nothing in the graph has; taken from now on."""
-        self._taken = self._taken or set(_all_names(self.graph))
-        free = next(each for each in _numbered(name) if each not in self._taken)
-        self._taken.add(free)
-        return free
+        return self._names.free(name)
 
     def set_weight(self, name: str, array: NDArray[Any]) -> str:
         """Add a constant under a free name that begins with `name`; returns the name."""
@@ -100,23 +98,6 @@ def set_attribute(node: onnx.NodeProto, name: str, value: Any) -> None:
     node.attribute.extend([*kept, helper.make_attribute(name, value)])
 
 
-def captured_names(graph: onnx.GraphProto) -> Iterator[str]:
-    """Names that inner graphs (of If, Loop, Scan) read; some may be their own, which does no harm."""
-    for node in graph.node:
-        for inner in inner_graphs(node):
-            yield from (name for inner_node in inner.node for name in inner_node.input)
-            yield from (value.name for value in inner.output)
-            yield from captured_names(inner)
-
-
-def inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The bodies of If, Loop and Scan."""
-    for each in node.attribute:
-        if each.HasField("g"):
-            yield each.g
-        yield from each.graphs
-
-
 def drop_unused(graph: onnx.GraphProto) -> int:
     """Remove nodes and constants that nothing reads. Returns the number of nodes removed."""
     read = {value.name for value in graph.output} | set(captured_names(graph))
@@ -136,17 +117,3 @@ def _static_shapes(graph: onnx.GraphProto) -> Iterator[tuple[str, tuple[int, ...
         tensor = value.type.tensor_type
         if tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim):
             yield value.name, tuple(dim.dim_value for dim in tensor.shape.dim)
-
-
-def _all_names(graph: onnx.GraphProto) -> Iterator[str]:
-    """Names of tensors and nodes, of inner graphs as well: none of them must come to mean another thing."""
-    yield from (value.name for value in (*graph.input, *graph.output, *graph.initializer))
-    yield from (tensor.values.name for tensor in graph.sparse_initializer)
-    for node in graph.node:
-        yield from (node.name, *node.input, *node.output)
-        for inner in inner_graphs(node):
-            yield from _all_names(inner)
-
-
-def _numbered(name: str) -> Iterator[str]:
-    return itertools.chain([name], (f"{name}_{number}" for number in itertools.count(1)))

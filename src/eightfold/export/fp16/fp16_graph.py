@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eightfold.export.fp16.fp16_types import retypable
-from eightfold.onnx_graph.graph_index import GraphIndex, captured_names
+from eightfold.onnx_graph.graph_index import GraphIndex
+from eightfold.onnx_graph.names import captured_names
 from eightfold.onnx_graph.onnx_clean import clean
 from eightfold.onnx_graph.onnx_files import opset_of
 from eightfold.onnx_graph.operators import kind as kind_of

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from eightfold.onnx_graph.graph_index import attribute, inner_graphs
+from eightfold.onnx_graph.graph_index import attribute
+from eightfold.onnx_graph.names import inner_graphs
 from eightfold.onnx_graph.operators import kind
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eightfold.export.simplify.passes.duplicates import RANDOM_OPS
-from eightfold.onnx_graph.graph_index import attribute, captured_names, drop_unused, inner_graphs, keep
+from eightfold.onnx_graph.graph_index import attribute, drop_unused, keep
+from eightfold.onnx_graph.names import captured_names, inner_graphs
 from eightfold.onnx_graph.operators import kind
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from eightfold.export.verify.module_runs import (
 )
 from eightfold.extras import installed, require
 from eightfold.files import PathLike
-from eightfold.onnx_graph.graph_index import GraphIndex, inner_graphs
+from eightfold.onnx_graph.graph_index import GraphIndex
+from eightfold.onnx_graph.names import inner_graphs
 from eightfold.onnx_graph.onnx_clean import clean
 from eightfold.onnx_graph.onnx_files import load_onnx, save_onnx
 from eightfold.scratch import scratch_folder

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from eightfold.onnx_graph.graph_index import GraphIndex, inner_graphs, keep
+from eightfold.onnx_graph.graph_index import GraphIndex, keep
+from eightfold.onnx_graph.names import inner_graphs
 from eightfold.onnx_graph.operators import kind
 
 if TYPE_CHECKING:
