@@ -20,6 +20,7 @@ from eightfold.calib.ranges import TensorRange
 from eightfold.onnx_graph.fold_norms import norm_into_conv
 from eightfold.onnx_graph.graph import ModelGraph
 from eightfold.onnx_graph.layers import Layer, label, layers_of, set_value, value_of
+from eightfold.onnx_graph.names import reads_of
 from eightfold.values import Frozen
 
 if TYPE_CHECKING:
@@ -117,7 +118,8 @@ def _unclip_(model: onnx.ModelProto, clips: Collection[str]) -> None:
             bounds.update(node.input[1:])
             node.op_type = "Relu"
             del node.input[1:], node.attribute[:]
-    bounds -= {name for node in model.graph.node for name in node.input}
+    bounds -= {name for node in model.graph.node for name in reads_of(node)}
+    bounds -= {value.name for value in model.graph.output}
     for tensor in [tensor for tensor in model.graph.initializer if tensor.name in bounds]:
         model.graph.initializer.remove(tensor)
     for node in [node for node in model.graph.node if bounds.intersection(node.output)]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from eightfold.onnx_graph.fold_norms import norm_into_conv
 from eightfold.onnx_graph.graph import ModelGraph
 from eightfold.onnx_graph.graph_index import attribute
+from eightfold.onnx_graph.names import captured_names, rename_reads
 from eightfold.onnx_graph.operators import kind
 
 if TYPE_CHECKING:
@@ -27,21 +28,28 @@ def prepare_for_int8(graph: ModelGraph) -> onnx.ModelProto:
 
 
 def constants_become_weights_(model: onnx.ModelProto) -> int:
-    """Store the tensors of Constant nodes, and of Identity nodes that exporters put behind weights that layers share,
-    as weights of the same name, in place. Returns how many."""
+    """Turn nodes that only name a constant into weights, in place: the tensors of Constant nodes are stored under their
+    own names. Identity nodes stand behind weights that layers share: the readers get the weight itself, or a copy of a
+    vector, as each layer's bias has a scale of its own. Returns how many nodes went."""
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     outputs = {value.name for value in model.graph.output}
-    kept, changed = [], 0
+    visible = outputs | set(captured_names(model.graph))
+    same: dict[str, str] = {}
+    kept = []
     for node in model.graph.node:
-        tensor = _constant(node, weights)
-        if tensor is None or node.output[0] in outputs:
+        rename_reads([node], same)
+        value = _constant(node, weights)
+        made = node.output[0] if node.output else ""
+        if value is None or made in outputs:
             kept.append(node)
-            continue
-        added = model.graph.initializer.add()
-        added.CopyFrom(tensor)
-        added.name = node.output[0]
-        weights[added.name] = added
-        changed += 1
+        elif kind(node) == "Identity" and len(value.dims) > 1 and made not in visible:
+            same[made] = value.name
+        else:
+            added = model.graph.initializer.add()
+            added.CopyFrom(value)
+            added.name = made
+            weights[made] = added
+    changed = len(model.graph.node) - len(kept)
     del model.graph.node[:]
     model.graph.node.extend(kept)
     return changed

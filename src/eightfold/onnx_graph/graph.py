@@ -13,6 +13,7 @@ from eightfold.extras import require
 from eightfold.files import PathLike
 from eightfold.onnx_graph.fold_norms import is_inference_norm
 from eightfold.onnx_graph.graph_index import GraphIndex
+from eightfold.onnx_graph.names import captured_by, reads_of
 from eightfold.onnx_graph.onnx_files import load_onnx
 from eightfold.onnx_graph.operators import STANDARD_DOMAINS, kind
 from eightfold.onnx_graph.shape_inference import inferred_shapes
@@ -47,6 +48,9 @@ class ModelGraph(GraphIndex):
     def __init__(self, model: onnx.ModelProto, name: str) -> None:
         super().__init__(model.graph)
         self.model, self.name = model, name
+        for node in model.graph.node:  # a graph inside a node reads as the node does
+            for each in set(captured_by(node)).difference(node.input):
+                self.readers.setdefault(each, []).append(node)
 
     @cached_property
     def input(self) -> onnx.ValueInfoProto:
@@ -90,7 +94,7 @@ class ModelGraph(GraphIndex):
         live = {self.input.name}
         found = [self.input.name] if self.is_float(self.input.name) else []
         for node in self.model.graph.node:
-            if live.intersection(node.input):
+            if live.intersection(reads_of(node)):
                 live.update(node.output)
                 found += [name for name in node.output if name and self.is_float(name)]
         return tuple(found)

@@ -54,6 +54,11 @@ def node_names(graph: onnx.GraphProto) -> Iterator[str]:
 def reads_of(node: onnx.NodeProto) -> Iterator[str]:
     """Names that a node reads: its inputs, and what graphs inside it read; some of these may be their own."""
     yield from node.input
+    yield from captured_by(node)
+
+
+def captured_by(node: onnx.NodeProto) -> Iterator[str]:
+    """Names that the graphs inside a node read."""
     for inner in inner_graphs(node):
         yield from read_inside(inner)
 
@@ -61,8 +66,7 @@ def reads_of(node: onnx.NodeProto) -> Iterator[str]:
 def captured_names(graph: onnx.GraphProto) -> Iterator[str]:
     """Names that inner graphs (of If, Loop, Scan) read; some may be their own, which does no harm."""
     for node in graph.node:
-        for inner in inner_graphs(node):
-            yield from read_inside(inner)
+        yield from captured_by(node)
 
 
 def read_inside(graph: onnx.GraphProto) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from eightfold.files import PathLike, atomic_path
 if TYPE_CHECKING:
     import onnx
 
+QUANTIZED_NAME = re.compile(r"(.+)_quantized((?:_\d+)?)", re.DOTALL)
 # Operator -> which input holds the scale of its output; the zero point is the next one.
 OUTPUT_SCALE = {
     "QuantizeLinear": 1,
@@ -52,9 +54,25 @@ def with_dequantized(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in model.graph.node:
         nodes.append(node)
         at, name = OUTPUT_SCALE.get(node.op_type), node.output[0]
-        shown = f"{name.removesuffix('_quantized')}_dequantized"
-        if at is not None and name.endswith("_quantized") and shown not in made:
+        found = QUANTIZED_NAME.fullmatch(name)
+        shown = f"{found[1]}_dequantized{found[2]}" if found else ""
+        if at is not None and shown and shown not in made:
             nodes.append(helper.make_node("DequantizeLinear", [name, *node.input[at : at + 2]], [shown]))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     return model
+
+
+def dequantized_forms(model: onnx.ModelProto) -> dict[str, str]:
+    """Float tensor -> the same behind its codes, in a quantized graph made by `quantize`; see `with_dequantized`.
+
+    The pair behind a tensor tells where there is one. Where onnxruntime has merged it, the names tell: that of the
+    codes ends in a number where the graph had a tensor of that name.
+    """
+    weights = {tensor.name for tensor in model.graph.initializer}
+    source = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    shown = [node for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] not in weights]
+    named = {each.input[0]: QUANTIZED_NAME.fullmatch(each.input[0]) for each in shown}
+    # The later ones count: first what names tell, then pairs, of each the first one.
+    told = {found[1]: each.output[0] for each in reversed(shown) if (found := named[each.input[0]])}
+    return told | {source[each.input[0]]: each.output[0] for each in reversed(shown) if each.input[0] in source}

@@ -23,7 +23,7 @@ from eightfold.compress.onnx.operators import OPERATORS, Node, cannot_run
 from eightfold.compress.onnx.operators.base import DTYPES
 from eightfold.compress.onnx.step import Step
 from eightfold.errors import ModelError
-from eightfold.onnx_graph.graph_index import inner_graphs
+from eightfold.onnx_graph.names import inner_graphs
 from eightfold.onnx_graph.onnx_files import opset_of
 from eightfold.onnx_graph.operators import STANDARD_DOMAINS, kind
 

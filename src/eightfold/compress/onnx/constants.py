@@ -12,7 +12,7 @@ from torch import Tensor
 
 from eightfold.compress.onnx.operators.base import DTYPES
 from eightfold.errors import ModelError
-from eightfold.onnx_graph.graph_index import inner_graphs
+from eightfold.onnx_graph.names import inner_graphs
 from eightfold.onnx_graph.onnx_references import require_weights
 from eightfold.onnx_graph.operators import kind
 

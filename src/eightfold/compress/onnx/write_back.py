@@ -13,7 +13,8 @@ from eightfold.compress.onnx.host import constant_and_place
 from eightfold.compress.onnx.module import Choice, OnnxModule, Program
 from eightfold.compress.onnx.step import COMPUTED, OF_THE_NODE, Step
 from eightfold.errors import ModelError
-from eightfold.onnx_graph.graph_index import inner_graphs, set_attribute
+from eightfold.onnx_graph.graph_index import set_attribute
+from eightfold.onnx_graph.names import inner_graphs
 from eightfold.onnx_graph.operators import kind
 
 if TYPE_CHECKING:

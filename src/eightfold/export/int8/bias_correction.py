@@ -93,13 +93,10 @@ def _shift_biases_(graph: ModelGraph, layers: list[Layer], shifts: dict[str, Flo
 def _shift_bias(graph: ModelGraph, layer: Layer, shift: Floats) -> None:
     """Give the layer a bias of its own: another may read the same constant."""
     bias: Any = value_of(graph.weights[layer.bias]) if layer.bias in graph.weights else 0.0
-    name = f"{layer.name}_corrected_bias"
+    name = graph.free(f"{layer.name}_corrected_bias")
     tensor: onnx.TensorProto = require("onnx", "edit models").numpy_helper.from_array(
         (bias + shift).astype(np.float32), name
     )
-    if name in graph.weights:
-        graph.weights[name].CopyFrom(tensor)
-        return
     graph.model.graph.initializer.append(tensor)
     graph.weights[name] = graph.model.graph.initializer[-1]
     del layer.node.input[2:]

@@ -16,7 +16,7 @@ from eightfold.files import PathLike
 from eightfold.onnx_graph.graph import ModelGraph, read_graph
 from eightfold.onnx_graph.layers import label
 from eightfold.onnx_graph.onnx_files import load_onnx
-from eightfold.onnx_graph.qoperator import with_dequantized
+from eightfold.onnx_graph.qoperator import dequantized_forms, with_dequantized
 from eightfold.values import Frozen
 
 NO_ERROR_DB = 200.0  # stands for an infinite ratio
@@ -115,8 +115,8 @@ def output_sqnr_db(
 
 def _common(before: ModelGraph, after: ModelGraph) -> dict[str, str]:
     """Activation of the FP32 graph -> the same in the INT8 graph, behind its Q/DQ pair where it has one."""
-    there = set(after.producer)
-    pairs = {name: f"{name}_dequantized" if f"{name}_dequantized" in there else name for name in before.observed}
+    there, forms = set(after.producer), dequantized_forms(after.model)
+    pairs = {name: forms.get(name, name) for name in before.observed}
     return {name: other for name, other in pairs.items() if other in there}
 
 
