@@ -1,0 +1,111 @@
+"""Runs the kinds of field cases over generated variants, and counts how many of each are right, refused in one line, or
+wrong. The last column has to be 0.
+
+    python benchmarks/field_cases.py [--kind NAME ...] [--limit N] [--seed N] [--list]
+
+Kinds lie in `benchmarks/field_kinds/`. `--limit` takes so many cases of each kind, drawn by the seed; without
+it all run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import traceback
+import warnings
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from random import Random
+
+ROOT = Path(__file__).resolve().parent.parent
+# The graphs of the tests are used here as well.
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests" / "export" / "int8")]
+
+from field_kinds import Case, Kind, WrongResult, load_kinds  # noqa: E402 - they lie beside this file
+
+from eightfold.errors import EightfoldError  # noqa: E402 - as above
+
+LONGEST_LINE = 1000  # characters of a refusal
+
+
+@dataclass
+class Count:
+    """Outcomes of one kind."""
+
+    right: int = 0
+    refused: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+    def add(self, case: Case, outcome: str, words: str) -> None:
+        if outcome == "wrong" or case.expected not in (outcome, "either"):
+            self.wrong.append(f"{case.name}: {outcome}, {words}")
+        elif outcome == "refused":
+            self.refused += 1
+        else:
+            self.right += 1
+
+
+def outcome_of(case: Case) -> tuple[str, str]:
+    """("right", "refused" or "wrong", why)."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            case.run(Path(folder))
+        except EightfoldError as error:
+            return _refusal(case, str(error), folder)
+        except WrongResult as error:
+            return "wrong", str(error)
+        except Exception:
+            return "wrong", "a traceback: " + traceback.format_exc().strip().splitlines()[-1][:300]
+    return "right", "a result"
+
+
+def _refusal(case: Case, line: str, folder: str) -> tuple[str, str]:
+    if "\n" in line or len(line) > LONGEST_LINE:
+        return "wrong", f"a refusal that is not one line: {line[:200]!r}"
+    if "defect" in line or ".tmp" in line.replace(folder, ""):
+        return "wrong", f"a refusal that names a defect or a scratch path: {line[:200]}"
+    if case.words and case.words not in line:
+        return "wrong", f"a refusal without {case.words!r}: {line[:300]}"
+    return "refused", line
+
+
+def count(kind: Kind, *, limit: int | None, seed: int) -> Count:
+    found = Count()
+    cases = list(kind.cases(Random(seed)))
+    if limit is not None and limit < len(cases):
+        cases = Random(seed).sample(cases, limit)
+    for case in cases:
+        found.add(case, *outcome_of(case))
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kind", action="append", help="only this kind; repeat for more")
+    parser.add_argument("--limit", type=int, help="at most so many cases of each kind")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--list", action="store_true", help="only name the kinds")
+    chosen = parser.parse_args()
+    kinds = load_kinds()
+    unknown = set(chosen.kind or ()) - kinds.keys()
+    if unknown:
+        parser.error(f"no kind {min(unknown)!r}; allowed: {', '.join(kinds)}")
+    wanted = [each for each in kinds.values() if not chosen.kind or each.name in chosen.kind]
+    if chosen.list:
+        print("\n".join(f"{each.entry:>4}  {each.name}" for each in wanted))
+        return 0
+    print(f"{'entry':>5}  {'kind':<40} {'right':>6} {'refused':>8} {'wrong':>6}")
+    counts = {}
+    for each in wanted:
+        found = counts[each.name] = count(each, limit=chosen.limit, seed=chosen.seed)
+        print(f"{each.entry:>5}  {each.name:<40} {found.right:>6} {found.refused:>8} {len(found.wrong):>6}", flush=True)
+    for line in chain.from_iterable(each.wrong for each in counts.values()):
+        print(f"wrong: {line}")
+    return 1 if any(each.wrong for each in counts.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
