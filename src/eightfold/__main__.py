@@ -6,6 +6,7 @@ import sys
 
 
 def main() -> None:
+    """Entry point of `python -m eightfold` and of the `eightfold` command."""
     try:
         from eightfold.cli.app import main as run
     except KeyboardInterrupt:  # the command line that would say so is not there yet

@@ -47,10 +47,14 @@ class EightfoldError(Exception):
 
 
 class UsageError(EightfoldError):
+    """The call is wrong; exit code 2."""
+
     exit_code = 2
 
 
 class RecipeError(UsageError):
+    """A recipe cannot be read, or a key of it is wrong."""
+
     pass
 
 
@@ -63,6 +67,7 @@ class UnknownNameError(UsageError):
 
     @classmethod
     def of(cls, kind: str, seen: str, known: Iterable[str]) -> UnknownNameError:
+        """The error for a name that is not among the known ones, with the closest one."""
         names = sorted(known)
         close = difflib.get_close_matches(seen, names, n=1)
         shown = ", ".join(names[:12]) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")
@@ -89,50 +94,74 @@ def one_of(kind: str, name: str, known: Sequence[Name]) -> Name:
 
 
 class MissingExtraError(EightfoldError):
+    """A package is not installed; the message holds the pip command."""
+
     pass
 
 
 class BrokenExtraError(EightfoldError):
+    """A package is installed but fails to import."""
+
     pass
 
 
 class ImageError(EightfoldError):
+    """An image, or a set of images, cannot be read."""
+
     pass
 
 
 class ModelError(EightfoldError):
+    """A network cannot be loaded, run or converted."""
+
     pass
 
 
 class TraceError(ModelError):
+    """A network cannot be traced."""
+
     pass
 
 
 class PlanMismatchError(ModelError):
+    """A plan does not fit the network."""
+
     pass
 
 
 class CalibrationError(EightfoldError):
+    """A graph cannot be calibrated, or ranges do not fit it."""
+
     pass
 
 
 class VerificationError(EightfoldError):
+    """A step changed the answer beyond its tolerance."""
+
     pass
 
 
 class BuildError(EightfoldError):
+    """A builder refused a graph."""
+
     pass
 
 
 class BundleError(EightfoldError):
+    """A bundle cannot be read, or is not valid."""
+
     pass
 
 
 class IntegrityError(BundleError):
+    """A bundle's file differs from its manifest, or a signature does not hold."""
+
     pass
 
 
 class BackendError(EightfoldError):
+    """A back end is missing or failed."""
+
     pass
 
 
@@ -142,7 +171,7 @@ def first_line(error: BaseException) -> str:
 
 
 def why_unread(error: OSError | UnicodeDecodeError) -> str:
-    """Why a file of text could not be read, in words that can follow its name.
+    """Reason for a failure to read a text file, as words that follow its name.
 
     >>> why_unread(FileNotFoundError(2, "No such file or directory", "notes.txt"))
     'No such file or directory'

@@ -65,5 +65,6 @@ def require(module: str, purpose: str) -> ModuleType:
 
 
 def installed(module: str) -> bool:
+    """True if a module can be found; nothing is imported."""
     # A module that another thread is just importing may have no spec yet, which find_spec takes amiss.
     return sys.modules.get(module) is not None or importlib.util.find_spec(module) is not None

@@ -25,10 +25,12 @@ TEMPORARY = re.compile(r"\..*-[a-z0-9_]{8}\.tmp.*", re.DOTALL)
 
 
 def sha256_of_bytes(data: bytes) -> str:
+    """SHA-256 of bytes, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
 def sha256_of_file(path: PathLike) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
     digest = hashlib.sha256()
     with Path(path).open("rb") as stream:
         while chunk := stream.read(1 << 20):
@@ -202,11 +204,13 @@ def require_replaceable(path: Path, known_by: Collection[str] | None) -> None:
 
 
 def write_bytes(path: PathLike, data: bytes) -> None:
+    """Write a file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
 
 def write_text(path: PathLike, text: str) -> None:
+    """Write a UTF-8 file atomically."""
     write_bytes(path, text.encode())
 
 

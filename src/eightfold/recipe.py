@@ -26,7 +26,7 @@ class ModelSection(Frozen):
 
 
 class TaskSection(Frozen):
-    """What the network is for, and how its outputs are read. A network that detects is not trained here: it comes with
+    """The network's task, and the decoder of its outputs. A network that detects is not trained here: it comes with
     weights."""
 
     kind: Literal["classify", "detect"] = "classify"
@@ -208,7 +208,7 @@ class Recipe(Frozen):
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """What the exported graphs are for."""
+        """Targets of the exported graphs."""
         return (*self.quantize.targets, *((self.engines.target,) if self.engines else ()))
 
     @model_validator(mode="after")
@@ -275,6 +275,7 @@ def with_limits(recipe: Recipe, **limits: float | None) -> Recipe:
 
 
 def recipe_from(data: Any, *, source: str = "recipe") -> Recipe:
+    """A recipe from parsed YAML or JSON; `source` names it in messages. Raises RecipeError."""
     if not isinstance(data, dict):
         seen = "is empty" if data is None else f"holds {type(data).__name__}"
         raise RecipeError(f"{source} {seen}", allowed=f"the keys {_keys(Recipe)}")
@@ -287,7 +288,7 @@ def recipe_from(data: Any, *, source: str = "recipe") -> Recipe:
 
 
 def _allowed_beside(error: ValidationError) -> str:
-    """Where a key is unknown or missing: the keys that its section may hold."""
+    """The keys that the section of an unknown or missing key may hold."""
     fault = error.errors()[0]
     if fault["type"] not in ("extra_forbidden", "missing"):
         return ""

@@ -1,4 +1,4 @@
-"""How many threads are still of use."""
+"""Limits the number of threads to those of use."""
 
 from __future__ import annotations
 

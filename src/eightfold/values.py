@@ -81,7 +81,7 @@ class Value(Frozen):
 
     @classmethod
     def _writer(cls, data: dict[str, Any]) -> str:
-        """Who can read `data`, which has an unknown schema."""
+        """Versions that can read `data`, which has an unknown schema."""
         return "the eightfold version that wrote it"
 
     def to_json(self) -> str:
@@ -95,6 +95,7 @@ class Value(Frozen):
         return sha256_of_bytes(data.encode())
 
     def save(self, path: PathLike) -> Path:
+        """Write the JSON form to `path` atomically; returns it."""
         write_text(path, self.to_json())
         return Path(path)
 
@@ -127,6 +128,7 @@ class Value(Frozen):
 
     @classmethod
     def load(cls, path: PathLike) -> Self:
+        """Read the JSON form from `path`. Raises the class's own error."""
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

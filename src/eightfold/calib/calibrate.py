@@ -32,7 +32,7 @@ DECIDING = ("eightfold", "onnxruntime", "numpy", "cv2")
 
 @dataclass(frozen=True)
 class CalibrationOptions:
-    """How ranges are chosen. `percentile` is the share of values to cover, in percent, for that method."""
+    """Options that choose ranges. `percentile` is the share of values to cover, in percent, for that method."""
 
     method: Method = "mse"
     percentile: float = 99.99
@@ -99,7 +99,7 @@ def calibrate(
 
 
 def _identity(graph: ModelGraph, rows: DataReader, preprocess: Preprocess | None, options: CalibrationOptions) -> str:
-    """What two calibrations must have in common for one to go on where the other stopped."""
+    """The facts that two calibrations must share for one to resume the other."""
     images = rows.images.digest() if isinstance(rows.images, ImageSet) else ""
     rules = preprocess.digest() if preprocess else ""
     parts = (graph.digest(), images, rules, options.method, str(options.percentile), identity_of(DECIDING))
@@ -148,7 +148,7 @@ def _see(observers: Mapping[str, Seeing], item: tuple[str, Tensor]) -> str | Non
 
 
 def _is_finite(values: Tensor) -> bool:
-    """Whether there is neither NaN nor infinity. The sum of squares tells in a quarter of the time, if it does not
+    """True if there is neither NaN nor infinity. The sum of squares tells in a quarter of the time, if it does not
     overflow."""
     flat = values.reshape(-1)
     return bool(np.isfinite(np.dot(flat, flat))) or bool(np.isfinite(flat).all())

@@ -50,17 +50,20 @@ class ChannelMinMax:
     high: Vector | None = None
 
     def see(self, values: Floats) -> None:
+        """Widen each channel's range by `values` (N, C, ...)."""
         parts = by_channel(values)
         low, high = parts.min(axis=(1, 2)).astype(np.float64), parts.max(axis=(1, 2)).astype(np.float64)
         self.low = low if self.low is None else np.minimum(self.low, low)
         self.high = high if self.high is None else np.maximum(self.high, high)
 
     def extremes(self) -> list[tuple[float, float]]:
+        """(min, max) of each channel."""
         if self.low is None or self.high is None:
             raise ValueError("the extremes of nothing")
         return list(zip(self.low.tolist(), self.high.tolist(), strict=True))
 
     def ranges(self) -> tuple[TensorRange, ...]:
+        """The full range of each channel."""
         return tuple(full_range(low, high) for low, high in self.extremes())
 
 
@@ -74,6 +77,7 @@ class ChannelMovingAverage:
     seen: ChannelMinMax = field(default_factory=ChannelMinMax)
 
     def see(self, values: Floats) -> None:
+        """Move each channel's averages by the extremes of every image in `values`."""
         self.seen.see(values)
         parts = by_channel(values)
         for low, high in zip(parts.min(axis=2).T, parts.max(axis=2).T, strict=True):
@@ -84,6 +88,7 @@ class ChannelMovingAverage:
         return exact if average is None else self.momentum * average + (1 - self.momentum) * exact
 
     def ranges(self) -> tuple[TensorRange, ...]:
+        """The averaged range of each channel."""
         if self.low is None or self.high is None:
             raise ValueError("the average of nothing")
         averages = zip(self.low.tolist(), self.high.tolist(), strict=True)
@@ -104,6 +109,7 @@ class ChannelHistograms:
     seen: ChannelMinMax = field(default_factory=ChannelMinMax)
 
     def see(self, values: Floats) -> None:
+        """Add `values` to each channel's histogram."""
         self.seen.see(values)
         parts = by_channel(values).reshape(values.shape[1] if values.ndim > 1 else 1, -1)
         counts, exponents = self._covering(np.maximum(parts.max(axis=1), -parts.min(axis=1)))
@@ -125,6 +131,7 @@ class ChannelHistograms:
         return self.counts, self.exponents
 
     def ranges(self) -> tuple[TensorRange, ...]:
+        """The range of each channel by the method."""
         if self.counts is None or self.exponents is None:
             raise ValueError("the range of nothing")
         parts = zip(self.exponents.tolist(), self.counts, self.seen.extremes(), strict=True)
@@ -133,6 +140,7 @@ class ChannelHistograms:
 
 
 def make_channel_observer(method: Method, *, percentile: float = 99.99) -> ChannelObserver:
+    """A new observer per channel for a calibration method."""
     if method == "minmax":
         return ChannelMinMax()
     return ChannelMovingAverage() if method == "moving-average" else ChannelHistograms(method, percentile)

@@ -1,4 +1,4 @@
-"""What an interrupted calibration leaves behind, for the same call to go on: numbers in an .npz, no pickle."""
+"""Checkpoints of a calibration, from which the same call resumes: numbers in an .npz file, no pickle."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Which layers' channels hang together: what may be scaled in the layers that make a tensor, if the layers that read it
-are scaled back. Everything in between must hand a positive factor per channel through.
+"""Finds layers whose channels are coupled: the layers that make a tensor may be scaled if the layers that read it are
+scaled back. Every operator in between must pass a positive factor per channel through.
 
 A coupling is a pair of layers in the simplest case. A residual addition joins all layers that make its operands with
 all that read its result.
@@ -84,7 +84,7 @@ class Couplings:
         return shape[1] if len(shape) > 1 else 0
 
     def _before(self, tensor: str, coupling: Coupling) -> list[str]:
-        """Where a tensor's values come from."""
+        """The tensors that a tensor's values come from."""
         node = self.graph.producer.get(tensor)
         if node is None:
             return _block(coupling, "it is the input of the graph")
@@ -94,7 +94,7 @@ class Couplings:
         return self._through(node, coupling)
 
     def _behind(self, tensor: str, coupling: Coupling) -> list[str]:
-        """Where a tensor's values go."""
+        """The tensors that a tensor's values go to."""
         if tensor in self.graph.outputs:
             return _block(coupling, "it is an output of the graph")
         found = []

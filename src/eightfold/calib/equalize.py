@@ -50,7 +50,7 @@ class EqualizedGroup(Frozen):
 
 
 class Equalization(Frozen):
-    """What was done to a network.
+    """The changes that equalization made to a network.
 
     Args:
         groups: what was rescaled.
@@ -65,6 +65,7 @@ class Equalization(Frozen):
     clips: tuple[str, ...] = ()
 
     def describe(self) -> str:
+        """Text for a person: groups, rounds, and the worst spread."""
         worst = max(self.groups, key=lambda group: group.spread_before, default=None)
         lines = [f"{len(self.groups)} groups of layers equalized in {self.rounds} rounds"]
         if worst:
@@ -151,7 +152,7 @@ def equalized(graph: ModelGraph, found: ChannelRanges | None = None) -> tuple[on
 
 
 def _reason(coupling: Coupling) -> str:
-    """Why a coupling is left alone; empty where it is not."""
+    """The reason for leaving a coupling alone; empty if it is scaled."""
     return coupling.obstacle or ("" if coupling.readers else "no layer reads its channels")
 
 
@@ -250,6 +251,6 @@ def _side(graph: ModelGraph, layer: Layer) -> _Side:
 
 
 def _owns_weights(graph: ModelGraph, layer: Layer) -> bool:
-    """Whether nobody else reads the layer's constants."""
+    """True if no other node reads the layer's constants."""
     constants = [name for name in (layer.weight, layer.bias) if name]
     return all(name in graph.weights and len(graph.readers[name]) == 1 for name in constants)

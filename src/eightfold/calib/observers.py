@@ -1,4 +1,4 @@
-"""What is remembered of an activation while images stream by: state of fixed size, fed batch by batch."""
+"""Observers of activations: state of fixed size, updated batch by batch while images stream by."""
 
 from __future__ import annotations
 
@@ -45,9 +45,11 @@ class MinMax:
     high: float = -np.inf
 
     def see(self, values: Floats) -> None:
+        """Widen the range by `values`."""
         self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
 
     def range(self) -> TensorRange:
+        """The range from the least to the largest value."""
         return full_range(self.low, self.high)
 
     def state(self) -> State:
@@ -67,6 +69,7 @@ class MovingAverage:
     extremes: MinMax = field(default_factory=MinMax)
 
     def see(self, values: Floats) -> None:
+        """Move the averages by the extremes of every image in `values`."""
         self.extremes.see(values)
         rows = values.reshape(values.shape[0] if values.ndim else 1, -1).astype(np.float64)
         for low, high in zip(rows.min(axis=1), rows.max(axis=1), strict=True):
@@ -77,6 +80,7 @@ class MovingAverage:
         return value if average is None else self.momentum * average + (1 - self.momentum) * value
 
     def range(self) -> TensorRange:
+        """The range between the averaged extremes."""
         low, high = self.low or 0.0, self.high or 0.0
         seen = self.extremes
         return TensorRange(min=seen.low, max=seen.high, low=low, high=high, threshold=max(-low, high, 0.0))
@@ -104,9 +108,11 @@ class Histogrammed:
     histogram: Histogram = field(default_factory=Histogram)
 
     def see(self, values: Floats) -> None:
+        """Add `values` to the histogram."""
         self.histogram.add(values)
 
     def range(self) -> TensorRange:
+        """The range by the method."""
         return range_of(self.histogram, self.method, percentile=self.percentile)
 
     def state(self) -> State:
@@ -127,18 +133,21 @@ class ChannelMean:
     count: int = 0
 
     def see(self, values: Floats) -> None:
+        """Add `values` (N, C, ...) to the sums."""
         others = tuple(axis for axis in range(values.ndim) if axis != 1)
         found = values.sum(axis=others, dtype=np.float64)
         self.total = found if self.total is None else self.total + found
         self.count += values.size // values.shape[1]
 
     def mean(self) -> npt.NDArray[np.float64]:
+        """Mean of each channel, float64."""
         if self.total is None:
             raise ValueError("the mean of nothing")
         return self.total / self.count
 
 
 def make_observer(method: Method, *, percentile: float = 99.99) -> Observer:
+    """A new observer for a calibration method."""
     if method == "minmax":
         return MinMax()
     return MovingAverage() if method == "moving-average" else Histogrammed(method, percentile)

@@ -133,7 +133,7 @@ def _freed(graph: ModelGraph) -> onnx.ModelProto:
 
 
 def _same_answer(graph: ModelGraph, freed: onnx.ModelProto, probe: Tensor) -> bool:
-    """Whether two different rows through `freed` at once give what the graph gives for them."""
+    """True if two different rows through `freed` at once give the outputs that the graph gives for each."""
     rows = np.stack([probe, probe[..., ::-1]])
     try:
         together = open_ort_session(freed, threads=1, quiet=True).run(None, {graph.input.name: rows})
@@ -152,7 +152,8 @@ def _same_answer(graph: ModelGraph, freed: onnx.ModelProto, probe: Tensor) -> bo
 
 
 def run_errors() -> tuple[type[Exception], ...]:
-    """What onnxruntime raises for a graph or input that does not fit; the classes have no common base of their own."""
+    """Exceptions that onnxruntime raises for a graph or input that does not fit; the classes have no common base of
+    their own."""
     state = require("onnxruntime.capi.onnxruntime_pybind11_state", "run the network")
     names = ("Fail", "InvalidArgument", "InvalidGraph", "NotImplemented", "RuntimeException", "InvalidProtobuf")
     return tuple(getattr(state, name) for name in names)

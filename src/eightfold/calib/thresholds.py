@@ -40,6 +40,7 @@ def range_of(histogram: Histogram, method: Method, *, percentile: float = 99.99)
 
 
 def full_range(low: float, high: float) -> TensorRange:
+    """The range that clips nothing."""
     return TensorRange(min=low, max=high, low=low, high=high, threshold=max(-low, high))
 
 

@@ -113,7 +113,7 @@ def _in_one_line(error: Exception) -> str:
 
 
 def _wrong_words(error: Any) -> str:
-    """What typer says in several lines: an option that is missing or unknown, a value that is no number ..."""
+    """One line for typer's multi-line messages: a missing or unknown option, a value that is no number ..."""
     said = " ".join(error.format_message().rstrip(".").split())
     command = error.ctx.command_path if error.ctx else "eightfold"
     return f"{said[:1].lower()}{said[1:]}; see: {command} --help"

@@ -32,7 +32,7 @@ Shapes = list[tuple[int, ...]]
 
 @dataclass(frozen=True)
 class TestRun:
-    """What came of running a pruned model."""
+    """Result of running a pruned model."""
 
     shapes: Shapes | None = None  # of its outputs; None when it failed
     place: str = ""  # the module that failed
@@ -69,7 +69,7 @@ def _miscounted(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, trial: T
 
 
 def _fits(seen: Shapes | None, graph: ChannelGraph) -> bool:
-    """Whether the outputs have the original shapes, or as many dimensions where shapes depend on values."""
+    """True if the outputs have the original shapes, or the same rank if shapes depend on values."""
     if seen is None or not graph.data_dependent:
         return seen == list(graph.outputs)
     return [len(shape) for shape in seen] == [len(shape) for shape in graph.outputs]
@@ -107,7 +107,7 @@ def _below(group: str, module: str) -> str:
 
 
 def _guesses(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, place: str) -> Iterator[set[str]]:
-    """Which groups may be at fault when the module `place` raised, the likeliest first."""
+    """Sets of groups that may be at fault when the module `place` raised, the likeliest first."""
     planned = set(plan.kept)
     touched = {group.id for group in plan.groups if any(m.tensor.startswith(f"{place}.") for m in group.members)}
     suspected = [_suspected(model, graph, path) & planned for path in _upwards(place)]

@@ -20,7 +20,7 @@ from eightfold.text_table import text_table
 
 @dataclass(frozen=True)
 class Share:
-    """What one child module accounts for."""
+    """Share of the parameters and MACs that one child module accounts for."""
 
     name: str
     parameters: int
@@ -29,7 +29,7 @@ class Share:
 
 @dataclass(frozen=True)
 class ModelInspection:
-    """What `inspect_model` found."""
+    """Findings of `inspect_model`."""
 
     parameters: int
     macs: int  # of convolutions and linear layers, for the example input
@@ -39,6 +39,7 @@ class ModelInspection:
     misaligned: tuple[str, ...]  # layers with a width that is no multiple, as "name 3 -> 30"
 
     def describe(self) -> str:
+        """Text for a person: size, groups, frozen channels, shares of child modules."""
         groups = self.graph.free
         widths = sum(group.width for group in groups)
         total = sum(group.width for group in self.graph.groups)

@@ -48,6 +48,7 @@ class Pruned:
         return "\n".join(lines)
 
     def describe(self) -> str:
+        """Text for a person: the plan, the changed widths, and warnings."""
         limit = self.plan.suggested_limit
         told = [] if limit is None else [f"suggested limit: {limit:.0%} can go by one threshold, and no layer empties"]
         if not self.surgery.changed:

@@ -34,6 +34,8 @@ DRAWS_PER_CANDIDATE = 2000
 
 @dataclass(frozen=True)
 class PrunedCandidate:
+    """A plan of the search, with its metric and its share of the original MACs."""
+
     plan: PrunePlan
     metric: float
     macs_share: float
@@ -47,6 +49,7 @@ class SearchResult:
 
     @property
     def best(self) -> PrunePlan:
+        """The plan of the best candidate."""
         return self.candidates[0].plan
 
 

@@ -1,6 +1,5 @@
-"""What each target wants of a quantized graph, as data. Every entry names where its rules are written down, or how they
-were measured. TensorRT has an entry for each version from which on the rules differ; a version between two entries
-follows the older one."""
+"""INT8 rules of each target, as data. Every entry names its source, or the measurement behind it. TensorRT has an entry
+for each version from which on the rules differ; a version between two entries has the rules of the older one."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ _TENSORRT_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Av
 
 @dataclass(frozen=True)
 class Target:
-    """How a target wants its INT8.
+    """The form of INT8 that a target wants.
 
     Args:
         activation: type of quantized activations.

@@ -1,6 +1,5 @@
-"""What ONNX files may say in several ways, in the one that every step knows: no weight is an input as well, all weights
-are dense, an axis of unknown length has none, and functions that a file brings along are written out where they are
-called."""
+"""Brings an ONNX graph into one canonical form: no weight is an input as well, all weights are dense, an axis of
+unknown length has none, and local functions are inlined."""
 
 from __future__ import annotations
 

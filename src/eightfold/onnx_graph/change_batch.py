@@ -35,6 +35,7 @@ class Line:
     batch: int
 
     def at(self, low: int, high: int) -> int:
+        """The value at `batch`. Raises ModelError if it is no whole number."""
         steps = (high - low) * (self.batch - self.low)
         if steps % (self.high - self.low):
             raise ModelError(f"a size goes from {low} to {high} with the batch from {self.low} to {self.high}")
@@ -141,7 +142,7 @@ def _rebatch_nodes(
 
 
 def _form_of(node: onnx.NodeProto) -> tuple[Any, ...]:
-    """What must be the same in both graphs for a node to be the same."""
+    """The properties that a node must share in both graphs."""
     attributes = tuple((attribute.name, attribute.type) for attribute in node.attribute)
     return node.domain, node.op_type, len(node.input), tuple(node.output), attributes
 

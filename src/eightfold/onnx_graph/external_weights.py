@@ -70,7 +70,7 @@ def restore_weights(model: onnx.ModelProto, known: References) -> None:
 
 
 def bytes_beside(path: Path) -> int:
-    """How much the weights take that lie beside a graph."""
+    """Size of the weights beside a graph, in bytes."""
     return sum(_place(tensor)[1] for tensor in load_onnx(path, external=False).graph.initializer)
 
 

@@ -18,8 +18,8 @@ CHANNEL_AXIS = {"Conv": 0, "ConvTranspose": 1}
 
 
 def is_inference_norm(node: onnx.NodeProto) -> bool:
-    """Whether a node normalizes each channel by constants; others take the mean and variance of what comes in, or,
-    before opset 9, have some for each place."""
+    """True if a node normalizes each channel by constants; others use the mean and variance of their input, or, before
+    opset 9, have some for each place."""
     given = [name for name in node.output if name]
     own = attribute(node, "training_mode", 0) or not attribute(node, "spatial", 1)
     return kind(node) == "BatchNormalization" and len(given) == 1 and not own

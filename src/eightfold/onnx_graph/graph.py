@@ -85,6 +85,7 @@ class ModelGraph(GraphIndex):
         return {value.name: (value.type.tensor_type.elem_type, tuple(shape_of(value))) for value in values}
 
     def is_float(self, name: str) -> bool:
+        """True if a tensor is float32."""
         onnx = require("onnx", "read models")
         return bool(self.types.get(name, (0, ()))[0] == onnx.TensorProto.FLOAT)
 
@@ -106,7 +107,7 @@ class ModelGraph(GraphIndex):
         return tuple(name for name in self.activations if alias[name] == name and not self.is_fused_away(name))
 
     def is_fused_away(self, name: str) -> bool:
-        """Whether only a fused activation or normalization reads this tensor."""
+        """True if only a fused activation or normalization reads this tensor."""
         node, readers = self.producer.get(name), self.readers.get(name, [])
         if node is None or kind(node) not in PRODUCERS or name in self.outputs or len(readers) != 1:
             return False
@@ -126,6 +127,7 @@ class ModelGraph(GraphIndex):
 
     @cached_property
     def batch(self) -> int:
+        """Batch of the input; -1 if it is dynamic."""
         return self.input_shape[0]
 
     def digest(self) -> str:

@@ -32,6 +32,7 @@ class GraphBuilder:
         return self.add_many(1, op, *inputs, output=output, **attributes)[0]
 
     def add_many(self, count: int, op: str, *inputs: str, output: str = "", **attributes: Any) -> list[str]:
+        """A node with `count` outputs; returns their names."""
         from onnx import helper
 
         name = self.index.free(f"{self.prefix}/{len(self.nodes)}_{op}")
@@ -40,9 +41,11 @@ class GraphBuilder:
         return outputs
 
     def floats(self, values: float | NDArray[Any]) -> str:
+        """A float32 constant; returns its name."""
         return self.weight(np.asarray(values, np.float32))
 
     def ints(self, values: int | Sequence[int] | NDArray[Any]) -> str:
+        """An int64 constant; equal ones are stored once. Returns its name."""
         array = np.asarray(values, np.int64)
         key = (array.shape, array.tobytes())
         if key not in self._ints:
@@ -50,14 +53,17 @@ class GraphBuilder:
         return self._ints[key]
 
     def reshape(self, tensor: str, *shape: int) -> str:
+        """A Reshape to a constant shape; returns its output."""
         return self.add("Reshape", tensor, self.ints(shape))
 
     def split(self, tensor: str, sizes: Sequence[int], axis: int) -> list[str]:
+        """A Split along `axis`; returns its outputs."""
         if len(sizes) == 1:
             return [tensor]
         return self.add_many(len(sizes), "Split", tensor, self.ints(sizes), axis=axis)
 
     def concat(self, tensors: Sequence[str], axis: int) -> str:
+        """A Concat along `axis`; returns its output."""
         return tensors[0] if len(tensors) == 1 else self.add("Concat", *tensors, axis=axis)
 
     def column(self, tensor: str, axis: int) -> str:

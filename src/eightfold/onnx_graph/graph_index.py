@@ -1,4 +1,4 @@
-"""Who makes and who reads each tensor of a graph, and the edits that passes have in common."""
+"""Index of a graph: the producer and the readers of each tensor, and the edits that passes share."""
 
 from __future__ import annotations
 
@@ -68,6 +68,7 @@ class GraphIndex:
         return free
 
     def remove(self, nodes: list[onnx.NodeProto]) -> None:
+        """Remove nodes from the graph."""
         gone = {id(node) for node in nodes}
         keep(self.graph.node, lambda node: id(node) not in gone)
 
@@ -91,6 +92,7 @@ def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
 
 
 def set_attribute(node: onnx.NodeProto, name: str, value: Any) -> None:
+    """Set or replace an attribute of a node."""
     from onnx import helper
 
     kept = [each for each in node.attribute if each.name != name]

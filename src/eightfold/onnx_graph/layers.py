@@ -31,10 +31,12 @@ class Layer:
 
     @property
     def name(self) -> str:
+        """Name of the node, or of its first output."""
         return label(self.node)
 
     @property
     def weight(self) -> str:
+        """Name of the weight."""
         return str(self.node.input[1])
 
     @property
@@ -45,6 +47,7 @@ class Layer:
 
     @property
     def groups(self) -> int:
+        """Groups of a convolution; 1 for other layers."""
         return int(attribute(self.node, "group", 1)) if "Conv" in self.node.op_type else 1
 
     @property
@@ -99,6 +102,7 @@ def label(node: onnx.NodeProto) -> str:
 
 
 def value_of(tensor: onnx.TensorProto) -> npt.NDArray[Any]:
+    """Content of a constant as an array."""
     array: npt.NDArray[Any] = require("onnx", "read models").numpy_helper.to_array(tensor)
     return array
 

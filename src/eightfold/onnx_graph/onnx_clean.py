@@ -1,5 +1,5 @@
-"""What an ONNX file must not carry: stack traces, source paths, versions of the writer; and what it must: a low IR
-version, so that old runtimes on boards accept it."""
+"""Removes from an ONNX file stack traces, source paths and versions of the writer, and lowers its IR version so that
+old runtimes on boards accept it."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def save_onnx(model: onnx.ModelProto, path: PathLike) -> Path:
 
 
 def fits_protobuf(model: onnx.ModelProto) -> bool:
-    """Whether a graph with its weights can be written as one message."""
+    """True if a graph with its weights can be written as one message."""
     return _weight_bytes(model) < PROTOBUF_LIMIT_BYTES
 
 

@@ -1,4 +1,4 @@
-"""Which files an ONNX graph reads besides itself, found in its bytes: devices have no `onnx` package.
+"""Finds the files that an ONNX graph refers to, in its bytes: devices have no `onnx` package.
 
 Backends follow the locations of external weights, some of them out of the folder and some even into the memory of the
 process, and take what lies beside a graph for its weights. So whoever loads a graph from others looks here first.
@@ -58,7 +58,7 @@ class ExternalReference:
 
     @property
     def end_bytes(self) -> int:
-        """How large the file has to be at least."""
+        """Least size of the file, in bytes."""
         return self.offset + (self.length or 0)
 
 

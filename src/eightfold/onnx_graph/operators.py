@@ -1,4 +1,4 @@
-"""What a node of an ONNX graph is: names of operators mean what the standard says in its own domain only."""
+"""Kinds of ONNX nodes: names of operators have the standard's meaning in its own domain only."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def state_shapes(model: onnx.ModelProto) -> None:
 
 
 def weight_bytes(tensor: onnx.TensorProto) -> int:
-    """How much a weight takes in the graph. To ask its content for its length would copy it."""
+    """Size of a weight in the graph, in bytes. Asking its content for its length would copy it."""
     onnx = require("onnx", "read models")
     if tensor.external_data:
         return 0

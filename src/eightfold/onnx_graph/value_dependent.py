@@ -27,7 +27,7 @@ def value_dependent_node(graph: onnx.GraphProto, output: str) -> onnx.NodeProto 
 
 
 def remedy_for_output(graph: onnx.GraphProto, output: str) -> str:
-    """How to make an output of no fixed shape a fixed one; "" where no operator stands in the way."""
+    """The way to give an output of no fixed shape a fixed one; "" if no operator stands in the way."""
     node = value_dependent_node(graph, output)
     if node is None:
         return ""

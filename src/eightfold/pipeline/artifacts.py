@@ -27,27 +27,29 @@ class ArtifactSpec:
 
     @property
     def network(self) -> str:
-        """What the artifacts of all batch and image sizes share: "pruned-int8-cpu-x86"."""
+        """The name that artifacts of all batch and image sizes share: "pruned-int8-cpu-x86"."""
         suffix = "" if self.target == "any" else f"-{self.target.replace(':', '-')}"
         return f"{self.variant}-{self.precision}{suffix}"
 
     @property
     def curve(self) -> str:
-        """What the artifacts of all batch sizes share."""
+        """The name that artifacts of all batch sizes share."""
         return self.network if self.size is None else f"{self.network}-{size_text(self.size)}"
 
     @property
     def id(self) -> str:
+        """Id in the manifest: "pruned-int8-cpu-x86-b1"."""
         return f"{self.curve}-b{self.batch}" + ("-engine" if self.format == "engine" else "")
 
     @property
     def path(self) -> str:
+        """Path in the run's directory."""
         folder = "engines" if self.format == "engine" else self._folder
         return f"{folder}/{self.curve}-b{self.batch}.{self.format}"
 
     @property
     def weights(self) -> str:
-        """Where the graphs of all batch and image sizes keep their weights."""
+        """Folder of the weights of the graphs of all batch and image sizes."""
         return f"{self._folder}/{self.network}.weights"
 
     @property
@@ -68,7 +70,7 @@ def sizes_of(recipe: Recipe) -> tuple[Size | None, ...]:
 
 
 def float_artifacts(recipe: Recipe, variant: str) -> list[ArtifactSpec]:
-    """What is exported from torch."""
+    """The graphs exported from torch."""
     return _at_every_size(
         recipe, ArtifactSpec(variant, "fp32", "any", 1, raw=recipe.export.decode), recipe.export.batches
     )
@@ -80,7 +82,7 @@ def calibrated_artifacts(recipe: Recipe) -> list[ArtifactSpec]:
 
 
 def int8_artifacts(recipe: Recipe, target: str) -> list[ArtifactSpec]:
-    """What is quantized for a target."""
+    """The graphs quantized for a target."""
     return _at_every_size(
         recipe, ArtifactSpec("pruned", "int8", target, 1, raw=recipe.export.decode), recipe.export.batches
     )
@@ -104,6 +106,7 @@ def judged_artifacts(recipe: Recipe) -> list[ArtifactSpec]:
 
 
 def engine_artifacts(recipe: Recipe) -> list[ArtifactSpec]:
+    """The engines that the recipe asks for."""
     section = recipe.engines
     if section is None:
         return []

@@ -16,6 +16,7 @@ from eightfold.runtime.bundle.manifest import Step as ManifestStep
 
 
 def decode_steps(job: Job) -> list[PipelineStep]:
+    """Steps that put the decoder into the graphs."""
     recipe = job.recipe
     if not recipe.export.decode:
         return []

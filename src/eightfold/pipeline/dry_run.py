@@ -1,4 +1,4 @@
-"""What a run would do, and why: read from the records of its steps, with nothing written.
+"""Predicts the steps of a run and the reason for each, from the records of earlier steps; writes nothing.
 
 What a step reads from one that is made again may come out the same, so that the step has nothing to do: of such a step
 this says that it may run.
@@ -20,7 +20,7 @@ State = Literal["up to date", "would run", "may run"]
 
 @dataclass(frozen=True)
 class StepPreview:
-    """What a run would do with a step.
+    """Prediction for one step of a run.
 
     Attributes:
         name: of the step.
@@ -33,11 +33,12 @@ class StepPreview:
     why: str = ""
 
     def describe(self) -> str:
+        """One line for a person: step, state, reason."""
         return f"{self.name}: {self.state}" + (f" ({self.why})" if self.why else "")
 
 
 def foresee(directory: Path, steps: Sequence[PipelineStep]) -> tuple[StepPreview, ...]:
-    """What `run_steps` would do in `directory`, step by step."""
+    """Predictions for `run_steps` in `directory`, step by step."""
     makers: dict[str, str] = {}  # file or folder -> the step that would or may make it anew
     found = []
     for step in steps:
@@ -61,7 +62,7 @@ def _outlook(directory: Path, step: PipelineStep, makers: dict[str, str]) -> Ste
 
 
 def _certain_reason(directory: Path, step: PipelineStep, record: dict[str, Any]) -> str:
-    """Why it runs whatever its inputs become; "" where nothing says so."""
+    """A reason to run the step whatever its inputs become; "" if there is none."""
     if "key" not in record:
         return "not done yet"
     for path, digest in digests(directory, step.outputs).items():

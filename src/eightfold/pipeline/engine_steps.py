@@ -23,6 +23,7 @@ FEWEST_IMAGES = 4
 
 
 def engine_steps(job: Job) -> list[PipelineStep]:
+    """Steps that build engines."""
     wanted = engine_artifacts(job.recipe)
     if not wanted:
         return []
@@ -65,6 +66,7 @@ def _source_of(engine: ArtifactSpec) -> ArtifactSpec:
 
 
 def build_engines(job: Job, _: Path) -> str:
+    """Build every engine; returns a summary."""
     from eightfold.export.tensorrt.build import build_engine
 
     wanted = engine_artifacts(job.recipe)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 def export_steps(job: Job) -> list[PipelineStep]:
+    """Steps that export, quantize and build."""
     from eightfold.export.in_graph.in_graph import require_pixels_taken
     from eightfold.export.opset.opsets import opsets_for
 

@@ -1,5 +1,5 @@
-"""What the steps that make graphs have in common: weights are stored once, what was found is recorded, and what it may
-change with is known."""
+"""Shares code of the steps that make graphs: weights are stored once, findings are recorded, and the inputs that they
+depend on are listed."""
 
 from __future__ import annotations
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 
 def int8_steps(job: Job) -> list[PipelineStep]:
+    """Steps that equalize, calibrate and quantize."""
     return [*_equalize_steps(job), _calibrate_step(job), *_quantize_steps(job)]
 
 
@@ -56,7 +57,7 @@ def equalize_pruned(job: Job, _: Path) -> str:
 
 
 def _equalized(job: Job, place: int) -> tuple[ManifestStep, ...]:
-    """What the manifest says of it, where it was done, for the so-manieth graph."""
+    """The manifest's steps of the n-th graph's equalization; none if it was not equalized."""
     if not job.recipe.quantize.equalize:
         return ()
     report = job.read(at.EQUALIZED)
@@ -90,6 +91,7 @@ def _calibration_graph(job: Job) -> ArtifactSpec:
 
 
 def calibrate_pruned(job: Job, _: Path) -> str:
+    """Calibrate the pruned graph; returns a summary."""
     from eightfold.calib.calibrate import calibrate
 
     section, graph = job.recipe.calibrate, _calibration_graph(job)

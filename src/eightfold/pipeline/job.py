@@ -46,12 +46,12 @@ BUNDLE = "bundle"
 
 
 def facts_of(what: str) -> str:
-    """Where the steps that led to a family of graphs are recorded, by artifact id."""
+    """Path of the recorded steps of a family of graphs, by artifact id."""
     return f"onnx/{what.replace(':', '-')}.json"
 
 
 def search_of(target: str) -> str:
-    """Where the trade that `quantize.max_drop` made is drawn; the table has the same name and .txt."""
+    """Path of the plot of the trade-off that `quantize.max_drop` made; the table has the same name and .txt."""
     return f"onnx/search-{target.replace(':', '-')}.svg"
 
 
@@ -68,16 +68,20 @@ class Job:
     commits: Mapping[str, Any] = field(default_factory=dict)
 
     def path(self, name: str) -> Path:
+        """Path of a file of the run."""
         return self.directory / name
 
     def read(self, name: str) -> Any:
+        """Content of a JSON file of the run."""
         return json.loads(self.path(name).read_text())
 
     def write(self, name: str, data: Any) -> None:
+        """Write a JSON file of the run."""
         write_text(self.path(name), json.dumps(data, indent=1, sort_keys=True) + "\n")
 
     @cached_property
     def task(self) -> VisionTask:
+        """The task of the recipe's network."""
         from eightfold.tasks.kinds import task_of
         from eightfold.zoo import models
 
@@ -86,24 +90,27 @@ class Job:
 
     @cached_property
     def train_images(self) -> ImageSet:
+        """Training images with labels."""
         return self.task.labelled_images(self.path(DATA) / "train")
 
     @cached_property
     def test_images(self) -> ImageSet:
+        """Test images with labels."""
         return self.task.labelled_images(self.path(DATA) / "test")
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
         return self.train_images.classes
 
     @property
     def raw_outputs(self) -> Task:
-        """How what torch modules and their graphs put out is read."""
+        """The task that reads the outputs of torch modules and their graphs."""
         return self.task.outputs_mean(self.classes)
 
     @property
     def outputs(self) -> Task:
-        """How what the graphs that ship put out is read."""
+        """The task that reads the outputs of the shipped graphs."""
         return self.task.outputs_mean(self.classes, decoded=self.recipe.export.decode)
 
     @property
@@ -113,14 +120,14 @@ class Job:
 
     @cached_property
     def fed(self) -> Preprocess:
-        """How images become the input of the graphs that ship: torch modules take `recipe.preprocess` in any case."""
+        """The preprocessing of the shipped graphs: torch modules take `recipe.preprocess` in any case."""
         from eightfold.export.in_graph.in_graph import pixels_for
 
         plain = self.recipe.preprocess
         return pixels_for(plain) if self.recipe.export.preprocess == "in-graph" else plain
 
     def fed_to(self, wanted: ArtifactSpec) -> Preprocess:
-        """How images become the input of one of these graphs."""
+        """The preprocessing of one of these graphs."""
         return self.fed if wanted.size is None else self.fed.at_size(*wanted.size)
 
     def first_test_images(self, count: int, preprocess: Preprocess) -> NDArray[Any]:
@@ -146,6 +153,7 @@ class Job:
         return build_model(self.recipe.model.source, num_classes=len(self.classes), seed=self.recipe.seed)
 
     def baseline_model(self) -> nn.Module:
+        """The trained network, in evaluation mode."""
         from eightfold.zoo.weights import load_weights
 
         model = self.new_model()
@@ -153,16 +161,18 @@ class Job:
         return model.eval()
 
     def pruned_model(self) -> nn.Module:
+        """The pruned network, in evaluation mode."""
         from eightfold.compress.surgery.artifacts import load_pruned
 
         return load_pruned(self.new_model, self.path(PRUNED)).eval()
 
     def model(self, variant: str) -> nn.Module:
+        """The network of a variant: "baseline" or "pruned"."""
         return self.baseline_model() if variant == "baseline" else self.pruned_model()
 
 
 def completed(section: TaskSection, known: Task) -> TaskSection:
-    """What a recipe says of its task, with the decoder and the options that its network is known to need."""
+    """A recipe's task section, with the decoder and the options that its network is known to need."""
     if known.kind != section.kind or section.decode not in ("", known.decode):
         return section
     return section.model_copy(update={"decode": known.decode, "options": {**known.options, **section.options}})

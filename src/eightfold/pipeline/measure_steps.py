@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 def measure_steps(job: Job) -> list[PipelineStep]:
+    """Steps that evaluate, measure, report and bundle."""
     recipe = job.recipe
     graphs = files_of(onnx_artifacts(recipe))
     facts = tuple(at.facts_of(family) for family in families(job))
@@ -76,7 +77,7 @@ def _metrics(job: Job, values: Mapping[str, float]) -> list[Metric]:
 
 
 def _benched(job: Job) -> list[ArtifactSpec]:
-    """What is meant for this kind of machine: the float graphs, and INT8 for its processor."""
+    """The artifacts for this kind of machine: the float graphs, and INT8 for its processor."""
     from eightfold.runtime.backends.targets import targets_of
 
     here = ("any", *targets_of("onnxruntime"))
@@ -84,6 +85,7 @@ def _benched(job: Job) -> list[ArtifactSpec]:
 
 
 def measure(job: Job, _: Path) -> str:
+    """Measure the latency of the artifacts for this machine; returns a summary."""
     from eightfold.runtime.backends.base import SessionOptions
     from eightfold.runtime.bench.bench import BenchOptions, compare_latency
     from eightfold.runtime.bench.interleave import Schedule
@@ -119,6 +121,7 @@ def _candidate(job: Job, wanted: ArtifactSpec, metrics: Mapping[str, tuple[Metri
 
 
 def write_run_report(job: Job, _: Path) -> str:
+    """Write the HTML report; returns its path."""
     from eightfold.runtime.report.report import write_report
 
     write_report(job.path(at.REPORT), content_of(job))
@@ -126,6 +129,7 @@ def write_run_report(job: Job, _: Path) -> str:
 
 
 def bundle(job: Job, _: Path) -> str:
+    """Write the bundle; returns a summary."""
     from eightfold.export.bundle.write import write_bundle
     from eightfold.export.tensorrt.record import sidecar_path
 
@@ -175,7 +179,7 @@ def artifacts_of(job: Job) -> list[Artifact]:
 
 
 def _provenance(job: Job) -> dict[str, Any]:
-    """How the bundle was made. A new commit is no reason to train again: the steps that it found done are named."""
+    """Provenance of the bundle. A new commit is no reason to train again: the steps that it found done are named."""
     earlier = {name: stamp for name, stamp in stamps(job.directory).items() if name != "bundle"}
     return {
         "recipe": job.recipe.model_dump(mode="json"),

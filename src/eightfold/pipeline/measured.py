@@ -11,6 +11,7 @@ from eightfold.runtime.bundle.manifest import Step as ManifestStep
 
 
 def families(job: Job) -> list[str]:
+    """Families of graphs whose steps are recorded."""
     decoded = [at.DECODED] if job.recipe.export.decode else []
     return ["baseline", "pruned", *(f"int8-{target}" for target in job.recipe.quantize.targets), *decoded]
 

@@ -1,4 +1,4 @@
-"""What of a recipe can be known to be wrong before its first step, rather than minutes of training later."""
+"""Checks a recipe before its first step, rather than minutes of training later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run's report shows, gathered from the files that its steps left."""
+"""Gathers the content of a run's report from the files that its steps left."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from eightfold.versions import runtime_versions
 
 
 def content_of(job: Job) -> ReportContent:
+    """Content of the run's report."""
     table = LatencyTable.load(job.path(at.LATENCY))
     recipe = job.recipe
     return ReportContent(
@@ -146,7 +147,7 @@ def _usage(job: Job) -> tuple[Snippet, ...]:
 
 
 def _read(task: Task) -> str:
-    """How the metrics' runs read the outputs: thresholds matter."""
+    """The decoder of the metrics' runs with its options: thresholds matter."""
     options = (f"{name} {value}" for name, value in sorted(task.options.items()))
     return ", ".join((f"decoded by {task.decode}", *options))
 

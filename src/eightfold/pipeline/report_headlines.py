@@ -50,6 +50,7 @@ def headline(job: Job, variant: str) -> ArtifactSpec:
 
 
 def speedup_of(table: LatencyTable, curve: str, batch: int) -> Interval | None:
+    """Speed-up of a row of the table; None if there is none."""
     return next((row.speedup for row in table.rows if (row.name, row.batch) == (curve, batch)), None)
 
 

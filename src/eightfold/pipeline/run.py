@@ -25,7 +25,7 @@ from eightfold.runtime.report.report_content import Check
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run left behind.
+    """Result of a run.
 
     Attributes:
         bundle: the bundle's directory.
@@ -50,7 +50,7 @@ class RunResult:
         return all(step.skipped for step in self.steps)
 
     def to_dict(self) -> dict[str, Any]:
-        """What `eightfold run --json` writes: places, the headline numbers, which promises hold, and every step."""
+        """The output of `eightfold run --json`: paths, the headline numbers, the promises that hold, and every step."""
         content = content_of(self.job)
         return {
             "bundle": str(self.bundle),
@@ -98,7 +98,8 @@ def preview_run(
     max_drop: float | None = None,
     min_speedup: float | None = None,
 ) -> tuple[StepPreview, ...]:
-    """What `run` would do now, step by step: what is done already, what would run, and why. Nothing is written.
+    """Predicts `run`, step by step: steps that are done, steps that would run, and the reason for each. Nothing is
+    written.
 
     A step that reads what another one would make may run: where that comes out as it was, there is nothing to do.
     Takes the same arguments, and raises the same errors, before the first step as `run` does.

@@ -114,7 +114,7 @@ def record_path(directory: Path, step: PipelineStep) -> Path:
 
 
 def step_content(directory: Path, step: PipelineStep) -> dict[str, Any]:
-    """What the result of a step depends on, as it is now."""
+    """The current state of everything that a step's result depends on."""
     return {"name": step.name, "settings": step.settings, "inputs": digests(directory, step.inputs)}
 
 
@@ -132,7 +132,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def _is_whole(record: Any) -> bool:
-    """Whether it has the parts of a record; those that came later may be absent."""
+    """True if it has the parts of a record; those that came later may be absent."""
     if not isinstance(record, dict) or "key" not in record or "outputs" not in record:
         return False
     return all(isinstance(record.get(part, {}), dict) for part in ("outputs", "settings", "inputs", "stamp"))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def summary(result: RunResult, width: int | None = None) -> str:
-    """What a person reads after a run; the table in lines of about `width` characters at most."""
+    """Text to read after a run; the table in lines of about `width` characters at most."""
     job = result.job
     image = next(iter(job.test_images.items))
     return "\n".join(
@@ -35,6 +35,6 @@ def summary(result: RunResult, width: int | None = None) -> str:
 
 
 def program() -> str:
-    """How to type the command here: by its path where its environment is not activated, as after `make demo`."""
+    """The command to type here: by its path if its environment is not activated, as after `make demo`."""
     beside = Path(sys.executable).with_name("eightfold")
     return "eightfold" if shutil.which("eightfold") or not beside.exists() else os.path.relpath(beside)

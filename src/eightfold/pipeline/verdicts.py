@@ -35,7 +35,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the test images tell of a baseline and of an artifact made from it.
+    """Results of the test images for a baseline and for an artifact made from it.
 
     Attributes:
         images: their number.
@@ -81,7 +81,7 @@ def half_width(parts: Sequence[float], images: int) -> float:
 
 
 def judge_drop(name: str, evidence: Evidence, max_drop: float, remedy: str) -> Check:
-    """Whether at most `max_drop` points are lost; `passed` is None where the images cannot show it."""
+    """Checks that at most `max_drop` points are lost; `passed` is None if the images cannot show it."""
     before, after, chance = evidence.before.percent, evidence.after.percent, evidence.chance_percent
     width, drop = evidence.half_width, evidence.drop
     wanted = f"at most {max_drop:g} points less"

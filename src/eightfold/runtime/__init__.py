@@ -1,1 +1,1 @@
-"""What runs on a device: bundles, predictor, back ends, measurement and report. Never imports torch."""
+"""The part that runs on a device: bundles, predictor, back ends, measurement and report. Never imports torch."""

@@ -1,4 +1,4 @@
-"""What `eightfold run` asks of a task. It carries out a recipe for each of them alike, and knows none by name."""
+"""Interface of a task to `eightfold run`, which carries out a recipe for each of them alike, and knows none by name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PARTS = 10  # of a set of images, to see how much a metric varies
 
 @dataclass(frozen=True)
 class Training:
-    """What a network is trained on, and how.
+    """Data and settings to train a network with.
 
     Attributes:
         seed: fixes the order and the augmentation.
@@ -105,7 +105,7 @@ class VisionTask(ABC):
 
     @abstractmethod
     def outputs_mean(self, classes: tuple[str, ...], *, decoded: bool = False) -> Task:
-        """How a runtime reads what a network puts out; `decoded`: one with the decoder in its graph."""
+        """The runtime's task for a network's outputs; `decoded`: one with the decoder in its graph."""
 
     @abstractmethod
     def require_outputs(self, network: Network, image: Array, seen: str) -> None:

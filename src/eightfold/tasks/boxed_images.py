@@ -17,7 +17,7 @@ from eightfold.files import sha256_of_bytes
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """What is annotated in one image.
+    """Annotated objects of one image.
 
     Attributes:
         boxes: (n, 4) float64, x1, y1, x2, y2 in pixels of the image.

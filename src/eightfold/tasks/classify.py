@@ -131,6 +131,7 @@ def labelled_images(folder: Path) -> ImageSet:
 
 
 def labels_of(images: ImageSet) -> NDArray[np.int64]:
+    """Labels of the images, int64."""
     return np.asarray(images.labels, np.int64)
 
 

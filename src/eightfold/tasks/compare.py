@@ -1,4 +1,4 @@
-"""What the difference between two detectors means on images with boxes: the mean average precision of each."""
+"""Measures the difference between two detectors on images with boxes: the mean average precision of each."""
 
 from __future__ import annotations
 

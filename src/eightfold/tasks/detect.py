@@ -173,7 +173,7 @@ def _decoder(task: Task) -> Detector:
 
 
 def _detections(network: Network, image: Array, options: dict[str, Any]) -> Detections:
-    """What the decoder makes of one model-ready image with other options, where it has these."""
+    """The decoder's detections in one model-ready image with other options, if it has these."""
     known = set(decoder_class(network.task.decode).model_fields)
     more = {name: value for name, value in options.items() if name in known}
     decode = _decoder(network.task.model_copy(update={"options": {**network.task.options, **more}}))

@@ -11,4 +11,5 @@ KINDS: dict[str, type[VisionTask]] = {"classify": Classify, "detect": Detect}
 
 
 def task_of(section: TaskSection) -> VisionTask:
+    """The task that a recipe's section names."""
     return KINDS[section.kind](section)

@@ -36,7 +36,7 @@ class RawHead(nn.Module):
         return outputs
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """What the head looks at, level by level."""
+        """The feature maps that the head reads, level by level."""
         found = self.backbone(images)
         return [found] if isinstance(found, Tensor) else list(found.values())
 
@@ -54,8 +54,8 @@ def build_detector(name: str, num_classes: int) -> nn.Module:
 
 
 def raw_head_task(name: str, size: tuple[int, int]) -> Task:
-    """How the raw head of a named detector is read for images of this (height, width): the anchors of its levels, and
-    torchvision's thresholds.
+    """The task that reads the raw head of a named detector for images of this (height, width): the anchors of its
+    levels, and torchvision's thresholds.
 
     Raises:
         ModelError: the network does not run at that size.

@@ -32,7 +32,7 @@ _IMPORTED: dict[str, dict[str, str]] = {}
 
 @dataclass
 class UserCode:
-    """What a module of the user's consists of.
+    """Files of a user's module.
 
     Attributes:
         modules: name -> file, of the module and of all that it imports from the user's folders.

@@ -38,7 +38,7 @@ def _name_and_label(line: str) -> tuple[str, str]:
 
 
 def read_coco(path: Path) -> dict[str, Any]:
-    """What a COCO annotation file holds. Raises ImageError."""
+    """Content of a COCO annotation file. Raises ImageError."""
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         names = [image["file_name"] for image in content["images"]]
@@ -72,6 +72,7 @@ def yolo_places(path: Path, entries: Mapping[str, Any], parts: Sequence[str]) ->
 
 
 def read_yolo(path: Path) -> dict[str, Any]:
+    """Entries of a YOLO data set's yaml. Raises ImageError."""
     yaml = require("yaml", "read YOLO data sets")
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))

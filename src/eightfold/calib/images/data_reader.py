@@ -30,7 +30,7 @@ NamedRow = tuple[str, Tensor]
 
 @dataclass
 class Tally:
-    """What a stream has delivered so far."""
+    """Counts of the images that a stream has delivered so far."""
 
     used: int = 0
     skipped: int = 0
@@ -39,16 +39,19 @@ class Tally:
     chain: bytes = b""
 
     def use(self, content: bytes) -> None:
+        """Count an image that was used."""
         self.used += 1
         self.distinct.add(content)
         self.chain = hashlib.sha256(self.chain + content).digest()
 
     def skip(self, reason: str) -> None:
+        """Count an image that was skipped, and warn."""
         self.skipped += 1
         self.first_reason = self.first_reason or reason
         warnings.warn(ImageWarning(f"skipped: {reason}"), stacklevel=2)
 
     def too_many_skipped(self, total: int) -> bool:
+        """True if more images were skipped than is allowed of `total`."""
         return self.skipped > MAX_SKIPPED * total
 
     def digest(self) -> str:

@@ -103,7 +103,7 @@ def _in_rgb_order(pixels: Pixels) -> Pixels:
 
 
 def _is_cut_off(data: bytes) -> bool:
-    """Whether the format's end marker is missing, for the formats whose decoders do not mind."""
+    """True if the format's end marker is missing, for formats whose decoders accept that."""
     if data.startswith(b"\xff\xd8"):
         return data.find(b"\xff\xd9", _start_of_scan(data)) < 0
     if data.startswith(b"\x89PNG"):

@@ -1,4 +1,4 @@
-"""Where an image lands in the tensor, and the way back for boxes, points and masks. Pure numpy.
+"""Maps an image into the tensor, and boxes, points and masks back into the image. Pure numpy.
 
 Coordinates are continuous: pixel i covers [i, i + 1), its centre is i + 0.5. A box is (x1, y1, x2, y2).
 """
@@ -86,7 +86,7 @@ def overlap(placement: Placement) -> tuple[tuple[slice, slice], tuple[slice, sli
 
 
 def place(preprocess: PreprocessRules, height: int, width: int) -> Placement:
-    """Where `preprocess` puts an image of `height` x `width` pixels.
+    """Placement of an image of `height` x `width` pixels by the rules of `preprocess`.
 
     - stretch: the image fills the tensor.
     - letterbox: ratio r = min(H / h, W / w); the image becomes round(h * r) x round(w * r) (half to even, as

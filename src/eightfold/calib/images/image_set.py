@@ -49,6 +49,7 @@ class ImageSet:
         return (self.load(index) for index in range(len(self)))
 
     def name(self, index: int) -> str:
+        """Path of an image, or its number if it is an array."""
         item = self.items[index]
         return str(item) if isinstance(item, Path) else f"image {index}"
 
@@ -89,6 +90,7 @@ class ImageSet:
         return self.subset(np.sort(order[:count]).tolist())
 
     def subset(self, indices: Sequence[int]) -> Self:
+        """The set of these images, in this order."""
         labels = None if self.labels is None else tuple(self.labels[index] for index in indices)
         return replace(self, items=tuple(self.items[index] for index in indices), labels=labels)
 
@@ -100,7 +102,7 @@ def _digest_of(item: Path | Pixels) -> str:
 
 
 def _turn(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """How many images of the same class come before each one."""
+    """For each image the number of images of the same class before it."""
     turn = np.empty(len(labels), np.int64)
     for label in np.unique(labels):
         mine = labels == label

@@ -17,7 +17,7 @@ from eightfold.values import first_fault
 
 
 class Preprocess(PreprocessRules):
-    """How an image becomes one row of the model's input.
+    """Turns an image into one row of the model's input.
 
     The tensor is `(pixel * scale - mean) / std` per channel, in `color` order. With `dtype="uint8"` it holds the pixels
     themselves, and the graph is expected to scale them. The exact steps: head of `calib/images/transform.py`.
@@ -57,7 +57,7 @@ class Preprocess(PreprocessRules):
         return reference_tensor_from_image(self, image)
 
     def place(self, height: int, width: int) -> Placement:
-        """Where an image of this size lands in the tensor; it maps boxes, points and masks back."""
+        """Placement of an image of this size in the tensor; it maps boxes, points and masks back."""
         return place(self, height, width)
 
     def at_size(self, height: int, width: int) -> Self:

@@ -53,7 +53,7 @@ class PreprocessRules(Value):
 
     @property
     def as_stored(self) -> bool:
-        """Whether images keep the channels that their files have."""
+        """True if images keep the channels that their files have."""
         return self.color == "as-is"
 
     @property

@@ -63,7 +63,7 @@ def resize_float(image: Floats, height: int, width: int, *, interpolation: str, 
 
 
 def kernel_name(interpolation: str, antialias: bool, *, grows: bool) -> str:
-    """Which of the kernels below carries out `interpolation`."""
+    """Name of the kernel below that carries out `interpolation`."""
     if interpolation == "area":
         return "bilinear" if grows else "area"
     return f"{interpolation}-antialias" if antialias else interpolation

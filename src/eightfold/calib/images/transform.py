@@ -127,6 +127,7 @@ def _three_channels(pixels: Pixels) -> Pixels:
 
 
 def grey_of(pixels: Pixels) -> Pixels:
+    """(H, W, 1) luma of (H, W, C) pixels, of the same type."""
     if pixels.shape[2] == 1:
         return pixels
     luma = pixels[..., :3].astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)

@@ -10,6 +10,8 @@ import typer
 
 
 class Action(str, Enum):
+    """Actions of `eightfold plan`."""
+
     show = "show"
     diff = "diff"
     merge = "merge"

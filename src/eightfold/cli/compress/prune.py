@@ -166,5 +166,5 @@ def _ranges(options: list[str]) -> tuple[LayerRange, ...]:
 
 
 def _blocks(text: str) -> int | tuple[str, ...]:
-    """How many blocks, or their module paths."""
+    """A number of blocks, or their module paths."""
     return int(text) if text.isdigit() else tuple(part.strip() for part in text.split(",") if part.strip())

@@ -135,7 +135,7 @@ def _is_bundle(name: str) -> bool:
 
 
 def _opened(name: str, classes: int | None, weights: Path | None) -> Runnable:
-    """What lies at a path; the network, where it is the name of one."""
+    """The artifact at a path, or the network of that name."""
     from eightfold.export.compare.runnables import SUFFIXES, runnable_of
 
     place = Path(name.rpartition(":")[0] or name)
@@ -146,5 +146,5 @@ def _opened(name: str, classes: int | None, weights: Path | None) -> Runnable:
 
 
 def _exists(path: Path) -> bool:
-    """Whether it is a file or folder other than one that prune wrote, which is a network."""
+    """True for a file or folder other than one that prune wrote, which is a network."""
     return path.exists() and not (path / SOURCE).is_file()

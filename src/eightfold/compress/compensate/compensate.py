@@ -36,13 +36,15 @@ METHODS = ("none", "bn_beta", "mean", "lsq")
 
 @dataclass(frozen=True)
 class CompensationReport:
-    """What compensation changed: weights fitted (lsq) or whose offset was folded, and those with no place for one."""
+    """Changes made by compensation: layers fitted (lsq) or whose offset was folded, and those that can take no
+    offset."""
 
     method: str
     changed: tuple[str, ...]
     without_sink: tuple[str, ...]
 
     def describe(self) -> str:
+        """Text for a person: the number of changed layers, and the layers that can take no offset."""
         lines = [f"compensation {self.method}: {len(self.changed)} layers changed"]
         lines += [f"  no bias and no norm of its own to take an offset: {name}" for name in self.without_sink]
         return "\n".join(lines)

@@ -41,7 +41,7 @@ def mean_inputs(original: nn.Module, batches: Sequence[Args]) -> Constants:
 
 
 def constants_from_beta(original: nn.Module, plan: PrunePlan, args: Args) -> Constants:
-    """What the removed channels show when every norm scale and every producing weight of theirs is zero.
+    """Constants of the removed channels when all their norm scales and producing weights are zero.
 
     Whatever lies between (activations, additions, concatenations, pooling) turns the norm's beta or the bias into the
     constant by running, at the centre of the map, where zero padding is not seen.

@@ -1,4 +1,5 @@
-"""Where compensation acts: for each layer of a pruned network, what it lost and which tensor can take an offset."""
+"""Finds the layers that compensation acts on: for each layer of a pruned network the inputs it lost and the tensor that
+can take an offset."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def fit_layers(
 
 
 def _room(pruned: nn.Module, original: nn.Module, args: Args, memory_bytes: int) -> list[int]:
-    """How many batches like `args` may take part at each layer of the pruned network."""
+    """Number of batches like `args` that fit into memory at each layer of the pruned network."""
     names = {name for name, _ in pruned.named_parameters()}
     mine = live_bytes(pruned, args)
     theirs = [item for item in live_bytes(original, args) if item[0] in names]

@@ -1,4 +1,5 @@
-"""What a criterion may look at: the network, its channel graph and, if the caller has them, images and targets."""
+"""The evidence that a criterion may use: the network, its channel graph and, if the caller has them, images and
+targets."""
 
 from __future__ import annotations
 
@@ -43,6 +44,7 @@ class Evidence:
 
     @cached_property
     def parameters(self) -> Mapping[str, nn.Parameter]:
+        """Parameters of the network by name."""
         return dict(self.model.named_parameters())
 
     def value(self, tensor: str) -> Array:
@@ -64,6 +66,7 @@ class Evidence:
         return [m for m in group.members if m.role == "channelwise" and self._is_norm_scale(m.tensor)]
 
     def need_images(self, criterion: str) -> Sequence[Args]:
+        """The batches of images. Raises UsageError if the caller gave none."""
         if not self.batches:
             raise UsageError(
                 f"the score {criterion!r} got no images",
@@ -73,6 +76,7 @@ class Evidence:
         return self.batches
 
     def need_loss(self, criterion: str) -> tuple[Sequence[Args], Sequence[Any], Loss]:
+        """Batches, their targets and the loss. Raises UsageError if one of them is missing."""
         batches = self.need_images(criterion)
         if self.loss is None or len(self.targets) != len(batches):
             raise UsageError(

@@ -188,10 +188,12 @@ class LiveBytes:
         self._tensors: list[weakref.ref[Tensor]] = []
 
     def made(self, output: Any) -> None:
+        """Watch the tensors of an output."""
         parts = output if isinstance(output, tuple | list) else [output]
         self._tensors += [weakref.ref(part) for part in parts if isinstance(part, Tensor)]
 
     def total(self) -> int:
+        """Bytes of the watched tensors that are still alive, shared storage counted once."""
         alive = [(reference, tensor) for reference in self._tensors if (tensor := reference()) is not None]
         self._tensors = [reference for reference, _ in alive]
         storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for _, tensor in alive}

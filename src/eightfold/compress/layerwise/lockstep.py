@@ -27,6 +27,8 @@ ROWS_AT_MOST = 32768
 
 
 class Passing(Protocol):
+    """A forward pass that stops at each layer."""
+
     def close(self) -> Args:
         """Abandon the forward pass; gives its arguments back."""
 
@@ -67,10 +69,10 @@ def live_bytes(model: nn.Module, args: Args) -> list[tuple[str, int]]:
 
 
 def inputs_of(call: PausedCall) -> int:
-    """How many weights make one output of the layer."""
+    """Number of weights that make one output of the layer."""
     return call.input.shape[1] // call.geometry.groups * prod(call.geometry.kernel)
 
 
 def rows_wanted(call: PausedCall) -> int:
-    """How many rows a regression on this layer's inputs deserves."""
+    """Number of rows that a regression on this layer's inputs should use."""
     return min(max(ROWS_PER_INPUT * inputs_of(call), ROWS_AT_LEAST), ROWS_AT_MOST)

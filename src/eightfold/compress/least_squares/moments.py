@@ -105,6 +105,7 @@ class HalvedMoments:
 
     @property
     def rows(self) -> int:
+        """Number of rows in both halves."""
         return self.halves[0].rows + self.halves[1].rows
 
     def add(self, x: Tensor, y: Tensor) -> None:

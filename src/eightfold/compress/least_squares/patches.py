@@ -1,5 +1,6 @@
-"""What a layer multiplies its weights with, as rows of a matrix: image patches for convolutions of any dimension,
-stride, dilation and direction, plain rows for linear layers; at all positions, or at a seeded sample of them.
+"""Gathers the inputs that a layer multiplies its weights with, as rows of a matrix: image patches for convolutions of
+any dimension, stride, dilation and direction, plain rows for linear layers; at all positions, or at a seeded sample of
+them.
 
 Only the sampled patches are ever gathered, so that the cost of a wide early layer does not grow with its resolution.
 """
@@ -15,7 +16,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a layer reads its input. A linear layer is a convolution without spatial dimensions: all tuples empty."""
+    """Describes the way a layer reads its input. A linear layer is a convolution without spatial dimensions: all tuples
+    empty."""
 
     kernel: tuple[int, ...] = ()
     stride: tuple[int, ...] = ()

@@ -1,4 +1,4 @@
-"""What a module holds, by the names that plans use, and how it runs while someone watches."""
+"""Accesses the tensors of a module by the names that plans use, and runs it with observers."""
 
 from __future__ import annotations
 

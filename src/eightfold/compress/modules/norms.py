@@ -1,4 +1,5 @@
-"""Which batch norm a layer's output goes to, and nowhere else: its running mean can take an offset of that layer."""
+"""Finds the batch norm that is the only reader of a layer's output: its running mean can take an offset of that
+layer."""
 
 from __future__ import annotations
 

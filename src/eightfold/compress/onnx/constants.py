@@ -135,7 +135,7 @@ def uses_of(graph: onnx.GraphProto) -> dict[str, list[tuple[str, int]]]:
 
 
 def is_host(tensor: onnx.TensorProto, uses: list[tuple[str, int]]) -> bool:
-    """Whether a constant is a setting or a single number, and no tensor of the network."""
+    """True if a constant is a setting or a single number, and no tensor of the network."""
     from onnx import TensorProto
 
     floating = tensor.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
@@ -148,7 +148,7 @@ def is_host(tensor: onnx.TensorProto, uses: list[tuple[str, int]]) -> bool:
 
 
 def is_trained(dims: list[int], uses: list[tuple[str, int]], widths: set[int]) -> bool:
-    """Whether a floating-point constant is a parameter, and no statistic, grid or preprocessing.
+    """True if a floating-point constant is a parameter, and no statistic, grid or preprocessing.
 
     Args:
         widths: of all layers: a vector that is added or multiplied is a bias or a scale only where it has one.

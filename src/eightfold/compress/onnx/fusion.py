@@ -43,7 +43,7 @@ def _width(node: onnx.NodeProto, dims: Dims) -> int:
 
 
 def _is_bias(shape: tuple[int, ...], width: int, *, channels_first: bool, node: onnx.NodeProto, dims: Dims) -> bool:
-    """Whether adding a constant of this shape adds one number to each channel."""
+    """True if adding a constant of this shape adds one number to each channel."""
     behind = len(dims[node.input[1]]) - 2 if channels_first else 0
     if len(shape) <= behind or any(size != 1 for size in shape[len(shape) - behind :]):
         return False

@@ -63,7 +63,7 @@ def _example(each: GraphInput, size: tuple[int, int] | None, batch: int, random:
 
 
 def channels_last(each: GraphInput) -> bool:
-    """Whether an image input has its channels behind its sides, as tf2onnx and Keras write it."""
+    """True if an image input has its channels behind its sides, as tf2onnx and Keras write it."""
     return len(each.shape) == 4 and each.shape[3] in CHANNELS and each.shape[1] not in CHANNELS
 
 

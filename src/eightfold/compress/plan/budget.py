@@ -22,11 +22,14 @@ BISECTIONS = 24
 
 @dataclass(frozen=True)
 class Budget:
+    """An upper bound of a plan's cost; `words` names it in messages."""
+
     cost: Cost
     most: float
     words: str
 
     def holds(self, kept: Kept) -> bool:
+        """True if the kept channels cost no more than the bound."""
         return self.cost(kept) <= self.most
 
 
@@ -98,7 +101,7 @@ def _filled(
 
 
 def _given(graph: ChannelGraph, name: str, selection: Selection) -> bool:
-    """Whether the caller fixed this group's ratio."""
+    """True if the caller fixed this group's ratio."""
     return any(matches(graph.group(name), pattern) for pattern in selection.keep)
 
 

@@ -1,4 +1,4 @@
-"""What a plan would cost in multiply-accumulates or parameters, computed from the graph, without surgery.
+"""Computes the cost of a plan in multiply-accumulates or parameters from the graph, without surgery.
 
 Each item (a layer, a tensor) has a size that shrinks with the share of its inputs and with the share of its outputs
 that stays, so that the cost of many plans, and of every next step from one plan, is a few array operations.
@@ -79,7 +79,8 @@ class Cost:
         return float((self.sizes * self._staying(kept).prod(axis=1)).sum())
 
     def growths(self, kept: Kept, wider: Kept) -> dict[str, float]:
-        """What each group of `wider` alone would add to the cost of `kept`. One pass over the pairs answers for all."""
+        """For each group of `wider` the cost that it alone would add to `kept`. One pass over the pairs answers for
+        all."""
         change = self._gone(kept) - self._gone({**kept, **wider})
         before = self._staying(kept)[self.item]
         after = before + self.shares * change[self.group, None]
@@ -92,7 +93,7 @@ class Cost:
         return np.array([1 - len(kept[g.id]) / g.width if g.id in kept else 0.0 for g in self.groups])
 
     def _staying(self, kept: Kept) -> Vector:
-        """What stays of each factor of each item: [items, factors]."""
+        """The share that stays of each factor of each item: [items, factors]."""
         lost = self.shares * self._gone(kept)[self.group, None]
         staying = np.ones((len(self.sizes), self.shares.shape[1]))
         np.subtract.at(staying, self.item, lost)

@@ -22,7 +22,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class GroupPlan(Frozen):
-    """What happens to one group of coupled channels."""
+    """The part of a plan about one group of coupled channels."""
 
     id: str = Field(description="the group's id in the ChannelGraph: a parameter name")
     width: int = Field(ge=1, description="coupled channels in the original architecture")
@@ -47,7 +47,7 @@ class RemovedBlock(Frozen):
 
 
 class PrunePlan(Value):
-    """Which channels of which groups stay, for one architecture."""
+    """The channels that stay in each group, for one architecture."""
 
     kind: ClassVar[str] = "prune plan"
     error: ClassVar[type[PlanMismatchError]] = PlanMismatchError

@@ -16,11 +16,12 @@ Place = tuple[str, int]
 
 @dataclass(frozen=True)
 class PlanDiff:
-    """What changes from one plan to another for the same architecture."""
+    """Differences between two plans for the same architecture."""
 
     lines: tuple[str, ...]
 
     def describe(self) -> str:
+        """Text for a person, one line a difference."""
         return "\n".join(self.lines) if self.lines else "the plans keep the same channels"
 
 

@@ -28,7 +28,7 @@ class LayerRange(Frozen):
 
 
 class Selection(Frozen):
-    """What to keep, as the caller asked for it."""
+    """The caller's request: rule, ratios, limits."""
 
     rule: str = Field(default="uniform", description="a name of RULES")
     keep_ratio: float = Field(default=0.5, gt=0, le=1, description="share of the channels that stays")
@@ -127,7 +127,7 @@ def _explicit(
 
 
 def matches(group: Group, pattern: str) -> bool:
-    """Whether `pattern` names a parameter that makes the group's channels, or the module that holds it."""
+    """True if `pattern` names a parameter that makes the group's channels, or the module that holds it."""
     makers = {group.id, *(member.tensor for member in group.members if member.role == "producer")}
     return any(fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name, f"{pattern}.weight") for name in makers)
 

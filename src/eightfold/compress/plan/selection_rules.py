@@ -34,7 +34,7 @@ TINY = 1e-12
 
 @dataclass(frozen=True)
 class GroupRequest:
-    """What one group would keep: how many channels, and which first.
+    """The channels that one group asks to keep: a count, and an order.
 
     `order` is as long as the group is wide; the count is rounded later and the highest entries stay."""
 
@@ -44,7 +44,7 @@ class GroupRequest:
 
 @dataclass(frozen=True)
 class RuleOptions:
-    """What rules may be told beside the scores."""
+    """Options of the rules beside the scores."""
 
     keep_ratio: float = 0.5
     layer_keep: float = 0.01
@@ -56,6 +56,7 @@ Rule = Callable[[Sequence[Group], LayerScores, RuleOptions], dict[str, GroupRequ
 
 
 def uniform(groups: Sequence[Group], scores: LayerScores, knobs: RuleOptions) -> dict[str, GroupRequest]:
+    """Keep the same ratio of every group."""
     return {g.id: GroupRequest(g.width * knobs.keep_ratio, scores[g.id].mean(0)) for g in groups}
 
 
@@ -65,6 +66,7 @@ def _relative(groups: Sequence[Group], scores: LayerScores) -> dict[str, Vector]
 
 
 def global_threshold(groups: Sequence[Group], scores: LayerScores, knobs: RuleOptions) -> dict[str, GroupRequest]:
+    """Cut all groups by one threshold over scores that are normalized per group."""
     normal = _relative(groups, scores)
     cut = threshold(list(normal.values()), knobs.keep_ratio)
     share = _share_at(cut, list(normal.values()), knobs.keep_ratio)
@@ -73,7 +75,7 @@ def global_threshold(groups: Sequence[Group], scores: LayerScores, knobs: RuleOp
 
 
 def _share_at(cut: float, pool: Sequence[Vector], keep_ratio: float) -> float:
-    """Which share of the channels that score exactly `cut` stays, so that the pool keeps what was asked for: all of a
+    """Share of the channels that score exactly `cut` to keep, so that the pool keeps the requested ratio: all of a
     network's scores may be equal, such as batch norm scales before training."""
     values = np.concatenate([*pool, np.zeros(0)])
     at, above = int((values == cut).sum()), int((values > cut).sum())
@@ -87,23 +89,27 @@ def _alone(groups: Sequence[Group], scores: LayerScores, knobs: RuleOptions) -> 
 
 
 def normal(groups: Sequence[Group], scores: LayerScores, knobs: RuleOptions) -> dict[str, GroupRequest]:
+    """Cut groups of a single layer by one threshold; coupled groups stay whole."""
     alone = _alone(groups, scores, knobs)
     cut = threshold(list(alone.values()), knobs.keep_ratio)
     return {name: GroupRequest(float((values >= cut).sum()), values) for name, values in alone.items()}
 
 
 def shortcut(groups: Sequence[Group], scores: LayerScores, knobs: RuleOptions) -> dict[str, GroupRequest]:
+    """Cut every group by one threshold over the scores of its first layer."""
     leaders = {g.id: scores[g.id][0] for g in groups}
     cut = threshold(list(leaders.values()), knobs.keep_ratio)
     return {name: GroupRequest(float((values >= cut).sum()), values) for name, values in leaders.items()}
 
 
 def slim(groups: Sequence[Group], scores: LayerScores, knobs: RuleOptions) -> dict[str, GroupRequest]:
+    """Let the layers of each group vote by one threshold over all layers (network slimming)."""
     cut = threshold([row for g in groups for row in scores[g.id]], knobs.keep_ratio)
     return {g.id: voted(scores[g.id], cut, knobs.layer_keep, knobs.merge) for g in groups}
 
 
 def layer(groups: Sequence[Group], scores: LayerScores, knobs: RuleOptions) -> dict[str, GroupRequest]:
+    """Prune nothing but the layers whose ratios the caller gives."""
     return {}
 
 
@@ -142,7 +148,7 @@ def threshold(pool: Sequence[Vector], keep_ratio: float) -> float:
 
 
 def coupled(group: Group, depthwise: frozenset[str]) -> bool:
-    """Whether several layers that mix channels make the group, as a residual connection has it."""
+    """True if several layers that mix channels make the group, as in a residual connection."""
     makers = {m.tensor for m in group.members if m.role == "producer" and m.tensor.endswith("weight")}
     return len(makers - depthwise) > 1
 
@@ -163,7 +169,7 @@ def voted(layers: Vector, cut: float, layer_keep: float, merge: Merge) -> GroupR
 
 
 def merged(votes: Mask, merge: Merge) -> tuple[Mask, int]:
-    """What coupled layers keep together, from the votes [layers, width] of each, and how many.
+    """The channels that coupled layers keep together, from the votes [layers, width] of each, and their number.
 
     union: what any layer keeps. intersection: what all keep. least: what the layer that keeps fewest keeps. most: as
     many as the layer that keeps most, those with most votes first.
@@ -195,7 +201,7 @@ class Limit:
 
 
 def suggested_limit(scores: LayerScores) -> Limit:
-    """How far a threshold over all layers may go (network slimming prints it before it asks for a percentage)."""
+    """The largest sensible threshold over all layers (network slimming prints it before it asks for a percentage)."""
     rows = [row for matrix in scores.values() for row in matrix]
     if not rows:
         return Limit(0.0, 0.0)

@@ -49,13 +49,14 @@ class Block:
     norm_scale: float  # mean |scale| of the last batch norm inside; nan without one
 
     def removed(self) -> RemovedBlock:
+        """The record of the block for a plan."""
         return RemovedBlock(
             path=self.path, activation=self.activation, channels=len(self.mean), channel_dim=self.channel_dim
         )
 
 
 class Bypass(nn.Module):
-    """What stays of a removed block: act(x + shift)."""
+    """Replaces a removed block: act(x + shift)."""
 
     def __init__(self, block: RemovedBlock) -> None:
         super().__init__()
@@ -63,6 +64,7 @@ class Bypass(nn.Module):
         self.shift = nn.Parameter(torch.zeros(block.channels, *[1] * (-1 - block.channel_dim)))
 
     def forward(self, x: Tensor) -> Tensor:
+        """act(x + shift)."""
         return ACTIVATIONS[self.activation](x + self.shift)
 
 
@@ -243,7 +245,7 @@ def _met(frame: _Frame, args: tuple[Any, ...]) -> str | None:
 
 
 def _follow(frame: _Frame, name: str, args: tuple[Any, ...], activation: str, output: Tensor) -> None:
-    """Whether the operator's output is still on x's way."""
+    """Tracks x through an operator; stops where its output no longer depends on x alone."""
     if name in _ADDITIONS and not activation and output.shape == frame.x.shape and isinstance(args[1], Tensor):
         frame.branch = (output - frame.x).double()
         frame.output_energy = float(output.double().square().sum())

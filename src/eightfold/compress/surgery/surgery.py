@@ -32,7 +32,7 @@ class Width:
 
 @dataclass(frozen=True)
 class PruneReport:
-    """What surgery did."""
+    """Widths before and after surgery."""
 
     widths: tuple[Width, ...]  # every weight with an output and an input dimension, in the model's order
     parameters_before: int
@@ -40,6 +40,7 @@ class PruneReport:
 
     @property
     def changed(self) -> tuple[Width, ...]:
+        """The widths that surgery changed."""
         return tuple(width for width in self.widths if width.before != width.after)
 
     def describe(self) -> str:

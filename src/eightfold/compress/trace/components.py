@@ -25,7 +25,7 @@ class Components:
     reasons: tuple[str, ...]
 
     def frozen_for(self, labels: Vector, reasons: tuple[str, ...]) -> bool:
-        """Whether every label is frozen for a reason that starts with one of `reasons`."""
+        """True if every label is frozen for a reason that starts with one of `reasons`."""
         numbers = {number for number, text in enumerate(self.reasons) if text.startswith(reasons)}
         return bool(numbers) and bool(np.isin(self.reason[self.of_label[labels]], list(numbers)).all())
 
@@ -55,6 +55,7 @@ class Grouping:
     place: Matrix  # int64 [labels + 1, 2]: group and channel of each label; -1 for label 0
 
     def places(self, labels: Vector) -> Matrix:
+        """Group and channel of each label."""
         return self.place[labels]
 
     def of_layers(self) -> Grouping:
@@ -146,7 +147,7 @@ def _members(slots: Sequence[LabelSlot], place: Matrix, roles: Mapping[int, Role
 
 
 def _multiplicities(widths: Iterable[Vector], place: Matrix, count: int) -> list[tuple[int, ...]]:
-    """How many positions of each layer width one channel of a group takes."""
+    """Number of positions of each layer width that one channel of a group takes."""
     channels = np.zeros(count, dtype=np.int64)
     np.maximum.at(channels, place[1:, 0], place[1:, 1] + 1)
     found: list[set[int]] = [set() for _ in range(count)]

@@ -46,15 +46,17 @@ class Span(NamedTuple):
     repeat: int = 1
 
     def indices(self) -> Index:
+        """Indices of the span, in the tensor's dimension."""
         return np.arange(self.start, self.start + self.length * self.repeat)
 
     def channels(self) -> Index:
+        """Coupled channel of each index."""
         return np.repeat(np.arange(self.channel, self.channel + self.length), self.repeat)
 
 
 @dataclass(frozen=True)
 class Member:
-    """What one group owns in one dimension of one tensor (a parameter or a buffer)."""
+    """The indices that one group owns in one dimension of one tensor (a parameter or a buffer)."""
 
     tensor: str  # its name in the model's state dict
     dim: int
@@ -102,15 +104,16 @@ class Group:
         return int(np.lcm.reduce(steps)) if steps else 1
 
     def prunable(self, multiple: int) -> bool:
-        """Whether any aligned count below the width exists."""
+        """True if any aligned count below the width exists."""
         return not self.frozen and self.width > self.step(multiple)
 
     def members_as(self, role: Role) -> tuple[Member, ...]:
+        """Members of one role."""
         return tuple(member for member in self.members if member.role == role)
 
 
 class Place(NamedTuple):
-    """Where one input or output channel of a layer belongs: `graph.groups[group]`, coupled channel `channel`.
+    """Group and position of one input or output channel of a layer: `graph.groups[group]`, coupled channel `channel`.
 
     Both are -1 where the position is no prunable channel (the image, for example)."""
 
@@ -141,6 +144,7 @@ class LayerCall:
 
     @property
     def depthwise(self) -> bool:
+        """True if every channel is convolved alone."""
         return self.groups > 1 and self.groups == len(self.inputs)
 
 
@@ -181,7 +185,7 @@ class Suspect(NamedTuple):
 
 @dataclass(frozen=True)
 class ChannelGraph:
-    """What `trace` found: every group, the layers in execution order, and the shapes of the traced architecture."""
+    """Result of `trace`: every group, the layers in execution order, and the shapes of the traced architecture."""
 
     groups: tuple[Group, ...]
     layers: tuple[LayerCall, ...]
@@ -196,6 +200,7 @@ class ChannelGraph:
 
     @cached_property
     def by_id(self) -> Mapping[str, Group]:
+        """Groups by id."""
         return {group.id: group for group in self.groups}
 
     @property
@@ -204,6 +209,7 @@ class ChannelGraph:
         return tuple(group for group in self.groups if not group.frozen)
 
     def group(self, group_id: str) -> Group:
+        """The group of that id. Raises UnknownNameError."""
         try:
             return self.by_id[group_id]
         except KeyError:

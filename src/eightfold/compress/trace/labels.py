@@ -67,6 +67,7 @@ class LabelSpace:
             self.unite(np.ascontiguousarray(table[0]), np.ascontiguousarray(row), reason)
 
     def freeze(self, labels: Vector, reason: str) -> None:
+        """Freeze labels for a reason; zeros are no labels."""
         labels = labels[labels > 0]
         if labels.size:
             self.frozen.append((labels, reason))
@@ -86,9 +87,11 @@ def axes_of(tensor: object) -> Axes:
 
 
 def set_axes(tensor: torch.Tensor, axes: Mapping[int, Vector]) -> None:
+    """Attach labels to the dimensions of a tensor."""
     setattr(tensor, _ATTRIBUTE, dict(axes))
 
 
 def clear_axes(tensor: torch.Tensor) -> None:
+    """Remove a tensor's labels."""
     if hasattr(tensor, _ATTRIBUTE):
         delattr(tensor, _ATTRIBUTE)

@@ -62,7 +62,7 @@ class OpTrace:
 
 @dataclass
 class OpTraceNotes:
-    """What a trace writes down, still in labels."""
+    """Records that a trace collects, still in labels."""
 
     steps: list[TracedOp] = field(default_factory=list)
     vectors: list[Vector] = field(default_factory=list)

@@ -108,6 +108,7 @@ def get_size(module: nn.Module, attribute: str) -> Any:
 
 
 def set_size(module: nn.Module, attribute: str, value: int) -> None:
+    """Set a size attribute of a module, or one entry of a tuple ("name[0]")."""
     name, index = _parse(attribute)
     if index is not None:
         entries = list(getattr(module, name))

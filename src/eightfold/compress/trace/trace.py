@@ -176,7 +176,7 @@ def _apply_rule(call: Call) -> None:
 
 @functools.cache
 def _is_pointwise(func: Any) -> bool:
-    """Whether ATen tags the operator, or the plain form of an in-place one, as pointwise."""
+    """True if ATen tags the operator, or the plain form of an in-place one, as pointwise."""
     if torch.Tag.pointwise in func.tags:
         return True
     packet = func.overloadpacket

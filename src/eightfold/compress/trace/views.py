@@ -1,4 +1,4 @@
-"""How labels move through a reshape: pure numpy, no tensors."""
+"""Moves labels through a reshape: pure numpy, no tensors."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def along(table: np.ndarray[tuple[int, ...], np.dtype[np.int64]], dim: int) -> V
 
 
 def free_dimension(sizes: Sequence[int], *, second: bool = False) -> int:
-    """Which factor of a split channel dimension is taken to follow the width: the largest, the last among equals.
+    """The factor of a split channel dimension that is taken to vary with the width: the largest, the last among equals.
 
     In `view(batch, groups, channels // groups)` the number of groups is fixed by the code and the rest follows. Where
     that factor cannot shrink (the width of an attention head), the `second` largest is tried (the number of heads).

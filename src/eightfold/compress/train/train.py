@@ -42,6 +42,7 @@ class Schedule:
     seed: int
 
     def learning_rate_at(self, step: int) -> float:
+        """Learning rate at a step: linear warm-up, then a cosine to zero."""
         done = step / max(1, self.epochs * self.steps_per_epoch)
         warm_up = 0.2
         if done < warm_up:

@@ -1,4 +1,4 @@
-"""Which commits made a bundle: of eightfold where it runs from a checkout, and of the user's project.
+"""Records the commits that made a bundle: of eightfold where it runs from a checkout, and of the user's project.
 
 The commit is read from git's files, so that no `git` is needed; whether tracked files were changed since, only git can
 tell. Nothing else of a repository is looked at: no path, no name, no address goes into a bundle.
@@ -21,7 +21,7 @@ LONGEST_FILE_BYTES = 64 << 20
 
 
 def commits(project: Path) -> dict[str, dict[str, Any]]:
-    """What is known of {"eightfold": {"commit", "dirty"}, "project": {...}}.
+    """Known commits: {"eightfold": {"commit", "dirty"}, "project": {...}}.
 
     Args:
         project: a folder of the project that the network comes from. Left out where it is in no git work tree.
@@ -39,6 +39,7 @@ def commits(project: Path) -> dict[str, dict[str, Any]]:
 
 
 def describe_commit(state: Mapping[str, Any]) -> str:
+    """A commit for a person, with a remark about later changes."""
     changes = {True: ", with changes since", False: "", None: ", changes since unknown"}[state.get("dirty")]
     return f"{state['commit']}{changes}"
 

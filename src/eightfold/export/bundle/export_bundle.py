@@ -150,7 +150,7 @@ def _at_sizes(preprocess: Preprocess, sizes: Sequence[int | Size], task: Task) -
 
 
 def _require_one_input(origin: torch.nn.Module | FileInputs) -> None:
-    """What goes into the graph is for the only image of a run."""
+    """Preprocessing goes into a graph with one image input only."""
     if isinstance(origin, FileInputs):
         origin.require_one()
     elif len(names := input_names(origin)) > 1:

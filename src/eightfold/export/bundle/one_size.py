@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class BundleRequest:
-    """What is the same at every image size; see `export_bundle`.
+    """The options that hold for every image size; see `export_bundle`.
 
     Attributes:
         sample: the images that steps are compared on, if any.
@@ -82,7 +82,7 @@ def export_at_size(
 
 @dataclasses.dataclass(frozen=True)
 class _Feed:
-    """How a file is fed, and the images that it is compared on, if any."""
+    """The inputs of a file, and the images that it is compared on, if any."""
 
     preprocess: Preprocess
     sample: ImageSet | None

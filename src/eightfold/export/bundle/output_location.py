@@ -1,4 +1,4 @@
-"""Where a bundle may be written: what is known before the work starts, so that it need not fail behind it."""
+"""Checks the output location of a bundle before the work starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which artifacts of a bundle to be have weights in common, stored once: those of one network at any batch and size."""
+"""Stores weights that several artifacts have in common once: those of one network at any batch and size."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ def _networks(artifacts: Sequence[Artifact], folder: Path) -> dict[tuple[str, ..
 
 
 def _share_already(artifacts: Sequence[Artifact]) -> bool:
-    """What has one file of weights for all stays as it was measured."""
+    """Artifacts with one file of weights already stay as they were measured."""
     return bool(artifacts[0].files) and len({artifact.files for artifact in artifacts}) == 1

@@ -1,5 +1,5 @@
-"""What the difference between two networks means on labelled images: the metric of each; of classifiers top-1, and how
-often they agree."""
+"""Measures the difference between two networks on labelled images: the metric of each; for classifiers top-1, and their
+agreement."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ class Agreement(Frozen):
     images: int
 
     def describe(self) -> str:
+        """Text for a person: both values, the difference, and the agreement."""
         points = 100 * (self.second_value - self.first_value)
         words = (
             f"{self.metric} on {self.images} images: {self.first_value:.2%} {self.first}, {self.second_value:.2%} "

@@ -101,7 +101,7 @@ def _with_layers(
 def _layers(
     matches: Matches, tolerance: Tolerance, makers: tuple[Callable[[str], str], Callable[[str], str]]
 ) -> tuple[ComparedLayer, ...]:
-    """What is computed on the way to the outputs; reshapes and slices are none of it."""
+    """The computed tensors on the way to the outputs, without reshapes and slices."""
     leading, parted = matches.inside.leading_to_outputs(), matches.beyond(tolerance)
     return tuple(
         ComparedLayer(

@@ -25,7 +25,7 @@ Pair = tuple[Artifact, Artifact]
 
 
 class BundleComparison(Frozen):
-    """What two bundles hold, compared.
+    """Comparison of two bundles.
 
     Attributes:
         pairs: one comparison for each artifact that both have.

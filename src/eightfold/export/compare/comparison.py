@@ -1,4 +1,4 @@
-"""What a comparison of two artifacts found: errors of the outputs and of every layer in between, as values and text."""
+"""Result of comparing two artifacts: errors of the outputs and of every layer in between, as values and text."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Comparison(Frozen):
 
     @property
     def exact(self) -> bool:
-        """Whether every output and every layer that was compared is the same to the last bit."""
+        """True if every output and every layer that was compared is the same to the last bit."""
         return all(each.max_abs_error == 0 for each in self.outputs) and not any(map(_differs, self.compared))
 
     def describe(self, worst: int = 0, width: int | None = None) -> str:

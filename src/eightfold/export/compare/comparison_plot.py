@@ -69,7 +69,8 @@ def _draw(axes: Any, comparison: Comparison) -> None:
 
 
 def _parting(comparison: Comparison) -> float | None:
-    """Where the two part, among the layers that are drawn: half a step before the first of those from there on."""
+    """The position from which the two differ, among the layers that are drawn: half a step before the first of
+    those."""
     names = [layer.tensor for layer in comparison.layers]
     if comparison.first_beyond not in names:
         return None

@@ -25,7 +25,7 @@ def feeds_of(
     preprocess: Preprocess | None,
     image_shape: tuple[int, int, int, int],
 ) -> tuple[Arrays, Arrays]:
-    """What both are run on.
+    """The inputs that both are run on.
 
     Args:
         subjects: the two.
@@ -56,12 +56,12 @@ def _planes(name: str, shape: Shape) -> TensorSpec:
 
 
 def takes_pixels(subject: Runnable) -> bool:
-    """Whether it takes uint8 images (batch, height, width, channels)."""
+    """True if it takes uint8 images (batch, height, width, channels)."""
     return len(subject.inputs) == 1 and subject.inputs[0].dtype == "uint8" and len(subject.inputs[0].shape) == 4
 
 
 def rules_for(subject: Runnable, given: Preprocess | None, other: Runnable | None = None) -> Preprocess | None:
-    """How images are prepared for it: by `given` rules at its size, else by its own or the other's; in its form."""
+    """The preprocessing of its images: the `given` rules at its size, else its own or the other's; in its form."""
     own = subject.preprocess
     rules = given or own or (other.preprocess if other is not None else None)
     if rules is None:
@@ -100,7 +100,7 @@ def _as_planes(pixels: Array, rules: Preprocess) -> Array:
 
 
 def _require_alike(first: Runnable, second: Runnable, shapes: list[Shape], others: list[Shape]) -> None:
-    """Where both say what they take."""
+    """Raises if both state their inputs and these differ."""
     if shapes and others and shapes != others:
         raise UsageError(
             f"{first.name} takes {_shown(first)}, {second.name} takes {_shown(second)}",

@@ -47,7 +47,7 @@ DEFAULT_TOLERANCE = Tolerance(max_rel_error=1e-4)
 
 
 class Source(Protocol):
-    """Where fixed-size graphs of one network come from, and what they have to answer."""
+    """Source of fixed-size graphs of one network, and of the outputs that they must give."""
 
     def write(self, rows: Array, path: Path) -> str:
         """Write the graph for inputs shaped like `rows`; returns the name of the tool that made it."""
@@ -56,13 +56,13 @@ class Source(Protocol):
         """Every input by name, for a run on these images; `specs` are those of the graph that was written."""
 
     def opened(self) -> Callable[[Arrays], list[Array]]:
-        """What gives the outputs for some rows of its inputs, in order."""
+        """A function that gives the outputs for some rows of its inputs, in order."""
 
     def exact(self) -> Callable[[Arrays], list[Array]] | None:
-        """What gives the outputs in float64; None where nothing does."""
+        """A function that gives the outputs in float64; None if there is none."""
 
     def probe(self, batch: int) -> Probe | None:
-        """What shows the tensors in between, for so many rows."""
+        """A probe of the intermediate tensors at this batch; None if there is none."""
 
     def otherwise(self) -> Source | None:
         """The same with another way to write graphs, for where one comes out wrong; None where there is none."""
@@ -156,7 +156,7 @@ def export_batches(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Asked:
-    """What each file is compared on, and how near it has to be; see `export_batches`."""
+    """The images that each file is compared on, and the tolerance; see `export_batches`."""
 
     images: Array
     real: bool

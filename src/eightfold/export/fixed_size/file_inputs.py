@@ -36,22 +36,24 @@ class Input:
 
     @classmethod
     def of(cls, value: onnx.ValueInfoProto) -> Input:
+        """The input that a graph declares."""
         tensor = value.type.tensor_type
         dims = tuple(dim.dim_value for dim in tensor.shape.dim)
         return cls(value.name, DTYPE_OF_ELEM_TYPE.get(tensor.elem_type, "other"), dims)
 
     @property
     def takes_images(self) -> bool:
+        """True if it has four axes and a type that images can have."""
         return self.dtype in IMAGE_TYPES and len(self.dims) == 4
 
     def takes(self, rows: Array) -> bool:
-        """Whether it is an input for these very images."""
+        """True if it is an input for these images."""
         pairs = zip(self.dims[1:], rows.shape[1:], strict=True) if self.takes_images else ()
         return self.takes_images and self.dtype == rows.dtype and all(own in (0, given) for own, given in pairs)
 
     def is_by_image(self, fixed_batch: int) -> bool:
-        """Whether the first axis is the batch: it is dynamic, or as long as that of images that are fixed. A list of
-        numbers of fixed length is none."""
+        """True if the first axis is the batch: it is dynamic, or as long as that of images that are fixed. A list of
+        numbers of fixed length has none."""
         return self.dims[:1] == (0,) or (len(self.dims) > 1 and self.dims[0] == fixed_batch)
 
     def shape_at(self, batch: int, fixed_batch: int) -> tuple[int, ...]:
@@ -69,7 +71,7 @@ class Input:
 
 @dataclasses.dataclass(frozen=True)
 class FileInputs:
-    """What an ONNX file is fed with.
+    """Inputs of an ONNX file: images and constants.
 
     Attributes:
         free: the inputs that stay inputs, in order; at least one.
@@ -124,14 +126,14 @@ class FileInputs:
 
     @property
     def image_size(self) -> Size | None:
-        """What the file fixes the size of images to; None where it does not, or takes none."""
+        """The image size that the file fixes; None if it fixes none, or takes no images."""
         dims = self.image.dims if self.image.takes_images else (0, 0, 0, 0)
         height, width = dims[1:3] if channels_last(dims) else dims[2:]
         return (height, width) if height and width else None
 
     @property
     def image_channels(self) -> int:
-        """How many channels the file fixes for its images; 0 where it does not, or takes none."""
+        """The number of image channels that the file fixes; 0 if it fixes none, or takes no images."""
         dims = self.image.dims if self.image.takes_images else (0, 0, 0, 0)
         return dims[3] if channels_last(dims) else dims[1] if dims[1] <= MOST_CHANNELS else 0
 

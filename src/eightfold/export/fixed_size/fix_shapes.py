@@ -130,7 +130,7 @@ def _shape_of(value: onnx.ValueInfoProto, batch: int, image_size: int | tuple[in
 
 
 def channels_last(dims: Sequence[int]) -> bool:
-    """Whether an input of four axes has them in this order: batch, height, width, channels."""
+    """True if an input of four axes has them in this order: batch, height, width, channels."""
     return dims[3] in SMALL_CHANNEL_COUNTS and dims[1] not in SMALL_CHANNEL_COUNTS
 
 

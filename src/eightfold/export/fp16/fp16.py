@@ -127,7 +127,7 @@ def _typed_for(model: onnx.ModelProto, kind: HalfType) -> onnx.ModelProto:
 
 
 def is_quantized(model: onnx.ModelProto) -> bool:
-    """Whether some of a graph runs on 8-bit codes between QuantizeLinear and DequantizeLinear."""
+    """True if some of a graph runs on 8-bit codes between QuantizeLinear and DequantizeLinear."""
     return any(node.op_type == "QuantizeLinear" for node in model.graph.node)
 
 

@@ -1,4 +1,4 @@
-"""What a 16-bit graph answers, on a CPU that has no such arithmetic.
+"""Emulates a 16-bit graph on a CPU that has no such arithmetic.
 
 onnxruntime runs float16 nodes in float32 there and drops the casts between them, so that nothing is ever rounded and
 nothing overflows: its answer says little; bfloat16 convolutions it does not run at all. Here every 16-bit tensor is

@@ -145,7 +145,7 @@ class _Halving:
         self.nodes.append(node)
 
     def _follow(self, node: onnx.NodeProto) -> None:
-        """What a node says, or others do, of the type of its output."""
+        """Takes over the output type that a node, or others, state."""
         made = self.have.get(node.output[0])
         if kind_of(node) == "Cast" and made is not None:
             _set_cast_target(node, made)

@@ -1,4 +1,4 @@
-"""Which nodes take or make values that 16 bits cannot hold: on images, and on what these seldom reach.
+"""Finds nodes that take or make values beyond the range of 16 bits: on images, and on extreme inputs.
 
 A camera that is covered or over-exposed shall not give NaN. How coarsely the values are held counts on images alone.
 """

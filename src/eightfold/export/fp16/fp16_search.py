@@ -1,4 +1,4 @@
-"""Which nodes cost a 16-bit graph its precision, by measurement.
+"""Finds the nodes that cost a 16-bit graph its precision, by measurement.
 
 Rounding errors of different places hardly correlate: what they do to the answer adds up in its square, which is what
 1 - cosine measures. So each stretch of the graph is run in 16 bits alone, and the ones that cost most stay in float32

@@ -1,4 +1,4 @@
-"""Which inputs and outputs of a node may be in 16 bits, as ONNX's definition of its operator says."""
+"""Tells the inputs and outputs of a node that may be in 16 bits, from ONNX's definition of its operator."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Taken = Callable[[int], bool]
 
 
 def retypable(node: onnx.NodeProto, opset: int, type_name: str) -> tuple[Taken, Taken]:
-    """Whether each input, and each output, of a node may have another float type than float32.
+    """For each input, and each output, of a node: True if it may have another float type than float32.
 
     Args:
         opset: of the graph.
@@ -64,7 +64,7 @@ def _schema(node: onnx.NodeProto, opset: int) -> Any:
 
 
 def _is_container(formal: Any) -> bool:
-    """Whether it is never a tensor: what is in a sequence keeps its type."""
+    """True if it is never a tensor: elements of a sequence keep their type."""
     return not any(name.startswith(("tensor", "sparse_tensor")) for name in formal.types)
 
 

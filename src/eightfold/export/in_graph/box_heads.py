@@ -1,4 +1,5 @@
-"""What the runtime's detectors do with a network's raw outputs, as nodes: boxes in tensor pixels and class values.
+"""Expresses the runtime's detection decoders as nodes on a network's raw outputs: boxes in tensor pixels and class
+values.
 
 Each function mirrors a decoder of docs/decoders.md and takes the runtime's own decoder for its options and anchors.
 """
@@ -139,7 +140,7 @@ def _extent(build: GraphBuilder, values: str, form: str) -> str:
 
 
 class _Cells:
-    """Which cell of which map a location is, and how many pixels it takes: (locations, 2) arrays, x before y."""
+    """Cell and stride in pixels of each location of the feature maps: (locations, 2) arrays, x before y."""
 
     def __init__(self, maps: Sequence[TensorSpec], size: Size, repeats: Sequence[int] | None = None) -> None:
         cells, strides = [], []

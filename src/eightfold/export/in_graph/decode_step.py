@@ -96,7 +96,7 @@ class _Compared:
     def verified(
         self, name: str, runs: Sequence[Arrays], raw: Sequence[Arrays], decoded: Sequence[Arrays]
     ) -> tuple[str, float]:
-        """What the notes say of a trial, by both answers to its runs, and how far boxes lie apart, in pixels."""
+        """The note on a set of inputs, from both answers to its runs, and the largest distance of boxes in pixels."""
         outside = [_decoded(self.task, self.size, answer) for answer in raw]
         inside = [_decoded(self.graph_task, self.size, answer) for answer in decoded]
         found = agreement(inside, outside)

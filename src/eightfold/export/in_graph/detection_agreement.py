@@ -1,4 +1,4 @@
-"""How many detections of two decoders are the same ones, and which part of them differs."""
+"""Counts the detections that two decoders share, and names the part that differs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Part = Literal["boxes", "scores", "classes"]
 
 @dataclasses.dataclass(frozen=True)
 class DetectionAgreement:
-    """How many detections of two ways there are, how many of these in both, and how far their boxes lie apart."""
+    """Numbers of detections by two ways, of those in both, and the distance of their boxes."""
 
     found: int
     same: int
@@ -26,6 +26,7 @@ class DetectionAgreement:
 
     @property
     def enough(self) -> bool:
+        """True if the share of common detections suffices."""
         return self.same >= LEAST_AGREEMENT * self.found
 
 

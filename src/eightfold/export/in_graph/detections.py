@@ -108,7 +108,7 @@ def with_detections(
 
 
 def decoded_task(task: Task) -> Task:
-    """What the outputs mean when the task's decoder is in the graph. Raises UsageError where it cannot be."""
+    """The task of the outputs when the task's decoder is in the graph. Raises UsageError if it cannot be."""
     decoder = _detector(task)
     options = {"score_threshold": decoder.score_threshold, "max_detections": decoder.max_detections}
     return Task(kind="detect", decode="end-to-end", labels=task.labels, options=options)

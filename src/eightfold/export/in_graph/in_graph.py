@@ -70,7 +70,8 @@ def with_preprocess(model: onnx.ModelProto, preprocess: Preprocess) -> tuple[onn
 
 
 def pixels_for(preprocess: Preprocess) -> Preprocess:
-    """What is left to do outside: the size and the order of colours. Raises UsageError for pixels of 16 bits."""
+    """The preprocessing that is left outside the graph: size and colour order. Raises UsageError for pixels of 16
+    bits."""
     if preprocess.pixels != "uint8":
         raise UsageError(
             f"preprocessing in the graph of {preprocess.pixels} pixels",
@@ -158,7 +159,7 @@ def put_preprocess_in(
 
 
 def normalized(preprocess: Preprocess, pixels: Array) -> Array:
-    """What `Preprocess` makes of images that have the size already: (n, height, width, channels) pixels in the
+    """The result of `Preprocess` for images that have the size already: (n, height, width, channels) pixels in the
     network's colour order -> float32 (n, channels, height, width)."""
     scaled = pixels.astype(np.float64) * preprocess.scale
     rows = (scaled - np.array(preprocess.mean)) / np.array(preprocess.std)

@@ -136,7 +136,7 @@ class _Gram:
 
 
 def _patches(layer: Layer, row: Floats, random: np.random.Generator) -> Floats:
-    """What the layer multiplies its weights with at some positions: (groups, positions, K) float32."""
+    """The inputs that the layer multiplies its weights with at some positions: (groups, positions, K) float32."""
     if layer.node.op_type == "Gemm":
         return row.reshape(1, -1, layer.view(np.empty(layer.shape, np.bool_)).shape[2]).astype(np.float32)
     given = {entry.name: list(entry.ints) for entry in layer.node.attribute}

@@ -1,4 +1,4 @@
-"""What a calibrated graph and what was made of it are compared on: some of the images it is calibrated with."""
+"""Selects calibration images to compare a calibrated graph and its quantized form on."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ TOLERANCE = Tolerance(max_rel_error=1e-3)
 
 
 class EqualizeReport(Equalization):
-    """What `equalize` did.
+    """Result of `equalize`.
 
     Args:
         steps: how far the answers of each graph are from those of the one it was made from.

@@ -33,7 +33,7 @@ class QuantizedWeight:
     axis: int | None
 
     def real(self) -> npt.NDArray[np.float32]:
-        """What the integers stand for."""
+        """The real values of the integers."""
         shape = [1] * self.values.ndim
         if self.axis is not None:
             shape[self.axis] = -1

@@ -1,4 +1,4 @@
-"""Whether INT8 pays on this machine: FP32, Q/DQ and QOperator forms of one graph take turns in one run."""
+"""Measures the speed-up of INT8 on this machine: FP32, Q/DQ and QOperator forms of one graph alternate in one run."""
 
 from __future__ import annotations
 
@@ -50,10 +50,11 @@ class Int8Speed(Frozen):
 
     @property
     def slower(self) -> bool:
-        """Whether INT8 is slower than FP32 beyond doubt."""
+        """True if INT8 is slower than FP32 beyond doubt."""
         return self.high < 1
 
     def describe(self) -> str:
+        """Text for a person: latencies, speed-up, and advice."""
         times = f"FP32 {self.fp32_ms:.2f} ms, Q/DQ {self.qdq_ms:.2f} ms, QOperator {self.qoperator_ms:.2f} ms"
         ratio = f"{self.speedup:.2f} times as fast as FP32 [{self.low:.2f}, {self.high:.2f}]"
         if self.slower:
@@ -90,7 +91,7 @@ def keep_the_faster(fp32_path: PathLike, int8_path: PathLike, *, seconds: float)
 
 
 def measures_target(target_name: str) -> bool:
-    """Whether times taken on this machine are those of the target."""
+    """True if latencies measured on this machine are those of the target."""
     return target_name == "cpu-x86" and platform.machine().lower() in ("x86_64", "amd64")
 
 

@@ -1,4 +1,4 @@
-"""Where an INT8 graph leaves its FP32 original: signal to noise of every activation that both of them have."""
+"""Locates the error of an INT8 graph: SQNR of every activation that it shares with its FP32 original."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NO_ERROR_DB = 200.0  # stands for an infinite ratio
 
 
 class LayerError(Frozen):
-    """How far one activation of the INT8 graph is from the FP32 one, over all images.
+    """Error of one activation of the INT8 graph against the FP32 one, over all images.
 
     Args:
         tensor: its name in the FP32 graph.
@@ -46,6 +46,7 @@ class LayerErrors(Frozen):
     images: int
 
     def describe(self, count: int = 20) -> str:
+        """Table for a person: the `count` worst activations."""
         lines = [f"{len(self.layers)} activations over {self.images} images, worst first", "SQNR dB  max error  layer"]
         lines += [
             f"{entry.sqnr_db:7.1f}  {entry.max_abs_error:9.3g}  {entry.node} ({entry.operator})"

@@ -1,4 +1,4 @@
-"""How many of a graph's layers run in which precision: a file called int8 may hold a good deal of float."""
+"""Counts a graph's layers by precision: a file called int8 may hold a good deal of float."""
 
 from __future__ import annotations
 

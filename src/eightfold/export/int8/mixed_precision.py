@@ -1,6 +1,6 @@
-"""Which layers must stay float for INT8 to lose no more than `max_drop`: rank layers by damage, give the worst back to
-float one after another, and report what each step gains and costs. Every score is kept in a file, so that an
-interrupted search goes on where it was."""
+"""Selects the layers to keep in float so that INT8 loses no more than `max_drop`: ranks layers by damage, returns the
+worst to float one after another, and reports the gain and cost of each step. Every score is kept in a file, so that an
+interrupted search resumes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Ranking = Literal["quantize-one", "dequantize-one"]
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How to search.
+    """Options of the search.
 
     Args:
         max_drop: how much lower than the float graph the score may be, in its own unit.
@@ -99,7 +99,7 @@ def quantize_within(
 
 @dataclass(frozen=True)
 class SearchBound:
-    """What INT8 must hold: either points of a metric that it may lose, or the least signal to noise of its outputs."""
+    """The bound that INT8 must hold: either points of a metric that it may lose, or the least SQNR of its outputs."""
 
     max_drop: float | None = None
     min_sqnr_db: float | None = None
@@ -114,6 +114,7 @@ class SearchBound:
 
     @property
     def is_set(self) -> bool:
+        """True if a bound was given."""
         return self.max_drop is not None or self.min_sqnr_db is not None
 
 
@@ -161,7 +162,7 @@ def search_files(
 
 
 def _identity(ranges: Ranges, target: str, score: Score, rank_by: Score | None) -> str:
-    """What two searches must have in common for one to use the other's scores."""
+    """The facts that two searches must share for one to use the other's scores."""
     ranked = rank_by.data if rank_by else ""
     device = str(device_identity(describe_device()))  # scores are kept beside times
     parts = (ranges.digest(), target, score.name, score.data, ranked, identity_of(DECIDING), device)

@@ -1,4 +1,4 @@
-"""What the search for layers to keep in float found: a table, and a plot of accuracy against speed."""
+"""Reports the search for layers to keep in float: a table, and a plot of accuracy against speed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SearchStep(Frozen):
 
 
 class SearchReport(Frozen):
-    """What the search found. The last step is what was written.
+    """Result of the search. The last step is the one that was written.
 
     Args:
         score_name, unit: what is measured.
@@ -51,6 +51,7 @@ class SearchReport(Frozen):
     is_goal: bool = False
 
     def describe(self) -> str:
+        """Table for a person: one line a step."""
         score, allowed = f"{self.float_score:.2f} {self.unit}", f"; allowed drop {self.max_drop:g}"
         of, less = ("to reach", " short of") if self.is_goal else ("of FP32", "     drop")
         lines = [f"{self.score_name} {of}: {score}" + ("" if self.is_goal else allowed)]

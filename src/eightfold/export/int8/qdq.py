@@ -90,7 +90,7 @@ class _Writer:
         return name if self._is_shown_quantized(name) else self._named("tensor", f"{name}_dequantized")
 
     def _is_shown_quantized(self, name: str) -> bool:
-        """Whether this is an output of the graph whose maker runs on integers to the end: it must keep its name."""
+        """True if this is an output of the graph whose producer runs on integers to the end: it must keep its name."""
         at_output = name in self.graph.outputs and name != self.graph.input.name
         return at_output and self.plan.target.placement == "tensors"
 

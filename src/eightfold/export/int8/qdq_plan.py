@@ -36,7 +36,7 @@ Edge = tuple[int, int]  # node index, input index
 
 @dataclass
 class QdqPlan:
-    """What will be done to a graph.
+    """The changes to make to a graph.
 
     Args:
         tensors: activation -> its 8-bit type.
@@ -58,7 +58,7 @@ class QdqPlan:
 
 @dataclass(frozen=True)
 class FloatRules:
-    """What stays float although the target could run it on integers.
+    """Nodes to keep in float although the target could run them on integers.
 
     Args:
         keep: labels of nodes.
@@ -123,7 +123,7 @@ class _Planner:
             self._read_everywhere()
 
     def _obstacle(self, node: onnx.NodeProto) -> str:
-        """Why a node cannot be quantized; empty if it can."""
+        """The reason that forbids quantizing a node; empty if there is none."""
         if label(node) in self.rules.keep or (self.rules.only is not None and label(node) not in self.rules.only):
             return "asked to stay float"
         if self._stays_exposed(node):

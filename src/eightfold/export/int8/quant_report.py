@@ -1,4 +1,4 @@
-"""What `quantize` did, for people and for the manifest."""
+"""Report of `quantize`, for people and for the manifest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from eightfold.values import Frozen
 
 
 class QuantReport(Frozen):
-    """What `quantize` did.
+    """Result of `quantize`.
 
     Args:
         target: the target asked for.
@@ -37,6 +37,7 @@ class QuantReport(Frozen):
     step: Step
 
     def describe(self) -> str:
+        """Text for a person: layers in INT8, layers kept in float, steps, speed."""
         lines = [f"{len(self.quantized)} layers in INT8 for {self.target}, {len(self.kept_float)} kept in float"]
         reasons = dict.fromkeys(self.kept_float.values())
         for reason in reasons:
@@ -46,7 +47,7 @@ class QuantReport(Frozen):
         return "\n".join([*lines, *noted, *self._speed()])
 
     def notes(self) -> tuple[str, ...]:
-        """What was done beside quantizing, a line each."""
+        """Steps beside quantizing, one line each."""
         lines = []
         if self.bias_shifts:
             name = max(self.bias_shifts, key=lambda key: self.bias_shifts[key])
@@ -64,7 +65,7 @@ class QuantReport(Frozen):
         return [self.speed.describe()] if self.speed else []
 
     def record(self) -> Step:
-        """What belongs into a manifest: the comparison, the form, what stayed float, what was done, whether it pays."""
+        """The manifest's entry: comparison, form, layers kept in float, further steps, speed."""
         form = f"written as {SHOWN[self.form]}"
         kept = f"{len(self.kept_float)} layers kept in float" + "".join(f", {name}" for name in self.kept_float)
         notes = (form, kept, *self.notes(), *self._speed(), *self.step.notes)

@@ -46,7 +46,7 @@ FORM_CHOICES: tuple[FormChoice, ...] = get_args(FormChoice)
 
 @dataclass(frozen=True)
 class QuantOptions:
-    """What `quantize` is asked for beside ranges and target; see there."""
+    """Options of `quantize` beside ranges and target; see there."""
 
     keep_float: frozenset[str] = frozenset()
     float_outputs: bool = False

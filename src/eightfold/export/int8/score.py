@@ -1,4 +1,4 @@
-"""How good a quantized graph is: a metric over labelled images, or its outputs' signal to noise without labels."""
+"""Scores a quantized graph: a metric over labelled images, or the SQNR of its outputs without labels."""
 
 from __future__ import annotations
 

@@ -36,6 +36,7 @@ class OpenVinoRecord(Value):
 
     @property
     def precision(self) -> Precision:
+        """The lowest precision among the layers."""
         return next((each for each in BELOW_FLOAT32 if each in self.layers), "fp32")
 
     def describe(self) -> str:
@@ -44,5 +45,5 @@ class OpenVinoRecord(Value):
 
 
 def openvino_record_path(xml: PathLike) -> Path:
-    """Where the record of an .xml file lies."""
+    """Path of the record of an .xml file."""
     return Path(f"{xml}.json")

@@ -126,6 +126,6 @@ def _drop_what_has_no_effect(node: onnx.NodeProto, new: Any, old: Any) -> None:
 
 
 def _fits(node: onnx.NodeProto, old: Any) -> bool:
-    """Whether the older signature has room for all that the node says."""
+    """True if the older signature has room for everything that the node states."""
     named = all(each.name in old.attributes for each in node.attribute)
     return named and len(node.input) <= old.max_input and len(node.output) <= old.max_output

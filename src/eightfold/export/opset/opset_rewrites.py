@@ -1,4 +1,4 @@
-"""How older opsets say what newer ones have an operator or an option for."""
+"""Expresses operators and options of newer opsets in older ones."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def _dilated_pool(index: GraphIndex, node: onnx.NodeProto, opset: int) -> None:
 
 
 def _reshape(index: GraphIndex, node: onnx.NodeProto, opset: int) -> None:
-    """Whether 0 means "as it was" matters only where there is one."""
+    """`allowzero` matters only for shapes with a 0."""
     shape = index.array(node.input[1])
     if shape is not None and 0 not in shape and opset < 14:
         _remove(node, "allowzero")

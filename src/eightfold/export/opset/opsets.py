@@ -1,5 +1,5 @@
-"""Which version of ONNX's standard operator set each target reads, as data. Every entry names where that is written
-down; a version between two entries follows the older one."""
+"""Versions of ONNX's standard operator set that each target reads, as data. Every entry names its source; a version
+between two entries has the rules of the older one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEFAULT_OPSET = 17
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """What reads ONNX for a family of targets, from one of its versions on.
+    """The parser of ONNX for a family of targets, from one of its versions on.
 
     Args:
         family: the part of a target's name before the colon.
@@ -118,8 +118,8 @@ def newest_opset(target: str) -> int:
 
 
 def family_and_version(target: str) -> tuple[str, tuple[int, int]]:
-    """What reads a target's ONNX files, and its (major, minor) version where that matters; without a version,
-    TensorRT's is the one installed, or 10.
+    """The family that reads a target's ONNX files, and its (major, minor) version where that matters; without a
+    version, TensorRT's is the one installed, or 10.
 
     >>> family_and_version("tensorrt-dla:8.5")
     ('tensorrt', (8, 5))

@@ -26,6 +26,7 @@ LARGEST_FOR_ONNXSIM_BYTES = 2**16
 
 
 def main(tool: str) -> None:
+    """Run one simplifier on the file named on standard input, in this process."""
     simplified = _simplifier(tool)
     source, target = (Path(sys.stdin.readline().rstrip("\n")) for _ in range(2))
     if not source.is_file():  # nothing comes where the one who asked has gone

@@ -1,4 +1,5 @@
-"""What a fixed-size graph computes without its images: sizes, masks, grids. A run on any input tells the values.
+"""Folds the parts of a fixed-size graph that do not depend on its images: sizes, masks, grids. A run on any input tells
+the values.
 
 A tensor is constant where no input's values reach it. The operator Shape stops them: an activation always has the same
 shape where no operator on the way takes a size from the images' values, as NonZero and NonMaxSuppression do.

@@ -24,6 +24,7 @@ class Simplifier:
     @classmethod
     @contextlib.contextmanager
     def started(cls, tool: str, time_limit_s: float) -> Iterator[Simplifier]:
+        """A simplifier's process, which ends with the context."""
         command = [sys.executable, "-m", "eightfold.export.simplify._simplify_child", tool]
         pipe = subprocess.PIPE
         # What it says goes to a file: a pipe that nobody reads yet would fill up and stop it.

@@ -43,7 +43,7 @@ HALF_TOLERANCE = Tolerance(max_rel_error=5e-3)
 
 @dataclasses.dataclass(frozen=True)
 class Simplified:
-    """What `simplify_onnx` did. `step.notes` says how each tool fared."""
+    """Result of `simplify_onnx`. `step.notes` holds a line about each tool."""
 
     path: Path
     nodes_before: int
@@ -53,7 +53,7 @@ class Simplified:
 
 @dataclasses.dataclass(frozen=True)
 class _Network:
-    """What is to be simplified: how to run it, on what, and its graph, after our passes where they were asked for."""
+    """The network to simplify: its runner, inputs, and graph, after our passes if they were requested."""
 
     nodes: int
     run: Run
@@ -171,7 +171,7 @@ def _opened(path: PathLike, folder: Path, inputs: Arrays | None, *, prepare: boo
 
 
 def _is_half(model: onnx.ModelProto) -> bool:
-    """Whether weights, inputs or outputs are in float16."""
+    """True if weights, inputs or outputs are in float16."""
     from onnx import TensorProto
 
     types = {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)}
@@ -179,7 +179,7 @@ def _is_half(model: onnx.ModelProto) -> bool:
 
 
 def _asked(model: onnx.ModelProto, wanted: Sequence[str], file: Path, inputs: Arrays) -> tuple[Run, Arrays, References]:
-    """How to run `model`, the values of some tensors in it, and where its weights lie."""
+    """A runner of `model` for the values of some tensors in it, its inputs, and the location of its weights."""
     from onnx import ValueInfoProto
 
     outputs = len(model.graph.output)

@@ -1,5 +1,5 @@
-"""What TensorRT's parser is known to refuse, said before it is asked, with what to do instead: its own messages speak
-of its insides."""
+"""Checks a graph for nodes that TensorRT's parser is known to refuse, and names the remedy: the parser's own messages
+speak of its internals."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _refused(model: onnx.ModelProto, target: EngineTarget) -> Iterator[tuple[onn
 
 
 def _symmetric(index: GraphIndex, node: onnx.NodeProto) -> bool:
-    """Whether the zero point is signed and zero; one that is left out means unsigned codes at a Q, and any at a DQ."""
+    """True if the zero point is signed and zero; one that is left out means unsigned codes at a Q, and any at a DQ."""
     if len(node.input) < 3 or not node.input[2]:
         return node.op_type == "DequantizeLinear"
     zero = index.array(node.input[2])

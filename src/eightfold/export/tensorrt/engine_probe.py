@@ -25,7 +25,7 @@ UNSEEN = MOVES | {"QuantizeLinear", "DequantizeLinear"}
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EngineSource:
-    """What an engine was built from.
+    """The graph and record that an engine was built from.
 
     Attributes:
         record: how.
@@ -37,7 +37,7 @@ class EngineSource:
 
     @property
     def options(self) -> BuildOptions:
-        """How it was built, with what images decided then."""
+        """The build options, with the layers that images kept in float."""
         options = self.record.options
         kept = (*options.float_layers, *self.record.float_nodes)
         return options.model_copy(update={"float_layers": kept, "strip_weights": False})

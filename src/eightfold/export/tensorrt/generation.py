@@ -1,4 +1,4 @@
-"""What differs between the generations of TensorRT's API that matters to a build; everything else is common to all.
+"""Differences between the generations of TensorRT's API that matter to a build; everything else is common to all.
 
 The facts are those of the bindings' sources, recorded for each version in tests/export/tensorrt/surfaces.json, and of
 their binaries, in wheels.json beside it.

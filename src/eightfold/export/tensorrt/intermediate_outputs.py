@@ -31,7 +31,7 @@ def mark_outputs(network: INetworkDefinition, names: Sequence[str]) -> tuple[Ten
 
 
 def tensors_of(network: INetworkDefinition) -> Iterator[ITensor]:
-    """What the layers of a network make."""
+    """The output tensors of a network's layers."""
     layers = (network.get_layer(place) for place in range(network.num_layers))
     return (layer.get_output(place) for layer in layers for place in range(layer.num_outputs))
 

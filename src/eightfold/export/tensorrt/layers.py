@@ -69,7 +69,7 @@ class EngineLayers(Value):
 
 
 def layers_path(engine: PathLike) -> Path:
-    """Where the layers of an engine file lie."""
+    """Path of the layers of an engine file."""
     return Path(f"{engine}.layers.json")
 
 
@@ -88,7 +88,7 @@ def _parsed(layer: ILayer) -> EngineLayer:
 
 
 def layers_of_engine(trt: Any, engine: bytes, *, host_code: bool = False) -> EngineLayers | None:
-    """What the inspector tells; None where the engine cannot be loaded on this machine. `host_code`: see
+    """Layers from the engine inspector; None if the engine cannot be loaded on this machine. `host_code`: see
     `engine_fit.holds_host_code`; the engine was just built here."""
     runtime: Runtime = trt.Runtime(collecting_logger(trt, []))  # why it fails there is no part of the build's messages
     if host_code:

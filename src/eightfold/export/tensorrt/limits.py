@@ -1,4 +1,4 @@
-"""What a builder or a machine cannot be asked for, said before any work is done."""
+"""Refuses options that a builder or a machine does not have, before any work is done."""
 
 from __future__ import annotations
 

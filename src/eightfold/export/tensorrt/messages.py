@@ -1,4 +1,4 @@
-"""What a TensorRT parser and builder say, kept instead of printed."""
+"""Collects the messages of a TensorRT parser and builder instead of printing them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be asked of a build beside target and precision."""
+"""Options of a build beside target and precision."""
 
 from __future__ import annotations
 
@@ -69,8 +69,9 @@ class BuildOptions(Frozen):
 
     @property
     def has_ranges(self) -> bool:
+        """True if INT8 ranges are given, as values or as a calibration cache."""
         return self.ranges is not None or self.calibration_cache is not None
 
     def without_files(self) -> BuildOptions:
-        """What a record keeps: names of files mean something on one machine only."""
+        """The options for a record: names of files mean something on one machine only."""
         return self.model_copy(update={"timing_cache": None, "calibration_cache": None})

@@ -81,7 +81,8 @@ def parse(trt: Any, network: INetworkDefinition, logger: Any, path: Path) -> Non
 
 
 def first_parser_error(parser: Any, path: Path) -> str:
-    """Where and why, as far as this version's parser tells: before 10 it gives the node's number only."""
+    """Node and reason of the first error, as far as this version's parser tells: before 10 it gives the node's number
+    only."""
     if not parser.num_errors:
         return ""
     error = parser.get_error(0)

@@ -1,4 +1,4 @@
-"""Where an engine goes, looked at before the minutes that its build takes."""
+"""Checks the output location of an engine before its build, which takes minutes."""
 
 from __future__ import annotations
 

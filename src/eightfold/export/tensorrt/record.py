@@ -77,12 +77,12 @@ class EngineRecord(Value):
 
     @property
     def is_converted(self) -> bool:
-        """Whether the graph became a float16 one before it was parsed."""
+        """True if the graph was converted to float16 before it was parsed."""
         return self.precision != "fp32" and "STRONGLY_TYPED" in self.flags
 
     @property
     def requires(self) -> dict[str, str]:
-        """What a machine must have, as the manifest states it: see `eightfold.runtime.backends.engine_fit`."""
+        """Requirements on a machine, as the manifest states them: see `eightfold.runtime.backends.engine_fit`."""
         return engine_requirements(self.builder, self.builder_version, self.compute_capability, self.flags)
 
     def describe(self) -> str:
@@ -95,5 +95,5 @@ class EngineRecord(Value):
 
 
 def sidecar_path(engine: PathLike) -> Path:
-    """Where the record of an engine file lies."""
+    """Path of the record of an engine file."""
     return Path(f"{engine}.json")

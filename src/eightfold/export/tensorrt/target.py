@@ -1,4 +1,4 @@
-"""What a TensorRT engine is built for, parsed from a target's name: 'rtx:sm86', 'tensorrt', 'tensorrt:10.3'."""
+"""Parses the target of a TensorRT engine: 'rtx:sm86', 'tensorrt', 'tensorrt:10.3'."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def onnx_from_module(
 
 
 def exporter_of(model: onnx.ModelProto) -> str:
-    """Which exporter wrote a file of `export_onnx`; "" for other files."""
+    """The exporter that wrote a file of `export_onnx`; "" for other files."""
     return next((str(entry.value) for entry in model.metadata_props if entry.key == "exporter"), "")
 
 
@@ -153,14 +153,14 @@ def _export(
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What the newer exporter's own errors come from: they speak of themselves, not of the network."""
+    """The cause of the newer exporter's own errors, which speak of the exporter, not of the network."""
     while error.__cause__ is not None and not isinstance(error, EightfoldError):
         error = error.__cause__
     return error
 
 
 class _DoesNotRunError(ModelError):
-    """What an exporter wrote is no graph that runs."""
+    """An exporter wrote a graph that does not run."""
 
 
 def _require_running(graph: onnx.ModelProto, inputs: Tensors) -> None:
@@ -217,7 +217,7 @@ def _exported(
 
 
 def _names_all(graph: onnx.ModelProto) -> bool:
-    """Whether every tensor that a node reads is made somewhere."""
+    """True if every tensor that a node reads is made somewhere."""
     index = GraphIndex(graph.graph)
     made = {"", *(value.name for value in graph.graph.input), *index.weights, *index.producer}
     return made.issuperset(index.readers)

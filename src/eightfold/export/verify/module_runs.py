@@ -83,7 +83,7 @@ def run_module(model: torch.nn.Module, *images: torch.Tensor) -> Any:
 def named_outputs(
     model: torch.nn.Module, images: Sequence[torch.Tensor], wanted: Sequence[str] = ()
 ) -> dict[str, torch.Tensor]:
-    """What a model puts out, in order, by the names that its graph has for it; see `export_onnx`."""
+    """A model's outputs in order, by the names that its graph has for them; see `export_onnx`."""
     found = tuple(output_tensors(run_module(model, *images)))
     return dict(zip(_output_names(model, found, wanted), (tensor for _, tensor in found), strict=True))
 

@@ -1,4 +1,4 @@
-"""What a step is held to that rounds on purpose: 16 bits, INT8, kernels of another library.
+"""Verifies steps that round on purpose: 16 bits, INT8, kernels of another library.
 
 On images its answer has to be within a tolerance. Neither types nor ranges were chosen for constants, extremes and
 noise, which is what a camera gives that is covered or over-exposed: how far the answer moves there is recorded and not
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class ComparedNetwork:
-    """What answers inputs, and what shows the tensors in between."""
+    """A runner, and a probe of its intermediate tensors."""
 
     run: Callable[[Arrays], Arrays]
     probe: Probe | None

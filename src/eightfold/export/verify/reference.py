@@ -38,14 +38,14 @@ NOT_JUDGED = "not judged, the network amplifies rounding there"
 
 @dataclasses.dataclass(frozen=True)
 class _Verdict:
-    """What one run gave: differences that count, and what excuses those beyond the tolerance."""
+    """Result of one run: differences that count, and the excuse for those beyond the tolerance."""
 
     found: tuple[Difference, ...]
     excuse: str = ""
 
 
 class Reference:
-    """What a network answers on each of some named inputs ("trials")."""
+    """Answers of a network to each of some named inputs ("trials")."""
 
     def __init__(self, run: Run, trials: InputSets, probe: Probe | None = None, exact: Run | None = None) -> None:
         """`run` gives outputs by name for inputs by name; `probe` shows the tensors in between for the same inputs;
@@ -101,7 +101,7 @@ class Reference:
         return _Verdict(found)
 
     def _moves_as_much(self, inputs: Arrays, known: Arrays, seen: Arrays, tolerance: Tolerance) -> bool:
-        """Whether what is beyond the tolerance are rows that this network moves as far itself."""
+        """True if the rows beyond the tolerance are rows that this network moves as far itself."""
         rng = np.random.default_rng(0)
         moved = self._run({key: _nudged(array, rng) for key, array in inputs.items()})
         tensors = zip(known.values(), moved.values(), in_order_of(known, seen), strict=True)
@@ -109,7 +109,7 @@ class Reference:
         return not any(item.beyond(tolerance) for item in left)
 
     def _is_as_exact(self, inputs: Arrays, known: Arrays, seen: Arrays) -> bool:
-        """Whether another answer is about as near to that in float64 as this network's own."""
+        """True if another answer is about as near to that in float64 as this network's own."""
         if self._exact is None:
             return False
         try:
@@ -121,7 +121,7 @@ class Reference:
 
 
 def _words(verdicts: Sequence[_Verdict]) -> str:
-    """What a step's notes say of the runs of one trial."""
+    """A step's note on the runs of one set of inputs."""
     measured = [item.max_rel_error for each in verdicts if each.excuse != NOT_JUDGED for item in each.found]
     excuses = sorted({each.excuse for each in verdicts if each.excuse})
     return ", ".join([*([f"relative error {max(measured):.2g}"] if measured else []), *excuses])

@@ -16,7 +16,7 @@ Run = Callable[[Arrays], Arrays]
 
 
 def absent_backend(name: str) -> str | None:
-    """Why a back end cannot be used here; None where it can."""
+    """Reason why a back end cannot be used here; None if it can."""
     return BACKENDS[name].absent() if name in BACKENDS else "eightfold has no such back end"
 
 

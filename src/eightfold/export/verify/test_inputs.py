@@ -125,9 +125,9 @@ def _noise(spec: TensorSpec, rng: np.random.Generator) -> Array:
 
 
 def answers_to(run: Callable[[Arrays], Arrays], trials: InputSets) -> tuple[dict[str, list[Arrays]], tuple[str, ...]]:
-    """What a network answers on the trials it runs on, and words on the others: graphs whose shapes follow from what
-    they detect may find nothing in a constant. There are words, too, where its answers to the first trial, images or
-    what stands for them, are not finite. Raises ModelError where it does not run on that."""
+    """A network's answers to the input sets that it runs on, and a note on each of the others: graphs whose shapes
+    follow from their detections may find nothing in a constant. There is a note, too, if its answers to the first set,
+    images or their stand-ins, are not finite. Raises ModelError if it does not run on that."""
     answers: dict[str, list[Arrays]] = {}
     notes = []
     for name, runs in trials.items():

@@ -1,4 +1,4 @@
-"""What the checks of a step are made of: networks that run, differences that are measured, tolerances that hold."""
+"""Parts of every step's check: networks that run, differences that are measured, tolerances that hold."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Runnable: TypeAlias = "PathLike | bytes | onnx.ModelProto"
 
 
 class Tolerance(Frozen):
-    """How far a step may move the answer. None means that the figure is recorded but not judged."""
+    """Largest differences that a step may cause. None means that the figure is recorded but not judged."""
 
     max_abs_error: float | None = None
     max_rel_error: float | None = None
@@ -38,7 +38,7 @@ class Tolerance(Frozen):
 
 
 class Difference(Frozen):
-    """How two versions of one tensor differ.
+    """Difference between two versions of one tensor.
 
     Attributes:
         max_abs_error: largest absolute difference.
@@ -52,7 +52,7 @@ class Difference(Frozen):
     cosine: float
 
     def beyond(self, tolerance: Tolerance) -> str:
-        """What exceeds the tolerance, in words; "" when nothing does. NaN never passes."""
+        """The figures that exceed the tolerance, in words; "" if none does. NaN never passes."""
         limits = (
             ("max abs error", self.max_abs_error, tolerance.max_abs_error, self.max_abs_error),
             ("max relative error", self.max_rel_error, tolerance.max_rel_error, self.max_rel_error),
@@ -131,7 +131,7 @@ def require_within(differences: Sequence[Difference], tolerance: Tolerance, *, s
 
 
 def run_module_arrays(model: torch.nn.Module, *images: Array) -> list[Array]:
-    """What a torch module returns for its inputs, flattened, in evaluation mode and on the model's device."""
+    """A torch module's outputs for its inputs, flattened, in evaluation mode and on the model's device."""
     from eightfold.export.verify.module_runs import evaluating, output_tensors, run_module
 
     torch = require("torch", "run the torch module")
@@ -180,7 +180,8 @@ def runner(path: Runnable, *, optimize: bool = True) -> Callable[[Arrays], dict[
 
 @contextlib.contextmanager
 def _opened(source: Runnable) -> Iterator[str | bytes]:
-    """What onnxruntime opens. A graph in memory goes through a file where it is more than protobuf holds."""
+    """A path or bytes for onnxruntime to open. A graph in memory goes through a file if it is more than protobuf
+    holds."""
     if isinstance(source, bytes):
         yield source
     elif isinstance(source, str | Path):

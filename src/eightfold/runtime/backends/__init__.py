@@ -32,6 +32,7 @@ def backend_named(name: str) -> Backend:
 
 
 def usable_backends() -> list[str]:
+    """Names of the back ends that work on this machine."""
     return [name for name, backend in BACKENDS.items() if backend.absent() is None]
 
 

@@ -1,4 +1,4 @@
-"""What every backend is to the rest of the runtime. Each backend's library is imported in its own module only."""
+"""Interface of the backends to the rest of the runtime. Each backend's library is imported in its own module only."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Scope = Literal["model", "model+copies", "end-to-end"]
 
 @dataclass(frozen=True)
 class SessionOptions:
-    """What a user may choose about how a model runs.
+    """User options for running a model.
 
     Attributes:
         threads: intra-op threads on a CPU; None leaves it to the backend.
@@ -80,7 +80,8 @@ class Session(ABC):
     outputs: tuple[TensorSpec, ...]
 
     @abstractmethod
-    def new_slot(self) -> Slot: ...
+    def new_slot(self) -> Slot:
+        """New buffers for one request in flight."""
 
     def close(self) -> None:  # noqa: B027  most backends release with the last reference
         """Release device memory."""
@@ -116,6 +117,7 @@ def _wrong_dtype(name: str, array: Array, wanted: np.dtype[Any]) -> BackendError
 
 
 def empty_like(spec: TensorSpec) -> Array:
+    """A zeroed array of the shape and type of `spec`."""
     return np.zeros(spec.shape, np.dtype(spec.dtype))
 
 
@@ -127,7 +129,9 @@ class Backend(ABC):
 
     @abstractmethod
     def absent(self) -> str | None:
-        """Why it cannot be used on this machine, or None when it can."""
+        """Reason why it cannot be used on this machine; None if it can."""
 
     @abstractmethod
-    def open(self, path: Path, options: SessionOptions) -> Session: ...
+    def open(self, path: Path, options: SessionOptions) -> Session:
+        """Load a model. Raises BackendError or
+        ModelError."""

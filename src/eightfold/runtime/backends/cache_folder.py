@@ -1,5 +1,5 @@
-"""Where back ends keep what takes long to make and can be made again: never in a bundle, whose files are what its
-manifest says."""
+"""Cache folder of the back ends, for files that take long to make and can be made again: never in a bundle, which holds
+only the files of its manifest."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ DRIVER_FILES = ("/proc/driver/nvidia/version", "/dev/nvhost-gpu", "/dev/nvgpu", 
 
 
 def cuda_absent() -> str | None:
-    """Why CUDA cannot be used here, or None when it probably can. Imports nothing and starts no driver."""
+    """Reason why CUDA cannot be used here; None if it probably can. Imports nothing and starts no driver."""
     missing = cuda_driver_absent()
     if missing is None and not (_has_cuda_python() or installed("pycuda")):
         return "neither cuda-python nor PyCUDA is installed (pip install 'eightfold[tensorrt]', or pip install pycuda)"
@@ -21,6 +21,7 @@ def cuda_absent() -> str | None:
 
 
 def cuda_driver_absent() -> str | None:
+    """Reason why there is no NVIDIA driver; None if there is one."""
     return None if any(Path(path).exists() for path in DRIVER_FILES) else "this machine has no NVIDIA driver"
 
 

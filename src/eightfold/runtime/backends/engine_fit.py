@@ -1,4 +1,4 @@
-"""What a machine must have to run an engine, as manifests and sidecars state it, and whether a machine has it.
+"""Requirements of an engine on a machine, as manifests and sidecars state them, and a check of this machine.
 
 A requirement is one or more alternatives parted by commas. Each is one or more conditions parted by blanks, all of
 which have to hold: a plain version ("10.3.0": the numbers that both sides have must agree), ">=8.0" or "<11". The C++
@@ -18,7 +18,7 @@ AMPERE_AND_LATER = ">=8.0"
 
 
 def engine_requirements(builder: str, version: str, capability: str, flags: Collection[str]) -> dict[str, str]:
-    """What an engine needs, by name.
+    """Requirements of an engine, by name.
 
     Args:
         builder: the module that built it, "tensorrt" or "tensorrt_rtx".
@@ -36,12 +36,12 @@ def engine_requirements(builder: str, version: str, capability: str, flags: Coll
 
 
 def holds_host_code(flags: Collection[str]) -> bool:
-    """Whether an engine holds machine code of the host: version-compatible ones bring TensorRT's lean runtime along."""
+    """True if an engine holds machine code of the host: version-compatible ones bring TensorRT's lean runtime along."""
     return "VERSION_COMPATIBLE" in flags
 
 
 def meets(seen: str, requirement: str) -> bool:
-    """Whether a version or compute capability is among those that a requirement names.
+    """True if a version or compute capability is among those that a requirement names.
 
     >>> meets("10.7.0", ">=10.3.0 <12"), meets("8.9", "8.6,8.9"), meets("8.7", "8.6"), meets("10.3.0", "10.3.0.26")
     (True, True, False, True)

@@ -1,4 +1,4 @@
-"""Whether a tensor holds neither NaN nor infinity: asked of all that callers hand in, so it must be cheap."""
+"""Checks tensors for NaN and infinity: done for all that callers hand in, so it must be cheap."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHUNK = 1 << 15
 
 
 def all_finite(array: NDArray[Any]) -> bool:
-    """Whether every number of a float array is finite. One pass over it, without memory of its size."""
+    """True if every number of a float array is finite. One pass over it, without memory of its size."""
     flat = array.ravel("K")  # no copy of what lies in one piece, whatever its order
     if flat.dtype == np.float16:  # numpy computes with these one at a time, but not with their bits
         bits = flat.view(np.uint16)

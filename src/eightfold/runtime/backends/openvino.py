@@ -26,6 +26,8 @@ DTYPES = {
 
 
 class OpenVinoBackend(Backend):
+    """OpenVINO on the CPU."""
+
     name = "openvino"
     formats = ("onnx", "openvino")
 
@@ -37,6 +39,8 @@ class OpenVinoBackend(Backend):
 
 
 class OpenVinoSession(Session):
+    """A compiled model of OpenVINO."""
+
     backend = "openvino"
     provider = "cpu"
 

@@ -63,7 +63,7 @@ def _files_of(model: Path) -> list[Path]:
 
 
 def load(path: Path) -> Compiled | None:
-    """What was stored under that name, if it is whole."""
+    """The model stored under that name; None if there is none, or it is damaged."""
     try:
         content = path.read_bytes()
     except OSError:

@@ -57,6 +57,8 @@ class OrtBackend(Backend):
 
 
 class OrtSession(Session):
+    """A session of onnxruntime."""
+
     def __init__(self, backend: str, path: Path, provider: str, options: SessionOptions) -> None:
         ort = require("onnxruntime", "run ONNX models")
         self.backend, self.version, self.provider = backend, ort.__version__, provider

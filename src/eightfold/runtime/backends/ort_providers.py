@@ -1,4 +1,4 @@
-"""How onnxruntime is asked for its execution providers. Plain data."""
+"""Options of onnxruntime's execution providers. Plain data."""
 
 from __future__ import annotations
 

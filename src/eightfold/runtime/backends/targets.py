@@ -1,4 +1,4 @@
-"""Which artifacts of a bundle this machine can run, and with which backend."""
+"""Selects the artifacts of a bundle that this machine can run, and their backends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ON_CPU = ("onnxruntime", "openvino")
 
 
 def runs_here(artifact: Artifact, backend: str, machine: str | None = None) -> bool:
-    """Whether `backend` runs this artifact on this machine as it was meant.
+    """True if `backend` runs this artifact on this machine as intended.
 
     A quantized graph made for another target may well load, but slowly or with other results: it does not count.
     """
@@ -32,6 +32,7 @@ def runs_here(artifact: Artifact, backend: str, machine: str | None = None) -> b
 
 
 def targets_of(backend: str, machine: str | None = None) -> tuple[str, ...]:
+    """Targets whose artifacts a back end runs on this kind of machine."""
     cpu = (CPU_TARGETS.get(machine or platform.machine(), ""),) if backend in ON_CPU else ()
     return TARGETS_OF.get(backend, ()) + cpu
 

@@ -23,7 +23,7 @@ from eightfold.versions import runtime_versions
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """How to measure.
+    """Options of a measurement.
 
     Attributes:
         schedule: how long.

@@ -1,4 +1,4 @@
-"""Which files to measure against each other."""
+"""Selects the files to measure against each other."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _candidate(bundle: Bundle, artifact: Artifact, backend: str, name: str) -> C
 
 
 def candidates_of(source: Bundle | PathLike, backends: Sequence[str] | None) -> list[Candidate]:
-    """What there is to measure in a bundle (opened or its path) or an ONNX file, with backends that work here."""
+    """Candidates in a bundle (opened or its path) or an ONNX file, with backends that work here."""
     for name in backends or ():
         backend_named(name)
     if not isinstance(source, Bundle) and (format := FORMATS.get(Path(source).suffix)):

@@ -21,7 +21,7 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long to measure.
+    """Duration and rounds of a measurement.
 
     Attributes:
         seconds: timed seconds per candidate; with `rounds` they decide the number of rounds.
@@ -45,16 +45,18 @@ class Schedule:
 
     @property
     def block(self) -> float:
+        """Seconds of one block of runs."""
         return min(self.block_s, self.seconds / self.rounds)
 
     @property
     def warmup(self) -> float:
+        """Longest warm-up in seconds."""
         return min(self.warmup_s, self.seconds / 2)
 
 
 @dataclass(frozen=True)
 class WarmUp:
-    """What warming up one candidate took, and whether its time had settled."""
+    """Duration of one candidate's warm-up, and its state at the end: settled or not."""
 
     runs: int
     seconds: float

@@ -57,16 +57,17 @@ class LatencyRow(Frozen):
 
     @property
     def images_per_s(self) -> float:
+        """Throughput in images per second."""
         return self.batch * self.timing.runs / self.timing.duration_s
 
     @property
     def slowed_down(self) -> bool:
-        """Whether the hardware throttled while this row was measured, as far as it tells."""
+        """True if the hardware throttled while this row was measured, as far as it tells."""
         return (self.after.slowdowns or 0) > (self.before.slowdowns or 0)
 
     @property
     def disturbed(self) -> bool:
-        """Whether other work kept cores busy meanwhile, as far as the kernel tells."""
+        """True if other work kept cores busy meanwhile, as far as the kernel tells."""
         return (self.after.others_since(self.before) or 0.0) > QUIET_CORES
 
 
@@ -84,6 +85,7 @@ class LatencyTable(Value):
     rows: tuple[LatencyRow, ...]
 
     def row(self, name: str, batch: int) -> LatencyRow:
+        """The row of that name and batch. Raises BackendError."""
         for row in self.rows:
             if (row.name, row.batch) == (name, batch):
                 return row
@@ -107,7 +109,7 @@ class LatencyTable(Value):
         )
 
     def is_of(self, device: Device) -> bool:
-        """Whether it was measured on a machine like `device`: the same processor, cores, board and GPUs."""
+        """True if it was measured on a machine like `device`: the same processor, cores, board and GPUs."""
         return device_identity(self.device) == device_identity(device)
 
     def describe(self, width: int | None = None) -> str:

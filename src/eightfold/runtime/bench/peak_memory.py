@@ -1,4 +1,4 @@
-"""How much memory a model takes, measured in a process of its own: within one process, models share what was freed.
+"""Measures a model's peak memory in a process of its own: within one process, models share freed memory.
 
 Run as a program: `python -m eightfold.runtime.bench.peak_memory BACKEND FILE [THREADS]` prints the bytes.
 """
@@ -49,6 +49,7 @@ def _peak_bytes() -> int:
 
 
 def main() -> None:
+    """Print the bytes that the model named by the arguments takes."""
     backend, path, *threads = sys.argv[1:]
     options = SessionOptions(threads=int(threads[0]) if threads else None)
     print(_grown_bytes(Path(path), backend, options))

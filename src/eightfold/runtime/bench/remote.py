@@ -29,7 +29,7 @@ NATIVE_BACKENDS = {
 
 @dataclass(frozen=True)
 class Request:
-    """What to measure and how; as the arguments of `bench_on`."""
+    """A measurement to make; the fields are the arguments of `bench_on`."""
 
     batches: Sequence[int] | None
     sizes: Sequence[Size] | None

@@ -27,7 +27,7 @@ UNREACHABLE = 255  # ssh's own exit code, as opposed to the command's
 
 @dataclass(frozen=True)
 class Address:
-    """Where a board is.
+    """Address of a board.
 
     >>> Address.parse("ssh://nvidia@192.168.1.5:2222")
     Address(host='192.168.1.5', user='nvidia', port=2222)
@@ -39,6 +39,7 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> Address:
+        """The address in a URL `ssh://[user@]host[:port]`. Raises UsageError."""
         # A host may not begin with '-', or ssh would take it for an option.
         found = re.fullmatch(r"ssh://(?:([\w.][\w.-]*)@)?(\[[0-9a-fA-F:]+\]|[\w.][\w.-]*)(?::(\d+))?/?", url)
         if not found:
@@ -49,6 +50,7 @@ class Address:
 
     @property
     def arguments(self) -> list[str]:
+        """Arguments of `ssh` that name the board."""
         port = [] if self.port is None else ["-p", str(self.port)]
         return [*port, "--", self.host if self.user is None else f"{self.user}@{self.host}"]
 

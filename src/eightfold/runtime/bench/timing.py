@@ -1,4 +1,4 @@
-"""What a list of times is reduced to. Nothing is trimmed: outliers are part of what a user will see."""
+"""Statistics of a list of times. Nothing is trimmed: users will see the outliers."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ class Interval(Frozen):
 def speedup(
     baseline_s: NDArray[np.float64], candidate_s: NDArray[np.float64], *, resamples: int = 1000, seed: int = 0
 ) -> Interval:
-    """How many times as fast the candidate is as the baseline: the median over rounds of the ratio of the two medians
-    within a round.
+    """Speed-up of the candidate over the baseline: the median over rounds of the ratio of the two medians within a
+    round.
 
     The interval is a bootstrap over rounds (Efron & Tibshirani, 1993, chapter 13): both ran in every round, so
     what slows the machine for a while slows both, and pairs resampled whole keep that in common.

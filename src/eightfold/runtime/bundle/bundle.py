@@ -100,6 +100,7 @@ class Bundle:
         return None if name is None else self.file(name)
 
     def artifact(self, id: str) -> Artifact:
+        """The artifact of that id. Raises BundleError."""
         for artifact in self.manifest.artifacts:
             if artifact.id == id:
                 return artifact
@@ -123,6 +124,7 @@ class Bundle:
         return sorted(set(self._store.names()) - own)
 
     def describe(self) -> str:
+        """Text for a person: the manifest's content."""
         return self.manifest.describe()
 
 

@@ -1,4 +1,4 @@
-"""Where a bundle's bytes lie: in a directory, or in a zip whose members are unpacked one by one when asked for.
+"""Storage of a bundle: a directory, or a zip whose members are unpacked one by one when they are requested.
 
 A store trusts nothing: links are refused, sizes are checked before reading, and nothing is read beyond a stated size.
 """
@@ -29,7 +29,8 @@ class Store(ABC):
         self.path = path
 
     @abstractmethod
-    def names(self) -> list[str]: ...
+    def names(self) -> list[str]:
+        """Names of all files."""
 
     @abstractmethod
     def size(self, name: str) -> int:
@@ -37,13 +38,14 @@ class Store(ABC):
 
     @abstractmethod
     def chunks(self, name: str) -> Iterator[bytes]:
-        """What is in a file, one piece after the other; little more than its size. Raises IntegrityError."""
+        """Content of a file, one piece after the other; little more than its size. Raises IntegrityError."""
 
     @abstractmethod
     def fetch(self, name: str, entry: FileEntry) -> Path:
         """A path whose content has the digest in `entry`."""
 
     def check_size(self, name: str, expected: int) -> None:
+        """Raise IntegrityError if a file has another size."""
         seen = self.size(name)
         if seen != expected:
             raise IntegrityError(
@@ -73,6 +75,8 @@ class Store(ABC):
 
 
 class DirectoryStore(Store):
+    """Bundles in a directory."""
+
     def names(self) -> list[str]:
         return [found.relative_to(self.path).as_posix() for found in self.path.rglob("*") if not found.is_dir()]
 
@@ -171,6 +175,7 @@ class ZipStore(Store):
 
 
 def open_store(path: Path) -> Store:
+    """The store of a bundle directory or file. Raises BundleError."""
     if path.is_dir():
         return DirectoryStore(path)
     if path.is_file():

@@ -1,4 +1,4 @@
-"""What an artifact reads besides its own file must be what its manifest lists, so that it was checked before."""
+"""Checks that an artifact refers only to files of its manifest entry, whose digests were checked."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class Artifact(Frozen):
 
 
 class Task(Frozen):
-    """What the outputs mean. `decode` names a decoder of the runtime, `options` are its arguments."""
+    """Meaning of the outputs. `decode` names a decoder of the runtime, `options` are its arguments."""
 
     kind: Literal["classify", "detect", "segment", "matte", "tensors"]
     decode: str
@@ -100,6 +100,8 @@ class Task(Frozen):
 
 
 class FileEntry(Frozen):
+    """Size and SHA-256 of a file."""
+
     bytes: int = Field(ge=0)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
@@ -145,7 +147,7 @@ class Manifest(Value):
         return tuple(dict.fromkeys(size for size in sizes if size is not None))
 
     def preprocess_of(self, artifact: Artifact) -> Preprocess:
-        """How an image becomes one row of this artifact's input."""
+        """Preprocessing of this artifact's images."""
         size = artifact.image_size(self.preprocess.layout)
         return self.preprocess if size is None else self.preprocess.at_size(*size)
 

@@ -83,6 +83,7 @@ def _public_key(path: PathLike) -> Ed25519PublicKey:
 
 
 def pem_bytes(path: PathLike) -> bytes:
+    """Content of a key file. Raises UsageError."""
     try:
         with Path(path).open("rb") as stream:
             return stream.read(KEY_LIMIT_BYTES)
@@ -93,6 +94,7 @@ def pem_bytes(path: PathLike) -> bytes:
 
 
 def no_key(path: PathLike, half: str, reason: str) -> UsageError:
+    """The error for a file that holds no `half` ("private" or "public") key."""
     reason = reason.partition("\n")[0][:120] or "damaged"
     pem = pem_bytes(path)
     seen = next((each for each in ("private", "public") if f" {each.upper()} KEY-".encode() in pem), None)

@@ -43,7 +43,7 @@ class ZipError(Exception):
 
 @dataclass(frozen=True)
 class Member:
-    """What the directory of the archive says about a file."""
+    """Entry of a file in the archive's directory."""
 
     name_bytes: bytes
     size: int
@@ -79,10 +79,11 @@ class ZipReader:
             raise
 
     def close(self) -> None:
+        """Close the archive."""
         self._file.close()
 
     def chunks(self, member: Member) -> Iterator[bytes]:
-        """What is in a member, which is as long as the directory says. Raises ZipError where it is not."""
+        """Content of a member, which is as long as the directory says. Raises ZipError if it is not."""
         left = member.size
         packed = self._packed(member)
         for chunk in _inflated(packed) if member.deflated else packed:

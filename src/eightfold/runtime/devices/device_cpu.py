@@ -56,17 +56,18 @@ class Cpu(Frozen):
 
     @property
     def has_int8_dot(self) -> bool:
-        """Whether 8-bit dot products are one instruction; without it INT8 gains little on a CPU."""
+        """True if 8-bit dot products are one instruction; without it INT8 gains little on a CPU."""
         return not INT8_DOT.isdisjoint(self.features)
 
     @property
     def clocks_locked(self) -> bool | None:
-        """Whether the clock cannot move, or None where the machine does not tell."""
+        """True if the clock cannot change; None if the machine does not tell."""
         if self.min_mhz is None or self.max_mhz is None:
             return None
         return self.min_mhz == self.max_mhz
 
     def describe(self) -> str:
+        """One line for a person."""
         parts = [f"{self.cores} cores" if self.cores else "", self.architecture, "virtual" if self.virtual else ""]
         parts.append(f"limited to {self.quota_cores:g} cores" if self.quota_cores else "")
         parts.append(f"governor {self.governor}" if self.governor else "")
@@ -76,20 +77,21 @@ class Cpu(Frozen):
 
 
 class CoreSeconds(Frozen):
-    """How long cores have been busy, summed over the cores that this process may use."""
+    """Busy time of cores, summed over the cores that this process may use."""
 
     uptime_s: float
     busy_s: float = Field(description="with anything, what a hypervisor took away included")
     own_s: float = Field(description="with this process")
 
     def others_since(self, before: CoreSeconds) -> float:
-        """How many cores anything else kept busy since `before`, on average."""
+        """Average number of cores that other processes kept busy since `before`."""
         passed = self.uptime_s - before.uptime_s
         others = (self.busy_s - before.busy_s) - (self.own_s - before.own_s)
         return max(0.0, others) / passed if passed > 0 else 0.0
 
 
 def read_cpu(probe: DeviceProbe) -> Cpu:
+    """Facts about the processor."""
     info = probe.text("proc/cpuinfo") or ""
     flags = set(_field(info, "flags", "Features").split())
     governors = {probe.text(path) for path in probe.paths("sys/devices/system/cpu/cpufreq/policy*/scaling_governor")}
@@ -133,7 +135,7 @@ def _busy_ticks(values: str) -> int:
 
 
 def read_cpu_throttles(probe: DeviceProbe) -> int | None:
-    """How often the processor was slowed down because of heat since it started, where it tells."""
+    """Number of thermal throttling events of the processor since boot, if it tells."""
     counts = [
         probe.number(path) for path in probe.paths("sys/devices/system/cpu/cpu*/thermal_throttle/*_throttle_count")
     ]

@@ -43,6 +43,7 @@ class Gpu(Frozen):
     throttled_by: tuple[str, ...] = ()
 
     def describe(self) -> str:
+        """One line for a person."""
         parts = [
             f"compute capability {self.compute_capability}" if self.compute_capability else "",
             f"{self.memory_mib / 1024:.0f} GiB" if self.memory_mib else "",

@@ -25,6 +25,7 @@ class Jetson(Frozen):
     gpu_max_mhz: float | None = None
 
     def describe(self) -> str:
+        """One line for a person."""
         clocks = {True: "clocks locked", False: "clocks NOT locked (sudo jetson_clocks)", None: "clocks unknown"}
         return f"L4T {self.l4t}, power mode {self.power_mode or 'unknown'}, {clocks[self.clocks_locked]}"
 
@@ -67,7 +68,7 @@ def read_rails_mw(probe: DeviceProbe) -> dict[str, float]:
 
 
 def read_over_currents(probe: DeviceProbe) -> int | None:
-    """How often the board was slowed down because it drew too much, since it started; None where it does not tell."""
+    """Number of over-current throttling events of the board since boot; None if it does not tell."""
     counts = [probe.number(path) for path in probe.paths("sys/class/hwmon/hwmon*/oc*_event_cnt")]
     known = [int(count) for count in counts if count is not None]
     return sum(known) if known else None

@@ -36,7 +36,7 @@ def finite(word: str) -> float | None:
 
 @dataclass(frozen=True)
 class DeviceProbe:
-    """Where device facts are read from."""
+    """Sources of device facts."""
 
     root: Path = Path("/")
     run: Callable[[Sequence[str]], str | None] = run_command
@@ -59,4 +59,5 @@ class DeviceProbe:
         return sorted(str(path.relative_to(self.root)) for path in self.root.glob(pattern))
 
     def exists(self, path: str) -> bool:
+        """True if the path exists below the root."""
         return (self.root / path).exists()

@@ -26,7 +26,8 @@ __all__ = ["Device", "DeviceState", "describe_device", "read_state", "runtime_ve
 
 
 class DeviceState(Frozen):
-    """What moves: read it before and after a measurement, and show both. What cannot be read is None or absent."""
+    """Device facts that change: read them before and after a measurement, and show both. Facts that cannot be read are
+    None or absent."""
 
     cpu_mhz: float | None = None
     gpu_mhz: float | None = None
@@ -40,12 +41,13 @@ class DeviceState(Frozen):
     load_1min: float | None = Field(default=None, description="the kernel's load average: what else was running")
 
     def others_since(self, before: DeviceState) -> float | None:
-        """How many cores anything but this process kept busy since `before`, on average; None where it is unknown."""
+        """Average number of cores that other processes kept busy since `before`; None if it is unknown."""
         if self.core_seconds is None or before.core_seconds is None:
             return None
         return self.core_seconds.others_since(before.core_seconds)
 
     def describe(self) -> str:
+        """One line for a person."""
         hottest = max(self.temperatures_c.items(), key=lambda item: item[1], default=None)
         parts = [
             f"CPU {self.cpu_mhz:.0f} MHz" if self.cpu_mhz else "",

@@ -1,4 +1,4 @@
-"""What of eightfold works on this machine, what is missing, and what is there but broken.
+"""Diagnoses this machine: parts of eightfold that work, that are missing, and that are broken.
 
 Packages are really imported. Each back end gets a process of its own; the others share one, because importing torch
 anew for each that needs it would take too long.
@@ -57,7 +57,7 @@ class Finding(Frozen):
 
 
 class Diagnosis(Value):
-    """What `eightfold doctor` found."""
+    """Findings of `eightfold doctor`."""
 
     kind: ClassVar[str] = "diagnosis"
 
@@ -70,6 +70,7 @@ class Diagnosis(Value):
 
     @property
     def broken(self) -> tuple[Finding, ...]:
+        """Findings about packages that fail to import."""
         return tuple(finding for finding in self.findings if finding.state == "broken")
 
     def describe(self) -> str:
@@ -109,7 +110,7 @@ def sections() -> dict[str, tuple[str, ...]]:
 
 
 def examine(modules: Sequence[str], *, probe: DeviceProbe | None = None) -> list[Finding]:
-    """Whether each of these packages is there and can be imported. They share a process."""
+    """Tries to import each of these packages, in one process."""
     present = [module for module in modules if importlib.util.find_spec(module) is not None]
     attempts = {
         module: Attempt(IMPORTED.get(module, module), DETAIL.get(module, ""))

@@ -39,7 +39,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the expression gave, or what went wrong: one of the two is empty."""
+    """Value of the expression, or its error: one of the two is empty."""
 
     said: str = ""
     fault: str = ""

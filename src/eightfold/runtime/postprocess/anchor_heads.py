@@ -22,7 +22,7 @@ SLACK = 1e-3
 
 
 class AnchorHead(Detector):
-    """What the three share: raw class scores (N, C) and deltas (N, 4) relative to N reference boxes."""
+    """Common part of the three heads: raw class scores (N, C) and deltas (N, 4) relative to N reference boxes."""
 
     grids: tuple[Grid, ...]
     multi_label: Literal[True] = True

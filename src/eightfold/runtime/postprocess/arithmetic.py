@@ -8,6 +8,7 @@ from eightfold.runtime.backends.base import Array
 
 
 def softmax(logits: Array, axis: int = -1) -> Array:
+    """Softmax along `axis`, without overflow."""
     shifted = np.exp(logits - logits.max(axis=axis, keepdims=True))
     result: Array = shifted / shifted.sum(axis=axis, keepdims=True)
     return result
@@ -20,7 +21,7 @@ def sigmoid(logits: Array) -> Array:
 
 
 def logit(probability: float) -> float:
-    """What sigmoid turns into `probability`; infinite at 0 and 1."""
+    """Inverse of the sigmoid; infinite at 0 and 1."""
     if not 0 < probability < 1:
         return -np.inf if probability <= 0 else np.inf
     return float(np.log(probability / (1 - probability)))

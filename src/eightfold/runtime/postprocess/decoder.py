@@ -45,8 +45,10 @@ def the_output(outputs: Arrays, name: str = "") -> Array:
 
 
 def as_float32(array: Array) -> Array:
+    """`array` in float32; itself if it is."""
     return array if array.dtype == np.float32 else array.astype(np.float32)
 
 
 def wrong_shape(name: str, array: Array, wanted: str) -> BundleError:
+    """The error for an output of another shape than the decoder reads."""
     return BundleError(f"output {name} has shape {array.shape}", allowed=wanted, remedy="choose another decoder")

@@ -1,4 +1,4 @@
-"""What all detectors share: from candidates to detections in image coordinates."""
+"""Common part of all detectors: from candidates to detections in image coordinates."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ class Candidates:
         return len(self.scores)
 
     def take(self, which: Any) -> Candidates:
+        """The candidates of these indices."""
         return Candidates(self.boxes[which], self.scores[which], self.classes[which], self.numbers[which])
 
     def best(self, count: int) -> Candidates:
@@ -49,6 +50,7 @@ class Candidates:
 
     @staticmethod
     def joined(parts: Sequence[Candidates]) -> Candidates:
+        """All candidates of several parts."""
         if len(parts) == 1:
             return parts[0]
         return Candidates(
@@ -123,5 +125,6 @@ def above(values: Array, threshold: float, *, multi_label: bool) -> tuple[NDArra
 
 
 def box_candidates(boxes: Array, scores: Array, classes: Array, locations: Array, class_count: int) -> Candidates:
+    """Candidates of given boxes, with numbers that identify location and class."""
     numbers = locations.astype(np.int64) * class_count + classes
     return Candidates(boxes.astype(np.float32, copy=False), scores, classes.astype(np.int64), numbers)

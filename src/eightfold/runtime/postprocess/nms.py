@@ -89,7 +89,8 @@ def _conflicts(boxes: Array, classes: Array | None, first: Indices, second: Indi
 
 
 def _greedy(conflicts: Array) -> Array:
-    """Which of n boxes stay, best first, given who conflicts with whom. Rows without a later conflict cost nothing."""
+    """Indices of the boxes that stay of n, best first, given the conflicts between them. Rows without a later conflict
+    cost nothing."""
     later = np.triu(conflicts, 1)
     stays = np.ones(len(later), bool)
     for row in np.flatnonzero(later.any(axis=1)):

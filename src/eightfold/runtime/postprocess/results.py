@@ -1,4 +1,4 @@
-"""What predictions are. Plain frozen data; `to_dict` is their JSON form, `str()` one line for a terminal."""
+"""Predictions as plain frozen data; `to_dict` is their JSON form, `str()` one line for a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 class Result(Protocol):
-    """What every task's answer can do."""
+    """Interface of every task's answer."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -19,6 +19,8 @@ class Result(Protocol):
 
 @dataclass(frozen=True)
 class ClassScore:
+    """A class and its probability."""
+
     index: int
     label: str
     probability: float
@@ -32,14 +34,17 @@ class Classification:
 
     @property
     def index(self) -> int:
+        """Index of the best class."""
         return self.top[0].index
 
     @property
     def label(self) -> str:
+        """Name of the best class."""
         return self.top[0].label
 
     @property
     def probability(self) -> float:
+        """Probability of the best class."""
         return self.top[0].probability
 
     def to_dict(self) -> dict[str, Any]:

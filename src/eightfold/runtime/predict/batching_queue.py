@@ -70,7 +70,7 @@ class RequestQueue:
         self._cancel_rest()
 
     def _cancel_rest(self) -> None:
-        """What slipped in while closing."""
+        """Cancels the requests that arrived while closing."""
         with contextlib.suppress(queue.Empty):
             while True:
                 request = self._waiting.get_nowait()

@@ -1,4 +1,4 @@
-"""Where pictures come from: image files, folders of them, video files, cameras and network streams."""
+"""Reads pictures from image files, folders of them, video files, cameras and network streams."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ class Frame:
 
     @property
     def name(self) -> str:
+        """Source, and number of the frame in it."""
         return self.source if self.number is None else f"{self.source} frame {self.number}"
 
 
@@ -66,7 +67,7 @@ def _raise(error: ImageError) -> None:
 
 
 def is_live(source: PathLike) -> bool:
-    """Whether pictures come as time passes, so that none may be kept waiting for others."""
+    """True if pictures arrive as time passes, so that none may be kept waiting for others."""
     text = str(source)
     return text.isdigit() or text.startswith(STREAM_SCHEMES)
 

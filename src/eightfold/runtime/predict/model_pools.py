@@ -54,6 +54,7 @@ class ModelPools(dict[int, SlotPool]):
 
 
 def check_open(closed: bool) -> None:
+    """Raise UsageError if the predictor was closed."""
     if closed:
         raise UsageError("this predictor is closed", allowed="use inside its 'with' block")
 

@@ -29,6 +29,7 @@ class Prediction:
     result: Result
 
     def to_dict(self) -> dict[str, Any]:
+        """JSON form, with the frame's source and size."""
         height, width = self.frame.pixels.shape[:2]
         number = {} if self.frame.number is None else {"frame": self.frame.number}
         return {"source": self.frame.source, **number, "size": [height, width], "result": self.result.to_dict()}

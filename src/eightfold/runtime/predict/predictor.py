@@ -158,7 +158,7 @@ class Predictor:
         self._pools.close()
 
     def describe(self) -> str:
-        """What was picked and why."""
+        """The selected artifact and back end, and the reason."""
         return self.choice.describe()
 
     def __enter__(self) -> Predictor:

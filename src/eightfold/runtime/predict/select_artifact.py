@@ -1,4 +1,4 @@
-"""Which of a bundle's artifacts a predictor runs, and why. Plain data in, plain data out."""
+"""Selects the artifact of a bundle that a predictor runs, with the reason. Plain data in, plain data out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BASELINE = "baseline"
 
 @dataclass(frozen=True)
 class ArtifactRequest:
-    """What the user asked for; "auto" and None leave it open."""
+    """The user's request; "auto" and None leave it open."""
 
     backend: str = "auto"
     precision: str = "auto"
@@ -52,9 +52,11 @@ class Choice:
 
     @cached_property
     def batches(self) -> tuple[int, ...]:
+        """Batches of the selected artifacts."""
         return tuple(artifact.batch for artifact in self.artifacts)
 
     def describe(self) -> str:
+        """One line for a person: variant, precision, batches, reason."""
         batches = ", ".join(map(str, self.batches))
         at = _at(self.size) if self.among_sizes else ""
         return f"{self.variant} {self.precision} on {self.backend}{at} (batch {batches}): {self.reason}"

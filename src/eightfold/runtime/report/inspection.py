@@ -1,4 +1,4 @@
-"""What is inside a bundle, for a person."""
+"""Describes the content of a bundle for a person."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def _drawings(content: ReportContent) -> dict[str, Any]:
 
 
 def _worst_step(artifacts: Sequence[ArtifactSteps]) -> str:
-    """Which step of which artifact added the largest relative error."""
+    """The step, and its artifact, that added the largest relative error."""
     errors = [
         (step.max_rel_error, step.name, artifact.artifact)
         for artifact in artifacts

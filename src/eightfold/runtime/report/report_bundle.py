@@ -24,7 +24,7 @@ from eightfold.runtime.report.report_format import is_percentage, metric_label
 
 
 def content_of_bundle(bundle: Bundle, latency: LatencyTable | None = None) -> ReportContent:
-    """What a report can say about a bundle.
+    """Content of a report about a bundle.
 
     Args:
         bundle: an opened bundle.

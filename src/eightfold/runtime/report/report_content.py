@@ -65,7 +65,7 @@ class Accuracy(Frozen):
 
 
 class ArtifactSteps(Frozen):
-    """How one artifact was made, each step with its error against the artifact before it."""
+    """Steps that made one artifact, each with its error against the artifact before it."""
 
     artifact: str
     path: str = ""
@@ -88,7 +88,7 @@ class Engine(Frozen):
 
 
 class NotDone(Frozen):
-    """What a reader might expect and will not find, why, and how to get it."""
+    """A result that a reader might expect but that is missing, with the reason and the remedy."""
 
     what: str
     why: str
@@ -103,7 +103,7 @@ class Snippet(Frozen):
 
 
 class ReportContent(Value):
-    """What `write_report` shows, section by section; a section without content is left out."""
+    """Content of `write_report`, section by section; a section without content is left out."""
 
     kind: ClassVar[str] = "report content"
     error: ClassVar[type[EightfoldError]] = UsageError

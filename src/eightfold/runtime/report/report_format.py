@@ -1,4 +1,4 @@
-"""How numbers are written in reports: as many digits as they deserve, and always their unit."""
+"""Formats numbers in reports: as many digits as they deserve, and always their unit."""
 
 from __future__ import annotations
 
@@ -66,6 +66,7 @@ def milliseconds(value: float | None) -> str:
 
 
 def signed(value: float | None, decimals: int = 1) -> str:
+    """A number with its sign; a dash for None."""
     if value is None:
         return "\u2013"
     text = f"{abs(value):.{decimals}f}"
@@ -91,10 +92,12 @@ def error(value: float | None) -> str:
 
 
 def is_percentage(metric: str) -> bool:
+    """True if a metric is shown in percent."""
     return metric in PERCENTAGES
 
 
 def metric_label(metric: str) -> str:
+    """Label of a metric."""
     return PERCENTAGES.get(metric, metric)
 
 

@@ -92,7 +92,7 @@ def latency_plot(table: LatencyTable) -> str:
 
 
 def speedup_plot(table: LatencyTable) -> str:
-    """How many times as fast as the baseline, by batch, with 95% intervals; empty where nothing was compared."""
+    """Speed-up over the baseline, by batch, with 95% intervals; empty if nothing was compared."""
     names = [name for name in series_of(table) if any(row.speedup for row in _rows(table, name))]
     names = [name for name in names if name != table.baseline]
     if not names:

@@ -96,7 +96,7 @@ class LoadedModel:
 
     @property
     def is_file(self) -> bool:
-        """Whether the network is an ONNX file."""
+        """True if the network is an ONNX file."""
         return isinstance(self.network, Path)
 
     @functools.cached_property
@@ -119,7 +119,7 @@ class LoadedModel:
         return self.graph.module if isinstance(self.network, Path) else self.network
 
     def record(self) -> SourceRecord:
-        """What `source.json` of a pruned folder says."""
+        """The record for `source.json` of a pruned folder."""
         return SourceRecord(
             source=self.source,
             arguments=dict(self.arguments),
@@ -163,15 +163,15 @@ class ModelSource(ABC):
     unused_weights: ClassVar[tuple[str, ...]] = ()
 
     def takes(self, text: str) -> bool:
-        """Whether `text` is written in this source's form. The network itself need not exist."""
+        """True if `text` is written in this source's form. The network itself need not exist."""
         return text.startswith(f"{self.name}:")
 
     def brings_weights(self, text: str) -> bool:
-        """Whether what `text` names may come with trained weights."""
+        """True if the network that `text` names may come with trained weights."""
         return False
 
     def takes_weights(self, text: str) -> bool:
-        """Whether a file of weights and a number of classes can be given beside it."""
+        """True if a file of weights and a number of classes can be given beside it."""
         return True
 
     def names(self) -> Sequence[str]:

@@ -99,7 +99,7 @@ def _call(build: Callable[..., object], name: str, num_classes: int) -> object:
 
 
 def _hands_on(signature: inspect.Signature, arguments: Mapping[str, object], error: Exception) -> bool:
-    """Whether a function with **kwargs gave what it was called with to one that does not take it."""
+    """True if a function with **kwargs passed its arguments to one that does not take them."""
     return (
         isinstance(error, TypeError)
         and signature.parameters.keys().isdisjoint(arguments)

@@ -61,7 +61,7 @@ class TorchvisionDetectorSource(ModelSource):
 
 
 def _preprocess(detector: Any, side: int, *, ssd: bool) -> Preprocess:
-    """What the detector's own transform does to an image, at one size."""
+    """The preprocessing of the detector's own transform, at one size."""
     own = detector.transform
     return Preprocess(
         height=side,

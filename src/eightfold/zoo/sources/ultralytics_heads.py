@@ -33,7 +33,7 @@ class RawYolo(nn.Module):
 
 
 def _inputs(layer: Any, last: Any, kept: list[Any]) -> Any:
-    """What a layer reads: the output of the last one, or those that its `f` numbers."""
+    """The inputs of a layer: the output of the last one, or those that its `f` numbers."""
     if layer.f == -1:
         return last
     if isinstance(layer.f, int):

@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class _Axis(NamedTuple):
-    """How one dimension is resampled."""
+    """Resampling of one dimension."""
 
     dim: int
     size: int
@@ -114,7 +114,7 @@ def _with_interpolate(node: Node, x: Tensor, axes: Sequence[_Axis], mode: str) -
 
 
 def _coordinates(node: Node, axis: _Axis, mode: str) -> Floats:
-    """Where each output position lies in the input."""
+    """Position in the input of each output position."""
     place, how = np.arange(axis.out, dtype=np.float64), _transform(node)
     if how == "asymmetric":
         return place / axis.scale

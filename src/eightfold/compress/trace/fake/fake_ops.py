@@ -42,11 +42,13 @@ def fake_positive(args: Args, kwargs: Kwargs) -> Any:
 
 @fakes("leaky_relu", "elu", "mish", "neg", "tanh", "roll")
 def unary(args: Args, kwargs: Kwargs) -> Any:
+    """Elementwise functions of one tensor."""
     return _like(args[0])
 
 
 @fakes("clone")
 def clone(args: Args, kwargs: Kwargs) -> Any:
+    """A copy in another memory format."""
     x: Tensor = args[0]
     return mark(torch.empty_like(x, **kwargs), Memory(_is_positive(x)))
 
@@ -66,8 +68,8 @@ def binary(args: Args, kwargs: Kwargs) -> Any:
 
 
 def _matters(tensor: Tensor, values: int) -> bool:
-    """Whether the known numbers of `tensor` may be what a result of so many `values` is about: anchors of boxes are,
-    parameters and scales of channels are not."""
+    """True if a result of so many `values` may depend on the known numbers of `tensor`: anchors of boxes count,
+    parameters and scales of channels do not."""
     known = memory_of(tensor) is None and not isinstance(tensor, torch.nn.Parameter)
     return known and tensor.numel() * LITTLE > values
 
@@ -77,7 +79,7 @@ def _alike(x: Tensor, y: Tensor) -> bool:
 
 
 def _spreads_to(small: torch.Size, large: torch.Size) -> bool:
-    """Whether a tensor of shape `small` is broadcast to `large`."""
+    """True if a tensor of shape `small` is broadcast to `large`."""
     if small == large:
         return True
     if len(small) > len(large):
@@ -87,6 +89,7 @@ def _spreads_to(small: torch.Size, large: torch.Size) -> bool:
 
 @fakes("convolution")
 def fake_convolution(args: Args, kwargs: Kwargs) -> Any:
+    """Convolutions of any dimension, transposed ones included."""
     x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = args[:9]
     into, out = (
         (weight.shape[0], weight.shape[1] * groups) if transposed else (weight.shape[1] * groups, weight.shape[0])
@@ -104,6 +107,7 @@ def fake_convolution(args: Args, kwargs: Kwargs) -> Any:
 
 @fakes("mm", "bmm")
 def product(args: Args, kwargs: Kwargs) -> Any:
+    """Matrix products with equal batch dimensions."""
     x, y = args[:2]
     if not _alike(x, y) or x.shape[:-2] != y.shape[:-2] or x.shape[-1] != y.shape[-2]:
         return None
@@ -139,6 +143,7 @@ def fake_batch_norm(args: Args, kwargs: Kwargs) -> Any:
 
 @fakes("native_layer_norm")
 def fake_layer_norm(args: Args, kwargs: Kwargs) -> Any:
+    """Layer normalization."""
     x, over = args[0], tuple(args[1])
     if x.shape[x.dim() - len(over) :] != over or any(t is not None and t.shape != over for t in args[2:4]):
         return None
@@ -148,6 +153,7 @@ def fake_layer_norm(args: Args, kwargs: Kwargs) -> Any:
 
 @fakes("max_pool2d_with_indices")
 def max_pool(args: Args, kwargs: Kwargs) -> Any:
+    """Max pooling, with or without indices."""
     x, kernel, stride, padding, dilation, ceil = _with_defaults(args, [], [0], [1], False)
     out = _pooled(x, kernel, stride, padding, dilation, ceil)
     return None if out is None else (out, _zeros(out.shape, x, dtype=torch.int64))
@@ -155,6 +161,7 @@ def max_pool(args: Args, kwargs: Kwargs) -> Any:
 
 @fakes("avg_pool2d")
 def average_pool(args: Args, kwargs: Kwargs) -> Any:
+    """Average pooling."""
     x, kernel, stride, padding, ceil = _with_defaults(args[:5], [], [0], False)
     return _pooled(x, kernel, stride, padding, [1], ceil)
 
@@ -178,12 +185,14 @@ def _pooled(
 
 @fakes("_adaptive_avg_pool2d")
 def fake_adaptive_pool(args: Args, kwargs: Kwargs) -> Any:
+    """Adaptive average pooling."""
     x, size = args[:2]
     return _unread((*x.shape[:-2], *size), x, _is_positive(x), _format(x))
 
 
 @fakes("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d")
 def fake_resize(args: Args, kwargs: Kwargs) -> Any:
+    """Interpolation of images to a given size."""
     x, size = args[:2]
     if size is None or x.dim() != 4 or len(size) != 2:
         return None
@@ -192,6 +201,7 @@ def fake_resize(args: Args, kwargs: Kwargs) -> Any:
 
 @fakes("mean")
 def mean(args: Args, kwargs: Kwargs) -> Any:
+    """Means over given dimensions."""
     if len(args) < 2 or kwargs:
         return None
     x, dims, keep = (*args, False)[:3]
@@ -202,6 +212,7 @@ def mean(args: Args, kwargs: Kwargs) -> Any:
 
 @fakes("cat")
 def fake_cat(args: Args, kwargs: Kwargs) -> Any:
+    """Concatenation along one dimension."""
     tensors, dim = (*args, 0)[:2]
     first: Tensor = tensors[0]
     shape = list(first.shape)
@@ -217,6 +228,7 @@ def fake_cat(args: Args, kwargs: Kwargs) -> Any:
 
 @fakes("constant_pad_nd")
 def pad(args: Args, kwargs: Kwargs) -> Any:
+    """Padding with a constant."""
     x, amounts = args[:2]
     shape = list(x.shape)
     for number in range(len(amounts) // 2):

@@ -42,7 +42,7 @@ def run_or_fake(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
 
 
 class _Operator(NamedTuple):
-    """How a skim treats one ATen operator."""
+    """Treatment of one ATen operator in a fake run."""
 
     skimmed: Skimmed | None
     macs: Callable[..., int] | None

@@ -18,7 +18,7 @@ _NOISE_VALUES = 65_537
 
 
 class Memory:
-    """What is known about one block of memory that has not been written."""
+    """Known facts about one block of memory that has not been written."""
 
     __slots__ = ("positive", "written")
 

@@ -1,4 +1,4 @@
-"""What each ATen operator does to channel labels. One rule per operator or family of operators, never per model.
+"""Label rules of ATen operators. One rule per operator or family of operators, never per model.
 
 A rule receives a finished `Call` and either gives labels to its outputs, unites labels, or freezes them. An operator
 without a rule freezes every label that reaches it. `RULES` is filled by the modules of this package.

@@ -76,6 +76,7 @@ class Call:
 
     @property
     def space(self) -> LabelSpace:
+        """The labels of the whole trace."""
         return self.record.space
 
     @property
@@ -86,13 +87,16 @@ class Call:
 
     @cached_property
     def outs(self) -> list[torch.Tensor]:
+        """All tensors of the result."""
         return tensors_in([self.result])
 
     @cached_property
     def tensors(self) -> list[torch.Tensor]:
+        """All tensors among the arguments."""
         return tensors_in((self.args, self.kwargs))
 
     def arg(self, position: int, name: str, default: Any = None) -> Any:
+        """An argument by position or name."""
         return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
 
     def why(self, text: str) -> str:
@@ -107,6 +111,7 @@ class Call:
                 self.space.freeze(axes[dim], self.why(text))
 
     def unite(self, left: Vector, right: Vector, text: str = "") -> None:
+        """Couple labels pairwise; `text` explains the coupling in reports."""
         self.space.unite(left, right, self.why(text or f"{self.name} with something that is no channel"))
 
     def contract(self, left: torch.Tensor, dim: int, right: torch.Tensor, other: int) -> None:
@@ -146,6 +151,7 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 
 def positive(dim: int, tensor: torch.Tensor) -> int:
+    """`dim` counted from the front."""
     return dim % tensor.dim() if tensor.dim() else 0
 
 
@@ -157,15 +163,18 @@ def dims_of(value: Any, tensor: torch.Tensor) -> list[int]:
 
 
 def is_uniform(tensor: torch.Tensor) -> bool:
+    """True if a tensor holds a single value."""
     return tensor.numel() <= 1 or marked_uniform(tensor)
 
 
 def marked_uniform(tensor: torch.Tensor) -> bool:
+    """True if a rule marked the tensor as holding one value throughout."""
     marked: bool = getattr(tensor, _UNIFORM, False)
     return marked
 
 
 def set_uniform(tensor: torch.Tensor) -> None:
+    """Mark a tensor as holding one value throughout."""
     setattr(tensor, _UNIFORM, True)
 
 
@@ -177,16 +186,17 @@ def keep_uniform(call: Call) -> None:
 
 
 def has_offset(tensor: torch.Tensor) -> bool:
-    """Whether a removed channel of `tensor` would leave something else than zero: a sum over channels misses it."""
+    """True if a removed channel of `tensor` leaves a value other than zero: a sum over channels misses it."""
     return bool(axes_of(tensor)) and getattr(tensor, _OFFSET, False)
 
 
 def set_offset(tensor: torch.Tensor, offset: bool) -> None:
+    """Mark a tensor whose removed channels leave a value other than zero."""
     setattr(tensor, _OFFSET, offset)
 
 
 def follows(tensor: torch.Tensor, dim: int) -> bool:
-    """Whether a tensor without labels takes on any width along `dim`: it holds one value, or one spread over many."""
+    """True if a tensor without labels takes on any width along `dim`: it holds one value, or one spread over many."""
     return is_uniform(tensor) or (tensor.shape[dim] > 1 and tensor.stride(dim) == 0)
 
 

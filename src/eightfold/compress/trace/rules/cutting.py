@@ -51,6 +51,7 @@ def _cut(call: Call, labels: Vector, start: int, size: int, step: int) -> Vector
 @rule("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "chunk", "unsafe_chunk", "tensor_split",
       "split_copy")  # fmt: skip
 def split(call: Call) -> None:
+    """split and chunk along one dimension."""
     x, parts = call.args[0], call.outs
     dim = positive(call.arg(2, "dim", 0), x)
     labels = axes_of(x).get(dim)
@@ -102,6 +103,7 @@ def cat(call: Call) -> None:
 
 @rule("stack")
 def stack(call: Call) -> None:
+    """A new dimension of several tensors; their labels are united."""
     tensors = call.args[0]
     new = call.arg(1, "dim", 0) % call.out.dim()
     axes = _shared(call, tensors, skip=None)

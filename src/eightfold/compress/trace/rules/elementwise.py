@@ -65,7 +65,7 @@ def _couple(call: Call, operands: list[torch.Tensor], dim: int, size: int) -> Ve
 
 
 def _keeps_zero(call: Call) -> bool:
-    """Whether a channel whose layers are zeroed gives zero: tried with single numbers, once for each kind of call."""
+    """True if a channel whose layers are zeroed gives zero: tried with single numbers, once for each kind of call."""
     leaves, structure = tree_flatten((list(call.args), {k: v for k, v in call.kwargs.items() if k != "memory_format"}))
     kinds = tuple(_kind(leaf) for leaf in leaves)
     key = (call.func, structure, kinds)
@@ -76,7 +76,7 @@ def _keeps_zero(call: Call) -> bool:
 
 @dataclass(frozen=True)
 class _Operand:
-    """What is tried in place of a tensor."""
+    """Stand-in for a tensor in such a trial."""
 
     zero: bool  # a channel that turns zero, instead of anything else
     dtype: torch.dtype

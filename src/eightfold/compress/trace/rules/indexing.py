@@ -58,6 +58,7 @@ def index_put(call: Call) -> None:
 
 @rule("index_select", "gather", "take_along_dim")
 def pick(call: Call) -> None:
+    """index_select and the like: the indexed dimension is frozen."""
     x = call.args[0]
     dim = positive(call.args[1], x)
     call.freeze(x, "indexed by position", [dim])
@@ -68,6 +69,7 @@ def pick(call: Call) -> None:
 
 @rule("embedding")
 def embedding(call: Call) -> None:
+    """Rows of a table: rows are frozen, columns keep their labels."""
     weight = call.args[0]
     call.freeze(weight, "embedding table", [0])
     if 1 in axes_of(weight):

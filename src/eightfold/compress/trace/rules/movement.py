@@ -11,6 +11,7 @@ from eightfold.compress.trace.rules.base import Call, carry, keep_uniform, note_
 
 @rule("permute")
 def permute(call: Call) -> None:
+    """Dimensions in another order."""
     x = call.args[0]
     carry(call, views.move(axes_of(x), [positive(dim, x) for dim in call.args[1]]))
     keep_uniform(call)
@@ -18,6 +19,7 @@ def permute(call: Call) -> None:
 
 @rule("t", "transpose", "swapaxes", "numpy_T", "adjoint", "mT")
 def transpose(call: Call) -> None:
+    """Two dimensions swapped."""
     x = call.args[0]
     order = list(range(x.dim()))
     first, second = call.args[1:3] if len(call.args) > 2 else (-2, -1)
@@ -30,6 +32,7 @@ def transpose(call: Call) -> None:
 
 @rule("unsqueeze")
 def unsqueeze(call: Call) -> None:
+    """A new dimension of length 1."""
     x = call.args[0]
     new = call.args[1] % (x.dim() + 1)
     carry(call, {dim + (dim >= new): labels for dim, labels in axes_of(x).items()})
@@ -38,6 +41,7 @@ def unsqueeze(call: Call) -> None:
 
 @rule("squeeze")
 def squeeze(call: Call) -> None:
+    """Dimensions of length 1 removed."""
     x = call.args[0]
     wanted = call.args[1] if len(call.args) > 1 else range(x.dim())
     wanted = [wanted] if isinstance(wanted, int) else wanted
@@ -50,6 +54,7 @@ def squeeze(call: Call) -> None:
 
 @rule("expand", "expand_as", "broadcast_to")
 def expand(call: Call) -> None:
+    """Dimensions of length 1 broadcast."""
     x, out = call.args[0], call.out
     shift = out.dim() - x.dim()
     kept = {dim: labels for dim, labels in axes_of(x).items() if x.shape[dim] == out.shape[dim + shift]}
@@ -61,6 +66,7 @@ def expand(call: Call) -> None:
 
 @rule("repeat", "tile")
 def repeat(call: Call) -> None:
+    """Tiles along every dimension."""
     x, out = call.args[0], call.out
     shift = out.dim() - x.dim()
     carry(call, {d + shift: np.tile(v, out.shape[d + shift] // x.shape[d]) for d, v in axes_of(x).items()})
@@ -69,6 +75,7 @@ def repeat(call: Call) -> None:
 
 @rule("repeat_interleave")
 def repeat_interleave(call: Call) -> None:
+    """Each index repeated in place along one dimension."""
     x, times, dim = call.args[0], call.args[1], call.arg(2, "dim")
     if not axes_of(x) or not isinstance(times, int) or dim is None:
         call.freeze(x, "repeat_interleave")
@@ -79,6 +86,7 @@ def repeat_interleave(call: Call) -> None:
 
 @rule("flip")
 def flip(call: Call) -> None:
+    """Dimensions reversed."""
     x = call.args[0]
     turned = {positive(dim, x) for dim in call.args[1]}
     carry(call, {d: np.ascontiguousarray(v[::-1]) if d in turned else v for d, v in axes_of(x).items()})

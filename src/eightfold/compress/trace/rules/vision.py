@@ -55,6 +55,7 @@ def fourier(call: Call) -> None:
 
 @rule("view_as_complex")
 def complex_from_pairs(call: Call) -> None:
+    """Complex numbers from pairs in the last dimension."""
     x = call.args[0]
     call.freeze(x, "real and imaginary part", [x.dim() - 1])
     set_axes(call.out, {dim: labels for dim, labels in axes_of(x).items() if dim < x.dim() - 1})
@@ -74,6 +75,7 @@ def pixel_shuffle(call: Call) -> None:
 
 @rule("pixel_unshuffle")
 def pixel_unshuffle(call: Call) -> None:
+    """Pixels of each block moved into channels."""
     x, factor = call.args[:2]
     channel = x.dim() - 3
     set_axes(call.out, {d: np.repeat(v, factor * factor) if d == channel else v for d, v in axes_of(x).items()})
@@ -110,6 +112,7 @@ def im2col(call: Call) -> None:
 
 @rule("col2im")
 def col2im(call: Call) -> None:
+    """Image patches summed back into an image."""
     x, _, kernel = call.args[:3]
     channel = x.dim() - 2
     if channel in axes_of(x):

@@ -27,6 +27,7 @@ RANDOM_OPS = frozenset(
 
 
 def duplicate_weights(graph: onnx.GraphProto) -> int:
+    """Merge weights of equal content. Returns the number removed."""
     index = GraphIndex(graph)
     alike: dict[bytes, list[onnx.TensorProto]] = {}
     gone = set()
@@ -46,6 +47,7 @@ def duplicate_weights(graph: onnx.GraphProto) -> int:
 
 
 def duplicate_nodes(graph: onnx.GraphProto) -> int:
+    """Merge nodes that compute the same. Returns the number removed."""
     index = GraphIndex(graph)
     first: dict[bytes, onnx.NodeProto] = {}
     gone = []

@@ -15,6 +15,7 @@ NEUTRAL = {"Add": 0, "Sub": 0, "Mul": 1, "Div": 1}
 
 
 def no_ops(graph: onnx.GraphProto) -> int:
+    """Remove nodes that return their input. Returns the number removed."""
     index = GraphIndex(graph)
     gone = [node for node in graph.node if (kept := _same_as(index, node)) and index.replace(node.output[0], kept)]
     index.remove(gone)
@@ -62,7 +63,7 @@ def _keeps_shape(index: GraphIndex, node: onnx.NodeProto) -> bool:
 
 
 def _all(index: GraphIndex, node: onnx.NodeProto, place: int, number: int) -> bool:
-    """Whether the input in that place is a constant of that number only, or not given."""
+    """True if the input in that place is a constant of that number only, or not given."""
     if len(node.input) <= place or not node.input[place]:
         return True
     array = index.array(node.input[place])

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 def pad_into_conv(graph: onnx.GraphProto) -> int:
+    """Move zero padding into the convolution behind it. Returns the number of Pad nodes removed."""
     index = GraphIndex(graph)
     gone = []
     for pad in graph.node:

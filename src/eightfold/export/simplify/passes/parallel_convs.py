@@ -48,6 +48,7 @@ class _Taps:
 
 
 def parallel_convs(graph: onnx.GraphProto) -> int:
+    """Merge convolutions whose results are added. Returns the number of nodes removed."""
     index = GraphIndex(graph)
     gone: list[onnx.NodeProto] = []
     for add in graph.node:

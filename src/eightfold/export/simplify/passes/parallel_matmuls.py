@@ -21,6 +21,7 @@ FEWEST = 3
 
 
 def parallel_matmuls(graph: onnx.GraphProto) -> int:
+    """Merge products of one tensor with several weights. Returns the number of nodes removed."""
     index = GraphIndex(graph)
     gone: list[onnx.NodeProto] = []
     for group in list(_groups(index)):
@@ -40,7 +41,7 @@ def _groups(index: GraphIndex) -> Iterator[list[onnx.NodeProto]]:
 
 
 def _form(index: GraphIndex, product: onnx.NodeProto) -> tuple[str, int, int]:
-    """What they have in common: the tensor, the rows of the weight and its type."""
+    """The properties that merged products share: the tensor, the rows of the weight and its type."""
     weight = index.weights[product.input[1]]
     return product.input[0], weight.dims[0], weight.data_type
 

@@ -18,6 +18,7 @@ BLOCKS = {"axis": 1, "block_size": 0}
 
 
 def quantize_pairs(graph: onnx.GraphProto) -> int:
+    """Remove DequantizeLinear and QuantizeLinear with equal parameters. Returns the number of nodes removed."""
     index = GraphIndex(graph)
     gone = []
     for quantize in graph.node:

@@ -127,7 +127,7 @@ def _by_rows(index: GraphIndex, node: onnx.NodeProto, inside: frozenset[str]) ->
 
 
 def _broadcasts(shape: tuple[int, ...]) -> bool:
-    """Whether a constant is the same for every row."""
+    """True if a constant is the same for every row."""
     return all(size == 1 for size in shape[:-1]) and len(shape) <= 2
 
 

@@ -52,7 +52,7 @@ def deform_conv2d(
 
 
 def _normalized(offset: torch.Tensor, taps: Any, places: Any, length: int) -> torch.Tensor:
-    """Where to sample, from -1 at one edge of the image to 1 at the other; `offset` is in pixels."""
+    """Sampling positions, from -1 at one edge of the image to 1 at the other; `offset` is in pixels."""
     import torch
 
     pixels = np.broadcast_to(taps[:, None, None] + places, (len(taps), *places.shape))

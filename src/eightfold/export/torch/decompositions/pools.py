@@ -39,7 +39,7 @@ def pooled(x: torch.Tensor, pool: Along, sizes: Sequence[int]) -> torch.Tensor:
 
 
 def divides(want: Sequence[int], have: Sequence[int]) -> bool:
-    """Whether windows of one size do, or the sizes are none: torch says so itself."""
+    """True if windows of one size suffice, or the sizes are invalid: torch reports that itself."""
     sizes = len(want) == len(have) and min(*want, *have) > 0
     return not sizes or all(old % new == 0 for old, new in zip(have, want, strict=True))
 
@@ -64,7 +64,7 @@ def max_along(x: torch.Tensor, axis: int, size: int) -> torch.Tensor:
 
 
 def _windows(length: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where each window begins and where the next value behind it lies, as torch chooses them."""
+    """Begin and end of each window, as torch chooses them."""
     places = np.arange(count)
     return places * length // count, -(-(places + 1) * length // count)
 

@@ -1,4 +1,4 @@
-"""Which tensor of one network stands for which of another.
+"""Pairs the tensors of one network with those of another.
 
 Names are no link: exporters fold layers into one another and rename what is left. Values are: what survives an export
 has the same ones to many digits. Equal tensors are paired first, in order of computation where several are equal;
@@ -157,7 +157,7 @@ def _outputs(first: Scan, second: Scan) -> Iterator[AlignedPair]:
 
 
 def _fits(pair: AlignedPair, chain: Sequence[AlignedPair]) -> bool:
-    """Whether it stands in order with the pairs of the chain."""
+    """True if it keeps the order of the chain's pairs."""
     place = bisect_left(chain, pair.first, key=lambda each: each.first)
     before, after = chain[place - 1] if place else None, chain[place] if place < len(chain) else None
     return (before is None or before.second < pair.second) and (after is None or pair.second < after.second)

@@ -1,4 +1,4 @@
-"""How far two networks are apart from tensor to tensor, and where they part."""
+"""Measures the difference of two networks tensor by tensor, and locates its beginning."""
 
 from __future__ import annotations
 

@@ -36,13 +36,13 @@ class Fingerprint:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scan:
-    """What a network holds for some inputs: its tensors, and the fingerprints by place."""
+    """Tensors of a network for some inputs, and their fingerprints by place."""
 
     inside: Intermediates
     prints: dict[int, Fingerprint]
 
     def repeats_its_source(self, place: int) -> bool:
-        """Whether a tensor holds the values of the one it is moved from, in the same order: after a reshape it does."""
+        """True if a tensor holds the values of the one it is moved from, in the same order: after a reshape it does."""
         tensor = self.inside.tensors[place]
         sources = tensor.sources
         if not tensor.moves or len(sources) != 1 or place not in self.prints or sources[0] not in self.prints:
@@ -84,8 +84,8 @@ def _positions(size: int) -> NDArray[np.int64]:
 
 
 def distances(first: Sequence[Fingerprint], second: Sequence[Fingerprint]) -> tuple[Floats, NDArray[Any]]:
-    """How far tensors of one size are from each other, (first, second): the norm of the difference over the larger
-    norm; and which layout of the first is the nearest."""
+    """Distances of tensors of one size, (first, second): the norm of the difference over the larger norm; and the
+    layout of the first that is nearest."""
     layouts = max(len(each.samples) for each in first)
     found = np.stack(
         [_distances([each.samples[min(k, len(each.samples) - 1)] for each in first], second) for k in range(layouts)]

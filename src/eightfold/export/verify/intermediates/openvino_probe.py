@@ -37,7 +37,7 @@ class OpenVinoProbe:
             raise ModelError(f"openvino cannot load {self.path} ({last_line(error)})") from error
 
     def _inside(self) -> tuple[Intermediates, dict[int, int]]:
-        """What there is to see, and the bytes of each floating-point tensor by place."""
+        """The intermediate tensors, and the bytes of each floating-point one by place."""
         _, model = self._read()
         ports, tensors = _dependent(model)
         sizes = {

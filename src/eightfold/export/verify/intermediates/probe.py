@@ -1,5 +1,5 @@
-"""What lies between a network's inputs and outputs, whatever the network is: tensors in order of computation, which of
-them each is computed from, and their values as they come by."""
+"""Probes the tensors between a network's inputs and outputs, for any kind of network: tensors in order of computation,
+the sources of each, and their values as they are computed."""
 
 from __future__ import annotations
 

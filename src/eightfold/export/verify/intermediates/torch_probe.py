@@ -75,7 +75,7 @@ class _Book:
         self.tensors[place] = dataclasses.replace(self.tensors[place], name=name)
 
     def _behind_moves(self, place: int, start: int) -> int:
-        """What was computed, where a layer only reshapes it at its end; not before `start`."""
+        """The computed tensor behind reshapes at a layer's end; not before `start`."""
         tensor = self.tensors[place]
         while tensor.moves and len(tensor.sources) == 1 and tensor.sources[0] >= start:
             (place,) = tensor.sources
@@ -119,7 +119,7 @@ class _Book:
 
 
 def _fills_anew(func: Any) -> bool:
-    """Whether a call makes a tensor shaped like another: it depends on that one's size alone."""
+    """True if a call makes a tensor shaped like another: it depends on that one's size alone."""
     name = str(func.overloadpacket.__name__)
     return name.startswith("new_") or name.endswith("_like")
 

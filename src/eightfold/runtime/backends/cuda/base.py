@@ -25,6 +25,7 @@ class Handle:
         self._release = weakref.finalize(self, release, value)
 
     def close(self) -> None:
+        """Release it now; later calls do nothing."""
         self._release()
 
 
@@ -46,7 +47,8 @@ class CudaGraph(ABC):
     """A recorded sequence of work, started as one."""
 
     @abstractmethod
-    def launch(self) -> None: ...
+    def launch(self) -> None:
+        """Start the recorded work."""
 
 
 class Stream(ABC):
@@ -81,14 +83,16 @@ class Cuda(ABC):
         """Makes the device current in the calling thread. Cheap, and may be nested."""
 
     @abstractmethod
-    def allocate(self, nbytes: int) -> DeviceBuffer: ...
+    def allocate(self, nbytes: int) -> DeviceBuffer:
+        """New device memory."""
 
     @abstractmethod
     def pinned(self, shape: Sequence[int], dtype: str) -> NDArray[Any]:
         """A zeroed array in page-locked host memory, which the device can read at full speed."""
 
     @abstractmethod
-    def stream(self) -> Stream: ...
+    def stream(self) -> Stream:
+        """A new stream."""
 
     @abstractmethod
     def compute_capability(self) -> str:
@@ -100,4 +104,5 @@ class Cuda(ABC):
 
 
 def nbytes_of(shape: Sequence[int], dtype: str) -> int:
+    """Size of a tensor in bytes."""
     return int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize

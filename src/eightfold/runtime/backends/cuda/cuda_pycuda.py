@@ -14,6 +14,8 @@ from eightfold.runtime.backends.cuda.base import Cuda, CudaGraph, DeviceBuffer, 
 
 
 class PyCuda(Cuda):
+    """One device through PyCUDA."""
+
     library = "pycuda"
 
     def __init__(self, device: int, driver: Any = None) -> None:
@@ -66,6 +68,8 @@ def _free(memory: Any) -> None:
 
 
 class PyCudaStream(Stream):
+    """A stream of PyCUDA; it records no graphs."""
+
     def __init__(self, cuda: PyCuda) -> None:
         self._cuda = cuda
         self._stream = cuda._checked(cuda.driver.Stream)

@@ -24,6 +24,8 @@ _NOTHING = contextlib.nullcontext()
 
 
 class CudaPython(Cuda):
+    """One device through cuda-python."""
+
     library = "cuda-python"
 
     def __init__(self, device: int, runtime: Any = None) -> None:
@@ -84,6 +86,8 @@ class CudaPython(Cuda):
 
 
 class CudaPythonStream(Stream):
+    """A stream of cuda-python."""
+
     def __init__(self, cuda: CudaPython) -> None:
         self._cuda = cuda
         self._stream = Handle(cuda.call("cudaStreamCreateWithFlags", NON_BLOCKING), cuda.release("cudaStreamDestroy"))
@@ -118,6 +122,8 @@ class CudaPythonStream(Stream):
 
 
 class CudaPythonGraph(CudaGraph):
+    """A recorded graph of cuda-python."""
+
     def __init__(self, cuda: CudaPython, stream: Handle, recorded: Any) -> None:
         self._cuda, self._stream = cuda, stream
         template = Handle(recorded, cuda.release("cudaGraphDestroy"))

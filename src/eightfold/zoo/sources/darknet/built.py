@@ -17,7 +17,7 @@ class Layer(nn.Module):
     """A layer of a cfg file. `forward` takes the outputs of the layers it reads, in their order."""
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """What a `.weights` file holds of it, in the file's order."""
+        """The tensors of a `.weights` file that belong to it, in the file's order."""
         return ()
 
 

@@ -19,7 +19,7 @@ class Header:
 
     @property
     def wide(self) -> bool:
-        """Whether `seen` has 64 bits."""
+        """True if `seen` has 64 bits."""
         return self.major * 10 + self.minor >= 2 and self.major < 1000 and self.minor < 1000
 
     @property

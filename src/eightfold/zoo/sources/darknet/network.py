@@ -97,7 +97,7 @@ class DarknetNetwork(Stretch):
         return found if len(found) > 1 else found[0]
 
     def activate(self, activated: bool = True) -> None:
-        """Whether heads give what Darknet's `network_predict` gives instead of raw values."""
+        """Let heads give the outputs of Darknet's `network_predict` instead of raw values, or raw values again."""
         for module in self.modules():
             if isinstance(module, heads.Head):
                 module.activated = activated

@@ -64,7 +64,7 @@ def open_darknet(rest: str, *, seed: int = 0, size: Size | None = None) -> Opene
 
 
 def darknet_task(cfg: Cfg | PathLike) -> Task:
-    """What the network's outputs mean to the runtime: boxes of [yolo], classes of [softmax], else tensors."""
+    """The task of the network's outputs: boxes of [yolo], classes of [softmax], else tensors."""
     network = build_on_meta(read_cfg(cfg) if not isinstance(cfg, Cfg) else cfg)
     heads = [module for _, module in network.in_order() if isinstance(module, (Yolo, Region, Softmax))]
     yolos = [module for module in heads if isinstance(module, Yolo)]

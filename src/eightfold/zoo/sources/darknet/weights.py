@@ -23,7 +23,7 @@ CUTOFF = re.compile(r"\.conv\.(\d+)$")
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a file gave: `layers` of `of` layers with weights; the others keep their random values."""
+    """Result of reading a file: `layers` of `of` layers with weights; the others keep their random values."""
 
     layers: int
     of: int
