@@ -14,6 +14,7 @@ from eightfold.zoo.sources.base import LoadedModel, ModelSource, SourceOptions, 
 from eightfold.zoo.sources.darknet.model_source import DarknetSource
 from eightfold.zoo.sources.function import FunctionSource
 from eightfold.zoo.sources.hf import HuggingFaceSource
+from eightfold.zoo.sources.modnet.model_source import ModnetSource
 from eightfold.zoo.sources.onnx_file import OnnxFileSource
 from eightfold.zoo.sources.pruned_folder import PrunedFolderSource
 from eightfold.zoo.sources.smp import SmpSource
@@ -33,6 +34,7 @@ SOURCES: tuple[ModelSource, ...] = (
     SmpSource(),
     HuggingFaceSource(),
     DarknetSource(),
+    ModnetSource(),
     FunctionSource(),
     TorchvisionClassifierSource(),
     TorchvisionDetectorSource(),

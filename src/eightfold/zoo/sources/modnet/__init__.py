@@ -1,0 +1,1 @@
+"""MODNet, a matting network (Ke et al., AAAI 2022): definition, pruning plans, model source."""
