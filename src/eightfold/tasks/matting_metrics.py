@@ -65,4 +65,5 @@ def _within(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
     sums = np.pad(np.pad(mask, reach).astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     size = 2 * reach + 1
     counts = sums[size:, size:] - sums[:-size, size:] - sums[size:, :-size] + sums[:-size, :-size]
-    return counts[:height, :width] > 0
+    found: NDArray[np.bool_] = counts[:height, :width] > 0
+    return found

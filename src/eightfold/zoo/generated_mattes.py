@@ -70,7 +70,8 @@ def _alpha(side: int, random: np.random.Generator) -> NDArray[np.float32]:
         length = float(radii.max() * random.uniform(1.1, 1.5))
         strand = np.clip(1 - across * side / 1.5, 0, 1) * np.clip((length - along) / length * 3, 0, 1) * (along > 0)
         alpha = np.maximum(alpha, strand)
-    return alpha.astype(np.float32)
+    result: NDArray[np.float32] = alpha.astype(np.float32)
+    return result
 
 
 def _texture(side: int, random: np.random.Generator, waves: int) -> NDArray[np.float64]:

@@ -107,7 +107,7 @@ def prune(
     loaded = dataclasses.replace(loaded, preprocess=preprocess_for(loaded, preprocess))
     done = prune_network(
         loaded.module,
-        loaded.example_inputs(),
+        (*loaded.example_inputs(), *loaded.trace_arguments),
         compensation=compensate,
         images=model_images(images, loaded.preprocess, count, seed),
         rule=rule,
@@ -128,7 +128,8 @@ def prune(
     )
     costs = {"macs_before": done.macs_before, "parameters_before": done.surgery.parameters_before}
     record = loaded.record().model_copy(update=costs)
-    save_pruned(loaded.module, done.plan, output, source=record, standalone=standalone)
+    native = loaded.write_native
+    save_pruned(loaded.module, done.plan, output, source=record, standalone=standalone, write_native=native)
     print(done.describe())
     print(f"wrote {output}")
 

@@ -27,12 +27,14 @@ def save_pruned(
     *,
     source: SourceRecord | None = None,
     standalone: bool = False,
+    write_native: Callable[[Path], object] | None = None,
 ) -> Path:
     """Write the pruned `model` and its `plan` into `directory` (made new, or replaced whole).
 
     Args:
         source: the network that was pruned, written as `source.json`; with it, every command takes the folder.
         standalone: also write `load.py`, which loads the network with torch and safetensors only.
+        write_native: called with the folder: writes the network in the format of its own library, too.
 
     Raises:
         PlanMismatchError: the model's shapes are not those that the plan leads to.
@@ -53,6 +55,8 @@ def save_pruned(
         if standalone:
             write_text(temporary / LOADER, LOADER_CODE)
             write_text(temporary / SIZES, sizes_json(model, plan))
+        if write_native is not None:
+            write_native(temporary)
     return Path(directory)
 
 

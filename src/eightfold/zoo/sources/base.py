@@ -72,6 +72,10 @@ class LoadedModel:
         arguments: JSON-able; what `load_source` needs beside `source` to build the architecture again.
         exportable: "" where it can be exported, else the reason why not.
         runs_code: loading it imports a module of the user's own code.
+        trace_arguments: further positional arguments with which a trace reaches every layer, such as heads that only
+            training runs.
+        write_native: writes the network as it is then, pruned or not, into a folder in its own library's format, and
+            returns the files; raises ModelError where that format cannot hold it.
     """
 
     source: str
@@ -82,6 +86,8 @@ class LoadedModel:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     exportable: str = ""
     runs_code: bool = False
+    trace_arguments: tuple[Any, ...] = ()
+    write_native: Callable[[Path], tuple[Path, ...]] | None = None
 
     @property
     def size(self) -> Size:
@@ -181,13 +187,6 @@ class ModelSource(ABC):
     def task(self, text: str, size: Size) -> Task:
         """The meaning of the outputs for images of (height, width), without building the network where possible."""
         return RAW_OUTPUTS
-
-    def native_writer(self, text: str, network: nn.Module) -> Callable[[Path], tuple[Path, ...]] | None:
-        """Writes the network, pruned or not, into a folder in a format that the source's own library reads.
-
-        Raises ModelError where that format cannot hold it. None: the source has no such format.
-        """
-        return None
 
     @abstractmethod
     def load(self, text: str, options: SourceOptions) -> LoadedModel:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eightfold.calib.images.preprocess import Preprocess
@@ -16,8 +14,6 @@ from eightfold.runtime.bundle.sizes import Size
 from eightfold.zoo.sources.base import LoadedModel, ModelSource, SourceOptions, SourceWarning, rest_of
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from eightfold.zoo.sources.darknet.cfg import Cfg
 
 # Darknet's letterbox fills with 0.5.
@@ -47,7 +43,8 @@ class DarknetSource(ModelSource):
 
     def load(self, text: str, options: SourceOptions) -> LoadedModel:
         require("torch", "build a Darknet network")
-        from eightfold.zoo.sources.darknet.source import darknet_task, open_darknet
+        from eightfold.zoo.sources.darknet.source import darknet_task, open_darknet, split_source
+        from eightfold.zoo.sources.darknet.write import write_pair
 
         if options.num_classes is not None:
             raise UsageError(f"{options.num_classes} classes beside {text}", allowed="classes= and filters= in the cfg")
@@ -56,18 +53,15 @@ class DarknetSource(ModelSource):
             warnings.warn(opened.told, SourceWarning, stacklevel=4)
         task = darknet_task(opened.network.cfg)
         preprocess = _preprocess(opened.network.size, task)
-        return LoadedModel(text, opened.network, preprocess, task, brings_weights=self.brings_weights(text))
-
-    def native_writer(self, text: str, network: nn.Module) -> Callable[[Path], tuple[Path, ...]] | None:
-        """Writes `NAME.cfg` and `NAME.weights` of the network, pruned or not, into a folder."""
-        from eightfold.zoo.sources.darknet.network import DarknetNetwork
-        from eightfold.zoo.sources.darknet.source import split_source
-        from eightfold.zoo.sources.darknet.write import write_pair
-
-        if not isinstance(network, DarknetNetwork):
-            return None
         stem = split_source(rest_of(text))[0].stem
-        return lambda folder: write_pair(network, folder / stem)
+        return LoadedModel(
+            text,
+            opened.network,
+            preprocess,
+            task,
+            brings_weights=self.brings_weights(text),
+            write_native=lambda folder: write_pair(opened.network, folder / stem),
+        )
 
 
 def _at_size(cfg: Cfg, size: Size) -> Cfg:

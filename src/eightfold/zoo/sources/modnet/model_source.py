@@ -37,4 +37,4 @@ class ModnetSource(ModelSource):
         preprocess = Preprocess(
             height=SIDE, width=SIDE, resize="letterbox", interpolation="area", mean=(0.5,) * 3, std=(0.5,) * 3
         )
-        return LoadedModel(text, MODNet(), sized(preprocess, options.size), MATTE)
+        return LoadedModel(text, MODNet(), sized(preprocess, options.size), MATTE, trace_arguments=(True,))

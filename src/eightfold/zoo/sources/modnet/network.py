@@ -133,8 +133,8 @@ class FusionBranch(nn.Module):
 class MODNet(nn.Module):
     """Images [batch, 3, h, w], (pixel / 255 - 0.5) / 0.5, sides multiples of 32 -> matte [batch, 1, h, w] in 0..1.
 
-    With `heads=True` the answer is (semantic at 1/16, detail, matte), as training needs it. Trace for pruning with both
-    ways of calling (`modnet_calls`), so that the heads keep their channels; an export by the first way lacks them.
+    With `heads=True` the answer is (semantic at 1/16, detail, matte), as training needs it. Trace for pruning
+    with the heads, `(image, True)`: they lose the channels that they read. An export without them lacks them.
     """
 
     def __init__(self) -> None:

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import torch
-
 from eightfold.errors import UnknownNameError
 
 Scope = Literal["backbone", "taps", "whole"]
 # The convolutions that make the maps which the branches read.
 TAPS = tuple(f"backbone.model.features.{layer}.weight" for layer in ("1.conv.3", "3.conv.6", "18.0"))
 BRANCHES = ("lr_branch.se_block.*", "lr_branch.conv_*", "hr_branch.*", "f_branch.*")
-
-
-def modnet_calls(image: torch.Tensor) -> list[tuple[Any, ...]]:
-    """Example inputs for tracing: without and with the auxiliary heads."""
-    return [(image,), (image, True)]
 
 
 def modnet_options(scope: str, keep_ratio: float) -> dict[str, Any]:
