@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from eightfold.calib.channels import BINS, ChannelHistograms, channel_ranges, make_channel_observer
-from eightfold.calib.histogram import MIN_EXPONENT
+from eightfold.calib.histogram import MIN_EXPONENT, magnitudes
+from eightfold.calib.quantization_error import quantization_error
 from eightfold.calib.ranges import METHODS, Method, TensorRange
-from eightfold.calib.thresholds import entropy_threshold, magnitudes, quantization_error
 from eightfold.onnx_graph.graph import read_graph
 from tests.calib.test_thresholds import divergence
 
@@ -90,12 +90,19 @@ def test_entropy_is_the_loop_over_bins(channel: int) -> None:
     counts = np.bincount(np.floor(np.abs(values) / width).astype(int))
     mass = counts.astype(float)
     mass[0] = mass[1]
-    tried = [*range(128, len(counts), 16), len(counts)]
+    share, reach = np.full(values.size, 1 / values.size), np.abs(values).max()
+    whole = quantization_error(values, share, -reach, reach, 255)
+
+    def gains(kept: int) -> bool:
+        end = min(kept * width, reach)
+        return quantization_error(values, share, -end, end, 255) <= whole
+
+    tried = [kept for kept in [*range(128, len(counts), 16), len(counts)] if gains(kept)]
     best = tried[int(np.argmin([divergence(mass, kept, 128) for kept in tried]))]
     # Negative values on an edge fall one bin further out; the threshold tried next to the best may win by that.
     assert found.threshold == pytest.approx(min(best * width, np.abs(values).max()), abs=16 * width)
-    if values.min() >= 0:
-        assert found.high == min(entropy_threshold(counts, levels=256) * width, values.max())
+    unsigned = quantization_error(values, share, min(found.low, 0.0), max(found.high, 0.0), 256)
+    assert unsigned <= 1.001 * quantization_error(values, share, min(values.min(), 0.0), max(values.max(), 0.0), 256)
 
 
 def test_a_dead_channel_has_the_range_of_zero() -> None:

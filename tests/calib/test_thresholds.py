@@ -8,15 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from eightfold.calib.entropy import ENTROPY_STRIDE, NO_MASS, START_BIN, entropy_threshold
 from eightfold.calib.histogram import Histogram
-from eightfold.calib.thresholds import (
-    ENTROPY_STRIDE,
-    NO_MASS,
-    START_BIN,
-    entropy_threshold,
-    quantization_error,
-    range_of,
-)
+from eightfold.calib.quantization_error import quantization_error
+from eightfold.calib.thresholds import range_of
 
 RANDOM = np.random.default_rng(0)
 DATA = {

@@ -89,3 +89,12 @@ class Histogram:
         bins = scaled.astype(np.int64)
         bins += self.bins
         self.counts += np.bincount(bins, minlength=2 * self.bins)
+
+
+def magnitudes(histogram: Histogram) -> Counts:
+    """Counts of |x|, in bins of the same width from zero up, cut behind the last one in use.
+
+    A negative value on a bin's edge counts one bin further out, where [k, k + 1) mirrored is (-(k + 1), -k].
+    """
+    folded = histogram.counts[histogram.bins :] + histogram.counts[: histogram.bins][::-1]
+    return folded[: int(np.flatnonzero(folded)[-1]) + 1]

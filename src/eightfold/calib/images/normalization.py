@@ -54,7 +54,7 @@ def _unit_fault(scale: float, mean: Sequence[float], std: Sequence[float], large
             f"mean is {tuple(mean)} and pixels times scale end at {reach:.6g}; allowed: means within it: give means of "
             f"pixels with scale: 1, or divide them by {largest}"
         )
-    if max(std) > WIDEST_STD * reach:
+    if max(std) > WIDEST_STD * reach and set(std) != {1.0}:
         return (
             f"std is {tuple(std)} and pixels times scale end at {reach:.6g}; allowed: at most {WIDEST_STD:g} times "
             f"that: give deviations of pixels with scale: 1, or divide them by {largest}"
