@@ -7,12 +7,15 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 import eightfold
+from eightfold.calib.images.decode import read_image
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BackendError
 from eightfold.export.bundle.write import zip_bundle
@@ -55,19 +58,76 @@ def test_backends(run: Run) -> None:
     assert run("--backends").stdout.startswith("onnxruntime 1.")
 
 
-@pytest.mark.parametrize("form", ["rgb.png", "grey.png", "rgba.png", "rgb.ppm", "grey.pgm"])
-def test_image_formats_agree(run: Run, bundle: Path, tmp_path: Path, form: str) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    if "grey" in form:
-        picture[:] = picture[..., :1]
-    stored = {"rgba": cv2.COLOR_BGR2BGRA, "grey": cv2.COLOR_BGR2GRAY}.get(form.partition(".")[0])
-    path, plain = tmp_path / form, tmp_path / "plain.ppm"
-    cv2.imwrite(str(path), picture if stored is None else cv2.cvtColor(picture, stored))
-    cv2.imwrite(str(plain), picture)
-    done = run(bundle, path, plain, "--json", "-")
-    answers = json.loads(done.stdout)
-    assert answers[str(path)] == answers[str(plain)]
-    assert {each["label"] for each in answers[str(path)]["top"]} == {"red", "green", "blue"}
+def photograph(mode: str = "RGB") -> Image.Image:
+    """Smooth in one half, noise in the other."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    pixels[:, :25] = cv2.resize(pixels[:4, :3], (25, 40))
+    return Image.fromarray(pixels).convert(mode)
+
+
+def with_alpha(mode: str) -> Image.Image:
+    picture = photograph(mode)
+    picture.putalpha(photograph("L").transpose(Image.Transpose.ROTATE_180))
+    return picture
+
+
+def turned(orientation: int) -> dict[str, bytes]:
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    return {"exif": exif.tobytes()}
+
+
+FORMS: dict[str, tuple[Image.Image, dict[str, Any]]] = {
+    "rgb.png": (photograph(), {}),
+    "grey.png": (photograph("L"), {}),
+    "rgba.png": (with_alpha("RGB"), {}),
+    "grey-alpha.png": (with_alpha("L"), {}),
+    "palette.png": (photograph().quantize(40), {}),
+    "palette-4-bits.png": (photograph().quantize(12), {"bits": 4}),
+    "palette-transparent.png": (photograph().quantize(40), {"transparency": 3}),
+    "grey-transparent.png": (photograph("L"), {"transparency": 77}),
+    "one-bit.png": (photograph("1"), {}),
+    "rgb.ppm": (photograph(), {}),
+    "grey.pgm": (photograph("L"), {}),
+    **{f"turned-{each}.png": (photograph(), turned(each)) for each in range(1, 9)},
+}
+PHOTOGRAPHS: dict[str, tuple[Image.Image, dict[str, Any]]] = {
+    "baseline.jpg": (photograph(), {"quality": 90}),
+    "progressive.jpg": (photograph(), {"quality": 90, "progressive": True}),
+    "full-chroma.jpeg": (photograph(), {"quality": 90, "subsampling": 0}),
+    "grey.jpg": (photograph("L"), {}),
+    **{f"turned-{each}.jpg": (photograph(), {"quality": 90, **turned(each)}) for each in (3, 6, 7)},
+}
+
+
+def probabilities(run: Run, bundle: Path, form: str, picture: Image.Image, options: dict[str, Any]) -> list[Any]:
+    """Of a file, and of the pixels that Python reads from it; by label."""
+    path, plain = bundle.parent / form, bundle.parent / "plain.ppm"
+    picture.save(path, **options)
+    Image.fromarray(read_image(path)).save(plain)
+    answers = json.loads(run(bundle, path, plain, "--json", "-").stdout)
+    return [{each["label"]: each["probability"] for each in answers[str(name)]["top"]} for name in (path, plain)]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_image_formats_agree(run: Run, bundle: Path, form: str) -> None:
+    native, python = probabilities(run, bundle, form, *FORMS[form])
+    assert native == python
+    assert set(native) == {"red", "green", "blue"}
+
+
+@pytest.mark.parametrize("form", PHOTOGRAPHS)
+def test_photographs_agree_but_for_rounding(run: Run, bundle: Path, form: str) -> None:
+    """Two decoders of JPEG may differ by a few levels; other pixels would change far more."""
+    native, python = probabilities(run, bundle, form, *PHOTOGRAPHS[form])
+    assert native == pytest.approx(python, abs=2e-3)
+
+
+def test_deep_pictures_are_refused(run: Run, bundle: Path, tmp_path: Path) -> None:
+    for form in ("deep.png", "deep.pgm"):
+        cv2.imwrite(str(tmp_path / form), np.full((20, 30), 3211, np.uint16))
+        done = run(bundle, tmp_path / form)
+        assert (done.returncode, "it has 16 bits per channel" in done.stderr) == (1, True)
 
 
 def test_one_line_per_image(run: Run, bundle: Path, tmp_path: Path) -> None:
@@ -166,13 +226,16 @@ def test_a_percentile_of_too_few_runs_is_no_number(run: Run, bundle: Path) -> No
 
 
 def test_damaged_images(run: Run, bundle: Path, tmp_path: Path) -> None:
-    path = tmp_path / "picture.png"
-    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8))
-    whole = path.read_bytes()
-    for size in (8, 20, 40, len(whole) // 2, len(whole) - 20):
-        path.write_bytes(whole[:size])
+    paths = []
+    for form in ("png", "jpg", "ppm"):
+        photograph().save(tmp_path / f"whole.{form}")
+        whole = (tmp_path / f"whole.{form}").read_bytes()
+        for size in (8, 20, 40, len(whole) // 2, len(whole) - 20):
+            paths.append(tmp_path / f"{size}.{form}")
+            paths[-1].write_bytes(whole[:size])
+    for path in paths:
         done = run(bundle, path)
-        assert (done.returncode, "cannot read" in done.stderr) == (1, True)
+        assert (done.returncode, f"cannot read {path}" in done.stderr) == (1, True)
 
 
 @needs_sshd

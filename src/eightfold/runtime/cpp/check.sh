@@ -2,7 +2,7 @@
 # Builds and tests the C++ runtime. Installs what it needs from Debian and the package index when absent.
 #
 #   check.sh            format, release build, parity with Python, sanitizers, a short fuzzing run
-#   check.sh STEP...    some of: release parity asan tsan fuzz tidy format arm64 bench
+#   check.sh STEP...    some of: release parity camera asan tsan fuzz tidy format arm64 bench
 #
 # PYTHON names an interpreter with eightfold's test dependencies (default: .venv/bin/python of this repository).
 # Everything is built below build/cpp of the repository.
@@ -35,6 +35,8 @@ prepare() {
     need g++ g++
     need /usr/include/nlohmann/json.hpp nlohmann-json3-dev
     need /usr/include/openssl/evp.h libssl-dev
+    need /usr/include/zlib.h zlib1g-dev
+    need /usr/include/stb/stb_image.h libstb-dev
     need /usr/include/doctest/doctest.h doctest-dev
     for step in "$@"; do
         case $step in
@@ -63,7 +65,7 @@ configure_and_build() { # folder, cmake options
     cmake --build "$build/$folder" -j "$jobs"
 }
 
-release() { configure_and_build release -DCMAKE_BUILD_TYPE=Release; }
+release() { configure_and_build release -DCMAKE_BUILD_TYPE=Release -DEIGHTFOLD_EXAMPLES=ON; }
 
 # For benchmarks/cpp_runtime.py.
 bench() {
@@ -73,7 +75,17 @@ bench() {
 
 parity() {
     release
+    camera
     (cd "$root" && EIGHTFOLD_CPP_LIBRARY=$build/release/libeightfold.so "$PYTHON" -m pytest -q -p no:cacheprovider tests/cpp)
+}
+
+# The example that needs OpenCV is compiled against Debian's headers, and not linked: that would take 80 packages.
+camera() {
+    local headers
+    headers=$("$here/deps.sh" "$root/build/cpp-deps/opencv" opencv) ||
+        { echo "check.sh: the camera example is not compiled: no headers of OpenCV"; return 0; }
+    g++ -std=c++17 -fsyntax-only -Wall -Wextra -Werror -I"$here/include" -I"$build/release/include" -isystem "$headers/include" \
+        "$here/examples/camera.cpp"
 }
 
 # -O1 without debug information: they are compiled in half the time, and still name the function at fault.
@@ -110,7 +122,7 @@ fuzz() {
 
 tidy() {
     release > /dev/null
-    find "$here/src" "$here/programs" -name '*.cpp' ! -name 'trt_*' ! -name build.cpp -print0 |
+    find "$here/src" "$here/programs" -name '*.cpp' ! -name 'trt_*' ! -name build.cpp ! -name stb_image.cpp -print0 |
         xargs -0 -P "$jobs" -n 4 clang-tidy --quiet -p "$build/release"
 }
 
@@ -119,7 +131,8 @@ format() { find "$here" -name '*.cpp' -o -name '*.hpp' -o -name '*.h' | xargs cl
 arm64() {
     "$here/deps.sh" "$ort-aarch64" aarch64 > /dev/null
     cmake -S "$here" -B "$build/arm64" -G Ninja -DCMAKE_TOOLCHAIN_FILE="$here/cmake/aarch64-linux-gnu.cmake" \
-        -DONNXRUNTIME_ROOT="$ort-aarch64" -DCMAKE_BUILD_TYPE=Release -DEIGHTFOLD_TESTS=ON -DEIGHTFOLD_SIGNATURES=OFF > "$build/arm64.log" 2>&1 ||
+        -DONNXRUNTIME_ROOT="$ort-aarch64" -DOPENSSL_ROOT_DIR="$ort-aarch64" -DOPENSSL_USE_STATIC_LIBS=ON \
+        -DZLIB_ROOT="$ort-aarch64" -DCMAKE_BUILD_TYPE=Release -DEIGHTFOLD_TESTS=ON > "$build/arm64.log" 2>&1 ||
         { cat "$build/arm64.log"; return 1; }
     cmake --build "$build/arm64" -j "$jobs"
     qemu-aarch64-static -L /usr/aarch64-linux-gnu -E LD_LIBRARY_PATH="$ort-aarch64/lib" \

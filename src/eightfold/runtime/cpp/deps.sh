@@ -2,11 +2,14 @@
 # Composes what the C++ runtime is built against for its own tests, from package registries alone:
 #
 #   deps.sh OUTPUT            headers of ONNX Runtime from Debian and the library of the installed onnxruntime wheel
-#   deps.sh OUTPUT aarch64    the same with the library of the aarch64 wheel, for the cross-compiled tests
+#   deps.sh OUTPUT aarch64    the same with the library of the aarch64 wheel, and with zlib and OpenSSL for arm64 from
+#                             Debian as static libraries, for the cross-compiled tests
+#   deps.sh OUTPUT opencv     headers of OpenCV from Debian, to compile the camera example with
 #
 # OUTPUT becomes a folder with include/ and lib/, to be passed to CMake as ONNXRUNTIME_ROOT. The C API is versioned:
-# headers work with any library that is not older than they are. Users pass a release archive of ONNX Runtime instead.
-# PYTHON names the interpreter whose onnxruntime is used (default: python3). Does nothing when OUTPUT is complete.
+# headers work with any library that is not older than they are. Users pass a release archive of ONNX Runtime instead,
+# or this folder. PYTHON names the interpreter whose onnxruntime is used (default: python3). Does nothing when OUTPUT is
+# complete. Nothing is installed: packages are unpacked into OUTPUT, so that root is not needed.
 set -euo pipefail
 
 output=$(mkdir -p "$1" && cd "$1" && pwd)
@@ -15,21 +18,45 @@ python=${PYTHON:-python3}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# Headers: any Debian that has the package will do, and trixie is the first that has it. On another release its index
-# is read into a folder of its own, so that the system's package sources stay as they are.
-headers() {
-    mkdir -p "$work/deb" "$work/lists/partial" "$work/cache/archives/partial"
-    local site
+# Unpacks packages into $work/root. The release and the architecture need not be this system's: the package index is
+# read into a folder of its own, and the system's package sources stay as they are.
+unpack() { # release, architecture, package...
+    local release=$1 architecture=$2 site
+    shift 2
+    rm -rf "$work"/{deb,lists,cache,root}
+    mkdir -p "$work"/{deb,lists/partial,cache/archives/partial,root}
     site=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n 1)
     [ -n "$site" ] || { echo "deps.sh: no Debian package source is configured; run: apt-get update" >&2; exit 1; }
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $site trixie main" > "$work/sources.list"
-    local options=(-qq -o "Dir::Etc::sourcelist=$work/sources.list" -o Dir::Etc::sourceparts=-
-        -o "Dir::State::lists=$work/lists" -o "Dir::Cache=$work/cache" -o APT::Sandbox::User=root)
+    echo "deb [arch=$architecture signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $site $release main" \
+        > "$work/sources.list"
+    local options=(-qq -o "Dir::Etc::sourcelist=$work/sources.list" -o Dir::Etc::sourceparts=- -o "APT::Architecture=$architecture"
+        -o "APT::Architectures::=$architecture" -o "Dir::State::lists=$work/lists" -o "Dir::Cache=$work/cache"
+        -o APT::Sandbox::User=root)
     apt-get "${options[@]}" update
-    (cd "$work/deb" && apt-get "${options[@]}" download libonnxruntime-dev)
-    dpkg-deb -x "$work"/deb/*.deb "$work/root"
+    (cd "$work/deb" && apt-get "${options[@]}" download "$@")
+    for package in "$work"/deb/*.deb; do dpkg-deb -x "$package" "$work/root"; done
+}
+
+# Debian 13 is the first that has them.
+headers() {
+    unpack trixie amd64 libonnxruntime-dev
     mkdir -p "$output/include"
     cp -r "$work"/root/usr/include/onnxruntime/. "$output/include/"
+}
+
+# Those of Debian 12 link with the C library of newer releases, too.
+static_libraries() {
+    unpack bookworm arm64 zlib1g-dev libssl-dev
+    mkdir -p "$output"/{include,lib}
+    cp -r "$work"/root/usr/include/{openssl,zconf.h,zlib.h} "$output/include/"
+    cp -r "$work"/root/usr/include/aarch64-linux-gnu/. "$output/include/"
+    cp "$work"/root/usr/lib/aarch64-linux-gnu/lib{z,crypto,ssl}.a "$output/lib/"
+}
+
+opencv() {
+    unpack bookworm amd64 libopencv-{core,highgui,imgcodecs,imgproc,videoio}-dev
+    mkdir -p "$output/include"
+    cp -r "$work"/root/usr/include/opencv4/. "$output/include/"
 }
 
 # Debian 12's qemu-user crashes while it loads the library of newer wheels.
@@ -54,6 +81,11 @@ print(pathlib.Path(u.find_spec("onnxruntime").origin).parent / "capi")')
     ln -sf libonnxruntime.so.1 "$output/lib/libonnxruntime.so"
 }
 
-[ -f "$output/include/onnxruntime_cxx_api.h" ] || headers
-[ -e "$output/lib/libonnxruntime.so" ] || library
+if [ "$machine" = opencv ]; then
+    [ -f "$output/include/opencv2/videoio.hpp" ] || opencv
+else
+    [ -f "$output/include/onnxruntime_cxx_api.h" ] || headers
+    [ -e "$output/lib/libonnxruntime.so" ] || library
+    [ "$machine" = native ] || [ -f "$output/lib/libcrypto.a" ] || static_libraries
+fi
 echo "$output"

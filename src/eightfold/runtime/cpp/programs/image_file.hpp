@@ -1,5 +1,5 @@
-// Purpose: image files without a library: PNG (8 bits, not interlaced) and the binary forms of Netpbm (PPM,
-// PGM).
+// Purpose: image files through stb_image, by the rules of eightfold.calib.images.decode: turned upright,
+// palettes expanded, alpha dropped. JPEG, PNG and the binary forms of Netpbm (PPM, PGM).
 #pragma once
 
 #include <cstdint>
@@ -20,12 +20,7 @@ struct Image {
   eightfold::ImageView view() const { return {pixels.data(), width, height, format, 0}; }
 };
 
-// Throws eightfold::Error (image).
+// Throws eightfold::Error (image), also where a channel has other than 8 bits: none are dropped in silence.
 Image read_image(const std::string& path);
-
-bool is_png(eightfold::span<const std::uint8_t> bytes);
-Image image_from_png(eightfold::span<const std::uint8_t> bytes, const std::string& path);
-bool is_netpbm(eightfold::span<const std::uint8_t> bytes);
-Image image_from_netpbm(eightfold::span<const std::uint8_t> bytes, const std::string& path);
 
 }  // namespace programs

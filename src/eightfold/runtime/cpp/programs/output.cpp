@@ -40,8 +40,7 @@ std::string percent(double share) {
 json classification(const Engine& engine, const Prediction& prediction) {
   json top = json::array();
   for (const auto& each : prediction.classes) {
-    top.push_back(
-        {{"index", each.index}, {"label", engine.label(each.index)}, {"probability", each.probability}});
+    top.push_back({{"index", each.label}, {"label", engine.label(each.label)}, {"probability", each.score}});
   }
   return {{"kind", "classification"}, {"top", top}};
 }
@@ -81,8 +80,7 @@ std::string line_of(const Engine& engine, const Prediction& prediction) {
   std::string line;
   const auto add = [&](const std::string& part) { line += (line.empty() ? "" : ", ") + part; };
   if (kind == "classify") {
-    for (const auto& each : prediction.classes)
-      add(engine.label(each.index) + " " + percent(each.probability));
+    for (const auto& each : prediction.classes) add(engine.label(each.label) + " " + percent(each.score));
   } else if (kind == "detect") {
     std::map<int, int> counts;
     for (const auto& each : prediction.detections) ++counts[each.label];

@@ -16,7 +16,7 @@
 namespace {
 
 constexpr const char* kHelp =
-    "usage: eightfold-run BUNDLE IMAGE... [--json FILE]     predict PNG, PPM or PGM images\n"
+    "usage: eightfold-run BUNDLE IMAGE... [--json FILE]     predict JPEG, PNG, PPM or PGM images\n"
     "       eightfold-run BUNDLE --bench [--seconds 4] [--json FILE]\n"
     "       eightfold-run --backends                        what this build can run\n"
     "\n"

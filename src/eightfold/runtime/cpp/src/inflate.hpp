@@ -1,4 +1,4 @@
-// Purpose: decompress raw DEFLATE data (RFC 1951) of a known size.
+// Purpose: decompress raw DEFLATE data of a known size, through zlib.
 #pragma once
 
 #include <cstdint>
@@ -7,8 +7,7 @@
 
 namespace eightfold::detail {
 
-// Fills `output` exactly. Returns false when the data is damaged, or holds more or less than that; reads and
-// writes nothing outside the two spans, whatever the data says.
+// Fills `output` exactly. Returns false when the data is damaged, or holds more or less than that.
 bool inflate(span<const std::uint8_t> input, span<std::uint8_t> output);
 
 }  // namespace eightfold::detail

@@ -1,9 +1,5 @@
 #include "signature.hpp"
 
-#include "eightfold/error.hpp"
-
-#ifdef EIGHTFOLD_WITH_OPENSSL
-
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 
@@ -11,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "eightfold/error.hpp"
 #include "json_reader.hpp"
 
 namespace eightfold::detail {
@@ -87,17 +84,3 @@ void check_signature(const Store& store, const std::string& bundle, const std::s
 }
 
 }  // namespace eightfold::detail
-
-#else
-
-namespace eightfold::detail {
-
-void check_signature(const Store&, const std::string& bundle, const std::string&, const std::string&) {
-  throw Error(
-      ErrorCode::usage, bundle + " cannot be held to a key: this build cannot check signatures", "no key",
-      "build the runtime where OpenSSL's headers are (libssl-dev), or check it with: eightfold verify");
-}
-
-}  // namespace eightfold::detail
-
-#endif
