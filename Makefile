@@ -42,7 +42,7 @@ check-cpp: $(VENV)/dev.installed  ## the C++ runtime: unit tests, parity with Py
 check-arm64: $(VENV)/dev.installed  ## the C++ runtime cross-compiled, under qemu-user
 	PYTHON=$(CURDIR)/$(BIN)/python $(RUNTIME_CPP)/check.sh arm64
 
-check-tensorrt:  ## the C++ TensorRT back end against every version's headers: TENSORRT_REPO=, ONNX_TENSORRT_REPO=
+check-tensorrt:  ## the C++ TensorRT back end against every version's headers: TENSORRT_REPO=, ONNX_TENSORRT_REPO=; nlohmann-json3-dev
 	$(RUNTIME_CPP)/check_tensorrt.sh $(TENSORRT_REPO) $(ONNX_TENSORRT_REPO)
 
 cpp-deps: $(VENV)/dev.installed  ## ONNX Runtime's headers and library in build/cpp-deps/onnxruntime

@@ -6,15 +6,20 @@
 # The arguments are clones (or bare repositories) of NVIDIA/TensorRT and onnx/onnx-tensorrt. The latter holds the
 # parser's header, which the former's headers lack up to 10.13; a version whose header is in neither is checked with
 # that of the version before. Without the second clone the builder is checked from 10.16 on only.
+# Needs nlohmann-json (Debian's nlohmann-json3-dev, or JSON_INCLUDE, the folder that holds nlohmann/json.hpp).
 # CUDA_INCLUDE names the CUDA toolkit's headers (default: /usr/local/cuda/include), CXX the compiler.
 set -euo pipefail
 
+[ -n "${1:-}" ] || { echo "usage: check_tensorrt.sh TENSORRT_REPO [ONNX_TENSORRT_REPO] (clones of NVIDIA/TensorRT and onnx/onnx-tensorrt)" >&2; exit 2; }
 repository=$1
 parser_repository=${2:-}
 here=$(cd "$(dirname "$0")" && pwd)
 cuda=${CUDA_INCLUDE:-/usr/local/cuda/include}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+json=${JSON_INCLUDE:-/usr/include}
+[ -f "$json/nlohmann/json.hpp" ] ||
+    { echo "no nlohmann/json.hpp in $json: install nlohmann-json3-dev, or set JSON_INCLUDE" >&2; exit 1; }
 [ -f "$cuda/cuda_runtime_api.h" ] || { echo "no CUDA headers in $cuda: set CUDA_INCLUDE" >&2; exit 1; }
 
 # NVIDIA/TensorRT's history has no tags for all of these: version, then the commit that brought its headers.
@@ -37,7 +42,7 @@ parser_header() {
 
 compile() {
     "${CXX:-g++}" -std=c++17 -fsyntax-only -Wall -Wextra -Werror -Wno-deprecated-declarations \
-        -I"$here/include" -I"$here/src" -I"$work/generated" -isystem "$1" -isystem "$cuda" "$2"
+        -I"$here/include" -I"$here/src" -I"$work/generated" -isystem "$1" -isystem "$cuda" -idirafter "$json" "$2"
 }
 
 parser=""

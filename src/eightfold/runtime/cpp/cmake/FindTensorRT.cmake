@@ -13,6 +13,9 @@ find_library(TensorRT_PLUGIN_LIBRARY nvinfer_plugin
 find_path(TensorRT_CUDA_INCLUDE_DIR cuda_runtime_api.h HINTS ${CUDA_ROOT} PATH_SUFFIXES include)
 find_library(TensorRT_CUDART_LIBRARY cudart HINTS ${CUDA_ROOT} PATH_SUFFIXES lib64 lib)
 
+if(TENSORRT_ROOT AND NOT EXISTS "${TENSORRT_ROOT}")
+  message(FATAL_ERROR "TENSORRT_ROOT is ${TENSORRT_ROOT}, which does not exist: name the folder of a TensorRT release")
+endif()
 include(FindPackageHandleStandardArgs)
 find_package_handle_standard_args(TensorRT REQUIRED_VARS TensorRT_LIBRARY TensorRT_PARSER_LIBRARY
   TensorRT_PLUGIN_LIBRARY TensorRT_INCLUDE_DIR TensorRT_CUDA_INCLUDE_DIR TensorRT_CUDART_LIBRARY)
