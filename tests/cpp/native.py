@@ -43,7 +43,7 @@ class Image(ctypes.Structure):
 
 
 class Class(ctypes.Structure):
-    _fields_ = (("index", ctypes.c_int32), ("probability", ctypes.c_float))
+    _fields_ = (("label", ctypes.c_int32), ("score", ctypes.c_float))
 
 
 class Detection(ctypes.Structure):
@@ -174,7 +174,7 @@ class NativeResult:
         return int(self.library.eightfold_result_count(self.handle))
 
     def classes(self, image: int) -> list[tuple[int, float]]:
-        return [(each.index, each.probability) for each in self._part("classes", image, Class)]
+        return [(each.label, each.score) for each in self._part("classes", image, Class)]
 
     def detections(self, image: int) -> NDArray[np.float32]:
         """(n, 6): x1, y1, x2, y2, score, class."""

@@ -15,7 +15,7 @@ static void draw(cv::Mat& frame, const eightfold::Engine& engine, const eightfol
     cv::putText(frame, engine.label(found.label), corner, cv::FONT_HERSHEY_SIMPLEX, 0.6, green, 2);
   }
   if (prediction.classes.empty()) return;
-  cv::putText(frame, engine.label(prediction.classes[0].index), {10, 30}, cv::FONT_HERSHEY_SIMPLEX, 1, green,
+  cv::putText(frame, engine.label(prediction.classes[0].label), {10, 30}, cv::FONT_HERSHEY_SIMPLEX, 1, green,
               2);
 }
 

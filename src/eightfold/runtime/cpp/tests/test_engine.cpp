@@ -50,8 +50,8 @@ TEST_CASE("an engine answers for each image, whatever the batches") {
         engine.run({pixel(kRed), pixel(kGreen), pixel(kBlue), pixel(kRed), pixel(kGreen)});
     const int expected[] = {0, 1, 2, 0, 1};
     for (std::size_t i = 0; i < 5; ++i) {
-      CHECK(predictions[i].classes[0].index == expected[i]);
-      CHECK(predictions[i].classes[0].probability == doctest::Approx(std::exp(1) / (std::exp(1) + 2)));
+      CHECK(predictions[i].classes[0].label == expected[i]);
+      CHECK(predictions[i].classes[0].score == doctest::Approx(std::exp(1) / (std::exp(1) + 2)));
     }
     CHECK(engine.label(1) == "green");
     CHECK(engine.label(7) == "7");
@@ -79,7 +79,7 @@ TEST_CASE("tensors are run in the caller's memory, also when it moves") {
     REQUIRE(outputs[0].spec.shape == std::vector<std::int64_t>{static_cast<std::int64_t>(rows), 3});
     const auto* values = reinterpret_cast<const float*>(outputs[0].bytes.data());
     for (std::size_t k = 0; k < 3 * rows; ++k) CHECK(values[k] == static_cast<float>(i));
-    CHECK(engine.run({pixel(kGreen)})[0].classes[0].index == 1);
+    CHECK(engine.run({pixel(kGreen)})[0].classes[0].label == 1);
   }
 }
 
@@ -103,7 +103,7 @@ TEST_CASE("bad requests fail with a code, and the engine stays usable") {
   CHECK(code_of([&] { typed(DataType::float32, other); }) == ErrorCode::usage);
   image[17] = NAN;
   CHECK(code_of([&] { engine.run_tensors({TensorView{image.data(), bytes}}, 1); }) == ErrorCode::usage);
-  CHECK(engine.run({pixel(kBlue)})[0].classes[0].index == 2);
+  CHECK(engine.run({pixel(kBlue)})[0].classes[0].label == 2);
 }
 
 TEST_CASE("what cannot be picked") {
@@ -141,7 +141,7 @@ TEST_CASE("one bundle, several sizes of images") {
           sizeof(float) * 3 * static_cast<std::size_t>(expected.height * expected.width));
     CHECK(engine.describe().find(" at " + text_of(expected) + " (batch 1, 2)") != std::string::npos);
     const auto predictions = engine.run({pixel(kRed), pixel(kGreen), pixel(kBlue)});
-    for (std::size_t i = 0; i < 3; ++i) CHECK(predictions[i].classes[0].index == static_cast<int>(i));
+    for (std::size_t i = 0; i < 3; ++i) CHECK(predictions[i].classes[0].label == static_cast<int>(i));
   }
   CHECK(code_of([&] { load({24, 16}); }) == ErrorCode::usage);
   CHECK(code_of([&] { load({8, 0}); }) == ErrorCode::usage);
@@ -167,11 +167,11 @@ TEST_CASE("a model that is not the manifest's, or no model") {
 TEST_CASE("a file deleted while running fails where it is needed, and the rest goes on") {
   const fixtures::Folder folder;
   const Engine engine = Engine::load(bundle_in(folder, {1, 4}), one_thread());
-  CHECK(engine.run({pixel(kRed)})[0].classes[0].index == 0);
+  CHECK(engine.run({pixel(kRed)})[0].classes[0].label == 0);
   ::unlink((folder / "bundle/onnx/b4.onnx").c_str());
   const std::vector<ImageView> four(4, pixel(kRed));
   CHECK(code_of([&] { engine.run(four); }) == ErrorCode::integrity);
-  CHECK(engine.run({pixel(kBlue)})[0].classes[0].index == 2);
+  CHECK(engine.run({pixel(kBlue)})[0].classes[0].label == 2);
 }
 
 TEST_CASE("threads share an engine, its slots and its preprocessing") {
@@ -188,8 +188,8 @@ TEST_CASE("threads share an engine, its slots and its preprocessing") {
       std::vector<Prediction> predictions;
       for (int i = 0; i < 50; ++i) {
         engine.run({pixel(colors[thread % 3]), pixel(colors[i % 3])}, predictions);
-        wrong += predictions[0].classes[0].index != thread % 3;
-        wrong += predictions[1].classes[0].index != i % 3;
+        wrong += predictions[0].classes[0].label != thread % 3;
+        wrong += predictions[1].classes[0].label != i % 3;
       }
     });
   }
@@ -207,8 +207,8 @@ TEST_CASE("the C interface") {
   REQUIRE(eightfold_engine_run(engine, &image, 1, &result) == EIGHTFOLD_OK);
   const eightfold_class* classes = nullptr;
   REQUIRE(eightfold_result_classes(result, 0, &classes) == 3);
-  CHECK(classes[0].index == 1);
-  CHECK(std::string(eightfold_engine_label(engine, classes[0].index)) == "green");
+  CHECK(classes[0].label == 1);
+  CHECK(std::string(eightfold_engine_label(engine, classes[0].label)) == "green");
   CHECK(eightfold_result_classes(result, 1, &classes) == 0);
   eightfold_result_free(result);
   eightfold_engine_free(engine);

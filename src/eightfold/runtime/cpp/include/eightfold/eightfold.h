@@ -75,9 +75,10 @@ typedef struct eightfold_image {
   size_t stride;  /* bytes from row to row; 0: rows follow each other without gaps */
 } eightfold_image;
 
+/* Here and below, `label` is the index of a class, whose name is eightfold_engine_label(engine, label). */
 typedef struct eightfold_class {
-  int32_t index;
-  float probability;
+  int32_t label;
+  float score;
 } eightfold_class;
 
 /* Corners in pixels of the original image. */

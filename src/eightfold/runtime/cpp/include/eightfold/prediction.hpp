@@ -7,9 +7,10 @@
 
 namespace eightfold {
 
+// `label` is the index of a class, whose name is Engine::label(label); `score` lies between 0 and 1.
 struct ClassScore {
-  int index = 0;
-  float probability = 0;
+  int label = 0;
+  float score = 0;
 };
 
 // Corners in pixels of the original image.
