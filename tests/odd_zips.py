@@ -11,8 +11,9 @@ from io import BytesIO
 from pathlib import Path
 from unittest import mock
 
-from eightfold.runtime.bundle.zip_reader import END, ENTRY, LOCAL
-
+# PKWARE's APPNOTE 6.3.10, sections 4.3.7, 4.3.12 and 4.3.16.
+LOCAL_BYTES, ENTRY_BYTES = 30, 46
+END = struct.Struct("<4s6xH2IH")  # signature; entries, bytes and offset of the directory; bytes of the comment
 Zip = Callable[[dict[str, bytes]], bytes]
 
 
@@ -87,11 +88,11 @@ SOUND: dict[str, Zip] = {
     "plain": plain,
     "deflated": lambda files: plain(files, zipfile.ZIP_DEFLATED),
     "with a comment": lambda files: plain(files, comment=b"by hand"),
-    "with a comment like a record": lambda files: plain(files, comment=b"PK\5\6" + bytes(30)),
     "streamed": streamed,
     "zip64": zip64,
     "zip64 alone": zip64_full,
     "with directories": with_directories,
+    "with an extra field": lambda files: with_extra(files, b"\x55\x54\x01\0x"),
     "with further names": with_further_names,
 }
 
@@ -114,7 +115,7 @@ def changed(data: bytes, at: int, value: bytes) -> bytes:
 
 def other_local_name(files: dict[str, bytes]) -> bytes:
     data = plain(files)
-    return changed(data, LOCAL.size, b"M")
+    return changed(data, LOCAL_BYTES, b"M")
 
 
 def longer_local_name(files: dict[str, bytes]) -> bytes:
@@ -152,16 +153,29 @@ def damaged_zip64(offset: int, value: bytes) -> Zip:
     return make
 
 
+def with_extra(files: dict[str, bytes], extra: bytes) -> bytes:
+    """An extra field in the directory's first entry."""
+    data = plain(files)
+    at = data.index(b"PK\1\2") + ENTRY_BYTES + len(next(iter(files)))
+    data = entry_at(data[:at] + extra + data[at:], 30, struct.pack("<H", len(extra)))
+    size = END.unpack_from(data, data.rindex(b"PK\5\6"))[2]
+    return end_at(data, 12, struct.pack("<I", size + len(extra)))
+
+
 def without_zip64_extra(files: dict[str, bytes]) -> bytes:
     """Sizes are said to stand in a field that is another one."""
     data = zip64(files)
-    at = data.index(b"PK\1\2") + ENTRY.size + len(next(iter(files)))
+    at = data.index(b"PK\1\2") + ENTRY_BYTES + len(next(iter(files)))
     return changed(data, at, struct.pack("<H", 0x5455))
 
 
 ODD: dict[str, Zip] = {
     "something before": lambda files: b"#!/bin/sh\n" + plain(files),
     "something behind": lambda files: plain(files) + b"x",
+    "a comment like a record": lambda files: plain(files, comment=b"PK\5\6" + bytes(30)),
+    "a comment that ends like a record": lambda files: plain(files, comment=b"see PK\5\6"),
+    "of a later version": lambda files: entry_at(plain(files), 6, b"\x40"),
+    "an extra field cut off": lambda files: with_extra(files, b"\x55\x54\x05\0x"),
     "a comment cut off": lambda files: plain(files, comment=b"by hand")[:-1],
     "one entry more": lambda files: end_at(plain(files), 10, struct.pack("<H", len(files) + 1)),
     "one entry less": lambda files: end_at(plain(files), 10, struct.pack("<H", len(files) - 1)),

@@ -27,6 +27,7 @@ constexpr unsigned kStored = 0;
 constexpr unsigned kDeflated = 8;
 // Encrypted in one way or another, or a patch of another file (4.4.4: bits 0, 5, 6 and 13).
 constexpr unsigned kUnreadableFlags = 0x2061;
+constexpr unsigned kLatestVersion = 63;  // of the format; Python's zipfile has the same limit
 // Where these stand, the value is in a record of zip64.
 constexpr std::uint64_t kFull16 = 0xffff;
 constexpr std::uint64_t kFull32 = 0xffffffff;
@@ -91,19 +92,20 @@ ZipDirectory whole_directory(const File& file, ZipDirectory stated, std::uint64_
   return stated;
 }
 
-// The last end record whose comment is the rest of the file.
+// By the last end record, whose comment must be the rest of the file.
 ZipDirectory find_directory(const File& file, std::uint64_t size, const std::string& path) {
   const std::uint64_t start = size - std::min<std::uint64_t>(size, kEndBytes + kLongestComment);
   const std::vector<std::uint8_t> tail = read(file, start, size - start, path);
   if (tail.size() < kEndBytes) not_a_bundle(path, "too short for a zip");
-  for (std::size_t at = tail.size() - kEndBytes + 1; at-- > 0;) {
-    if (little_endian(tail, at, 4) != kEndSignature) continue;
-    if (at + kEndBytes + little_endian(tail, at + 20, 2) != tail.size()) continue;
-    const ZipDirectory found{little_endian(tail, at + 16, 4), little_endian(tail, at + 12, 4),
-                             little_endian(tail, at + 10, 2)};
-    return whole_directory(file, found, start + at, path);
+  std::size_t at = tail.size() - 4;
+  while (at > 0 && little_endian(tail, at, 4) != kEndSignature) --at;
+  if (little_endian(tail, at, 4) != kEndSignature || at + kEndBytes > tail.size() ||
+      at + kEndBytes + little_endian(tail, at + 20, 2) != tail.size()) {
+    not_a_bundle(path, "not a zip, or cut off");
   }
-  not_a_bundle(path, "not a zip, or cut off");
+  const ZipDirectory found{little_endian(tail, at + 16, 4), little_endian(tail, at + 12, 4),
+                           little_endian(tail, at + 10, 2)};
+  return whole_directory(file, found, start + at, path);
 }
 
 bool is_regular(Bytes entry) {
@@ -113,17 +115,20 @@ bool is_regular(Bytes entry) {
 
 bool is_readable(Bytes entry) {
   const unsigned method = little_endian(entry, 10, 2);
-  return (little_endian(entry, 8, 2) & kUnreadableFlags) == 0 && (method == kStored || method == kDeflated);
+  return entry[6] <= kLatestVersion && (little_endian(entry, 8, 2) & kUnreadableFlags) == 0 &&
+         (method == kStored || method == kDeflated);
 }
 
-// Empty where there is none.
-Bytes zip64_extra(Bytes extra) {
+// Empty where there is none; nothing where the extra fields are damaged.
+std::optional<Bytes> zip64_extra(Bytes extra) {
+  Bytes found;
   while (extra.size() >= 4) {
-    const std::size_t count = std::min<std::size_t>(little_endian(extra, 2, 2), extra.size() - 4);
-    if (little_endian(extra, 0, 2) == kZip64Extra) return extra.subspan(4, count);
+    const std::size_t count = little_endian(extra, 2, 2);
+    if (count > extra.size() - 4) return std::nullopt;
+    if (found.empty() && little_endian(extra, 0, 2) == kZip64Extra) found = extra.subspan(4, count);
     extra = extra.subspan(4 + count, extra.size() - 4 - count);
   }
-  return {};
+  return found;
 }
 
 // Values that a field of 32 bits has no room for stand in the extra field, one after the other (4.5.3).
@@ -151,7 +156,9 @@ std::optional<ZipMember> member_from(Bytes entry, Bytes extra) {
   member.bytes = little_endian(entry, 24, 4);
   member.header_offset = little_endian(entry, 42, 4);
   member.regular = is_regular(entry);
-  LargeValues large(zip64_extra(extra));
+  const std::optional<Bytes> record = zip64_extra(extra);
+  if (!record) return std::nullopt;
+  LargeValues large(*record);
   if (large.complete(member.bytes) && large.complete(member.packed_bytes) &&
       large.complete(member.header_offset)) {
     return member;

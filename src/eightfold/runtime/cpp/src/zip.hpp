@@ -1,6 +1,6 @@
 // Purpose: read the members of a zip file: stored or deflated, not encrypted. By the same rules as Python
 // (zip_reader.py): all that a zip says about itself has to fit together, so that no two readers see different
-// files.
+// files; and what Python's zipfile does not read is refused here as well.
 // A damaged or hostile archive gives an Error, never a read outside it nor more memory than its members
 // state.
 #pragma once
