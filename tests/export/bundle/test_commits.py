@@ -61,10 +61,14 @@ def test_wherever_git_keeps_it(project: Path, tmp_path: Path, how: str) -> None:
     assert commits(where)["project"]["commit"] == head
 
 
-def test_without_git_the_commit_is_known_and_changes_are_not(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    head = git(project, "rev-parse", "HEAD")
+def test_without_git_nothing_is_known(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    assert commits(project)["project"] == {"commit": head}
+    assert "project" not in commits(project)
+
+
+def test_changes_that_git_does_not_tell_are_left_out(project: Path) -> None:
+    (project / ".git" / "index").write_bytes(b"damaged")
+    assert commits(project)["project"] == {"commit": git(project, "rev-parse", "HEAD")}
 
 
 def test_no_work_tree_and_no_commit_yet(tmp_path: Path) -> None:
