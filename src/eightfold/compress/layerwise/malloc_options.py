@@ -1,9 +1,10 @@
 """Options of the C library's malloc, set where `EIGHTFOLD_SHARE_HEAP=1` asks for them, and memory given back.
 
 The options serve all threads from one heap. They hold for the whole process, of which eightfold may be a small part:
-that is why they are not set by default. By default glibc gives each thread a heap of its own, and many forward passes on threads of their own then hold several
-times what their tensors need. Having every large block mapped and unmapped by itself cures that, but the kernel then
-clears every page of every activation anew, which takes as long as the network itself.
+that is why they are not set by default. Without them glibc gives each thread a heap of its own, and many forward passes
+on threads of their own then hold several times what their tensors need. Having every large block mapped and unmapped by
+itself cures that, but the kernel then clears every page of every activation anew, which takes as long as the network
+itself.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Members of a zip: stored or deflated, not encrypted. The C++ runtime reads by the same rules (zip.cpp).
 
 `zipfile` reads the directory. It makes the best of what it is given: of something before the archive or behind it, of
-entries that are not all that the directory counts, of two files of one name, of names that go on behind a zero byte. Two
-readers that guess can be shown different files by one archive, so these are refused here. Checksums are not looked at:
+entries that are not all that the directory counts, of two files of one name, of names that go on behind a zero byte.
+Readers that guess can be shown different files by one archive, so these are refused here. Checksums are not looked at:
 the content of a bundle is held to its SHA-256.
 
 Records: PKWARE's APPNOTE 6.3.10, sections 4.3.7 and 4.3.14 to 4.3.16.
