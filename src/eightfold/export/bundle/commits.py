@@ -1,4 +1,4 @@
-"""Commits that made a bundle: of eightfold where it runs from a checkout, and of the user's project; asked of git.
+"""Records the commits that made a bundle: of eightfold where it runs from a checkout, and of the user's project.
 
 Nothing else of a repository is looked at: no path, no name, no address goes into a bundle.
 """
@@ -17,7 +17,7 @@ GIT_TIMEOUT_S = 10
 
 
 def commits(project: Path) -> dict[str, dict[str, Any]]:
-    """What is known of {"eightfold": {"commit", "dirty"}, "project": {...}}.
+    """Known commits: {"eightfold": {"commit", "dirty"}, "project": {...}}.
 
     Args:
         project: a folder of the project that the network comes from. Left out where it is in no git work tree, and
@@ -36,6 +36,7 @@ def commits(project: Path) -> dict[str, dict[str, Any]]:
 
 
 def describe_commit(state: Mapping[str, Any]) -> str:
+    """A commit for a person, with a remark about later changes."""
     changes = {True: ", with changes since", False: "", None: ", changes since unknown"}[state.get("dirty")]
     return f"{state['commit']}{changes}"
 
@@ -49,7 +50,7 @@ def _state(folder: Path) -> dict[str, Any]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints; None where it fails or is not there.
+    """Output of a git command; None where it fails or git is not installed.
 
     No hook, monitor or lock: asking must neither run the repository's programs nor disturb those who work in it.
     """

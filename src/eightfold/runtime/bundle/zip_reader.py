@@ -70,6 +70,7 @@ class ZipReader:
             raise
 
     def close(self) -> None:
+        """Close the file. Members can no longer be read."""
         self._file.close()
 
     def chunks(self, member: Member) -> Iterator[bytes]:
