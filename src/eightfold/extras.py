@@ -11,6 +11,7 @@ from types import ModuleType
 from eightfold.errors import BrokenExtraError, MissingExtraError
 
 EXTRA_OF = {
+    "accelerate": "compress",
     "cuda": "tensorrt",
     "cryptography": "sign",
     "cv2": "images",

@@ -1,0 +1,64 @@
+"""States of a model beside the one that trains: snapshots, the best one, and moving averages."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the state that later steps leave alone."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+@dataclass
+class Best:
+    """The best value of a check, the step and the state that gave it, and how many checks came after it."""
+
+    value: float = -math.inf
+    step: int = 0
+    since: int = 0
+    state: dict[str, Tensor] | None = None
+
+
+@contextlib.contextmanager
+def holding(model: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]:
+    """The model holds `state` meanwhile, then its own again."""
+    own = snapshot(model)
+    model.load_state_dict(dict(state))
+    try:
+        yield
+    finally:
+        model.load_state_dict(own)
+
+
+class Average:
+    """Moving average of all floating-point values of a model's state; others are taken as they are.
+
+    The decay grows from 0.1 to `decay` over the first steps, so that the start is soon forgotten.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._model, self._decay = model, decay
+        self._values = snapshot(model)
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        decay = min(self._decay, (1 + step) / (10 + step))
+        for name, value in self._model.state_dict().items():
+            if value.is_floating_point():
+                self._values[name].lerp_(value, 1 - decay)
+            else:
+                self._values[name].copy_(value)
+
+    def state(self) -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in self._values.items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        for name, value in self._values.items():
+            value.copy_(state[name])

@@ -1,0 +1,67 @@
+"""The log of a training run as CSV, and its plot: losses over steps, and the value of each check."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from eightfold.extras import require
+from eightfold.files import atomic_path, write_text
+
+CHECK = "check"
+Row = Mapping[str, float]
+
+
+@dataclass
+class Log:
+    """Rows of numbers by column; the columns are those of all rows, in order of appearance.
+
+    Attributes:
+        path: the CSV file; None: rows are kept in memory only.
+    """
+
+    path: Path | None = None
+    rows: list[Row] = field(default_factory=list)
+
+    def resume(self, step: int) -> None:
+        """Read what an earlier run wrote, up to and with `step`; later rows were never in a checkpoint."""
+        if self.path is not None and self.path.is_file():
+            self.rows = [row for row in read_log(self.path) if row["step"] <= step]
+
+    def add(self, row: Row) -> None:
+        self.rows.append(row)
+
+    def write(self) -> None:
+        if self.path is not None:
+            columns = list(dict.fromkeys(name for row in self.rows for name in row))
+            lines = [",".join(columns)]
+            lines += [",".join(f"{row[name]:.9g}" if name in row else "" for name in columns) for row in self.rows]
+            write_text(self.path, "\n".join(lines) + "\n")
+
+
+def read_log(path: Path) -> list[Row]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(stream)]
+
+
+def plot_log(rows: Sequence[Row], output: Path, *, check: str = CHECK) -> Path:
+    """Draw the losses on a logarithmic axis, and below them the value of each check. `output`: .svg or .png."""
+    figure_of = require("matplotlib.figure", "draw plots").Figure
+    figure = figure_of(figsize=(7, 5), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    names = dict.fromkeys(name for row in rows for name in row if name not in ("step", "seconds", "rate", CHECK))
+    for name in names:
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        above.plot(*zip(*points, strict=True), label=name, linewidth=1)
+    above.set(yscale="log", ylabel="loss")
+    if names:
+        above.legend(frameon=False)
+    points = [(row["step"], row[CHECK]) for row in rows if CHECK in row]
+    if points:
+        below.plot(*zip(*points, strict=True), marker="o", markersize=3)
+    below.set(xlabel="step", ylabel=check)
+    with atomic_path(output) as temporary:
+        figure.savefig(temporary)
+    return output
