@@ -44,11 +44,12 @@ COMMANDS: dict[str, str] = {
     "sources": "compress",
     "inspect": "compress",
     "prune": "compress",
+    "recover": "compress",
     "plan": "compress",
     "predict": "runtime",
     "report": "runtime",
 }
-RESUMABLE = frozenset({"run", "calibrate", "quantize"})  # what they had done when interrupted is not done again
+RESUMABLE = frozenset({"run", "calibrate", "quantize", "recover"})  # what was done is not done again
 
 app = typer.Typer(
     help="Compress vision networks for edge devices, and prove what was done.",

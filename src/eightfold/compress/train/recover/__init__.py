@@ -1,0 +1,1 @@
+"""Label-free recovery: the pruned network learns to give what the original gives on unlabelled images."""

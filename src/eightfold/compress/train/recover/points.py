@@ -1,0 +1,159 @@
+"""Matching points: layers of the original whose outputs the pruned network should give, found from the trace.
+
+Each point has the channels that stayed, their variance, and a weight: how much the network's outputs change when the
+point's output changes by a share of its own spread, estimated with random output directions (Hutchinson 1990).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eightfold.compress.compensate.consumers import Site
+from eightfold.compress.modules.output_kinds import OutputKinds
+from eightfold.compress.train.recover.layer_outputs import LayerOutputs
+from eightfold.export.verify.module_runs import evaluating, tensors_in
+
+LEAST_VARIANCE = 1e-2  # of a channel, relative to the layer's mean: dead channels must not dominate
+POSITIONS = 400  # of a map that one step compares; others are left out, at random
+
+
+@dataclass(frozen=True)
+class Point:
+    """One layer's output.
+
+    Attributes:
+        kept: the original's channels that the pruned network still has, int64 [channels].
+        scale: 1 over their variance, [channels].
+        weight: of the point's term in the loss; the mean over points is 1.
+    """
+
+    name: str
+    kept: Tensor
+    scale: Tensor
+    weight: float
+
+
+def points_of(
+    original: nn.Module,
+    sites: Mapping[str, Site],
+    batches: Sequence[tuple[Any, ...]],
+    kinds: OutputKinds,
+    *,
+    dependence: float = 0.5,
+    seed: int = 0,
+) -> tuple[Point, ...]:
+    """Every layer that both networks have, with its weight.
+
+    Args:
+        sites: what each layer of the pruned network kept; layers of removed blocks are left out.
+        batches: positional arguments of the original, a few.
+        kinds: of its outputs.
+        dependence: power of the outputs' dependence on a point that gives its weight; 0: all points weigh the same.
+    """
+    variances: dict[str, Tensor] = {}
+    sensitivities: dict[str, float] = {}
+    generator = torch.Generator().manual_seed(seed)
+    with evaluating(original), _requiring_gradients(original):
+        for args in batches:
+            for name, (variance, sensitivity) in _measured(original, sites, args, kinds, generator).items():
+                variances[name] = variances.get(name, torch.zeros(())) + variance / len(batches)
+                sensitivities[name] = sensitivities.get(name, 0.0) + sensitivity / len(batches)
+    weights = {name: sensitivities[name] ** dependence for name in variances}
+    mean = sum(weights.values()) / max(len(weights), 1)
+    return tuple(
+        _point(name, sites[name], variances[name], weights[name] / mean if mean else 1.0) for name in variances
+    )
+
+
+@contextlib.contextmanager
+def _requiring_gradients(model: nn.Module) -> Iterator[None]:
+    """Gradients reach every layer's output, also in a network that is frozen."""
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(parameter.is_floating_point())
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
+def _point(name: str, site: Site, variance: Tensor, weight: float) -> Point:
+    kept = torch.from_numpy(site.kept_outputs).to(variance.device)
+    return Point(name, kept, 1 / (variance[kept] + LEAST_VARIANCE * variance.mean() + 1e-12), weight)
+
+
+def _measured(
+    original: nn.Module,
+    sites: Mapping[str, Site],
+    args: tuple[Any, ...],
+    kinds: OutputKinds,
+    generator: torch.Generator,
+) -> dict[str, tuple[Tensor, float]]:
+    """Variance of each channel of each layer, and the outputs' dependence on the layer."""
+    with torch.enable_grad(), LayerOutputs(original, sites) as record:
+        outputs = original(*args)
+    found = {name: calls for name, calls in record.found.items() if all(call.dim() > 1 for call in calls)}
+    variances = {
+        name: torch.stack([call.detach().float().transpose(0, 1).flatten(1).var(1) for call in calls]).mean(0)
+        for name, calls in found.items()
+    }
+    gradients = _gradients(outputs, found, kinds, generator)
+    return {name: (variance, _dependence(gradients.get(name, ()), variance)) for name, variance in variances.items()}
+
+
+def _gradients(
+    outputs: Any, found: Mapping[str, list[Tensor]], kinds: OutputKinds, generator: torch.Generator
+) -> dict[str, tuple[Tensor, ...]]:
+    """Gradient of the outputs in a random direction, in each layer's output; none without differentiable outputs."""
+    projections = [
+        (weight * torch.randn(tensor.shape, generator=generator).to(tensor.device) * tensor.float()).sum()
+        for kind, (_, tensor) in zip(kinds.kinds, tensors_in(outputs), strict=True)
+        if kind is not None and tensor.requires_grad
+        for weight in [kind.importance(tensor.detach())]
+    ]
+    reachable = [(name, call) for name, calls in found.items() for call in calls if call.requires_grad]
+    if not projections or not reachable:
+        return {}
+    total = torch.stack(projections).sum()
+    slopes = torch.autograd.grad(total, [call for _, call in reachable], allow_unused=True)
+    gradients: dict[str, tuple[Tensor, ...]] = {}
+    for (name, _), slope in zip(reachable, slopes, strict=True):
+        if slope is not None:
+            gradients[name] = (*gradients.get(name, ()), slope)
+    return gradients
+
+
+def _dependence(slopes: tuple[Tensor, ...], variance: Tensor) -> float:
+    shape = [-1] + [1] * 8
+    return sum(float((s.float().square().transpose(0, 1) * variance.reshape(shape[: s.dim()])).sum()) for s in slopes)
+
+
+def mismatch(points: Sequence[Point], wanted: LayerOutputs, seen: LayerOutputs) -> Tensor:
+    """Weighted mean over points of the squared difference in units of the original's variance.
+
+    Large maps are compared at a random grid of positions, drawn from torch's generator.
+    """
+    terms = []
+    for point in points:
+        for a, b in zip(wanted.found.get(point.name, []), seen.found.get(point.name, []), strict=False):
+            if a.shape[0] == b.shape[0] and a.shape[2:] == b.shape[2:]:
+                grid = _grid(a.shape[2:])
+                apart = (a[grid].index_select(1, point.kept).float() - b[grid].float()).square()
+                terms.append(point.weight * (apart.transpose(0, 1).flatten(1).mean(1) * point.scale).mean())
+    return torch.stack(terms).sum() / max(len(terms), 1)
+
+
+def _grid(sizes: Sequence[int]) -> tuple[slice, ...]:
+    total = 1
+    for size in sizes:
+        total *= size
+    step = max(1, int((total / POSITIONS) ** (1 / max(len(sizes), 1))))
+    starts = torch.randint(step, (len(sizes),)).tolist()
+    return (slice(None), slice(None), *(slice(start, None, step) for start in starts))
