@@ -18,9 +18,10 @@ from eightfold.compress.modules.modules import is_several_calls
 from eightfold.compress.plan.budget import budgets_of, within
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.plan.select import LayerRange, Rounding, Selection, selection_threshold
-from eightfold.compress.plan.selection_rules import LayerScores, Merge, suggested_limit
+from eightfold.compress.plan.selection_rules import MEASURED, LayerScores, Merge, suggested_limit
+from eightfold.compress.sensitivity.rule import measured_plan
 from eightfold.compress.surgery.blocks import bypassed, choose_blocks
-from eightfold.compress.trace.groups import ChannelGraph
+from eightfold.compress.trace.groups import ChannelGraph, Kept
 from eightfold.compress.trace.trace import trace
 from eightfold.files import sha256_of_bytes
 
@@ -61,7 +62,8 @@ def plan_pruning(
             list of tuples and dictionaries is several calls, for heads that one call does not reach.
         rule: how scores become kept channels: "uniform" (the same share of every group), "global" (one threshold over
             scores divided by their group's mean), "normal", "regular", "shortcut", "slim", "layer", "layer_channel":
-            see `eightfold.compress.plan.selection_rules`.
+            see `eightfold.compress.plan.selection_rules`; "measured" (widths by measured output error on `images`, at
+            the multiply-accumulates of the uniform plan or within the budget).
         score: importance criterion: a name of `eightfold.compress.criteria.scores.CRITERIA` (of weights: "l2", "l1",
             "bn_scale", "lamp", "fpgm", "group_l2", "random"; of images: "lsq", "activation_mean"; of a loss: "taylor",
             "hessian_diag"), or a function of `Evidence`.
@@ -113,20 +115,27 @@ def plan_pruning(
                 graph = trace(model, example_inputs)
         scores = layer_scores(Evidence(model, graph, batches, target_batches(targets), loss, seed), score)
         budgets = budgets_of(model, graph, max_macs=max_macs, max_params=max_params)
-        plan = PrunePlan.from_graph(
-            graph,
-            within(budgets, graph, scores, selection),
-            removed_blocks=removed,
-            multiple=multiple,
-            rule=rule,
-            score=score if isinstance(score, str) else getattr(score, "__name__", "custom"),
-            budget=", ".join(budget.words for budget in budgets) or f"keep ratio {keep_ratio:g}",
-            suggested_limit=suggested_limit(scores).removable,
-            threshold=None if budgets else selection_threshold(graph, scores, selection),
-            scores_digest=digest_of_scores(scores),
-        )
-        with collector_paused():
-            plan = checked(model, example_inputs, plan, graph)
+
+        def plan_of(kept: Kept) -> PrunePlan:
+            plan = PrunePlan.from_graph(
+                graph,
+                kept,
+                removed_blocks=removed,
+                multiple=multiple,
+                rule=rule,
+                score=score if isinstance(score, str) else getattr(score, "__name__", "custom"),
+                budget=", ".join(budget.words for budget in budgets) or f"keep ratio {keep_ratio:g}",
+                suggested_limit=suggested_limit(scores).removable,
+                threshold=None if budgets or rule == MEASURED else selection_threshold(graph, scores, selection),
+                scores_digest=digest_of_scores(scores),
+            )
+            with collector_paused():
+                return checked(model, example_inputs, plan, graph)
+
+        if rule == MEASURED:
+            plan = measured_plan(model, graph, batches, scores, selection, budgets, plan_of)
+        else:
+            plan = plan_of(within(budgets, graph, scores, selection))
     _tell_unreached(plan)
     return plan
 

@@ -33,8 +33,8 @@ def lsq(evidence: Evidence) -> LayerScores:
     batches = evidence.need_images("lsq")
     found: dict[int, list[Array]] = {}
     with evaluating(evidence.model):
-        for layer, moments, weight in _measured(evidence, batches):
-            for group, losses in _losses(evidence, layer, moments, weight).items():
+        for layer, moments, weight in layer_moments(evidence, batches):
+            for group, losses in group_losses(evidence, layer, moments, weight).items():
                 found.setdefault(group, []).append(losses)
     fallback = l2(evidence)
     graph = evidence.graph
@@ -72,7 +72,7 @@ class _Reading:
             self.moments.add(x, x[..., :0])
 
 
-def _measured(evidence: Evidence, batches: Sequence[Args]) -> Iterator[tuple[LayerCall, Moments, Tensor]]:
+def layer_moments(evidence: Evidence, batches: Sequence[Args]) -> Iterator[tuple[LayerCall, Moments, Tensor]]:
     """Every layer that mixes channels of a free group, with the moments of its inputs and its weight matrix."""
     held = live_bytes(evidence.model, batches[0])
     layers = {layer.weight: layer for layer in evidence.graph.layers}
@@ -96,7 +96,7 @@ def _measured(evidence: Evidence, batches: Sequence[Args]) -> Iterator[tuple[Lay
             yield layers[name], moments, weight_matrix(evidence.parameters[name].detach().double(), geometry)
 
 
-def _losses(evidence: Evidence, layer: LayerCall, moments: Moments, weight: Tensor) -> dict[int, Array]:
+def group_losses(evidence: Evidence, layer: LayerCall, moments: Moments, weight: Tensor) -> dict[int, Array]:
     """Group number -> loss of each of its channels in this layer; the mean over the layer's convolution groups."""
     gram = moments.regression().xx
     places = layer.inputs.reshape(len(gram), -1, 2)

@@ -11,7 +11,15 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from eightfold.compress.plan.selection_rules import RULES, GroupRequest, LayerScores, Merge, RuleOptions, threshold_of
+from eightfold.compress.plan.selection_rules import (
+    MEASURED,
+    RULES,
+    GroupRequest,
+    LayerScores,
+    Merge,
+    RuleOptions,
+    threshold_of,
+)
 from eightfold.compress.trace.groups import ChannelGraph, Group, Index, Kept
 from eightfold.errors import UnknownNameError, UsageError
 from eightfold.values import Frozen
@@ -53,7 +61,7 @@ def select(graph: ChannelGraph, scores: LayerScores, selection: Selection) -> Ke
         UnknownNameError: no such rule, or a name in `keep` or `ignore` that no layer has.
     """
     if selection.rule not in RULES:
-        raise UnknownNameError.of("rule", selection.rule, RULES)
+        raise UnknownNameError.of("rule", selection.rule, [*RULES, MEASURED])
     _require_known(graph, selection.ignore)
     groups = _prunable(graph, selection)
     wishes = {**_by_rule(graph, groups, scores, selection), **_explicit(graph, groups, scores, selection.keep)}

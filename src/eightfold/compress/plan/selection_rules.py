@@ -30,6 +30,7 @@ Mask = npt.NDArray[np.bool_]
 LayerScores = Mapping[str, Vector]
 Merge = Literal["union", "intersection", "least", "most"]
 TINY = 1e-12
+MEASURED = "measured"  # decided on images, in `eightfold.compress.sensitivity.rule`
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,120 @@
+"""Widths by measured output error: the curves against brute force, and the plan against the uniform one."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from eightfold.compress.compensate.compensate import compensate
+from eightfold.compress.plan.costs import macs_cost
+from eightfold.compress.plan.plan import PrunePlan
+from eightfold.compress.plan_pruning import plan_pruning
+from eightfold.compress.sensitivity.output_error import Curve, output_errors
+from eightfold.compress.sensitivity.widths import kept_for_cost
+from eightfold.compress.surgery.surgery import apply_plan
+from eightfold.compress.trace.macs import count_macs
+from eightfold.compress.trace.trace import trace
+from eightfold.errors import UnknownNameError, UsageError
+
+
+def network() -> nn.Sequential:
+    """The second convolution needs few of its channels: all but eight are copies of those. The first needs all."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 6, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    ).eval()
+    weight, bias = model.get_parameter("2.weight"), model.get_parameter("2.bias")
+    with torch.no_grad():
+        weight.copy_(weight[:8].repeat(4, 1, 1, 1))
+        bias.copy_(bias[:8].repeat(4))
+    return model
+
+
+def images() -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(32, 3, 8, 8, generator=generator)
+
+
+def test_copies_cost_nothing_and_the_model_is_as_before() -> None:
+    model = network()
+    before = copy.deepcopy(model.state_dict())
+    graph = trace(model, images()[:1])
+    curves = output_errors(model, graph, [(images(),)], graph.free, shares=(0.5, 0.25))
+    copies, needed = curves["2.weight"], curves["0.weight"]
+    assert copies.kept == needed.kept == (32, 16, 8)
+    assert copies.errors[-1] < 1e-3  # re-fitting the reader to the eight that stay is exact
+    assert needed.errors[-1] > 0.05
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_point_is_what_pruning_and_least_squares_give() -> None:
+    model = network()
+    graph = trace(model, images()[:1])
+    curve = output_errors(model, graph, [(images(),)], [graph.group("0.weight")], shares=(0.5,))["0.weight"]
+    kept = np.sort(np.argsort(-curve.order, kind="stable")[:16])
+    plan = PrunePlan.from_graph(graph, {"0.weight": kept})
+    pruned = copy.deepcopy(model)
+    apply_plan(pruned, plan)
+    compensate(pruned, model, plan, images(), method="lsq")
+    with torch.no_grad():
+        wanted, seen = model(images()), pruned(images())
+    centred = [x - x.mean(1, keepdim=True) for x in (wanted, seen)]
+    error = (centred[1] - centred[0]).square().sum() / (centred[0] - centred[0].mean(0)).square().sum()
+    assert curve.errors[1] == pytest.approx(float(error), rel=0.5)  # least squares adapts later layers, too
+
+
+def test_the_measured_plan_costs_no_more_and_keeps_more() -> None:
+    model = network()
+    plans = {
+        rule: plan_pruning(model, images()[:1], rule=rule, keep_ratio=0.5, images=images())
+        for rule in ("uniform", "measured")
+    }
+    errors, macs = {}, {}
+    for rule, plan in plans.items():
+        pruned = copy.deepcopy(model)
+        apply_plan(pruned, plan)
+        compensate(pruned, model, plan, images(), method="lsq")
+        macs[rule] = count_macs(pruned, images()[:1])
+        with torch.no_grad():
+            errors[rule] = float((pruned(images()) - model(images())).square().mean())
+    assert macs["measured"] <= macs["uniform"]
+    assert errors["measured"] < 0.2 * errors["uniform"]
+    assert len(plans["measured"].kept.get("0.weight", np.arange(32))) > 16
+
+
+def test_names_with_a_ratio_of_their_own_keep_it() -> None:
+    plan = plan_pruning(
+        network(), images()[:1], rule="measured", images=images(), max_macs=0.5, keep={"2.weight": 0.75}
+    )
+    assert len(plan.kept["2.weight"]) == 24
+
+
+def test_between_points_a_curve_is_straight() -> None:
+    curve = Curve((32, 16, 8), (0.0, 0.2, 0.6), np.arange(32.0))
+    assert [curve.at(count) for count in (32, 24, 16, 12, 4)] == pytest.approx([0.0, 0.1, 0.2, 0.4, 0.8])
+
+
+def test_a_budget_out_of_reach() -> None:
+    model = network()
+    graph = trace(model, images()[:1])
+    groups = [graph.group("0.weight"), graph.group("2.weight")]
+    curves = {group.id: Curve((32, 8), (0.0, 1.0), np.arange(32.0)) for group in groups}
+    with pytest.raises(UsageError, match=r"out of reach; allowed: .* or more"):
+        kept_for_cost(groups, curves, macs_cost(graph), 10.0, multiple=8, fixed={})
+
+
+def test_without_images() -> None:
+    with pytest.raises(UsageError, match="the rule 'measured' got no images"):
+        plan_pruning(network(), images()[:1], rule="measured")
+    with pytest.raises(UnknownNameError, match="measured"):
+        plan_pruning(network(), images()[:1], rule="measure")
