@@ -44,7 +44,7 @@ def test_prune_then_recover(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     recover(folder / "pruned", "small_networks:small", folder / "photos", folder / "out", **options)  # type: ignore[arg-type]
     said = capsys.readouterr().out
     assert "agreement with the original on 2 held-out images" in said
-    assert {path.name for path in (folder / "out").iterdir()} == {"weights.safetensors", "plan.json"}
+    assert {path.name for path in (folder / "out").iterdir()} == {"weights.safetensors", "plan.json", "source.json"}
     assert (folder / "out.csv").read_text().startswith("step,")
     assert not list(folder.glob(".out.recover*"))
 
@@ -56,5 +56,5 @@ def test_an_original_of_another_network(folder: Path) -> None:
 
 
 def test_a_directory_that_holds_no_pruned_network(folder: Path) -> None:
-    with pytest.raises(UsageError, match=r"has no plan\.json"):
+    with pytest.raises(UsageError, match=r"has no plan\.json and source\.json"):
         recover(folder / "photos", "small_networks:small", folder / "photos", folder / "out")
