@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eightfold.compress.compensate.consumers import Sink, sites_of
+from eightfold.compress.compensate.consumers import Sink, consumers_of
 from eightfold.compress.criteria.evidence import Array, Evidence
 from eightfold.compress.criteria.reconstruction import group_losses, layer_moments
 from eightfold.compress.criteria.weights import l2
@@ -106,7 +106,7 @@ def output_errors(
 def _readers(evidence: Evidence, batches: Sequence[tuple[Any, ...]]) -> tuple[dict[str, _Reader], dict[str, Array]]:
     """Every layer that mixes channels, by weight; and the order in which each group's channels stay."""
     graph = evidence.graph
-    sinks = sites_of(graph, PrunePlan.from_graph(graph, {}), running_means_behind(evidence.model, batches[0]))
+    sinks = consumers_of(graph, PrunePlan.from_graph(graph, {}), running_means_behind(evidence.model, batches[0]))
     readers: dict[str, _Reader] = {}
     losses: dict[int, list[Array]] = {}
     for layer, moments, matrix in layer_moments(evidence, batches):

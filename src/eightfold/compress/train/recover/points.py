@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eightfold.compress.compensate.consumers import Site
+from eightfold.compress.compensate.consumers import Consumer
 from eightfold.compress.modules.output_kinds import OutputKinds
 from eightfold.compress.train.recover.layer_outputs import LayerOutputs
 from eightfold.export.verify.module_runs import evaluating, tensors_in
@@ -41,7 +41,7 @@ class Point:
 
 def points_of(
     original: nn.Module,
-    sites: Mapping[str, Site],
+    consumers: Mapping[str, Consumer],
     batches: Sequence[tuple[Any, ...]],
     kinds: OutputKinds,
     *,
@@ -51,7 +51,7 @@ def points_of(
     """Every layer that both networks have, with its weight.
 
     Args:
-        sites: what each layer of the pruned network kept; layers of removed blocks are left out.
+        consumers: what each layer of the pruned network kept; layers of removed blocks are left out.
         batches: positional arguments of the original, a few.
         kinds: of its outputs.
         dependence: power of the outputs' dependence on a point that gives its weight; 0: all points weigh the same.
@@ -61,13 +61,13 @@ def points_of(
     generator = torch.Generator().manual_seed(seed)
     with evaluating(original), _requiring_gradients(original):
         for args in batches:
-            for name, (variance, sensitivity) in _measured(original, sites, args, kinds, generator).items():
+            for name, (variance, sensitivity) in _measured(original, consumers, args, kinds, generator).items():
                 variances[name] = variances.get(name, torch.zeros(())) + variance / len(batches)
                 sensitivities[name] = sensitivities.get(name, 0.0) + sensitivity / len(batches)
     weights = {name: sensitivities[name] ** dependence for name in variances}
     mean = sum(weights.values()) / max(len(weights), 1)
     return tuple(
-        _point(name, sites[name], variances[name], weights[name] / mean if mean else 1.0) for name in variances
+        _point(name, consumers[name], variances[name], weights[name] / mean if mean else 1.0) for name in variances
     )
 
 
@@ -84,20 +84,20 @@ def _requiring_gradients(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(False)
 
 
-def _point(name: str, site: Site, variance: Tensor, weight: float) -> Point:
-    kept = torch.from_numpy(site.kept_outputs).to(variance.device)
+def _point(name: str, consumer: Consumer, variance: Tensor, weight: float) -> Point:
+    kept = torch.from_numpy(consumer.kept_outputs).to(variance.device)
     return Point(name, kept, 1 / (variance[kept] + LEAST_VARIANCE * variance.mean() + 1e-12), weight)
 
 
 def _measured(
     original: nn.Module,
-    sites: Mapping[str, Site],
+    consumers: Mapping[str, Consumer],
     args: tuple[Any, ...],
     kinds: OutputKinds,
     generator: torch.Generator,
 ) -> dict[str, tuple[Tensor, float]]:
     """Variance of each channel of each layer, and the outputs' dependence on the layer."""
-    with torch.enable_grad(), LayerOutputs(original, sites) as record:
+    with torch.enable_grad(), LayerOutputs(original, consumers) as record:
         outputs = original(*args)
     found = {name: calls for name, calls in record.found.items() if all(call.dim() > 1 for call in calls)}
     variances = {

@@ -13,7 +13,7 @@ from torch import nn
 
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.compress.compensate.compensate import compensate
-from eightfold.compress.compensate.consumers import sites_of
+from eightfold.compress.compensate.consumers import consumers_of
 from eightfold.compress.modules.modules import shapes_of
 from eightfold.compress.modules.norms import running_means_behind
 from eightfold.compress.modules.output_kinds import OutputKinds, answers_alike, kinds_of
@@ -257,10 +257,10 @@ class _Session:
         example = self.samples[0]
         with bypassed(self.teacher, self.plan.removed_blocks):
             graph = trace(self.teacher, example)
-        sites = sites_of(graph, self.plan, running_means_behind(self.teacher, example))
+        consumers = consumers_of(graph, self.plan, running_means_behind(self.teacher, example))
         own = dict(self.pruned.named_parameters())
-        sites = {name: site for name, site in sites.items() if name in own}
-        return points_of(self.teacher, sites, self.samples, self.kinds, dependence=self.options.dependence)
+        consumers = {name: consumer for name, consumer in consumers.items() if name in own}
+        return points_of(self.teacher, consumers, self.samples, self.kinds, dependence=self.options.dependence)
 
 
 def _require_answers(answers: Sequence[Any]) -> None:
