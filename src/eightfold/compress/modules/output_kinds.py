@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from eightfold.export.verify.module_runs import tensors_in
+from eightfold.export.verify.module_runs import output_tensors
 
 Kind = Literal["logits", "maps"]
 LEAST_SCORES = 1e-3  # of a sum of scores: below it an image holds nothing
@@ -135,19 +135,19 @@ class OutputKinds:
         return sum(values) / len(values)
 
     def _pairs(self, target: Any, output: Any) -> list[tuple[OutputKind, Tensor, Tensor]]:
-        triples = zip(self.kinds, tensors_in(target), tensors_in(output), strict=True)
+        triples = zip(self.kinds, output_tensors(target), output_tensors(output), strict=True)
         return [(kind, a, b) for kind, (_, a), (_, b) in triples if kind is not None]
 
 
 def kinds_of(samples: Sequence[Any]) -> OutputKinds:
     """The kinds of a network's outputs, from what it puts out for some batches."""
-    by_output = zip(*([tensor for _, tensor in tensors_in(sample)] for sample in samples), strict=True)
+    by_output = zip(*([tensor for _, tensor in output_tensors(sample)] for sample in samples), strict=True)
     return OutputKinds(tuple(_kind_of(list(tensors)) for tensors in by_output))
 
 
 def answers_alike(samples: Sequence[Any]) -> bool:
     """Whether a network gives every image of these batches the same output."""
-    rows = zip(*([tensor for _, tensor in tensors_in(sample)] for sample in samples), strict=True)
+    rows = zip(*([tensor for _, tensor in output_tensors(sample)] for sample in samples), strict=True)
     return all(_alike(torch.cat([t.reshape(len(t), -1) for t in tensors if t.dim()])) for tensors in rows)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from eightfold.compress.compensate.consumers import Consumer
 from eightfold.compress.modules.output_kinds import OutputKinds
 from eightfold.compress.train.recover.layer_outputs import LayerOutputs
-from eightfold.export.verify.module_runs import evaluating, tensors_in
+from eightfold.export.verify.module_runs import evaluating, output_tensors
 
 LEAST_VARIANCE = 1e-2  # of a channel, relative to the layer's mean: dead channels must not dominate
 POSITIONS = 400  # of a map that one step compares; others are left out, at random
@@ -114,7 +114,7 @@ def _gradients(
     """Gradient of the outputs in a random direction, in each layer's output; none without differentiable outputs."""
     projections = [
         (weight * torch.randn(tensor.shape, generator=generator).to(tensor.device) * tensor.float()).sum()
-        for kind, (_, tensor) in zip(kinds.kinds, tensors_in(outputs), strict=True)
+        for kind, (_, tensor) in zip(kinds.kinds, output_tensors(outputs), strict=True)
         if kind is not None and tensor.requires_grad
         for weight in [kind.importance(tensor.detach())]
     ]

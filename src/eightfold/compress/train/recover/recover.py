@@ -31,7 +31,7 @@ from eightfold.compress.train.recover.points import Point, points_of
 from eightfold.compress.train.recover.rates import relative_groups
 from eightfold.compress.train.recover.views import Augment, Views, views_of
 from eightfold.errors import ImageError, ModelError, UsageError
-from eightfold.export.verify.module_runs import evaluating, tensors_in
+from eightfold.export.verify.module_runs import evaluating, output_tensors
 from eightfold.files import PathLike
 
 SAMPLE_BATCHES = 4
@@ -264,7 +264,7 @@ class _Session:
 
 
 def _require_answers(answers: Sequence[Any]) -> None:
-    if not all(bool(torch.isfinite(tensor).all()) for answer in answers for _, tensor in tensors_in(answer)):
+    if not all(bool(torch.isfinite(tensor).all()) for answer in answers for _, tensor in output_tensors(answer)):
         raise ModelError("the original's outputs hold NaN or infinity", remedy="check its weights and the images")
     if answers_alike(answers):
         raise ImageError(
