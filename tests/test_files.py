@@ -46,6 +46,27 @@ def test_parents_are_made(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "b" / "c.txt").read_text() == "x"
 
 
+def test_all_files_of_a_folder_have_the_mode_that_the_umask_gives(tmp_path: Path) -> None:
+    """Libraries differ: safetensors writes files that only their owner may read."""
+    before = os.umask(0o027)
+    try:
+        with atomic_directory(tmp_path / "folder") as temporary:
+            for place, mode in (("a", 0o600), ("b/c", 0o644), ("b/run", 0o700)):
+                write_text(temporary / place, "x")
+                (temporary / place).chmod(mode)
+            (temporary / "b").chmod(0o700)
+    finally:
+        os.umask(before)
+    modes = {str(path.relative_to(tmp_path)): path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes == {
+        "folder": 0o750,
+        "folder/a": 0o640,
+        "folder/b": 0o750,
+        "folder/b/c": 0o640,
+        "folder/b/run": 0o740,
+    }
+
+
 def test_a_directory_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot write .*: it is a directory; allowed: the name of a file"):
         write_text(tmp_path, "x")

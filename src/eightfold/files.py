@@ -154,7 +154,7 @@ def atomic_directory(path: PathLike, *, replaces: Collection[str] | None = None)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent))
     try:
         yield temporary
-        temporary.chmod(0o777 & ~_umask())
+        _give_usual_modes(temporary)
         if not path.exists():
             temporary.rename(path)
         elif not _exchange(temporary, path):
@@ -165,6 +165,16 @@ def atomic_directory(path: PathLike, *, replaces: Collection[str] | None = None)
             shutil.rmtree(old)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _give_usual_modes(folder: Path) -> None:
+    """Modes by the umask for a folder and all in it, as libraries of different habits wrote them."""
+    allowed = ~_umask()
+    folder.chmod(0o777 & allowed)
+    for entry in folder.rglob("*"):
+        if not entry.is_symlink():
+            executable = entry.stat().st_mode & 0o111
+            entry.chmod((0o777 if entry.is_dir() else 0o666 | executable) & allowed)
 
 
 def remove_temporaries(directory: PathLike) -> None:

@@ -79,7 +79,7 @@ def test_options_of_plan_pruning_reach_the_plan(tmp_path: Path) -> None:
     assert 0.5 in shares
     with pytest.raises(UsageError, match=r"--range 4; allowed: UNTIL=KEEP"):
         prune("resnet18", tmp_path / "q", size="64", range=["4"])
-    with pytest.raises(UsageError, match="--remove-blocks without --images"):
+    with pytest.raises(UsageError, match="2 residual blocks to be removed, and no images"):
         prune("resnet18", tmp_path / "q", size="64", remove_blocks="2")
 
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from eightfold.errors import EightfoldError
-from eightfold.pipeline.run import run
+from eightfold.errors import EightfoldError, ImageError, ModelError
+from eightfold.pipeline.preflight import require_network
+from eightfold.pipeline.run import preview_run, run
 from eightfold.recipe import recipe_from
+from tests.pipeline.images import write_classes
 
 
 @pytest.mark.parametrize(
@@ -19,12 +21,45 @@ from eightfold.recipe import recipe_from
         ("compress", "score", "l3", "unknown score 'l3'; allowed: .*, l1, l2, "),
         ("bench", "threads", 9999, "bench.threads is 9999; allowed: 1 to [0-9]+ on this machine"),
         ("model", "weights", "nope.pt", r"no weights file nope\.pt"),
+        (
+            "model",
+            "source",
+            "no_such_module:Net",
+            r"cannot find no_such_module:Net \(no module",
+        ),
+        ("model", "source", "tests/pipeline/images.py:Net", r"no module .*; write tests\.pipeline\.images:Net"),
+        ("model", "source", "examples.shapes:ShapeDetektor", r"has no 'ShapeDetektor'.*did you mean 'ShapeDetector'\?"),
+        ("model", "source", "timm:resnet19", "unknown timm model 'resnet19'.*did you mean"),
+        ("model", "source", "resnet19", "unknown model 'resnet19'.*did you mean"),
+        ("data", "source", "no_such_folder", "no image folder no_such_folder; allowed: a folder with train/LABEL"),
+        ("data", "source", "docs", r"docs has no train/LABEL/\* files"),
+        ("data", "source", "minst", "unknown data set 'minst'.*did you mean 'mnist'"),
     ],
 )
 def test_what_is_wrong_is_said_before_the_first_step(
     tiny_recipe: dict[str, Any], tmp_path: Path, section: str, key: str, value: object, words: str
 ) -> None:
     recipe = {**tiny_recipe, section: {**tiny_recipe.get(section, {}), key: value}}
-    with pytest.raises(EightfoldError, match=words):
-        run(recipe_from(recipe), output=tmp_path / "run")
+    for carry_out in (preview_run, run):
+        with pytest.raises(EightfoldError, match=words):
+            carry_out(recipe_from(recipe), output=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_mistyped_folder_is_compared_with_its_neighbours(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_classes(tmp_path / "flowers", each=1, size=8)
+    monkeypatch.chdir(tmp_path)
+    for seen in ("flower", str(tmp_path / "flovers")):
+        with pytest.raises(ImageError, match=f"no image folder {seen}; allowed: .*did you mean .*flowers"):
+            preview_run(recipe_from({**tiny_recipe, "data": {"source": seen}}), output=tmp_path / "run")
+
+
+def test_names_that_code_makes_are_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only running the module would tell."""
+    (tmp_path / "making.py").write_text("globals()['Net'] = None\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    require_network("making:Net")
+    with pytest.raises(ModelError, match="cannot find making_not:Net"):
+        require_network("making_not:Net")

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import ImageError
-from eightfold.recipe import TaskSection
-from eightfold.tasks.base import Network
+from eightfold.recipe import TaskSection, TrainSection
+from eightfold.tasks.base import Network, Training
 from eightfold.tasks.classify import Classify, TrainingBatches, labelled_images, shifted
 
 PREPROCESS = Preprocess(height=8, width=8)
@@ -77,3 +77,13 @@ def test_images_without_labels_are_refused(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((4, 4), np.uint8))
     with pytest.raises(ImageError, match="have no labels; allowed: a folder for each label"):
         labelled_images(tmp_path)
+
+
+@pytest.mark.parametrize("batch", [8, 64])
+def test_fewer_images_than_a_batch_are_one_batch(images: ImageSet, tmp_path: Path, batch: int) -> None:
+    layer = torch.nn.Linear(3 * PREPROCESS.height * PREPROCESS.width, 2)
+    model, before = torch.nn.Sequential(torch.nn.Flatten(), layer), layer.weight.detach().clone()
+    section = TrainSection(epochs=1, batch=batch, shift_pixels=0)
+    loss = TASK.train(model, Training(images, PREPROCESS, section, 0, tmp_path / "checkpoint", "training"))
+    assert np.isfinite(loss)
+    assert not torch.equal(before, layer.weight)

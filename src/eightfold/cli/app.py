@@ -15,6 +15,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 import eightfold
+from eightfold.cli.metavars import Command, with_metavars
 from eightfold.cli.signals import TERMINATED, exit_on_signals
 from eightfold.errors import EightfoldError
 from eightfold.extras import EXTRA_OF, installed
@@ -77,7 +78,7 @@ def options(
 for name, folder in COMMANDS.items():
     function = name.replace("-", "_")
     module = importlib.import_module(f"eightfold.cli.{folder}.{function}")
-    app.command(name)(getattr(module, function))
+    app.command(name, cls=Command)(with_metavars(getattr(module, function)))
 
 
 def _show_warning(

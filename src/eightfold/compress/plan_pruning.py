@@ -20,7 +20,7 @@ from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.plan.select import LayerRange, Rounding, Selection, selection_threshold
 from eightfold.compress.plan.selection_rules import MEASURED, LayerScores, Merge, suggested_limit
 from eightfold.compress.sensitivity.rule import measured_plan
-from eightfold.compress.surgery.blocks import bypassed, choose_blocks
+from eightfold.compress.surgery.blocks import bypassed, choose_blocks, require_images_for_blocks
 from eightfold.compress.trace.groups import ChannelGraph, Kept
 from eightfold.compress.trace.trace import trace
 from eightfold.files import sha256_of_bytes
@@ -92,9 +92,10 @@ def plan_pruning(
     Raises:
         TraceError: the model does not run on the inputs.
         UnknownNameError: rule or score.
-        UsageError: the score needs images or a loss.
+        UsageError: the score needs images or a loss, or blocks are to be ranked without images.
     """
     batches = batches_of(images)
+    require_images_for_blocks(remove_blocks, block_score, batches)
     calls = example_inputs if is_several_calls(example_inputs) else [example_inputs]
     blocks = choose_blocks(model, batches or batches_of(calls), remove_blocks, block_score)
     removed = tuple(block.removed() for block in blocks)

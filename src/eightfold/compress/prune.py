@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from eightfold.compress.compensate.compensate import CompensationReport, compensate
 from eightfold.compress.modules.batches import batches_of
+from eightfold.compress.modules.modules import is_several_calls
 from eightfold.compress.plan.costs import macs_cost
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.plan_pruning import collector_paused, plan_pruning
@@ -74,7 +75,7 @@ def prune(
         example_inputs: what the model is called with.
         compensation: "none", "bn_beta", "mean" or "lsq"; the last keeps most of the accuracy (see `compensate`).
         images: calibration images for compensation and for scores that look at images: one tensor
-            [n, channels, height, width], or batches of model inputs. 256 are plenty.
+            [n, channels, height, width], or batches of model inputs. 256 are plenty; "bn_beta" needs none.
         memory_mb: what activations may take during "lsq".
         options: as `plan_pruning` takes them: rule, score, keep_ratio, max_macs, multiple, ...
 
@@ -82,7 +83,7 @@ def prune(
         >>> import torch, torchvision, eightfold as ef
         >>> model = torchvision.models.resnet18(weights=None)
         >>> images = torch.rand(8, 3, 64, 64)
-        >>> done = ef.prune(model, images[:1], keep_ratio=0.5, compensation="bn_beta", images=images)
+        >>> done = ef.prune(model, images[:1], keep_ratio=0.5, compensation="bn_beta")
         >>> model.layer1[0].conv1.out_channels
         32
     """
@@ -92,13 +93,16 @@ def prune(
     plan = plan_pruning(model, example_inputs, images=images, graph=graph, **options)
     costs = _costs(model, example_inputs, graph, plan)
     original = copy.deepcopy(model) if compensation != "none" else model
-    if plan.removed_blocks and compensation != "none":
-        means = {block.path: block.mean for block in find_blocks(model, batches_of(images))}
+    seen = batches_of(images)
+    if plan.removed_blocks and compensation != "none" and seen:
+        means = {block.path: block.mean for block in find_blocks(model, seen)}
         remove_blocks(model, plan.removed_blocks, means)
     surgery = apply_plan(model, plan)
     if compensation == "none":
         return Pruned(plan, surgery, CompensationReport("none", (), ()), **costs)
-    told = compensate(model, original, plan, images, method=compensation, memory_mb=memory_mb)
+    if not seen and compensation == "bn_beta":  # which needs a call of the network, whatever the images show
+        seen = batches_of(example_inputs if is_several_calls(example_inputs) else [example_inputs])
+    told = compensate(model, original, plan, seen, method=compensation, memory_mb=memory_mb)
     return Pruned(plan, surgery, told, **costs)
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 from eightfold.errors import ModelError, RecipeError, UnknownNameError
 from eightfold.extras import require
-from eightfold.recipe import CompressSection, Recipe
+from eightfold.recipe import Recipe
+from eightfold.tasks.kinds import KINDS
 from eightfold.threads import most_threads
+from eightfold.zoo.sources.base import rest_of
+from eightfold.zoo.sources.function import FORM, FunctionSource
+from eightfold.zoo.sources.registry import source_of
+from eightfold.zoo.sources.timm import TimmSource
+from eightfold.zoo.user_code import names_in
 
 
 def check_before(recipe: Recipe, directory: Path) -> None:
@@ -17,12 +24,13 @@ def check_before(recipe: Recipe, directory: Path) -> None:
         directory: of the run. Where it has been pruned the names were good, and a run that does nothing needs no torch.
 
     Raises:
-        UnknownNameError: no such rule or score.
+        UnknownNameError: no such rule, score or network.
         RecipeError: more threads than this machine has use for.
-        ModelError: no such file of weights.
+        ModelError: no such file of weights, module or function.
     """
     if not (directory / "steps" / "prune.json").is_file():
-        _check_names(recipe.compress)
+        _check_names(recipe)
+        require_network(recipe.model.source)
     if recipe.bench.threads > most_threads():
         raise RecipeError(
             f"bench.threads is {recipe.bench.threads}",
@@ -33,12 +41,51 @@ def check_before(recipe: Recipe, directory: Path) -> None:
         raise ModelError(f"no weights file {recipe.model.weights}", allowed="a .safetensors or .pt file")
 
 
-def _check_names(section: CompressSection) -> None:
+def require_network(text: str) -> None:
+    """Raise what building the network would, as far as that can be told without building it or running its code."""
+    source = source_of(text)
+    if isinstance(source, FunctionSource):
+        require_function(text)
+    elif isinstance(source, TimmSource):
+        timm, name = require("timm", "build a timm model"), rest_of(text)
+        if not timm.is_model(name):
+            raise UnknownNameError.of("timm model", name, timm.list_models())
+
+
+def require_function(text: str) -> None:
+    """Raises ModelError where the module or the function of `package.module:function` is absent."""
+    module, _, function = text.partition(":")
+    known = names_in(module)
+    if known is None:
+        dotted = module.removesuffix(".py").replace("/", ".")
+        raise ModelError(
+            f"cannot find {text} (no module {module!r} here)",
+            allowed=f"{FORM} of a module that can be imported from here",
+            remedy="check its name" if dotted == module else f"write {dotted}:{function}",
+        )
+    if known and function not in known:
+        close = difflib.get_close_matches(function, sorted(known), n=1)
+        raise ModelError(
+            f"cannot find {text} (module {module!r} has no {function!r})",
+            allowed="a function or class of that module",
+            remedy=f"did you mean {close[0]!r}?" if close else "check its name",
+        )
+
+
+def _check_names(recipe: Recipe) -> None:
+    section = recipe.compress
     require("torch", "prune a network")
-    from eightfold.compress.criteria.scores import CRITERIA
+    from eightfold.compress.criteria.scores import CRITERIA, needs_of
     from eightfold.compress.plan.selection_rules import RULES
 
     if section.rule not in RULES:
         raise UnknownNameError.of("rule", section.rule, RULES)
     if section.score not in CRITERIA:
         raise UnknownNameError.of("score", section.score, CRITERIA)
+    if needs_of(section.score) == "loss" and not KINDS[recipe.task.kind].trains:
+        without = sorted(name for name in CRITERIA if needs_of(name) != "loss")
+        raise RecipeError(
+            f"compress.score is {section.score}, which needs a loss, and the task {recipe.task.kind} has none here",
+            allowed=", ".join(without),
+            remedy="choose one from that list; lsq looks at images alone",
+        )

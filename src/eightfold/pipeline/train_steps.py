@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eightfold.calib.images.image_set import warn_of_overlap
 from eightfold.extras import require
 from eightfold.files import atomic_path
 from eightfold.pipeline import job as at
@@ -19,8 +21,11 @@ from eightfold.recipe import Recipe, TrainSection
 from eightfold.runtime.report.report_format import metric_label
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
+    from eightfold.calib.images.image_set import ImageSet
+    from eightfold.compress.criteria.evidence import Loss
     from eightfold.compress.plan.plan import PrunePlan
 
 
@@ -38,7 +43,7 @@ def train_steps(job: Job) -> list[PipelineStep]:
         PipelineStep(
             baseline_step(recipe), (at.DATA,), (at.BASELINE, at.BASELINE_FACTS), train, partial(train_baseline, job)
         ),
-        PipelineStep("prune", (at.BASELINE,), (at.PLAN, at.WIDTHS), prune, partial(prune_baseline, job)),
+        PipelineStep("prune", (at.BASELINE, at.DATA), (at.PLAN, at.WIDTHS), prune, partial(prune_baseline, job)),
         PipelineStep(
             pruned_step(recipe), pruned, (at.PRUNED, at.PRUNED_FACTS), finetune, partial(finetune_pruned, job)
         ),
@@ -67,7 +72,9 @@ def _data_settings(job: Job) -> dict[str, Any]:
 
 def write_data(job: Job, _: Path) -> str:
     job.task.write_data(job.recipe.data, job.path(at.DATA), seed=job.recipe.seed)
-    return f"{len(job.train_images)} training and {len(job.test_images)} test images"
+    shared = warn_of_overlap(job.train_images, job.test_images)
+    both = f", {shared} of them in both" if shared else ""
+    return f"{len(job.train_images)} training and {len(job.test_images)} test images{both}"
 
 
 def train_baseline(job: Job, scratch: Path) -> str:
@@ -99,6 +106,7 @@ def prune_baseline(job: Job, _: Path) -> str:
 
     section = job.recipe.compress
     model = job.baseline_model()
+    inputs, targets, loss = _score_inputs(job)
     plan = plan_pruning(
         model,
         job.example_inputs(),
@@ -107,12 +115,36 @@ def prune_baseline(job: Job, _: Path) -> str:
         keep_ratio=section.keep_ratio,
         multiple=section.multiple,
         ignore=section.ignore,
+        images=inputs,
+        targets=targets,
+        loss=loss,
+        seed=job.recipe.seed,
     )
     before = layer_widths(model)
     report = apply_plan(model, plan)
     plan.save(job.path(at.PLAN))
     job.write(at.WIDTHS, width_facts(model, before))
     return f"{len(plan.groups)} groups pruned, {report.parameters_before:,} -> {report.parameters_after:,} parameters"
+
+
+def _score_inputs(job: Job) -> tuple[torch.Tensor | tuple[()], Iterable[Any], Loss | None]:
+    """The training images, and their targets and loss, for a score that looks at them; nothing for others."""
+    from eightfold.compress.criteria.scores import needs_of
+
+    needs = needs_of(job.recipe.compress.score)
+    if needs == "weights":
+        return (), (), None
+    images = job.train_images.sample(job.recipe.compress.compensate_images, seed=job.recipe.seed)
+    loss, targets = (job.task.supervision(images) if needs == "loss" else None) or (None, ())
+    return _inputs(job, images), targets, loss
+
+
+def _inputs(job: Job, images: ImageSet) -> torch.Tensor:
+    import torch
+
+    from eightfold.tasks.inputs import tensors
+
+    return torch.from_numpy(tensors(images, np.arange(len(images)), job.recipe.preprocess))
 
 
 def layer_widths(model: nn.Module) -> dict[str, tuple[int, int]]:
@@ -165,16 +197,13 @@ def _describe(job: Job, facts: dict[str, Any]) -> str:
 
 
 def _compensate(job: Job, pruned: nn.Module, plan: PrunePlan) -> None:
-    import torch
-
     from eightfold.compress.compensate.compensate import compensate
-    from eightfold.tasks.inputs import tensors
 
     section = job.recipe.compress
     if section.compensate == "none":
         return
     images = job.train_images.sample(section.compensate_images, seed=job.recipe.seed)
-    inputs = torch.from_numpy(tensors(images, np.arange(len(images)), job.recipe.preprocess))
+    inputs = _inputs(job, images)
     compensate(pruned, job.baseline_model(), plan, inputs, method=section.compensate, seed=job.recipe.seed)
 
 

@@ -18,7 +18,10 @@ from eightfold.runtime.backends.base import Array, Arrays
 from eightfold.runtime.bundle.manifest import Task
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
+
+    from eightfold.compress.criteria.evidence import Loss
 
 
 PARTS = 10  # of a set of images, to see how much a metric varies
@@ -131,6 +134,10 @@ class VisionTask(ABC):
         places = np.array_split(np.arange(len(images)), count)
         parts = [self.evaluate(network, images.subset(part.tolist()))[self.metrics[0]] for part in places]
         return Evaluation(values, tuple(parts))
+
+    def supervision(self, images: ImageSet) -> tuple[Loss, torch.Tensor] | None:
+        """The loss and each image's target, for scores that look at gradients; None where there is no loss."""
+        return None
 
     def chance(self, images: ImageSet) -> float:
         """The leading metric of an answer that does not look at the image, in [0, 1]."""

@@ -23,11 +23,13 @@ from eightfold.runtime.postprocess import decoder_of
 from eightfold.runtime.postprocess.decoder import the_output
 from eightfold.tasks.base import Evaluation, Network, Training, VisionTask
 from eightfold.tasks.inputs import full_batches, tensors
-from eightfold.zoo.datasets import MNIST, write_dataset
+from eightfold.zoo.datasets import MNIST, require_source, write_dataset
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from eightfold.compress.criteria.evidence import Loss
 
 DECODE = "classify"
 
@@ -54,7 +56,8 @@ class Classify(VisionTask):
             raise RecipeError(f"task.options: {error.seen}", allowed=error.allowed) from None
 
     def data_digest(self, data: DataSection) -> str:
-        return digest_of(data.source) or "" if data.source != MNIST else ""
+        require_source(data.source)
+        return "" if data.source == MNIST else digest_of(data.source) or ""
 
     def write_data(self, data: DataSection, directory: Path, *, seed: int) -> None:
         write_dataset(
@@ -97,7 +100,8 @@ class Classify(VisionTask):
         from eightfold.compress.train.train import Schedule, train
 
         section, seed = training.section, training.seed
-        batches = TrainingBatches(training.images, training.preprocess, section.batch, section.shift_pixels, seed)
+        batch = min(section.batch, len(training.images))
+        batches = TrainingBatches(training.images, training.preprocess, batch, section.shift_pixels, seed)
         schedule = Schedule(section.epochs, len(batches), section.learning_rate, section.weight_decay, seed)
         return train(model, batches, cross_entropy, schedule, checkpoint=training.checkpoint, what=training.what)
 
@@ -113,6 +117,13 @@ class Classify(VisionTask):
             best = np.argmax(the_output(network.predict(batch.rows))[: len(batch.places)], axis=1)
             right[batch.places] = best == labels[batch.places]
         return Evaluation({"top1": int(right.sum()) / len(images)}, tuple(right.tolist()))
+
+    def supervision(self, images: ImageSet) -> tuple[Loss, torch.Tensor]:
+        """Cross-entropy with the labels."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy, torch.from_numpy(labels_of(images))
 
     def chance(self, images: ImageSet) -> float:
         """The share of the largest class."""
@@ -141,7 +152,7 @@ class TrainingBatches:
 
     Attributes:
         images: what to train on. The last batch of an epoch is dropped when it is not full.
-        batch: images per batch.
+        batch: images per batch, as many as there are at most.
         shift_pixels: each image moves by up to this many pixels in x and y; the edge is repeated.
         seed: with the epoch's number, fixes order and shifts.
     """

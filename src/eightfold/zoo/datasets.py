@@ -3,6 +3,7 @@ tensor serves them and a user's own images."""
 
 from __future__ import annotations
 
+import difflib
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,20 +27,44 @@ def write_dataset(source: str, directory: Path, *, train_images: int, test_image
         train_images, test_images: sizes of the two parts, for `mnist`.
         seed: decides which digits go where, for `mnist`.
     """
+    require_source(source)
     if source == MNIST:
         _write_mnist(directory, train_images, test_images, seed)
-    elif Path(source).is_dir():
-        _copy_folder(Path(source), directory)
-    elif "/" in source or source.startswith("."):
-        raise ImageError(f"no image folder {source}", allowed="a folder with train/LABEL/* and test/LABEL/*")
     else:
-        raise UnknownNameError.of("data set", source, [MNIST, "a folder with train/ and test/"])
+        _copy_folder(Path(source), directory)
+
+
+def require_source(source: str) -> None:
+    """Raises ImageError or UnknownNameError where `source` is neither `mnist` nor a folder of labelled images."""
+    if source == MNIST:
+        return
+    path = Path(source)
+    if not path.is_dir():
+        if "/" not in source and difflib.get_close_matches(source.lower(), [MNIST], n=1):
+            raise UnknownNameError.of("data set", source, [MNIST])
+        raise ImageError(
+            f"{source} is a file" if path.exists() else f"no image folder {source}",
+            allowed=f"a folder with train/LABEL/* and test/LABEL/*, or {MNIST}",
+            remedy=_folder_like(path),
+        )
+    for part in ("train", "test"):
+        if not any((path / part).glob("*/*")):
+            raise ImageError(
+                f"{source} has no {part}/LABEL/* files",
+                allowed="train/LABEL/* and test/LABEL/*",
+                remedy="check data.source",
+            )
+
+
+def _folder_like(path: Path) -> str:
+    """The folder beside it with nearly that name."""
+    above = path.parent
+    names = [each.name for each in above.iterdir() if each.is_dir()] if above.is_dir() else []
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return f"did you mean {above / close[0]}?" if close else "check data.source"
 
 
 def _copy_folder(source: Path, directory: Path) -> None:
-    for part in ("train", "test"):
-        if not any((source / part).glob("*/*")):
-            raise ImageError(f"{source} has no {part}/LABEL/* files", allowed="train/LABEL/* and test/LABEL/*")
     with atomic_directory(directory) as temporary:
         for part in ("train", "test"):
             shutil.copytree(source / part, temporary / part)

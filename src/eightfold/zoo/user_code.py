@@ -70,6 +70,30 @@ def code_of(module: str) -> UserCode:
     return found
 
 
+def names_in(module: str) -> set[str] | None:
+    """The names that a module binds, without running it.
+
+    Returns:
+        None: there is no such module. Empty: they cannot be told, as for compiled modules and names made by code.
+    """
+    importlib.invalidate_caches()
+    spec = _spec(module)
+    if spec is None:
+        return None
+    tree = _tree(Path(spec.origin)) if spec.origin and spec.has_location else None
+    if tree is None:
+        return set()
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name):
+            found.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+    return set() if found & {"*", "globals", "setattr", "__getattr__", "exec"} else found
+
+
 def import_current(name: str) -> ModuleType:
     """Import a module as its files are now, also where this process imported an earlier state of one of them."""
     code = code_of(name)

@@ -190,7 +190,7 @@ def test_too_many_bad_images_are_an_error(tmp_path: Path) -> None:
 
 def test_calibrating_on_what_is_evaluated_is_warned_about(tmp_path: Path) -> None:
     images = open_images(pictures(tmp_path, 6))
-    with pytest.warns(ImageWarning, match="2 of 3 calibration images are also in the evaluation set"):
+    with pytest.warns(ImageWarning, match="2 of 3 training images are also test images"):
         assert warn_of_overlap(images.subset([0, 1, 2]), images.subset([1, 2, 3])) == 2
     assert warn_of_overlap(images.subset([0]), images.subset([3])) == 0
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from eightfold.compress.compensate.compensate import METHODS, compensate
 from eightfold.compress.compensate.constants import silenced
 from eightfold.compress.plan.plan import PrunePlan
+from eightfold.compress.prune import prune
 from eightfold.compress.surgery.surgery import apply_plan
 from eightfold.compress.trace.groups import ChannelGraph, Group, Member
 from eightfold.compress.trace.trace import trace
@@ -182,6 +183,17 @@ def test_bn_beta_is_exact_in_the_interior_behind_zero_padding() -> None:
     seen, expected = outputs(pruned, images), outputs(silenced(original, plan), images)
     torch.testing.assert_close(seen[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1])
     assert not torch.allclose(seen, expected)
+
+
+def test_bn_beta_needs_no_images() -> None:
+    """Which images it is given has never made a difference."""
+    original, images = lively(NETWORKS["conv"]()), torch.randn(2, 3, 9, 9, dtype=torch.float64)
+    with_images, without = copy.deepcopy(original), copy.deepcopy(original)
+    prune(with_images, images[:1], compensation="bn_beta", images=images)
+    prune(without, torch.zeros_like(images[:1]), compensation="bn_beta")
+    torch.testing.assert_close(without(images), with_images(images), rtol=0, atol=0)
+    with pytest.raises(UsageError, match="got no images"):
+        prune(copy.deepcopy(original), images[:1], compensation="mean")
 
 
 def test_mean_is_exact_for_constant_channels_and_a_linear_consumer() -> None:

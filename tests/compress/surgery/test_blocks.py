@@ -186,10 +186,33 @@ def test_removal_by_name_and_the_rule_layer(resnet: nn.Module, images: Tensor) -
 def test_applied_puts_blocks_back(resnet: nn.Module, images: Tensor) -> None:
     model = copy.deepcopy(resnet)
     expected = model(images)
-    plan = prune(copy.deepcopy(resnet), images[:1], remove_blocks=1).plan
+    plan = prune(copy.deepcopy(resnet), images[:1], remove_blocks=1, images=images).plan
     with applied(model, plan):
         assert any(isinstance(module, Bypass) for module in model.modules())
     torch.testing.assert_close(model(images), expected, rtol=0, atol=0)
+
+
+def test_blocks_are_not_ranked_on_made_up_inputs(resnet: nn.Module, images: Tensor) -> None:
+    """Without images only weights can rank them, or the user."""
+    with pytest.raises(UsageError, match=r"2 residual blocks to be removed, and no images to rank them on.*bn_scale"):
+        prune(copy.deepcopy(resnet), images[:1], remove_blocks=2)
+    by_weights = prune(copy.deepcopy(resnet), images[:1], remove_blocks=2, block_score="bn_scale").plan
+    with_images = prune(copy.deepcopy(resnet), images[:1], remove_blocks=2, block_score="bn_scale", images=images).plan
+    assert by_weights.removed_blocks == with_images.removed_blocks
+    prune(copy.deepcopy(resnet), images[:1], remove_blocks=["layer4.1"], compensation="bn_beta")
+
+
+def test_blocks_without_a_norm_have_no_rank_by_norms(images: Tensor) -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.relu(self.conv(x))
+
+    with pytest.raises(UsageError, match="1 of 0 residual blocks with a batch norm"):
+        prune(nn.Sequential(Block(), Block()), images[:1], remove_blocks=1, block_score="bn_scale")
 
 
 def test_wrong_blocks_are_told_plainly(resnet: nn.Module, images: Tensor) -> None:
@@ -198,7 +221,7 @@ def test_wrong_blocks_are_told_plainly(resnet: nn.Module, images: Tensor) -> Non
     with pytest.raises(UnknownNameError, match="unknown residual block"):
         prune(copy.deepcopy(resnet), images[:1], remove_blocks=["layer4.0"])
     with pytest.raises(UsageError, match="9 of 5 residual blocks"):
-        prune(copy.deepcopy(resnet), images[:1], remove_blocks=9)
+        prune(copy.deepcopy(resnet), images[:1], remove_blocks=9, images=images)
     plan = prune(copy.deepcopy(resnet), images[:1], remove_blocks=["layer4.1"]).plan
     other: Callable[[], nn.Module] = lambda: nn.Sequential(nn.Conv2d(3, 8, 1))  # noqa: E731
     with pytest.raises(PlanMismatchError, match="no module"):

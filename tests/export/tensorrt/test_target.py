@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from eightfold.errors import UnknownNameError
+from eightfold.errors import UnknownNameError, UsageError
 from eightfold.export.tensorrt.target import EngineTarget, parse_target
 
 
@@ -25,4 +25,10 @@ def test_names(name: str, expected: EngineTarget) -> None:
 @pytest.mark.parametrize("name", ["", "rtx", "rtx:86", "rtx:sm8", "rtx:sm86,", "tensorrt:", "tensorrt:10.3.0"])
 def test_what_is_no_target(name: str) -> None:
     with pytest.raises(UnknownNameError, match="unknown engine target"):
+        parse_target(name)
+
+
+@pytest.mark.parametrize(("name", "board"), [("rtx:sm87", "Orin"), ("rtx:sm86,sm72", "Xavier"), ("rtx:sm53", "Nano")])
+def test_the_gpu_of_a_board_leads_to_the_board(name: str, board: str) -> None:
+    with pytest.raises(UsageError, match=rf"Jetson {board}.*built on the board itself.*eightfold-build.*jetson\.md"):
         parse_target(name)

@@ -166,3 +166,10 @@ def test_keys_and_signatures_are_those_of_openssl(bundle: Path, tmp_path: Path) 
     signature.write_bytes(bytes.fromhex(json.loads((bundle / SIGNATURE_NAME).read_text())["signature"]))
     manifest = bundle / "manifest.json"
     openssl("pkeyutl", "-verify", "-pubin", "-inkey", public, "-rawin", "-in", manifest, "-sigfile", signature)
+
+
+def test_an_absent_public_key_is_asked_for_and_not_made(bundle: Path, key: Path, tmp_path: Path) -> None:
+    """`eightfold verify` has no --new-key, and a new key would have signed nothing."""
+    sign_bundle(bundle, key)
+    with pytest.raises(UsageError, match=r"cannot read the key .*; allowed: a PEM file; give the file that .*KEY\.pub"):
+        Bundle.open(bundle, key=tmp_path / "absent.pub")

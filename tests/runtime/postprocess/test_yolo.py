@@ -102,7 +102,14 @@ def test_boxes_come_back_in_image_coordinates() -> None:
     (found,) = YoloBoxes(labels=("cat",))({"o": output}, [letterboxed])
     np.testing.assert_allclose(found.boxes, [[150, 50, 250, 150]])
     assert found.to_dict()["objects"][0]["label"] == "cat"
-    assert str(found) == "1 cat"
+    assert str(found) == "1 cat: cat 90.0% [150 50 250 150]"
+
+
+def test_a_line_names_the_best_of_many_and_counts_all() -> None:
+    scores = np.linspace(0.9, 0.1, 14).astype(np.float32)
+    many = Detections(np.zeros((14, 4), np.float32), scores, np.zeros(14, np.int64), ("cat",) * 13 + ("dog",))
+    assert str(many).startswith("13 cat, 1 dog: cat 90.0% [0 0 0 0], ")
+    assert str(many).endswith(", 4 more")
 
 
 def test_nothing_found() -> None:

@@ -110,11 +110,12 @@ def _turn(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return turn
 
 
-def warn_of_overlap(calibration: ImageSet, evaluation: ImageSet) -> int:
-    """Warn if images are in both sets: the metric would flatter the ranges. Returns how many are."""
-    known = set(evaluation.digests)
-    shared = sum(digest in known for digest in calibration.digests)
+def warn_of_overlap(training: ImageSet, test: ImageSet) -> int:
+    """Warn if images that a network was trained, fitted or calibrated on are test images: its metrics are then too
+    good. Returns how many are, by their bytes."""
+    known = set(test.digests)
+    shared = sum(digest in known for digest in training.digests)
     if shared:
-        text = f"{shared} of {len(calibration)} calibration images are also in the evaluation set"
+        text = f"{shared} of {len(training)} training images are also test images: the metrics will be too good"
         warnings.warn(ImageWarning(text), stacklevel=2)
     return shared

@@ -94,15 +94,11 @@ def prune(
     require("torch", "prune a network")
     from eightfold.compress.prune import prune as prune_network
     from eightfold.compress.surgery.artifacts import require_pruned_output, save_pruned
+    from eightfold.compress.surgery.blocks import require_images_for_blocks
 
     require_pruned_output(output)
     blocks = _blocks(remove_blocks)
-    if blocks and block_score == "contribution" and isinstance(blocks, int) and images is None:
-        raise UsageError(
-            "--remove-blocks without --images",
-            allowed="images, on which the contribution of each block is measured",
-            remedy="give --images DIR, or rank by --block-score bn_scale",
-        )
+    require_images_for_blocks(blocks, block_score, () if images is None else [images])
     loaded = load_network(model, weights=weights, classes=classes, size=size, inputs=inputs, seed=seed)
     loaded = dataclasses.replace(loaded, preprocess=preprocess_for(loaded, preprocess))
     done = prune_network(

@@ -26,7 +26,7 @@ def build(
     target: Annotated[
         str, typer.Option(help="rtx:smXY or rtx:smXY,smXY (no GPU needed), tensorrt, tensorrt:8.2, openvino, ...")
     ] = "rtx:sm86",
-    precision: Annotated[str | None, typer.Option(help="fp32, fp16 or int8.", show_default="fp16")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16 or int8. Default: fp16.")] = None,
     images: Annotated[
         str | None, typer.Option(help="Images on which to find what has to stay in float32, and to check the rest.")
     ] = None,

@@ -69,6 +69,7 @@ def compensate(
         original: the network before pruning; unchanged.
         images: model-ready inputs [n, channels, height, width], or an iterable of the model's inputs: a tensor, or a
             tuple of positional arguments, for each forward call. 256 images are plenty; labels are not needed.
+            "bn_beta" looks at no values: the example inputs of the trace do.
         method: "none", "bn_beta", "mean" or "lsq", from cheap to strong.
         graph: of `original` (without the blocks that the plan removes), if at hand; traced otherwise.
         batch: images per forward pass, when `images` is one tensor. Small ones fill `memory_mb` best.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import numpy as np
 
@@ -29,11 +30,26 @@ CRITERIA: dict[str, Criterion] = {
 }
 
 
-def register_score(name: str, criterion: Criterion) -> None:
-    """Make `criterion` available as `score=name`. A name that is taken is refused."""
+Needs = Literal["weights", "images", "loss"]
+# What a criterion looks at beside the weights.
+NEEDS: dict[str, Needs] = {"activation_mean": "images", "lsq": "images", "hessian_diag": "loss", "taylor": "loss"}
+
+
+def register_score(name: str, criterion: Criterion, *, needs: Needs = "weights") -> None:
+    """Make `criterion` available as `score=name`. A name that is taken is refused.
+
+    Args:
+        needs: "images" or "loss" where it calls `Evidence.need_images` or `need_loss`: a run gives it training images.
+    """
     if name in CRITERIA:
         raise UsageError(f"the score {name!r} exists", allowed="a new name", remedy="choose another name")
     CRITERIA[name] = criterion
+    NEEDS[name] = needs
+
+
+def needs_of(name: str) -> Needs:
+    """What a registered score looks at."""
+    return NEEDS.get(name, "weights")
 
 
 def layer_scores(evidence: Evidence, score: str | Criterion) -> LayerScores:

@@ -8,6 +8,7 @@ A block that goes leaves a `Bypass`: act(x + shift), whose shift takes the const
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -105,6 +106,16 @@ _SCORES: Mapping[str, Callable[[Block], float]] = {
 }
 
 
+def require_images_for_blocks(wanted: int | Sequence[str], score: str, batches: Sequence[Any]) -> None:
+    """Refuse to rank blocks by what they contribute to made-up inputs. Blocks that are named need no rank."""
+    if isinstance(wanted, int) and wanted and score == "contribution" and not batches:
+        raise UsageError(
+            f"{wanted} residual blocks to be removed, and no images to rank them on",
+            allowed="images, the paths of the blocks, or a block score of weights: bn_scale",
+            remedy="give images (--images), or rank by --block-score bn_scale",
+        )
+
+
 def choose_blocks(
     model: nn.Module, batches: Sequence[Any], wanted: int | Sequence[str], score: str = "contribution"
 ) -> tuple[Block, ...]:
@@ -113,8 +124,13 @@ def choose_blocks(
         return ()
     ranked = rank_blocks(find_blocks(model, batches), score)
     if isinstance(wanted, int):
+        if score == "bn_scale":
+            ranked = tuple(block for block in ranked if math.isfinite(block.norm_scale))
         if wanted > len(ranked):
-            raise UsageError(f"{wanted} of {len(ranked)} residual blocks were to go", allowed=f"0 to {len(ranked)}")
+            kind = " with a batch norm" if score == "bn_scale" else ""
+            raise UsageError(
+                f"{wanted} of {len(ranked)} residual blocks{kind} were to go", allowed=f"0 to {len(ranked)}"
+            )
         return ranked[:wanted]
     by_path = {block.path: block for block in ranked}
     for path in wanted:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from eightfold.errors import BuildError, UnknownNameError, UsageError, one_of
+from eightfold.errors import BuildError, MissingExtraError, UnknownNameError, UsageError, one_of
 from eightfold.export.tensorrt.accepted import require_takable
 from eightfold.export.tensorrt.configure import configure, layers_for_gpu, network_flags
 from eightfold.export.tensorrt.device import BuildGpu, building_gpu
@@ -21,15 +21,18 @@ from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.parse import TypedGraph, parse, sha256_of_graph, typed_graph
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.tensorrt.stopping import stoppable
-from eightfold.export.tensorrt.target import EngineTarget, parse_target
+from eightfold.export.tensorrt.target import ON_THE_BOARD, EngineTarget, parse_target
 from eightfold.export.tensorrt.timing_cache import save_timing_cache, timing_cache_path, use_timing_cache
 from eightfold.export.verify.verify import Arrays
-from eightfold.extras import require
+from eightfold.extras import installed, require
 from eightfold.files import PathLike, sha256_of_bytes, sha256_of_file, write_bytes
 from eightfold.onnx_graph.onnx_files import load_onnx, tensor_specs
 from eightfold.onnx_graph.tensor_specs import TensorSpec
 from eightfold.runtime.backends.engine_fit import holds_host_code
 from eightfold.runtime.bundle.manifest import Step
+from eightfold.runtime.devices.device_gpu import read_gpus
+from eightfold.runtime.devices.device_jetson import read_jetson
+from eightfold.runtime.devices.device_probe import DeviceProbe
 
 if TYPE_CHECKING:
     import onnx
@@ -127,6 +130,8 @@ def _for_target(target: EngineTarget, options: BuildOptions) -> BuildOptions:
 
 def _tools_for(target: EngineTarget, precision: EnginePrecision, options: BuildOptions) -> _Tools:
     module = MODULE_OF[target.family]
+    if not installed(module) and target.family == "tensorrt":
+        _require_gpu(target)
     trt = require(module, f"build engines for {target.family}")
     version = str(trt.__version__)
     generation = generation_of(module, version)
@@ -138,6 +143,18 @@ def _tools_for(target: EngineTarget, precision: EnginePrecision, options: BuildO
     if generation.compute_capabilities:
         _require_capabilities(trt, target)
     return _Tools(trt, version, generation, [])
+
+
+def _require_gpu(target: EngineTarget) -> None:
+    """Without an NVIDIA GPU here, installing TensorRT would not help."""
+    probe = DeviceProbe()
+    if not read_gpus(probe) and read_jetson(probe, None) is None:
+        raise MissingExtraError(
+            f"{target.name}: TensorRT is not installed, and builds engines only on the device that runs them: this "
+            "machine has no NVIDIA GPU",
+            allowed="rtx:smXY, for which TensorRT-RTX builds without a GPU",
+            remedy=ON_THE_BOARD,
+        )
 
 
 def _gpu_of(tools: _Tools, options: BuildOptions) -> contextlib.AbstractContextManager[BuildGpu]:

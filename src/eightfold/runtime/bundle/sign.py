@@ -110,7 +110,7 @@ def _private_key(path: PathLike) -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        key = load_pem_private_key(pem_bytes(path), password=None)
+        key = load_pem_private_key(pem_bytes(path, "make one: --new-key"), password=None)
     except (ValueError, TypeError) as error:  # TypeError: it has a password
         raise no_key(path, "private", str(error)) from None
     if not isinstance(key, Ed25519PrivateKey):

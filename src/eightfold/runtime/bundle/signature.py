@@ -74,7 +74,7 @@ def _public_key(path: PathLike) -> Ed25519PublicKey:
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
-        key = load_pem_public_key(pem_bytes(path))
+        key = load_pem_public_key(pem_bytes(path, "give the file that who made the bundle handed out, KEY.pub"))
     except ValueError as error:
         raise no_key(path, "public", str(error)) from None
     if not isinstance(key, Ed25519PublicKey):
@@ -82,21 +82,21 @@ def _public_key(path: PathLike) -> Ed25519PublicKey:
     return key
 
 
-def pem_bytes(path: PathLike) -> bytes:
-    """Content of a key file. Raises UsageError."""
+def pem_bytes(path: PathLike, remedy: str) -> bytes:
+    """Content of a key file. Raises UsageError with `remedy` where it cannot be read."""
     try:
         with Path(path).open("rb") as stream:
             return stream.read(KEY_LIMIT_BYTES)
     except OSError as error:
         raise UsageError(
-            f"cannot read the key {path} ({error.strerror})", allowed="a PEM file", remedy="make one: --new-key"
+            f"cannot read the key {path} ({error.strerror})", allowed="a PEM file", remedy=remedy
         ) from None
 
 
 def no_key(path: PathLike, half: str, reason: str) -> UsageError:
     """The error for a file that holds no `half` ("private" or "public") key."""
     reason = reason.partition("\n")[0][:120] or "damaged"
-    pem = pem_bytes(path)
+    pem = pem_bytes(path, f"give the {half} key's file")
     seen = next((each for each in ("private", "public") if f" {each.upper()} KEY-".encode() in pem), None)
     if seen not in (None, half):
         return UsageError(f"{path} holds a {seen} key", allowed=f"the {half} one")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+SHOWN = 10  # objects in one line for a terminal
 
 
 class Result(Protocol):
@@ -79,8 +82,17 @@ class Detections:
         return {"kind": "detections", "objects": objects}
 
     def __str__(self) -> str:
-        counts = Counter(self.labels)
-        return ", ".join(f"{count} {label}" for label, count in counts.most_common()) or "nothing found"
+        """Counts by label, then label, score and corners of the best ones."""
+        if not len(self):
+            return "nothing found"
+        counts = ", ".join(f"{count} {label}" for label, count in Counter(self.labels).most_common())
+        columns = zip(self.labels, self.scores.tolist(), self.boxes.tolist(), strict=True)
+        shown = [
+            f"{label} {score:.1%} [{' '.join(f'{edge:.0f}' for edge in box)}]"
+            for label, score, box in itertools.islice(columns, SHOWN)
+        ]
+        more = [f"{len(self) - SHOWN} more"] if len(self) > SHOWN else []
+        return f"{counts}: {', '.join([*shown, *more])}"
 
 
 @dataclass(frozen=True, eq=False)
