@@ -17,6 +17,17 @@ LIBRARY = Path("/usr/lib/darknet/libdarknet.so")
 Floats = npt.NDArray[np.float32]
 
 
+class _Detection(ctypes.Structure):
+    _fields_ = (
+        ("box", ctypes.c_float * 4),
+        ("classes", ctypes.c_int),
+        ("prob", ctypes.POINTER(ctypes.c_float)),
+        ("mask", ctypes.POINTER(ctypes.c_float)),
+        ("objectness", ctypes.c_float),
+        ("sort_class", ctypes.c_int),
+    )
+
+
 class _Image(ctypes.Structure):
     _fields_ = (
         ("w", ctypes.c_int),
@@ -38,6 +49,38 @@ def darknet_outputs(cfg: Path, weights: Path, image: Floats, layers: Sequence[in
             return [arrays[name] for name in arrays.files]
 
 
+def darknet_boxes(cfg: Path, weights: Path, image: Floats, threshold: float) -> Floats:
+    """Rows (class, score, centre x, centre y, width, height in shares) of get_network_boxes, without suppression."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "in.npy"), Path(folder, "out.npz")
+        np.save(source, image)
+        command = [sys.executable, __file__, cfg, weights, source, target, "boxes", str(threshold)]
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr[-500:]
+        with np.load(target) as arrays:
+            rows: Floats = arrays["arr_0"]
+            return rows
+
+
+def _boxes(library: ctypes.CDLL, network: int, threshold: float) -> Floats:
+    library.get_network_boxes.restype = ctypes.POINTER(_Detection)
+    library.get_network_boxes.argtypes = (
+        ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_float, ctypes.c_float, ctypes.c_void_p, ctypes.c_int,
+        ctypes.POINTER(ctypes.c_int),
+    )  # fmt: skip
+    library.network_width.argtypes = library.network_height.argtypes = (ctypes.c_void_p,)
+    count = ctypes.c_int()
+    size = library.network_width(network), library.network_height(network)
+    found = library.get_network_boxes(network, *size, threshold, 0.5, None, 1, ctypes.byref(count))
+    rows = [
+        (index, each.prob[index], *each.box)
+        for each in found[: count.value]
+        for index in range(each.classes)
+        if each.prob[index] > 0
+    ]
+    return np.array(rows, np.float32).reshape(-1, 6)
+
+
 def _main(cfg: str, weights: str, source: str, target: str, layers: str, last: str) -> None:
     library = ctypes.CDLL(str(LIBRARY))
     library.load_network.restype = ctypes.c_void_p
@@ -51,6 +94,9 @@ def _main(cfg: str, weights: str, source: str, target: str, layers: str, last: s
     library.set_batch_network(network, 1)
     image = np.ascontiguousarray(np.load(source), np.float32)
     answer = library.network_predict(network, image.ctypes.data_as(ctypes.POINTER(ctypes.c_float)))
+    if layers == "boxes":
+        np.savez(target, _boxes(library, network, float(last)))
+        return
     outputs = []
     for index in filter(None, layers.split(",")):
         seen = library.get_network_image_layer(network, int(index))
