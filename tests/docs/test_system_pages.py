@@ -1,0 +1,67 @@
+"""The pages for users of other systems: their commands run on small networks, their figures are the program's."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from eightfold.cli.app import main
+from eightfold.zoo.sources.darknet.cfg import read_cfg
+from eightfold.zoo.sources.darknet.weights import save_weights
+from eightfold.zoo.sources.modnet.network import MODNet
+from tests.zoo.sources.darknet.networks import RESIDUAL, network_of
+
+pytestmark = pytest.mark.slow
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """net.cfg, net.weights, net.conv.15's place, modnet.ckpt, photos/, a.png."""
+    (tmp_path / "net.cfg").write_text(RESIDUAL)
+    save_weights(network_of(RESIDUAL), tmp_path / "net.weights")
+    torch.save(MODNet().state_dict(), tmp_path / "modnet.ckpt")
+    noise = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for name in ("a.png", *(f"photos/{number}.png" for number in range(4))):
+        cv2.imwrite(str(tmp_path / name), noise.integers(0, 256, (60, 80, 3), np.uint8))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_commands(page: str, monkeypatch: pytest.MonkeyPatch, *, small: bool = False) -> int:
+    """Run the page's indented commands; `small` adds a small size to those that build the network by its name."""
+    lines = re.findall(r"^ {4}(eightfold .*)$", (DOCS / page).read_text(), re.M)
+    for line in lines:
+        words = shlex.split(line.replace("--size 512", ""))
+        monkeypatch.setattr("sys.argv", [*words, *(["--size", "64"] if small and "modnet" in words else [])])
+        assert main() == 0, line
+    return len(lines)
+
+
+def test_the_page_on_darknet(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_commands("darknet.md", monkeypatch) == 4
+    assert read_cfg("pruned/net.cfg").layers[0].integer("filters", 0) == 8
+
+
+@pytest.mark.filterwarnings("ignore::eightfold.zoo.sources.base.SourceWarning")
+def test_the_page_on_modnet(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_commands("modnet.md", monkeypatch, small=True) == 4
+    assert list(Path("out").iterdir())
+
+
+def test_the_python_code_on_the_page_on_modnet(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (DOCS / "modnet.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", page, re.S)
+    exec(compile(code.replace("512, 512", "64, 64"), "modnet.md", "exec"), {})
+    counts = re.search(r"parameters ([\d,]+) -> ([\d,]+)", capsys.readouterr().out)
+    assert counts is not None
+    assert f"| {counts[2]} |" in page
+    assert counts[1] in page
