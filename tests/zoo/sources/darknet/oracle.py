@@ -37,13 +37,15 @@ class _Image(ctypes.Structure):
     )
 
 
-def darknet_outputs(cfg: Path, weights: Path, image: Floats, layers: Sequence[int], last: int) -> list[Floats]:
+def darknet_outputs(
+    cfg: Path, weights: Path, image: Floats, layers: Sequence[int], last: int, *, seconds: float = 120
+) -> list[Floats]:
     """Outputs [c, h, w] of `layers`, then the first `last` values that `network_predict` gives, in a new process."""
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "in.npy"), Path(folder, "out.npz")
         np.save(source, image)
         command = [sys.executable, __file__, cfg, weights, source, target, ",".join(map(str, layers)), str(last)]
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120)
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=seconds)
         assert done.returncode == 0, done.stderr[-500:]
         with np.load(target) as arrays:
             return [arrays[name] for name in arrays.files]
