@@ -18,11 +18,16 @@ DECODERS: dict[str, tuple[str, str]] = {
     "yolo-dfl": ("yolo", "YoloDfl"),
     "yolo-boxes": ("yolo", "YoloBoxes"),
     "end-to-end": ("yolo", "EndToEnd"),
+    "yolo-masks": ("instances", "YoloMasks"),
+    "yolo-keypoints": ("instances", "YoloKeypoints"),
+    "yolo-oriented": ("oriented", "YoloOriented"),
     "ssd": ("anchor_heads", "Ssd"),
     "retinanet": ("anchor_heads", "RetinaNet"),
     "fcos": ("anchor_heads", "Fcos"),
     "segment": ("dense", "Segment"),
     "matte": ("dense", "AlphaMatte"),
+    "depth": ("pictures", "DepthMap"),
+    "picture": ("pictures", "PictureOut"),
     "tensors": ("dense", "AsTheyAre"),
 }
 

@@ -83,7 +83,14 @@ class Detector(Decoder):
         return [self._image(_row(outputs, index), placement) for index, placement in enumerate(placements)]
 
     def _image(self, outputs: Mapping[str, Array], placement: Placement) -> Detections:
-        kept = self._suppressed(self.candidates(outputs, placement.tensor).best(self.max_candidates))
+        return self.in_image(self.kept(outputs, placement.tensor), placement)
+
+    def kept(self, outputs: Mapping[str, Array], size: tuple[int, int]) -> Candidates:
+        """What passes threshold, limits and NMS, best first, in tensor pixels; `size` is the tensor's."""
+        return self._suppressed(self.candidates(outputs, size).best(self.max_candidates))
+
+    def in_image(self, kept: Candidates, placement: Placement) -> Detections:
+        """Detections in image pixels."""
         boxes = placement.boxes_to_image(kept.boxes).astype(np.float32)
         labels = tuple(label_of(self.labels, index) for index in kept.classes.tolist())
         return Detections(boxes, kept.scores, kept.classes, labels)

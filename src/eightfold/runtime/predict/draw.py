@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eightfold.extras import require
+from eightfold.runtime.postprocess.object_results import InstanceMasks, Keypoints, OrientedBoxes
+from eightfold.runtime.postprocess.picture_results import Depth, Picture
 from eightfold.runtime.postprocess.results import Classification, Detections, Matte, Result, Segmentation
 
 Pixels = NDArray[np.uint8]
@@ -17,6 +19,7 @@ Colour = tuple[int, int, int]
 OVERLAY = np.float32(0.5)
 GREEN: Colour = (0, 177, 64)
 LEGEND_LINES = 8
+VISIBLE = 0.5
 
 
 def draw(image: NDArray[np.unsignedinteger[Any]], result: Result) -> Pixels:
@@ -24,13 +27,18 @@ def draw(image: NDArray[np.unsignedinteger[Any]], result: Result) -> Pixels:
 
     Args:
         image: (H, W, 3) uint8 RGB; of images of other channels or types, what a person can see of them is drawn on.
-        result: boxes and labels for detections, coloured areas and the largest classes' names for a segmentation, the
-            likeliest classes in a corner for a classification, the foreground on green for a matte; anything else
-            leaves the image as it is.
+        result: boxes and labels for detections, with their masks, points or corners; coloured areas and the largest
+            classes' names for a segmentation; the likeliest classes in a corner for a classification; the foreground on
+            green for a matte; near in light for a depth map; a picture as it is; anything else leaves the image as it
+            is.
     """
+    if isinstance(result, Picture):
+        return result.pixels.copy()
     canvas = _visible(image)
     if isinstance(result, Classification):
         _draw_classes(canvas, result)
+    elif isinstance(result, Depth):
+        return np.repeat(result.grey()[..., None], 3, axis=2)
     elif isinstance(result, Detections):
         _draw_boxes(canvas, result)
     elif isinstance(result, Segmentation):
@@ -77,13 +85,30 @@ def _draw_lines(canvas: Pixels, lines: list[tuple[str, int]]) -> None:
 
 
 def _draw_boxes(canvas: Pixels, result: Detections) -> None:
+    if isinstance(result, InstanceMasks):
+        _overlay_masks(canvas, result)
     pen = _Pen(canvas)
     # The best last, so that it lies on top.
     for at in reversed(range(len(result))):
         x1, y1, x2, y2 = np.rint(result.boxes[at]).astype(int).tolist()
         colour = colour_of(int(result.classes[at]))
-        pen.box((x1, y1), (x2, y2), colour)
+        if isinstance(result, OrientedBoxes):
+            pen.polygon(np.rint(result.corners[at]).astype(np.int32), colour)
+        else:
+            pen.box((x1, y1), (x2, y2), colour)
+        if isinstance(result, Keypoints):
+            for x, y, visible in result.keypoints[at].tolist():
+                if visible > VISIBLE:
+                    pen.point((round(x), round(y)), colour)
         pen.text(f"{result.labels[at]} {result.scores[at]:.2f}", (x1, max(0, y1 - pen.line_height)), colour)
+
+
+def _overlay_masks(canvas: Pixels, result: InstanceMasks) -> None:
+    for at in reversed(range(len(result))):
+        (left, top), mask = result.origins[at].tolist(), result.masks[at]
+        area = canvas[top : top + mask.shape[0], left : left + mask.shape[1]]
+        colour = np.array(colour_of(int(result.classes[at])), np.float32)
+        area[mask] = (area[mask] * (1 - OVERLAY) + colour * OVERLAY).astype(np.uint8)
 
 
 def _overlaid(canvas: Pixels, result: Segmentation) -> Pixels:
@@ -106,6 +131,12 @@ class _Pen:
 
     def box(self, corner: tuple[int, int], opposite: tuple[int, int], colour: Colour) -> None:
         self._cv2.rectangle(self._canvas, corner, opposite, colour, self._width)
+
+    def polygon(self, corners: NDArray[np.int32], colour: Colour) -> None:
+        self._cv2.polylines(self._canvas, [corners], True, colour, self._width)
+
+    def point(self, centre: tuple[int, int], colour: Colour) -> None:
+        self._cv2.circle(self._canvas, centre, 2 * self._width, colour, self._cv2.FILLED)
 
     def text(self, text: str, corner: tuple[int, int], colour: Colour) -> None:
         """Black or white letters on the colour, `corner` being the top left, or as near to it as the image has room."""

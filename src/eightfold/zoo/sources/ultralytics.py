@@ -174,4 +174,18 @@ def raw_network(network: nn.Module, task: str) -> tuple[nn.Module, Task]:
             options |= {"nms": False, "multi_label": True}
         return RawYolo(layers, network.save), Task(kind="detect", decode="yolo-dfl", options=options)  # type: ignore[arg-type]  # as above
     head.export = True
-    return network, RAW_OUTPUTS
+    return network, _exported_task(head, task)
+
+
+def _exported_task(head: Any, task: str) -> Task:
+    """How the boxes that a head decodes in export mode are read; end-to-end heads of these tasks give tensors."""
+    if getattr(head, "end2end", False):
+        return RAW_OUTPUTS
+    if task == "segment":
+        return Task(kind="detect", decode="yolo-masks")
+    if task == "obb":
+        return Task(kind="detect", decode="yolo-oriented")
+    if task == "pose":
+        points, dimensions = head.kpt_shape
+        return Task(kind="detect", decode="yolo-keypoints", options={"keypoints": points, "dimensions": dimensions})
+    return RAW_OUTPUTS
