@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eightfold.errors import ModelError, UsageError
+from eightfold.export.fixed_size.change_size import Sizes, require_size_follows
 from eightfold.export.verify.verify import Arrays, random_inputs_of, runner
 from eightfold.files import PathLike
 from eightfold.onnx_graph.canonicalize import canonicalized
@@ -38,12 +39,14 @@ def freeze_onnx(
         path: an ONNX file from any exporter.
         output: where the fixed-size file goes.
         batch: for the first axis of each input, where it is dynamic.
-        image_size: side or (height, width) for dynamic axes of images, whose layout is told by the axis that holds
-            1, 3 or 4 channels (the second where that is dynamic as well).
+        image_size: side or (height, width) of images, whose layout is told by the axis that holds 1, 3 or 4 channels
+            (the second where that is dynamic as well). A file that is fixed at another size gets this one, unless a
+            constant inside of the graph holds the old size.
         shapes: input name -> whole shape, where the rules above do not fit.
 
     Raises:
-        ModelError: an axis is dynamic and nothing says how long it is, or the network does not run at that size.
+        ModelError: an axis is dynamic and nothing says how long it is, the network does not run at that size, or its
+            graph holds another size.
     """
     return save_onnx(frozen(load_onnx(path), batch=batch, image_size=image_size, shapes=shapes), output)
 
@@ -63,6 +66,7 @@ def frozen(
     made = canonicalized(made)
     _require_tensors(made)
     _require_known(shapes or {}, [value.name for value in made.graph.input])
+    before = _sizes_before(made, image_size)
     for value in made.graph.input:
         wanted = (shapes or {}).get(value.name)
         if wanted is not None:
@@ -72,8 +76,34 @@ def frozen(
                 loosen_batch(made, old)
         _set_shape(value, _shape_of(value, batch, image_size) if wanted is None else wanted)
     del made.graph.value_info[:]
+    if before is not None:
+        for output in made.graph.output:
+            output.type.tensor_type.ClearField("shape")
+        require_size_follows(made, before)
     _state_output_shapes(made)
     return clean(made)
+
+
+def _sizes_before(model: onnx.ModelProto, image_size: int | tuple[int, int] | None) -> Sizes | None:
+    """The sizes in a graph whose images are fixed at another size than `image_size`; None for other graphs."""
+    if image_size is None:
+        return None
+    for value in model.graph.input:
+        dims = _known_dims(value)
+        if len(dims) == 4 and any(old not in (0, new) for old, new in zip(dims, _sized(dims, image_size), strict=True)):
+            return Sizes.of(model)
+    return None
+
+
+def _known_dims(value: onnx.ValueInfoProto) -> list[int]:
+    return [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else 0 for dim in _dims(value)]
+
+
+def _sized(dims: Sequence[int], image_size: int | tuple[int, int]) -> list[int]:
+    """The shape of an image input at another height and width."""
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    wanted = (0, height, width, 0) if channels_last(dims) else (0, 0, height, width)
+    return [size or own for own, size in zip(dims, wanted, strict=True)]
 
 
 def _fixed_batch(value: onnx.ValueInfoProto) -> int:
@@ -112,13 +142,11 @@ def _require_possible(value: onnx.ValueInfoProto, wanted: Sequence[int]) -> None
 
 
 def _shape_of(value: onnx.ValueInfoProto, batch: int, image_size: int | tuple[int, int] | None) -> list[int]:
-    dims = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else 0 for dim in _dims(value)]
+    dims = _known_dims(value)
     if dims and not dims[0]:
         dims[0] = batch
     if len(dims) == 4 and image_size is not None:
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-        wanted = (0, height, width, 0) if channels_last(dims) else (0, 0, height, width)
-        dims = [seen or size for seen, size in zip(dims, wanted, strict=True)]
+        dims = _sized(dims, image_size)
     if not value.type.tensor_type.HasField("shape") or not all(dims):
         shown = ", ".join(str(size or "?") for size in dims)
         raise ModelError(

@@ -95,7 +95,7 @@ def freeze_constants(graph: onnx.GraphProto, values: Mapping[str, NDArray[Any]])
 
     before = len(graph.node)
     outputs = {value.name for value in graph.output}
-    stated = {node.output[0]: tensor for node in graph.node for tensor in _stated(node)}
+    stated = {node.output[0]: tensor for node in graph.node for tensor in stated_constants(node)}
     computed = {name: numpy_helper.from_array(np.asarray(array), name) for name, array in values.items()}
     known = {name: tensor for name, tensor in (stated | computed).items() if name not in outputs}
     keep(graph.node, lambda node: known.keys().isdisjoint(node.output))
@@ -104,7 +104,7 @@ def freeze_constants(graph: onnx.GraphProto, values: Mapping[str, NDArray[Any]])
     return before - len(graph.node)
 
 
-def _stated(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
+def stated_constants(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
     """The tensor that a Constant node holds, under the name of its output; none where it is text or sparse."""
     from onnx import TensorProto, numpy_helper
 
@@ -140,7 +140,7 @@ def _is_constant(node: onnx.NodeProto, known: set[str], shaped: set[str]) -> boo
     if kind(node) in ("", *NEVER_CONSTANT) or any(inner_graphs(node)):
         return False
     if node.op_type == "Constant":
-        return any(True for _ in _stated(node))
+        return any(True for _ in stated_constants(node))
     return all(name in (shaped if node.op_type in ("Shape", "Size") else known) for name in node.input)
 
 
