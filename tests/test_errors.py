@@ -8,6 +8,7 @@ import pytest
 
 from eightfold import errors
 from eightfold.errors import EightfoldError, UnknownNameError, UsageError
+from eightfold.scratch import scratch_folder
 
 
 def test_message_joins_seen_allowed_and_remedy() -> None:
@@ -49,3 +50,11 @@ def _family(cls: type[EightfoldError]) -> list[type[EightfoldError]]:
         if sub.__module__ == "eightfold.errors":
             found += _family(sub)
     return found
+
+
+def test_no_message_names_a_scratch_path() -> None:
+    with scratch_folder() as folder:
+        error = EightfoldError(
+            f"cannot read {folder}/model.onnx ({folder}/w.data is absent)", remedy=f"see '{folder}/a'"
+        )
+    assert str(error) == "cannot read model.onnx (w.data is absent); see 'a'"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from eightfold.errors import BundleError, EightfoldError
+from eightfold.errors import BundleError, EightfoldError, UsageError
 from eightfold.values import Value
 
 
@@ -50,6 +50,20 @@ def test_digest_tells_values_apart() -> None:
     assert Point(x=1).digest() != Point(x=2).digest()
 
 
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"x": "a"}, r"^Point: x: input should be a valid number.*seen 'a'"),
+        ({"x": 1, "z": 1}, "^Point: unknown key z"),
+        ({}, "^Point: missing key x"),
+    ],
+)
+def test_a_wrong_field_of_a_call_is_one_line(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        Point(**fields)
+    assert "\n" not in str(caught.value)
+
+
 def test_values_are_frozen() -> None:
     with pytest.raises(ValidationError):
         Point(x=1).x = 2  # type: ignore[misc]  # the point of the test
@@ -79,3 +93,8 @@ def test_save_and_load(tmp_path: Path) -> None:
 def test_loading_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"cannot read .*nothing\.json.*allowed: a point file"):
         Point.load(tmp_path / "nothing.json")
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    (tmp_path / "point.json").write_bytes(b"\xef\xbb\xbf" + Point(x=2).to_json().encode())
+    assert Point.load(tmp_path / "point.json") == Point(x=2)

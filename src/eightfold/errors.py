@@ -23,10 +23,13 @@ A message is one line that says what was seen, what is allowed and what to do.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 Name = TypeVar("Name", bound=str)
+# The folders of `eightfold.scratch`: files there have names, but their paths tell a user nothing.
+SCRATCH_PATH = re.compile(r"(?:/[^\s/'\"]+)*/eightfold-scratch-[^\s/]+/")
 
 
 class EightfoldError(Exception):
@@ -41,6 +44,7 @@ class EightfoldError(Exception):
     exit_code = 1
 
     def __init__(self, seen: str, *, allowed: str = "", remedy: str = "") -> None:
+        seen, allowed, remedy = (SCRATCH_PATH.sub("", text) for text in (seen, allowed, remedy))
         self.seen, self.allowed, self.remedy = seen, allowed, remedy
         parts = [seen.rstrip("."), f"allowed: {allowed}" if allowed else "", remedy]
         super().__init__("; ".join(" ".join(part.split()) for part in parts if part))

@@ -254,7 +254,7 @@ def read_recipe(path: PathLike) -> Recipe:
     """Read and validate a YAML recipe. Raises RecipeError: the file, the key, what was seen, what is allowed."""
     yaml = require("yaml", "read a recipe")
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot read recipe {path} ({why_unread(error)})", remedy="try recipes/demo.yaml") from None
     except yaml.YAMLError as error:

@@ -23,7 +23,7 @@ from pydantic import (
 )
 from typing_extensions import Self
 
-from eightfold.errors import EightfoldError, why_unread
+from eightfold.errors import EightfoldError, UsageError, why_unread
 from eightfold.files import PathLike, sha256_of_bytes, write_text
 
 # A list of nothing but numbers, as json indents it. JSON's strings hold no line breaks, so none of them matches.
@@ -40,7 +40,19 @@ def _lists(value: Any) -> Any:
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_lists)]
 
 
-class Frozen(BaseModel):
+class _ErrorsInOneLine(type(BaseModel)):  # type: ignore[misc]  # the metaclass has no public name
+    """Turns pydantic's page of text into one line where a value is constructed by a call; `model_validate` keeps it."""
+
+    def __call__(cls, *args: Any, **fields: Any) -> Any:
+        try:
+            return super().__call__(*args, **fields)
+        except ValidationError as error:
+            raise UsageError(
+                f"{cls.__name__}: {first_fault(error)}", remedy=f"see help(eightfold.{cls.__name__})"
+            ) from error
+
+
+class Frozen(BaseModel, metaclass=_ErrorsInOneLine):
     """A part of a value: immutable, and strict about unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
@@ -130,7 +142,7 @@ class Value(Frozen):
     def load(cls, path: PathLike) -> Self:
         """Read the JSON form from `path`. Raises the class's own error."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = Path(path).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise cls.error(f"cannot read {path} ({why_unread(error)})", allowed=f"a {cls.kind} file") from None
         return cls.from_json(text, source=str(path))

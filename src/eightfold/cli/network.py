@@ -59,7 +59,7 @@ def json_inputs(text: str | None) -> dict[str, Any]:
         return {}
     allowed = 'an object such as {"inference": true}, or a .json file that holds one'
     try:
-        found = json.loads(Path(text).read_text(encoding="utf-8") if text.endswith(".json") else text)
+        found = json.loads(Path(text).read_text(encoding="utf-8-sig") if text.endswith(".json") else text)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--inputs {text} ({why_unread(error)})", allowed=allowed) from None
     except ValueError as error:

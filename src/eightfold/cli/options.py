@@ -120,7 +120,7 @@ def task_named(text: str) -> Task:
         kind = "tensors" if text in ("depth", "picture") else kind
         return Task.model_validate({"kind": kind, "decode": text})
     try:
-        task = Task.model_validate_json(Path(text).read_text(encoding="utf-8"))
+        task = Task.model_validate_json(Path(text).read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--task {text} ({why_unread(error)})", allowed="a decoder's name, or a JSON file") from None
     except ValidationError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -32,9 +32,8 @@ class TensorSpec(Frozen):
 
 def spec_of(name: str, dtype: str, shape: Sequence[int]) -> TensorSpec:
     """A model's input or output. Raises ModelError where there can be no such tensor."""
-    kind: Any = dtype
     try:
-        return TensorSpec(name=name, dtype=kind, shape=tuple(int(side) for side in shape))
+        return TensorSpec.model_validate({"name": name, "dtype": dtype, "shape": tuple(int(side) for side in shape)})
     except ValidationError as error:
         raise ModelError(
             f"tensor {name!r:.80}: {first_fault(error)}", allowed="a whole model", remedy="export it again"

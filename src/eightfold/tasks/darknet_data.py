@@ -31,7 +31,7 @@ def read_names(path: Path, entries: Mapping[str, str]) -> tuple[str, ...]:
         raise ImageError(f"{path} does not name its classes", allowed="an entry names=FILE.names")
     file = path.parent / entries["names"]
     try:
-        names = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+        names = tuple(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise ImageError(f"{path}: cannot read {file}: {why_unread(error)}", allowed="a name on each line") from None
     stated = entries.get("classes", str(len(names)))

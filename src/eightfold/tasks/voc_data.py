@@ -39,7 +39,7 @@ def _ids(folder: Path, part: str) -> tuple[str, ...]:
     path = next((path for path in lists if path.is_file()), None)
     if path is None:
         raise ImageError(f"{folder / SETS} has no {part} images", allowed=" or ".join(path.name for path in lists))
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
     return tuple(line.split()[0] for line in lines if line.strip())
 
 
@@ -50,7 +50,7 @@ def _names(folder: Path) -> tuple[str, ...]:
 
 def _read(path: Path) -> ElementTree.Element:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         if "<!DOCTYPE" in text or "<!ENTITY" in text:  # entities that name each other would fill the memory
             raise ImageError(f"{path} declares a document type", allowed="plain XML", remedy="remove the declaration")
         return ElementTree.fromstring(text)

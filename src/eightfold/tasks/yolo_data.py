@@ -47,7 +47,7 @@ def yolo_objects(image: Path, names: Sequence[str], classes: Sequence[str]) -> O
         return Objects.of([])
     height, width = read_image(image).shape[:2]
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8-sig").splitlines():
         try:
             index, *values = map(float, line.split())
             shares = _corners(np.array(values).reshape(-1, 2))

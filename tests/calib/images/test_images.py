@@ -199,3 +199,9 @@ def test_calibrating_on_what_is_evaluated_is_warned_about(tmp_path: Path) -> Non
 def test_an_empty_sample_is_refused(count: int) -> None:
     with pytest.raises(UsageError, match=f"a sample of {count} images; allowed: at least 1"):
         ImageSet(()).sample(count)
+
+
+def test_a_byte_order_mark_before_a_list_of_images_is_skipped(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((4, 4, 3), np.uint8))
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa.png\n")
+    assert open_images(tmp_path / "list.txt").items == (tmp_path / "a.png",)

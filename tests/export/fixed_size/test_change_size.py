@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -38,13 +39,13 @@ class Flattened(nn.Conv2d):
         return super().forward(x).flatten(2)
 
 
-FOLLOWS = {
+FOLLOWS: dict[str, Callable[[], nn.Module]] = {
     "convolutions": lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1)),
     "classifier": lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)),
     "raw head": lambda: Flattened(3, 8, 3, 2, 1),
     "scaled": lambda: nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.Upsample(scale_factor=2), nn.Conv2d(8, 2, 1)),
 }
-FIXED = {
+FIXED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "resize": (lambda: Upsampled(3, 4, 3, 2, 1), "Resize .* holds it"),
     "slice": (lambda: Cropped(3, 4, 3, 1, 1), "Slice .* holds it"),
     "reshape": (lambda: Shuffled(3, 8, 3, 1, 1), "fixed inside of the graph|Reshape"),

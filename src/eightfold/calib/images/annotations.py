@@ -21,7 +21,9 @@ def read_list(path: Path) -> tuple[tuple[Path, ...], tuple[int, ...] | None]:
     """
     try:
         lines = [
-            line for line in path.read_text(encoding="utf-8").splitlines() if line.strip() and not line.startswith("#")
+            line
+            for line in path.read_text(encoding="utf-8-sig").splitlines()
+            if line.strip() and not line.startswith("#")
         ]
     except UnicodeDecodeError:
         raise ImageError(
@@ -40,7 +42,7 @@ def _name_and_label(line: str) -> tuple[str, str]:
 def read_coco(path: Path) -> dict[str, Any]:
     """Content of a COCO annotation file. Raises ImageError."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
         names = [image["file_name"] for image in content["images"]]
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ImageError(
@@ -75,7 +77,7 @@ def read_yolo(path: Path) -> dict[str, Any]:
     """Entries of a YOLO data set's yaml. Raises ImageError."""
     yaml = require("yaml", "read YOLO data sets")
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        entries = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ImageError(f"{path} is not YAML ({error})", allowed="a YOLO data set") from None
     return entries if isinstance(entries, dict) else {}
@@ -84,7 +86,7 @@ def read_yolo(path: Path) -> dict[str, Any]:
 def read_data(path: Path) -> dict[str, str]:
     """The `key = value` lines of a .data file of Darknet. Raises ImageError."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ImageError(f"cannot read {path}: {why_unread(error)}", allowed="a .data file of Darknet") from None
     pairs = [line.partition("=") for line in lines if line.strip() and line.strip()[0] not in "#;"]
@@ -104,7 +106,7 @@ def data_files(path: Path, entries: Mapping[str, str], parts: Sequence[str]) -> 
         raise ImageError(f"{path} names no images", allowed=f"an entry {' or '.join(parts)} = FILE")
     place = _beside(path, name)
     try:
-        lines = place.read_text(encoding="utf-8").splitlines()
+        lines = place.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ImageError(f"{path}: cannot read {place}: {why_unread(error)}", allowed="an image on each line") from None
     return tuple(_beside(path, line.strip()) for line in lines if line.strip())

@@ -48,7 +48,7 @@ def decoder_of(task: Task) -> Decoder:
     """
     kind = decoder_class(task.decode)
     try:
-        return kind(labels=task.labels, **task.options)
+        return kind.model_validate({"labels": task.labels, **task.options})
     except ValidationError as error:
         raise BundleError(
             f"options of decoder {task.decode!r}: {first_fault(error)}",

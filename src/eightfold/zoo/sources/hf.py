@@ -96,7 +96,7 @@ def _preprocess(path: Path, config: dict[str, Any]) -> Preprocess:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {path} ({first_line(error)})", allowed="a JSON object") from None
     if not isinstance(content, dict):

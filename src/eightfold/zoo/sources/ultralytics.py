@@ -85,7 +85,7 @@ def _configurations() -> dict[str, Path]:
     found: dict[str, Path] = {}
     for file in sorted((Path(str(package.__file__)).parent / "cfg" / "models").rglob("*.yaml")):
         family, dash, variant = file.stem.partition("-")
-        scales = SCALES.findall(file.read_text(encoding="utf-8")) if FAMILY.fullmatch(family) else []
+        scales = SCALES.findall(file.read_text(encoding="utf-8-sig")) if FAMILY.fullmatch(family) else []
         names = [f"{family}{scale}{dash}{variant}" for scale in scales] or [file.stem]
         found |= {name: file.with_name(f"{name}.yaml") for name in names}
     return found

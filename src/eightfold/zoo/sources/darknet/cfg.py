@@ -105,7 +105,7 @@ def read_cfg(path: PathLike) -> Cfg:
         ModelError: it cannot be read; a section or key that is unknown or not supported, with its line.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"cannot read {path}: {why_unread(error)}", allowed="a Darknet cfg file") from None
     return parse_cfg(text, str(path))
