@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import (
     BaseModel,
@@ -40,7 +40,13 @@ def _lists(value: Any) -> Any:
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_lists)]
 
 
-class _ErrorsInOneLine(type(BaseModel)):  # type: ignore[misc]  # the metaclass has no public name
+if TYPE_CHECKING:  # it has no public name, and the expression below is no type to a checker
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
+
+
+class _ErrorsInOneLine(ModelMetaclass):
     """Turns pydantic's page of text into one line where a value is constructed by a call; `model_validate` keeps it."""
 
     def __call__(cls, *args: Any, **fields: Any) -> Any:
