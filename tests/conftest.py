@@ -28,10 +28,10 @@ TINY: dict[str, Any] = {
     "data": {"source": "mnist", "train_images": 192, "test_images": 50},
     "preprocess": {"height": 32, "width": 32},
     "train": {"epochs": 1, "batch": 32},
-    "compress": {"keep_ratio": 0.5, "finetune": {"epochs": 1, "batch": 32}},
+    "compress": {"rule": "global", "score": "bn_scale", "keep_ratio": 0.5, "finetune": {"epochs": 1, "batch": 32}},
     "export": {"batches": [1, 2]},
-    "calibrate": {"images": 16},
-    "quantize": {"targets": ["cpu-x86", "rtx:sm86"]},
+    "calibrate": {"images": 16, "method": "minmax"},
+    "quantize": {"targets": ["cpu-x86", "rtx:sm86"], "form": "qdq"},
     "engines": {"target": "rtx:sm86", "precisions": ["fp16", "int8"], "batches": [1]},
     "bench": {"threads": 1, "seconds_per_row": 0.05},
 }

@@ -8,6 +8,19 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from eightfold.calib.images.preprocess import Preprocess
+from eightfold.defaults import (
+    BIAS_CORRECTION,
+    CALIBRATION_IMAGES,
+    CALIBRATION_METHOD,
+    COMPENSATION_IMAGES,
+    INT8_FORM,
+    INT8_ROUNDING,
+    INT8_TARGET,
+    KEEP_RATIO,
+    MULTIPLE,
+    PRUNING_RULE,
+    PRUNING_SCORE,
+)
 from eightfold.errors import EightfoldError, RecipeError, why_unread
 from eightfold.export.tensorrt.limits import require_takable_by
 from eightfold.export.tensorrt.options import BuildOptions
@@ -69,17 +82,19 @@ class TrainSection(Frozen):
 class CompressSection(Frozen):
     """Pruning: which channels go, and what happens to the rest."""
 
-    rule: str = Field(default="global", description="how scores become kept channels; see `eightfold.plan_pruning`")
-    score: str = Field(default="bn_scale", description="what a channel's importance is; see `eightfold.plan_pruning`")
-    keep_ratio: float = Field(default=0.5, gt=0, le=1, description="share of the channels that stays")
-    multiple: int = Field(default=8, ge=1, description="every width becomes a multiple of this")
+    rule: str = Field(default=PRUNING_RULE, description="how scores become kept channels; see `eightfold.plan_pruning`")
+    score: str = Field(
+        default=PRUNING_SCORE, description="what a channel's importance is; see `eightfold.plan_pruning`"
+    )
+    keep_ratio: float = Field(default=KEEP_RATIO, gt=0, le=1, description="share of the channels that stays")
+    multiple: int = Field(default=MULTIPLE, ge=1, description="every width becomes a multiple of this")
     ignore: tuple[str, ...] = Field(
         default=(), description="names of parameters (with wildcards: stem.*) whose output channels all stay"
     )
     compensate: Literal["none", "bn_beta", "mean", "lsq"] = Field(
         default="none", description="what to do before fine-tuning, without labels; lsq re-fits each layer on images"
     )
-    compensate_images: int = Field(default=256, ge=1, description="training images for `compensate`")
+    compensate_images: int = Field(default=COMPENSATION_IMAGES, ge=1, description="training images for `compensate`")
     finetune: TrainSection = TrainSection(epochs=0)
 
 
@@ -109,26 +124,26 @@ class ExportSection(Frozen):
 class CalibrateSection(Frozen):
     """Activation ranges, found once for all targets on training images."""
 
-    images: int = Field(default=256, ge=1, description="training images, drawn evenly from the classes")
+    images: int = Field(default=CALIBRATION_IMAGES, ge=1, description="training images, drawn evenly from the classes")
     method: Literal["minmax", "moving-average", "percentile", "entropy", "mse"] = Field(
-        default="minmax", description="how a range follows from what was seen"
+        default=CALIBRATION_METHOD, description="how a range follows from what was seen"
     )
 
 
 class QuantizeSection(Frozen):
     """INT8 graphs, from the same ranges for each target."""
 
-    targets: tuple[str, ...] = Field(default=("cpu-x86",), description="cpu-x86, cpu-arm, openvino, rtx:sm86, ...")
+    targets: tuple[str, ...] = Field(default=(INT8_TARGET,), description="cpu-x86, cpu-arm, openvino, rtx:sm86, ...")
     form: Literal["qdq", "fastest"] = Field(
-        default="qdq",
+        default=INT8_FORM,
         description="`fastest` times Q/DQ, QOperator and FP32 for this machine's CPU and keeps the fastest",
     )
     equalize: bool = Field(default=False, description="balance channels across layers before calibrating")
     rounding: Literal["nearest", "adaround"] = Field(
-        default="nearest", description="of weights; adaround looks at the calibration images"
+        default=INT8_ROUNDING, description="of weights; adaround looks at the calibration images"
     )
     bias_correction: Literal["none", "analytic", "empirical"] = Field(
-        default="none", description="take back what rounding adds on average, on the calibration images"
+        default=BIAS_CORRECTION, description="take back what rounding adds on average, on the calibration images"
     )
     max_drop: float | None = Field(
         default=None,

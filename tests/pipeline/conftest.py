@@ -67,7 +67,8 @@ def _recipe(shapes: Path) -> dict[str, Any]:
             "compensate_images": 16,
         },
         "export": {"batches": [1, 2]},
-        "calibrate": {"images": 8},
+        "calibrate": {"images": 8, "method": "minmax"},
+        "quantize": {"form": "qdq"},
         "bench": {"threads": 1, "seconds_per_row": 0.01},
     }
 

@@ -100,7 +100,7 @@ def test_before_the_first_run(tmp_path: Path) -> None:
     [
         {},
         {"export": {"batches": [1, 8], "sizes": [[48, 48]], "preprocess": "in-graph"}},
-        {"quantize": {"targets": ["cpu-x86", "rtx:sm86"], "equalize": True, "max_drop": 0.5}},
+        {"quantize": {"targets": ["cpu-x86", "rtx:sm86"], "equalize": True, "max_drop": 0.5, "form": "qdq"}},
     ],
 )
 def test_what_a_step_reads_is_what_an_earlier_one_writes(changes: dict[str, Any], tmp_path: Path) -> None:

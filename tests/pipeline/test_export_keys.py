@@ -29,7 +29,7 @@ def rerun(tiny_run: Path, recipe: dict[str, Any], directory: Path) -> Bundle:
 
 
 def test_the_opset_is_one_that_all_targets_read(tiny_run: Path, tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
-    recipe = {**tiny_recipe, "quantize": {"targets": ["tensorrt:8.2", "cpu-x86"]}}
+    recipe = {**tiny_recipe, "quantize": {"targets": ["tensorrt:8.2", "cpu-x86"], "form": "qdq"}}
     del recipe["engines"]
     bundle = rerun(tiny_run, recipe, tmp_path / "run")
     versions = {
@@ -63,7 +63,10 @@ def test_pixels_go_into_all_that_ships(tiny_run: Path, tiny_recipe: dict[str, An
 
 
 def test_pixels_for_a_target_that_takes_none(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
-    changed = {"export": {"batches": [1], "preprocess": "in-graph"}, "quantize": {"targets": ["tensorrt:8.2"]}}
+    changed = {
+        "export": {"batches": [1], "preprocess": "in-graph"},
+        "quantize": {"targets": ["tensorrt:8.2"], "form": "qdq"},
+    }
     recipe = {key: value for key, value in tiny_recipe.items() if key != "engines"} | changed
     words = "preprocessing in the graph for tensorrt:8.2, which takes no uint8 inputs; allowed: TensorRT 8.5 and later"
     with pytest.raises(UsageError, match=words):

@@ -231,7 +231,7 @@ def test_engines_are_plain_files_with_a_sidecar(tiny_run: Path) -> None:
 
 
 def test_the_ways_to_guard_accuracy_are_keys_of_the_recipe(tiny_recipe: dict[str, Any], copied: Path) -> None:
-    wanted = {"targets": ["cpu-x86"], "equalize": True, "bias_correction": "analytic", "max_drop": 100.0}
+    wanted = {"targets": ["cpu-x86"], "equalize": True, "bias_correction": "analytic", "max_drop": 100.0, "form": "qdq"}
     changed = {key: value for key, value in tiny_recipe.items() if key != "engines"} | {"quantize": wanted}
     made = again(changed, copied)
     assert made[:3] == ["equalize", "calibrate", "quantize cpu-x86"]

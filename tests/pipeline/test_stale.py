@@ -101,8 +101,8 @@ def recipe_data() -> dict[str, Any]:
         "preprocess": {"height": 16, "width": 16},
         "compress": {"rule": "uniform", "score": "l2", "compensate": "lsq", "compensate_images": 4},
         "export": {"batches": [1]},
-        "calibrate": {"images": 4},
-        "quantize": {"targets": ["cpu-x86"]},
+        "calibrate": {"images": 4, "method": "minmax"},
+        "quantize": {"targets": ["cpu-x86"], "form": "qdq"},
         "bench": {"threads": 1, "seconds_per_row": 0.01},
     }
 

@@ -19,6 +19,7 @@ from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.observers import Observer, Seeing, make_observer
 from eightfold.calib.ranges import METHODS, Method, Ranges
 from eightfold.calib.session import open_runner
+from eightfold.defaults import CALIBRATION_BATCH, CALIBRATION_METHOD, PERCENTILE
 from eightfold.errors import CalibrationError, UsageError, one_of
 from eightfold.files import PathLike, sha256_of_bytes
 from eightfold.onnx_graph.graph import ModelGraph, read_graph
@@ -34,9 +35,9 @@ DECIDING = ("eightfold", "onnxruntime", "numpy", "cv2")
 class CalibrationOptions:
     """Options that choose ranges. `percentile` is the share of values to cover, in percent, for that method."""
 
-    method: Method = "mse"
-    percentile: float = 99.99
-    batch: int = 8
+    method: Method = CALIBRATION_METHOD
+    percentile: float = PERCENTILE
+    batch: int = CALIBRATION_BATCH
     threads: int = 0
 
     def __post_init__(self) -> None:
@@ -55,9 +56,9 @@ def calibrate(
     images: Any,
     preprocess: Preprocess | None,
     *,
-    method: Method = "mse",
-    batch: int = 8,
-    percentile: float = 99.99,
+    method: Method = CALIBRATION_METHOD,
+    batch: int = CALIBRATION_BATCH,
+    percentile: float = PERCENTILE,
     threads: int = 0,
     checkpoint: PathLike | None = None,
 ) -> Ranges:

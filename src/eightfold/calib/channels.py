@@ -21,6 +21,7 @@ from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.observers import MOMENTUM, Seeing
 from eightfold.calib.ranges import Method, TensorRange
 from eightfold.calib.thresholds import full_range, range_of
+from eightfold.defaults import CALIBRATION_BATCH, EQUALIZATION_METHOD, PERCENTILE
 from eightfold.files import PathLike
 from eightfold.onnx_graph.graph import ModelGraph, read_graph
 
@@ -103,7 +104,7 @@ class ChannelHistograms:
     """A histogram for every channel, from which `method` chooses the ranges. `counts` is (channels, 2 * BINS)."""
 
     method: Method
-    percentile: float = 99.99
+    percentile: float = PERCENTILE
     counts: npt.NDArray[np.int64] | None = None
     exponents: npt.NDArray[np.int64] | None = None
     seen: ChannelMinMax = field(default_factory=ChannelMinMax)
@@ -139,7 +140,7 @@ class ChannelHistograms:
         return tuple(range_of(histogram, self.method, percentile=self.percentile) for histogram in histograms)
 
 
-def make_channel_observer(method: Method, *, percentile: float = 99.99) -> ChannelObserver:
+def make_channel_observer(method: Method, *, percentile: float = PERCENTILE) -> ChannelObserver:
     """A new observer per channel for a calibration method."""
     if method == "minmax":
         return ChannelMinMax()
@@ -151,9 +152,9 @@ def channel_ranges(
     images: Any,
     preprocess: Preprocess | None,
     *,
-    method: Method = "minmax",
-    batch: int = 8,
-    percentile: float = 99.99,
+    method: Method = EQUALIZATION_METHOD,
+    batch: int = CALIBRATION_BATCH,
+    percentile: float = PERCENTILE,
     threads: int = 0,
     tensors: Collection[str] | None = None,
 ) -> dict[str, tuple[TensorRange, ...]]:

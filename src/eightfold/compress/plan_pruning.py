@@ -23,6 +23,7 @@ from eightfold.compress.sensitivity.rule import measured_plan
 from eightfold.compress.surgery.blocks import bypassed, choose_blocks, require_images_for_blocks
 from eightfold.compress.trace.groups import ChannelGraph, Kept
 from eightfold.compress.trace.trace import trace
+from eightfold.defaults import KEEP_RATIO, MULTIPLE, PRUNING_RULE, PRUNING_SCORE
 from eightfold.files import sha256_of_bytes
 
 
@@ -34,10 +35,10 @@ def plan_pruning(
     model: nn.Module,
     example_inputs: Any,
     *,
-    rule: str = "uniform",
-    score: str | Criterion = "l2",
-    keep_ratio: float = 0.5,
-    multiple: int = 8,
+    rule: str = PRUNING_RULE,
+    score: str | Criterion = PRUNING_SCORE,
+    keep_ratio: float = KEEP_RATIO,
+    multiple: int = MULTIPLE,
     ignore: Sequence[str] = (),
     keep: Mapping[str, float] | None = None,
     max_macs: float | None = None,

@@ -7,17 +7,23 @@ from typing import Annotated
 
 import typer
 
+from eightfold.defaults import CALIBRATION_BATCH, CALIBRATION_IMAGES, CALIBRATION_METHOD, PERCENTILE
+
 
 def calibrate(
     model: Annotated[Path, typer.Argument(help="The FP32 .onnx file, of any batch size.")],
     images: Annotated[str, typer.Argument(help="Folder, list file, glob pattern, COCO .json or YOLO .yaml.")],
     preprocess: Annotated[Path, typer.Option(help="JSON of the Preprocess: how an image becomes the input.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the ranges go.")] = Path("ranges.json"),
-    method: Annotated[str, typer.Option(help="minmax, moving-average, percentile, entropy or mse.")] = "mse",
-    count: Annotated[int, typer.Option(help="Use at most so many images, drawn evenly over classes.")] = 512,
+    method: Annotated[
+        str, typer.Option(help="minmax, moving-average, percentile, entropy or mse.")
+    ] = CALIBRATION_METHOD,
+    count: Annotated[
+        int, typer.Option(help="Use at most so many images, drawn evenly over classes.")
+    ] = CALIBRATION_IMAGES,
     seed: Annotated[int, typer.Option(help="Seed of that draw.")] = 0,
-    percentile: Annotated[float, typer.Option(help="Percent of the values to cover, for percentile.")] = 99.99,
-    batch: Annotated[int, typer.Option(help="Images to run at a time.")] = 8,
+    percentile: Annotated[float, typer.Option(help="Percent of the values to cover, for percentile.")] = PERCENTILE,
+    batch: Annotated[int, typer.Option(help="Images to run at a time.")] = CALIBRATION_BATCH,
     threads: Annotated[int, typer.Option(help="Threads; 0 for one per core.")] = 0,
     equalized: Annotated[
         Path | None, typer.Option(help="Equalize channels across layers first, and write that graph here.")

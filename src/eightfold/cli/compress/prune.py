@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from eightfold.cli.network import INPUTS_HELP, SOURCE_HELP, load_network, model_images, preprocess_for
+from eightfold.defaults import COMPENSATION_IMAGES, KEEP_RATIO, PRUNING_RULE, PRUNING_SCORE
 from eightfold.errors import UsageError
 from eightfold.extras import require
 
@@ -47,13 +48,13 @@ def prune(
         str | None, typer.Option(help="Image size: SIDE or HEIGHTxWIDTH. Default: the source's own.")
     ] = None,
     inputs: Annotated[str | None, typer.Option(help=INPUTS_HELP)] = None,
-    keep: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the channels that stays.")] = 0.5,
+    keep: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the channels that stays.")] = KEEP_RATIO,
     rule: Annotated[str, typer.Option(help="How scores become kept channels: uniform, global, slim, regular, ...")] = (
-        "uniform"
+        PRUNING_RULE
     ),
     merge: Annotated[Merge, typer.Option(help="For slim: how layers that share channels agree on them.")] = "union",
     score: Annotated[str, typer.Option(help="What ranks channels: l2, l1, bn_scale, lamp, fpgm, group_l2, lsq ...")] = (
-        "l2"
+        PRUNING_SCORE
     ),
     multiple: Annotated[int, typer.Option(min=1, help="Every width becomes a multiple of this.")] = 8,
     ignore: Annotated[list[str] | None, typer.Option(help="Parameter names, * allowed, that stay whole.")] = None,
@@ -78,7 +79,7 @@ def prune(
     ] = "contribution",
     compensate: Annotated[str, typer.Option(help="What makes up for the removed: none, bn_beta, mean, lsq.")] = "none",
     images: Annotated[Path | None, typer.Option(help="Folder of unlabelled images for lsq, mean, scores.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="How many of the images to use.")] = 256,
+    count: Annotated[int, typer.Option(min=1, help="Number of the images to use.")] = COMPENSATION_IMAGES,
     preprocess: Annotated[
         Path | None, typer.Option(help="JSON file of a Preprocess for the images. Default: the source's own.")
     ] = None,

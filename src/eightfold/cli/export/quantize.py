@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from eightfold.defaults import BIAS_CORRECTION, INT8_FORM, INT8_ROUNDING
+
 
 def quantize(
     model: Annotated[Path, typer.Argument(help="The FP32 .onnx file.")],
@@ -19,8 +21,10 @@ def quantize(
     ] = "cpu-x86",
     keep_float: Annotated[list[str] | None, typer.Option(help="Node to leave in float; repeat for more.")] = None,
     float_outputs: Annotated[bool, typer.Option(help="Leave the layers that make the outputs in float.")] = False,
-    rounding: Annotated[str, typer.Option(help="Of weights: nearest, or adaround, which needs images.")] = "nearest",
-    bias_correction: Annotated[str, typer.Option(help="none, analytic or empirical; needs images.")] = "none",
+    rounding: Annotated[
+        str, typer.Option(help="Of weights: nearest, or adaround, which needs images.")
+    ] = INT8_ROUNDING,
+    bias_correction: Annotated[str, typer.Option(help="none, analytic or empirical; needs images.")] = BIAS_CORRECTION,
     images: Annotated[
         str | None, typer.Option(help="Images to compare on, for corrections, and to score the search with.")
     ] = None,
@@ -33,7 +37,7 @@ def quantize(
     ] = None,
     form: Annotated[
         str, typer.Option(help="fastest times both forms and FP32 for cpu-x86; qdq or qoperator times nothing.")
-    ] = "fastest",
+    ] = INT8_FORM,
 ) -> None:
     """Write the INT8 form of a graph for a target. The ranges were calibrated once, for all.
 

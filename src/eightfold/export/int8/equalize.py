@@ -13,6 +13,7 @@ from eightfold.calib.channels import ranges_of_channels
 from eightfold.calib.equalize import Equalization, changed_weights, equalized, with_weights, without_batch_norms
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.ranges import Method
+from eightfold.defaults import EQUALIZATION_METHOD
 from eightfold.export.int8.calibration_inputs import calibration_inputs
 from eightfold.export.verify.precision_check import ComparedNetwork, verify_precision
 from eightfold.export.verify.reference import Reference
@@ -55,7 +56,7 @@ def equalize(
     *,
     images: Any = None,
     preprocess: Preprocess | None = None,
-    method: Method = "minmax",
+    method: Method = EQUALIZATION_METHOD,
 ) -> tuple[Path, EqualizeReport]:
     """Write a graph that computes the same, with the channel ranges of consecutive layers balanced.
 
@@ -85,7 +86,9 @@ def equalize(
     )
 
 
-def equalize_batches(pairs: Sequence[GraphPair], *, images: Any = None, method: Method = "minmax") -> EqualizeReport:
+def equalize_batches(
+    pairs: Sequence[GraphPair], *, images: Any = None, method: Method = EQUALIZATION_METHOD
+) -> EqualizeReport:
     """`equalize` for one network at several batch and image sizes: all get the weights found for the first.
 
     Args:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from eightfold.calib.images.data_reader import DataReader, open_data
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.ranges import Ranges
+from eightfold.defaults import BIAS_CORRECTION, INT8_FORM, INT8_ROUNDING, INT8_TARGET
 from eightfold.errors import UsageError, one_of
 from eightfold.export.int8.adaround import round_adaptively_
 from eightfold.export.int8.bias_correction import (
@@ -50,9 +51,9 @@ class QuantOptions:
 
     keep_float: frozenset[str] = frozenset()
     float_outputs: bool = False
-    rounding: Rounding = "nearest"
-    bias_correction: Correction = "none"
-    form: FormChoice = "fastest"
+    rounding: Rounding = INT8_ROUNDING
+    bias_correction: Correction = BIAS_CORRECTION
+    form: FormChoice = INT8_FORM
 
     def __post_init__(self) -> None:
         one_of("form", self.form, FORM_CHOICES)
@@ -65,12 +66,12 @@ def quantize(
     ranges: Ranges,
     output: PathLike,
     *,
-    target: str | Target = "cpu-x86",
+    target: str | Target = INT8_TARGET,
     keep_float: Collection[str] = (),
     float_outputs: bool = False,
-    rounding: Rounding = "nearest",
-    bias_correction: Correction = "none",
-    form: FormChoice = "fastest",
+    rounding: Rounding = INT8_ROUNDING,
+    bias_correction: Correction = BIAS_CORRECTION,
+    form: FormChoice = INT8_FORM,
     images: Any = None,
     preprocess: Preprocess | None = None,
 ) -> tuple[Path, QuantReport]:
