@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from eightfold.cli.network import INPUTS_HELP, SOURCE_HELP, load_network, model_images, preprocess_for
+from eightfold.cli.options import image_size
 from eightfold.defaults import COMPENSATION_IMAGES, KEEP_RATIO, PRUNING_RULE, PRUNING_SCORE
 from eightfold.errors import UsageError
 from eightfold.extras import require
@@ -41,7 +42,9 @@ FLAGS = {
 
 def prune(
     model: Annotated[str, typer.Argument(help=SOURCE_HELP)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Directory for weights, plan.json and source.json.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Directory, or an .onnx file where the network is one.")
+    ],
     weights: Annotated[Path | None, typer.Option(help="Trained weights (.safetensors or a plain .pt).")] = None,
     classes: Annotated[int | None, typer.Option(help="Number of outputs. Default: the source's own.")] = None,
     size: Annotated[
@@ -86,43 +89,68 @@ def prune(
     standalone: Annotated[
         bool, typer.Option("--standalone", help="Also write load.py, which needs torch and safetensors only.")
     ] = False,
+    plan: Annotated[
+        Path | None, typer.Option(help="Plan to apply to an .onnx file of the same network, instead of making one.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="For random choices.")] = 0,
 ) -> None:
     """Prune a network to regular widths. It is saved with the plan that shapes it.
 
     Example: eightfold prune resnet18 --weights resnet18.pt --keep 0.5 --compensate lsq --images photos -o pruned
+
+    Example: eightfold prune model.onnx --keep 0.5 --compensate lsq --images photos -o pruned.onnx
     """
     require("torch", "prune a network")
+    from eightfold.compress.plan.plan import PrunePlan
     from eightfold.compress.prune import prune as prune_network
     from eightfold.compress.surgery.artifacts import require_pruned_output, save_pruned
     from eightfold.compress.surgery.blocks import require_images_for_blocks
 
-    require_pruned_output(output)
+    file = model.endswith(".onnx")
+    if file:
+        from eightfold.compress.onnx.artifacts import require_file_output
+        from eightfold.compress.onnx.prune_file import apply_plan_file, prune_file
+
+        require_file_output(output, Path(model))
+    else:
+        require_pruned_output(output)
+    if plan is not None:
+        if not file:
+            raise UsageError(
+                f"--plan {plan} for {model}", allowed="an .onnx file", remedy="use ef.apply_plan in Python"
+            )
+        read = PrunePlan.load(plan / "plan.json" if plan.is_dir() else plan)
+        apply_plan_file(model, read, output, size=None if size is None else image_size(size))
+        print(f"wrote {output}")
+        return
     blocks = _blocks(remove_blocks)
     require_images_for_blocks(blocks, block_score, () if images is None else [images])
     loaded = load_network(model, weights=weights, classes=classes, size=size, inputs=inputs, seed=seed)
     loaded = dataclasses.replace(loaded, preprocess=preprocess_for(loaded, preprocess))
-    done = prune_network(
-        loaded.module,
-        (*loaded.example_inputs(), *loaded.trace_arguments),
-        compensation=compensate,
-        images=model_images(images, loaded.preprocess, count, seed),
-        rule=rule,
-        merge=merge,
-        score=score,
-        keep_ratio=keep,
-        multiple=multiple,
-        ignore=tuple(ignore or ()),
-        keep=_ratios(prune or []),
-        max_macs=max_macs,
-        max_params=max_params,
-        rounding=rounding,
-        layer_keep=layer_keep,
-        ranges=_ranges(range or []),
-        remove_blocks=blocks,
-        block_score=block_score,
-        seed=seed,
-    )
+    options: dict[str, Any] = {
+        "compensation": compensate,
+        "images": model_images(images, loaded.preprocess, count, seed),
+        "rule": rule,
+        "merge": merge,
+        "score": score,
+        "keep_ratio": keep,
+        "multiple": multiple,
+        "ignore": tuple(ignore or ()),
+        "keep": _ratios(prune or []),
+        "max_macs": max_macs,
+        "max_params": max_params,
+        "rounding": rounding,
+        "layer_keep": layer_keep,
+        "ranges": _ranges(range or []),
+        "remove_blocks": blocks,
+        "block_score": block_score,
+        "seed": seed,
+    }
+    if file:
+        print(prune_file(model, output=output, size=loaded.size, **options).describe())
+        print(f"wrote {output}")
+        return
+    done = prune_network(loaded.module, (*loaded.example_inputs(), *loaded.trace_arguments), **options)
     costs = {"macs_before": done.macs_before, "parameters_before": done.surgery.parameters_before}
     record = loaded.record().model_copy(update=costs)
     native = loaded.write_native
