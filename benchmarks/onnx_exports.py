@@ -61,7 +61,7 @@ def build_network(name: str) -> tuple[nn.Module, torch.Tensor]:
         if example.shape[2:] == (64, 64):
             example = torch.rand(1, 3, 224, 224)
     torch.manual_seed(0)
-    return FirstOutputs(enliven(model).eval()), torch.rand(example.shape)
+    return FirstOutputs(enliven(model)).eval(), torch.rand(example.shape)
 
 
 def _smp(kind: str) -> tuple[nn.Module, torch.Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,15 +93,19 @@ def frozen_by(graph: ChannelGraph) -> Counter[str]:
     found: Counter[str] = Counter()
     for group in graph.groups:
         if group.frozen:
-            found[re.sub(r" in [\w.]+$| in the model$", "", group.frozen)] += group.width
+            found[re.sub(r" in \S+$| in the model$", "", group.frozen)] += group.width
     return found
 
 
 def _shares(model: nn.Module, graph: ChannelGraph) -> tuple[Share, ...]:
     macs: Counter[str] = Counter()
+    parameters: Counter[str] = Counter({name: count_parameters(child) for name, child in model.named_children()})
+    # The nodes of an ONNX graph read weights that the graph holds.
+    held = {name: parameter.numel() for name, parameter in model.named_parameters(recurse=False)}
     for layer in graph.layers:
-        macs[layer.module.partition(".")[0]] += layer.macs
-    parameters: Mapping[str, int] = {name: count_parameters(child) for name, child in model.named_children()}
+        child = layer.module.partition(".")[0]
+        macs[child] += layer.macs
+        parameters[child] += held.pop(layer.weight, 0) + held.pop(layer.bias, 0)
     return tuple(Share(name, count, macs[name]) for name, count in parameters.items() if count or macs[name])
 
 

@@ -108,10 +108,21 @@ def prune(
 
 def _costs(model: nn.Module, example_inputs: Any, graph: ChannelGraph, plan: PrunePlan) -> dict[str, Any]:
     """The numbers that `Pruned` holds, before surgery."""
-    before = sum(layer.macs for layer in graph.layers)
+    left = graph
     if plan.removed_blocks:
         with bypassed(model, plan.removed_blocks), collector_paused():
-            graph = trace(model, example_inputs)
+            left = trace(model, example_inputs)
+    return pruning_costs(graph, left, plan)
+
+
+def pruning_costs(original: ChannelGraph, graph: ChannelGraph, plan: PrunePlan) -> dict[str, Any]:
+    """MACs and channels as `Pruned` holds them.
+
+    Args:
+        original: of the network before anything goes.
+        graph: without the blocks that the plan removes.
+    """
+    before = sum(layer.macs for layer in original.layers)
     kept = plan.kept
     gone = sum(group.width - len(kept[group.id]) for group in plan.groups)
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,11 +38,15 @@ def save_graph(
         list(nodes),
         "graph",
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)) for name, shape in given.items()],
-        [helper.make_empty_tensor_value_info(name) for name in outputs],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     model.metadata_props.add(key="author", value="somebody")
+    with contextlib.suppress(onnx.shape_inference.InferenceError):  # operators that nobody knows
+        known = onnx.shape_inference.infer_shapes(model).graph.output
+        del model.graph.output[:]
+        model.graph.output.extend(known)
     onnx.save(model, str(path))
     return path
 
@@ -67,3 +72,43 @@ def two_convolutions(path: Path, *, width: int = 32, opset: int = 17) -> Path:
         "b2": random(width, seed=1), "w3": random(10, width), "b3": random(10),
     }  # fmt: skip
     return save_graph(path, nodes, weights, opset=opset)
+
+
+def residual_network(path: Path, *, width: int = 32, blocks: int = 2, batch: int | str = 1, size: int = 16) -> Path:
+    """A stem, residual blocks of two convolutions, and a classifier."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w0", "b0"], ["c0"], "stem", pads=[1] * 4),
+        helper.make_node("Relu", ["c0"], ["o0"], "stem/relu"),
+    ]
+    weights = {"w0": random(width, 3, 3, 3), "b0": random(width)}
+    for k in range(1, blocks + 1):
+        nodes += [
+            helper.make_node("Conv", [f"o{k - 1}", f"w{k}a", f"b{k}a"], [f"a{k}"], f"{k}/first", pads=[1] * 4),
+            helper.make_node("Relu", [f"a{k}"], [f"r{k}"], f"{k}/relu"),
+            helper.make_node("Conv", [f"r{k}", f"w{k}b", f"b{k}b"], [f"f{k}"], f"{k}/second", pads=[1] * 4),
+            helper.make_node("Add", [f"f{k}", f"o{k - 1}"], [f"s{k}"], f"{k}/add"),
+            helper.make_node("Relu", [f"s{k}"], [f"o{k}"], f"{k}/last"),
+        ]
+        for letter in "ab":
+            weights[f"w{k}{letter}"] = random(width, width, 3, 3, seed=2 * k + ord(letter)) / k
+            weights[f"b{k}{letter}"] = random(width, seed=2 * k + ord(letter)) / width
+    nodes += [
+        helper.make_node("GlobalAveragePool", [f"o{blocks}"], ["pooled"], "pool"),
+        helper.make_node("Flatten", ["pooled"], ["flat"], "flatten"),
+        helper.make_node("Gemm", ["flat", "w", "b"], ["y"], "classifier", transB=1),
+    ]
+    weights |= {"w": random(10, width), "b": random(10)}
+    return save_graph(path, nodes, weights, inputs={"x": (batch, 3, size, size)})
+
+
+def zeroed(path: Path, removed: Mapping[tuple[str, int], NDArray[np.int64]], output: Path) -> Path:
+    """The graph with these positions of its initializers set to zero."""
+    model = onnx.load(str(path))
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor).copy()
+        for (name, dim), gone in removed.items():
+            if name == tensor.name:
+                np.moveaxis(array, dim, 0)[gone] = 0
+        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    onnx.save(model, str(output))
+    return output

@@ -102,7 +102,8 @@ def fold_constants(
         if site.sink is None or not len(site.removed_inputs) or weight not in constants:
             continue
         offset = _offset(before[weight], constants[weight], site)[torch.from_numpy(site.kept_outputs)]
-        tensors[site.sink.tensor].data.add_((site.sink.sign * offset).to(tensors[site.sink.tensor].dtype))
+        sink = tensors[site.sink.tensor].data
+        sink.add_((site.sink.sign * offset).to(sink.dtype).reshape(sink.shape))
         folded.append(weight)
     return tuple(folded)
 

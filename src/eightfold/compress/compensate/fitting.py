@@ -167,8 +167,9 @@ class _Fitter:
     def _shift(self, site: Consumer, offset: Tensor) -> None:
         """Set the sink so that the layer's output without bias, plus `offset`, takes the place of the original's."""
         if site.sink is not None:
-            base = self._before[site.sink.tensor][torch.from_numpy(site.kept_outputs)].double()
-            self._tensors[site.sink.tensor].data.copy_(base + site.sink.sign * offset.reshape(-1))
+            base = self._before[site.sink.tensor].flatten()[torch.from_numpy(site.kept_outputs)].double()
+            sink = self._tensors[site.sink.tensor].data
+            sink.copy_((base + site.sink.sign * offset.reshape(-1)).reshape(sink.shape))
 
 
 def _by_group(rows: Tensor, groups: int) -> Tensor:

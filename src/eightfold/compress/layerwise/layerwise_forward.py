@@ -153,8 +153,13 @@ class _LayerMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
         if func is aten.convolution.default and id(args[1]) in self._names:
             return PausedCall(self._names[id(args[1])], args[0], _geometry(args), live_bytes)
         operands = _LINEAR.get(func)
-        if operands is not None and id(args[operands[1]]) in self._transposed:
-            return PausedCall(self._transposed[id(args[operands[1]])][0], args[operands[0]], Geometry(), live_bytes)
+        if operands is None:
+            return None
+        x, weight = args[operands[0]], args[operands[1]]
+        if id(weight) in self._transposed:
+            return PausedCall(self._transposed[id(weight)][0], x, Geometry(), live_bytes)
+        if id(weight) in self._names:  # stored [inputs, outputs], as ONNX does
+            return PausedCall(self._names[id(weight)], x, Geometry(transposed=True), live_bytes)
         return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +34,11 @@ if TYPE_CHECKING:
 OPSETS = range(7, 27)
 
 
-def build_module(model: onnx.ModelProto, folder: Path) -> OnnxModule:
+def build_module(model: onnx.ModelProto, folder: Path, held: Mapping[str, Tensor] | None = None) -> OnnxModule:
     """The module that runs `model`, whose external weights lie in `folder`. `model` is left as it is.
+
+    Args:
+        held: content of the initializers that have none in `model`.
 
     Raises:
         TraceError: an operator cannot run in torch.
@@ -57,7 +60,7 @@ def build_module(model: onnx.ModelProto, folder: Path) -> OnnxModule:
     parameters: dict[str, Tensor] = {}
     buffers: dict[str, Tensor] = {}
     for number, (name, proto) in enumerate(protos.items()):
-        tensor = as_tensor(proto, folder)
+        tensor = held[name] if held and name in held else as_tensor(proto, folder)
         if name in on_host:
             hosts[name] = Host.of_constant(number, tensor)
         else:
@@ -65,7 +68,8 @@ def build_module(model: onnx.ModelProto, folder: Path) -> OnnxModule:
             (parameters if trained else buffers)[name] = tensor
     dims = {name: tuple(proto.dims) for name, proto in protos.items() if name not in on_host}
     program = _Builder(opset, dims).program(graph)
-    paths = list(_paths(program))
+    by_output = node_paths(graph)
+    paths = [by_output[step.key] for step in program.steps]
     return OnnxModule(tuple(_inputs(graph)), program, paths, parameters, buffers, hosts, order)
 
 
@@ -108,7 +112,7 @@ class _Builder:
 
         graphs = {each.name: helper.get_attribute_value(each) for each in node.attribute}
         branches = {taken: self.program(graphs["then_branch" if taken else "else_branch"]) for taken in (True, False)}
-        return Choice(name, node.input[0], list(node.output), branches)
+        return Choice(name, node.output[0], node.input[0], list(node.output), branches)
 
 
 def _value(attribute: onnx.AttributeProto) -> Any:
@@ -136,13 +140,17 @@ def _inputs(graph: onnx.GraphProto) -> Iterator[GraphInput]:
         yield GraphInput(value.name, DTYPES[tensor.elem_type], sizes)
 
 
-def _paths(program: Program) -> Iterator[str]:
-    """A name for each step that torch takes as that of a sub-module: the node's, or that of its first output."""
+def node_paths(graph: onnx.GraphProto) -> dict[str, str]:
+    """First output of each node -> the name of its step: the node's, or that of the output.
+
+    Torch takes no dots in names of sub-modules; colons stand for them.
+    """
     taken: set[str] = set()
-    for step in program.steps:
-        name = step.node.name if isinstance(step, Step) else getattr(step, "name", "")
-        path = name.replace(".", ":") or "node"
+    paths: dict[str, str] = {}
+    for node in graph.node:
+        path = (node.name or node.output[0]).replace(".", ":")
         while path in taken:
             path += "'"
         taken.add(path)
-        yield path
+        paths[node.output[0]] = path
+    return paths

@@ -67,6 +67,16 @@ def channels_last(each: GraphInput) -> bool:
     return len(each.shape) == 4 and each.shape[3] in CHANNELS and each.shape[1] not in CHANNELS
 
 
+def image_size_of(inputs: Sequence[GraphInput], size: tuple[int, int] | None) -> tuple[int, int]:
+    """(height, width) of the first image input, `size` or 224 where it is dynamic."""
+    height, width = size or (SIDE, SIDE)
+    for each in inputs:
+        if is_image(each):
+            first = 1 if channels_last(each) else 2
+            return each.shape[first] or height, each.shape[first + 1] or width
+    return height, width
+
+
 def is_image(each: GraphInput) -> bool:
     floating = each.dtype.is_floating_point or each.dtype == torch.uint8
     return len(each.shape) == 4 and floating
@@ -79,6 +89,12 @@ def settle(module: OnnxModule, size: tuple[int, int] | None = None) -> None:
         TraceError: the graph does not run on the inputs that it declares.
     """
     value_shapes(module, example_inputs(module.inputs, size=size))
+
+
+def output_shapes(module: OnnxModule, examples: Sequence[Tensor]) -> dict[str, tuple[int, ...]]:
+    """Shape of every output that a node computes; see `value_shapes`."""
+    shapes = value_shapes(module, examples)
+    return {name: shapes[name] for name in module.outputs if name in shapes}
 
 
 def value_shapes(module: OnnxModule, examples: Sequence[Tensor]) -> dict[str, tuple[int, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -26,7 +26,7 @@ class GraphInput:
 class Program:
     """Nodes in order, and what can be forgotten behind each."""
 
-    steps: tuple[nn.Module, ...]
+    steps: tuple[Step | Choice, ...]
     outputs: tuple[str, ...]
     forget: tuple[tuple[str, ...], ...] = field(repr=False, default=())
 
@@ -47,7 +47,7 @@ class Program:
         for step, forget in zip(self.steps, self.forget, strict=True):
             if isinstance(step, Choice):
                 step(values)
-            elif isinstance(step, Step):
+            else:
                 made = step(*(values[name] if name else None for name in step.reads))
                 values.update(zip(step.makes, made, strict=False))
             for name in forget:
@@ -57,10 +57,15 @@ class Program:
 class Choice(nn.Module):
     """If with a condition that is known before any image is seen."""
 
-    def __init__(self, name: str, condition: str, makes: Sequence[str], branches: Mapping[bool, Program]) -> None:
+    reads: tuple[str, ...]
+
+    def __init__(
+        self, name: str, key: str, condition: str, makes: Sequence[str], branches: Mapping[bool, Program]
+    ) -> None:
         super().__init__()
-        self.name, self.condition, self.makes, self.branches = name, condition, tuple(makes), dict(branches)
-        inner = {r for program in branches.values() for step in program.steps for r in _reads(step)}
+        self.name, self.key, self.condition = name, key, condition
+        self.makes, self.branches = tuple(makes), dict(branches)
+        inner = {name for program in branches.values() for step in program.steps for name in step.reads}
         self.reads = (condition, *sorted(inner | {name for program in branches.values() for name in program.outputs}))
         for taken, program in branches.items():
             for number, step in enumerate(program.steps):
@@ -78,10 +83,6 @@ class Choice(nn.Module):
         inner = dict(values)
         program.run(inner)
         values.update({name: inner[made] for name, made in zip(self.makes, program.outputs, strict=True)})
-
-
-def _reads(step: nn.Module) -> Iterable[str]:
-    return step.reads if isinstance(step, Step | Choice) else ()
 
 
 class OnnxModule(nn.Module):

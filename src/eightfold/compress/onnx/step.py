@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from eightfold.compress.onnx.host import LONGEST_FOLLOWED, NOWHERE, Host, Value
 from eightfold.compress.onnx.operators import Node, Operator, cannot_run
@@ -17,6 +18,8 @@ from eightfold.errors import first_line
 COMPUTED, OF_THE_NODE = -2, -3
 # Their results hold no values of the network, whatever their inputs are.
 _OF_SHAPES = ("Shape", "Size")
+# Their results hold one value, which a trace has to see: they follow any width.
+_FILLED = ("ConstantOfShape",)
 
 
 class Step(nn.Module):
@@ -55,15 +58,24 @@ class Step(nn.Module):
         folded = self.node.op in _OF_SHAPES or (
             bool(values) and all(value is None or isinstance(value, Host) for value in values)
         )
-        given = self._with_sizes(list(values))
+        if not folded:
+            with _disable_current_modes():
+                given = self._with_sizes(list(values))
+            return self._run(given)
+        if self.node.op in _FILLED:
+            return tuple(Host(result) for result in self._run(list(values)))
+        # Unseen by a trace, which would take the numbers for factors.
+        with _disable_current_modes():
+            given = self._with_sizes(list(values))
+            results = self._run(given)
+            return tuple(Host(*pair) for pair in zip(results, self._origins_of_results(given, results), strict=True))
+
+    def _run(self, given: Sequence[Value]) -> tuple[Tensor, ...]:
         try:
             result = self.operator.function(self.node, *(_tensor(value) for value in given))
         except NotImplementedError as error:
             raise cannot_run(self.node.op, self.node.name, first_line(error)) from error
-        results = result if isinstance(result, tuple) else (result,)
-        if not folded:
-            return results
-        return tuple(Host(*pair) for pair in zip(results, self._origins_of_results(given, results), strict=True))
+        return result if isinstance(result, tuple) else (result,)
 
     def _with_sizes(self, values: list[Value]) -> list[Value]:
         """The inputs, with the sizes that this step holds in the place of the constants."""

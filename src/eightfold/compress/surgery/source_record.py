@@ -13,6 +13,8 @@ from eightfold.runtime.bundle.sizes import Size
 from eightfold.values import Value
 
 SOURCE = "source.json"
+# The pruned graph itself, where the source is an ONNX file.
+MODEL = "model.onnx"
 
 
 class SourceRecord(Value):

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from eightfold.compress.surgery.source_record import SOURCE, SourceRecord
+from eightfold.compress.surgery.source_record import MODEL, SOURCE, SourceRecord
 from eightfold.errors import EightfoldError, ModelError
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.bundle.sizes import Size
@@ -46,6 +46,10 @@ class PrunedFolderSource(ModelSource):
 
         folder = Path(text)
         record = SourceRecord.load(folder / SOURCE)
+        if (folder / MODEL).is_file():
+            return self._load_source(
+                str(folder / MODEL), dataclasses.replace(options, size=options.size or record.size)
+            )
         if record.runs_code:
             warnings.warn(f"{folder} imports your code: {record.source}", SourceWarning, stacklevel=4)
         asked = SourceOptions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,12 +12,12 @@ from eightfold.compress.onnx.operators.base import Node, dtype_of, listed, opera
 @operator("Shape")
 def shape(node: Node, x: Tensor) -> Tensor:
     sizes = list(x.shape)[node.integer("start") : node.get("end")]
-    return torch.tensor(sizes, dtype=torch.int64)
+    return torch.from_numpy(np.array(sizes, dtype=np.int64))
 
 
 @operator("Size")
 def size(node: Node, x: Tensor) -> Tensor:
-    return torch.tensor(x.numel(), dtype=torch.int64)
+    return torch.from_numpy(np.array(x.numel(), dtype=np.int64))
 
 
 @operator("ConstantOfShape")

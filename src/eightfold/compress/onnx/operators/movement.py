@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -134,7 +135,7 @@ def _sliced(x: Tensor, dim: int, start: int, end: int, step: int) -> Tensor:
     places = range(size)[slice(start, end if end >= -size else None, step)]
     if places == range(size - 1, -1, -1):
         return x.flip(dim)
-    return x.index_select(dim, torch.tensor(list(places), dtype=torch.int64))
+    return x.index_select(dim, torch.from_numpy(np.array(places, dtype=np.int64)))
 
 
 @operator("Pad")

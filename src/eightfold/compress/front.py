@@ -1,0 +1,140 @@
+"""Planning, pruning and inspection of a network in any form: a torch module, or the path of an ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, overload
+
+from torch import nn
+
+from eightfold.compress import inspection
+from eightfold.compress import plan_pruning as modules
+from eightfold.compress import prune as one_call
+from eightfold.compress.inspection import ModelInspection
+from eightfold.compress.onnx.prune_file import PrunedFile, apply_plan_file, inspect_file, plan_file, prune_file
+from eightfold.compress.plan.plan import PrunePlan
+from eightfold.compress.prune import Pruned
+from eightfold.compress.surgery import surgery
+from eightfold.compress.surgery.surgery import PruneReport
+from eightfold.files import PathLike
+
+
+def plan_pruning(model: nn.Module | PathLike, example_inputs: Any = None, **options: Any) -> PrunePlan:
+    """Decide which channels of a network stay. The network is left untouched.
+
+    Args:
+        model: a torch module, or the path of an ONNX file, whose initializers are then meant by parameter names and
+            whose Add nodes by residual blocks.
+        example_inputs: what a module is called with: a tensor, a tuple of arguments, or a dictionary of keywords. None
+            for a file, which says itself what it takes.
+        rule: how scores become kept channels: "uniform" (the same share of every group), "global" (one threshold over
+            scores divided by their group's mean), "normal", "regular", "shortcut", "slim", "layer", "layer_channel":
+            see `eightfold.compress.plan.selection_rules`.
+        score: importance criterion: a name of `eightfold.compress.criteria.scores.CRITERIA` (of weights: "l2", "l1",
+            "bn_scale", "lamp", "fpgm", "group_l2", "random"; of images: "lsq", "activation_mean"; of a loss: "taylor",
+            "hessian_diag"), or a function of `Evidence`.
+        keep_ratio: share of the channels that stays.
+        multiple: every convolution and linear width becomes a multiple of this. Groups narrower than it stay whole.
+        ignore: parameter names (with wildcards) whose groups stay whole.
+        keep: parameter or module names (with wildcards) -> keep ratio of their group, whatever the rule says, such as
+            {"layer3.*.conv2": 0.4}; the last match counts.
+        max_macs: a budget of multiply-accumulates instead of `keep_ratio`: a number, or, up to 1, a share of the
+            model's own. The plan keeps as much as fits.
+        max_params: the same for parameters; with both, both hold.
+        rounding: of counts to the multiple: "nearest", "up" or "down".
+        layer_keep: for "slim": the least share of a layer.
+        merge: for "slim": how coupled layers agree: "union", "intersection", "least" or "most".
+        ranges: stretches of the network, in groups by execution order, each with a pool and a keep ratio of its own.
+        remove_blocks: residual blocks to take out first: how many, or their module paths. Budgets that are shares are
+            of the model without them.
+        block_score: which go first: those that contribute least ("contribution", measured on `images`), or whose last
+            batch norm has the smallest scales ("bn_scale").
+        images: for scores that look at images: one tensor [n, channels, height, width], or batches of model inputs.
+        targets: for scores that need a loss: labels [n] beside a tensor of images, or one target for each batch.
+        loss: (output, target) -> scalar tensor.
+        seed: for what is random.
+        graph: the result of `trace`, when it is at hand.
+        size, preprocess, count: of a file, see `prune`.
+
+    Raises:
+        TraceError: the model does not run on the inputs.
+        UnknownNameError: rule or score.
+        UsageError: the score needs images or a loss.
+    """
+    if isinstance(model, str | Path):
+        return plan_file(model, example_inputs, **options)
+    return modules.plan_pruning(model, example_inputs, **options)
+
+
+@overload
+def prune(model: nn.Module, example_inputs: Any, **options: Any) -> Pruned: ...
+@overload
+def prune(model: PathLike, example_inputs: Any = None, *, output: PathLike, **options: Any) -> PrunedFile: ...
+def prune(model: nn.Module | PathLike, example_inputs: Any = None, **options: Any) -> Pruned:
+    """Prune a torch module in place, or an ONNX file into another one, and make up for what was removed if asked,
+    without labels and without training.
+
+    Args:
+        model: a torch module, or the path of an ONNX file.
+        example_inputs: what a module is called with. None for a file, which says itself what it takes.
+        compensation: "none", "bn_beta" (of modules), "mean" or "lsq"; the last keeps most of the accuracy (see
+            `compensate`).
+        images: calibration images for compensation and for scores that look at images: one tensor
+            [n, channels, height, width], or batches of model inputs; for a file, a folder as well. 256 are plenty.
+        memory_mb: what activations may take during "lsq".
+        output: of a file, where the result goes: an .onnx file, or a folder for the graph, the plan and `source.json`.
+        size: of a file, (height, width) for its dynamic dimensions.
+        preprocess: of a file, how an image of a folder becomes its input.
+        count: of a file, how many images of a folder to use.
+        options: as `plan_pruning` takes them: rule, score, keep_ratio, max_macs, multiple, ...
+
+    Example:
+        >>> import torch, torchvision, eightfold as ef
+        >>> model = torchvision.models.resnet18(weights=None)
+        >>> images = torch.rand(8, 3, 64, 64)
+        >>> done = ef.prune(model, images[:1], keep_ratio=0.5, compensation="bn_beta", images=images)
+        >>> model.layer1[0].conv1.out_channels
+        32
+    """
+    if isinstance(model, str | Path):
+        return prune_file(model, example_inputs, **options)
+    return one_call.prune(model, example_inputs, **options)
+
+
+@overload
+def apply_plan(model: nn.Module, plan: PrunePlan, **options: Any) -> PruneReport: ...
+@overload
+def apply_plan(model: PathLike, plan: PrunePlan, *, output: PathLike, **options: Any) -> Path: ...
+def apply_plan(model: nn.Module | PathLike, plan: PrunePlan, **options: Any) -> PruneReport | Path:
+    """Apply a plan to a module in place, or to an ONNX file of the same network (another batch, size or training).
+
+    Parameters of a module keep their identity (tied weights stay tied, an optimizer keeps its references), and with
+    `optimizer` given, its per-parameter state (momentum, second moments) loses the same channels.
+
+    Args:
+        model: a torch module, or the path of an ONNX file.
+        plan: made for a network of the same parameter names and shapes.
+        options: `optimizer` of a module; `output` (an .onnx file or a folder) and `size` of a file.
+
+    Raises:
+        PlanMismatchError: another network; names the first tensor that differs, and both shapes.
+    """
+    if isinstance(model, str | Path):
+        return apply_plan_file(model, plan, **options)
+    return surgery.apply_plan(model, plan, **options)
+
+
+def inspect_model(model: nn.Module | PathLike, example_inputs: Any = None, **options: Any) -> ModelInspection:
+    """Trace a network and tell its parameters, MACs, their share by child module or node, groups and what is frozen.
+
+    Args:
+        model: a torch module, or the path of an ONNX file.
+        example_inputs: what a module is called with. None for a file.
+        options: `multiple`, and `size` of a file.
+
+    Raises:
+        TraceError: the network does not run on the inputs.
+    """
+    if isinstance(model, str | Path):
+        return inspect_file(model, **options)
+    return inspection.inspect_model(model, example_inputs, **options)
