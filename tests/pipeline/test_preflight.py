@@ -32,8 +32,8 @@ from tests.pipeline.images import write_classes
         ("model", "source", "timm:resnet19", "unknown timm model 'resnet19'.*did you mean"),
         ("model", "source", "resnet19", "unknown model 'resnet19'.*did you mean"),
         ("data", "source", "no_such_folder", "no image folder no_such_folder; allowed: a folder with train/LABEL"),
-        ("data", "source", "docs", r"docs has no train/LABEL/\* files"),
         ("data", "source", "minst", "unknown data set 'minst'.*did you mean 'mnist'"),
+        ("train", "epochs", 0, r"neither trains the network nor names its weights; allowed: model\.weights with a"),
     ],
 )
 def test_what_is_wrong_is_said_before_the_first_step(

@@ -28,6 +28,7 @@ TyperUsageError: type[Exception] = typer.BadParameter.__bases__[0]
 # Sub-command -> the folder of eightfold.cli whose module defines a function of the same name ('-' becomes '_').
 COMMANDS: dict[str, str] = {
     "run": "pipeline",
+    "compress": "pipeline",
     "bench": "runtime",
     "export": "export",
     "simplify": "export",
@@ -50,7 +51,8 @@ COMMANDS: dict[str, str] = {
     "predict": "runtime",
     "report": "runtime",
 }
-RESUMABLE = frozenset({"run", "calibrate", "quantize", "recover"})  # what was done is not done again
+# Commands that go on where they were interrupted.
+RESUMABLE = frozenset({"run", "compress", "calibrate", "quantize", "recover"})
 
 app = typer.Typer(
     help="Compress vision networks for edge devices, and prove what was done.",

@@ -48,4 +48,5 @@ def _decode(job: Job, raw: ArtifactSpec, wanted: ArtifactSpec) -> ManifestStep:
 
     path = save_onnx(load_onnx(job.path(raw.path)), job.path(wanted.path))
     rows = whole_runs(job.first_test_images(COMPARED_IMAGES, job.fed_to(wanted)), wanted.batch)
-    return put_decoder_in(path, job.raw_outputs, wanted.size or job.image_size, inputs={"images": rows})[1]
+    inputs = {job.networks.input_name: rows}
+    return put_decoder_in(path, job.raw_outputs, wanted.size or job.image_size, inputs=inputs)[1]

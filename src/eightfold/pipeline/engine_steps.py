@@ -83,6 +83,6 @@ def build_engines(job: Job, _: Path) -> str:
                 target=engine.target,
                 precision=engine.precision,
                 options=_engine_options(job),
-                inputs={"images": images[engine.size]},
+                inputs={job.networks.input_name: images[engine.size]},
             )
     return f"{len(wanted)} engines for {wanted[0].target}"

@@ -23,6 +23,8 @@ from eightfold.runtime.bundle.manifest import Step as ManifestStep
 if TYPE_CHECKING:
     from torch import nn
 
+    from eightfold.export.fixed_size.file_inputs import FileInputs
+
 
 def export_steps(job: Job) -> list[PipelineStep]:
     """Steps that export, quantize and build."""
@@ -32,7 +34,8 @@ def export_steps(job: Job) -> list[PipelineStep]:
     recipe = job.recipe
     if recipe.export.preprocess == "in-graph":
         require_pixels_taken(recipe.targets)
-    sources = {"baseline": (at.BASELINE,), "pruned": (at.PRUNED, at.BASELINE)}
+    baseline = job.networks.baseline
+    sources = {"baseline": (baseline,), "pruned": (at.PRUNED, baseline)}
     settings = {
         **model_key(job),
         **image_key(job),
@@ -60,7 +63,7 @@ def export_steps(job: Job) -> list[PipelineStep]:
 
 def export_variant(job: Job, variant: str, _: Path) -> str:
     """Export and simplify at every image and batch size, and compare each file with torch on test images."""
-    graphs, model = float_artifacts(job.recipe, variant), job.model(variant)
+    graphs, model = float_artifacts(job.recipe, variant), job.networks.exported(variant)
     steps: dict[str, tuple[ManifestStep, ...]] = {}
     for size in sizes_of(job.recipe):
         steps |= _export_size(job, model, [each for each in graphs if each.size == size])
@@ -70,7 +73,9 @@ def export_variant(job: Job, variant: str, _: Path) -> str:
     return f"{len(steps)} graphs, largest relative error {worst:.1g}"
 
 
-def _export_size(job: Job, model: nn.Module, graphs: Sequence[ArtifactSpec]) -> dict[str, tuple[ManifestStep, ...]]:
+def _export_size(
+    job: Job, model: nn.Module | FileInputs, graphs: Sequence[ArtifactSpec]
+) -> dict[str, tuple[ManifestStep, ...]]:
     """The graphs of one image size; the steps of each by its id."""
     from eightfold.export.fixed_size.batches import export_batches
     from eightfold.export.in_graph.in_graph import put_preprocess_in

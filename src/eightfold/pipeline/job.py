@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eightfold.calib.images.image_set import ImageSet
+from eightfold.calib.images.images import open_images
 from eightfold.files import write_text
 from eightfold.recipe import Recipe, TaskSection
 
@@ -19,19 +21,23 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from eightfold.calib.images.image_set import ImageSet
     from eightfold.calib.images.preprocess import Preprocess
     from eightfold.pipeline.artifacts import ArtifactSpec
+    from eightfold.pipeline.networks import RunNetworks
     from eightfold.runtime.bundle.manifest import Task
     from eightfold.tasks.base import VisionTask
 
 # Folders and files of a run directory.
 DATA = "data"
 BASELINE = "baseline/weights.safetensors"
+BASELINE_GRAPH = "baseline/model.onnx"  # of a network that is an ONNX file
 BASELINE_FACTS = "baseline/facts.json"
+ANSWERS = "answers.npz"  # of the original on the test images, where these have no labels
 PLAN = "plan/plan.json"
 WIDTHS = "plan/widths.json"
 PRUNED = "pruned"
+PRUNED_GRAPH = "pruned/model.onnx"
+RECOVERY_LOG = "recover.csv"
 PRUNED_FACTS = "pruned.json"
 RANGES = "ranges.json"
 EQUALIZED = "onnx/equalized.json"
@@ -81,22 +87,41 @@ class Job:
 
     @cached_property
     def task(self) -> VisionTask:
-        """The task of the recipe's network."""
-        from eightfold.tasks.kinds import task_of
+        from eightfold.tasks.kinds import agreement_of, task_of
         from eightfold.zoo import models
 
         known = models.task_of_source(self.recipe.model.source, self.image_size)
-        return task_of(completed(self.recipe.task, known))
+        section = completed(self.recipe.task, known, labelled=not self.by_agreement)
+        return agreement_of(section) if self.by_agreement else task_of(section)
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether the images to calibrate on have no labels."""
+        from eightfold.tasks.photos import is_unlabelled
+        from eightfold.zoo.datasets import MNIST
+
+        return self.recipe.data.source != MNIST and is_unlabelled(self.recipe.data.source)
+
+    @property
+    def by_agreement(self) -> bool:
+        """Whether no image has labels, so that the original's answers are what others are held against."""
+        return self.unlabelled and self.recipe.data.labelled is None
 
     @cached_property
     def train_images(self) -> ImageSet:
-        """Training images with labels."""
-        return self.task.labelled_images(self.path(DATA) / "train")
+        folder = self.path(DATA) / "train"
+        if self.unlabelled and not self.by_agreement:
+            return ImageSet(open_images(folder / "images").items, None, self.test_images.classes)
+        return self.task.labelled_images(folder)
 
     @cached_property
     def test_images(self) -> ImageSet:
-        """Test images with labels."""
-        return self.task.labelled_images(self.path(DATA) / "test")
+        images = self.task.labelled_images(self.path(DATA) / "test")
+        if self.by_agreement and self.path(ANSWERS).is_file():
+            from eightfold.tasks.answers import with_answers
+
+            return with_answers(images, self.path(ANSWERS))
+        return images
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -146,33 +171,33 @@ class Job:
         generator = torch.Generator().manual_seed(0)
         return (torch.rand(1, self.recipe.preprocess.channels, *self.image_size, generator=generator),)
 
-    def new_model(self) -> nn.Module:
-        """The architecture with the random weights that the recipe's seed gives."""
-        from eightfold.zoo.models import build_model
+    def model_inputs(self) -> tuple[torch.Tensor, ...]:
+        """One random image batch, in the batch size and layout that an ONNX file fixes."""
+        return self.networks.example_inputs()
 
-        return build_model(self.recipe.model.source, num_classes=len(self.classes), seed=self.recipe.seed)
+    @cached_property
+    def networks(self) -> RunNetworks:
+        """The networks of the run, as torch modules or ONNX files; see `pipeline/networks.py`."""
+        from eightfold.pipeline.networks import networks_of
+
+        return networks_of(self)
 
     def baseline_model(self) -> nn.Module:
-        """The trained network, in evaluation mode."""
-        from eightfold.zoo.weights import load_weights
-
-        model = self.new_model()
-        load_weights(model, self.path(BASELINE))
-        return model.eval()
+        """The network before pruning, in evaluation mode."""
+        return self.networks.module("baseline")
 
     def pruned_model(self) -> nn.Module:
-        """The pruned network, in evaluation mode."""
-        from eightfold.compress.surgery.artifacts import load_pruned
-
-        return load_pruned(self.new_model, self.path(PRUNED)).eval()
-
-    def model(self, variant: str) -> nn.Module:
-        """The network of a variant: "baseline" or "pruned"."""
-        return self.baseline_model() if variant == "baseline" else self.pruned_model()
+        """The network after pruning, in evaluation mode."""
+        return self.networks.module("pruned")
 
 
-def completed(section: TaskSection, known: Task) -> TaskSection:
-    """A recipe's task section, with the decoder and the options that its network is known to need."""
+def completed(section: TaskSection, known: Task, *, labelled: bool = True) -> TaskSection:
+    """What a recipe says of its task, with the decoder and the options that its network is known to need."""
+    if section.kind == "auto":
+        unknown = known.kind == "tensors" and labelled
+        kind: Any = "classify" if unknown else known.kind
+        section = section.model_copy(update={"kind": kind})
     if known.kind != section.kind or section.decode not in ("", known.decode):
         return section
-    return section.model_copy(update={"decode": known.decode, "options": {**known.options, **section.options}})
+    more = {"decode": known.decode, "options": {**known.options, **section.options}}
+    return section.model_copy(update={**more, "labels": section.labels or known.labels})

@@ -40,8 +40,11 @@ def measure_steps(job: Job) -> list[PipelineStep]:
     times = {"bench": recipe.bench.model_dump(), **versions(GRAPHS), **device_key()}
     everything = {"recipe": recipe.model_dump(mode="json"), "versions": runtime_versions()}
     measured = (at.METRICS, *files_of(_benched(job)))
+    answers = (at.ANSWERS,) if job.by_agreement else ()
     return [
-        PipelineStep("evaluate", (at.DATA, *graphs), (at.METRICS, at.EVIDENCE), images, partial(evaluate, job)),
+        PipelineStep(
+            "evaluate", (at.DATA, *answers, *graphs), (at.METRICS, at.EVIDENCE), images, partial(evaluate, job)
+        ),
         PipelineStep("bench", measured, (at.LATENCY,), times, partial(measure, job)),
         PipelineStep("report", (*numbers, *facts, *engines), (at.REPORT,), everything, partial(write_run_report, job)),
         PipelineStep(

@@ -8,6 +8,7 @@ from pathlib import Path
 from eightfold.errors import ModelError, RecipeError, UnknownNameError
 from eightfold.extras import require
 from eightfold.recipe import Recipe
+from eightfold.tasks.classify import Classify
 from eightfold.tasks.kinds import KINDS
 from eightfold.threads import most_threads
 from eightfold.zoo.sources.base import rest_of
@@ -25,7 +26,7 @@ def check_before(recipe: Recipe, directory: Path) -> None:
 
     Raises:
         UnknownNameError: no such rule, score or network.
-        RecipeError: more threads than this machine has use for.
+        RecipeError: more threads than this machine has use for; no weights, or two sources of them.
         ModelError: no such file of weights, module or function.
     """
     if not (directory / "steps" / "prune.json").is_file():
@@ -37,8 +38,26 @@ def check_before(recipe: Recipe, directory: Path) -> None:
             allowed=f"1 to {most_threads()} on this machine",
             remedy="correct that line",
         )
+    _check_weights(recipe)
     if recipe.model.weights is not None and not Path(recipe.model.weights).is_file():
         raise ModelError(f"no weights file {recipe.model.weights}", allowed="a .safetensors or .pt file")
+
+
+def _check_weights(recipe: Recipe) -> None:
+    source = source_of(recipe.model.source)
+    if recipe.model.weights is None:
+        if recipe.train.epochs == 0 and not source.brings_weights(recipe.model.source):
+            raise RecipeError(
+                "the recipe neither trains the network nor names its weights",
+                allowed="model.weights with a .safetensors or weights-only .pt file, or train.epochs of 1 or more",
+                remedy="add one of the two",
+            )
+    elif not source.takes_weights(recipe.model.source):
+        raise RecipeError(
+            f"model.weights beside {recipe.model.source}, which has its own",
+            allowed="one of them",
+            remedy="leave it out",
+        )
 
 
 def require_network(text: str) -> None:
@@ -82,7 +101,7 @@ def _check_names(recipe: Recipe) -> None:
         raise UnknownNameError.of("rule", section.rule, RULES)
     if section.score not in CRITERIA:
         raise UnknownNameError.of("score", section.score, CRITERIA)
-    if needs_of(section.score) == "loss" and not KINDS[recipe.task.kind].trains:
+    if needs_of(section.score) == "loss" and not KINDS.get(recipe.task.kind, Classify).trains:
         without = sorted(name for name in CRITERIA if needs_of(name) != "loss")
         raise RecipeError(
             f"compress.score is {section.score}, which needs a loss, and the task {recipe.task.kind} has none here",

@@ -43,7 +43,12 @@ class RunResult:
         """The promises that do not hold, unless the recipe allows that (`limits.allow_failed`)."""
         if self.job.recipe.limits.allow_failed:
             return ()
-        return tuple(check for check in content_of(self.job).checks if check.passed is False)
+        return tuple(check for check in self.checks if check.passed is False)
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """Every promise and whether it holds."""
+        return content_of(self.job).checks
 
     @property
     def did_nothing(self) -> bool:

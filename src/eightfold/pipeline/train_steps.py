@@ -11,22 +11,39 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eightfold.calib.images.image_set import warn_of_overlap
-from eightfold.extras import require
-from eightfold.files import atomic_path
+from eightfold.calib.images.images import open_images
+from eightfold.files import atomic_directory
 from eightfold.pipeline import job as at
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.runner import PipelineStep
 from eightfold.pipeline.step_keys import IMAGES, MODULES, image_key, model_key, versions
-from eightfold.recipe import Recipe, TrainSection
+from eightfold.recipe import CompressSection, Recipe, TrainSection
 from eightfold.runtime.report.report_format import metric_label
+from eightfold.tasks.photos import write_photos
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
-    from eightfold.calib.images.image_set import ImageSet
     from eightfold.compress.criteria.evidence import Loss
     from eightfold.compress.plan.plan import PrunePlan
+    from eightfold.tasks.base import Network
+
+# Keys of `compress` that are arguments of `plan_pruning` under the same name.
+PLAN_KEYS = (
+    "rule",
+    "score",
+    "keep_ratio",
+    "multiple",
+    "ignore",
+    "keep",
+    "max_macs",
+    "max_params",
+    "rounding",
+    "layer_keep",
+    "merge",
+    "remove_blocks",
+    "block_score",
+)
 
 
 def train_steps(job: Job) -> list[PipelineStep]:
@@ -34,16 +51,17 @@ def train_steps(job: Job) -> list[PipelineStep]:
     model = {**model_key(job), **image_key(job), **versions(MODULES)}
     task = {"task": job.task.section.model_dump(mode="json")}
     train = {**model, **task, "train": recipe.train.model_dump()}
-    after = {"finetune", "compensate", "compensate_images"}
+    after = {"finetune", "compensate", "compensate_images", "recover_minutes"}
     prune = {**model, "compress": recipe.compress.model_dump(exclude=after)}
     finetune = {**model, **task, "compress": recipe.compress.model_dump(include=after)}
-    pruned = (at.PLAN, at.BASELINE, at.DATA)
+    baseline, answers = job.networks.baseline, (at.ANSWERS,) if job.by_agreement else ()
+    looked_at = (at.DATA,) if _looks_at_images(recipe.compress) else ()
+    made = (baseline, at.BASELINE_FACTS, *answers)
+    pruned = (at.PLAN, baseline, at.DATA, *answers)
     return [
         PipelineStep("data", (), (at.DATA,), _data_settings(job), partial(write_data, job)),
-        PipelineStep(
-            baseline_step(recipe), (at.DATA,), (at.BASELINE, at.BASELINE_FACTS), train, partial(train_baseline, job)
-        ),
-        PipelineStep("prune", (at.BASELINE, at.DATA), (at.PLAN, at.WIDTHS), prune, partial(prune_baseline, job)),
+        PipelineStep(baseline_step(recipe), (at.DATA,), made, train, partial(train_baseline, job)),
+        PipelineStep("prune", (baseline, *looked_at), (at.PLAN, at.WIDTHS), prune, partial(prune_baseline, job)),
         PipelineStep(
             pruned_step(recipe), pruned, (at.PRUNED, at.PRUNED_FACTS), finetune, partial(finetune_pruned, job)
         ),
@@ -60,34 +78,43 @@ def pruned_step(recipe: Recipe) -> str:
     section = recipe.compress
     if section.finetune.epochs:
         return "finetune"
+    if section.recover_minutes:
+        return "recover"
     return "apply plan" if section.compensate == "none" else "compensate"
 
 
 def _data_settings(job: Job) -> dict[str, Any]:
     """With a digest of the user's own images: what was added or changed makes the run start over."""
     task, data = job.recipe.task, job.recipe.data
-    settings = {**data.model_dump(), "labels": task.labels, "content": job.task.data_digest(data)}
+    content = open_images(data.source).digest() if job.unlabelled else job.task.data_digest(data)
+    settings = {**data.model_dump(), "labels": task.labels, "content": content}
+    if data.labelled is not None:
+        settings["labelled content"] = job.task.data_digest(data.model_copy(update={"source": data.labelled}))
     return {"data": settings, "seed": job.recipe.seed, **versions((*IMAGES, "mlxtend"))}
 
 
 def write_data(job: Job, _: Path) -> str:
-    job.task.write_data(job.recipe.data, job.path(at.DATA), seed=job.recipe.seed)
+    data, directory = job.recipe.data, job.path(at.DATA)
+    if data.labelled is None:
+        job.task.write_data(data, directory, seed=job.recipe.seed)
+    else:
+        with atomic_directory(directory) as temporary:
+            write_photos(data, temporary / "photos", seed=job.recipe.seed, held_out=False)
+            (temporary / "photos" / "train").rename(temporary / "train")
+            shutil.rmtree(temporary / "photos")
+            job.task.write_test(data.labelled, temporary / "test")
     shared = warn_of_overlap(job.train_images, job.test_images)
     both = f", {shared} of them in both" if shared else ""
     return f"{len(job.train_images)} training and {len(job.test_images)} test images{both}"
 
 
 def train_baseline(job: Job, scratch: Path) -> str:
-    from eightfold.zoo.weights import load_weights
-
-    save_file = require("safetensors.torch", "write weights").save_file
-    model = job.new_model()
-    if job.recipe.model.weights:
-        load_weights(model, job.recipe.model.weights)
+    model = job.networks.original()
     _require_outputs(job, model)
+    if job.by_agreement:
+        _write_answers(job, model)
     facts = _train(job, model, job.recipe.train, scratch, "training")
-    with atomic_path(job.path(at.BASELINE)) as temporary:
-        save_file(model.state_dict(), str(temporary))
+    job.networks.save_baseline(model)
     job.write(at.BASELINE_FACTS, facts)
     return _describe(job, facts)
 
@@ -95,12 +122,30 @@ def train_baseline(job: Job, scratch: Path) -> str:
 def _require_outputs(job: Job, model: nn.Module) -> None:
     from eightfold.tasks.networks import module_network
 
-    (images,) = job.example_inputs()
+    (images,) = job.model_inputs()
     network = module_network(model, job.recipe.preprocess, job.raw_outputs, batch=len(images))
     job.task.require_outputs(network, images.numpy(), f"{job.recipe.model.source} on {job.recipe.data.source}")
 
 
+def _write_answers(job: Job, model: nn.Module) -> None:
+    """The original's answers on the held-out images, which the other networks are held against."""
+    from eightfold.tasks.agreement import Agreement
+    from eightfold.tasks.answers import save_answers
+
+    if isinstance(job.task, Agreement):
+        save_answers(job.task.answers(_network(job, model), job.test_images), job.path(at.ANSWERS))
+        vars(job).pop("test_images", None)  # from now on they carry the answers
+
+
+def _network(job: Job, model: nn.Module) -> Network:
+    from eightfold.tasks.networks import MODULE_BATCH, module_network
+
+    batch = job.networks.batch or MODULE_BATCH
+    return module_network(model, job.recipe.preprocess, job.raw_outputs, batch=batch)
+
+
 def prune_baseline(job: Job, _: Path) -> str:
+    from eightfold.compress.plan.select import LayerRange
     from eightfold.compress.plan_pruning import plan_pruning
     from eightfold.compress.surgery.surgery import apply_plan
 
@@ -109,16 +154,13 @@ def prune_baseline(job: Job, _: Path) -> str:
     inputs, targets, loss = _score_inputs(job)
     plan = plan_pruning(
         model,
-        job.example_inputs(),
-        rule=section.rule,
-        score=section.score,
-        keep_ratio=section.keep_ratio,
-        multiple=section.multiple,
-        ignore=section.ignore,
+        job.model_inputs(),
         images=inputs,
         targets=targets,
         loss=loss,
+        ranges=[LayerRange(until=each.until, keep_ratio=each.keep_ratio) for each in section.ranges],
         seed=job.recipe.seed,
+        **{name: getattr(section, name) for name in PLAN_KEYS},
     )
     before = layer_widths(model)
     report = apply_plan(model, plan)
@@ -127,30 +169,48 @@ def prune_baseline(job: Job, _: Path) -> str:
     return f"{len(plan.groups)} groups pruned, {report.parameters_before:,} -> {report.parameters_after:,} parameters"
 
 
-def _score_inputs(job: Job) -> tuple[torch.Tensor | tuple[()], Iterable[Any], Loss | None]:
-    """The training images, and their targets and loss, for a score that looks at them; nothing for others."""
+def _score_inputs(job: Job) -> tuple[Any, Iterable[Any], Loss | None]:
+    """The training images, and their targets and loss, for scores and blocks that look at them; nothing for others."""
     from eightfold.compress.criteria.scores import needs_of
 
-    needs = needs_of(job.recipe.compress.score)
-    if needs == "weights":
+    section, needs = job.recipe.compress, needs_of(job.recipe.compress.score)
+    if not _looks_at_images(section):
         return (), (), None
-    images = job.train_images.sample(job.recipe.compress.compensate_images, seed=job.recipe.seed)
+    images = job.train_images.sample(section.compensate_images, seed=job.recipe.seed)
     loss, targets = (job.task.supervision(images) if needs == "loss" else None) or (None, ())
-    return _inputs(job, images), targets, loss
+    return _training_inputs(job, section.compensate_images), targets, loss
 
 
-def _inputs(job: Job, images: ImageSet) -> torch.Tensor:
+def _looks_at_images(section: CompressSection) -> bool:
+    from eightfold.compress.criteria.scores import needs_of
+
+    blocks = bool(section.remove_blocks) and section.block_score == "contribution"
+    return needs_of(section.score) != "weights" or blocks
+
+
+def _training_inputs(job: Job, count: int) -> Any:
+    """So many training images as the network takes them."""
     import torch
 
     from eightfold.tasks.inputs import tensors
 
-    return torch.from_numpy(tensors(images, np.arange(len(images)), job.recipe.preprocess))
+    images = job.train_images.sample(count, seed=job.recipe.seed)
+    rows = tensors(images, np.arange(len(images)), job.recipe.preprocess)
+    batch = job.networks.batch
+    if batch is not None and len(rows) < batch:
+        rows = np.resize(rows, (batch, *rows.shape[1:]))
+    return job.networks.batches(torch.from_numpy(rows))
 
 
 def layer_widths(model: nn.Module) -> dict[str, tuple[int, int]]:
     """Name -> (inputs, outputs) of each convolution and linear layer. A grouped one counts the inputs of all groups."""
     from torch import nn
 
+    from eightfold.compress.onnx.module import OnnxModule
+
+    if isinstance(model, OnnxModule):  # its weights are those of the graph; a depthwise one has one input
+        shapes = {name: each.shape for name, each in model.named_parameters() if each.dim() > 1}
+        return {name: (shape[1] if shape[1] > 1 else shape[0], shape[0]) for name, shape in shapes.items()}
     widths = {}
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Linear):
@@ -165,7 +225,7 @@ def width_facts(model: nn.Module, before: dict[str, tuple[int, int]]) -> list[di
     return [
         {
             "layer": name,
-            "kind": type(model.get_submodule(name)).__name__,
+            "kind": _kind(model, name),
             "in_before": before[name][0],
             "in_after": inputs,
             "out_before": before[name][1],
@@ -175,17 +235,22 @@ def width_facts(model: nn.Module, before: dict[str, tuple[int, int]]) -> list[di
     ]
 
 
+def _kind(model: nn.Module, name: str) -> str:
+    from eightfold.compress.onnx.module import OnnxModule
+
+    return "weight" if isinstance(model, OnnxModule) else type(model.get_submodule(name)).__name__
+
+
 def finetune_pruned(job: Job, scratch: Path) -> str:
     from eightfold.compress.plan.plan import PrunePlan
-    from eightfold.compress.surgery.artifacts import save_pruned
     from eightfold.compress.surgery.surgery import apply_plan
 
     model, plan = job.baseline_model(), PrunePlan.load(job.path(at.PLAN))
     apply_plan(model, plan)
     _compensate(job, model, plan)
+    _recover(job, model, plan, scratch)
     facts = _train(job, model, job.recipe.compress.finetune, scratch, "fine-tuning")
-    shutil.rmtree(job.path(at.PRUNED), ignore_errors=True)
-    save_pruned(model, plan, job.path(at.PRUNED))
+    job.networks.save_pruned(model, plan)
     job.write(at.PRUNED_FACTS, facts)
     return _describe(job, facts)
 
@@ -202,23 +267,41 @@ def _compensate(job: Job, pruned: nn.Module, plan: PrunePlan) -> None:
     section = job.recipe.compress
     if section.compensate == "none":
         return
-    images = job.train_images.sample(section.compensate_images, seed=job.recipe.seed)
-    inputs = _inputs(job, images)
+    inputs = _training_inputs(job, section.compensate_images)
     compensate(pruned, job.baseline_model(), plan, inputs, method=section.compensate, seed=job.recipe.seed)
+
+
+def _recover(job: Job, pruned: nn.Module, plan: PrunePlan, scratch: Path) -> None:
+    from eightfold.compress.train.recover.recover import RecoverOptions, recover
+
+    section, usual = job.recipe.compress, RecoverOptions()
+    if not section.recover_minutes:
+        return
+    recover(
+        pruned,
+        job.baseline_model(),
+        [str(item) for item in job.train_images.items],
+        plan=plan,
+        minutes=section.recover_minutes,
+        preprocess=job.recipe.preprocess,
+        options=RecoverOptions(batch=job.networks.batch or usual.batch, least_squares=section.compensate != "lsq"),
+        checkpoint=scratch / "recover.safetensors",
+        log=job.path(at.RECOVERY_LOG),
+        seed=job.recipe.seed,
+    )
 
 
 def _train(job: Job, model: nn.Module, section: TrainSection, scratch: Path, what: str) -> dict[str, Any]:
     """Train `model` in place and measure it: the task's metrics on the test images, parameters, MACs of one image."""
     from eightfold.compress.trace.macs import count_macs, count_parameters
     from eightfold.tasks.base import Training
-    from eightfold.tasks.networks import module_network
 
     preprocess, checkpoint = job.recipe.preprocess, scratch / "checkpoint.safetensors"
     loss = job.task.train(model, Training(job.train_images, preprocess, section, job.recipe.seed, checkpoint, what))
-    network = module_network(model, preprocess, job.raw_outputs)
+    network = _network(job, model)
     return {
         "loss": loss,
         **job.task.evaluate(network, job.test_images),
         "parameters": count_parameters(model),
-        "macs": count_macs(model, job.example_inputs()),
+        "macs": count_macs(model, job.model_inputs()) // (job.networks.batch or 1),
     }

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from eightfold.extras import require
 from eightfold.runtime.postprocess.results import Detections
+from eightfold.tasks.base import PARTS, Evaluation
 from eightfold.tasks.boxed_images import BoxedImages
 from eightfold.tasks.boxes import coco_content
 
@@ -34,6 +35,20 @@ def average_precision(images: BoxedImages, found: Sequence[Detections]) -> dict[
     # (overlaps, recalls, classes) at all sizes and the most detections; -1 for classes that no image shows.
     precision = evaluation.eval["precision"][..., 0, -1]
     return {"map50-95": _mean(precision), "map50": _mean(precision[0])}
+
+
+def jackknife(images: BoxedImages, found: Sequence[Detections], metric: str) -> Evaluation:
+    """mAP; its parts are the pseudo-values of the jackknife over PARTS groups of images (Efron and Tibshirani, 1993,
+    chapter 11), since mAP is no mean over images."""
+    values, count = average_precision(images, found), min(PARTS, len(images))
+    kept = [np.setdiff1d(np.arange(len(images)), np.arange(part, len(images), count)) for part in range(count)]
+    left = [
+        average_precision(images.subset(places.tolist()), [found[place] for place in places])[metric]
+        for places in kept
+        if any(len(images.objects[place].classes) for place in places)
+    ]
+    parts = [count * values[metric] - (count - 1) * each for each in left]
+    return Evaluation(values, tuple(parts) if len(parts) == count else ())
 
 
 def _rows(found: Sequence[Detections]) -> list[dict[str, Any]]:

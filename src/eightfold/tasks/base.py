@@ -12,6 +12,7 @@ import numpy as np
 
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
+from eightfold.errors import RecipeError
 from eightfold.export.int8.score import Score
 from eightfold.recipe import DataSection, Recipe, TaskSection, TrainSection
 from eightfold.runtime.backends.base import Array, Arrays
@@ -101,6 +102,10 @@ class VisionTask(ABC):
     @abstractmethod
     def write_data(self, data: DataSection, directory: Path, *, seed: int) -> None:
         """Put the data set into `directory`, as `train` and `test`, whole or not at all. Raises ImageError."""
+
+    def write_test(self, source: str, folder: Path) -> None:
+        """Put labelled images from `source` into `folder`, as the test part. Raises ImageError."""
+        raise RecipeError("data.labelled for this task", allowed="tasks with labels", remedy="leave it out")
 
     @abstractmethod
     def labelled_images(self, folder: Path) -> ImageSet:

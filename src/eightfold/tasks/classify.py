@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,10 @@ class Classify(VisionTask):
             seed=seed,
         )
 
+    def write_test(self, source: str, folder: Path) -> None:
+        labelled_images(Path(source))
+        shutil.copytree(source, folder)
+
     def labelled_images(self, folder: Path) -> ImageSet:
         return labelled_images(folder)
 
@@ -87,7 +92,7 @@ class Classify(VisionTask):
         """A network of the user's own may have its number of classes in its code."""
         shapes = [array.shape for array in network.predict(image).values()]
         classes = len(network.task.labels)
-        if shapes != [(1, classes)]:
+        if shapes != [(len(image), classes)]:
             raise ModelError(
                 f"{seen}: the network gives {', '.join(map(str, shapes))} for one image",
                 allowed=f"(1, {classes}): one score for each of the {classes} classes",

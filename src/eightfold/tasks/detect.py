@@ -6,8 +6,6 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BundleError, ImageError, ModelError, RecipeError, one_of
@@ -21,8 +19,8 @@ from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.postprocess import DECODERS, decoder_class, decoder_of
 from eightfold.runtime.postprocess.detect import Detector
 from eightfold.runtime.postprocess.results import Detections
-from eightfold.tasks.average_precision import average_precision
-from eightfold.tasks.base import PARTS, Evaluation, Network, Training, VisionTask
+from eightfold.tasks.average_precision import average_precision, jackknife
+from eightfold.tasks.base import Evaluation, Network, Training, VisionTask
 from eightfold.tasks.boxed_images import BoxedImages
 from eightfold.tasks.boxes import FILE, from_coco, open_part, write_part
 from eightfold.tasks.inputs import full_batches
@@ -99,6 +97,11 @@ class Detect(VisionTask):
         train = open_part(source, "train", data.train, self.section.labels)
         return train, open_part(source, "test", data.test, train.classes)
 
+    def write_test(self, source: str, folder: Path) -> None:
+        path, labels = Path(source), self.section.labels
+        found = from_coco(path, labels) if path.suffix == ".json" else open_part(path, "test", None, labels)
+        write_part(found, folder)
+
     def labelled_images(self, folder: Path) -> BoxedImages:
         return from_coco(folder / FILE)
 
@@ -130,19 +133,7 @@ class Detect(VisionTask):
         return average_precision(*self._found(network, images))
 
     def measure(self, network: Network, images: ImageSet) -> Evaluation:
-        """Parts are the pseudo-values of the jackknife over PARTS groups of images (Efron and Tibshirani, 1993, chapter
-        11), since mAP is no mean over images."""
-        boxed, found = self._found(network, images)
-        values, count = average_precision(boxed, found), min(PARTS, len(boxed))
-        kept = [np.setdiff1d(np.arange(len(boxed)), np.arange(part, len(boxed), count)) for part in range(count)]
-        left = [
-            average_precision(boxed.subset(places.tolist()), [found[place] for place in places])[self.metrics[0]]
-            for places in kept
-            if any(len(boxed.objects[place].classes) for place in places)
-        ]
-        whole = values[self.metrics[0]]
-        parts = [count * whole - (count - 1) * each for each in left]
-        return Evaluation(values, tuple(parts) if len(parts) == count else ())
+        return jackknife(*self._found(network, images), self.metrics[0])
 
     def _found(self, network: Network, images: ImageSet) -> tuple[BoxedImages, list[Detections]]:
         if not isinstance(images, BoxedImages):

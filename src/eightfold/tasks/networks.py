@@ -33,11 +33,15 @@ def module_network(model: nn.Module, preprocess: Preprocess, task: Task, *, batc
     """A torch module, whose outputs are named as in its ONNX graph."""
     import torch
 
+    from eightfold.compress.onnx.module import OnnxModule
     from eightfold.export.verify.module_runs import named_outputs
+
+    names = model.outputs if isinstance(model, OnnxModule) else ()
 
     def predict(images: Array) -> Arrays:
         with torch.inference_mode():
-            return {name: tensor.numpy() for name, tensor in named_outputs(model, [torch.from_numpy(images)]).items()}
+            found = named_outputs(model, [torch.from_numpy(images)], names)
+        return {name: tensor.numpy() for name, tensor in found.items()}
 
     model.eval()
     return Network(predict, batch, preprocess, task)

@@ -14,6 +14,7 @@ from eightfold.errors import UsageError
 from eightfold.export.bundle.write import zip_bundle
 from eightfold.onnx_graph.tensor_specs import TensorSpec
 from eightfold.runtime.bench.bench import bench
+from eightfold.runtime.bench.peak_memory import MemoryProbe
 from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.bundle.manifest import Artifact
 from eightfold.runtime.bundle.sizes import Size, size_of
@@ -30,7 +31,7 @@ PICTURES = [np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8) for
 @pytest.fixture(autouse=True)
 def _memory_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes a process for each candidate, and nothing here asks for it."""
-    monkeypatch.setattr("eightfold.runtime.bench.bench.peak_memory_bytes", lambda *_: None)
+    monkeypatch.setattr("eightfold.runtime.bench.bench.probe_memory", lambda *_: MemoryProbe())
 
 
 @pytest.fixture(params=["stretch", "letterbox", "center-crop"])

@@ -30,7 +30,7 @@ def recover(
     ] = None,
     seed: Annotated[int, typer.Option(help="For random choices.")] = 0,
 ) -> None:
-    """Recover the accuracy of a pruned network from unlabelled images, by mimicking the original.
+    """Recover the accuracy of a pruned network by images. It learns to mimic the original, without labels.
 
     A killed run goes on when the command is repeated. The log lies beside OUTPUT, as OUTPUT.csv.
 

@@ -54,12 +54,12 @@ def run(
     require_output(json, reads=[recipe])
     if dry_run:
         outlook = preview_run(recipe, output=output, max_drop=max_drop, min_speedup=min_speedup)
-        _show_outlook(outlook)
-        _write(json, {"steps": [dataclasses.asdict(step) for step in outlook]})
+        show_preview(outlook)
+        write_result(json, {"steps": [dataclasses.asdict(step) for step in outlook]})
         return
     result = run_recipe(recipe, output=output, max_drop=max_drop, min_speedup=min_speedup, listener=_show)
-    _show_end(result)
-    _write(json, result.to_dict())
+    show_end(result)
+    write_result(json, result.to_dict())
     if result.failed and not allow_failed:
         _say_failed(result.failed)
         raise typer.Exit(1)
@@ -71,7 +71,8 @@ def _say_failed(failed: Sequence[Check]) -> None:
     typer.echo(f"eightfold: does not hold: {names}; {remedy}; to accept it: --allow-failed", err=True)
 
 
-def _write(path: Path | None, data: dict[str, Any]) -> None:
+def write_result(path: Path | None, data: dict[str, Any]) -> None:
+    """Write a result as JSON, where a file is named."""
     from eightfold.files import write_text
 
     if path is not None:
@@ -79,7 +80,8 @@ def _write(path: Path | None, data: dict[str, Any]) -> None:
         typer.echo(f"wrote {path}", err=True)
 
 
-def _show_outlook(outlook: Sequence[StepPreview]) -> None:
+def show_preview(outlook: Sequence[StepPreview]) -> None:
+    """Print what would be done."""
     for step in outlook:
         print(step.describe())
     states = [step.state for step in outlook]
@@ -96,7 +98,8 @@ def _show(event: StepResult | str) -> None:
         print(f"{event.name}: {event.said} ({event.seconds:.1f} s)", flush=True)
 
 
-def _show_end(result: RunResult) -> None:
+def show_end(result: RunResult) -> None:
+    """Print the table, the promises and the places of a finished run."""
     from eightfold.pipeline.summary import summary
 
     print()

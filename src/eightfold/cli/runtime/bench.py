@@ -11,15 +11,22 @@ from eightfold.cli.options import image_size, terminal_width
 
 
 def bench(
-    bundle: Annotated[Path, typer.Argument(help="A bundle, a fixed-size .onnx file or an .engine.")],
+    subjects: Annotated[
+        list[str],
+        typer.Argument(
+            help="Bundles, fixed-size .onnx files, engines and networks (see `eightfold sources`), in one table."
+        ),
+    ],
     batch: Annotated[
-        list[int] | None, typer.Option(help="Batch size to measure; repeat for more. Default: all.")
+        list[int] | None, typer.Option(help="Batch size to measure; repeat for more. Default: all; 1 of a network.")
     ] = None,
     size: Annotated[
         list[str] | None,
         typer.Option(help="Image size to measure, SIDE or HEIGHTxWIDTH; repeat for more. Default: all."),
     ] = None,
-    backend: Annotated[list[str] | None, typer.Option(help="Backend to measure; repeat for more.")] = None,
+    backend: Annotated[
+        list[str] | None, typer.Option(help="Backend to measure; repeat for more. torch runs networks in torch itself.")
+    ] = None,
     seconds: Annotated[float, typer.Option(help="Timed seconds per row of the table.")] = 4.0,
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: the backend's own choice.")] = None,
     baseline: Annotated[str | None, typer.Option(help="Candidate that speed-ups refer to. Default: the first.")] = None,
@@ -27,18 +34,27 @@ def bench(
         bool, typer.Option("--end-to-end", help="Time all from a decoded 1080p frame to the decoded answer.")
     ] = False,
     device: Annotated[str | None, typer.Option(help="Measure on a board instead: ssh://[user@]host[:port].")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the table as JSON.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights of a network (.safetensors or .pt).")] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of outputs of a network.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Also write the table as JSON, after each batch.")
+    ] = None,
 ) -> None:
     """Measure latency by batch size. Candidates take turns in one run, outliers stay in.
 
+    A batch that does not fit into memory, or does not run, is a row that says so.
+
     Example: eightfold bench runs/demo/bundle --batch 1 --batch 8
+
+    Example: eightfold bench resnet18 pruned resnet18.onnx --backend torch --backend onnxruntime
     """
     from eightfold.files import require_output
-    from eightfold.runtime.bench.bench import bench as measure
+    from eightfold.pipeline.bench_models import NetworkOptions
+    from eightfold.pipeline.bench_models import bench as measure
 
-    require_output(output, reads=[bundle])
+    require_output(output, reads=[*subjects, weights])
     table = measure(
-        bundle,
+        *subjects,
         batches=batch,
         sizes=[image_size(each) for each in size] if size else None,
         backends=backend,
@@ -47,6 +63,8 @@ def bench(
         baseline=baseline,
         end_to_end=end_to_end,
         device=device,
+        networks=NetworkOptions(weights, classes),
+        save=output,
     )
     print(table.describe(terminal_width()))
     if output is not None:

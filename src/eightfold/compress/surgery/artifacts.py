@@ -48,7 +48,7 @@ def save_pruned(
     )
     safetensors = require("safetensors.torch", "save weights")
     with atomic_directory(directory, replaces=_marks(Path(directory))) as temporary:
-        safetensors.save_file(_own_memory(model), temporary / WEIGHTS, metadata={"plan": plan.digest()})
+        safetensors.save_file(own_memory(model), temporary / WEIGHTS, metadata={"plan": plan.digest()})
         plan.save(temporary / PLAN)
         if source is not None:
             source.save(temporary / SOURCE)
@@ -101,7 +101,7 @@ def _marks(directory: Path) -> tuple[str, ...]:
     return (WEIGHTS, PLAN) if ours else (PLAN,)
 
 
-def _own_memory(model: nn.Module) -> dict[str, torch.Tensor]:
+def own_memory(model: nn.Module) -> dict[str, torch.Tensor]:
     """safetensors refuses tensors that share memory: tied ones are written once per name."""
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
 

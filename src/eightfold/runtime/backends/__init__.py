@@ -21,6 +21,21 @@ _ALL: tuple[Backend, ...] = (
 BACKENDS: dict[str, Backend] = {backend.name: backend for backend in _ALL}
 
 
+# Modules above the runtime that registered backends; a process of its own imports them again.
+REGISTERED: list[str] = []
+
+
+def register_backend(backend: Backend, module: str) -> None:
+    """Add a backend from above the runtime, whose library the runtime itself must not import.
+
+    Args:
+        module: registers it when imported.
+    """
+    BACKENDS[backend.name] = backend
+    if module not in REGISTERED:
+        REGISTERED.append(module)
+
+
 def backend_named(name: str) -> Backend:
     """The backend, if it can be used on this machine."""
     if name not in BACKENDS:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import datetime
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from eightfold.errors import BackendError
 from eightfold.files import PathLike, sha256_of_file
 from eightfold.progress import track
 from eightfold.runtime.backends.base import SessionOptions
 from eightfold.runtime.bench.candidates import Candidate, at_batches, at_sizes, candidates_of, checked_baseline
 from eightfold.runtime.bench.interleave import Samples, Schedule, alternate
-from eightfold.runtime.bench.latency import LatencyRow, LatencyTable
-from eightfold.runtime.bench.peak_memory import peak_memory_bytes
+from eightfold.runtime.bench.latency import LatencyRow, LatencyTable, MissingRow
+from eightfold.runtime.bench.peak_memory import estimated_bytes, probe_memory, refusal
 from eightfold.runtime.bench.prepare import Prepared, prepare_candidate
 from eightfold.runtime.bench.timing import Timing, speedup
 from eightfold.runtime.bundle.bundle import Bundle
@@ -28,7 +30,9 @@ class BenchOptions:
     Attributes:
         schedule: how long.
         session: threads and device.
-        memory: measure peak memory too, which costs about half a second per row.
+        memory: measure peak memory first, which costs about half a second per row; a batch that does not fit, is killed
+            or raises there becomes a row of `missing`.
+        save: file that the table is written to after each batch size.
         end_to_end: preprocessing and decoding are part of the time.
         seed: of the inputs.
     """
@@ -38,6 +42,7 @@ class BenchOptions:
     memory: bool = True
     end_to_end: bool = False
     seed: int = 0
+    save: PathLike | None = None
 
 
 def bench(
@@ -111,28 +116,70 @@ def compare_latency(
     options = options or BenchOptions()
     baseline = checked_baseline(candidates, baseline)
     batches = sorted({candidate.batch for candidate in candidates})
-    rows: list[LatencyRow] = []
-    for batch in track(batches, "measuring batch sizes"):
-        rows += _measure_batch([each for each in candidates if each.batch == batch], baseline, options)
-    return LatencyTable(
+    table = LatencyTable(
         device=describe_device(),
         versions=runtime_versions(),
         measured_at=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         baseline=baseline,
         seconds_per_row=options.schedule.seconds,
-        rows=tuple(rows),
+        rows=(),
     )
+    memory = _Memory(options)
+    for batch in track(batches, "measuring batch sizes"):
+        fitting, missing = memory.fitting([each for each in candidates if each.batch == batch])
+        rows = _measure_batch(fitting, baseline, options, memory) if fitting else []
+        table = table.model_copy(update={"rows": (*table.rows, *rows), "missing": (*table.missing, *missing)})
+        if options.save is not None:
+            table.save(options.save)
+    if not table.rows:
+        first = table.missing[0]
+        raise BackendError(f"{first.name} at batch {first.batch}: {first.reason}", allowed="a batch that fits and runs")
+    return table
 
 
-def _measure_batch(candidates: Sequence[Candidate], baseline: str, options: BenchOptions) -> list[LatencyRow]:
-    memory = {each.name: _memory(each, options) for each in candidates}
+class _Memory:
+    """Memory of candidates, measured one by one in processes of their own, and what does not fit."""
+
+    def __init__(self, options: BenchOptions) -> None:
+        self._options, self._known = options, defaultdict[str, list[tuple[int, int]]](list)
+        self.peak: dict[tuple[str, int], int | None] = {}
+
+    def fitting(self, candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[MissingRow]]:
+        """The candidates that can be measured, and a row for each that cannot."""
+        if not self._options.memory:
+            return list(candidates), []
+        fitting, missing = [], []
+        for each in candidates:
+            reason = self._probe(each)
+            if reason:
+                missing.append(MissingRow(name=each.name, batch=each.batch, reason=reason))
+            else:
+                fitting.append(each)
+        return fitting, missing
+
+    def _probe(self, candidate: Candidate) -> str:
+        known = self._known[candidate.name]
+        if reason := refusal(estimated_bytes(known, candidate.batch)):
+            return reason
+        found = probe_memory(candidate.path, candidate.backend, self._options.session.threads)
+        self.peak[candidate.name, candidate.batch] = found.peak_bytes
+        if found.peak_bytes is not None:
+            known.append((candidate.batch, found.peak_bytes))
+        return found.failed
+
+
+def _measure_batch(
+    candidates: Sequence[Candidate], baseline: str, options: BenchOptions, memory: _Memory
+) -> list[LatencyRow]:
     ready = {
         each.name: prepare_candidate(each, options.session, options.end_to_end, options.seed) for each in candidates
     }
     before = read_state()
     samples = alternate({name: each.call for name, each in ready.items()}, options.schedule)
     states = (before, read_state())
-    rows = [_row(ready[name], samples[name], states, memory[name]) for name in ready]
+    rows = [
+        _row(each, samples[name], states, memory.peak.get((name, each.candidate.batch))) for name, each in ready.items()
+    ]
     reference = ready.get(baseline)
     if reference is None:
         return rows
@@ -142,12 +189,6 @@ def _measure_batch(candidates: Sequence[Candidate], baseline: str, options: Benc
 
 def _with_speedup(row: LatencyRow, samples: Samples, reference: Samples) -> LatencyRow:
     return row.model_copy(update={"speedup": speedup(reference.times_s, samples.times_s)})
-
-
-def _memory(candidate: Candidate, options: BenchOptions) -> int | None:
-    if not options.memory:
-        return None
-    return peak_memory_bytes(candidate.path, candidate.backend, options.session.threads)
 
 
 def _row(ready: Prepared, samples: Samples, states: tuple[DeviceState, DeviceState], memory: int | None) -> LatencyRow:

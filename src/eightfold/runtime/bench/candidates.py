@@ -18,6 +18,11 @@ from eightfold.runtime.bundle.sizes import Size, size_of, size_text
 FORMATS: dict[str, Format] = {".onnx": "onnx", ".engine": "engine", ".plan": "engine", ".xml": "openvino"}
 
 
+def is_model_file(subject: PathLike) -> bool:
+    """Whether a subject is a file that a backend opens, by its suffix."""
+    return Path(subject).suffix in FORMATS
+
+
 @dataclass(frozen=True)
 class Candidate:
     """One model file to measure.

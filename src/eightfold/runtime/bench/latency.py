@@ -71,6 +71,14 @@ class LatencyRow(Frozen):
         return (self.after.others_since(self.before) or 0.0) > QUIET_CORES
 
 
+class MissingRow(Frozen):
+    """A candidate that was not measured at a batch size, and why."""
+
+    name: str
+    batch: int = Field(ge=1)
+    reason: str = Field(description="'does not fit: needs more than N MiB', or what the backend raised")
+
+
 class LatencyTable(Value):
     """Rows measured on one device in one run. Only rows of one table may be compared."""
 
@@ -83,6 +91,7 @@ class LatencyTable(Value):
     baseline: str | None = None
     seconds_per_row: float
     rows: tuple[LatencyRow, ...]
+    missing: tuple[MissingRow, ...] = Field(default=(), description="what does not fit or does not run")
 
     def row(self, name: str, batch: int) -> LatencyRow:
         """The row of that name and batch. Raises BackendError."""
@@ -114,8 +123,11 @@ class LatencyTable(Value):
 
     def describe(self, width: int | None = None) -> str:
         """The table as text; with `width`, in lines of about so many characters at most."""
-        lines = [HEAD, *(_cells(row) for row in self.rows)]
-        table = folded_table(lines, left={1, 8}, title=1, width=width)
+        lines = [HEAD, *(_cells(row) for row in self.rows)] if self.rows else []
+        table = folded_table(lines, left={1, 8}, title=1, width=width) if lines else []
+        table += [
+            text for row in self.missing for text in wrapped(f"{row.name}, batch {row.batch}: {row.reason}", width)
+        ]
         context, notes = (
             [text for line in part for text in wrapped(line, width)] for part in (self._context(), self._notes())
         )

@@ -8,9 +8,22 @@ from collections.abc import Sequence
 THIN = "\u202f"  # narrow no-break space, between a number and its unit
 MINUS = "\u2212"
 NORMAL_95 = 1.959964  # the normal distribution's 97.5% quantile
-SHARES = {"top1": "top-1", "top5": "top-5"}  # metrics that are a share of the images
+SHARES = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "agreement-top1": "top-1 agreement",
+}  # metrics that are a share of the images
 # All that are kept in [0, 1] and written in percent.
-PERCENTAGES = {**SHARES, "map50-95": "mAP50-95", "map50": "mAP50"}
+PERCENTAGES = {
+    **SHARES,
+    "map50-95": "mAP50-95",
+    "map50": "mAP50",
+    "agreement-map50": "mAP50 agreement",
+    "agreement-map50-95": "mAP50-95 agreement",
+    "agreement-iou": "IoU agreement",
+    "agreement-mae": "1 - MAE agreement",
+    "agreement-cosine": "cosine agreement",
+}
 
 
 def quantity(value: float | None, unit: str) -> str:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from eightfold.calib.images.preprocess import Preprocess
-from eightfold.errors import ModelError, UsageError
-from eightfold.runtime.bundle.sizes import size_text
-from eightfold.zoo.sources.base import LoadedModel, ModelSource, SourceOptions
+from eightfold.errors import EightfoldError, ModelError, UsageError
+from eightfold.runtime.bundle.manifest import Task
+from eightfold.runtime.bundle.sizes import Size, size_text
+from eightfold.zoo.sources.base import RAW_OUTPUTS, LoadedModel, ModelSource, SourceOptions
+from eightfold.zoo.sources.onnx_task import preprocess_of_task, task_of_graph
+
+if TYPE_CHECKING:
+    import onnx
 
 DEFAULT_SIZE = 224, 224
 
@@ -29,6 +35,16 @@ class OnnxFileSource(ModelSource):
     def takes_weights(self, text: str) -> bool:
         return False
 
+    def task(self, text: str, size: Size) -> Task:
+        from eightfold.onnx_graph.onnx_files import load_onnx
+
+        if not Path(text).is_file():
+            return RAW_OUTPUTS
+        model = load_onnx(Path(text), external=False)
+        if all(dim.dim_value for each in model.graph.output for dim in each.type.tensor_type.shape.dim[1:]):
+            return task_of_graph(model, size)
+        return task_of_graph(_at_size(Path(text), size), size)
+
     def load(self, text: str, options: SourceOptions) -> LoadedModel:
         from eightfold.export.bundle.export_bundle import as_file_takes
         from eightfold.export.fixed_size.file_inputs import FileInputs
@@ -48,4 +64,19 @@ class OnnxFileSource(ModelSource):
         preprocess = Preprocess(height=height, width=width, channels=inputs.image_channels or 3)
         if inputs.image.takes_images:
             preprocess = as_file_takes(inputs, preprocess)
-        return LoadedModel(text, path, preprocess, brings_weights=True)
+        task = self.task(text, (height, width))
+        return LoadedModel(text, path, preprocess_of_task(task, preprocess), task, brings_weights=True)
+
+
+def _at_size(path: Path, size: Size) -> onnx.ModelProto:
+    """The graph for one image of (height, width), so that the shapes of its outputs are known; else as it is."""
+    from eightfold.export.fixed_size.file_inputs import FileInputs
+    from eightfold.export.fixed_size.fix_shapes import frozen
+    from eightfold.onnx_graph.onnx_files import load_onnx
+
+    model, image = load_onnx(path), FileInputs.of(path).image
+    channels = image.dims[1] if len(image.dims) == 4 else 0
+    try:
+        return frozen(model, shapes={image.name: (1, channels or 3, *size)})
+    except EightfoldError:  # several inputs, or channels that come last: the outputs stay unknown
+        return model

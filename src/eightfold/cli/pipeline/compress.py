@@ -1,0 +1,112 @@
+"""`eightfold compress`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from eightfold.cli.network import INPUTS_HELP, SOURCE_HELP, json_inputs
+from eightfold.cli.options import image_size, task_named
+from eightfold.cli.pipeline.run import show_end, show_preview, write_result
+
+if TYPE_CHECKING:
+    from eightfold.pipeline.compress_model import CompressOptions
+
+
+def compress(
+    model: Annotated[str, typer.Argument(help=SOURCE_HELP)],
+    images: Annotated[str, typer.Option(help="Unlabelled images as the network will see them: a folder or a list.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Run directory: bundle/, report.html, recipe.yaml.")],
+    target: Annotated[
+        list[str] | None, typer.Option(help="What it is for: cpu-x86, rtx:sm86, ...; repeat. Default: cpu-x86.")
+    ] = None,
+    keep: Annotated[float, typer.Option(min=0.01, max=1, help="Mean share of each width that stays.")] = 0.5,
+    labels: Annotated[str | None, typer.Option(help="Labelled test images: FOLDER/LABEL/*.")] = None,
+    data: Annotated[str | None, typer.Option(help="Labelled test images: a COCO .json or a YOLO .yaml.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Minutes of recovery from the images. Default: none.")
+    ] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Points that may be lost. Default: 1 on labels, 10 of the agreement.")
+    ] = None,
+    min_speedup: Annotated[float, typer.Option(help="Times as fast as the original, at every batch.")] = 1.0,
+    batch: Annotated[
+        list[int] | None, typer.Option(help="Images per run; repeat. Default: 1 and 8, or the file's own.")
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="Image size: SIDE or HEIGHTxWIDTH. Default: the source's own.")] = (
+        None
+    ),
+    weights: Annotated[Path | None, typer.Option(help="Trained weights of a named network.")] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of outputs. Default: the source's own.")] = None,
+    inputs: Annotated[str | None, typer.Option(help=INPUTS_HELP)] = None,
+    task: Annotated[
+        str, typer.Option(help="What the outputs mean: a decoder's name or a JSON file. Default: the source's own.")
+    ] = "",
+    preprocess: Annotated[
+        Path | None, typer.Option(help="JSON file of a Preprocess. Default: the source's own.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="For random choices.")] = 0,
+    seconds: Annotated[float, typer.Option(help="Timed seconds for each row of the latency table.")] = 3.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would be done, and do nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Exit with 0 although the result is bad.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Also write the result to this file.")] = None,
+) -> None:
+    """Prune, quantize and measure a network on unlabelled images. The first line tells what came of it.
+
+    Answers are compared with labels where there are any, else with the original's own. A result that is not faster, or
+    whose answers differ too much, is kept, and the exit code is 1. A command that was interrupted goes on when it is
+    repeated.
+
+    Example: eightfold compress yolo.onnx --images photos --target cpu-x86 --target rtx:sm86 --keep 0.5 -o out
+    """
+    from eightfold.calib.images.preprocess import Preprocess
+    from eightfold.cli.pipeline.estimates import Estimates
+    from eightfold.errors import UsageError
+    from eightfold.files import require_output
+    from eightfold.pipeline.compress_model import CompressOptions, compress_model, preview_compress
+    from eightfold.pipeline.verdict_line import verdict_line
+
+    if labels is not None and data is not None:
+        raise UsageError("--labels and --data", allowed="one of them", remedy="--data for boxes, --labels for classes")
+    require_output(json, reads=[model, images, weights, preprocess])
+    options = CompressOptions(
+        targets=tuple(target or ("cpu-x86",)),
+        keep=keep,
+        labelled=labels or data,
+        minutes=minutes,
+        max_drop=max_drop,
+        min_speedup=min_speedup,
+        batches=tuple(batch or ()),
+        size=None if size is None else image_size(size),
+        num_classes=classes,
+        weights=weights,
+        inputs=json_inputs(inputs),
+        task=task_named(task) if task else None,
+        preprocess=None if preprocess is None else Preprocess.load(preprocess),
+        seed=seed,
+        seconds=seconds,
+    )
+    steps = preview_compress(model, images, output, options=options)
+    if dry_run:
+        show_preview(steps)
+        write_result(json, {"steps": [dataclasses.asdict(step) for step in steps]})
+        return
+    result = compress_model(model, images, output, options=options, listener=Estimates(steps).show)
+    print(f"\n{verdict_line(result)}")
+    show_end(result)
+    print(_next(output, options))
+    write_result(json, {"verdict": verdict_line(result), **result.to_dict()})
+    if result.failed and not force:
+        typer.echo("eightfold: the result is bad, see its first line; it is kept; to exit with 0: --force", err=True)
+        raise typer.Exit(1)
+
+
+def _next(output: Path, options: CompressOptions) -> str:
+    """What to type to change the result."""
+    from eightfold.cli.options import typed
+
+    recipe = typed("eightfold", "run", output / "recipe.yaml")
+    return f"again   {recipe}   # after changing what you like in it"

@@ -1,0 +1,198 @@
+"""`bench` of anything beside anything: networks, ONNX files, engines, bundles and pruned folders in one table."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eightfold.errors import ModelError, UsageError
+from eightfold.files import PathLike
+from eightfold.runtime.backends import backend_named
+from eightfold.runtime.backends.base import SessionOptions
+from eightfold.runtime.bench.bench import BenchOptions, compare_latency
+from eightfold.runtime.bench.bench import bench as bench_artifacts
+from eightfold.runtime.bench.candidates import Candidate, at_batches, at_sizes, candidates_of, is_model_file
+from eightfold.runtime.bench.interleave import Schedule
+from eightfold.runtime.bench.latency import LatencyTable
+from eightfold.runtime.bundle.bundle import Bundle
+from eightfold.runtime.bundle.sizes import Size, size_of
+from eightfold.scratch import scratch_folder
+from eightfold.zoo.sources.base import LoadedModel, SourceOptions
+from eightfold.zoo.sources.registry import SOURCES, load_source
+from eightfold.zoo.torch_backend import NAME as TORCH
+from eightfold.zoo.torch_backend import SUFFIX, write_torch_model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Subject = Bundle | PathLike
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkOptions:
+    """Of subjects that are networks: their weights, number of classes and further inputs, as for `load_source`."""
+
+    weights: Path | None = None
+    num_classes: int | None = None
+
+
+def bench(
+    *subjects: Subject,
+    batches: Sequence[int] | None = None,
+    sizes: Sequence[int | Size] | None = None,
+    backends: Sequence[str] | None = None,
+    seconds: float = 4.0,
+    threads: int | None = None,
+    baseline: str | None = None,
+    end_to_end: bool = False,
+    device: str | None = None,
+    networks: NetworkOptions | None = None,
+    save: PathLike | None = None,
+) -> LatencyTable:
+    """Measure everything in the subjects that runs on this machine, in one table; candidates of one batch take turns.
+
+    Args:
+        subjects: bundles (opened or paths), fixed-size `.onnx` files, engines, and networks from any model source,
+            which are exported first; see `load_source`.
+        batches: batch sizes to measure; all that there are by default, 1 of networks.
+        sizes: image sizes to measure, one side or (height, width); all that there are by default. Networks: the first.
+        backends: "onnxruntime", "openvino", "tensorrt", or "torch" for networks in torch itself (evaluation mode,
+            `inference_mode`); by default every one that some artifact was made for, and onnxruntime for networks.
+        seconds: timed seconds per row.
+        threads: threads of a CPU backend; its own default when None.
+        baseline: the candidate that the others of its image size are compared with; the first by default.
+        end_to_end: time everything from a decoded 1920x1080 frame to the decoded answer, instead of the model alone.
+        device: "ssh://[user@]host[:port]" measures there instead and brings the table back.
+        networks: of subjects that are networks.
+        save: file that the table is written to after each batch size.
+
+    Returns:
+        a table; `describe()` prints it, `save(path)` keeps it. A batch that does not fit, is killed or raises is a row
+        of `missing`.
+
+    Raises:
+        UsageError: nothing in it runs here, or it has no such batch, size or baseline.
+        BackendError: a backend is absent, or none of the subjects runs, or the board cannot be reached.
+        BundleError: the bundle is damaged.
+
+    Example:
+        >>> table = bench("model.eightfold", "other.onnx", batches=[1, 8])  # doctest: +SKIP
+        >>> print(table.describe())  # doctest: +SKIP
+    """
+    if not subjects:
+        raise UsageError("nothing to measure", allowed="a bundle, a model file or a network")
+    if device is not None:
+        return _on_device(subjects, device, batches, sizes, backends, seconds, threads, baseline, end_to_end)
+    options = BenchOptions(Schedule(seconds=seconds), SessionOptions(threads=threads), end_to_end=end_to_end, save=save)
+    with scratch_folder() as folder:
+        candidates: list[Candidate] = []
+        for place, subject in enumerate(subjects):
+            inside = folder / str(place)
+            inside.mkdir()
+            found = _candidates(subject, backends, batches, sizes, networks or NetworkOptions(), inside)
+            candidates += _named(found, subject, place, alone=len(subjects) == 1)
+        return compare_latency(at_batches(candidates, batches), baseline=baseline, options=options)
+
+
+def _on_device(
+    subjects: Sequence[Subject],
+    device: str,
+    batches: Sequence[int] | None,
+    sizes: Sequence[int | Size] | None,
+    backends: Sequence[str] | None,
+    seconds: float,
+    threads: int | None,
+    baseline: str | None,
+    end_to_end: bool,
+) -> LatencyTable:
+    if len(subjects) > 1:
+        raise UsageError(f"{len(subjects)} subjects on {device}", allowed="one bundle or model file on a board")
+    return bench_artifacts(
+        subjects[0],
+        batches=batches,
+        sizes=sizes,
+        backends=backends,
+        seconds=seconds,
+        threads=threads,
+        baseline=baseline,
+        end_to_end=end_to_end,
+        device=device,
+    )
+
+
+def is_network(subject: Subject) -> bool:
+    """Whether a subject is a network of some model source, and neither a bundle nor a file that a backend opens."""
+    if isinstance(subject, Bundle) or is_model_file(subject):
+        return False
+    path = Path(subject)
+    if (path / "manifest.json").is_file() or path.is_file() or path.suffix == ".eightfold":
+        return False
+    return any(source.takes(str(subject)) for source in SOURCES) or not path.exists()
+
+
+def _candidates(
+    subject: Subject,
+    backends: Sequence[str] | None,
+    batches: Sequence[int] | None,
+    sizes: Sequence[int | Size] | None,
+    networks: NetworkOptions,
+    folder: Path,
+) -> list[Candidate]:
+    if isinstance(subject, Bundle) or not is_network(subject):
+        others = None if backends is None else [name for name in backends if name != TORCH]
+        if others == []:
+            return []
+        return at_sizes(candidates_of(subject, others), sizes)
+    size = None if not sizes else size_of(sizes[0])
+    asked = SourceOptions(num_classes=networks.num_classes, size=size, weights=networks.weights)
+    loaded = load_source(str(subject), asked)
+    names = list(backends or ("onnxruntime",))
+    wanted = list(batches or (1,))
+    made = _exported(loaded, wanted, [name for name in names if name != TORCH], folder)
+    if TORCH in names:
+        backend_named(TORCH)
+        made += [
+            Candidate(
+                f"{loaded.name} {TORCH}",
+                write_torch_model(loaded, batch, networks.weights, folder / f"b{batch}{SUFFIX}"),
+                batch=batch,
+                backend=TORCH,
+                size=loaded.size,
+            )
+            for batch in wanted
+        ]
+    return made
+
+
+def _exported(loaded: LoadedModel, batches: Sequence[int], backends: Sequence[str], folder: Path) -> list[Candidate]:
+    """The network as a simplified graph at each batch, for each backend."""
+    if not backends:
+        return []
+    from eightfold.export.simplify.simplify import simplify
+    from eightfold.export.torch.onnx_export import export_onnx
+
+    if loaded.exportable:
+        raise ModelError(
+            f"{loaded.source} cannot be exported: {loaded.exportable}", allowed="--backend torch", remedy="give that"
+        )
+    module: nn.Module = loaded.module
+    made = []
+    for batch in batches:
+        path = folder / f"{loaded.name}-b{batch}.onnx"
+        channels = loaded.preprocess.channels
+        simplify(export_onnx(module, path, batch=batch, image_size=loaded.size, channels=channels))
+        made += [
+            Candidate(f"{loaded.name} {backend}", path, batch=batch, backend=backend, size=loaded.size)
+            for backend in backends
+        ]
+    return made
+
+
+def _named(candidates: list[Candidate], subject: Subject, place: int, *, alone: bool) -> list[Candidate]:
+    """Names that tell subjects apart: those of bundles get the bundle's name in front."""
+    if alone or not candidates or candidates[0].bundle is None:
+        return candidates
+    name = subject.manifest.name if isinstance(subject, Bundle) else Path(subject).stem or str(place)
+    return [dataclasses.replace(each, name=f"{name} {each.name}") for each in candidates]

@@ -1,0 +1,26 @@
+"""The first line about a finished run: good, bad or not shown, with the numbers that decide it."""
+
+from __future__ import annotations
+
+from eightfold.pipeline import job as at
+from eightfold.pipeline.report_headlines import best_curve, leading_label, metric_of, speedup_of
+from eightfold.pipeline.run import RunResult
+from eightfold.runtime.bench.latency import LatencyTable
+
+
+def verdict_line(result: RunResult) -> str:
+    """One line: "good: ..." where every promise holds, "bad: ..." where one does not, else "not shown: ..."."""
+    job = result.job
+    table = LatencyTable.load(job.path(at.LATENCY))
+    best, batch = best_curve(job, table), min(job.recipe.export.batches)
+    speed = speedup_of(table, best, batch)
+    shown = f"{best} is {speed.value:.2f}x as fast at batch {batch}" if speed else best
+    shown += f", {leading_label(job)} {metric_of(job, f'{best}-b{batch}'):.1f}%"
+    checks = result.checks
+    failed = [check for check in checks if check.passed is False]
+    if failed:
+        return f"bad: {shown}; " + "; ".join(f"{check.name}: no, {check.seen}" for check in failed)
+    unsure = [check for check in checks if check.passed is None]
+    if unsure:
+        return f"not shown: {shown}; " + "; ".join(f"{check.name}: {check.seen}" for check in unsure[:2])
+    return f"good: {shown}"

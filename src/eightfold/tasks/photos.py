@@ -1,0 +1,77 @@
+"""Unlabelled photographs as the data of a run: read, divided into calibration and held-out images, and copied."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from eightfold.calib.images.decode import read_image
+from eightfold.calib.images.image_set import ImageSet, ImageWarning
+from eightfold.calib.images.images import open_images
+from eightfold.errors import ImageError
+from eightfold.files import atomic_directory
+from eightfold.recipe import DataSection
+
+# One image in so many is held out to compare answers on.
+HELD_OUT = 4
+
+
+def is_unlabelled(source: str) -> bool:
+    """Whether a source of images is a folder without the parts train/ and test/ of a labelled data set, or a list."""
+    path = Path(source)
+    if path.is_dir():
+        parts = [part for names in (("train",), ("test", "valid", "val")) for part in names if (path / part).is_dir()]
+        return len(parts) < 2
+    return path.suffix.lower() in (".txt", ".jpg", ".jpeg", ".png", ".bmp", ".webp") or any(c in source for c in "*?[")
+
+
+def write_photos(data: DataSection, directory: Path, *, seed: int, held_out: bool = True) -> None:
+    """Copy readable images into `directory`, as `train/images` and `test/images`.
+
+    At most `data.train_images` and `data.test_images`; one in four is held out for the test. A single image serves for
+    both. Images that cannot be read are left out with a warning.
+
+    Args:
+        held_out: whether images are held out for the test; else all are for training.
+
+    Raises:
+        ImageError: none can be read.
+    """
+    found = _readable(open_images(data.source), data.train_images + data.test_images, seed, data.source)
+    kept = min(data.test_images, max(1, len(found) // HELD_OUT)) if held_out else 0
+    order = np.random.default_rng(seed).permutation(len(found)).tolist()
+    test, train = order[:kept], order[kept:][: data.train_images] or order
+    with atomic_directory(directory) as temporary:
+        for part, places in (("train", train), ("test", test)):
+            folder = temporary / part / "images"
+            folder.mkdir(parents=True)
+            for number, place in enumerate(sorted(places)):
+                shutil.copyfile(found[place], folder / f"{number:06d}-{found[place].name}")
+
+
+def _readable(images: ImageSet, most: int, seed: int, source: str) -> list[Path]:
+    """At most so many of the images that can be read, in random order."""
+    readable: list[Path] = []
+    lost = 0
+    for place in np.random.default_rng(seed).permutation(len(images)).tolist():
+        item = images.items[place]
+        if len(readable) == most or not isinstance(item, Path):
+            break
+        try:
+            read_image(item)
+        except ImageError:
+            lost += 1
+        else:
+            readable.append(item)
+    if not readable:
+        raise ImageError(
+            f"none of the {len(images)} images in {source} can be read",
+            allowed="JPEG, PNG and other pictures that OpenCV reads",
+            remedy="look at one of them with another program",
+        )
+    if lost:
+        warnings.warn(ImageWarning(f"{lost} images in {source} cannot be read and are left out"), stacklevel=2)
+    return readable

@@ -1,0 +1,117 @@
+"""The backend `torch`: a network as its users run it today, in evaluation mode under `inference_mode`.
+
+It is registered from here, above the runtime, which never imports torch. A model file of it is a small JSON text that
+names a model source, its options and the batch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from eightfold.errors import ModelError
+from eightfold.extras import installed, require
+from eightfold.files import write_text
+from eightfold.onnx_graph.tensor_specs import TensorSpec, spec_of
+from eightfold.runtime.backends import register_backend
+from eightfold.runtime.backends.base import Backend, Session, SessionOptions, Slot, empty_like
+from eightfold.zoo.sources.base import LoadedModel, SourceOptions
+from eightfold.zoo.sources.registry import load_source
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NAME, SUFFIX = "torch", ".torch.json"
+
+
+def write_torch_model(loaded: LoadedModel, batch: int, weights: Path | None, path: Path) -> Path:
+    """Describe a network for this backend: what loads it again, and its batch."""
+    content = {
+        "source": loaded.source,
+        "arguments": dict(loaded.arguments),
+        "size": loaded.size,
+        "weights": None if weights is None else str(weights),
+        "batch": batch,
+    }
+    write_text(path, json.dumps(content, indent=1) + "\n")
+    return path
+
+
+class TorchBackend(Backend):
+    """Runs torch modules on the CPU."""
+
+    name = NAME
+    formats = (NAME,)
+
+    def absent(self) -> str | None:
+        return None if installed("torch") else "torch is not installed; run: pip install 'eightfold[compress]'"
+
+    def open(self, path: Path, options: SessionOptions) -> Session:
+        return TorchSession(path, options)
+
+
+class TorchSession(Session):
+    """A module with inputs of one batch."""
+
+    backend = NAME
+
+    def __init__(self, path: Path, options: SessionOptions) -> None:
+        torch = require("torch", "run torch modules")
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise ModelError(
+                f"{path} is no model of the backend {NAME}", allowed=f"what bench writes as *{SUFFIX}"
+            ) from None
+        self.version, self.threads = torch.__version__, options.threads
+        loaded = _load(content)
+        self.module: nn.Module = loaded.module.eval()
+        self._examples = loaded.example_inputs(content["batch"])
+        self.inputs = tuple(
+            spec_of(f"input{place}", str(np.dtype(each.numpy().dtype)), list(each.shape))
+            for place, each in enumerate(self._examples)
+        )
+        self.outputs: tuple[TensorSpec, ...] = ()
+
+    def new_slot(self) -> Slot:
+        return TorchSlot(self)
+
+
+class TorchSlot(Slot):
+    """Buffers that the module reads in place."""
+
+    def __init__(self, session: TorchSession) -> None:
+        import torch
+
+        self._session = session
+        self.inputs = {spec.name: empty_like(spec) for spec in session.inputs}
+        self.outputs = {}
+        self._tensors = tuple(torch.from_numpy(array) for array in self.inputs.values())
+
+    def run(self) -> None:
+        import torch
+
+        if self._session.threads is not None and torch.get_num_threads() != self._session.threads:
+            torch.set_num_threads(self._session.threads)
+        with torch.inference_mode():
+            self._session.module(*self._tensors)
+
+
+def _load(content: Mapping[str, Any]) -> LoadedModel:
+    arguments = content["arguments"]
+    return load_source(
+        content["source"],
+        SourceOptions(
+            num_classes=arguments.get("num_classes"),
+            size=tuple(content["size"]),
+            weights=None if content["weights"] is None else Path(content["weights"]),
+            inputs=arguments.get("inputs", {}),
+        ),
+    )
+
+
+register_backend(TorchBackend(), __name__)
