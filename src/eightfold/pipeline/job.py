@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.images import open_images
 from eightfold.files import write_text
+from eightfold.pipeline.network_files import BASELINE as BASELINE
+from eightfold.pipeline.network_files import PRUNED as PRUNED
 from eightfold.recipe import Recipe, TaskSection
 
 if TYPE_CHECKING:
@@ -29,14 +31,10 @@ if TYPE_CHECKING:
 
 # Folders and files of a run directory.
 DATA = "data"
-BASELINE = "baseline/weights.safetensors"
-BASELINE_GRAPH = "baseline/model.onnx"  # of a network that is an ONNX file
 BASELINE_FACTS = "baseline/facts.json"
 ANSWERS = "answers.npz"  # of the original on the test images, where these have no labels
 PLAN = "plan/plan.json"
 WIDTHS = "plan/widths.json"
-PRUNED = "pruned"
-PRUNED_GRAPH = "pruned/model.onnx"
 RECOVERY_LOG = "recover.csv"
 PRUNED_FACTS = "pruned.json"
 RANGES = "ranges.json"

@@ -7,12 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from eightfold.errors import ModelError, RecipeError
 from eightfold.extras import require
 from eightfold.files import atomic_directory, atomic_path
-from eightfold.pipeline import job as at
+from eightfold.pipeline import network_files as at
 from eightfold.zoo.sources.base import LoadedModel, SourceOptions
 from eightfold.zoo.sources.registry import load_source, source_of
 
@@ -22,14 +22,35 @@ if TYPE_CHECKING:
     from eightfold.compress.onnx.graph_file import OnnxGraph
     from eightfold.compress.plan.plan import PrunePlan
     from eightfold.export.fixed_size.file_inputs import FileInputs
-    from eightfold.pipeline.job import Job
+    from eightfold.recipe import Recipe
+    from eightfold.runtime.bundle.sizes import Size
+
+
+class RunContext(Protocol):
+    """What the networks need of a job."""
+
+    @property
+    def recipe(self) -> Recipe: ...
+
+    @property
+    def by_agreement(self) -> bool: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def image_size(self) -> Size: ...
+
+    def path(self, name: str) -> Path: ...
+
+    def example_inputs(self) -> tuple[Tensor]: ...
 
 
 @dataclass(frozen=True)
 class RunNetworks(ABC):
     """The network of a recipe, as the steps of a run need it."""
 
-    job: Job
+    job: RunContext
 
     @property
     @abstractmethod
@@ -194,7 +215,7 @@ class FileNetworks(RunNetworks):
         return open_onnx(path, size=self.job.image_size)
 
 
-def networks_of(job: Job) -> RunNetworks:
+def networks_of(job: RunContext) -> RunNetworks:
     """The networks of a recipe. Raises ModelError or RecipeError where an ONNX file is not one of images."""
     source = job.recipe.model.source
     if not source.endswith(".onnx"):
