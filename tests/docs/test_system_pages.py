@@ -11,13 +11,17 @@ import numpy as np
 import pytest
 import torch
 
+import eightfold as ef
 from eightfold.cli.app import main
+from eightfold.runtime.bundle.manifest import Task
 from eightfold.zoo.sources.darknet.cfg import read_cfg
 from eightfold.zoo.sources.darknet.weights import save_weights
 from eightfold.zoo.sources.modnet.network import MODNet
+from tests.docs.test_page_code import RULES, classifier
+from tests.export.networks import saved
 from tests.zoo.sources.darknet.networks import RESIDUAL, network_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::eightfold.zoo.sources.base.SourceWarning")]
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -40,7 +44,7 @@ def run_commands(page: str, monkeypatch: pytest.MonkeyPatch, *, small: bool = Fa
     """Run the page's indented commands; `small` adds a small size to those that build the network by its name."""
     lines = re.findall(r"^ {4}(eightfold .*)$", (DOCS / page).read_text(), re.M)
     for line in lines:
-        words = shlex.split(line.replace("--size 512", ""))
+        words = shlex.split(line.replace("--size 512", "").partition("  #")[0])
         monkeypatch.setattr("sys.argv", [*words, *(["--size", "64"] if small and "modnet" in words else [])])
         assert main() == 0, line
     return len(lines)
@@ -51,7 +55,6 @@ def test_the_page_on_darknet(here: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert read_cfg("pruned/net.cfg").layers[0].integer("filters", 0) == 8
 
 
-@pytest.mark.filterwarnings("ignore::eightfold.zoo.sources.base.SourceWarning")
 def test_the_page_on_modnet(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_commands("modnet.md", monkeypatch, small=True) == 4
     assert list(Path("out").iterdir())
@@ -65,3 +68,38 @@ def test_the_python_code_on_the_page_on_modnet(capsys: pytest.CaptureFixture[str
     assert counts is not None
     assert f"| {counts[2]} |" in page
     assert counts[1] in page
+
+
+def test_the_page_on_paddledetection(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(DOCS.parent)
+    page = (DOCS / "paddledetection.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", page, re.S)
+    exec(compile(code, "paddledetection.md", "exec"), {})
+    counts = re.search(r"parameters ([\d,]+) -> ([\d,]+)", capsys.readouterr().out)
+    assert counts is not None
+    assert f"({counts[1]} parameters)" in page
+    assert f"({counts[2]} parameters)" in page
+
+
+# The raw head does without the constant convolution of the decoded one.
+@pytest.mark.filterwarnings("ignore::eightfold.compress.plan_pruning.UnreachedWarning")
+def test_the_page_on_yolov8(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ultralytics")
+    assert run_commands("yolov8.md", monkeypatch) == 4
+
+
+def test_the_page_on_any_network(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [code] = re.findall(r"```python\n(# my_nets.py.*?)```", (DOCS / "any-network.md").read_text(), re.S)
+    (here / "my_nets.py").write_text(code)
+    saved(classifier(), here / "model.onnx")
+    monkeypatch.syspath_prepend(here)
+    assert run_commands("any-network.md", monkeypatch) == 8
+
+
+def test_the_page_on_serving(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(classifier(), here / "model.onnx")
+    RULES.save(here / "preprocess.json")
+    task = Task(kind="classify", decode="classify", labels=("a", "b", "c", "d"))
+    ef.export_bundle("model.onnx", "model.eightfold", preprocess=RULES, batches=(1, 2), task=task)
+    assert run_commands("serving.md", monkeypatch) == 2
+    assert (here / "models/classifier/1/model.onnx").is_file()

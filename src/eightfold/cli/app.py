@@ -41,6 +41,7 @@ COMMANDS: dict[str, str] = {
     "add-engine": "export",
     "compare": "export",
     "sign": "export",
+    "triton": "export",
     "verify": "runtime",
     "doctor": "runtime",
     "sources": "compress",

@@ -1,0 +1,31 @@
+"""`eightfold triton`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def triton(
+    bundle: Annotated[Path, typer.Argument(help="A bundle: a directory or an .eightfold file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of Triton's model repository.")],
+    artifact: Annotated[str | None, typer.Option(help="Id of an artifact. Default: the only one.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model. Default: the artifact's id.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Public key that must have signed the bundle.")] = None,
+) -> None:
+    """Write an artifact as a model of NVIDIA Triton, with its config.pbtxt.
+
+    Example: eightfold triton runs/demo/bundle -o models --artifact pruned-fp32-b1 --name digits
+    """
+    from eightfold.errors import UsageError
+    from eightfold.export.bundle.triton import write_triton
+    from eightfold.runtime.bundle.bundle import Bundle
+
+    opened = Bundle.open(bundle, key=key)
+    ids = [each.id for each in opened.manifest.artifacts]
+    if artifact is None and len(ids) != 1:
+        raise UsageError(f"{bundle} holds {len(ids)} artifacts", allowed=", ".join(ids), remedy="name one: --artifact")
+    folder = write_triton(opened, ids[0] if artifact is None else artifact, output, name=name)
+    print(f"wrote {folder}; serve it with: tritonserver --model-repository {output}")
