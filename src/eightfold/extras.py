@@ -54,7 +54,7 @@ def require(module: str, purpose: str) -> ModuleType:
     if not installed(top):
         raise MissingExtraError(
             f"{top} is not installed, and is needed to {purpose}",
-            remedy=f"run: pip install 'eightfold[{EXTRA_OF[top]}]'",
+            remedy=f"run: pip install {repr(f'eightfold[{EXTRA_OF[top]}]') if top in EXTRA_OF else top}",
         )
     try:
         return importlib.import_module(module)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from eightfold.calib.images.preprocess import Preprocess
+from eightfold.calib.observers import METHODS
 from eightfold.defaults import (
     BIAS_CORRECTION,
     CALIBRATION_IMAGES,
@@ -52,8 +53,10 @@ class TaskSection(Frozen):
     """The network's task, and the decoder of its outputs. A network that detects is not trained here: it comes with
     weights."""
 
-    kind: Literal["auto", "classify", "detect", "segment", "matte", "tensors"] = Field(
-        default="auto", description="auto: as the source says, else classify; the last three for images without labels"
+    kind: str = Field(
+        default="auto",
+        description="classify, detect, segment, matte or tensors; the last three for images without labels. auto: as the "
+        "source says, else classify",
     )
     decode: str = Field(
         default="",
@@ -180,9 +183,17 @@ class CalibrateSection(Frozen):
     """Activation ranges, found once for all targets on training images."""
 
     images: int = Field(default=CALIBRATION_IMAGES, ge=1, description="training images, drawn evenly from the classes")
-    method: Literal["minmax", "moving-average", "percentile", "entropy", "mse"] = Field(
-        default=CALIBRATION_METHOD, description="how a range follows from what was seen"
+    method: str = Field(
+        default=CALIBRATION_METHOD,
+        description="how a range follows from what was seen: minmax, moving-average, percentile, entropy, mse",
     )
+
+    @field_validator("method")
+    @classmethod
+    def _check_method(cls, value: str) -> str:
+        if value not in METHODS:
+            raise ValueError(f"no method {value!r}; allowed: {', '.join(METHODS)}")
+        return value
 
 
 class QuantizeSection(Frozen):

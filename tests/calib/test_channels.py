@@ -11,8 +11,9 @@ import pytest
 
 from eightfold.calib.channels import BINS, ChannelHistograms, channel_ranges, make_channel_observer
 from eightfold.calib.histogram import MIN_EXPONENT, magnitudes
+from eightfold.calib.observers import METHODS
 from eightfold.calib.quantization_error import quantization_error
-from eightfold.calib.ranges import METHODS, Method, TensorRange
+from eightfold.calib.ranges import Method, TensorRange
 from eightfold.onnx_graph.graph import read_graph
 from tests.calib.test_thresholds import divergence
 

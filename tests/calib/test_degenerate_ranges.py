@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eightfold.calib.histogram import Histogram
-from eightfold.calib.ranges import METHODS, TensorRange
+from eightfold.calib.observers import METHODS
+from eightfold.calib.ranges import TensorRange
 from eightfold.calib.thresholds import range_of
 
 COUNT = 3000

@@ -16,8 +16,8 @@ from eightfold.calib.checkpoint import kept_in
 from eightfold.calib.images.data_reader import DataReader, batched, open_data, peeked
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
-from eightfold.calib.observers import Observer, Seeing, make_observer
-from eightfold.calib.ranges import METHODS, Method, Ranges
+from eightfold.calib.observers import METHODS, Observer, Seeing, make_observer
+from eightfold.calib.ranges import Method, Ranges
 from eightfold.calib.session import open_runner
 from eightfold.defaults import CALIBRATION_BATCH, CALIBRATION_METHOD, PERCENTILE
 from eightfold.errors import CalibrationError, UsageError, one_of
@@ -41,7 +41,7 @@ class CalibrationOptions:
     threads: int = 0
 
     def __post_init__(self) -> None:
-        one_of("method", self.method, METHODS)
+        one_of("method", self.method, list(METHODS))
         if not 50 < self.percentile <= 100:
             raise UsageError(f"percentile is {self.percentile}", allowed="more than 50, at most 100")
         if self.batch < 1:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy.typing as npt
 from eightfold.calib.histogram import Histogram
 from eightfold.calib.ranges import Method, TensorRange
 from eightfold.calib.thresholds import full_range, range_of
+from eightfold.errors import UsageError, one_of
 
 Floats = npt.NDArray[np.floating[Any]]
 State = npt.NDArray[np.float64]
@@ -146,8 +149,25 @@ class ChannelMean:
         return self.total / self.count
 
 
+# Method -> makes an observer, given the percent of values that a range should cover.
+METHODS: dict[Method, Callable[[float], Observer]] = {
+    "minmax": lambda percentile: MinMax(),
+    "moving-average": lambda percentile: MovingAverage(),
+    **{name: partial(Histogrammed, name) for name in ("percentile", "entropy", "mse")},
+}
+
+
+def register_method(name: Method, make: Callable[[float], Observer]) -> None:
+    """Make a calibration method known to `calibrate`, recipes and the command line. A name that is taken is refused.
+
+    Args:
+        make: gives a new observer; its argument is the percent of values that a range should cover, where that matters.
+    """
+    if name in METHODS:
+        raise UsageError(f"the method {name!r} exists", allowed="a new name", remedy="choose another name")
+    METHODS[name] = make
+
+
 def make_observer(method: Method, *, percentile: float = 99.99) -> Observer:
-    """A new observer for a calibration method."""
-    if method == "minmax":
-        return MinMax()
-    return MovingAverage() if method == "moving-average" else Histogrammed(method, percentile)
+    """A new observer for a calibration method. Raises UnknownNameError."""
+    return METHODS[one_of("method", method, list(METHODS))](percentile)

@@ -115,10 +115,7 @@ def task_named(text: str) -> Task:
     from eightfold.values import first_fault
 
     if not text.endswith(".json"):
-        decoder_class(text)
-        kind = text if text in ("classify", "segment", "matte", "tensors") else "detect"
-        kind = "tensors" if text in ("depth", "picture") else kind
-        return Task.model_validate({"kind": kind, "decode": text})
+        return Task(kind=decoder_class(text).kind, decode=text)
     try:
         task = Task.model_validate_json(Path(text).read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:

@@ -33,6 +33,7 @@ class Target:
         operators: what may be quantized.
         least_channels: convolutions of fewer input channels get channels of zeros up to this number.
         qoperator: also reads onnxruntime's QLinear operators.
+        opset: the newest ONNX opset that it reads; those of TensorRT's versions are in `export/opset/opsets.py`.
         source: where these rules are written down or were measured; URLs, separated by spaces, behind what they say.
         refusal: where the target reads no Q/DQ graph at all, what to do instead.
     """
@@ -48,6 +49,7 @@ class Target:
     per_channel: bool = True
     least_channels: int = 1
     qoperator: bool = False
+    opset: int = 17
     refusal: str = ""
 
 
@@ -155,6 +157,19 @@ TARGETS = {
         _DLA_8,
     )
 }
+
+
+def register_target(target: Target) -> None:
+    """Make a target known to export, quantize, recipes and bundles. A name that is taken is refused.
+
+    What runs its artifacts is a back end whose `targets` has its name; a target "cpu-MACHINE" is that of processors of
+    this machine type, as `platform.machine()` names it.
+    """
+    if target.name in TARGETS:
+        raise UsageError(f"the target {target.name!r} exists", allowed="a new name", remedy="choose another name")
+    TARGETS[target.name] = target
+
+
 # Major versions of TensorRT that boards have; what a later one reads nobody knows yet.
 OLDEST, NEWEST = 8, 11
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eightfold.errors import RecipeError
+from eightfold.errors import RecipeError, UnknownNameError, UsageError
 from eightfold.recipe import TaskSection
 from eightfold.tasks.agreement import AGREEMENTS, Agreement
 from eightfold.tasks.base import VisionTask
@@ -12,17 +12,26 @@ from eightfold.tasks.detect import Detect
 KINDS: dict[str, type[VisionTask]] = {"classify": Classify, "detect": Detect}
 
 
+def register_task(kind: str, task: type[VisionTask]) -> None:
+    """Make `task.kind: KIND` of a recipe known. A name that is taken is refused."""
+    if kind in KINDS:
+        raise UsageError(f"the task {kind!r} exists", allowed="a new name", remedy="choose another name")
+    KINDS[kind] = task
+
+
 def task_of(section: TaskSection) -> VisionTask:
     """The task on labelled images."""
     if section.kind not in KINDS:
         raise RecipeError(
             f"task.kind is {section.kind} for labelled images",
-            allowed=f"{', '.join(KINDS)}; any kind for images without labels",
-            remedy="give a folder of images as data.source",
+            allowed=f"{', '.join(KINDS)}; those of images without labels: {', '.join(AGREEMENTS)}",
+            remedy="give a folder of images as data.source, or correct task.kind",
         )
     return KINDS[section.kind](section)
 
 
 def agreement_of(section: TaskSection) -> Agreement:
-    """The task on images without labels."""
+    """The task on images without labels. Raises UnknownNameError."""
+    if section.kind not in AGREEMENTS:
+        raise UnknownNameError.of("task as task.kind", section.kind, AGREEMENTS)
     return AGREEMENTS[section.kind](section)

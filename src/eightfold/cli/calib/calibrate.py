@@ -40,7 +40,7 @@ def calibrate(
     from eightfold.calib.calibrate import calibrate as measure
     from eightfold.calib.images.images import open_images
     from eightfold.calib.images.preprocess import Preprocess
-    from eightfold.calib.ranges import METHODS
+    from eightfold.calib.observers import METHODS
     from eightfold.calib.trt_cache import cache_from_ranges, version_number
     from eightfold.errors import one_of
     from eightfold.export.int8.equalize import equalize
@@ -59,7 +59,7 @@ def calibrate(
         model,
         chosen,
         rules,
-        method=one_of("method", method, METHODS),
+        method=one_of("method", method, list(METHODS)),
         batch=batch,
         percentile=percentile,
         threads=threads,

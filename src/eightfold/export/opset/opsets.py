@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 
 from eightfold.errors import UnknownNameError
-from eightfold.export.targets import installed_tensorrt, tensorrt_major
+from eightfold.export.targets import TARGETS, installed_tensorrt, tensorrt_major
 
 # Has every operator of the networks we know; newer ones add none, and older runtimes read it.
 DEFAULT_OPSET = 17
@@ -110,6 +110,8 @@ def newest_opset(target: str) -> int:
     20
     """
     family, number = family_and_version(target)
+    if family in TARGETS and not any(reader.family == family for reader in READERS):
+        return TARGETS[family].opset
     known = [reader for reader in READERS if reader.family == family and reader.since <= number]
     if not known:
         names = sorted({reader.family for reader in READERS} | {"tensorrt:8.2", "rtx:sm86", "tensorrt-dla"})

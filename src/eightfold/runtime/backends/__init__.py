@@ -4,35 +4,37 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eightfold.errors import BackendError, UnknownNameError
+from eightfold.errors import BackendError, UnknownNameError, UsageError
 from eightfold.runtime.backends.base import Backend, Session, SessionOptions
 from eightfold.runtime.backends.openvino import OpenVinoBackend
 from eightfold.runtime.backends.ort import OrtBackend
 from eightfold.runtime.backends.tensorrt import TensorRtBackend
 
 _ALL: tuple[Backend, ...] = (
-    OrtBackend("onnxruntime", "CPUExecutionProvider"),
-    OrtBackend("onnxruntime-cuda", "CUDAExecutionProvider"),
-    OrtBackend("onnxruntime-tensorrt", "TensorrtExecutionProvider"),
+    OrtBackend("onnxruntime", "CPUExecutionProvider", rank=10),
+    OrtBackend("onnxruntime-cuda", "CUDAExecutionProvider", rank=3),
+    OrtBackend("onnxruntime-tensorrt", "TensorrtExecutionProvider", rank=2, targets=("tensorrt",)),
     OpenVinoBackend(),
-    TensorRtBackend("tensorrt", "tensorrt"),
-    TensorRtBackend("tensorrt-rtx", "tensorrt_rtx"),
+    TensorRtBackend("tensorrt", "tensorrt", rank=0, targets=("tensorrt", "tensorrt-dla")),
+    TensorRtBackend("tensorrt-rtx", "tensorrt_rtx", rank=1, targets=("rtx",)),
 )
 BACKENDS: dict[str, Backend] = {backend.name: backend for backend in _ALL}
 
 
-# Modules above the runtime that registered backends; a process of its own imports them again.
+# Modules that registered backends; a process of its own imports them again.
 REGISTERED: list[str] = []
 
 
-def register_backend(backend: Backend, module: str) -> None:
-    """Add a backend from above the runtime, whose library the runtime itself must not import.
+def register_backend(backend: Backend, module: str = "") -> None:
+    """Make a back end known to everything that chooses, runs or measures. A name that is taken is refused.
 
     Args:
-        module: registers it when imported.
+        module: registers it when imported; with it, memory is measured in a process of its own.
     """
+    if backend.name in BACKENDS:
+        raise UsageError(f"the back end {backend.name!r} exists", allowed="a new name", remedy="choose another name")
     BACKENDS[backend.name] = backend
-    if module not in REGISTERED:
+    if module and module not in REGISTERED:
         REGISTERED.append(module)
 
 

@@ -121,11 +121,29 @@ def empty_like(spec: TensorSpec) -> Array:
     return np.zeros(spec.shape, np.dtype(spec.dtype))
 
 
+LAST = 100  # the rank of a backend that says nothing of it
+
+
 class Backend(ABC):
-    """A library that runs models: how to tell whether it is there, and how to open a file with it."""
+    """A library that runs models: how to tell whether it is there, and how to open a file with it.
+
+    Attributes:
+        name: unique among the backends.
+        formats: of the manifest's artifact formats, those that it opens.
+        targets: families of targets ("tensorrt" of "tensorrt:10.3") whose artifacts are its own, beside "any".
+        runs_cpu_targets: it also runs what was quantized for this machine's processor.
+        on_gpu: preferred before those that are not.
+        rank: the lowest is chosen first where nothing was measured.
+        module: the library, as it is imported; `eightfold doctor` looks for it.
+    """
 
     name: str
     formats: tuple[str, ...]
+    targets: tuple[str, ...] = ()
+    runs_cpu_targets: bool = False
+    on_gpu: bool = False
+    rank: int = LAST
+    module: str = ""
 
     @abstractmethod
     def absent(self) -> str | None:

@@ -30,6 +30,10 @@ class OpenVinoBackend(Backend):
 
     name = "openvino"
     formats = ("onnx", "openvino")
+    targets = ("openvino",)
+    runs_cpu_targets = True  # the Q/DQ form is the same
+    rank = 11
+    module = "openvino"
 
     def absent(self) -> str | None:
         return None if installed("openvino") else "openvino is not installed (pip install 'eightfold[openvino]')"

@@ -33,9 +33,14 @@ class OrtBackend(Backend):
     """onnxruntime with one of its execution providers; the CPU's takes over what the provider cannot do."""
 
     formats = ("onnx",)
+    module = "onnxruntime"
 
-    def __init__(self, name: str, provider: str) -> None:
+    def __init__(self, name: str, provider: str, *, rank: int, targets: tuple[str, ...] = ()) -> None:
         self.name = name
+        self.rank = rank
+        self.targets = targets
+        self.on_gpu = provider != CPU
+        self.runs_cpu_targets = provider == CPU
         self._provider = provider
 
     def absent(self) -> str | None:

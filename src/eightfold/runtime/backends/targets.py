@@ -10,15 +10,6 @@ from eightfold.runtime.bundle.manifest import Artifact
 
 # Machines by Python's name for them -> the CPU target whose arithmetic is fast there.
 CPU_TARGETS = {"x86_64": "cpu-x86", "AMD64": "cpu-x86", "aarch64": "cpu-arm", "arm64": "cpu-arm"}
-# Backend -> targets that are its own, beside "any" and those of the CPU.
-TARGETS_OF = {
-    "openvino": ("openvino",),
-    "onnxruntime-tensorrt": ("tensorrt",),
-    "tensorrt": ("tensorrt", "tensorrt-dla"),
-    "tensorrt-rtx": ("rtx",),
-}
-# Backends that run what was quantized for a CPU. OpenVINO does so too, since the Q/DQ form is the same.
-ON_CPU = ("onnxruntime", "openvino")
 
 
 def runs_here(artifact: Artifact, backend: str, machine: str | None = None) -> bool:
@@ -33,8 +24,14 @@ def runs_here(artifact: Artifact, backend: str, machine: str | None = None) -> b
 
 def targets_of(backend: str, machine: str | None = None) -> tuple[str, ...]:
     """Targets whose artifacts a back end runs on this kind of machine."""
-    cpu = (CPU_TARGETS.get(machine or platform.machine(), ""),) if backend in ON_CPU else ()
-    return TARGETS_OF.get(backend, ()) + cpu
+    found = BACKENDS[backend]
+    return found.targets + ((cpu_target(machine),) if found.runs_cpu_targets else ())
+
+
+def cpu_target(machine: str | None = None) -> str:
+    """The target for a kind of processor, this machine's by default: of one without a short name "cpu-" and its own."""
+    machine = machine or platform.machine()
+    return CPU_TARGETS.get(machine, f"cpu-{machine}")
 
 
 def default_backends(artifacts: Sequence[Artifact]) -> list[str]:
@@ -44,7 +41,7 @@ def default_backends(artifacts: Sequence[Artifact]) -> list[str]:
         for name in usable_backends()
         if any(
             runs_here(artifact, name)
-            and (name == "onnxruntime" or artifact.target.partition(":")[0] in TARGETS_OF.get(name, ()))
+            and (name == "onnxruntime" or artifact.target.partition(":")[0] in BACKENDS[name].targets)
             for artifact in artifacts
         )
     ]

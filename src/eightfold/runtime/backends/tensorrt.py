@@ -36,19 +36,22 @@ class TensorRtBackend(Backend):
     """One of the two modules."""
 
     formats = ("engine",)
+    on_gpu = True
 
-    def __init__(self, name: str, module: str) -> None:
+    def __init__(self, name: str, module: str, *, rank: int, targets: tuple[str, ...]) -> None:
         self.name = name
-        self._module = module
+        self.rank = rank
+        self.targets = targets
+        self.module = module
 
     def absent(self) -> str | None:
-        if not installed(self._module):
-            return f"{self._module} is not installed (pip install 'eightfold[{EXTRAS[self._module]}]')"
+        if not installed(self.module):
+            return f"{self.module} is not installed (pip install 'eightfold[{EXTRAS[self.module]}]')"
         return cuda_absent()
 
     def open(self, path: Path, options: SessionOptions) -> Session:
-        module = require(self._module, "run TensorRT engines")
-        if self._module == "tensorrt" and not meets(module.__version__, NAMED_TENSORS):
+        module = require(self.module, "run TensorRT engines")
+        if self.module == "tensorrt" and not meets(module.__version__, NAMED_TENSORS):
             raise BackendError(
                 f"TensorRT {module.__version__} does not tell its tensors by name",
                 allowed="8.5 and later in Python",

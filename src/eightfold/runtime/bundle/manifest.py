@@ -21,6 +21,7 @@ from eightfold.runtime.bundle.sizes import Size
 from eightfold.values import Frozen, JsonObject, Value
 
 Format = Literal["onnx", "engine", "openvino"]
+TaskKind = Literal["classify", "detect", "segment", "matte", "tensors"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 # No network comes near this; a reader allocates what a manifest states.
 LARGEST_BATCH = 1 << 16
@@ -93,7 +94,7 @@ class Artifact(Frozen):
 class Task(Frozen):
     """Meaning of the outputs. `decode` names a decoder of the runtime, `options` are its arguments."""
 
-    kind: Literal["classify", "detect", "segment", "matte", "tensors"]
+    kind: TaskKind
     decode: str
     labels: tuple[str, ...] = ()
     options: JsonObject = Field(default_factory=dict)

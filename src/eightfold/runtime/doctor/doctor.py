@@ -17,6 +17,7 @@ from typing import ClassVar, Literal
 import eightfold
 from eightfold.extras import EXTRA_OF
 from eightfold.progress import track
+from eightfold.runtime.backends import BACKENDS
 from eightfold.runtime.devices.device_probe import DeviceProbe
 from eightfold.runtime.devices.devices import Device, describe_device
 from eightfold.runtime.doctor.import_check import Attempt, Outcome, try_imports
@@ -25,7 +26,7 @@ from eightfold.versions import distributions_of
 
 # Section -> modules, in the order in which they are shown.
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "backends": ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"),
+    "backends": tuple(dict.fromkeys(backend.module for backend in BACKENDS.values() if backend.module)),
     "GPU memory for TensorRT (one is enough)": ("cuda", "pycuda"),
     "images": ("cv2",),
     "compress": ("torch", "torchvision", "scipy", "safetensors", "yaml"),
@@ -151,7 +152,7 @@ def _how_to_get(module: str, probe: DeviceProbe) -> str:
         return "only where cuda-python has no wheel (JetPack 4 and 5): pip install pycuda"
     if module == "tensorrt" and probe.paths("usr/lib/python3*/dist-packages/tensorrt"):
         return "JetPack's own is hidden from this environment: make it with python3 -m venv --system-site-packages"
-    return f"pip install 'eightfold[{EXTRA_OF[module]}]'"
+    return f"pip install 'eightfold[{EXTRA_OF[module]}]'" if module in EXTRA_OF else f"pip install {module}"
 
 
 def _advice(device: Device, found: dict[str, Finding]) -> Iterable[str]:

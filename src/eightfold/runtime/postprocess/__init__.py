@@ -6,13 +6,13 @@ import importlib
 
 from pydantic import ValidationError
 
-from eightfold.errors import BundleError, UnknownNameError
+from eightfold.errors import BundleError, UnknownNameError, UsageError
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.postprocess.decoder import Decoder
 from eightfold.values import first_fault
 
 # name -> module and class; imported when asked for, because a bundle needs one of them and wants to start quickly.
-DECODERS: dict[str, tuple[str, str]] = {
+DECODERS: dict[str, tuple[str, str] | type[Decoder]] = {
     "classify": ("classify", "TopK"),
     "yolo-anchors": ("yolo", "YoloAnchors"),
     "yolo-dfl": ("yolo", "YoloDfl"),
@@ -32,11 +32,21 @@ DECODERS: dict[str, tuple[str, str]] = {
 }
 
 
+def register_decoder(name: str, decoder: type[Decoder]) -> None:
+    """Make a decoder known to bundles, recipes and `--task`. A name that is taken is refused."""
+    if name in DECODERS:
+        raise UsageError(f"the decoder {name!r} exists", allowed="a new name", remedy="choose another name")
+    DECODERS[name] = decoder
+
+
 def decoder_class(name: str) -> type[Decoder]:
     """The decoder of that name. Raises UnknownNameError."""
     if name not in DECODERS:
         raise UnknownNameError.of("decoder", name, DECODERS)
-    module, kind = DECODERS[name]
+    known = DECODERS[name]
+    if isinstance(known, type):
+        return known
+    module, kind = known
     found: type[Decoder] = getattr(importlib.import_module(f"{__name__}.{module}"), kind)
     return found
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from eightfold.calib.images.geometry import Placement
 from eightfold.runtime.backends.base import Array, Arrays
+from eightfold.runtime.bundle.manifest import TaskKind
 from eightfold.runtime.postprocess.arithmetic import sigmoid, softmax
 from eightfold.runtime.postprocess.decoder import Decoder, the_output
 from eightfold.runtime.postprocess.results import Classification, ClassScore, label_of
@@ -18,6 +19,7 @@ from eightfold.runtime.postprocess.results import Classification, ClassScore, la
 class TopK(Decoder):
     """`classify`: the k likeliest classes of one output (B, C) or (B, C, 1, 1)."""
 
+    kind: ClassVar[TaskKind] = "classify"
     k: int = Field(default=5, ge=1)
     activation: Literal["softmax", "sigmoid", "none"] = "softmax"
 

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
 from eightfold.calib.images.geometry import Placement
 from eightfold.errors import BundleError
 from eightfold.runtime.backends.base import Array, Arrays
+from eightfold.runtime.bundle.manifest import TaskKind
 from eightfold.runtime.postprocess.results import Result
 from eightfold.values import Frozen
 
 
 class Decoder(Frozen):
-    """Turns outputs into answers. Its fields are the options that a bundle may give it."""
+    """Turns outputs into answers. Its fields are the options that a bundle may give it.
 
+    Attributes:
+        kind: of the tasks whose answers it gives.
+    """
+
+    kind: ClassVar[TaskKind] = "tensors"
     labels: tuple[str, ...] = ()
 
     @abstractmethod

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eightfold.calib.images.geometry import Placement
 from eightfold.runtime.backends.base import Array, Arrays
+from eightfold.runtime.bundle.manifest import TaskKind
 from eightfold.runtime.postprocess.decoder import Decoder, the_output, wrong_shape
 from eightfold.runtime.postprocess.results import Matte, Segmentation, Tensors
 
@@ -18,6 +20,7 @@ OUTSIDE = 255
 class Segment(Decoder):
     """`segment`: the best class of each pixel, from one output (B, C, H, W)."""
 
+    kind: ClassVar[TaskKind] = "segment"
     threshold: float = 0.0
 
     def __call__(self, outputs: Arrays, placements: Sequence[Placement]) -> list[Segmentation]:
@@ -53,6 +56,7 @@ def _cells_of_axis(axis: int, cells: int, placement: Placement) -> NDArray[np.in
 class AlphaMatte(Decoder):
     """`matte`: foreground opacity from one output (B, 1, H, W)."""
 
+    kind: ClassVar[TaskKind] = "matte"
     output: str = ""
 
     def __call__(self, outputs: Arrays, placements: Sequence[Placement]) -> list[Matte]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from pydantic import Field
 
 from eightfold.calib.images.geometry import Placement
 from eightfold.runtime.backends.base import Array, Arrays
+from eightfold.runtime.bundle.manifest import TaskKind
 from eightfold.runtime.postprocess.decoder import Decoder, as_float32
 from eightfold.runtime.postprocess.nms import nms, soft_nms
 from eightfold.runtime.postprocess.results import Detections, label_of
@@ -61,6 +62,7 @@ class Candidates:
 class Detector(Decoder):
     """A decoder whose candidates go through threshold, limits and NMS."""
 
+    kind: ClassVar[TaskKind] = "detect"
     score_threshold: float = 0.25
     iou_threshold: float = Field(default=0.45, ge=0, le=1)
     max_candidates: int = Field(default=3000, ge=1)

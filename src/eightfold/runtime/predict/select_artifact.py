@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BackendError, UsageError
+from eightfold.runtime.backends import BACKENDS
 from eightfold.runtime.backends.targets import runs_here
 from eightfold.runtime.bundle.manifest import Artifact
 from eightfold.runtime.bundle.sizes import Size, size_text
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 # By rule, where nothing was measured: narrow numbers first, engines before graphs.
 PRECISIONS = ("int8", "fp16", "bf16", "fp32")
-ON_GPU = ("tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt", "onnxruntime-cuda")
-BACKEND_ORDER = (*ON_GPU, "onnxruntime", "openvino")
 BASELINE = "baseline"
 
 
@@ -171,11 +170,8 @@ def _by_rule(choices: list[Choice]) -> Choice:
 
 
 def _rank(choice: Choice) -> tuple[bool, int, int]:
-    return (
-        choice.backend not in ON_GPU,
-        PRECISIONS.index(choice.precision),
-        BACKEND_ORDER.index(choice.backend),
-    )
+    backend = BACKENDS[choice.backend]
+    return not backend.on_gpu, PRECISIONS.index(choice.precision), backend.rank
 
 
 def _because(choice: Choice, reason: str) -> Choice:

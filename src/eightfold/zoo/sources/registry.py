@@ -26,7 +26,7 @@ from eightfold.zoo.sources.ultralytics import UltralyticsSource
 from eightfold.zoo.weights import WEIGHTS_SUFFIXES, load_weights
 
 # The first that takes a text loads it: files and prefixes come before plain names and functions.
-SOURCES: tuple[ModelSource, ...] = (
+SOURCES: list[ModelSource] = [
     OnnxFileSource(),
     PrunedFolderSource(lambda text: source_of(text), lambda text, options: load_source(text, options)),
     TimmSource(),
@@ -39,8 +39,20 @@ SOURCES: tuple[ModelSource, ...] = (
     TorchvisionClassifierSource(),
     TorchvisionDetectorSource(),
     TorchvisionSegmenterSource(),
-)
-FORMS = ", ".join(source.form for source in SOURCES)
+]
+
+
+def register_source(source: ModelSource) -> None:
+    """Make a source known to every command and recipe. A name that is taken is refused."""
+    if source.name in {each.name for each in SOURCES}:
+        raise UsageError(f"the model source {source.name!r} exists", allowed="a new name", remedy="choose another name")
+    functions = next(place for place, each in enumerate(SOURCES) if isinstance(each, FunctionSource))
+    SOURCES.insert(functions, source)  # before the one that takes every text with a colon
+
+
+def forms() -> str:
+    """All ways to name a network, in one line."""
+    return ", ".join(source.form for source in SOURCES)
 
 
 def source_of(text: str) -> ModelSource:
@@ -57,7 +69,7 @@ def source_of(text: str) -> ModelSource:
             return source
     _refuse_file(text)
     require("torchvision", f"look up the model {text!r}")
-    raise UnknownNameError(f"unknown model {text!r}", allowed=FORMS, remedy=_suggestion(text))
+    raise UnknownNameError(f"unknown model {text!r}", allowed=forms(), remedy=_suggestion(text))
 
 
 def load_source(text: str, options: SourceOptions | None = None) -> LoadedModel:
@@ -99,7 +111,7 @@ def _refuse_unknown_prefix(text: str) -> None:
     close = difflib.get_close_matches(prefix, [source.name for source in SOURCES if ":" in source.form], n=1)
     if close and "." not in prefix and importlib.util.find_spec(prefix) is None:
         raise UnknownNameError(
-            f"unknown model source {prefix!r}", allowed=FORMS, remedy=f"did you mean {f'{close[0]}:{rest}'!r}?"
+            f"unknown model source {prefix!r}", allowed=forms(), remedy=f"did you mean {f'{close[0]}:{rest}'!r}?"
         )
 
 
@@ -120,19 +132,21 @@ def _refuse_file(text: str) -> None:
     if path.suffix in WEIGHTS_SUFFIXES:
         raise UsageError(
             f"{text} where a network is to be named",
-            allowed=FORMS,
+            allowed=forms(),
             remedy=f"such a file holds weights without the network: name that, with {text} as its weights"
             + (f"; of Ultralytics' own: ultralytics:{text}" if path.suffix == ".pt" else ""),
         )
     if path.suffix in (".cfg", ".weights"):
         raise UsageError(
             f"{text} where a network is to be named",
-            allowed=FORMS,
+            allowed=forms(),
             remedy=f"write darknet:{path.with_suffix('.cfg')}"
             + (f"+{text}" if path.suffix == ".weights" else f", or darknet:{text}+FILE.weights"),
         )
     if path.suffix == ".py" or Path(f"{text}.py").is_file():
-        raise UsageError(f"{text} where a network is to be named", allowed=FORMS, remedy=f"write {path.stem}:FUNCTION")
+        raise UsageError(
+            f"{text} where a network is to be named", allowed=forms(), remedy=f"write {path.stem}:FUNCTION"
+        )
     if path.is_dir():
         raise UsageError(
             f"the folder {text} where a network is to be named",

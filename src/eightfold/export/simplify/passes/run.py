@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from eightfold.errors import UsageError
 from eightfold.export.simplify.passes.chained_reshapes import chained_reshapes
 from eightfold.export.simplify.passes.constant_reshape import constant_reshape
 from eightfold.export.simplify.passes.duplicates import duplicate_nodes, duplicate_weights
@@ -25,22 +26,34 @@ if TYPE_CHECKING:
 
 Pass = Callable[["onnx.GraphProto"], int]
 
-PASSES: tuple[Pass, ...] = (
-    constant_reshape,
-    chained_reshapes,
-    no_ops,
-    pad_into_conv,
-    norm_into_conv,
-    parallel_convs,
-    parallel_matmuls,
-    row_reshapes,
-    quantize_pairs,
-    duplicate_weights,
-    duplicate_nodes,
-    drop_unused,
-)
-# The opset from which on the nodes that a pass writes take their sizes as inputs; before, they were options.
-SINCE: dict[Pass, int] = {constant_reshape: 5, chained_reshapes: 5, parallel_matmuls: 13}
+# Each pass, and the opset from which on the nodes that it writes take their sizes as inputs; before, they were options.
+PASSES: dict[Pass, int] = {
+    constant_reshape: 5,
+    chained_reshapes: 5,
+    no_ops: 0,
+    pad_into_conv: 0,
+    norm_into_conv: 0,
+    parallel_convs: 0,
+    parallel_matmuls: 13,
+    row_reshapes: 0,
+    quantize_pairs: 0,
+    duplicate_weights: 0,
+    duplicate_nodes: 0,
+}
+
+
+def register_pass(function: Pass, *, since: int = 0) -> None:
+    """Make a simplification pass part of `simplify`, after the others. Twice the same is refused.
+
+    Args:
+        function: changes a graph in place and returns the number of its changes; 0 when there is nothing left to do.
+        since: the oldest opset whose operators it may write.
+    """
+    if function in PASSES:
+        raise UsageError(f"the pass {function.__name__!r} exists", allowed="a new one", remedy="register it once")
+    PASSES[function] = since
+
+
 # Each round can only shrink the graph; a few are enough, and the bound makes an end certain.
 MOST_ROUNDS = 8
 
@@ -48,7 +61,7 @@ MOST_ROUNDS = 8
 def apply_passes(model: onnx.ModelProto) -> dict[str, int]:
     """Run every pass on `model` in place until none changes it. Returns the number of changes by pass."""
     changes: Counter[str] = Counter()
-    passes = [each for each in PASSES if SINCE.get(each, 0) <= opset_of(model)]
+    passes = [*(each for each, since in PASSES.items() if since <= opset_of(model)), drop_unused]
     for _ in range(MOST_ROUNDS):
         state_shapes(model)
         found = {each.__name__: each(model.graph) for each in passes}
