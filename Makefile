@@ -20,7 +20,12 @@ demo-mobilenetv2: $(VENV)/demo.installed  ## the same with depthwise convolution
 
 test: $(VENV)/dev.installed  ## all tests that need no GPU, with coverage
 	# One thread for each of the two test processes: more only wait for each other.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadscope --cov --cov-report=term:skip-covered
+	# The last lines say how long it took; the ten slowest tests stand above them.
+	@start=$$(date +%s); \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadscope --durations=10 \
+		--cov --cov-report=term:skip-covered; \
+	status=$$?; took=$$(( $$(date +%s) - start )); \
+	echo "make test took $$(( took / 60 )) min $$(( took % 60 )) s"; exit $$status
 
 test-gpu: $(VENV)/dev.installed  ## what needs an NVIDIA GPU
 	$(BIN)/python -m pytest -m gpu

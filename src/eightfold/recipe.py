@@ -55,8 +55,8 @@ class TaskSection(Frozen):
 
     kind: str = Field(
         default="auto",
-        description="classify, detect, segment, matte or tensors; the last three for images without labels. auto: as the "
-        "source says, else classify",
+        description="classify, detect, segment, matte or tensors, the last three for images without labels; auto: as "
+        "the source says, else classify",
     )
     decode: str = Field(
         default="",

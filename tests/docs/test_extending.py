@@ -45,7 +45,8 @@ USES = {
         })
         rules = Preprocess(height=4, width=4)
         assert select_artifact([artifact], rules, ["onnx-reference"], ArtifactRequest()).backend == "onnx-reference"
-        assert select_artifact([artifact], rules, ["onnx-reference", "onnxruntime"], ArtifactRequest()).backend == "onnxruntime"
+        both = ["onnx-reference", "onnxruntime"]
+        assert select_artifact([artifact], rules, both, ArtifactRequest()).backend == "onnxruntime"
     """,
     "an-int8-target": """
         import numpy as np, onnx, torch

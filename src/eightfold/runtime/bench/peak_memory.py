@@ -16,13 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eightfold.runtime.backends import REGISTERED, open_session
+from eightfold.runtime.backends import BACKENDS, REGISTERED, open_session
 from eightfold.runtime.backends.base import SessionOptions
 
 RUNS = 3
 TIMEOUT_S = 120.0
 MIB = 2**20
 MODULES = "EIGHTFOLD_BACKENDS"
+UNKNOWN_BACKEND = 3  # exit code
 # A batch is not tried where it would leave less than this share of the memory that is free.
 RESERVE = 0.1
 # An estimate from smaller batches counts only where it exceeds the free memory by so much.
@@ -59,6 +60,8 @@ def probe_memory(path: Path, backend: str, threads: int | None = None) -> Memory
         return MemoryProbe()
     if done.returncode == 0:
         return MemoryProbe(int(done.stdout))
+    if done.returncode == UNKNOWN_BACKEND:
+        return MemoryProbe()
     if done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL):
         needs = "" if free is None else f": needs more than {free // MIB} MiB"
         return MemoryProbe(failed=f"does not fit{needs} (its process was killed)")
@@ -149,6 +152,8 @@ def main() -> None:
     for module in filter(None, os.environ.get(MODULES, "").split(",")):
         importlib.import_module(module)
     backend, path, *threads = sys.argv[1:]
+    if backend not in BACKENDS:  # registered by the program that asks, not by a module
+        sys.exit(UNKNOWN_BACKEND)
     options = SessionOptions(threads=int(threads[0]) if threads else None)
     print(_grown_bytes(Path(path), backend, options))
 
