@@ -63,7 +63,7 @@ class TaskSection(Frozen):
         description="the decoder of the raw outputs, see docs/decoders.md; known for torchvision's and timm's names",
     )
     options: JsonObject = Field(
-        default={}, description="of the decoder; they ship, and the metrics are measured with them"
+        default={}, description="options of the decoder; they ship in the bundle, and metrics are measured with them"
     )
     labels: tuple[str, ...] = Field(
         default=(), description="names of the network's classes, in order; by default those of the data"
@@ -82,9 +82,9 @@ class DataSection(Frozen):
         description="beside images without labels: labelled test images, FOLDER/LABEL/* or a COCO .json",
     )
     train: str | None = Field(
-        default=None, description="to detect: the COCO .json of these images, where it lies in the folder"
+        default=None, description="to detect: the COCO .json of the training images in the folder"
     )
-    test: str | None = Field(default=None, description="likewise")
+    test: str | None = Field(default=None, description="to detect: the COCO .json of the test images in the folder")
     train_images: int = Field(
         default=4000, ge=1, description="of `mnist`, and at most of images without labels: size of the training part"
     )
@@ -111,11 +111,9 @@ class RangeSection(Frozen):
 class CompressSection(Frozen):
     """Pruning: which channels go, and what happens to the rest."""
 
-    rule: str = Field(default=PRUNING_RULE, description="how scores become kept channels; see `eightfold.plan_pruning`")
-    score: str = Field(
-        default=PRUNING_SCORE, description="what a channel's importance is; see `eightfold.plan_pruning`"
-    )
-    keep_ratio: float = Field(default=KEEP_RATIO, gt=0, le=1, description="share of the channels that stays")
+    rule: str = Field(default=PRUNING_RULE, description="selection rule; see `eightfold.plan_pruning`")
+    score: str = Field(default=PRUNING_SCORE, description="channel score; see `eightfold.plan_pruning`")
+    keep_ratio: float = Field(default=KEEP_RATIO, gt=0, le=1, description="share of the channels to keep")
     keep: dict[str, float] = Field(default={}, description="names (with wildcards) -> share that stays of some layers")
     max_macs: float | None = Field(default=None, gt=0, description="MACs to stay under; up to 1, a share")
     max_params: float | None = Field(default=None, gt=0, description="parameters to stay under; up to 1, a share")
@@ -135,12 +133,10 @@ class CompressSection(Frozen):
     block_score: Literal["contribution", "bn_scale"] = Field(
         default="contribution", description="which blocks go first: by contribution on training images, or batch norm"
     )
-    multiple: int = Field(default=MULTIPLE, ge=1, description="every width becomes a multiple of this")
-    ignore: tuple[str, ...] = Field(
-        default=(), description="names of parameters (with wildcards: stem.*) whose output channels all stay"
-    )
+    multiple: int = Field(default=MULTIPLE, ge=1, description="channel multiple of every width")
+    ignore: tuple[str, ...] = Field(default=(), description="parameter names (with wildcards: stem.*) not to prune")
     compensate: Literal["none", "bn_beta", "mean", "lsq"] = Field(
-        default="none", description="what to do before fine-tuning, without labels; lsq re-fits each layer on images"
+        default="none", description="compensation before fine-tuning, without labels; lsq re-fits each layer on images"
     )
     compensate_images: int = Field(
         default=COMPENSATION_IMAGES,
@@ -167,7 +163,7 @@ class ExportSection(Frozen):
     opset: int | None = Field(
         default=None,
         ge=13,
-        description="version of ONNX's operator set; by default 17, the newest that all targets read if that is older, "
+        description="ONNX opset; by default 17, or the newest that all targets read if that is older, "
         "or 18 where the network needs it",
     )
     preprocess: Literal["outside", "in-graph"] = Field(
@@ -185,7 +181,7 @@ class CalibrateSection(Frozen):
     images: int = Field(default=CALIBRATION_IMAGES, ge=1, description="training images, drawn evenly from the classes")
     method: str = Field(
         default=CALIBRATION_METHOD,
-        description="how a range follows from what was seen: minmax, moving-average, percentile, entropy, mse",
+        description="method that turns observed values into a range: minmax, moving-average, percentile, entropy, mse",
     )
 
     @field_validator("method")
@@ -206,15 +202,16 @@ class QuantizeSection(Frozen):
     )
     equalize: bool = Field(default=False, description="balance channels across layers before calibrating")
     rounding: Literal["nearest", "adaround"] = Field(
-        default=INT8_ROUNDING, description="of weights; adaround looks at the calibration images"
+        default=INT8_ROUNDING, description="rounding of weights; adaround uses the calibration images"
     )
     bias_correction: Literal["none", "analytic", "empirical"] = Field(
-        default=BIAS_CORRECTION, description="take back what rounding adds on average, on the calibration images"
+        default=BIAS_CORRECTION, description="remove the mean error of rounding, on the calibration images"
     )
     max_drop: float | None = Field(
         default=None,
         ge=0,
-        description="points of the metric that INT8 may lose on the calibration images; layers go back to float",
+        description="largest loss of the metric in points on the calibration images; until it holds, layers "
+        "return to float",
     )
 
 
@@ -260,20 +257,23 @@ class LimitsSection(Frozen):
     """Promises that the run checks at its end. One that does not hold makes `eightfold run` end with exit code 1."""
 
     max_drop: float = Field(
-        default=1.0, ge=0, allow_inf_nan=False, description="points of the leading metric that any artifact may lose"
+        default=1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="largest loss of the leading metric of any artifact, in points",
     )
     min_speedup: float = Field(
         default=1.0, ge=0, allow_inf_nan=False, description="times as fast as the baseline, at every batch size"
     )
-    allow_failed: bool = Field(default=False, description="end with exit code 0 all the same")
+    allow_failed: bool = Field(default=False, description="exit with code 0 even if a limit is missed")
 
 
 class Recipe(Frozen):
     """Everything `eightfold run` needs to know. See `recipes/` for commented examples."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="what the bundle is called")
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="name of the bundle")
     output: str = Field(description="the run directory; `--output` overrides it")
-    seed: int = Field(default=0, description="fixes the split, the weights at the start, the order and the samples")
+    seed: int = Field(default=0, description="random seed of split, initial weights, order and samples")
     model: ModelSection
     task: TaskSection = TaskSection()
     data: DataSection

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from eightfold.calib.checkpoint import kept_in
 from eightfold.calib.images.data_reader import DataReader, batched, open_data, peeked
 from eightfold.calib.images.image_set import ImageSet
+from eightfold.calib.images.images import ImageSource
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.observers import METHODS, Observer, Seeing, make_observer
 from eightfold.calib.ranges import Method, Ranges
@@ -53,7 +54,7 @@ class CalibrationOptions:
 
 def calibrate(
     onnx_path: PathLike,
-    images: Any,
+    images: ImageSource,
     preprocess: Preprocess | None,
     *,
     method: Method = CALIBRATION_METHOD,

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from eightfold.calib.calibrate import CalibrationOptions, observe
 from eightfold.calib.histogram import MIN_EXPONENT, Histogram
 from eightfold.calib.images.data_reader import open_data
+from eightfold.calib.images.images import ImageSource
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.observers import MOMENTUM, Seeing
 from eightfold.calib.ranges import Method, TensorRange
@@ -149,7 +150,7 @@ def make_channel_observer(method: Method, *, percentile: float = PERCENTILE) -> 
 
 def channel_ranges(
     onnx_path: PathLike,
-    images: Any,
+    images: ImageSource,
     preprocess: Preprocess | None,
     *,
     method: Method = EQUALIZATION_METHOD,
@@ -177,7 +178,7 @@ def channel_ranges(
 
 def ranges_of_channels(
     graph: ModelGraph,
-    images: Any,
+    images: ImageSource,
     preprocess: Preprocess | None,
     options: CalibrationOptions,
     tensors: Collection[str] | None = None,

@@ -14,9 +14,9 @@ WORDS: dict[type, str] = {int: "N", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
 
 def with_metavars(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give each option of a command the word for its kind of value.
+    """Name the kind of value of each option of a command.
 
-    Left alone, typer writes what Python calls the type, such as `<list[int]>`. Choices are shown by their names.
+    By default typer shows the Python type, such as `<list[int]>`. Choices are shown by their names.
     """
     hints = get_type_hints(function, include_extras=True)
     for hint in hints.values():

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import UsageError
 from eightfold.export.compare.agreement import Agreement, compare_classifiers
 from eightfold.export.compare.runnables import Runnable
+from eightfold.files import PathLike
 from eightfold.recipe import TaskSection
 from eightfold.runtime.backends.base import Array, Arrays
 from eightfold.runtime.bundle.manifest import Task
@@ -20,7 +20,7 @@ from eightfold.tasks.detect import Detect
 
 
 def compare_by_task(
-    first: Runnable, second: Runnable, images: Any, preprocess: tuple[Preprocess, Preprocess]
+    first: Runnable, second: Runnable, images: PathLike, preprocess: tuple[Preprocess, Preprocess]
 ) -> Agreement:
     """`compare_detectors` where one of the two is from a detector's bundle, `compare_classifiers` otherwise."""
     kinds = {each.owner.manifest.task.kind for each in (first, second) if each.owner is not None}
@@ -29,7 +29,7 @@ def compare_by_task(
 
 
 def compare_detectors(
-    first: Runnable, second: Runnable, images: Any, preprocess: tuple[Preprocess, Preprocess]
+    first: Runnable, second: Runnable, images: PathLike, preprocess: tuple[Preprocess, Preprocess]
 ) -> Agreement:
     """Run two detectors, each at its own batch, on the same images, and compare what they find with what is there.
 

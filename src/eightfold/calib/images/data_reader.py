@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eightfold.calib.images.image_set import ImageSet, ImageWarning
-from eightfold.calib.images.images import open_images
+from eightfold.calib.images.images import ImageSource, open_images
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import CalibrationError, ImageError
 from eightfold.progress import track
@@ -168,7 +168,7 @@ def _hasher(image: Tensor) -> Callable[[], tuple[bytes, Tensor]]:
     return lambda: (hashlib.sha256(str(image.shape).encode() + np.ascontiguousarray(image).tobytes()).digest(), image)
 
 
-def open_data(images: Any, preprocess: Preprocess | None, row_shape: tuple[int, ...]) -> DataReader:
+def open_data(images: ImageSource, preprocess: Preprocess | None, row_shape: tuple[int, ...]) -> DataReader:
     """Rows from whatever `ef.calibrate` takes as images: what `open_images` opens, or any iterable."""
     if isinstance(images, ImageSet | str | Path):
         return DataReader(open_images(images), preprocess, row_shape)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from eightfold.calib.images.annotations import (
     coco_files,
@@ -24,8 +25,11 @@ from eightfold.calib.images.image_set import ImageSet
 from eightfold.errors import ImageError
 from eightfold.files import PathLike
 
+# A folder, file, glob pattern or data set file; a sequence of paths or of arrays; an array of images; an open set.
+ImageSource: TypeAlias = ImageSet | PathLike | Iterable[PathLike | npt.NDArray[Any]]
 
-def open_images(source: Any, *, labels: Sequence[int] | None = None) -> ImageSet:
+
+def open_images(source: ImageSource, *, labels: Sequence[int] | None = None) -> ImageSet:
     """The images of a source.
 
     Args:

@@ -13,27 +13,29 @@ from eightfold.defaults import CALIBRATION_BATCH, CALIBRATION_IMAGES, CALIBRATIO
 def calibrate(
     model: Annotated[Path, typer.Argument(help="The FP32 .onnx file, of any batch size.")],
     images: Annotated[str, typer.Argument(help="Folder, list file, glob pattern, COCO .json or YOLO .yaml.")],
-    preprocess: Annotated[Path, typer.Option(help="JSON of the Preprocess: how an image becomes the input.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the ranges go.")] = Path("ranges.json"),
+    preprocess: Annotated[Path, typer.Option(help="JSON file of the Preprocess of the images.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output file of the ranges.")] = Path("ranges.json"),
     method: Annotated[
         str, typer.Option(help="minmax, moving-average, percentile, entropy or mse.")
     ] = CALIBRATION_METHOD,
     count: Annotated[
-        int, typer.Option(help="Use at most so many images, drawn evenly over classes.")
+        int, typer.Option(help="Maximum number of images, drawn evenly over classes.")
     ] = CALIBRATION_IMAGES,
-    seed: Annotated[int, typer.Option(help="Seed of that draw.")] = 0,
-    percentile: Annotated[float, typer.Option(help="Percent of the values to cover, for percentile.")] = PERCENTILE,
-    batch: Annotated[int, typer.Option(help="Images to run at a time.")] = CALIBRATION_BATCH,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+    percentile: Annotated[
+        float, typer.Option(help="Percent of the values to cover, for the method percentile.")
+    ] = PERCENTILE,
+    batch: Annotated[int, typer.Option(help="Batch size.")] = CALIBRATION_BATCH,
     threads: Annotated[int, typer.Option(help="Threads; 0 for one per core.")] = 0,
     equalized: Annotated[
-        Path | None, typer.Option(help="Equalize channels across layers first, and write that graph here.")
+        Path | None, typer.Option(help="Equalize channels across layers first; output file of that graph.")
     ] = None,
     tensorrt_cache: Annotated[Path | None, typer.Option(help="Also write TensorRT's calibration cache here.")] = None,
-    tensorrt_version: Annotated[str, typer.Option(help="Of the TensorRT that will read it, 7 to 10.")] = "8.6.1",
+    tensorrt_version: Annotated[str, typer.Option(help="Version of TensorRT that reads the cache, 7 to 10.")] = "8.6.1",
 ) -> None:
-    """Find the ranges of every activation, once, for all targets. Memory does not grow with the images.
+    """Find the range of every activation, once for all targets. Memory does not grow with the images.
 
-    Interrupted, the same command goes on where it stopped.
+    After an interruption, the same command resumes.
 
     Example: eightfold calibrate model.onnx photos/ --preprocess preprocess.json -o ranges.json
     """

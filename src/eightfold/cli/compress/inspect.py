@@ -29,11 +29,11 @@ def inspect(
     ),
     weights: Annotated[Path | None, typer.Option(help="Weights of a network (.safetensors or a plain .pt).")] = None,
     inputs: Annotated[str | None, typer.Option(help=INPUTS_HELP)] = None,
-    multiple: Annotated[int, typer.Option(min=1, help="Channel multiple to look at a network for.")] = 8,
+    multiple: Annotated[int, typer.Option(min=1, help="Channel multiple for a network's groups.")] = 8,
     params: Annotated[bool, typer.Option("--params", help="List the parameters of a network with shapes.")] = False,
 ) -> None:
-    """Tell what is inside a bundle, an engine or a network. Each file of a bundle is held against its digest, of an
-    engine the layers are told, of a network how it could be pruned.
+    """Describe a bundle, an engine or a network. Verifies a bundle's digests, lists an engine's layers, and shows the
+    prunable groups of a network.
 
     Example: eightfold inspect runs/demo/bundle
 

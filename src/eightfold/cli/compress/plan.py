@@ -20,9 +20,9 @@ class Action(str, Enum):
 def plan(
     action: Annotated[Action, typer.Argument(help="show PLAN, diff PLAN PLAN, or merge PLAN PLAN -o OUTPUT.")],
     plans: Annotated[list[Path], typer.Argument(help="plan.json files, or directories that `eightfold prune` wrote.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where `merge` writes the plan.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Output file of `merge`.")] = None,
 ) -> None:
-    """Show a pruning plan, compare two, or merge two. Merged are one and the plan that was made after it.
+    """Show a pruning plan, compare two plans, or merge a plan with a later one.
 
     Example: eightfold plan diff pruned-l1 pruned-l2
     """

@@ -51,50 +51,48 @@ def prune(
         str | None, typer.Option(help="Image size: SIDE or HEIGHTxWIDTH. Default: the source's own.")
     ] = None,
     inputs: Annotated[str | None, typer.Option(help=INPUTS_HELP)] = None,
-    keep: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the channels that stays.")] = KEEP_RATIO,
-    rule: Annotated[str, typer.Option(help="How scores become kept channels: uniform, global, slim, regular, ...")] = (
-        PRUNING_RULE
-    ),
-    merge: Annotated[Merge, typer.Option(help="For slim: how layers that share channels agree on them.")] = "union",
-    score: Annotated[str, typer.Option(help="What ranks channels: l2, l1, bn_scale, lamp, fpgm, group_l2, lsq ...")] = (
+    keep: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the channels to keep.")] = KEEP_RATIO,
+    rule: Annotated[str, typer.Option(help="Selection rule: uniform, global, slim, regular, ...")] = (PRUNING_RULE),
+    merge: Annotated[Merge, typer.Option(help="For slim: vote of layers that share channels.")] = "union",
+    score: Annotated[str, typer.Option(help="Channel score: l2, l1, bn_scale, lamp, fpgm, group_l2, lsq ...")] = (
         PRUNING_SCORE
     ),
-    multiple: Annotated[int, typer.Option(min=1, help="Every width becomes a multiple of this.")] = 8,
-    ignore: Annotated[list[str] | None, typer.Option(help="Parameter names, * allowed, that stay whole.")] = None,
+    multiple: Annotated[int, typer.Option(min=1, help="Channel multiple of every width.")] = 8,
+    ignore: Annotated[list[str] | None, typer.Option(help="Parameter names (with *) not to prune.")] = None,
     prune: Annotated[
-        list[str] | None, typer.Option("--prune", help="NAME=SHARE that goes, for some layers: 'layer3.*.conv2=0.4'.")
+        list[str] | None, typer.Option("--prune", help="NAME=SHARE to prune of some layers: 'layer3.*.conv2=0.4'.")
     ] = None,
-    max_macs: Annotated[float | None, typer.Option(help="MACs to stay under; up to 1, a share.")] = None,
-    max_params: Annotated[float | None, typer.Option(help="Parameters to stay under; up to 1, a share.")] = None,
+    max_macs: Annotated[float | None, typer.Option(help="Upper bound of MACs; up to 1: a share.")] = None,
+    max_params: Annotated[float | None, typer.Option(help="Upper bound of parameters; up to 1: a share.")] = None,
     rounding: Annotated[
-        Rounding | None, typer.Option(help="Of counts to the multiple. Default: nearest; up for the rule regular.")
+        Rounding | None, typer.Option(help="Rounding to the multiple. Default: nearest; up for the rule regular.")
     ] = None,
     layer_keep: Annotated[float, typer.Option(min=0, max=1, help="For slim: least share of a layer.")] = 0.01,
     range: Annotated[
         list[str] | None,
-        typer.Option("--range", help="UNTIL=KEEP: groups before number UNTIL are a pool of their own. Repeat."),
+        typer.Option("--range", help="UNTIL=KEEP: pool of the groups before number UNTIL. Repeat."),
     ] = None,
     remove_blocks: Annotated[
-        str, typer.Option(help="Residual blocks to take out: how many, or module paths separated by commas.")
+        str, typer.Option(help="Residual blocks to remove: a number, or module paths with commas.")
     ] = "0",
     block_score: Annotated[
-        str, typer.Option(help="What ranks blocks: contribution (on --images) or bn_scale.")
+        str, typer.Option(help="Block score: contribution (on --images) or bn_scale.")
     ] = "contribution",
-    compensate: Annotated[str, typer.Option(help="What makes up for the removed: none, bn_beta, mean, lsq.")] = "none",
+    compensate: Annotated[
+        str, typer.Option(help="Compensation for removed channels: none, bn_beta, mean, lsq.")
+    ] = "none",
     images: Annotated[Path | None, typer.Option(help="Folder of unlabelled images for lsq, mean, scores.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="Number of the images to use.")] = COMPENSATION_IMAGES,
+    count: Annotated[int, typer.Option(min=1, help="Maximum number of images.")] = COMPENSATION_IMAGES,
     preprocess: Annotated[
         Path | None, typer.Option(help="JSON file of a Preprocess for the images. Default: the source's own.")
     ] = None,
     standalone: Annotated[
         bool, typer.Option("--standalone", help="Also write load.py, which needs torch and safetensors only.")
     ] = False,
-    plan: Annotated[
-        Path | None, typer.Option(help="Plan to apply to an .onnx file of the same network, instead of making one.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="For random choices.")] = 0,
+    plan: Annotated[Path | None, typer.Option(help="Plan of the same network to apply to an .onnx file.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
 ) -> None:
-    """Prune a network to regular widths. It is saved with the plan that shapes it.
+    """Prune a network to aligned widths, and save it with its plan.
 
     Example: eightfold prune resnet18 --weights resnet18.pt --keep 0.5 --compensate lsq --images photos -o pruned
 

@@ -22,17 +22,17 @@ def recover(
     size: Annotated[
         str | None, typer.Option(help="Image size: SIDE or HEIGHTxWIDTH. Default: as it was pruned.")
     ] = None,
-    minutes: Annotated[float, typer.Option(help="Wall-clock time.")] = 20.0,
-    batch: Annotated[int, typer.Option(min=1, help="Images in each step.")] = 8,
+    minutes: Annotated[float, typer.Option(help="Wall-clock time limit.")] = 20.0,
+    batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 8,
     rate: Annotated[float, typer.Option(help="Peak learning rate, relative to the weights.")] = 0.003,
     preprocess: Annotated[
         Path | None, typer.Option(help="JSON file of a Preprocess for the images. Default: the source's own.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="For random choices.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
 ) -> None:
     """Recover the accuracy of a pruned network by images. It learns to mimic the original, without labels.
 
-    A killed run goes on when the command is repeated. The log lies beside OUTPUT, as OUTPUT.csv.
+    After an interruption, the same command resumes. The log lies beside OUTPUT, as OUTPUT.csv.
 
     Example: eightfold recover pruned --original resnet18 --weights resnet18.pt --images photos --minutes 20 -o out
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def sources() -> None:
-    """List where networks can come from. Each source has the extra that it needs.
+    """List the model sources, with the extra that each needs.
 
     Example: eightfold sources
     """

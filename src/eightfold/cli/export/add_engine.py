@@ -9,16 +9,15 @@ import typer
 
 
 def add_engine(
-    bundle: Annotated[Path, typer.Argument(help="The bundle that holds the graph it was built from.")],
+    bundle: Annotated[Path, typer.Argument(help="The bundle that holds the graph of the engine.")],
     engine: Annotated[Path, typer.Argument(help="The engine, with its record beside it.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where the new bundle goes. Default: in place of the old.")
+        Path | None, typer.Option("--output", "-o", help="Output bundle. Default: replace the old one.")
     ] = None,
 ) -> None:
-    """Put an engine that was built on a board into a bundle. It must be the one that its graph came from. Needs
-    the base install only.
+    """Add an engine that was built on a board to the bundle of its graph. Needs the base install only.
 
-    A signature is not kept: sign the new bundle.
+    The signature is dropped: sign the new bundle.
 
     Example: eightfold add-engine runs/demo/bundle board.engine
     """

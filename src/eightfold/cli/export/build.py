@@ -22,61 +22,62 @@ Constraints = Literal["obey", "prefer"]
 
 def build(
     onnx: Annotated[Path, typer.Argument(help="A fixed-size .onnx file; with Q/DQ pairs for int8.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The engine; its record goes to OUTPUT.json.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output engine; its record goes to OUTPUT.json.")],
     target: Annotated[
         str, typer.Option(help="rtx:smXY or rtx:smXY,smXY (no GPU needed), tensorrt, tensorrt:8.2, openvino, ...")
     ] = "rtx:sm86",
     precision: Annotated[str | None, typer.Option(help="fp32, fp16 or int8. Default: fp16.")] = None,
     images: Annotated[
-        str | None, typer.Option(help="Images on which to find what has to stay in float32, and to check the rest.")
+        str | None, typer.Option(help="Images to find nodes that must stay in float32, and to verify.")
     ] = None,
     preprocess: Annotated[Path | None, typer.Option(help="JSON of the Preprocess of those images.")] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Print the engine's layers.")] = False,
     workspace_mib: Annotated[
         int | None,
-        typer.Option(
-            min=1, max=1 << 24, help="Memory that a layer may use while it runs. Default: TensorRT's own limit."
-        ),
+        typer.Option(min=1, max=1 << 24, help="Memory limit of a layer. Default: TensorRT's own."),
     ] = None,
     timing_cache: Annotated[
-        Path | None, typer.Option(help="Read if it is there, and written; builder, version and GPU join its name.")
+        Path | None, typer.Option(help="Timing cache to read and write; its name gets builder, version, GPU.")
     ] = None,
     optimization_level: Annotated[
-        int | None, typer.Option(min=0, max=5, help="0 (fast build) to 5 (fast engine). From TensorRT 8.6.")
+        int | None, typer.Option(min=0, max=5, help="Optimization level: 0 (fast build) to 5 (fast engine). From 8.6.")
     ] = None,
-    tactic_source: Annotated[
-        list[str] | None, typer.Option(help="Library to take kernels from, e.g. CUDNN; repeat for more.")
-    ] = None,
-    dla: Annotated[int | None, typer.Option(min=0, help="Run what can on this DLA core.")] = None,
-    gpu_fallback: Annotated[bool, typer.Option(help="Let the GPU run what the DLA does not take.")] = True,
+    tactic_source: Annotated[list[str] | None, typer.Option(help="Tactic source, e.g. CUDNN; repeat for more.")] = None,
+    dla: Annotated[int | None, typer.Option(min=0, help="Run supported layers on this DLA core.")] = None,
+    gpu_fallback: Annotated[bool, typer.Option(help="Let the GPU run layers that the DLA does not support.")] = True,
     device: Annotated[int, typer.Option(min=0, help="Number of the GPU.")] = 0,
     version_compatible: Annotated[
-        bool, typer.Option("--version-compatible", help="Runs on later versions of TensorRT, too. From 8.6.")
+        bool, typer.Option("--version-compatible", help="Build an engine for later TensorRT versions, too. From 8.6.")
     ] = False,
     hardware_compatible: Annotated[
-        bool, typer.Option("--hardware-compatible", help="Runs on every GPU from Ampere on. From 8.6; not on Jetson.")
+        bool,
+        typer.Option(
+            "--hardware-compatible", help="Build an engine for every GPU from Ampere on. From 8.6; not on Jetson."
+        ),
     ] = False,
-    refit: Annotated[bool, typer.Option("--refit", help="Weights can be replaced later: eightfold refit.")] = False,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Allow replacing the weights later with eightfold refit.")
+    ] = False,
     strip_weights: Annotated[
-        bool, typer.Option("--strip-weights", help="Leave the weights out until `eightfold refit`. From 10.0.")
+        bool, typer.Option("--strip-weights", help="Omit the weights until `eightfold refit`. From 10.0.")
     ] = False,
-    float_layer: Annotated[list[str] | None, typer.Option(help="Layer that stays in float32; repeat for more.")] = None,
-    constraints: Annotated[str, typer.Option(help="Whether to obey or, before 10.12, prefer that.")] = "obey",
+    float_layer: Annotated[list[str] | None, typer.Option(help="Layer to keep in float32; repeat for more.")] = None,
+    constraints: Annotated[str, typer.Option(help="Precision constraints: obey, or (before 10.12) prefer.")] = "obey",
     ranges: Annotated[
-        Path | None, typer.Option(help="What `eightfold calibrate` wrote: INT8 without Q/DQ pairs. Before 11.")
+        Path | None, typer.Option(help="Ranges by `eightfold calibrate`: INT8 without Q/DQ pairs. Before 11.")
     ] = None,
     calibration_cache: Annotated[
-        Path | None, typer.Option(help="The same from a TensorRT calibration cache. Before 11.")
+        Path | None, typer.Option(help="TensorRT calibration cache: INT8 without Q/DQ pairs. Before 11.")
     ] = None,
     inner_output: Annotated[
         list[str] | None,
-        typer.Option(help="Tensor inside the graph to give out as well, to look at it; repeat for more."),
+        typer.Option(help="Intermediate tensor to add to the outputs; repeat for more."),
     ] = None,
 ) -> None:
-    """Build a TensorRT engine, or OpenVINO's form of a graph.
+    """Build a TensorRT engine, or an OpenVINO model, from a graph.
 
-    An engine's layers go to OUTPUT.layers.json, as TensorRT's inspector tells them where the engine can be loaded.
-    Options that the installed version does not have are refused.
+    The layers go to OUTPUT.layers.json, from TensorRT's inspector if the engine can be loaded here.
+    Options that the installed version lacks are refused.
 
     Example: eightfold build model.onnx --target rtx:sm86 --precision fp16 -o model.engine
     """

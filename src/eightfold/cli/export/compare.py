@@ -27,9 +27,9 @@ def compare(
             help="An .onnx, .xml or .engine file, a bundle, BUNDLE:ARTIFACT, or a network; see `eightfold sources`."
         ),
     ],
-    second: Annotated[str, typer.Argument(help="Likewise, with the same inputs.")],
+    second: Annotated[str, typer.Argument(help="The artifact to compare with, run on the same inputs.")],
     worst: Annotated[
-        int, typer.Option(min=0, help="Show so many of the layers that differ, with the lowest cosine. 0: all layers.")
+        int, typer.Option(min=0, help="Number of layers to show, lowest cosine first. 0: all layers.")
     ] = 20,
     plot: Annotated[Path | None, typer.Option(help="Also write a plot of the error along the network.")] = None,
     size: Annotated[
@@ -62,9 +62,9 @@ def compare(
         ),
     ] = None,
 ) -> None:
-    """Show where two artifacts differ, layer by layer. Both run on the same inputs.
+    """Compare two artifacts layer by layer, on the same inputs.
 
-    Layers are paired by what they compute, not by their names. Two bundles are compared artifact by artifact.
+    Layers are paired by their values, not by their names. Two bundles are compared artifact by artifact.
 
     Example: eightfold compare fp32.onnx int8.onnx --worst 10
 

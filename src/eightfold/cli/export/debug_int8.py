@@ -10,13 +10,13 @@ import typer
 
 def debug_int8(
     model: Annotated[Path, typer.Argument(help="The FP32 .onnx file.")],
-    int8: Annotated[Path, typer.Argument(help="What `eightfold quantize` made of it.")],
+    int8: Annotated[Path, typer.Argument(help="The INT8 .onnx file by `eightfold quantize`.")],
     images: Annotated[str, typer.Argument(help="Folder, list file, glob pattern, COCO .json or YOLO .yaml.")],
-    preprocess: Annotated[Path, typer.Option(help="JSON of the Preprocess: how an image becomes the input.")],
-    count: Annotated[int, typer.Option(help="Use at most so many images.")] = 16,
+    preprocess: Annotated[Path, typer.Option(help="JSON file of the Preprocess of the images.")],
+    count: Annotated[int, typer.Option(help="Maximum number of images.")] = 16,
     show: Annotated[int, typer.Option(min=1, help="Layers to list.")] = 20,
 ) -> None:
-    """List the layers by how far INT8 is from FP32 there. By signal to noise, worst first.
+    """List the layers by SQNR of INT8 against FP32, worst first.
 
     Example: eightfold debug-int8 model.onnx model.int8.onnx photos/ --preprocess preprocess.json
     """

@@ -34,16 +34,14 @@ def export(
     ] = None,
     inputs: Annotated[str | None, typer.Option(help=INPUTS_HELP)] = None,
     target: Annotated[
-        list[str] | None, typer.Option(help="What it is for, e.g. tensorrt:8.2 or cpu-x86; repeat for more.")
+        list[str] | None, typer.Option(help="Target, e.g. tensorrt:8.2 or cpu-x86; repeat for more.")
     ] = None,
     opset: Annotated[
         int | None, typer.Option(help="ONNX opset. Default: 17 or a file's own, or older where a target needs that.")
     ] = None,
-    task: Annotated[
-        str, typer.Option(help="What the outputs mean: a decoder's name, or a JSON file with kind, decode, options.")
-    ] = "",
+    task: Annotated[str, typer.Option(help="Decoder name, or a JSON file with kind, decode, options.")] = "",
     preprocess: Annotated[
-        Path | None, typer.Option(help="JSON file of a Preprocess. Default: that of the source.")
+        Path | None, typer.Option(help="JSON file of a Preprocess. Default: the source's own.")
     ] = None,
     images: Annotated[
         str | None,
@@ -54,16 +52,16 @@ def export(
     ] = None,
     constant: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=VALUE makes a constant of another input of an .onnx file; the value is JSON. Repeat."),
+        typer.Option(help="NAME=VALUE (JSON): fix an input of an .onnx file; repeat for more."),
     ] = None,
     pixels: Annotated[
-        bool, typer.Option("--pixels", help="Take uint8 pixels: preprocessing goes into the graph.")
+        bool, typer.Option("--pixels", help="Put preprocessing into the graph: it takes uint8 pixels.")
     ] = False,
     decode: Annotated[
-        bool, typer.Option("--decode", help="A detector puts out final detections: its decoder goes into the graph.")
+        bool, typer.Option("--decode", help="Put a detector's decoder into the graph: final detections.")
     ] = False,
 ) -> None:
-    """Make a bundle of a network at fixed sizes. Its graphs are simplified and compared with their source.
+    """Export a network to a bundle of fixed-size graphs, simplified and compared with their source.
 
     Example: eightfold export resnet18 --batch 1 --batch 8 -o resnet18.eightfold
 

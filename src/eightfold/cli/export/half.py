@@ -13,15 +13,15 @@ from eightfold.errors import one_of
 
 def half(
     onnx: Annotated[Path, typer.Argument(help="A fixed-size float32 .onnx file.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the 16-bit graph goes.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output .onnx file.")],
     kind: Annotated[str, typer.Option("--type", help="float16, or bfloat16 for CPUs (OpenVINO runs it).")] = "float16",
     images: Annotated[
-        str | None, typer.Option(help="Images on which to find what has to stay in float32, and to check the rest.")
+        str | None, typer.Option(help="Images to find nodes that must stay in float32, and to verify.")
     ] = None,
     preprocess: Annotated[Path | None, typer.Option(help="JSON of the Preprocess of those images.")] = None,
-    keep_float: Annotated[list[str] | None, typer.Option(help="Node to leave in float32; repeat for more.")] = None,
+    keep_float: Annotated[list[str] | None, typer.Option(help="Node to keep in float32; repeat for more.")] = None,
 ) -> None:
-    """Write a graph in 16-bit floats. What range or precision demands stays in float32.
+    """Convert a graph to 16-bit floats. Nodes that need range or precision stay in float32.
 
     Example: eightfold half model.onnx -o model.fp16.onnx --images photos/ --preprocess preprocess.json
     """

@@ -12,37 +12,33 @@ from eightfold.defaults import BIAS_CORRECTION, INT8_FORM, INT8_ROUNDING
 
 def quantize(
     model: Annotated[Path, typer.Argument(help="The FP32 .onnx file.")],
-    ranges: Annotated[
-        Path, typer.Argument(help="What `eightfold calibrate` wrote for it, or a TensorRT calibration cache.")
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the INT8 .onnx file goes.")],
+    ranges: Annotated[Path, typer.Argument(help="Ranges by `eightfold calibrate`, or a TensorRT calibration cache.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output .onnx file.")],
     target: Annotated[
         str, typer.Option(help="cpu-x86, cpu-arm, openvino, tensorrt, tensorrt:8.2, rtx:sm86, tensorrt-dla, ...")
     ] = "cpu-x86",
-    keep_float: Annotated[list[str] | None, typer.Option(help="Node to leave in float; repeat for more.")] = None,
-    float_outputs: Annotated[bool, typer.Option(help="Leave the layers that make the outputs in float.")] = False,
+    keep_float: Annotated[list[str] | None, typer.Option(help="Node to keep in float; repeat for more.")] = None,
+    float_outputs: Annotated[bool, typer.Option(help="Keep the layers that make the outputs in float.")] = False,
     rounding: Annotated[
-        str, typer.Option(help="Of weights: nearest, or adaround, which needs images.")
+        str, typer.Option(help="Rounding of weights: nearest, or adaround (needs images).")
     ] = INT8_ROUNDING,
-    bias_correction: Annotated[str, typer.Option(help="none, analytic or empirical; needs images.")] = BIAS_CORRECTION,
+    bias_correction: Annotated[
+        str, typer.Option(help="Bias correction: none, analytic or empirical (needs images).")
+    ] = BIAS_CORRECTION,
     images: Annotated[
-        str | None, typer.Option(help="Images to compare on, for corrections, and to score the search with.")
+        str | None, typer.Option(help="Images for comparison, corrections and the search's score.")
     ] = None,
     preprocess: Annotated[Path | None, typer.Option(help="JSON of the Preprocess of those images.")] = None,
     max_drop: Annotated[
-        float | None, typer.Option(help="Points of top-1 that INT8 may lose on the labelled images.")
+        float | None, typer.Option(help="Largest loss of top-1 in points, on the labelled images.")
     ] = None,
-    min_sqnr: Annotated[
-        float | None, typer.Option(help="Least signal to noise of the outputs in dB; no labels.")
-    ] = None,
-    form: Annotated[
-        str, typer.Option(help="fastest times both forms and FP32 for cpu-x86; qdq or qoperator times nothing.")
-    ] = INT8_FORM,
+    min_sqnr: Annotated[float | None, typer.Option(help="Least SQNR of the outputs in dB; needs no labels.")] = None,
+    form: Annotated[str, typer.Option(help="fastest (measured, cpu-x86), qdq or qoperator.")] = INT8_FORM,
 ) -> None:
-    """Write the INT8 form of a graph for a target. The ranges were calibrated once, for all.
+    """Quantize a graph to INT8 for a target, with ranges that hold for all targets.
 
-    With --max-drop or --min-sqnr, the layers that INT8 harms most are given back to float, one after another, until the
-    bound holds. The scores are kept beside the output, so that an interrupted search goes on; a plot is drawn there.
+    With --max-drop or --min-sqnr, the layers that INT8 harms most return to float, one after another, until the bound
+    holds. Scores and a plot are kept beside the output; after an interruption, the same command resumes.
 
     Example: eightfold quantize model.onnx ranges.json -o model.int8.onnx --target cpu-x86
     """

@@ -12,13 +12,13 @@ from eightfold.cli.options import file_inputs
 
 def refit(
     engine: Annotated[Path, typer.Argument(help="An engine built with --refit or --strip-weights, with its record.")],
-    onnx: Annotated[Path, typer.Argument(help="The graph it was built from; with --refit also one of other weights.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The complete engine; it may replace the first.")],
+    onnx: Annotated[Path, typer.Argument(help="Its graph; with --refit also one with other weights.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output engine; may be the input file.")],
     device: Annotated[int, typer.Option(min=0, help="Number of the GPU.")] = 0,
-    images: Annotated[str | None, typer.Option(help="The images that the engine was built with, if any.")] = None,
+    images: Annotated[str | None, typer.Option(help="Images that the engine was built with, if any.")] = None,
     preprocess: Annotated[Path | None, typer.Option(help="JSON of the Preprocess of those images.")] = None,
 ) -> None:
-    """Put weights into an engine, on the GPU that will run it. TensorRT 10.0 and later.
+    """Replace the weights of an engine, on the GPU that runs it. TensorRT 10.0 and later.
 
     Example: eightfold refit stripped.engine model.onnx -o model.engine
     """

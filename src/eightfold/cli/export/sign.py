@@ -14,10 +14,10 @@ def sign(
     bundle: Annotated[Path, typer.Argument(help="A bundle: a directory or an .eightfold file.")],
     key: Annotated[Path, typer.Option(help="PEM file of the private Ed25519 key.")],
     new_key: Annotated[
-        bool, typer.Option("--new-key", help="Make the key first; its public half goes to KEY.pub.")
+        bool, typer.Option("--new-key", help="Make the key first; the public key goes to KEY.pub.")
     ] = False,
 ) -> None:
-    """Sign a bundle, so that others can check who made it.
+    """Sign a bundle with a private key.
 
     Example: eightfold sign runs/demo/bundle --key release.key --new-key
 

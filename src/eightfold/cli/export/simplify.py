@@ -12,12 +12,14 @@ from eightfold.cli.options import file_inputs
 
 def simplify(
     path: Annotated[Path, typer.Argument(help="A fixed-size .onnx file.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: in place.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Output file. Default: replace the input.")
+    ] = None,
     images: Annotated[str | None, typer.Option(help="Images to compare on. Default: random values.")] = None,
     preprocess: Annotated[Path | None, typer.Option(help="JSON of the Preprocess of those images.")] = None,
-    time_limit: Annotated[float, typer.Option(help="Seconds that each simplifier may take.")] = 300.0,
+    time_limit: Annotated[float, typer.Option(help="Time limit of each simplifier, in seconds.")] = 300.0,
 ) -> None:
-    """Simplify an ONNX graph. That its answer stays the same is checked.
+    """Simplify an ONNX graph, and verify that its outputs stay the same.
 
     Example: eightfold simplify model.onnx -o small.onnx
     """

@@ -48,7 +48,7 @@ def compress(
     preprocess: Annotated[
         Path | None, typer.Option(help="JSON file of a Preprocess. Default: the source's own.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="For random choices.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     seconds: Annotated[float, typer.Option(help="Timed seconds for each row of the latency table.")] = 3.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would be done, and do nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Exit with 0 although the result is bad.")] = False,

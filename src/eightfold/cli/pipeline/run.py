@@ -23,25 +23,25 @@ def run(
     recipe: Annotated[Path, typer.Argument(help="YAML recipe; recipes/demo.yaml is a commented example.")],
     output: Annotated[Path | None, typer.Option(help="Run directory, instead of the recipe's.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Tell which steps are done and which would run, and why; do nothing.")
+        bool, typer.Option("--dry-run", help="List the steps that are done or would run, with reasons; run nothing.")
     ] = False,
     max_drop: Annotated[
-        float | None, typer.Option(help="Points of accuracy that may be lost; else limits.max_drop.")
+        float | None, typer.Option(help="Largest loss of accuracy in points. Default: limits.max_drop.")
     ] = None,
     min_speedup: Annotated[
-        float | None, typer.Option(help="Least speed-up over the baseline; else limits.min_speedup.")
+        float | None, typer.Option(help="Least speed-up over the baseline. Default: limits.min_speedup.")
     ] = None,
     allow_failed: Annotated[
-        bool, typer.Option("--allow-failed", help="Exit with 0 although a promise does not hold.")
+        bool, typer.Option("--allow-failed", help="Exit with code 0 even if a limit is missed.")
     ] = False,
     json: Annotated[
         Path | None,
-        typer.Option(help="Also write the result to this file: places, numbers, promises and steps; or the dry run's."),
+        typer.Option(help="Also write the result as JSON: paths, numbers, checks and steps."),
     ] = None,
 ) -> None:
-    """Carry out a recipe from training to a measured bundle. What is done already is not done again.
+    """Run a recipe from training to a measured bundle. Finished steps are skipped.
 
-    Where the bundle is made and a promise does not hold, the next thing to try is named and the exit code is 1.
+    If a limit is missed, the exit code is 1 and the next thing to try is named.
 
     Example: eightfold run recipes/demo.yaml
 

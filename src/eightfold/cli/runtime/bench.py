@@ -22,7 +22,7 @@ def bench(
     ] = None,
     size: Annotated[
         list[str] | None,
-        typer.Option(help="Image size to measure, SIDE or HEIGHTxWIDTH; repeat for more. Default: all."),
+        typer.Option(help="Image size, SIDE or HEIGHTxWIDTH; repeat for more. Default: all."),
     ] = None,
     backend: Annotated[
         list[str] | None, typer.Option(help="Backend to measure; repeat for more. torch runs networks in torch itself.")
@@ -40,7 +40,7 @@ def bench(
         Path | None, typer.Option("--output", "-o", help="Also write the table as JSON, after each batch.")
     ] = None,
 ) -> None:
-    """Measure latency by batch size. Candidates take turns in one run, outliers stay in.
+    """Measure latency by batch size. Candidates alternate in one run; outliers are kept.
 
     A batch that does not fit into memory, or does not run, is a row that says so.
 

@@ -10,9 +10,9 @@ import typer
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, to go with a bug report.")] = False,
 ) -> None:
-    """Tell what works on this machine. Back ends, versions, CPU features, and what to install for the rest.
+    """Check this machine: back ends, versions, CPU features, and missing packages.
 
-    Packages that are missing are no failure; the exit code is 1 when one is there but cannot be imported.
+    The exit code is 1 if an installed package cannot be imported; missing packages are no failure.
 
     Example: eightfold doctor
     """

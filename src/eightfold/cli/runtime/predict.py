@@ -18,7 +18,7 @@ def predict(
     ],
     json: Annotated[Path | None, typer.Option(help="Also write one JSON object per picture to this file.")] = None,
     save: Annotated[Path | None, typer.Option(help="Also write annotated pictures to this folder.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Stop after so many pictures.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Maximum number of pictures.")] = None,
     backend: Annotated[str, typer.Option(help="onnxruntime, openvino, tensorrt, tensorrt-rtx or auto.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32, fp16, int8 or auto.")] = "auto",
     batch: Annotated[int | None, typer.Option(help="Use only this batch size.")] = None,

@@ -12,11 +12,11 @@ def report(
     bundle: Annotated[Path, typer.Argument(help="A bundle: a directory or an .eightfold file.")],
     latency: Annotated[
         Path | None,
-        typer.Option(help="Show this table, as `eightfold bench --output` writes it. Default: the bundle's."),
+        typer.Option(help="Table by `eightfold bench --output`. Default: the bundle's."),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("report.html"),
 ) -> None:
-    """Write one self-contained HTML file about a bundle. It tells latency, accuracy, how each artifact was made.
+    """Write a self-contained HTML report of a bundle: latency, accuracy, steps of each artifact.
 
     Example: eightfold bench model.eightfold -o board.json; eightfold report model.eightfold --latency board.json
     """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eightfold.calib.images.images import open_images
+from eightfold.calib.images.images import ImageSource, open_images
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import ModelError, UsageError
 from eightfold.export.bundle.one_size import BundleRequest, export_at_size
@@ -45,7 +45,7 @@ def export_bundle(
     targets: Sequence[str] = (),
     preprocess_in_graph: bool = False,
     decode: bool = False,
-    images: Any = None,
+    images: ImageSource | None = None,
     constants: Mapping[str, Any] | None = None,
 ) -> Path:
     """Export a network at each image size and batch, simplify and check it, and bundle it.

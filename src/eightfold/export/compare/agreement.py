@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from eightfold.calib.images.data_reader import batched, open_data, peeked
 from eightfold.calib.images.image_set import ImageSet
-from eightfold.calib.images.images import open_images
+from eightfold.calib.images.images import ImageSource, open_images
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import ImageError, UsageError
 from eightfold.export.compare.runnables import Runnable
@@ -56,7 +56,7 @@ Judge = Callable[[Runnable, Runnable, Any, tuple[Preprocess, Preprocess]], Agree
 
 
 def compare_classifiers(
-    first: Runnable, second: Runnable, images: Any, preprocess: tuple[Preprocess, Preprocess]
+    first: Runnable, second: Runnable, images: ImageSource, preprocess: tuple[Preprocess, Preprocess]
 ) -> Agreement:
     """Run two classifiers, each at its own batch, on the same labelled images.
 

@@ -1,4 +1,4 @@
-"""Detections in the graph, put there and compared with the runtime's decoder on the outputs as they were."""
+"""Adds the detection decoder to a graph, and compares it with the runtime's decoder on the original outputs."""
 
 from __future__ import annotations
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
 from eightfold.calib.images.data_reader import open_data
 from eightfold.calib.images.image_set import ImageSet
+from eightfold.calib.images.images import ImageSource
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.export.verify.test_inputs import COMPARED_IMAGES, InputSets, input_sets_of, whole_runs
 from eightfold.export.verify.verify import Array
@@ -18,7 +18,7 @@ from eightfold.onnx_graph.onnx_files import DTYPE_OF_ELEM_TYPE
 from eightfold.onnx_graph.tensor_specs import TensorSpec
 
 
-def calibration_inputs(path: PathLike, images: Any, preprocess: Preprocess | None) -> InputSets:
+def calibration_inputs(path: PathLike, images: ImageSource | None, preprocess: Preprocess | None) -> InputSets:
     """Up to 16 of the images, or random values where there are none, and constants, extremes and noise.
 
     Args:
@@ -38,6 +38,6 @@ def _input_of(path: PathLike) -> TensorSpec:
     return TensorSpec(name=graph.input.name, dtype=dtype, shape=(max(batch, 1), *row))
 
 
-def _rows(images: Any, preprocess: Preprocess | None, spec: TensorSpec) -> Array:
+def _rows(images: ImageSource, preprocess: Preprocess | None, spec: TensorSpec) -> Array:
     chosen = images.sample(COMPARED_IMAGES) if isinstance(images, ImageSet) else images
     return np.stack([row for _, row in islice(open_data(chosen, preprocess, spec.shape[1:]), COMPARED_IMAGES)])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from eightfold.calib.calibrate import CalibrationOptions
 from eightfold.calib.channels import ranges_of_channels
 from eightfold.calib.equalize import Equalization, changed_weights, equalized, with_weights, without_batch_norms
+from eightfold.calib.images.images import ImageSource
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.ranges import Method
 from eightfold.defaults import EQUALIZATION_METHOD
@@ -54,7 +55,7 @@ def equalize(
     onnx_path: PathLike,
     output: PathLike,
     *,
-    images: Any = None,
+    images: ImageSource | None = None,
     preprocess: Preprocess | None = None,
     method: Method = EQUALIZATION_METHOD,
 ) -> tuple[Path, EqualizeReport]:
@@ -87,7 +88,7 @@ def equalize(
 
 
 def equalize_batches(
-    pairs: Sequence[GraphPair], *, images: Any = None, method: Method = EQUALIZATION_METHOD
+    pairs: Sequence[GraphPair], *, images: ImageSource | None = None, method: Method = EQUALIZATION_METHOD
 ) -> EqualizeReport:
     """`equalize` for one network at several batch and image sizes: all get the weights found for the first.
 
@@ -109,7 +110,7 @@ def equalize_batches(
     return EqualizeReport(**dict(done), steps=tuple(steps))
 
 
-def _some_of(images: Any) -> tuple[Any, Any]:
+def _some_of(images: ImageSource | None) -> tuple[Any, Any]:
     """The images to compare on, and all of them: an iterator gives each once."""
     if not isinstance(images, Iterator):
         return images, images
@@ -117,7 +118,7 @@ def _some_of(images: Any) -> tuple[Any, Any]:
     return some, chain(some, images)
 
 
-def _write(pair: GraphPair, model: onnx.ModelProto, done: Equalization, images: Any) -> Step:
+def _write(pair: GraphPair, model: onnx.ModelProto, done: Equalization, images: ImageSource | None) -> Step:
     with atomic_path(pair.output) as made:
         made.write_bytes(model.SerializeToString(deterministic=True))
         trials = calibration_inputs(pair.source, images, pair.preprocess)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eightfold.calib.images.data_reader import batched, open_data, peeked
+from eightfold.calib.images.images import ImageSource
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.session import open_runner
 from eightfold.errors import CalibrationError
@@ -79,7 +80,12 @@ def sqnr_db(signal: float, error: float) -> float:
 
 
 def compare_layers(
-    fp32_path: PathLike, int8_path: PathLike, images: Any, preprocess: Preprocess | None = None, *, batch: int = 4
+    fp32_path: PathLike,
+    int8_path: PathLike,
+    images: ImageSource,
+    preprocess: Preprocess | None = None,
+    *,
+    batch: int = 4,
 ) -> LayerErrors:
     """Run images through both graphs and compare every activation. Errors of earlier layers are carried along.
 
@@ -105,7 +111,12 @@ def compare_layers(
 
 
 def output_sqnr_db(
-    fp32_path: PathLike, int8_path: PathLike, images: Any, preprocess: Preprocess | None = None, *, batch: int = 8
+    fp32_path: PathLike,
+    int8_path: PathLike,
+    images: ImageSource,
+    preprocess: Preprocess | None = None,
+    *,
+    batch: int = 8,
 ) -> float:
     """Signal to noise of the graph's outputs in dB, the mean over outputs. Arguments as for `compare_layers`."""
     before, after = read_graph(fp32_path), ModelGraph(load_onnx(int8_path), str(int8_path))

@@ -111,7 +111,7 @@ class _Writer:
                 node.input[position] = self._dequantized(name)
 
     def _padded(self, name: str, channels: int) -> str:
-        """A tensor (N, C, H, W) with channels of zeros behind its own, put there while it is quantized."""
+        """A tensor (N, C, H, W) padded with channels of zeros while it is quantized."""
         sizes, quantized, shown = (
             self._named("padded", f"{name}_padded_{each}") for each in ("sizes", "quantized", "dequantized")
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from eightfold.calib.images.data_reader import DataReader, open_data
+from eightfold.calib.images.images import ImageSource
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.ranges import Ranges
 from eightfold.defaults import BIAS_CORRECTION, INT8_FORM, INT8_ROUNDING, INT8_TARGET
@@ -72,7 +73,7 @@ def quantize(
     rounding: Rounding = INT8_ROUNDING,
     bias_correction: Correction = BIAS_CORRECTION,
     form: FormChoice = INT8_FORM,
-    images: Any = None,
+    images: ImageSource | None = None,
     preprocess: Preprocess | None = None,
 ) -> tuple[Path, QuantReport]:
     """Write the INT8 form of a graph for a target. With a `form` named, the same inputs give the same bytes.
@@ -175,7 +176,7 @@ class _Corrections:
     """Changes to the float graph that make up for what quantization will do to it, in place."""
 
     work: _Work
-    images: Any
+    images: ImageSource | None
     preprocess: Preprocess | None
 
     def rows(self) -> DataReader:
@@ -208,6 +209,6 @@ class _Corrections:
         return correct_empirically(graph, layers, self.rows, lambda g: ModelGraph(self.work.quantized_model(), g.name))
 
 
-def _replayable(images: Any) -> Any:
+def _replayable(images: ImageSource) -> ImageSource:
     """An iterator can be run through once only; corrections may need the images again."""
-    return list(images) if hasattr(images, "__next__") else images
+    return list(images) if isinstance(images, Iterator) else images

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from eightfold.calib.images.images import ImageSource
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.export.int8.calibration_inputs import calibration_inputs
 from eightfold.export.verify.precision_check import ComparedNetwork, verify_precision
@@ -16,7 +15,7 @@ TOLERANCE = Tolerance(cosine=0.5)
 
 
 def verify_quantized(
-    before: PathLike, after: PathLike, images: Any, preprocess: Preprocess | None, *, target: str
+    before: PathLike, after: PathLike, images: ImageSource | None, preprocess: Preprocess | None, *, target: str
 ) -> Step:
     """Compare an INT8 graph with its float original on some images and on constants, extremes and noise.
 
