@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 RUNTIME_CPP := src/eightfold/runtime/cpp
 # What is imported by the others, and what has a target of its own.
-NOT_BENCHMARKS := digit_networks onnx_cases kept_rows peer_nodes large_graph coverage node_counts
+NOT_BENCHMARKS := digit_networks onnx_cases onnx_exports kept_rows peer_nodes large_graph coverage node_counts
 BENCHMARKS := $(filter-out $(NOT_BENCHMARKS:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
 .PHONY: demo demo-mobilenetv2 test test-gpu check check-cpp check-arm64 check-tensorrt cpp-deps bench coverage node-counts docs \
@@ -56,8 +56,10 @@ cpp-deps: $(VENV)/dev.installed  ## ONNX Runtime's headers and library in build/
 bench: $(VENV)/bench.installed  ## the programs in benchmarks/; each rewrites its table in benchmarks/results/
 	for program in $(BENCHMARKS); do $(BIN)/python $$program || exit 1; done
 
-coverage: $(VENV)/bench.installed  ## prune every network of benchmarks/coverage_names.txt; rewrites docs/coverage.md
+coverage: $(VENV)/bench.installed  ## prune every network of benchmarks/coverage_names.txt; rewrites docs/coverage.md and the results of ONNX files
 	$(BIN)/python benchmarks/coverage.py
+	$(BIN)/python benchmarks/onnx_exports.py
+	$(BIN)/python benchmarks/onnx_pruning.py --rows build/onnx_pruning.jsonl
 
 node-counts: $(VENV)/bench.installed  ## simplify the same networks, against onnxsim and onnxslim; goes on where it was
 	$(BIN)/python benchmarks/node_counts.py --rows build/node_counts.jsonl

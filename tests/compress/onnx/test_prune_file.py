@@ -17,6 +17,8 @@ import eightfold as ef
 from eightfold.compress.onnx.graph_file import open_onnx
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.errors import EightfoldError, ModelError, PlanMismatchError, UnknownNameError, UsageError
+from eightfold.zoo.sources.base import SourceOptions
+from eightfold.zoo.sources.registry import load_source
 from tests.compress.onnx.graphs import (
     Array,
     random,
@@ -316,6 +318,8 @@ def test_a_folder_holds_the_graph_the_plan_and_its_source(tmp_path: Path) -> Non
     path = residual_network(tmp_path / "net.onnx")
     ef.prune(path, output=tmp_path / "pruned", remove_blocks=["1/add"], images=torch.rand(4, 3, 16, 16))
     assert {file.name for file in (tmp_path / "pruned").iterdir()} == {"model.onnx", "plan.json", "source.json"}
+    loaded = load_source(str(tmp_path / "pruned"), SourceOptions())
+    assert loaded.network == tmp_path / "pruned" / "model.onnx"
     plan = PrunePlan.load(tmp_path / "pruned" / "plan.json")
     ef.apply_plan(path, plan, output=tmp_path / "again.onnx")
     assert onnx.load(str(tmp_path / "again.onnx")) == onnx.load(str(tmp_path / "pruned" / "model.onnx"))
