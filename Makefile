@@ -56,7 +56,7 @@ cpp-deps: $(VENV)/dev.installed  ## ONNX Runtime's headers and library in build/
 bench: $(VENV)/bench.installed  ## the programs in benchmarks/; each rewrites its table in benchmarks/results/
 	for program in $(BENCHMARKS); do $(BIN)/python $$program || exit 1; done
 
-coverage: $(VENV)/bench.installed  ## prune every network of benchmarks/coverage_names.txt; rewrites docs/coverage.md and the results of ONNX files
+coverage: $(VENV)/bench.installed  ## prune every network of the lists, as modules and as ONNX files; rewrites docs/coverage.md
 	$(BIN)/python benchmarks/coverage.py
 	$(BIN)/python benchmarks/onnx_exports.py
 	$(BIN)/python benchmarks/onnx_pruning.py --rows build/onnx_pruning.jsonl

@@ -137,8 +137,9 @@ def _measured(
 
 
 def _is_odd(width: Width) -> bool:
-    """Whether a width that changed is no multiple of 8."""
-    return any(after % 8 for before, after in zip(width.before, width.after, strict=True) if before != after)
+    """Whether the first width of a weight changed and is no multiple of 8. The second is that of one group of a
+    grouped convolution."""
+    return width.before[0] != width.after[0] and width.after[0] % 8 != 0
 
 
 def _compared(module: PrunePlan, file: PrunePlan) -> str:

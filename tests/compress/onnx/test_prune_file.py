@@ -100,6 +100,10 @@ TAILS: dict[str, tuple[list[NodeProto], dict[str, Array]]] = {
         ],
         {"in": np.array([1, 2, 16, 16, 16]), "out": np.array([1, 32, 16, 16]), "w2": random(8, 32, 1, 1)},
     ),
+    "resize to whole sizes": (
+        [make("Resize", ["c", "", "", "sizes"], ["z"], "resize", mode="linear")],
+        {"sizes": np.array([1, 32, 32, 32]), "w2": random(8, 32, 1, 1)},
+    ),
     "unequal split": (
         [
             make("Split", ["c", "sizes"], ["p", "q"], "split", axis=1),

@@ -28,7 +28,7 @@ class _Axis(NamedTuple):
     end: float
 
 
-@operator("Resize", "Upsample")
+@operator("Resize", "Upsample", size_inputs={"sizes": 3}, by_dimension="sizes")
 def resize(
     node: Node,
     x: Tensor,

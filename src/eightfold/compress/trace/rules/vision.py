@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from eightfold.compress.trace.labels import axes_of, set_axes
-from eightfold.compress.trace.rules.base import Call, positive, rule
+from eightfold.compress.trace.rules.base import Call, note_dimensions, positive, rule
 
 
 @rule(
@@ -28,6 +28,7 @@ def resample(call: Call) -> None:
     for result in call.outs:
         if result.dim() == out.dim():
             set_axes(result, axes)
+    note_dimensions(call)
 
 
 def _spatial(name: str) -> int:
