@@ -160,7 +160,7 @@ def test_a_defect_is_one_line_that_asks_for_a_report(
 def test_a_terminal_without_unicode_is_no_failure(tmp_path: Path) -> None:
     environment = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
     program = (
-        "import sys; sys.argv = ['eightfold', 'doctor']; from eightfold.runtime import doctor\n"
+        "import sys; sys.argv = ['eightfold', 'doctor']; from eightfold.runtime.doctor import doctor\n"
         "doctor.Diagnosis.describe = lambda self: '3.54\\u00d7'; doctor.sections = lambda: {'backends': ()}\n"
         "doctor._advice = lambda *_: []; from eightfold.cli.app import main; sys.exit(main())"
     )

@@ -15,7 +15,7 @@ def triton(
     name: Annotated[str | None, typer.Option(help="Name of the model. Default: the artifact's id.")] = None,
     key: Annotated[Path | None, typer.Option(help="Public key that must have signed the bundle.")] = None,
 ) -> None:
-    """Write an artifact as a model of NVIDIA Triton, with its config.pbtxt.
+    """Write a model folder for NVIDIA Triton.
 
     Example: eightfold triton runs/demo/bundle -o models --artifact pruned-fp32-b1 --name digits
     """
