@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FORMATS = {"rgb": 0, "bgr": 1, "grey": 2, "rgba": 3, "bgra": 4}
+FORMATS = {"rgb": 0, "bgr": 1, "grey": 2, "rgba": 3, "bgra": 4, "stored": 5}
+PIXELS = {"uint8": 0, "uint16": 1}
 STATUS = ("ok", "usage", "image", "bundle", "integrity", "missing_backend", "backend", "build", "internal")
 Handle = ctypes.c_void_p
 
@@ -39,6 +40,8 @@ class Image(ctypes.Structure):
         ("height", ctypes.c_int32),
         ("format", ctypes.c_int32),
         ("stride", ctypes.c_size_t),
+        ("stored_channels", ctypes.c_int32),
+        ("type", ctypes.c_int32),
     )
 
 
@@ -91,9 +94,11 @@ def load_library(path: Path) -> ctypes.CDLL:
     return library
 
 
-def image_of(pixels: NDArray[np.uint8], format: str = "rgb") -> Image:
-    """A view of (H, W[, C]) pixels, which may be a part of a wider image."""
-    return Image(pixels.ctypes.data, pixels.shape[1], pixels.shape[0], FORMATS[format], pixels.strides[0])
+def image_of(pixels: NDArray[Any], format: str = "rgb") -> Image:
+    """A view of (H, W[, C]) pixels of 8 or 16 bits, which may be a part of a wider image."""
+    height, width, *channels = pixels.shape
+    data, stride, kind = pixels.ctypes.data, pixels.strides[0], PIXELS[pixels.dtype.name]
+    return Image(data, width, height, FORMATS[format], stride, channels[0] if channels else 1, kind)
 
 
 def tensor_of(array: NDArray[Any]) -> Tensor:
@@ -130,7 +135,7 @@ class NativeEngine:
         text: bytes | None = self.library.eightfold_engine_label(self.handle, index)
         return None if text is None else text.decode()
 
-    def preprocess(self, pixels: NDArray[np.uint8], format: str = "rgb") -> NDArray[np.uint8]:
+    def preprocess(self, pixels: NDArray[Any], format: str = "rgb") -> NDArray[np.uint8]:
         """The bytes of one row of the model's input."""
         tensor = np.empty(self.library.eightfold_engine_row_bytes(self.handle), np.uint8)
         image = image_of(pixels, format)
@@ -141,7 +146,7 @@ class NativeEngine:
         )
         return tensor
 
-    def run(self, images: list[NDArray[np.uint8]], format: str = "rgb") -> NativeResult:
+    def run(self, images: list[NDArray[Any]], format: str = "rgb") -> NativeResult:
         views = (Image * len(images))(*(image_of(pixels, format) for pixels in images))
         result = Handle()
         self._check(self.library.eightfold_engine_run(self.handle, views, len(images), ctypes.byref(result)))

@@ -63,6 +63,76 @@ def test_same_bytes_as_the_reference(library: ctypes.CDLL, make_bundle: MakeBund
             np.testing.assert_array_equal(actual, expected, err_msg=f"{height}x{width} {format}")
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize(
+    ("channels", "layout"), [(1, "nchw"), (2, "nhwc"), (3, "nchw"), (4, "nchw"), (6, "nhwc"), (13, "nchw")]
+)
+def test_images_of_other_channels(
+    library: ctypes.CDLL, make_bundle: MakeBundle, channels: int, layout: Any, dtype: Any
+) -> None:
+    """Each of its own mean and deviation, of every kernel."""
+    random = np.random.default_rng(3)
+    spread = {"mean": tuple(np.linspace(0.1, 0.9, channels)), "std": tuple(np.linspace(0.2, 0.4, channels))}
+    for rule in KERNELS:
+        preprocess = Preprocess(
+            height=32, width=36, color="as-is", channels=channels, pixels=dtype, layout=layout, **spread, **rule
+        )
+        engine = NativeEngine(library, make_bundle(preprocess, TASK, {"logits": (3,)}))
+        for height, width in ((32, 36), (17, 19), (97, 53), (1, 2)):
+            pixels = random.integers(0, np.iinfo(dtype).max + 1, (height, width, channels), dtype=dtype)
+            expected = preprocess.reference(pixels)
+            actual = engine.preprocess(pixels, "stored").view(np.float32).reshape(expected.shape)
+            np.testing.assert_array_equal(actual, expected, err_msg=f"{rule} {height}x{width}")
+
+
+KERNELS: list[dict[str, Any]] = [
+    {"resize": "letterbox", "pad_value": 7},
+    {"interpolation": "area"},
+    {"interpolation": "bicubic"},
+    {"antialias": True},
+]
+
+
+@pytest.mark.parametrize(
+    "definition", [{}, {"color": "bgr", "pad_value": 60000, "resize": "letterbox"}, {"color": "grey"}]
+)
+def test_pictures_of_sixteen_bits(library: ctypes.CDLL, make_bundle: MakeBundle, definition: dict[str, Any]) -> None:
+    preprocess = Preprocess(height=32, width=36, pixels="uint16", **definition)
+    engine = NativeEngine(library, make_bundle(preprocess, TASK, {"logits": (3,)}))
+    random = np.random.default_rng(4)
+    for channels, format in ((3, "rgb"), (3, "bgr"), (4, "rgba"), (4, "bgra"), (1, "grey")):
+        pixels = random.integers(0, 65536, (45, 31, channels), dtype=np.uint16)
+        rgb = pixels[..., [2, 1, 0, 3][:channels]] if "bgr" in format else pixels
+        expected = preprocess.reference(rgb)
+        actual = engine.preprocess(pixels, format).view(np.float32).reshape(expected.shape)
+        np.testing.assert_array_equal(actual, expected, err_msg=format)
+
+
+@pytest.mark.parametrize(
+    ("definition", "pixels", "format", "message"),
+    [
+        ({}, np.zeros((4, 4, 3), np.uint16), "rgb", r"type uint16; allowed: uint8, .* pixels: uint16"),
+        ({"pixels": "uint16"}, np.zeros((4, 4, 3), np.uint8), "rgb", r"type uint8; allowed: uint16"),
+        ({"channels": 6}, np.zeros((4, 4, 5), np.uint8), "stored", r"5 channels; allowed: 6, as the preprocessing"),
+        ({"channels": 6}, np.zeros((4, 4, 3), np.uint8), "rgb", r"3 channels; allowed: 6"),
+        ({}, np.zeros((4, 4, 2), np.uint8), "stored", r"2 channels; allowed: grey, RGB or RGBA"),
+    ],
+)
+def test_images_of_another_kind_than_the_bundle_takes(
+    library: ctypes.CDLL,
+    make_bundle: MakeBundle,
+    definition: dict[str, Any],
+    pixels: NDArray[Any],
+    format: str,
+    message: str,
+) -> None:
+    preprocess = Preprocess(**{"height": 32, "width": 32} | definition)
+    engine = NativeEngine(library, make_bundle(preprocess, TASK, {"logits": (3,)}))
+    with pytest.raises(NativeError, match=message) as caught:
+        engine.preprocess(pixels, format)
+    assert caught.value.status == "image"
+
+
 def test_a_part_of_a_wider_image(library: ctypes.CDLL, make_bundle: MakeBundle) -> None:
     preprocess = Preprocess(height=32, width=32)
     engine = NativeEngine(library, make_bundle(preprocess, TASK, {"logits": (3,)}))

@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 import eightfold
@@ -23,6 +24,8 @@ from eightfold.runtime.bench import remote
 from eightfold.runtime.bench.bench import bench
 from eightfold.runtime.bench.latency import LatencyTable
 from eightfold.runtime.bundle.manifest import Task
+from eightfold.runtime.postprocess.results import Classification
+from eightfold.runtime.predict.predictor import Predictor
 from tests.cpp.conftest import LIBRARY_VARIABLE
 from tests.sshd import needs_sshd, running_sshd
 
@@ -123,11 +126,69 @@ def test_photographs_agree_but_for_rounding(run: Run, bundle: Path, form: str) -
     assert native == pytest.approx(python, abs=2e-3)
 
 
-def test_deep_pictures_are_refused(run: Run, bundle: Path, tmp_path: Path) -> None:
-    for form in ("deep.png", "deep.pgm"):
-        cv2.imwrite(str(tmp_path / form), np.full((20, 30), 3211, np.uint16))
-        done = run(bundle, tmp_path / form)
-        assert (done.returncode, "it has 16 bits per channel" in done.stderr) == (1, True)
+def test_deep_pictures_keep_their_bits(run: Run, make_bundle: MakeBundle, tmp_path: Path) -> None:
+    """As a picture and as an array, the answers are those of Python; a bundle of 8 bits refuses both."""
+    task = Task(kind="classify", decode="classify", labels=("red", "green", "blue"))
+    how = Preprocess(height=40, width=50, pixels="uint16", scale=1 / 4095)
+    bundle = make_bundle(how, task, {"logits": (3,)})
+    pixels = np.random.default_rng(0).integers(0, 4096, (40, 50, 3), dtype=np.uint16)
+    paths = [tmp_path / "deep.png", tmp_path / "deep.npy"]
+    cv2.imwrite(str(paths[0]), pixels[..., ::-1])
+    np.save(paths[1], pixels)
+    picture, array = scores_of(run, bundle, paths)
+    assert picture == array == pytest.approx(expected_of(bundle, pixels))
+    shallow = make_bundle(Preprocess(height=40, width=50), task, {"logits": (3,)})
+    for path in paths:
+        done = run(shallow, path)
+        assert (done.returncode, "type uint16; allowed: uint8" in done.stderr) == (1, True)
+
+
+def test_deep_netpbm_is_refused(run: Run, bundle: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "deep.pgm"), np.full((20, 30), 3211, np.uint16))
+    done = run(bundle, tmp_path / "deep.pgm")
+    assert (done.returncode, "PPM or PGM of 255 levels" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("channels", [2, 4, 6, 13])
+def test_images_of_other_channels(run: Run, make_bundle: MakeBundle, tmp_path: Path, channels: int) -> None:
+    task = Task(kind="classify", decode="classify", labels=("red", "green", "blue"))
+    how = Preprocess(height=40, width=50, channels=channels, mean=tuple(np.linspace(0.1, 0.9, channels)))
+    bundle = make_bundle(how, task, {"logits": (3,)})
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, channels), dtype=np.uint8)
+    paths = [tmp_path / "image.npy"]
+    np.save(paths[0], pixels)
+    if channels == 4:  # the fourth channel of a picture is its alpha
+        paths.append(tmp_path / "image.png")
+        cv2.imwrite(str(paths[1]), pixels[..., [2, 1, 0, 3]])
+    for scores in scores_of(run, bundle, paths):
+        assert scores == pytest.approx(expected_of(bundle, pixels))
+
+
+def scores_of(run: Run, bundle: Path, paths: list[Path]) -> list[dict[str, float]]:
+    answers = json.loads(run(bundle, *paths, "--json", "-").stdout)
+    return [{each["label"]: each["probability"] for each in answers[str(path)]["top"]} for path in paths]
+
+
+def expected_of(bundle: Path, pixels: NDArray[Any]) -> dict[str, float]:
+    with Predictor(bundle) as predictor:
+        answer = predictor.predict(pixels)
+    assert isinstance(answer, Classification)
+    return {each.label: each.probability for each in answer.top}
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((4, 5), np.float32), "its values have another type"),
+        (np.asfortranarray(np.zeros((4, 5), np.uint8)), "its order is Fortran's"),
+        (np.zeros(7, np.uint8), "it is no image"),
+        (np.zeros((0, 5), np.uint8), "its size is not possible"),
+    ],
+)
+def test_arrays_that_are_no_images(run: Run, bundle: Path, tmp_path: Path, array: NDArray[Any], message: str) -> None:
+    np.save(tmp_path / "x.npy", array)
+    done = run(bundle, tmp_path / "x.npy")
+    assert (done.returncode, message in done.stderr) == (1, True)
 
 
 def test_one_line_per_image(run: Run, bundle: Path, tmp_path: Path) -> None:
@@ -227,8 +288,10 @@ def test_a_percentile_of_too_few_runs_is_no_number(run: Run, bundle: Path) -> No
 
 def test_damaged_images(run: Run, bundle: Path, tmp_path: Path) -> None:
     paths = []
-    for form in ("png", "jpg", "ppm"):
-        photograph().save(tmp_path / f"whole.{form}")
+    np.save(tmp_path / "whole.npy", np.asarray(photograph()))
+    for form in ("png", "jpg", "ppm", "npy"):
+        if form != "npy":
+            photograph().save(tmp_path / f"whole.{form}")
         whole = (tmp_path / f"whole.{form}").read_bytes()
         for size in (8, 20, 40, len(whole) // 2, len(whole) - 20):
             paths.append(tmp_path / f"{size}.{form}")

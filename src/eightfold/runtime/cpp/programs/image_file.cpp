@@ -8,6 +8,7 @@
 
 #include "eightfold/error.hpp"
 #include "eightfold/preprocess.hpp"
+#include "npy.hpp"
 #include "orientation.hpp"
 #include "stb_image.hpp"
 
@@ -20,7 +21,7 @@ using eightfold::ErrorCode;
 
 [[noreturn]] void unreadable(const std::string& path, const std::string& why) {
   throw Error(ErrorCode::image, "cannot read " + path + " (" + why + ")",
-              "JPEG, or PNG, binary PPM or PGM with 8 bits per channel", "convert it first");
+              "JPEG, PNG, binary PPM or PGM of 255 levels, or .npy", "convert it first");
 }
 
 std::vector<char> content_of(const std::string& path) {
@@ -54,30 +55,50 @@ void check_netpbm(Bytes bytes, std::size_t pixel_bytes, const std::string& path)
   if (bytes.size() - at < 1 + pixel_bytes) unreadable(path, "it is cut off");
 }
 
-}  // namespace
+struct Free {
+  void operator()(void* pixels) const { stbi_image_free(pixels); }
+};
 
-Image read_image(const std::string& path) {
-  const std::vector<char> content = content_of(path);
-  if (content.size() > INT_MAX) unreadable(path, "it is larger than 2 GiB");
-  const Bytes bytes(reinterpret_cast<const std::uint8_t*>(content.data()), content.size());
+Image decoded(Bytes bytes, bool as_stored, const std::string& path) {
   const int size = static_cast<int>(bytes.size());
   Image image;
-  int channels = 0;
-  if (stbi_info_from_memory(bytes.data(), size, &image.width, &image.height, &channels) == 0)
+  if (stbi_info_from_memory(bytes.data(), size, &image.width, &image.height, &image.channels) == 0)
     unreadable(path, "its format is unknown, or its header damaged");
   if (image.width > eightfold::kLargestSide || image.height > eightfold::kLargestSide)
     unreadable(path, "its size is not possible");
-  if (stbi_is_16_bit_from_memory(bytes.data(), size) != 0) unreadable(path, "it has 16 bits per channel");
-  const int wanted = channels <= 2 ? 1 : 3;  // without alpha
-  image.format = wanted == 1 ? eightfold::PixelFormat::grey : eightfold::PixelFormat::rgb;
-  const auto pixel_bytes = image.view().row_bytes() * static_cast<std::size_t>(image.height);
-  if (is_netpbm(bytes)) check_netpbm(bytes, pixel_bytes, path);
-  const std::unique_ptr<stbi_uc, decltype(&stbi_image_free)> pixels(
-      stbi_load_from_memory(bytes.data(), size, &image.width, &image.height, &channels, wanted),
-      &stbi_image_free);
+  if (!as_stored) image.channels = image.channels <= 2 ? 1 : 3;  // without alpha
+  if (is_netpbm(bytes))
+    check_netpbm(bytes, image.view().row_bytes() * static_cast<std::size_t>(image.height), path);
+  if (stbi_is_16_bit_from_memory(bytes.data(), size) != 0) image.type = eightfold::PixelType::uint16;
+  int ignored = 0;
+  const auto load = [&](auto* function) -> void* {
+    return function(bytes.data(), size, &ignored, &ignored, &ignored, image.channels);
+  };
+  const std::unique_ptr<void, Free> pixels(image.type == eightfold::PixelType::uint16
+                                               ? load(&stbi_load_16_from_memory)
+                                               : load(&stbi_load_from_memory));
   if (!pixels) unreadable(path, std::string("damaged or cut off: ") + stbi_failure_reason());
-  image.pixels.assign(pixels.get(), pixels.get() + pixel_bytes);
-  return upright(std::move(image), orientation_of(bytes));
+  const auto* first = static_cast<const std::uint8_t*>(pixels.get());
+  image.pixels.assign(first, first + image.view().row_bytes() * static_cast<std::size_t>(image.height));
+  return image;
+}
+
+}  // namespace
+
+eightfold::ImageView Image::view() const {
+  using eightfold::PixelFormat;
+  const PixelFormat formats[] = {PixelFormat::grey, PixelFormat::stored, PixelFormat::rgb, PixelFormat::rgba};
+  const PixelFormat format = channels <= 4 ? formats[channels - 1] : PixelFormat::stored;
+  return {pixels.data(), width, height, format, 0, channels, type};
+}
+
+Image read_image(const std::string& path, bool as_stored) {
+  const std::vector<char> content = content_of(path);
+  if (content.size() > INT_MAX) unreadable(path, "it is larger than 2 GiB");
+  const Bytes bytes(reinterpret_cast<const std::uint8_t*>(content.data()), content.size());
+  if (is_npy(bytes)) return image_from_npy(bytes, path);
+  Image image = decoded(bytes, as_stored, path);
+  return as_stored ? image : upright(std::move(image), orientation_of(bytes));
 }
 
 }  // namespace programs

@@ -15,12 +15,14 @@ struct Image {
   std::vector<std::uint8_t> pixels;
   int width = 0;
   int height = 0;
-  eightfold::PixelFormat format = eightfold::PixelFormat::rgb;
+  int channels = 3;
+  eightfold::PixelType type = eightfold::PixelType::uint8;
 
-  eightfold::ImageView view() const { return {pixels.data(), width, height, format, 0}; }
+  eightfold::ImageView view() const;
 };
 
-// Throws eightfold::Error (image), also where a channel has other than 8 bits: none are dropped in silence.
-Image read_image(const std::string& path);
+// Throws eightfold::Error (image). Pixels of more than 8 bits keep them: the type is uint16.
+// `as_stored`: with the channels that the file has, and not turned. An .npy file gives its array.
+Image read_image(const std::string& path, bool as_stored);
 
 }  // namespace programs

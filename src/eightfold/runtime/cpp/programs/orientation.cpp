@@ -68,8 +68,8 @@ Image upright(Image image, int orientation) {
   const bool transposed = orientation >= 5;
   const bool flip_x = orientation == 2 || orientation == 3 || orientation >= 7;
   const bool flip_y = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
-  const auto pixel = static_cast<std::size_t>(eightfold::channels_of(image.format));
-  Image result = {{}, image.width, image.height, image.format};
+  const std::size_t pixel = static_cast<std::size_t>(image.channels) * bytes_of(image.type);
+  Image result = {{}, image.width, image.height, image.channels, image.type};
   if (transposed) std::swap(result.width, result.height);
   result.pixels.reserve(image.pixels.size());
   for (int y = 0; y < result.height; ++y) {

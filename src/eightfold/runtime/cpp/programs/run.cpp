@@ -16,7 +16,7 @@
 namespace {
 
 constexpr const char* kHelp =
-    "usage: eightfold-run BUNDLE IMAGE... [--json FILE]     predict JPEG, PNG, PPM or PGM images\n"
+    "usage: eightfold-run BUNDLE IMAGE... [--json FILE]     predict JPEG, PNG, PPM, PGM or .npy images\n"
     "       eightfold-run BUNDLE --bench [--seconds 4] [--json FILE]\n"
     "       eightfold-run --backends                        what this build can run\n"
     "\n"
@@ -107,9 +107,10 @@ int predict(const programs::Arguments& arguments) {
   const std::vector<std::string> paths(arguments.positional().begin() + 1, arguments.positional().end());
   const eightfold::Engine engine =
       eightfold::Engine::load(arguments.positional()[0], options_from(arguments));
+  const bool as_stored = engine.preprocessing().color == eightfold::Color::as_is;
   nlohmann::json answers = nlohmann::json::object();
   for (const std::string& path : paths) {
-    const programs::Image image = programs::read_image(path);
+    const programs::Image image = programs::read_image(path, as_stored);
     const eightfold::Prediction prediction = engine.run({image.view()})[0];
     if (arguments.has("--json")) {
       answers[path] = programs::json_of(engine, prediction);

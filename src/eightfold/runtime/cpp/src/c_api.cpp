@@ -85,8 +85,9 @@ eightfold::EngineOptions options_from(const eightfold_options* given) {
 }
 
 eightfold::ImageView view_of(const eightfold_image& image) {
-  return {image.data, image.width, image.height, static_cast<eightfold::PixelFormat>(image.format),
-          image.stride};
+  return {static_cast<const std::uint8_t*>(image.data),      image.width,  image.height,
+          static_cast<eightfold::PixelFormat>(image.format), image.stride, image.stored_channels,
+          static_cast<eightfold::PixelType>(image.type)};
 }
 
 static_assert(static_cast<int>(eightfold::DataType::boolean) == EIGHTFOLD_BOOL,

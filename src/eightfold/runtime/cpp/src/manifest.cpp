@@ -1,6 +1,7 @@
 #include "eightfold/manifest.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <set>
 
@@ -18,14 +19,16 @@ constexpr std::int64_t kExactInDouble = std::int64_t{1} << 53;
 
 std::string string_from(const JsonNode& node) { return node.string(); }
 
-std::vector<double> per_channel_from(const JsonNode& node, int channels) {
+std::vector<double> per_channel_from(const JsonNode& node, const Preprocess& preprocess) {
+  const int channels = preprocess.channels();
   std::vector<double> values = node.each<double>([](const JsonNode& item) { return item.number(); });
   if (values.empty()) node.fail("empty", "1 or " + std::to_string(channels) + " numbers");
   const bool equal =
       std::all_of(values.begin(), values.end(), [&](double each) { return each == values[0]; });
   const int size = static_cast<int>(values.size());
   // Of grey images three equal ones are the default.
-  if (equal && (size == 1 || size == channels || (channels == 1 && size == 3))) return {values[0]};
+  if (equal && (size == 1 || size == channels || (preprocess.color == Color::grey && size == 3)))
+    return {values[0]};
   if (size != channels) {
     node.fail(std::to_string(values.size()) + " entries long",
               "1 or " + std::to_string(channels) + " entries");
@@ -67,33 +70,71 @@ void read_geometry(const JsonNode& node, Preprocess& result) {
     result.anchor =
         node.at("anchor").one_of<Anchor>({{"center", Anchor::center}, {"top-left", Anchor::top_left}});
   }
-  if (node.has("pad_value")) result.pad_value = static_cast<int>(node.at("pad_value").integer(0, 255));
   if (node.has("shorter_side") && !node.at("shorter_side").is_null()) {
     result.shorter_side = side_from(node.at("shorter_side"), std::max(result.height, result.width));
   }
 }
 
-void read_values(const JsonNode& node, Preprocess& result) {
+// The color follows from the number of channels where it is not given, and the other way round.
+void read_pixels(const JsonNode& node, Preprocess& result) {
+  const int given =
+      node.has("channels") ? static_cast<int>(node.at("channels").integer(1, kMostChannels)) : 0;
+  if (given != 0) result.color = given == 1 ? Color::grey : given == 3 ? Color::rgb : Color::as_is;
   if (node.has("color")) {
-    result.color =
-        node.at("color").one_of<Color>({{"rgb", Color::rgb}, {"bgr", Color::bgr}, {"grey", Color::grey}});
+    result.color = node.at("color").one_of<Color>(
+        {{"rgb", Color::rgb}, {"bgr", Color::bgr}, {"grey", Color::grey}, {"as-is", Color::as_is}});
   }
-  if (node.has("scale")) result.scale = node.at("scale").number();
-  if (node.has("mean")) result.mean = per_channel_from(node.at("mean"), result.channels());
-  if (node.has("std")) result.std = per_channel_from(node.at("std"), result.channels());
-  if (std::any_of(result.std.begin(), result.std.end(), [](double each) { return each <= 0; })) {
-    node.at("std").fail("not positive", "positive numbers");
+  if (result.color == Color::as_is) {
+    if (given == 0) node.at("color").fail("as-is without channels", "channels, how many there are");
+    result.stored_channels = given;
+  } else if (given != 0 && given != result.channels()) {
+    node.at("channels")
+        .fail(std::to_string(given), std::to_string(result.channels()) + ", for this color, or color as-is");
   }
+  if (node.has("pixels")) {
+    result.pixels =
+        node.at("pixels").one_of<PixelType>({{"uint8", PixelType::uint8}, {"uint16", PixelType::uint16}});
+  }
+  if (node.has("pad_value"))
+    result.pad_value = static_cast<int>(node.at("pad_value").integer(0, result.largest_pixel()));
+}
+
+// By the rules of eightfold.calib.images.normalization: faults that no training can have meant.
+void check_normalization(const JsonNode& node, const Preprocess& result) {
+  const auto largest = [](const std::vector<double>& values) {
+    return std::abs(*std::max_element(values.begin(), values.end(),
+                                      [](double a, double b) { return std::abs(a) < std::abs(b); }));
+  };
+  const double reach = std::abs(result.scale) * result.largest_pixel();
+  const double mean = largest(result.mean);
+  const double std = largest(result.std);
+  if (result.scale == 0) node.fail("with scale 0", "1/255 and other numbers");
+  if (std::any_of(result.std.begin(), result.std.end(), [](double each) { return each <= 0; }))
+    node.fail("with std that is not positive", "positive numbers");
+  const bool of_scaled = reach >= 128 && 0 < mean && mean <= 1 && std < 1;
+  if (mean > 1.001 * reach || std > 4 * reach || of_scaled)
+    node.fail("with mean or std in another unit than its pixels", "those of pixels times scale");
+}
+
+void read_values(const JsonNode& node, Preprocess& result) {
+  read_pixels(node, result);
+  result.scale = node.has("scale") ? node.at("scale").number() : 1.0 / result.largest_pixel();
+  if (node.has("mean")) result.mean = per_channel_from(node.at("mean"), result);
+  if (node.has("std")) result.std = per_channel_from(node.at("std"), result);
+  check_normalization(node, result);
   if (node.has("layout")) {
     result.layout = node.at("layout").one_of<Layout>({{"nchw", Layout::nchw}, {"nhwc", Layout::nhwc}});
   }
   if (node.has("dtype")) result.bytes = node.at("dtype").one_of<bool>({{"float32", false}, {"uint8", true}});
+  if (result.bytes && result.pixels == PixelType::uint16)
+    node.at("dtype").fail("uint8 for pixels of 16 bits", "float32");
 }
 
 Preprocess preprocess_from(const JsonNode& node) {
   check_kind(node, "preprocess");
   node.allow_keys({"kind", "schema", "height", "width", "resize", "interpolation", "antialias", "anchor",
-                   "pad_value", "shorter_side", "color", "scale", "mean", "std", "layout", "dtype"});
+                   "pad_value", "shorter_side", "color", "channels", "pixels", "scale", "mean", "std",
+                   "layout", "dtype"});
   Preprocess result;
   read_geometry(node, result);
   read_values(node, result);

@@ -1,5 +1,6 @@
 #include "normalize.hpp"
 
+#include <array>
 #include <cmath>
 
 #include "simd.hpp"
@@ -63,18 +64,13 @@ Normalizer::Normalizer(const Preprocess& preprocess)
     const double std = of_channel(preprocess.std, i);
     channel.factor = preprocess.scale / std;
     channel.offset = -mean / std;
-    for (int value = 0; value < 256; ++value) {
+    for (int value = 0; value <= preprocess.largest_pixel(); ++value) {
       const auto exact = static_cast<float>((value * preprocess.scale - mean) / std);
-      channel.table[static_cast<std::size_t>(value)] = exact;
+      channel.table.push_back(exact);
       linear_ = linear_ && exact == static_cast<float>(std::fma(value, channel.factor, channel.offset));
     }
   }
   linear_ = linear_ && has_avx2();
-}
-
-void Normalizer::line(const std::uint8_t* first, int step, int count, int channel, float* out) const {
-  const float* table = channels_[static_cast<std::size_t>(channel)].table.data();
-  for (int x = 0; x < count; ++x) out[x] = table[first[x * step]];
 }
 
 void Normalizer::planes(const std::uint8_t* pixels, const int* order, int count, float* const* out) const {
@@ -82,7 +78,7 @@ void Normalizer::planes(const std::uint8_t* pixels, const int* order, int count,
     const Channel& channel = channels_[static_cast<std::size_t>(c)];
     const int done =
         linear_ ? plane_avx2(pixels, order[c], count, channel.factor, channel.offset, out[c]) : 0;
-    line(pixels + 3 * done + order[c], 3, count - done, c, out[c] + done);
+    for (int x = done; x < count; ++x) out[c][x] = channel.table[pixels[3 * x + order[c]]];
   }
 }
 

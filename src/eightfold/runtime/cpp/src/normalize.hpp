@@ -1,8 +1,7 @@
-// Purpose: pixel values to floats: a table of 256 entries per channel, or the straight line it was made from
-// where that gives the same floats, which vectorises. Thread safety: immutable after construction.
+// Purpose: pixel values to floats: a table of 256 or 65536 entries per channel, or the straight line it was
+// made from where that gives the same floats, which vectorises. Thread safety: immutable after construction.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -14,18 +13,16 @@ class Normalizer {
  public:
   explicit Normalizer(const Preprocess& preprocess);
 
-  float operator()(std::uint8_t value, int channel) const {
+  float operator()(std::size_t value, int channel) const {
     return channels_[static_cast<std::size_t>(channel)].table[value];
   }
 
-  // out[x] for `count` pixels of one channel, where pixels are `step` bytes apart.
-  void line(const std::uint8_t* first, int step, int count, int channel, float* out) const;
   // The three planes of pixels of three bytes; `order[c]` is the byte that channel c is.
   void planes(const std::uint8_t* pixels, const int* order, int count, float* const* out) const;
 
  private:
   struct Channel {
-    std::array<float, 256> table;
+    std::vector<float> table;
     double factor;
     double offset;
   };

@@ -14,7 +14,34 @@ namespace {
 using detail::Pixels;
 using detail::Window;
 
-void check(const ImageView& image) {
+const char* name_of(PixelType type) { return type == PixelType::uint16 ? "uint16" : "uint8"; }
+
+void check_memory(const ImageView& image) {
+  if (image.row_bytes() < image.packed_row_bytes()) {
+    throw Error(ErrorCode::image, "a stride of " + std::to_string(image.stride) + " bytes",
+                "0, or at least the " + std::to_string(image.packed_row_bytes()) + " bytes of a row");
+  }
+  const bool odd = (reinterpret_cast<std::uintptr_t>(image.data) | image.row_bytes()) % 2 != 0;
+  if (image.type == PixelType::uint16 && odd)
+    throw Error(ErrorCode::image, "16-bit pixels at an odd address or stride", "even ones");
+}
+
+void check_kind(const ImageView& image, const Preprocess& preprocess) {
+  const bool as_is = preprocess.color == Color::as_is;
+  if (as_is ? image.channels() != preprocess.channels() : image.format == PixelFormat::stored) {
+    throw Error(ErrorCode::image, "an image of " + std::to_string(image.channels()) + " channels",
+                as_is ? std::to_string(preprocess.channels()) + ", as the preprocessing of the bundle says"
+                      : "grey, RGB or RGBA");
+  }
+  if (image.type != preprocess.pixels) {
+    throw Error(
+        ErrorCode::image, std::string("an image of type ") + name_of(image.type),
+        std::string(name_of(preprocess.pixels)) + ", as the preprocessing of the bundle says",
+        "give the Preprocess pixels: uint16 and the scale of the images' depth, or convert the image");
+  }
+}
+
+void check(const ImageView& image, const Preprocess& preprocess) {
   const std::string size = std::to_string(image.width) + "x" + std::to_string(image.height);
   if (image.data == nullptr || image.width < 1 || image.height < 1) {
     throw Error(ErrorCode::image, "an image of zero size, " + size, "at least one pixel");
@@ -23,22 +50,26 @@ void check(const ImageView& image) {
     throw Error(ErrorCode::image, "an image of " + size + " pixels", "at most 65536 pixels a side");
   }
   const auto format = static_cast<int>(image.format);
-  if (format < static_cast<int>(PixelFormat::rgb) || format > static_cast<int>(PixelFormat::bgra)) {
-    throw Error(ErrorCode::image, "pixel format " + std::to_string(format), "0 (rgb) to 4 (bgra)");
+  if (format < static_cast<int>(PixelFormat::rgb) || format > static_cast<int>(PixelFormat::stored)) {
+    throw Error(ErrorCode::image, "pixel format " + std::to_string(format), "0 (rgb) to 5 (stored)");
   }
-  const std::size_t packed =
-      static_cast<std::size_t>(image.width) * static_cast<std::size_t>(channels_of(image.format));
-  if (image.row_bytes() < packed) {
-    throw Error(ErrorCode::image, "a stride of " + std::to_string(image.stride) + " bytes",
-                "0, or at least the " + std::to_string(packed) + " bytes of a row");
-  }
+  const auto type = static_cast<int>(image.type);
+  if (type < 0 || type > 1)
+    throw Error(ErrorCode::image, "pixel type " + std::to_string(type), "0 (uint8), 1 (uint16)");
+  check_kind(image, preprocess);
+  check_memory(image);
 }
 
 bool is_bgr(PixelFormat format) { return format == PixelFormat::bgr || format == PixelFormat::bgra; }
 
-Pixels pixels_of(const ImageView& image) {
-  const int channels = channels_of(image.format);
-  return {image.data, {image.height, image.width}, image.row_bytes(), channels, std::min(channels, 3)};
+Pixels pixels_of(const ImageView& image, bool as_is) {
+  const int channels = image.channels();
+  return {image.data,
+          {image.height, image.width},
+          image.row_bytes(),
+          channels * static_cast<int>(bytes_of(image.type)),
+          as_is ? channels : std::min(channels, 3),
+          image.type};
 }
 
 int checked_side(std::int64_t side, const char* name) {
@@ -47,21 +78,33 @@ int checked_side(std::int64_t side, const char* name) {
               "1 to " + std::to_string(kLargestSide) + " pixels");
 }
 
-// Pillow's ITU-R 601-2 luma, exact in integers.
-Pixels grey_of(const ImageView& image, std::vector<std::uint8_t>& buffer) {
-  const Pixels color = pixels_of(image);
-  if (color.channels == 1) return color;
-  const auto width = static_cast<std::size_t>(image.width);
-  buffer.resize(width * static_cast<std::size_t>(image.height));
-  const int red = is_bgr(image.format) ? 2 : 0;
-  for (std::size_t y = 0; y < static_cast<std::size_t>(image.height); ++y) {
-    const std::uint8_t* pixel = color.data + y * color.row_bytes;
-    for (std::size_t x = 0; x < width; ++x, pixel += color.pixel_bytes) {
-      const std::uint32_t luma = 19595U * pixel[red] + 38470U * pixel[1] + 7471U * pixel[2 - red];
-      buffer[y * width + x] = static_cast<std::uint8_t>((luma + 32768U) >> 16U);
+// Pillow's ITU-R 601-2 luma, exact in integers: of 16 bits, too, it fits 32.
+template <typename Sample>
+void luma_of(const Pixels& color, int red, Sample* luma) {
+  const int step = color.pixel_bytes / static_cast<int>(sizeof(Sample));
+  for (int y = 0; y < color.size.height; ++y) {
+    const auto* pixel =
+        reinterpret_cast<const Sample*>(color.data + static_cast<std::size_t>(y) * color.row_bytes);
+    for (int x = 0; x < color.size.width; ++x, pixel += step) {
+      const std::uint32_t sum = 19595U * pixel[red] + 38470U * pixel[1] + 7471U * pixel[2 - red];
+      *luma++ = static_cast<Sample>((sum + 32768U) >> 16U);
     }
   }
-  return {buffer.data(), color.size, width, 1, 1};
+}
+
+Pixels grey_of(const ImageView& image, std::vector<std::uint8_t>& buffer) {
+  const Pixels color = pixels_of(image, false);
+  if (color.channels == 1) return color;
+  const std::size_t bytes = bytes_of(image.type);
+  const std::size_t row_bytes = static_cast<std::size_t>(image.width) * bytes;
+  buffer.resize(row_bytes * static_cast<std::size_t>(image.height));
+  const int red = is_bgr(image.format) ? 2 : 0;
+  if (image.type == PixelType::uint8) {
+    luma_of(color, red, buffer.data());
+  } else {
+    luma_of(color, red, reinterpret_cast<std::uint16_t*>(buffer.data()));
+  }
+  return {buffer.data(), color.size, row_bytes, static_cast<int>(bytes), 1, image.type};
 }
 
 Placement letterbox(const Preprocess& preprocess, int height, int width) {
@@ -104,9 +147,8 @@ Window overlap(const Placement& placement) {
 }
 
 detail::ChannelOrder channel_order(const Preprocess& preprocess, PixelFormat format, int source_channels) {
-  if (source_channels == 1) return {1, {0, 0, 0}};
   const bool reversed = is_bgr(format) != (preprocess.color == Color::bgr);
-  return reversed ? detail::ChannelOrder{3, {2, 1, 0}} : detail::ChannelOrder{3, {0, 1, 2}};
+  return {source_channels, reversed && preprocess.color != Color::as_is};
 }
 
 template <typename T>
@@ -117,7 +159,7 @@ void fill(const detail::TensorWriter<T>& writer, const Preprocess& preprocess,
   const bool grows =
       placement.resized.height > placement.source.height || placement.resized.width > placement.source.width;
   resizer.prepare(pixels, placement.resized, window, detail::kernel_of(preprocess, grows));
-  const auto padding = static_cast<std::uint8_t>(preprocess.pad_value);
+  const int padding = preprocess.pad_value;
   const int left = window.left + placement.left;
   const int right = window.right + placement.left;
   for (int y = rows.first; y < rows.last; ++y) {
@@ -127,7 +169,12 @@ void fill(const detail::TensorWriter<T>& writer, const Preprocess& preprocess,
       continue;
     }
     writer.pad(y, 0, left, padding);
-    writer.row(y, left, resizer.row(pixels, source_y), right - left, order);
+    const std::uint8_t* row = resizer.row(pixels, source_y);
+    if (pixels.type == PixelType::uint8) {
+      writer.row(y, left, row, right - left, order);
+    } else {
+      writer.row(y, left, reinterpret_cast<const std::uint16_t*>(row), right - left, order);
+    }
     writer.pad(y, right, preprocess.width, padding);
   }
 }
@@ -196,9 +243,11 @@ Placement Preprocessor::run(const ImageView& image, void* tensor, PreprocessScra
 
 Placement Preprocessor::run(const ImageView& image, void* tensor, PreprocessScratch& scratch,
                             RowRange rows) const {
-  check(image);
+  check(image, preprocess_);
   PreprocessScratch::State& state = *scratch.state_;
-  const Pixels pixels = preprocess_.color == Color::grey ? grey_of(image, state.grey) : pixels_of(image);
+  const Pixels pixels = preprocess_.color == Color::grey
+                            ? grey_of(image, state.grey)
+                            : pixels_of(image, preprocess_.color == Color::as_is);
   const Placement placement = place(preprocess_, image.height, image.width);
   const detail::ChannelOrder order = channel_order(preprocess_, image.format, pixels.channels);
   if (preprocess_.bytes) {

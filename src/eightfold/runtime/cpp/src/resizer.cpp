@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace eightfold::detail {
 namespace {
@@ -10,19 +11,35 @@ namespace {
 constexpr int kLargestFastWidth = 16383;
 
 bool same_kind(const Pixels& a, const Pixels& b) {
-  return a.size == b.size && a.pixel_bytes == b.pixel_bytes && a.channels == b.channels;
+  return a.size == b.size && a.pixel_bytes == b.pixel_bytes && a.channels == b.channels && a.type == b.type;
 }
 
-// A bound of what single precision can add to a sum of bytes with these weights, with room to spare: each of
-// the products and sums errs by at most 2^-24 of a value that stays below 255 times the weights' sums.
-float rounding_margin(const Taps& across, const Taps& down) {
-  if (across.exact_in_float() && down.exact_in_float()) return 0;
-  const double largest = 255 * across.largest_weight_sum() * down.largest_weight_sum() + 1;
+// A bound of what single precision can add to a sum of samples with these weights, with room to spare: each
+// of the products and sums errs by at most 2^-24 of a value that stays below the largest sample times the
+// weights' sums.
+float rounding_margin(const Taps& across, const Taps& down, PixelType type) {
+  if (type == PixelType::uint8 && across.exact_in_float() && down.exact_in_float()) return 0;
+  const double largest =
+      (type == PixelType::uint8 ? 255 : 65535) * across.largest_weight_sum() * down.largest_weight_sum() + 1;
   return static_cast<float>(largest * 2 * (across.count + down.count + 4) * std::ldexp(1.0, -24));
 }
 
-std::uint8_t rounded(double value) {
-  return static_cast<std::uint8_t>(std::clamp(std::floor(value + 0.5), 0.0, 255.0));
+template <typename Sample, typename Number>
+Sample clamped(Number whole) {
+  constexpr auto largest = static_cast<Number>(std::numeric_limits<Sample>::max());
+  return static_cast<Sample>(std::clamp(whole, Number{0}, largest));
+}
+
+// The samples of a row of the source image, from a column on.
+template <typename Sample>
+const Sample* samples_of(const Pixels& image, int row, int column) {
+  return reinterpret_cast<const Sample*>(image.data + image.row_bytes * static_cast<std::size_t>(row) +
+                                         static_cast<std::size_t>(column * image.pixel_bytes));
+}
+
+template <typename Sample>
+int step_of(const Pixels& image) {
+  return image.pixel_bytes / static_cast<int>(sizeof(Sample));
 }
 
 }  // namespace
@@ -35,14 +52,14 @@ void Resizer::prepare(const Pixels& kind, Size resized, const Window& window, Ke
   resized_ = resized;
   window_ = window;
   kernel_ = kernel;
-  row_.assign(static_cast<std::size_t>(columns() * kind.channels + kBilinearSlack), 0);
+  row_.assign(static_cast<std::size_t>(columns() * kind.channels) * bytes_of(kind.type) + kBilinearSlack, 0);
   way_ = Way::copy;
   if (kind.size == resized) return;
   across_ = axis_taps(kind.size.width, resized.width, kernel, window.left, window.right);
   down_ = axis_taps(kind.size.height, resized.height, kernel, window.top, window.bottom);
-  margin_ = rounding_margin(across_, down_);
-  if (kernel == Kernel::bilinear && kind.channels == 3 && kind.size.width >= 2 &&
-      resized.width <= kLargestFastWidth) {
+  margin_ = rounding_margin(across_, down_, kind.type);
+  if (kernel == Kernel::bilinear && kind.channels == 3 && kind.type == PixelType::uint8 &&
+      kind.size.width >= 2 && resized.width <= kLargestFastWidth) {
     prepare_bilinear(kind);
     return;
   }
@@ -83,13 +100,16 @@ const std::uint8_t* Resizer::row(const Pixels& image, int y) {
   if (way_ == Way::bilinear) {
     bilinear(image, y - window_.top);
   } else if (way_ == Way::separable) {
-    separable(image, y - window_.top);
-  } else {
-    const std::uint8_t* source = image.data + image.row_bytes * static_cast<std::size_t>(y);
-    for (int x = 0; x < columns(); ++x) {
-      const std::uint8_t* pixel = source + (window_.left + x) * image.pixel_bytes;
-      std::copy_n(pixel, image.channels, &row_[static_cast<std::size_t>(x * image.channels)]);
+    if (image.type == PixelType::uint8) {
+      separable<std::uint8_t>(image, y - window_.top);
+    } else {
+      separable<std::uint16_t>(image, y - window_.top);
     }
+  } else {
+    const std::size_t bytes = static_cast<std::size_t>(image.channels) * bytes_of(image.type);
+    for (int x = 0; x < columns(); ++x)
+      std::copy_n(samples_of<std::uint8_t>(image, y, window_.left + x), bytes,
+                  &row_[static_cast<std::size_t>(x) * bytes]);
   }
   return row_.data();
 }
@@ -128,32 +148,35 @@ void Resizer::bilinear_exactly(const BilinearRow& work, const double* down,
   }
 }
 
+template <typename Sample>
 void Resizer::blend_rows(const Pixels& image, int y) {
   std::fill(blended_.begin(), blended_.end(), 0.0F);
   const int channels = image.channels;
+  const int step = step_of<Sample>(image);
   const auto pixels = static_cast<int>(blended_.size()) / channels;
   for (int k = 0; k < down_.count; ++k) {
     const auto tap = static_cast<std::size_t>(y * down_.count + k);
     const auto weight = static_cast<float>(down_.weight[tap]);
     if (weight == 0) continue;
-    const std::uint8_t* source = image.data + image.row_bytes * static_cast<std::size_t>(down_.index[tap]) +
-                                 first_column_ * image.pixel_bytes;
-    if (channels == image.pixel_bytes) {  // contiguous: the compiler vectorises this
+    const Sample* source = samples_of<Sample>(image, down_.index[tap], first_column_);
+    if (channels == step) {  // contiguous: the compiler vectorises this
       for (std::size_t i = 0; i < blended_.size(); ++i) blended_[i] += static_cast<float>(source[i]) * weight;
       continue;
     }
     for (int x = 0; x < pixels; ++x) {
       for (int channel = 0; channel < channels; ++channel) {
         blended_[static_cast<std::size_t>(x * channels + channel)] +=
-            static_cast<float>(source[x * image.pixel_bytes + channel]) * weight;
+            static_cast<float>(source[x * step + channel]) * weight;
       }
     }
   }
 }
 
+template <typename Sample>
 void Resizer::separable(const Pixels& image, int y) {
-  blend_rows(image, y);
+  blend_rows<Sample>(image, y);
   const int channels = image.channels;
+  auto* const row = reinterpret_cast<Sample*>(row_.data());
   for (int x = 0; x < columns(); ++x) {
     const auto tap = static_cast<std::size_t>(x * across_.count);
     for (int channel = 0; channel < channels; ++channel) {
@@ -165,27 +188,26 @@ void Resizer::separable(const Pixels& image, int y) {
       }
       const float whole = std::floor(sum + 0.5F);
       const bool doubtful = std::abs(sum + 0.5F - whole - 0.5F) > 0.5F - margin_;
-      row_[static_cast<std::size_t>(x * channels + channel)] =
-          doubtful ? exact(image, x, y, channel) : static_cast<std::uint8_t>(std::clamp(whole, 0.0F, 255.0F));
+      row[x * channels + channel] = doubtful ? exact<Sample>(image, x, y, channel) : clamped<Sample>(whole);
     }
   }
 }
 
 // The definition: horizontal sums first, one tap after the other, nothing rounded in between.
-std::uint8_t Resizer::exact(const Pixels& image, int x, int y, int channel) const {
+template <typename Sample>
+Sample Resizer::exact(const Pixels& image, int x, int y, int channel) const {
   const auto across = static_cast<std::size_t>(x * across_.count);
   const auto down = static_cast<std::size_t>(y * down_.count);
   double sum = 0;
   for (std::size_t j = down; j < down + static_cast<std::size_t>(down_.count); ++j) {
-    const std::uint8_t* row =
-        image.data + image.row_bytes * static_cast<std::size_t>(down_.index[j]) + channel;
+    const Sample* row = samples_of<Sample>(image, down_.index[j], 0) + channel;
     double row_sum = 0;
     for (std::size_t i = across; i < across + static_cast<std::size_t>(across_.count); ++i) {
-      row_sum += row[across_.index[i] * image.pixel_bytes] * across_.weight[i];
+      row_sum += row[across_.index[i] * step_of<Sample>(image)] * across_.weight[i];
     }
     sum += row_sum * down_.weight[j];
   }
-  return rounded(sum);
+  return clamped<Sample>(std::floor(sum + 0.5));
 }
 
 }  // namespace eightfold::detail

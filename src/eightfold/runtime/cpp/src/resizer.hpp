@@ -1,6 +1,6 @@
-// Purpose: resize one image row by row to bytes, exactly as the double-precision definition says, mostly in
-// single precision: what lies too near to a half is computed again in double. Thread safety: a Resizer
-// belongs to one thread at a time; make() again when sizes change, which allocates little.
+// Purpose: resize one image row by row to samples of its type, exactly as the double-precision definition
+// says, mostly in single precision: what lies too near to a half is computed again in double. Thread safety:
+// a Resizer belongs to one thread at a time; make() again when sizes change, which allocates little.
 #pragma once
 
 #include <cstdint>
@@ -13,13 +13,14 @@
 
 namespace eightfold::detail {
 
-// Interleaved bytes. `channels` of each pixel's `pixel_bytes` are resized.
+// Interleaved samples of 8 or 16 bits. The first `channels` samples of each pixel are resized.
 struct Pixels {
   const std::uint8_t* data = nullptr;
   Size size;
   std::size_t row_bytes = 0;
   int pixel_bytes = 0;
   int channels = 0;
+  PixelType type = PixelType::uint8;
 };
 
 // Rows and columns of the resized image that are wanted.
@@ -38,7 +39,7 @@ class Resizer {
  public:
   // Prepares for images of this kind; does nothing when already prepared for it.
   void prepare(const Pixels& kind, Size resized, const Window& window, Kernel kernel);
-  // One row of the window: (right - left) pixels of `channels` bytes, valid until the next call. The image
+  // One row of the window: (right - left) pixels of `channels` samples, valid until the next call. The image
   // must be of the kind prepared for.
   const std::uint8_t* row(const Pixels& image, int y);
 
@@ -48,9 +49,12 @@ class Resizer {
   void prepare_bilinear(const Pixels& kind);
   void bilinear(const Pixels& image, int y);
   void bilinear_exactly(const BilinearRow& work, const double* down, span<const std::int32_t> columns);
+  template <typename Sample>
   void separable(const Pixels& image, int y);
+  template <typename Sample>
   void blend_rows(const Pixels& image, int y);
-  std::uint8_t exact(const Pixels& image, int x, int y, int channel) const;
+  template <typename Sample>
+  Sample exact(const Pixels& image, int x, int y, int channel) const;
   int columns() const { return window_.right - window_.left; }
 
   Pixels kind_;

@@ -9,10 +9,12 @@
 
 namespace eightfold::detail {
 
-// Which byte of a source pixel each channel of the tensor is.
+// The sample of a source pixel that a channel of the tensor is. A single one is repeated.
 struct ChannelOrder {
-  int pixel_bytes;
-  int byte[3];
+  int samples;  // of a source pixel
+  bool reversed;
+
+  int place(int channel) const { return samples == 1 ? 0 : reversed ? samples - 1 - channel : channel; }
 };
 
 // T is float, normalized, or uint8, as the pixels are.
@@ -27,7 +29,7 @@ class TensorWriter {
         planar_(preprocess.layout == Layout::nchw),
         plane_(static_cast<std::ptrdiff_t>(preprocess.height) * width_) {}
 
-  void pad(int y, int left, int right, std::uint8_t value) const {
+  void pad(int y, int left, int right, int value) const {
     for (int channel = 0; channel < channels_; ++channel) {
       T* out = at(y, left, channel);
       const T padding = converted(value, channel);
@@ -35,18 +37,20 @@ class TensorWriter {
     }
   }
 
-  void row(int y, int left, const std::uint8_t* pixels, int count, const ChannelOrder& order) const {
-    if constexpr (std::is_same_v<T, float>) {
-      if (planar_ && channels_ == 3 && order.pixel_bytes == 3) {
+  template <typename Sample>
+  void row(int y, int left, const Sample* pixels, int count, const ChannelOrder& order) const {
+    if constexpr (std::is_same_v<T, float> && sizeof(Sample) == 1) {
+      if (planar_ && channels_ == 3 && order.samples == 3) {
         float* const planes[3] = {at(y, left, 0), at(y, left, 1), at(y, left, 2)};
-        return normalizer_->planes(pixels, order.byte, count, planes);
+        const int places[3] = {order.place(0), order.place(1), order.place(2)};
+        return normalizer_->planes(pixels, places, count, planes);
       }
     }
     for (int channel = 0; channel < channels_; ++channel) {
       T* out = at(y, left, channel);
-      const std::uint8_t* source = pixels + order.byte[channel];
+      const Sample* source = pixels + order.place(channel);
       const int step = planar_ ? 1 : channels_;
-      for (int x = 0; x < count; ++x) out[x * step] = converted(source[x * order.pixel_bytes], channel);
+      for (int x = 0; x < count; ++x) out[x * step] = converted(source[x * order.samples], channel);
     }
   }
 
@@ -55,11 +59,11 @@ class TensorWriter {
     const std::ptrdiff_t pixel = static_cast<std::ptrdiff_t>(y) * width_ + x;
     return tensor_ + (planar_ ? channel * plane_ + pixel : pixel * channels_ + channel);
   }
-  T converted(std::uint8_t value, int channel) const {
+  T converted(int value, int channel) const {
     if constexpr (std::is_same_v<T, float>) {
-      return (*normalizer_)(value, channel);
+      return (*normalizer_)(static_cast<std::size_t>(value), channel);
     } else {
-      return value;
+      return static_cast<T>(value);
     }
   }
 

@@ -45,8 +45,11 @@ typedef enum eightfold_pixel_format {
   EIGHTFOLD_BGR = 1,
   EIGHTFOLD_GREY = 2,
   EIGHTFOLD_RGBA = 3,
-  EIGHTFOLD_BGRA = 4
+  EIGHTFOLD_BGRA = 4,
+  EIGHTFOLD_STORED = 5 /* any number of channels that are no colours */
 } eightfold_pixel_format;
+
+typedef enum eightfold_pixel_type { EIGHTFOLD_PIXELS_8 = 0, EIGHTFOLD_PIXELS_16 = 1 } eightfold_pixel_type;
 
 typedef struct eightfold_engine eightfold_engine;
 typedef struct eightfold_result eightfold_result;
@@ -68,11 +71,13 @@ typedef struct eightfold_options {
 } eightfold_options;
 
 typedef struct eightfold_image {
-  const uint8_t* data;
+  const void* data; /* of 16-bit pixels: at an even address */
   int32_t width;
   int32_t height;
-  int32_t format; /* an eightfold_pixel_format */
-  size_t stride;  /* bytes from row to row; 0: rows follow each other without gaps */
+  int32_t format;          /* an eightfold_pixel_format */
+  size_t stride;           /* bytes from row to row; 0: rows follow each other without gaps */
+  int32_t stored_channels; /* of EIGHTFOLD_STORED */
+  int32_t type;            /* an eightfold_pixel_type */
 } eightfold_image;
 
 /* Here and below, `label` is the index of a class, whose name is eightfold_engine_label(engine, label). */

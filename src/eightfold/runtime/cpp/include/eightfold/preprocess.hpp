@@ -21,7 +21,7 @@ namespace eightfold {
 enum class Resize { stretch, letterbox, center_crop };
 enum class Interpolation { bilinear, area, bicubic };
 enum class Anchor { center, top_left };
-enum class Color { rgb, bgr, grey };
+enum class Color { rgb, bgr, grey, as_is };
 enum class Layout { nchw, nhwc };
 
 struct Size {
@@ -33,6 +33,7 @@ inline bool operator!=(Size a, Size b) { return !(a == b); }
 EIGHTFOLD_EXPORT std::string text_of(Size size);  // HEIGHTxWIDTH
 
 constexpr int kLargestSide = 1 << 16;  // of an image and of a tensor
+constexpr int kMostChannels = 512;
 
 // The tensor is (pixel * scale - mean) / std per channel, in the order of `color`; the pixels themselves
 // where it is of bytes.
@@ -46,13 +47,16 @@ struct Preprocess {
   int pad_value = 114;
   int shorter_side = 0;  // centre crop: the shorter side is resized to this; 0: the larger side of the tensor
   Color color = Color::rgb;
+  int stored_channels = 0;              // of images that are taken as they are
+  PixelType pixels = PixelType::uint8;  // of the images
   double scale = 1.0 / 255;
   std::vector<double> mean = {0};  // one entry, or one per channel
   std::vector<double> std = {1};
   Layout layout = Layout::nchw;
   bool bytes = false;  // the tensor holds uint8 instead of float
 
-  int channels() const { return color == Color::grey ? 1 : 3; }
+  int channels() const { return color == Color::as_is ? stored_channels : color == Color::grey ? 1 : 3; }
+  int largest_pixel() const { return pixels == PixelType::uint16 ? 65535 : 255; }
   // The same for a tensor of another size: shorter_side grows and shrinks with the larger of its sides.
   // Throws Error (usage) for sides that no tensor can have.
   EIGHTFOLD_EXPORT Preprocess at_size(Size size) const;
