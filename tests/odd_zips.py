@@ -174,6 +174,9 @@ ODD: dict[str, Zip] = {
     "something behind": lambda files: plain(files) + b"x",
     "a comment like a record": lambda files: plain(files, comment=b"PK\5\6" + bytes(30)),
     "a comment that ends like a record": lambda files: plain(files, comment=b"see PK\5\6"),
+    "an entry that goes on behind the directory": lambda files: entry_at(
+        plain(files), 32, b"\x05\0", place=len(files) - 1
+    ),
     "of a later version": lambda files: entry_at(plain(files), 6, b"\x40"),
     "an extra field cut off": lambda files: with_extra(files, b"\x55\x54\x05\0x"),
     "a comment cut off": lambda files: plain(files, comment=b"by hand")[:-1],

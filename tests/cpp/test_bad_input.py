@@ -241,7 +241,7 @@ def test_unknown_pixel_format(library: ctypes.CDLL, bundle: Path) -> None:
     image.format = 9
     engine, result = NativeEngine(library, bundle, threads=1), ctypes.c_void_p()
     assert library.eightfold_engine_run(engine.handle, ctypes.byref(image), 1, ctypes.byref(result)) == 2
-    assert b"pixel format 9; allowed: 0 (rgb) to 4 (bgra)" in library.eightfold_last_error()
+    assert b"pixel format 9; allowed: 0 (rgb) to 5 (stored)" in library.eightfold_last_error()
 
 
 def test_a_file_deleted_while_running(library: ctypes.CDLL, bundle: Path) -> None:

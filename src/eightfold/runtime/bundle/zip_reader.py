@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 LOCAL = struct.Struct("<4s22x2H")  # signature; bytes of name and extra field
+ENTRY = struct.Struct("<28x3H12x")  # bytes of name, extra field and comment
 END = struct.Struct("<4s6xH2IH")  # signature; entries, bytes and offset of the directory; bytes of the comment
 END_LOCATOR = struct.Struct("<4s16x")  # signature
 END_64 = struct.Struct("<4s28x3Q")  # signature; entries, bytes and offset of the directory
@@ -101,6 +102,14 @@ class ZipReader:
             stated = whole
         if stated != [len(archive.infolist()), end - archive.start_dir, archive.start_dir]:
             raise ZipError("a damaged directory, or something before the archive")
+        self._check_last_entry(archive, end)
+
+    def _check_last_entry(self, archive: zipfile.ZipFile, end: int) -> None:
+        """`zipfile` takes an entry whose name or further fields go on behind the directory."""
+        for entry in archive.infolist()[-1:]:
+            size = len(_member(entry).name_bytes) + len(entry.extra) + len(entry.comment)
+            if sum(ENTRY.unpack(self._read(end - size - ENTRY.size, ENTRY.size))) != size:
+                raise ZipError("a damaged directory")
 
     def _packed(self, member: Member) -> Iterator[bytes]:
         header = self._read(member.header_offset, LOCAL.size)
