@@ -78,6 +78,38 @@ TEST_CASE("images at the very end of their memory, at every size") {
   }
 }
 
+TEST_CASE("stored channels of 8 and 16 bits at the very end of their memory") {
+  for (const PixelType type : {PixelType::uint8, PixelType::uint16}) {
+    for (const int channels : {1, 2, 3, 4, 6}) {
+      for (const int width : {1, 2, 3, 17}) {
+        const std::size_t count = static_cast<std::size_t>(width * 5 * channels);
+        const std::vector<std::uint8_t> pixels = noise(count * bytes_of(type));
+        for (const int side : {1, 5, 16}) {
+          Preprocess definition = bytes_definition(side, side + 1);
+          definition.bytes = false;
+          definition.color = Color::as_is;
+          definition.stored_channels = channels;
+          definition.pixels = type;
+          const Preprocessor preprocessor(definition);
+          std::vector<float> tensor(preprocessor.bytes() / sizeof(float));
+          preprocessor.run({pixels.data(), width, 5, PixelFormat::stored, 0, channels, type}, tensor.data());
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("16-bit pixels at an odd address are refused") {
+  Preprocess definition = bytes_definition(2, 2);
+  definition.bytes = false;
+  definition.pixels = PixelType::uint16;
+  const Preprocessor preprocessor(definition);
+  const std::vector<std::uint8_t> pixels(100);
+  std::vector<float> tensor(12);
+  const ImageView image = {pixels.data() + 1, 2, 2, PixelFormat::rgb, 0, 0, PixelType::uint16};
+  CHECK_THROWS_AS(preprocessor.run(image, tensor.data()), Error);
+}
+
 TEST_CASE("a constant image stays constant under every kernel") {
   const std::vector<std::uint8_t> pixels(37 * 53 * 3, 201);
   for (const Interpolation interpolation :
