@@ -161,7 +161,7 @@ def test_the_task_says_how_decoded_graphs_are_read(task: Detect) -> None:
 
 def test_data_that_is_not_there(task: Detect, tmp_path: Path) -> None:
     with pytest.raises(
-        ImageError, match=r"no images at .*absent; allowed: a folder with train/ and test/, or the \.yaml"
+        ImageError, match=r"no images at .*absent; allowed: a folder with train/ and test/, one of Pascal"
     ):
         task.write_data(DataSection(source=str(tmp_path / "absent")), tmp_path / "data", seed=0)
 

@@ -15,7 +15,7 @@ from eightfold.compress.masked_reference import masked_error, random_plan
 from eightfold.compress.plan_pruning import plan_pruning
 from eightfold.compress.surgery.surgery import apply_plan
 from eightfold.compress.trace.trace import trace
-from eightfold.errors import UnknownNameError
+from eightfold.errors import ModelError, UnknownNameError
 from eightfold.export.torch.onnx_export import export_onnx
 from eightfold.zoo.sources.base import SourceOptions
 from eightfold.zoo.sources.modnet.network import ConvIBNormReLU, IBNorm, MODNet
@@ -127,3 +127,13 @@ def test_the_export_has_the_matte_alone(network: MODNet, image: Tensor, tmp_path
     (given,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
     with torch.no_grad():
         np.testing.assert_allclose(given, network(image).numpy(), atol=1e-4)
+
+
+def test_a_checkpoint_of_another_backbone(tmp_path: Path) -> None:
+    state = MODNet().state_dict()
+    state["backbone.model.features.1.conv.3.weight"] = torch.zeros(24, 32, 1, 1)
+    torch.save(state, tmp_path / "modnet.ckpt")
+    with pytest.raises(
+        ModelError, match=r"features\.1\.conv\.3\.weight is \(24, 32, 1, 1\), the model has \(16, 32, 1, 1\)"
+    ):
+        load_source("modnet", SourceOptions(weights=tmp_path / "modnet.ckpt"))
