@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from eightfold.compress.trace.groups import ChannelGraph
 from eightfold.compress.trace.macs import count_parameters
 from eightfold.compress.trace.trace import trace
 from eightfold.text_table import text_table
+
+SHOWN = 12  # lines of a list
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,18 @@ class ModelInspection:
             "",
             f"channel groups: {len(self.graph.groups)}, {prunable} can be pruned to a multiple of {self.multiple}",
             f"coupled channels: {total}, {widths} of them free",
-            *(f"  frozen: {count:6d}  {reason}" for reason, count in frozen_by(self.graph).most_common(12)),
+            *_first(f"  frozen: {count:6d}  {reason}" for reason, count in frozen_by(self.graph).most_common()),
             f"widths that are no multiple of {self.multiple}: {len(self.misaligned)}",
-            *(f"  {name}" for name in self.misaligned[:12]),
+            *_first(f"  {name}" for name in self.misaligned),
             *(f"warning: {text}" for text in self.graph.warnings),
         ]
         return "\n".join(lines)
+
+
+def _first(lines: Iterable[str]) -> list[str]:
+    """The first of many lines, and how many more there are."""
+    found = list(lines)
+    return found if len(found) <= SHOWN else [*found[:SHOWN], f"  ... and {len(found) - SHOWN} more"]
 
 
 def inspect_model(model: nn.Module, example_inputs: Any, *, multiple: int = 8) -> ModelInspection:

@@ -11,7 +11,7 @@ import numpy as np
 
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
-from eightfold.errors import ModelError
+from eightfold.errors import BundleError, ModelError
 from eightfold.export.bundle.write import onnx_artifact
 from eightfold.export.fixed_size.batches import DEFAULT_TOLERANCE, export_batches
 from eightfold.export.fixed_size.file_inputs import FileInputs, image_input
@@ -20,8 +20,11 @@ from eightfold.export.in_graph.detections import Form
 from eightfold.export.in_graph.in_graph import pixels_for, put_preprocess_in
 from eightfold.export.verify.test_inputs import whole_runs
 from eightfold.export.verify.verify import Array
+from eightfold.extras import installed
 from eightfold.onnx_graph.onnx_files import external_files
+from eightfold.runtime.backends import open_session
 from eightfold.runtime.bundle.manifest import Artifact, Step, Task
+from eightfold.runtime.postprocess import decoder_of
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +47,9 @@ class BundleRequest:
     sample: ImageSet | None = None
     pixels: bool = False
     form: Form | None = None
+
+
+RAW = "tensors"  # the decoder that reads any outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +82,8 @@ def export_at_size(
         made = (*steps[batch], *further)
         artifacts.append(onnx_artifact(file, id=file.stem, inside=f"onnx/{file.name}", variant="baseline", steps=made))
         _require_rows(artifacts[-1])
+        if batch == min(files) and wanted.form is None:  # a decoder in the graph was compared with its own
+            _require_decodable(file, read, fed)
     inside = {f"onnx/{each.name}": each for file in files.values() for each in _with_weights(file)}
     return SizeArtifacts(tuple(artifacts), inside, fed, read)
 
@@ -123,6 +131,26 @@ def _noise(preprocess: Preprocess, count: int) -> Array:
     if preprocess.dtype == "uint8":
         return rng.integers(0, 256, (count, *shape), dtype=np.uint8)
     return rng.random((count, *shape), dtype=np.float32)
+
+
+def _require_decodable(file: Path, task: Task, preprocess: Preprocess) -> None:
+    """Run a graph once and decode its answer, so that a bundle of a head that its decoder cannot read is not made."""
+    if task.decode == RAW or not installed("onnxruntime"):
+        return
+    session = open_session(file, "onnxruntime")
+    if len(session.inputs) != 1:
+        return
+    slot, (spec,) = session.new_slot(), session.inputs
+    slot.run_on({spec.name: _noise(preprocess, spec.shape[0])})
+    place = preprocess.place(preprocess.height, preprocess.width)
+    try:
+        decoder_of(task)(slot.outputs, [place] * spec.shape[0])
+    except BundleError as error:
+        raise ModelError(
+            f"the decoder {task.decode!r} cannot read this network: {error.seen}",
+            allowed=error.allowed,
+            remedy="name the decoder of its head, see docs/decoders.md, or tensors for outputs as they are",
+        ) from None
 
 
 def _require_rows(artifact: Artifact) -> None:

@@ -18,7 +18,7 @@ from eightfold.errors import BundleError
 from eightfold.export.bundle.commits import commits
 from eightfold.export.bundle.output_location import marks_of
 from eightfold.export.bundle.shared_weights import share_among
-from eightfold.export.int8.layer_precisions import layer_precisions
+from eightfold.export.int8.layer_precisions import layer_precisions, narrowest_precision
 from eightfold.export.openvino.openvino_record import OpenVinoRecord, openvino_record_path
 from eightfold.export.tensorrt.record import EngineRecord
 from eightfold.files import PathLike, atomic_directory, atomic_path, sha256_of_file, sync_files
@@ -116,7 +116,7 @@ def onnx_artifact(
     id: str,
     inside: str,
     variant: str,
-    precision: Precision = "fp32",
+    precision: Precision | None = None,
     target: str = "any",
     metrics: Sequence[Metric] = (),
     steps: Sequence[Step] = (),
@@ -127,15 +127,16 @@ def onnx_artifact(
         path: the file as it lies on disk.
         id: name of the artifact, unique in the bundle.
         inside: where the file goes in the bundle.
-        variant, precision, target, metrics, steps: as in `Artifact`.
+        variant, precision, target, metrics, steps: as in `Artifact`; by default the precision is that of the layers.
     """
     model = load_onnx(path)
     inputs, outputs = tensor_specs(model)
+    layers = layer_precisions(model)
     return Artifact(
         id=id,
         variant=variant,
         format="onnx",
-        precision=precision,
+        precision=precision or narrowest_precision(layers),
         target=target,
         batch=inputs[0].shape[0],
         path=inside,
@@ -144,7 +145,7 @@ def onnx_artifact(
         outputs=outputs,
         metrics=tuple(metrics),
         steps=tuple(steps),
-        layers=layer_precisions(model),
+        layers=layers,
     )
 
 

@@ -65,6 +65,7 @@ def compare_artifacts(
         second=subjects[1].name,
         outputs=compare_arrays(*(each.run(mine) for each, mine in zip(subjects, fed, strict=True))),
         limit=f"cosine {tolerance.cosine:g}" if tolerance == PARTED else "the tolerance",
+        on_random_inputs=inputs is None,
         agreement=None if labelled is None else judge(*subjects, labelled, _rules(*subjects, preprocess)),
     )
     return _with_layers(found, subjects, fed, tolerance)

@@ -52,6 +52,7 @@ class Comparison(Frozen):
         no_layers: why there are no layers; "" where there are.
         notes: what a reader of the layers has to know.
         agreement: what both are worth on labelled images, where some were given.
+        on_random_inputs: no images were given.
     """
 
     first: str
@@ -63,6 +64,7 @@ class Comparison(Frozen):
     no_layers: str = ""
     notes: tuple[str, ...] = ()
     agreement: Agreement | None = None
+    on_random_inputs: bool = False
 
     @property
     def compared(self) -> tuple[ComparedLayer, ...]:
@@ -79,6 +81,8 @@ class Comparison(Frozen):
         computation; where nothing differs, a line that says so. With `width`, in lines of about so many characters."""
         head = f"{self.first} against {self.second}"
         agreement = [self.agreement.describe()] if self.agreement else []
+        if self.on_random_inputs:
+            agreement.append("on random inputs, where networks may differ more or less than on images: give --images")
         if worst and self.exact:
             return "\n".join([f"{head}: {self._in_short()}", *agreement])
         rows = [layer for layer in self.compared if not worst or _differs(layer)]

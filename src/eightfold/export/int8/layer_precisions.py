@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
+
+from eightfold.runtime.bundle.manifest import Precision
 
 if TYPE_CHECKING:
     import onnx
@@ -29,6 +32,16 @@ def layer_precisions(model: onnx.ModelProto) -> dict[str, int]:
         elif node.op_type in WEIGHTED:
             counts[_precision(node.input[1], made_by, kinds)] += 1
     return dict(counts.most_common())
+
+
+def narrowest_precision(layers: Mapping[str, int]) -> Precision:
+    """The precision that a network is called by: that of its narrowest layers; fp32 where it has none.
+
+    >>> narrowest_precision({"fp32": 9, "int8": 1})
+    'int8'
+    """
+    narrow: tuple[Precision, ...] = ("int8", "fp16", "bf16")
+    return next((each for each in narrow if layers.get(each)), "fp32")
 
 
 def _precision(weight: str, made_by: dict[str, onnx.NodeProto], kinds: dict[str, int]) -> str:
