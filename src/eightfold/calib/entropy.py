@@ -76,7 +76,7 @@ def _two_sided(histogram: Histogram, mass: Mass) -> tuple[float, float]:
 
 
 def _end(side: Counts, others: Counts, cut: int, accepts: Accepts) -> int:
-    """How many bins of one side of zero to keep, from zero up.
+    """Number of bins of one side of zero to keep, from zero up.
 
     Args:
         side: counts of that side.

@@ -53,8 +53,7 @@ def range_errors(mass: Mass, found: TensorRange) -> tuple[float, float]:
 
 
 def loss_db(mass: Mass, found: TensorRange, best: TensorRange) -> float:
-    """How far the signal to noise ratio under one range is below that under another, in dB, for the type where that is
-    farther; 0 where it is not below."""
+    """Loss of SQNR of one range against another, in dB, for the type where it is larger; 0 if there is none."""
     pairs = zip(range_errors(mass, found), range_errors(mass, best), strict=True)
     signal = float(mass.share @ mass.centre**2)
     return max(0.0, *(_sqnr_db(signal, other) - _sqnr_db(signal, own) for own, other in pairs))

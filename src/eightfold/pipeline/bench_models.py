@@ -123,7 +123,7 @@ def _on_device(
 
 
 def is_network(subject: Subject) -> bool:
-    """Whether a subject is a network of some model source, and neither a bundle nor a file that a backend opens."""
+    """True if a subject is a network of some model source, and neither a bundle nor a file that a backend opens."""
     if isinstance(subject, Bundle) or is_model_file(subject):
         return False
     path = Path(subject)

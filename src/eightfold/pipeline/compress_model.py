@@ -36,7 +36,7 @@ ENGINE_FAMILIES = ("rtx", "tensorrt")
 
 @dataclass(frozen=True)
 class CompressOptions:
-    """What `compress_model` may be told. None leaves it to the network's source, or to what the data allows.
+    """Options of `compress_model`. None leaves an option to the network's source, or to the data.
 
     Attributes:
         targets: what the result is for: "cpu-x86", "openvino", "rtx:sm86", "tensorrt:10.3", ...
@@ -114,7 +114,7 @@ def compress_model(
 def preview_compress(
     model: PathLike, images: PathLike, output: PathLike, *, options: CompressOptions | None = None
 ) -> tuple[StepPreview, ...]:
-    """What `compress_model` would do, step by step. Nothing is written."""
+    """Predicts `compress_model`, step by step. Nothing is written."""
     return preview_run(recipe_for(str(model), str(images), output, options or CompressOptions()), output=output)
 
 

@@ -94,7 +94,7 @@ class Job:
 
     @property
     def unlabelled(self) -> bool:
-        """Whether the images to calibrate on have no labels."""
+        """True if the images to calibrate on have no labels."""
         from eightfold.tasks.photos import is_unlabelled
         from eightfold.zoo.datasets import MNIST
 
@@ -102,7 +102,7 @@ class Job:
 
     @property
     def by_agreement(self) -> bool:
-        """Whether no image has labels, so that the original's answers are what others are held against."""
+        """True if no image has labels, so that the original's answers are the reference."""
         return self.unlabelled and self.recipe.data.labelled is None
 
     @cached_property
@@ -190,7 +190,7 @@ class Job:
 
 
 def completed(section: TaskSection, known: Task, *, labelled: bool = True) -> TaskSection:
-    """What a recipe says of its task, with the decoder and the options that its network is known to need."""
+    """A recipe's task section, with the decoder and the options that its network is known to need."""
     if section.kind == "auto":
         unknown = known.kind == "tensors" and labelled
         kind: Any = "classify" if unknown else known.kind

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class RunContext(Protocol):
-    """What the networks need of a job."""
+    """The parts of a job that its networks need."""
 
     @property
     def recipe(self) -> Recipe: ...

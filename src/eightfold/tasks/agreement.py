@@ -117,7 +117,7 @@ class Agreement(VisionTask):
         return math.nan
 
     def answers(self, network: Network, images: ImageSet) -> dict[str, Array]:
-        """What the network answers to each image, as `AnsweredImages` keep it."""
+        """The network's answers to each image, as `AnsweredImages` keep them."""
         found: dict[str, list[Array]] = {}
         for batch in full_batches(images, network.preprocess, network.batch):
             for name, array in self.answer(network, batch).items():
@@ -152,7 +152,7 @@ class Agreement(VisionTask):
         return shares
 
     def share(self, truth: Arrays, found: Arrays) -> float:
-        """How far the answers to one image agree, in [0, 1]."""
+        """Agreement of the answers to one image, in [0, 1]."""
         raise NotImplementedError
 
     def score(self, images: ImageSet, preprocess: Preprocess) -> Score:

@@ -60,7 +60,7 @@ def trimap(alpha: Alpha, band: float = BAND) -> Alpha:
 
 
 def _within(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
-    """Whether the mask is true anywhere in the square of 2 * reach + 1 pixels around each pixel."""
+    """True where the mask is true anywhere in the square of 2 * reach + 1 pixels around a pixel."""
     height, width = mask.shape
     sums = np.pad(np.pad(mask, reach).astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     size = 2 * reach + 1

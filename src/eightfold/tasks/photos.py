@@ -20,7 +20,7 @@ HELD_OUT = 4
 
 
 def is_unlabelled(source: str) -> bool:
-    """Whether a source of images is a folder without the parts train/ and test/ of a labelled data set, or a list."""
+    """True if a source of images is a folder without the parts train/ and test/ of a labelled data set, or a list."""
     path = Path(source)
     if path.is_dir():
         parts = [part for names in (("train",), ("test", "valid", "val")) for part in names if (path / part).is_dir()]

@@ -105,7 +105,7 @@ def compress(
 
 
 def _next(output: Path, options: CompressOptions) -> str:
-    """What to type to change the result."""
+    """The command to type to change the result."""
     from eightfold.cli.options import typed
 
     recipe = typed("eightfold", "run", output / "recipe.yaml")

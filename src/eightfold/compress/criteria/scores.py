@@ -48,7 +48,7 @@ def register_score(name: str, criterion: Criterion, *, needs: Needs = "weights")
 
 
 def needs_of(name: str) -> Needs:
-    """What a registered score looks at."""
+    """The evidence that a registered score needs."""
     return NEEDS.get(name, "weights")
 
 

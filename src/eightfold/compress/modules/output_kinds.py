@@ -146,7 +146,7 @@ def kinds_of(samples: Sequence[Any]) -> OutputKinds:
 
 
 def answers_alike(samples: Sequence[Any]) -> bool:
-    """Whether a network gives every image of these batches the same output."""
+    """True if a network gives every image of these batches the same output."""
     rows = zip(*([tensor for _, tensor in output_tensors(sample)] for sample in samples), strict=True)
     return all(_alike(torch.cat([t.reshape(len(t), -1) for t in tensors if t.dim()])) for tensors in rows)
 

@@ -34,7 +34,7 @@ COMPENSATIONS = ("none", "mean", "lsq")
 
 @dataclass(frozen=True)
 class PrunedFile(Pruned):
-    """What `prune_file` did, and where it wrote the result."""
+    """Result of `prune_file`, and its path."""
 
     path: Path = Path()
 
@@ -173,7 +173,7 @@ def _without_blocks_removed(plan: PrunePlan) -> PrunePlan:
 
 
 def plan_wants_less(options: Mapping[str, Any]) -> bool:
-    """Whether the options ask for anything to go."""
+    """True if the options ask to prune anything."""
     return any(options.get(name) for name in ("max_macs", "max_params", "keep")) or (
         float(options.get("keep_ratio", 0.5)) < 1
     )

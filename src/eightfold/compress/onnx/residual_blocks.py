@@ -125,7 +125,7 @@ def measured_blocks(graph: OnnxGraph, batches: Sequence[tuple[Any, ...]]) -> tup
 
 @dataclass
 class _Sums:
-    """What a branch gave, over all batches."""
+    """Sums of a branch's outputs over all batches."""
 
     channel_dim: int
     total: Tensor

@@ -22,7 +22,7 @@ Amp = Literal["auto", "off", "bf16"]
 
 
 class Devices:
-    """Where training runs.
+    """The devices of a training.
 
     Args:
         device: "auto" (a GPU if there is one), "cpu" or "cuda".
@@ -93,7 +93,7 @@ class Devices:
 
 
 def multiplies_bf16(device: torch.device) -> bool:
-    """Whether the hardware has matrix units for bfloat16: NVIDIA from Ampere on, x86 with AMX."""
+    """True if the hardware has matrix units for bfloat16: NVIDIA from Ampere on, x86 with AMX."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())

@@ -27,7 +27,7 @@ POOLS = ("AveragePool", "MaxPool", "LpPool")
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a graph computes from the size of its images."""
+    """The values that a graph computes from the size of its images."""
 
     shapes: Mapping[str, tuple[int, ...]]  # of every tensor that is known; 0 stands for an axis that is not
     numbers: Arrays  # constants that nodes compute, such as the target of a Reshape

@@ -19,7 +19,7 @@ FORMATS: dict[str, Format] = {".onnx": "onnx", ".engine": "engine", ".plan": "en
 
 
 def is_model_file(subject: PathLike) -> bool:
-    """Whether a subject is a file that a backend opens, by its suffix."""
+    """True if a subject is a file that a backend opens, by its suffix."""
     return Path(subject).suffix in FORMATS
 
 

@@ -89,7 +89,7 @@ def estimated_bytes(known: Sequence[tuple[int, int]], batch: int) -> int | None:
 
 
 def refusal(estimate: int | None) -> str:
-    """Why a batch of this estimated memory is not tried; "" where it may fit."""
+    """Reason not to try a batch of this estimated memory; "" if it may fit."""
     free = free_bytes()
     if estimate is None or free is None or estimate < free * (1 - RESERVE) * CLEARLY:
         return ""
@@ -111,7 +111,7 @@ def _meminfo() -> int | None:
 
 
 def _cgroup() -> int | None:
-    """What is left below the limit of a container (cgroup v2)."""
+    """Free bytes below the limit of a container (cgroup v2)."""
     folder = Path("/sys/fs/cgroup")
     try:
         return int((folder / "memory.max").read_text()) - int((folder / "memory.current").read_text())

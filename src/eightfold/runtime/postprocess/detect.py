@@ -88,7 +88,7 @@ class Detector(Decoder):
         return self.in_image(self.kept(outputs, placement.tensor), placement)
 
     def kept(self, outputs: Mapping[str, Array], size: tuple[int, int]) -> Candidates:
-        """What passes threshold, limits and NMS, best first, in tensor pixels; `size` is the tensor's."""
+        """The candidates that pass threshold, limits and NMS, best first, in tensor pixels; `size` is the tensor's."""
         return self._suppressed(self.candidates(outputs, size).best(self.max_candidates))
 
     def in_image(self, kept: Candidates, placement: Placement) -> Detections:

@@ -178,7 +178,8 @@ def raw_network(network: nn.Module, task: str) -> tuple[nn.Module, Task]:
 
 
 def _exported_task(head: Any, task: str) -> Task:
-    """How the boxes that a head decodes in export mode are read; end-to-end heads of these tasks give tensors."""
+    """The task that reads the boxes that a head decodes in export mode; end-to-end heads of these tasks give
+    tensors."""
     if getattr(head, "end2end", False):
         return RAW_OUTPUTS
     if task == "segment":

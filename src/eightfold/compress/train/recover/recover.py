@@ -66,7 +66,7 @@ class RecoverOptions:
 
 @dataclass(frozen=True)
 class Recovery:
-    """What recovery did. Agreements are with the original on held-out images: 1 is equal, see `OutputKind`.
+    """Result of a recovery. Agreements are with the original on held-out images: 1 is equal, see `OutputKind`.
 
     Attributes:
         before: agreement of the network as it came.

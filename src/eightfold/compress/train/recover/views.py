@@ -33,7 +33,7 @@ MEMORY_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Augment:
-    """How a view differs from its image.
+    """Random changes that make a view of an image.
 
     Attributes:
         crop: the smallest share of each side that a crop keeps; 1: no crop.
@@ -50,7 +50,7 @@ NONE = Augment(crop=1.0, flip=False, colour=0.0)
 
 
 class Views(Protocol):
-    """Where batches come from."""
+    """Source of the training batches."""
 
     held_out: int
 
