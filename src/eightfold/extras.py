@@ -26,7 +26,7 @@ EXTRA_OF = {
     "onnxsim": "export",
     "onnxslim": "export",
     "openvino": "openvino",
-    "pycuda": "tensorrt",
+    "pycuda": "pycuda",
     "safetensors": "compress",
     "segmentation_models_pytorch": "smp",
     "scipy": "compress",

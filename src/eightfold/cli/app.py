@@ -40,6 +40,8 @@ COMMANDS: dict[str, str] = {
     "refit": "export",
     "add-engine": "export",
     "compare": "export",
+    "pack": "runtime",
+    "evaluate": "pipeline",
     "sign": "export",
     "triton": "export",
     "verify": "runtime",

@@ -26,15 +26,30 @@ def average_precision(images: BoxedImages, found: Sequence[Detections]) -> dict[
     Returns:
         "map50-95", over all overlaps, and "map50".
     """
+    precision = _precision(images, found)
+    return {"map50-95": _mean(precision), "map50": _mean(precision[0])}
+
+
+def average_precision_by_class(images: BoxedImages, found: Sequence[Detections]) -> dict[str, dict[str, float]]:
+    """The same for each class that some image shows: class -> "mAP50-95" and "mAP50"."""
+    precision = _precision(images, found)
+    shown = [(place, name) for place, name in enumerate(images.classes) if (precision[..., place] > -1).any()]
+    return {
+        name: {"mAP50-95": _mean(precision[..., place]), "mAP50": _mean(precision[0, :, place])}
+        for place, name in shown
+    }
+
+
+def _precision(images: BoxedImages, found: Sequence[Detections]) -> NDArray[np.float64]:
+    """(overlaps, recalls, classes) at all sizes and the most detections; -1 for classes that no image shows."""
     coco = require("faster_coco_eval", "measure mean average precision")
     names = [str(place) for place in range(len(images))]
     truth = coco.COCO(coco_content(images, names))
     evaluation = coco.COCOeval_faster(truth, truth.loadRes(_rows(found)), "bbox")
     evaluation.evaluate()
     evaluation.accumulate()
-    # (overlaps, recalls, classes) at all sizes and the most detections; -1 for classes that no image shows.
-    precision = evaluation.eval["precision"][..., 0, -1]
-    return {"map50-95": _mean(precision), "map50": _mean(precision[0])}
+    precision: NDArray[np.float64] = evaluation.eval["precision"][..., 0, -1]
+    return precision
 
 
 def jackknife(images: BoxedImages, found: Sequence[Detections], metric: str) -> Evaluation:

@@ -12,12 +12,15 @@ from eightfold.errors import ImageError
 
 
 def predict(
-    bundle: Annotated[Path, typer.Argument(help="A bundle: a directory or an .eightfold file.")],
+    bundle: Annotated[Path, typer.Argument(help="A bundle (directory or .eightfold file) or a fixed-size .onnx file.")],
     sources: Annotated[
         list[str], typer.Argument(help="Image files, folders, video files, camera numbers or stream addresses.")
     ],
     json: Annotated[Path | None, typer.Option(help="Also write one JSON object per picture to this file.")] = None,
     save: Annotated[Path | None, typer.Option(help="Also write annotated pictures to this folder.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--class", help="Report only objects of this class; repeat for more.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Maximum number of pictures.")] = None,
     backend: Annotated[str, typer.Option(help="onnxruntime, openvino, tensorrt, tensorrt-rtx or auto.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32, fp16, int8 or auto.")] = "auto",
@@ -42,7 +45,15 @@ def predict(
     require_output(json, reads=[bundle, key, *sources])
     wanted = None if size is None else image_size(size)
     with Predictor(
-        bundle, backend, precision, batch, size=wanted, variant=variant, threads=threads, key=key
+        bundle,
+        backend,
+        precision,
+        batch,
+        size=wanted,
+        variant=variant,
+        threads=threads,
+        key=key,
+        classes=tuple(only or ()),
     ) as predictor:
         typer.echo(predictor.describe(), err=True)
         skipped: list[ImageError] = []

@@ -24,6 +24,7 @@ from eightfold.runtime.bundle.sizes import Size, size_of
 from eightfold.runtime.postprocess import decoder_of
 from eightfold.runtime.predict.batching_queue import RequestQueue
 from eightfold.runtime.predict.model_pools import ModelPools, check_open
+from eightfold.runtime.predict.only_classes import only_classes
 from eightfold.runtime.predict.packing import pack
 from eightfold.runtime.predict.select_artifact import ArtifactRequest, Choice, select_artifact
 
@@ -40,7 +41,8 @@ class Predictor:
     and used again.
 
     Args:
-        bundle: an opened bundle or its path.
+        bundle: an opened bundle or its path; or a fixed-size .onnx file, whose task and preprocessing are guessed, see
+            `bundle_of_onnx`.
         backend: "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "openvino", "tensorrt", "tensorrt-rtx"; or
             "auto": the fastest in the bundle's own table of latencies if that was measured on this device, else by
             rule. `describe()` tells what was picked and why.
@@ -54,6 +56,7 @@ class Predictor:
         in_flight: requests that may run at once; more wait. Each holds buffers for one batch.
         queue: images that may wait after `submit`.
         key: the public key (a PEM file) that must have signed the bundle, where its path is given.
+        classes: of a detector: report only objects with these labels, or class numbers as text; all when empty.
 
     Example:
         >>> with Predictor("model.eightfold") as predictor:  # doctest: +SKIP
@@ -74,16 +77,17 @@ class Predictor:
         in_flight: int | None = None,
         queue: int = 64,
         key: PathLike | None = None,
+        classes: Sequence[str] = (),
     ) -> None:
         if isinstance(bundle, Bundle) and key is not None:
             raise UsageError(
                 "a key for a bundle that is open", allowed="a key for its path", remedy="Bundle.open(key=)"
             )
-        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle, key=key)
+        self.bundle = bundle if isinstance(bundle, Bundle) else _opened(bundle, key)
         wanted = None if size is None else size_of(size)
         self.choice = _choose(self.bundle, ArtifactRequest(backend, precision, batch, variant, wanted))
         self.preprocess = self.bundle.manifest.preprocess_of(self.choice.artifacts[0])
-        self._decode = decoder_of(self.bundle.manifest.task)
+        self._decode = only_classes(decoder_of(self.bundle.manifest.task), self.bundle.manifest.task, classes)
         options = SessionOptions(threads=threads, device=device, keep_compiled=True)
         self._in_flight = in_flight or max(2, os.cpu_count() or 1)
         self._pools = ModelPools(self.bundle, self.choice, options, self._in_flight)
@@ -238,6 +242,16 @@ class Predictor:
             return {name: array.copy() for name, array in slot.outputs.items()}
         finally:
             pool.give(slot)
+
+
+def _opened(path: PathLike, key: PathLike | None) -> Bundle:
+    if Path(path).suffix != ".onnx":
+        return Bundle.open(path, key=key)
+    if key is not None:
+        raise UsageError(f"a key for {path}", allowed="bundles, which can be signed", remedy="leave it out")
+    from eightfold.runtime.predict.onnx_bundle import bundle_of_onnx
+
+    return bundle_of_onnx(path)
 
 
 def _choose(bundle: Bundle, wish: ArtifactRequest) -> Choice:

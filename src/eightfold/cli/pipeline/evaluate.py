@@ -1,0 +1,55 @@
+"""`eightfold evaluate`."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eightfold.cli.options import task_named
+
+
+def evaluate(
+    first: Annotated[
+        str, typer.Argument(help="A bundle, BUNDLE:ARTIFACT, .onnx file or network; see `eightfold sources`.")
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Labelled images: FOLDER/LABEL/*, a COCO .json, a YOLO .yaml, or a folder with images/ and masks/."
+        ),
+    ],
+    second: Annotated[str | None, typer.Argument(help="Likewise: also test the difference on the same images.")] = (
+        None
+    ),
+    task: Annotated[str, typer.Option(help="What the outputs mean, of a network or file that does not say it.")] = "",
+    preprocess: Annotated[Path | None, typer.Option(help="JSON of the Preprocess of a network or file.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights of a named network.")] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of outputs of a named network.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Also write the metrics to this file.")] = None,
+) -> None:
+    """Measure a network on labelled images. Of two, a paired test tells whether they differ.
+
+    Example: eightfold evaluate out/bundle:pruned-fp32-b1 --data photos/val --json metrics.json
+
+    Example: eightfold evaluate yolo.onnx out/bundle --data val.json
+    """
+    from eightfold.calib.images.preprocess import Preprocess
+    from eightfold.files import require_output, write_text
+    from eightfold.pipeline.evaluate_models import EvaluateOptions
+    from eightfold.pipeline.evaluate_models import evaluate as measure
+
+    require_output(json, reads=[first, second, data, preprocess, weights])
+    options = EvaluateOptions(
+        task=task_named(task) if task else None,
+        preprocess=None if preprocess is None else Preprocess.load(preprocess),
+        weights=weights,
+        num_classes=classes,
+    )
+    table = measure(first, second, data=data, options=options)
+    print(table.describe())
+    if json is not None:
+        write_text(json, json_module.dumps(table.to_dict(), indent=1) + "\n")
+        typer.echo(f"wrote {json}", err=True)
