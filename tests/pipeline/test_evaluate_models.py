@@ -106,7 +106,7 @@ def test_detections_by_class_and_of_chosen_classes(place: Path, capsys: pytest.C
         helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
         helper.make_node("Add", ["rows", "nothing"], ["out"]),
     ]
-    write_graph(place / "yolo.onnx", nodes, [1, 2, 6], rows=rows, zero=np.float32(0))
+    write_graph(place / "yolo.onnx", nodes, [1, 2, 6], rows=rows, zero=np.zeros((), np.float32))
     model = onnx.load(place / "yolo.onnx")
     model.metadata_props.add(key="names", value="{0: 'cat', 1: 'dog'}")
     onnx.save(model, place / "yolo.onnx")
