@@ -13,7 +13,7 @@ import pytest
 
 from eightfold.calib.images.images import open_images
 from eightfold.errors import ImageError, UnknownNameError
-from eightfold.zoo.datasets import write_dataset
+from eightfold.zoo.datasets.folders import write_dataset
 
 
 def write(source: str, directory: Path, seed: int = 0, train: int = 60, test: int = 20) -> None:

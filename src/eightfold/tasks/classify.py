@@ -24,7 +24,7 @@ from eightfold.runtime.postprocess import decoder_of
 from eightfold.runtime.postprocess.decoder import the_output
 from eightfold.tasks.base import Evaluation, Network, Training, VisionTask
 from eightfold.tasks.inputs import full_batches, tensors
-from eightfold.zoo.datasets import MNIST, require_source, write_dataset
+from eightfold.zoo.datasets.folders import SHIPPED, require_source, write_dataset
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +58,7 @@ class Classify(VisionTask):
 
     def data_digest(self, data: DataSection) -> str:
         require_source(data.source)
-        return "" if data.source == MNIST else digest_of(data.source) or ""
+        return "" if data.source in SHIPPED else digest_of(data.source) or ""
 
     def write_data(self, data: DataSection, directory: Path, *, seed: int) -> None:
         write_dataset(
