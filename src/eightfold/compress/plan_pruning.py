@@ -82,8 +82,9 @@ def plan_pruning(
         ranges: stretches of the network, in groups by execution order, each with a pool and a keep ratio of its own.
         remove_blocks: residual blocks to take out first: how many, or their module paths. Budgets that are shares are
             of the model without them.
-        block_score: which go first: those that contribute least ("contribution", measured on `images`), or whose last
-            batch norm has the smallest scales ("bn_scale").
+        block_score: which go first: those that contribute least ("contribution", measured on `images`), that a linear
+            map of their input replaces best ("recoverability", likewise), or whose last batch norm has the smallest
+            scales ("bn_scale").
         images: for scores that look at images: one tensor [n, channels, height, width], or batches of model inputs.
         targets: for scores that need a loss: labels [n] beside a tensor of images, or one target for each batch.
         loss: (output, target) -> scalar tensor.

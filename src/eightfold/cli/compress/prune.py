@@ -76,7 +76,7 @@ def prune(
         str, typer.Option(help="Residual blocks to remove: a number, or module paths with commas.")
     ] = "0",
     block_score: Annotated[
-        str, typer.Option(help="Block score: contribution (on --images) or bn_scale.")
+        str, typer.Option(help="Block score: contribution, recoverability, bn_scale.")
     ] = "contribution",
     compensate: Annotated[
         str, typer.Option(help="Compensation for removed channels: none, bn_beta, mean, lsq.")

@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from eightfold.compress.least_squares.moments import Moments
 from eightfold.compress.plan.plan import RemovedBlock
+from eightfold.compress.surgery.recoverability import branch_moments, unexplained_energy
 from eightfold.errors import PlanMismatchError, UnknownNameError, UsageError
 from eightfold.export.verify.module_runs import evaluating
 
@@ -48,6 +50,7 @@ class Block:
     mean: Tensor  # float64 [channels]: mean of f over images and positions
     share: float  # energy of f relative to the energy of x + f
     norm_scale: float  # mean |scale| of the last batch norm inside; nan without one
+    unexplained: float = float("nan")  # energy of f beyond linear maps of x, relative to x + f
 
     def removed(self) -> RemovedBlock:
         """The record of the block for a plan."""
@@ -69,18 +72,19 @@ class Bypass(nn.Module):
         return ACTIVATIONS[self.activation](x + self.shift)
 
 
-def find_blocks(model: nn.Module, batches: Sequence[Any]) -> tuple[Block, ...]:
+def find_blocks(model: nn.Module, batches: Sequence[Any], *, fit: bool = False) -> tuple[Block, ...]:
     """The innermost residual blocks of `model` in execution order, with statistics over `batches`.
 
     Args:
         batches: positional arguments of one forward call each; real images, if the statistics are to mean anything.
+        fit: whether `unexplained` is measured.
     """
     if not batches:
         raise UsageError("residual blocks are found by running the model", allowed="at least one batch of images")
     runs: dict[str, list[_Seen]] = {}
     with evaluating(model), torch.no_grad():
         for args in batches:
-            with _watching(model) as watch:
+            with _watching(model, fit) as watch:
                 model(*args)
             for path, seen in watch.found.items():
                 runs.setdefault(path, []).append(seen)
@@ -93,7 +97,8 @@ def rank_blocks(blocks: Sequence[Block], score: str = "contribution") -> tuple[B
 
     Args:
         score: "contribution" (energy of the branch relative to the block's output), or "bn_scale" (mean |gamma| of the
-            block's last batch norm, as network slimming ranks shortcuts).
+            block's last batch norm, as network slimming ranks shortcuts), or "recoverability" (energy of the branch
+            that a linear map of the block's input cannot replace; see `recoverability.py`).
     """
     if score not in _SCORES:
         raise UnknownNameError.of("block score", score, _SCORES)
@@ -103,6 +108,7 @@ def rank_blocks(blocks: Sequence[Block], score: str = "contribution") -> tuple[B
 _SCORES: Mapping[str, Callable[[Block], float]] = {
     "contribution": lambda block: block.share,
     "bn_scale": lambda block: block.norm_scale if block.norm_scale == block.norm_scale else float("inf"),
+    "recoverability": lambda block: block.unexplained,
 }
 
 
@@ -122,7 +128,7 @@ def choose_blocks(
     """The blocks to remove: so many of the least important, or those named."""
     if not wanted:
         return ()
-    ranked = rank_blocks(find_blocks(model, batches), score)
+    ranked = rank_blocks(find_blocks(model, batches, fit=score == "recoverability"), score)
     if isinstance(wanted, int):
         if score == "bn_scale":
             ranked = tuple(block for block in ranked if math.isfinite(block.norm_scale))
@@ -196,13 +202,18 @@ class _Seen:
     branch_energy: float
     output_energy: float
     norm_scale: float
+    moments: Moments | None
+    values: int  # of the output
 
 
 def _block(path: str, runs: Sequence[_Seen]) -> Block:
     first = runs[0]
     mean = torch.stack([run.total for run in runs]).sum(0) / sum(run.count for run in runs)
     share = sum(run.branch_energy for run in runs) / max(sum(run.output_energy for run in runs), 1e-30)
-    return Block(path, first.activation, first.channel_dim, mean, share, first.norm_scale)
+    moments = [run.moments for run in runs if run.moments is not None]
+    output = sum(run.output_energy for run in runs) / max(sum(run.values for run in runs), 1)
+    unexplained = unexplained_energy(moments) / max(output, 1e-30) if moments else float("nan")
+    return Block(path, first.activation, first.channel_dim, mean, share, first.norm_scale, unexplained)
 
 
 @dataclass
@@ -219,8 +230,9 @@ class _Frame:
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch left the base class untyped
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, fit: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # as above
+        self._fit = fit
         self.frames: list[_Frame] = []
         self.found: dict[str, _Seen] = {}
         self._names = {id(module): name for name, module in model.named_modules() if name}
@@ -251,7 +263,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch left 
             for outer in self.frames:
                 outer.norm_scale = float(module.weight.detach().abs().mean())
         if frame.path and isinstance(output, Tensor) and id(output) in frame.way and frame.branch is not None:
-            self.found[frame.path] = _seen(frame, frame.way[id(output)][1])
+            self.found[frame.path] = _seen(frame, frame.way[id(output)][1], self._fit)
 
 
 def _met(frame: _Frame, args: tuple[Any, ...]) -> str | None:
@@ -283,19 +295,27 @@ def _activation(name: str, args: tuple[Any, ...]) -> str:
     return full if full in ACTIVATIONS else ""
 
 
-def _seen(frame: _Frame, activation: str) -> _Seen:
+def _seen(frame: _Frame, activation: str, fit: bool) -> _Seen:
     assert frame.branch is not None, "the caller looked"
     channel_dim = -3 if frame.branch.dim() == 4 and frame.convolves else -1
     by_channel = frame.branch.movedim(channel_dim, 0).flatten(1)
     energy = float(by_channel.square().sum())
     return _Seen(
-        activation, channel_dim, by_channel.sum(1), by_channel.shape[1], energy, frame.output_energy, frame.norm_scale
+        activation,
+        channel_dim,
+        by_channel.sum(1),
+        by_channel.shape[1],
+        energy,
+        frame.output_energy,
+        frame.norm_scale,
+        branch_moments(frame.x, frame.branch, channel_dim) if fit else None,
+        by_channel.numel(),
     )
 
 
 @contextmanager
-def _watching(model: nn.Module) -> Iterator[_Watch]:
-    watch = _Watch(model)
+def _watching(model: nn.Module, fit: bool) -> Iterator[_Watch]:
+    watch = _Watch(model, fit)
     handles = [
         register_module_forward_pre_hook(watch.enter),
         register_module_forward_hook(watch.leave),
