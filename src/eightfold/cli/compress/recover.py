@@ -10,6 +10,7 @@ import typer
 from eightfold.cli.network import SOURCE_HELP, load_network, preprocess_for
 from eightfold.errors import UsageError
 from eightfold.extras import require
+from eightfold.files import atomic_directory
 
 
 def recover(
@@ -63,6 +64,13 @@ def recover(
         log=beside.with_name(f"{beside.name}.csv"),
         seed=seed,
     )
-    save_pruned(small.module, plan, output, source=SourceRecord.load(pruned / SOURCE))
+    record = SourceRecord.load(pruned / SOURCE)
+    if isinstance(small.network, Path):
+        with atomic_directory(output, replaces=(PLAN,)) as folder:
+            small.graph.save(folder / small.network.name)
+            plan.save(folder / PLAN)
+            record.save(folder / SOURCE)
+    else:
+        save_pruned(small.module, plan, output, source=record)
     print(done.describe())
     print(f"wrote {output}")

@@ -16,6 +16,13 @@ def snapshot(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
+@torch.no_grad()
+def restore(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copy a snapshot back. `load_state_dict` refuses parameters with dots in their own names, as ONNX files give."""
+    for name, tensor in model.state_dict().items():
+        tensor.copy_(state[name])
+
+
 @dataclass
 class Best:
     """The best value of a check, the step and the state that gave it, and how many checks came after it."""
@@ -30,11 +37,11 @@ class Best:
 def holding(model: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]:
     """The model holds `state` meanwhile, then its own again."""
     own = snapshot(model)
-    model.load_state_dict(dict(state))
+    restore(model, state)
     try:
         yield
     finally:
-        model.load_state_dict(own)
+        restore(model, own)
 
 
 class Average:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from eightfold.compress.train.averaging import restore
 from eightfold.errors import ModelError
 from eightfold.extras import require
 from eightfold.files import atomic_path
@@ -84,4 +85,4 @@ def load_model(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> N
             f"{own.get(differing[0])}",
             remedy="remove it to start from the beginning",
         )
-    model.load_state_dict(dict(tensors))
+    restore(model, tensors)

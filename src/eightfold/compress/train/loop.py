@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from eightfold.compress.train.averaging import Average, Best, holding, snapshot
+from eightfold.compress.train.averaging import Average, Best, holding, restore, snapshot
 from eightfold.compress.train.checkpoint import Checkpoint, load_model, load_optimizer, optimizer_tensors
 from eightfold.compress.train.devices import Devices
 from eightfold.compress.train.hooks import Batch, Hook, Run
@@ -239,9 +239,9 @@ class _Loop:
     def _finish(self) -> None:
         """The model gets the best state, or the average where nothing is checked."""
         if self.best.state is not None:
-            self.run.model.load_state_dict(self.best.state)
+            restore(self.run.model, self.best.state)
         elif self.average is not None and self.run.step:
-            self.run.model.load_state_dict(self.average.state())
+            restore(self.run.model, self.average.state())
         self.run.model.eval()
         for group in self.run.optimizer.param_groups:
             group["lr"] = group["peak"]

@@ -114,7 +114,8 @@ def write_scenes(
 
 def _write_coco(cv2: ModuleType, folder: Path, scenes: Sequence[tuple[int, Scene]], options: SceneOptions) -> None:
     folder.mkdir(parents=True)
-    images, annotations = [], []
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
     for number, each in scenes:
         name = f"{number:06d}.png"
         cv2.imwrite(str(folder / name), each.image[..., ::-1])

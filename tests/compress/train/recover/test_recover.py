@@ -186,6 +186,28 @@ def test_pictures_in_files(tmp_path: Path) -> None:
     assert done.held_out == 2
 
 
+def test_an_onnx_file(tmp_path: Path) -> None:
+    ort = pytest.importorskip("onnxruntime")
+    from eightfold.compress.onnx.graph_file import onnx_module, write_weights
+    from eightfold.compress.plan_pruning import plan_pruning
+    from eightfold.compress.surgery.surgery import apply_plan
+    from eightfold.export.torch.onnx_export import export_onnx
+
+    torch.manual_seed(0)
+    file = export_onnx(Net().eval(), tmp_path / "net.onnx", batch=4, image_size=16)
+    original, pruned = onnx_module(file), onnx_module(file)
+    plan = plan_pruning(original, images(4), keep_ratio=0.5)
+    apply_plan(pruned, plan)
+    options = RecoverOptions(device="cpu", amp="off", batch=4, rate=0.03, least_squares=False)
+    batches = [images(4, seed) for seed in range(8)]
+    done = recover(pruned, original, batches, plan=plan, steps=30, options=options)
+    assert done.after > done.before
+    session = ort.InferenceSession(str(write_weights(file, pruned, tmp_path / "out.onnx")))
+    (answer,) = session.run(None, {session.get_inputs()[0].name: batches[0].numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(answer, np.asarray(pruned(batches[0])), atol=1e-4)
+
+
 def refused(match: str, kind: type[EightfoldError] = EightfoldError, **changes: object) -> None:
     pruned, original, plan = pair()
     arguments: dict[str, object] = {"images": images(), "plan": plan, "steps": 2, "options": QUICK}

@@ -20,7 +20,7 @@ from eightfold.compress.modules.output_kinds import OutputKinds, answers_alike, 
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.surgery.blocks import bypassed
 from eightfold.compress.trace.trace import trace
-from eightfold.compress.train.averaging import snapshot
+from eightfold.compress.train.averaging import restore, snapshot
 from eightfold.compress.train.devices import Amp, Devices
 from eightfold.compress.train.hooks import Batch
 from eightfold.compress.train.log import Log, Row
@@ -224,7 +224,7 @@ class _Session:
         except DivergedError as error:
             after = self.agreement(self.pruned)
             if not after > started:
-                self.pruned.load_state_dict(start)
+                restore(self.pruned, start)
                 raise
             return Recovery(before, started, after, 0, 0.0, self.views.held_out, error.seen, tuple(rows.rows))
         return Recovery(
@@ -250,7 +250,7 @@ class _Session:
         after = self.agreement(self.pruned)
         if after > before:
             return after
-        self.pruned.load_state_dict(own)
+        restore(self.pruned, own)
         return before
 
     def _points(self) -> Sequence[Point]:
