@@ -99,5 +99,5 @@ def test_the_pruned_network_is_recovered_without_labels(recipe: dict[str, Any], 
     assert at.DATA in steps["prune"].inputs  # the rule looks at images
     for step in steps.values():
         step.action(tmp_path)
-    assert job.path(at.RECOVERY).read_text().startswith("step,")
+    assert job.path(at.RECOVERY_LOG).read_text().startswith("step,")
     assert {"weights.safetensors", "plan.json"} <= {path.name for path in job.path(at.PRUNED).iterdir()}
