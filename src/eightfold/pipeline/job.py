@@ -96,9 +96,9 @@ class Job:
     def unlabelled(self) -> bool:
         """True if the images to calibrate on have no labels."""
         from eightfold.tasks.photos import is_unlabelled
-        from eightfold.zoo.datasets import MNIST
+        from eightfold.zoo.datasets.folders import SHIPPED
 
-        return self.recipe.data.source != MNIST and is_unlabelled(self.recipe.data.source)
+        return self.recipe.data.source not in SHIPPED and is_unlabelled(self.recipe.data.source)
 
     @property
     def by_agreement(self) -> bool:
