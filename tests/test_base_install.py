@@ -153,7 +153,7 @@ def test_the_wheel_holds_what_is_not_python(base: Environment) -> None:
     done = base.python(
         """
         from importlib import resources
-        for package, name in [("eightfold", "py.typed"), ("eightfold.runtime", "report.html.j2")]:
+        for package, name in [("eightfold", "py.typed"), ("eightfold.runtime.report", "report.html.j2")]:
             assert (resources.files(package) / name).is_file(), name
         """
     )
