@@ -102,6 +102,8 @@ def rank_blocks(blocks: Sequence[Block], score: str = "contribution") -> tuple[B
     """
     if score not in _SCORES:
         raise UnknownNameError.of("block score", score, _SCORES)
+    if score == "recoverability" and any(block.unexplained != block.unexplained for block in blocks):
+        raise UsageError("block score 'recoverability' of an ONNX file", allowed="contribution or bn_scale there")
     return tuple(sorted(blocks, key=_SCORES[score]))
 
 
