@@ -89,7 +89,7 @@ def calibrate(
     """
     options = CalibrationOptions(method, percentile, batch, threads)
     graph = read_graph(onnx_path)
-    rows = open_data(images, preprocess, graph.input_shape[1:])
+    rows = open_data(images, preprocess, graph.input_shape[1:], graph.input_dtype)
     observers = {name: make_observer(options.method, percentile=options.percentile) for name in graph.observed}
     if graph.input.name in observers:
         # Pixels are bounded by themselves. A constant background would make entropy cut off what is on it.

@@ -188,5 +188,5 @@ def ranges_of_channels(
     names = watched if tensors is None else [name for name in watched if name in tensors]
     observers = {name: make_channel_observer(options.method, percentile=options.percentile) for name in names}
     if observers:
-        observe(graph, open_data(images, preprocess, graph.input_shape[1:]), observers, options)
+        observe(graph, open_data(images, preprocess, graph.input_shape[1:], graph.input_dtype), observers, options)
     return {name: observer.ranges() for name, observer in observers.items()}

@@ -87,7 +87,7 @@ def image_inputs(
     name, batch = (specs[0].name, specs[0].shape[0]) if specs else ("images", 1)
     found = open_images(images)
     prepare = preprocess if isinstance(preprocess, Preprocess) else Preprocess.load(preprocess)
-    rows = np.stack([prepare(found.load(place)) for place in range(min(len(found), runs * batch))])
+    rows = np.stack(list(found.subset(range(min(len(found), runs * batch))).prepared(prepare)))
     return {name: whole_runs(rows, batch)}
 
 

@@ -28,9 +28,10 @@ def prepare_for_int8(graph: ModelGraph) -> onnx.ModelProto:
 
 
 def constants_become_weights_(model: onnx.ModelProto) -> int:
-    """Turn nodes that only name a constant into weights, in place: the tensors of Constant nodes are stored under their
-    own names. Identity nodes stand behind weights that layers share: the readers get the weight itself, or a copy of a
-    vector, as each layer's bias has a scale of its own. Returns how many nodes went."""
+    """Turn nodes that only name a constant into weights, in place: the tensors of Constant nodes and weights that are
+    stored in 16 bits are stored under the names that their readers use. Identity nodes stand behind weights that layers
+    share: the readers get the weight itself, or a copy of a vector, as each layer's bias has its own scale. Returns
+    how many nodes went."""
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     outputs = {value.name for value in model.graph.output}
     visible = outputs | set(captured_names(model.graph))
@@ -58,9 +59,20 @@ def constants_become_weights_(model: onnx.ModelProto) -> int:
 def _constant(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]) -> onnx.TensorProto | None:
     if kind(node) == "Identity":
         return weights.get(node.input[0])
+    if kind(node) == "Cast" and node.input[0] in weights:
+        return _cast(weights[node.input[0]], attribute(node, "to", 0))
     if kind(node) == "Constant":
         return next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
     return None
+
+
+def _cast(weight: onnx.TensorProto, to: int) -> onnx.TensorProto | None:
+    """A weight that is stored in 16 bits and computed with in float32, as float32."""
+    from onnx import TensorProto, numpy_helper
+
+    if to != TensorProto.FLOAT or weight.data_type not in (TensorProto.FLOAT16, TensorProto.BFLOAT16):
+        return None
+    return numpy_helper.from_array(numpy_helper.to_array(weight).astype("float32"), weight.name)
 
 
 def pool_spatial_means_(model: onnx.ModelProto) -> int:

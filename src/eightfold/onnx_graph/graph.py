@@ -14,7 +14,7 @@ from eightfold.files import PathLike
 from eightfold.onnx_graph.fold_norms import is_inference_norm
 from eightfold.onnx_graph.graph_index import GraphIndex
 from eightfold.onnx_graph.names import captured_by, reads_of
-from eightfold.onnx_graph.onnx_files import load_onnx
+from eightfold.onnx_graph.onnx_files import DTYPE_OF_ELEM_TYPE, load_onnx, type_name
 from eightfold.onnx_graph.operators import STANDARD_DOMAINS, kind
 from eightfold.onnx_graph.shape_inference import inferred_shapes
 
@@ -76,6 +76,11 @@ class ModelGraph(GraphIndex):
                 remedy=f"fix them: eightfold export {self.name} --size HEIGHTxWIDTH -o FOLDER",
             )
         return shape
+
+    @cached_property
+    def input_dtype(self) -> str:
+        """The input's element type as numpy calls it."""
+        return type_name(self.input.type.tensor_type.elem_type)
 
     @cached_property
     def types(self) -> dict[str, tuple[int, tuple[int, ...]]]:
@@ -164,7 +169,36 @@ def read_graph(path: PathLike) -> ModelGraph:
             remedy="pass the graph that it was made from",
         )
     graph.input_shape  # noqa: B018 - raises for dynamic shapes
+    _require_float32(graph)
     return graph
+
+
+def _require_float32(graph: ModelGraph) -> None:
+    """Raise CalibrationError where the input or what layers compute with has another float type."""
+    from onnx import TensorProto
+
+    if graph.input_dtype not in DTYPE_OF_ELEM_TYPE.values():
+        raise CalibrationError(
+            f"{graph.name}: input {graph.input.name!r} is {graph.input_dtype}",
+            allowed=", ".join(DTYPE_OF_ELEM_TYPE.values()),
+            remedy="export the network again with a float32 input",
+        )
+    others = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+    made = graph.types
+    for node in graph.model.graph.node:
+        if kind(node) in PRODUCERS and kind(node) != "Add":
+            found = [name for name in node.input if name and _elem_type(graph, name, made) in others]
+            if found:
+                raise CalibrationError(
+                    f"{graph.name} computes {node.name or node.output[0]!r} ({node.op_type}) in "
+                    f"{type_name(_elem_type(graph, found[0], made))}",
+                    allowed="a float32 graph",
+                    remedy="pass the float32 graph that it was made from, or export the network again in float32",
+                )
+
+
+def _elem_type(graph: ModelGraph, name: str, made: dict[str, tuple[int, tuple[int, ...]]]) -> int:
+    return graph.weights[name].data_type if name in graph.weights else made.get(name, (0, ()))[0]
 
 
 def _digest(graph: ModelGraph) -> str:

@@ -119,6 +119,14 @@ def opset_of(model: onnx.ModelProto) -> int:
     return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
 
 
+def type_name(elem_type: int) -> str:
+    """The name of an ONNX element type as numpy has it, where it has one."""
+    from onnx import TensorProto
+
+    known = DTYPE_OF_ELEM_TYPE | {TensorProto.DOUBLE: "float64"}
+    return known.get(elem_type) or str(TensorProto.DataType.Name(elem_type)).lower()
+
+
 def _spec(value: onnx.ValueInfoProto, remedy: str = "") -> TensorSpec:
     tensor = value.type.tensor_type
     dims = [dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or "?") for dim in tensor.shape.dim]
@@ -130,7 +138,7 @@ def _spec(value: onnx.ValueInfoProto, remedy: str = "") -> TensorSpec:
         )
     if tensor.elem_type not in DTYPE_OF_ELEM_TYPE:
         raise ModelError(
-            f"tensor {value.name!r} has ONNX element type {tensor.elem_type}",
+            f"tensor {value.name!r} is {type_name(tensor.elem_type)}",
             allowed=", ".join(DTYPE_OF_ELEM_TYPE.values()),
         )
     return spec_of(value.name, DTYPE_OF_ELEM_TYPE[tensor.elem_type], [int(dim) for dim in dims])

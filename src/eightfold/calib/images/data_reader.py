@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -67,11 +67,13 @@ class DataReader:
         images: an ImageSet, or an iterable of images (H, W, C) uint8 or, without `preprocess`, of tensors.
         preprocess: how an image becomes a row; None where the tensors are ready for the model.
         row_shape: shape of one row of the model's input; -1 where any size will do.
+        dtype: type of the model's input; "" where any will do. Tensors of floats are converted to a float input.
     """
 
     images: ImageSet | Iterable[Any]
     preprocess: Preprocess | None
     row_shape: tuple[int, ...]
+    dtype: str = ""
     tally: Tally = field(default_factory=Tally)
 
     @property
@@ -111,7 +113,7 @@ class DataReader:
                 yield self.images.name(index), _reader(self.images, index, as_stored=self._as_stored)
         else:
             for index, image in enumerate(self.images):
-                yield f"image {index}", _hasher(np.asarray(image))
+                yield f"image {index}", _hasher(_array_of(image, f"image {index}"))
 
     @property
     def _as_stored(self) -> bool:
@@ -122,6 +124,8 @@ class DataReader:
         if self.preprocess is not None:
             return [self._fitting(self.preprocess(image), name)]
         ready = image if image.ndim == len(self.row_shape) + 1 else image[None]
+        if image.dtype.kind == "f" and self.dtype.startswith("float"):
+            ready = ready.astype(self.dtype, copy=False)
         return [self._fitting(row, name) for row in ready]
 
     def _fitting(self, row: Tensor, name: str) -> Tensor:
@@ -133,7 +137,20 @@ class DataReader:
                 allowed=f"{self.row_shape}, the model's input without its batch axis",
                 remedy="give the Preprocess the model's size and layout",
             )
+        if self.dtype and row.dtype != self.dtype:
+            raise CalibrationError(
+                f"{name} gives a tensor of {row.dtype}",
+                allowed=f"{self.dtype}, the type of the model's input",
+                remedy=self._type_remedy(row),
+            )
         return row
+
+    def _type_remedy(self, row: Tensor) -> str:
+        if self.preprocess is None:
+            return "scale uint8 pixels by a Preprocess" if row.dtype == np.uint8 else f"convert it to {self.dtype}"
+        if self.dtype in ("float32", "uint8"):
+            return f"give the Preprocess dtype: {self.dtype}"
+        return "put a Cast in front of the model's input; a Preprocess gives float32 or uint8"
 
     def _skip(self, reason: str) -> None:
         self.tally.skip(reason)
@@ -168,13 +185,48 @@ def _hasher(image: Tensor) -> Callable[[], tuple[bytes, Tensor]]:
     return lambda: (hashlib.sha256(str(image.shape).encode() + np.ascontiguousarray(image).tobytes()).digest(), image)
 
 
-def open_data(images: ImageSource, preprocess: Preprocess | None, row_shape: tuple[int, ...]) -> DataReader:
+def _array_of(item: Any, name: str) -> Tensor:
+    """An image or tensor; the first of a pair that data loaders of labelled images give.
+
+    Raises:
+        CalibrationError: anything else.
+    """
+    if isinstance(item, tuple | list) and _is_labelled(item):
+        item = item[0]
+    try:
+        array = np.asarray(item.detach() if hasattr(item, "detach") else item)
+    except (ValueError, TypeError, RuntimeError):  # ragged lists, tensors on another device
+        array = np.empty(0, object)
+    if array.dtype.kind not in "biuf":
+        inner = f" of {type(item[0]).__name__}" if isinstance(item, list | tuple) and item else ""
+        raise CalibrationError(
+            f"{name} is a {type(item).__name__}{inner}",
+            allowed="an array or a tensor on the CPU, or a pair of one with its label",
+            remedy="pick the images out of what the data loader gives",
+        )
+    return array
+
+
+def _is_labelled(item: Sequence[Any]) -> bool:
+    """Whether an image or a batch of images comes first, and something of another shape behind it."""
+    shapes = [getattr(each, "shape", None) for each in item]
+    first = shapes[0] if shapes else None
+    return first is not None and len(first) >= 2 and any(each != first for each in shapes[1:])
+
+
+def open_data(
+    images: ImageSource, preprocess: Preprocess | None, row_shape: tuple[int, ...], dtype: str = ""
+) -> DataReader:
     """Rows from whatever `ef.calibrate` takes as images: what `open_images` opens, or any iterable."""
     if isinstance(images, ImageSet | str | Path):
-        return DataReader(open_images(images), preprocess, row_shape)
+        return DataReader(open_images(images), preprocess, row_shape, dtype)
     if isinstance(images, list | tuple) and images and isinstance(images[0], str | Path):
-        return DataReader(open_images(images), preprocess, row_shape)
-    return DataReader(images, preprocess, row_shape)
+        return DataReader(open_images(images), preprocess, row_shape, dtype)
+    if not isinstance(images, Iterable):
+        raise CalibrationError(
+            f"images of type {type(images).__name__}", allowed="a folder, list, array, data loader or iterator of them"
+        )
+    return DataReader(images, preprocess, row_shape, dtype)
 
 
 def peeked(rows: DataReader, what: str) -> tuple[Tensor, Iterator[NamedRow]]:

@@ -14,8 +14,7 @@ from eightfold.export.verify.test_inputs import COMPARED_IMAGES, InputSets, inpu
 from eightfold.export.verify.verify import Array
 from eightfold.files import PathLike
 from eightfold.onnx_graph.graph import read_graph
-from eightfold.onnx_graph.onnx_files import DTYPE_OF_ELEM_TYPE
-from eightfold.onnx_graph.tensor_specs import TensorSpec
+from eightfold.onnx_graph.tensor_specs import TensorSpec, spec_of
 
 
 def calibration_inputs(path: PathLike, images: ImageSource | None, preprocess: Preprocess | None) -> InputSets:
@@ -34,10 +33,11 @@ def _input_of(path: PathLike) -> TensorSpec:
     """With one image per run where the batch is not fixed."""
     graph = read_graph(path)
     batch, *row = graph.input_shape
-    dtype = DTYPE_OF_ELEM_TYPE[graph.input.type.tensor_type.elem_type]
-    return TensorSpec(name=graph.input.name, dtype=dtype, shape=(max(batch, 1), *row))
+    return spec_of(graph.input.name, graph.input_dtype, (max(batch, 1), *row))
 
 
 def _rows(images: ImageSource, preprocess: Preprocess | None, spec: TensorSpec) -> Array:
     chosen = images.sample(COMPARED_IMAGES) if isinstance(images, ImageSet) else images
-    return np.stack([row for _, row in islice(open_data(chosen, preprocess, spec.shape[1:]), COMPARED_IMAGES)])
+    return np.stack(
+        [row for _, row in islice(open_data(chosen, preprocess, spec.shape[1:], spec.dtype), COMPARED_IMAGES)]
+    )

@@ -104,7 +104,7 @@ def compare_layers(
         raise CalibrationError(
             f"{int8_path} shares no activation with {fp32_path}", allowed="the INT8 form of that graph"
         )
-    rows = open_data(images, preprocess, before.input_shape[1:])
+    rows = open_data(images, preprocess, before.input_shape[1:], before.input_dtype)
     energies = _measure(before, after, names, rows, batch)
     found = [_layer_error(before, name, energy) for name, energy in energies.items()]
     return LayerErrors(layers=tuple(sorted(found, key=lambda entry: entry.sqnr_db)), images=rows.tally.used)
@@ -121,7 +121,8 @@ def output_sqnr_db(
     """Signal to noise of the graph's outputs in dB, the mean over outputs. Arguments as for `compare_layers`."""
     before, after = read_graph(fp32_path), ModelGraph(load_onnx(int8_path), str(int8_path))
     names = {value.name: value.name for value in before.model.graph.output}
-    energies = _measure(before, after, names, open_data(images, preprocess, before.input_shape[1:]), batch)
+    rows = open_data(images, preprocess, before.input_shape[1:], before.input_dtype)
+    energies = _measure(before, after, names, rows, batch)
     return float(np.mean([energy.sqnr_db() for energy in energies.values()]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from eightfold.calib.images.images import ImageSource
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.ranges import Ranges
 from eightfold.defaults import BIAS_CORRECTION, INT8_FORM, INT8_ROUNDING, INT8_TARGET
-from eightfold.errors import UsageError, one_of
+from eightfold.errors import CalibrationError, UsageError, one_of
 from eightfold.export.int8.adaround import round_adaptively_
 from eightfold.export.int8.bias_correction import (
     Correction,
@@ -123,6 +124,7 @@ def quantize(
     corrections = _Corrections(work, None if images is None else _replayable(images), preprocess)
     rounded, shifts = corrections.round_(), corrections.correct_biases_()
     model = work.quantized_model()
+    work.require_quantized(str(onnx_path))
     require("onnx", "check models").checker.check_model(model)
     named = rules.name if isinstance(target, Target) else target
     with atomic_path(output) as temporary:
@@ -167,6 +169,19 @@ class _Work:
         rules = FloatRules(self.options.keep_float, float_outputs=self.options.float_outputs)
         return plan_qdq(self.graph, self.ranges, self.target, rules)
 
+    def require_quantized(self, name: str) -> None:
+        """Raise CalibrationError where no layer would run on integers."""
+        plan = self.plan()
+        if plan.quantized:
+            return
+        reasons = Counter(plan.kept_float.values()).most_common(3)
+        why = ", ".join(f"{reason} ({count})" for reason, count in reasons) or "no layer that the target quantizes"
+        raise CalibrationError(
+            f"no layer of {name} becomes INT8 for {self.target.name}: {why}",
+            allowed=f"a graph with one at least of {', '.join(sorted(self.target.operators))}",
+            remedy="use the float graph",
+        )
+
     def quantized_model(self) -> onnx.ModelProto:
         return apply_qdq(self.graph, self.plan())
 
@@ -182,7 +197,7 @@ class _Corrections:
     def rows(self) -> DataReader:
         if self.images is None:
             raise UsageError("a correction was asked for without images", allowed="the calibration images")
-        return open_data(self.images, self.preprocess, self.work.graph.input_shape[1:])
+        return open_data(self.images, self.preprocess, self.work.graph.input_shape[1:], self.work.graph.input_dtype)
 
     def layers(self) -> list[Layer]:
         return corrected_layers(self.work.graph, frozenset(self.work.plan().quantized))

@@ -57,7 +57,7 @@ def top1_score(images: ImageSet, preprocess: Preprocess) -> Score:
 
     def top1(path: Path) -> float:
         graph = ModelGraph(load_onnx(path), str(path))
-        rows = open_data(images, preprocess, graph.input_shape[1:])
+        rows = open_data(images, preprocess, graph.input_shape[1:], graph.input_dtype)
         first, stream = peeked(rows, "measuring top-1")
         output = graph.model.graph.output[0].name
         runner = open_runner(graph, (output,), first, batch=16)

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
+# onnxruntime's names of the types that inputs have.
+NUMPY_TYPES = {f"tensor({name})": name for name in ("uint8", "int8", "int32", "int64", "bool", "float16")} | {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+}
 Runnable: TypeAlias = "PathLike | bytes | onnx.ModelProto"
 
 
@@ -170,12 +175,27 @@ def runner(path: Runnable, *, optimize: bool = True) -> Callable[[Arrays], dict[
     with _refusals(path), _opened(path) as source:
         session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
+    types = {each.name: NUMPY_TYPES.get(each.type, "") for each in session.get_inputs()}
 
     def run(inputs: Arrays) -> dict[str, Array]:
+        _require_types(path, types, inputs)
         with _refusals(path):
             return dict(zip(names, session.run(names, dict(inputs)), strict=True))
 
     return run
+
+
+def _require_types(path: Runnable, types: Mapping[str, str], inputs: Arrays) -> None:
+    """Raise ModelError where an input is given values of another type than it takes."""
+    for name, array in inputs.items():
+        wanted = types.get(name, "")
+        if wanted and array.dtype != wanted:
+            shown = path if isinstance(path, str | Path) else "the graph"
+            raise ModelError(
+                f"input {name!r} of {shown} is given {array.dtype}",
+                allowed=f"{wanted}, the type that it takes",
+                remedy=f"give the Preprocess dtype: {wanted}" if wanted in ("float32", "uint8") else "",
+            )
 
 
 @contextlib.contextmanager
