@@ -126,18 +126,16 @@ def test_a_uint8_file_takes_its_own_preprocess_and_a_float_file_does_not(tmp_pat
 def test_a_file_that_computes_in_another_float_type_is_refused(tmp_path: Path, name: str) -> None:
     elem_type = INPUT_TYPES.get(name, TensorProto.BFLOAT16)
     path = typed(tmp_path / "a.onnx", elem_type)
-    for make in (
-        lambda: ef.calibrate(path, ROWS, None),
-        lambda: ef.quantize(path, ef.calibrate(plain(tmp_path / "b.onnx"), ROWS, None), tmp_path / "q.onnx"),
-    ):
-        with pytest.raises(EightfoldError, match=name) as caught:
-            make()
-        assert "float32" in str(caught.value)
+    with pytest.raises(EightfoldError, match=rf"{name}; allowed: .*float32"):
+        ef.calibrate(path, ROWS, None)
+    ranges = ef.calibrate(plain(tmp_path / "b.onnx"), ROWS, None)
+    with pytest.raises(EightfoldError, match=rf"{name}; allowed: .*float32"):
+        ef.quantize(path, ranges, tmp_path / "q.onnx")
     assert not (tmp_path / "q.onnx").exists()
 
 
 def test_a_half_file_with_float32_ends_is_refused(tmp_path: Path) -> None:
-    half_onnx(plain(tmp_path / "a.onnx"), half := tmp_path / "half.onnx")
+    half = half_onnx(plain(tmp_path / "a.onnx"), tmp_path / "half.onnx")
     with pytest.raises(EightfoldError, match=r"computes 'conv' \(Conv\) in float16; allowed: a float32 graph"):
         ef.calibrate(half, ROWS, None)
 
@@ -161,10 +159,6 @@ def test_quantize_that_quantizes_nothing_fails(tmp_path: Path) -> None:
     ranges = ef.calibrate(path, ROWS, None)
     with pytest.raises(EightfoldError, match=r"no layer of .* becomes INT8 for cpu-x86"):
         ef.quantize(path, ranges, tmp_path / "q.onnx")
-    path = plain(tmp_path / "b.onnx")
-    ranges = ef.calibrate(path, ROWS, None)
-    with pytest.raises(EightfoldError, match=r"asked to stay float \(1\)"):
-        ef.quantize(path, ranges, tmp_path / "q.onnx", keep_float=["conv"])
     assert not (tmp_path / "q.onnx").exists()
 
 

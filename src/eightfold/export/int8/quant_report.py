@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from eightfold.export.int8.costly_layers import CostlyLayer
 from eightfold.export.int8.int8_speed import SHOWN, Form, Int8Speed
+from eightfold.export.int8.output_errors import OutputError
 from eightfold.runtime.bundle.manifest import Step
 from eightfold.values import Frozen
 
@@ -23,6 +25,9 @@ class QuantReport(Frozen):
         form: "qdq" for Q/DQ pairs, "qoperator" for QLinear operators.
         speed: against FP32, where it was measured.
         step: what the comparison with the float graph found, as a manifest keeps it.
+        images: number of images that the ranges come from; 0 where it is not known.
+        errors: of each output on the images, where there were some.
+        costly: for each output that lost most of its signal, the layer that costs it most.
     """
 
     target: str
@@ -35,6 +40,9 @@ class QuantReport(Frozen):
     form: Form = "qdq"
     speed: Int8Speed | None = None
     step: Step
+    images: int = 0
+    errors: tuple[OutputError, ...] = ()
+    costly: tuple[CostlyLayer, ...] = ()
 
     def describe(self) -> str:
         """Text for a person: layers in INT8, layers kept in float, steps, speed."""
@@ -48,7 +56,8 @@ class QuantReport(Frozen):
 
     def notes(self) -> tuple[str, ...]:
         """Steps beside quantizing, one line each."""
-        lines = []
+        lines = [f"ranges by {self.method} from {self.images} images"] if self.images else []
+        lines += [each.describe() for each in self.costly]
         if self.bias_shifts:
             name = max(self.bias_shifts, key=lambda key: self.bias_shifts[key])
             lines.append(f"{len(self.bias_shifts)} biases corrected, the most: {name} by {self.bias_shifts[name]:.3g}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -21,7 +22,10 @@ from eightfold.export.int8.bias_correction import (
     correct_empirically,
     corrected_layers,
 )
+from eightfold.export.int8.calibration_inputs import calibration_inputs
+from eightfold.export.int8.costly_layers import CostlyLayer, Search, possible_sizes
 from eightfold.export.int8.int8_speed import MEASURED_S, Form, Int8Speed, keep_the_faster, measures_target
+from eightfold.export.int8.output_errors import LEAST_DB, OutputError
 from eightfold.export.int8.qdq import apply_qdq
 from eightfold.export.int8.qdq_plan import FloatRules, QdqPlan, plan_qdq
 from eightfold.export.int8.quant_report import QuantReport
@@ -45,6 +49,13 @@ FormChoice = Literal["fastest", "qdq", "qoperator"]
 CORRECTIONS: tuple[Correction, ...] = get_args(Correction)
 ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 FORM_CHOICES: tuple[FormChoice, ...] = get_args(FormChoice)
+
+
+COSTLY_RUNS = 4  # on images, to find the layer that costs an output most
+
+
+class LossyInt8Warning(UserWarning):
+    """An output of the INT8 graph, or a group of its channels, has less than 10 dB of signal to noise."""
 
 
 @dataclass(frozen=True)
@@ -102,13 +113,15 @@ def quantize(
 
     Warns:
         SlowInt8Warning: INT8 was measured to be slower than FP32.
+        LossyInt8Warning: an output, or a group of its channels, has less than 10 dB of signal to noise on the images;
+            the layer that costs it most is named.
 
     Raises:
         UnknownNameError: no such target or correction.
         UsageError: a correction without images; `keep_float` names no node.
         CalibrationError: the ranges belong to another network, or the graph cannot be quantized.
-        VerificationError: on the images the result has a cosine below 0.5 to the float graph, or it is not finite
-            where that is; the message names the first tensor.
+        VerificationError: over all images together an output of several numbers has a cosine below 0.5 to the float
+            graph, and is not near zero; or an answer is not finite where that is.
     """
     if Path(output).resolve() == Path(onnx_path).resolve():
         raise UsageError(f"{output} is the float graph itself", allowed="another name for the INT8 graph")
@@ -130,8 +143,10 @@ def quantize(
     with atomic_path(output) as temporary:
         temporary.write_bytes(model.SerializeToString(deterministic=True))
         written, speed = _finish(onnx_path, temporary, form, rules.name)
-        step = verify_quantized(onnx_path, temporary, corrections.images, preprocess, target=named)
+        sizes = possible_sizes(work.graph, ranges)
+        answers = verify_quantized(onnx_path, temporary, corrections.images, preprocess, target=named, sizes=sizes)
     plan = work.plan()
+    costly = _costly(work, answers.errors, onnx_path, corrections.images, preprocess)
     return Path(output), QuantReport(
         target=named,
         method=ranges.method,
@@ -142,8 +157,25 @@ def quantize(
         nearest=corrections.rounded_to_nearest(rounded),
         form=written,
         speed=speed,
-        step=step,
+        step=answers.step,
+        images=ranges.images,
+        errors=answers.errors,
+        costly=costly,
     )
+
+
+def _costly(
+    work: _Work, errors: Sequence[OutputError], path: PathLike, images: Any, preprocess: Preprocess | None
+) -> tuple[CostlyLayer, ...]:
+    """For each output that lost most of its signal, the layer that costs it most; with a warning."""
+    if not any(each.least_db is not None and each.least_db < LEAST_DB for each in errors):
+        return ()
+    runs = next(iter(calibration_inputs(path, images, preprocess).values()))[:COSTLY_RUNS]
+    search = Search(work.graph, work.ranges, work.target, work.plan().quantized)
+    found = tuple(each for error in errors if (each := search.costliest(error, runs)) is not None)
+    for each in found:
+        warnings.warn(LossyInt8Warning(each.describe()), stacklevel=3)
+    return found
 
 
 def _finish(onnx_path: PathLike, output: PathLike, form: FormChoice, target: str) -> tuple[Form, Int8Speed | None]:
@@ -170,8 +202,8 @@ class _Work:
         return plan_qdq(self.graph, self.ranges, self.target, rules)
 
     def require_quantized(self, name: str) -> None:
-        """Raise CalibrationError where no layer would run on integers."""
-        plan = self.plan()
+        """Raise CalibrationError where no layer could run on integers, whatever the options leave in float."""
+        plan = plan_qdq(self.graph, self.ranges, self.target)
         if plan.quantized:
             return
         reasons = Counter(plan.kept_float.values()).most_common(3)

@@ -1,34 +1,121 @@
-"""INT8 rounds on purpose: the graph is compared with the float graph that it was made from."""
+"""INT8 rounds on purpose: compares the graph with the float graph that it was made from."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
 from eightfold.calib.images.images import ImageSource
 from eightfold.calib.images.preprocess import Preprocess
+from eightfold.errors import VerificationError
 from eightfold.export.int8.calibration_inputs import calibration_inputs
-from eightfold.export.verify.precision_check import ComparedNetwork, verify_precision
-from eightfold.export.verify.verify import Tolerance
+from eightfold.export.int8.output_errors import OutputError, output_errors
+from eightfold.export.verify.precision_check import ComparedNetwork, answers_of_both
+from eightfold.export.verify.verify import Arrays, Difference, difference
 from eightfold.files import PathLike
 from eightfold.runtime.bundle.manifest import Step
 
-# How much INT8 may change is a question of the task's metric. Below this it is broken.
-TOLERANCE = Tolerance(cosine=0.5)
+
+@dataclass(frozen=True)
+class QuantizedAnswers:
+    """Comparison of an INT8 graph with its float original: the step for the manifest, and the errors of each output on
+    the images; none where there were no images."""
+
+    step: Step
+    errors: tuple[OutputError, ...]
 
 
 def verify_quantized(
-    before: PathLike, after: PathLike, images: ImageSource | None, preprocess: Preprocess | None, *, target: str
-) -> Step:
+    before: PathLike,
+    after: PathLike,
+    images: ImageSource | None,
+    preprocess: Preprocess | None,
+    *,
+    target: str,
+    sizes: Mapping[str, float] | None = None,
+) -> QuantizedAnswers:
     """Compare an INT8 graph with its float original on some images and on constants, extremes and noise.
 
     Args:
         before, after: the two files.
         images, preprocess: as for `calibrate`. None: random values, on which the difference is not judged.
         target: what the graph is for, as the step's name says.
+        sizes: root mean square that the values of an output could have, by name, as far as the graph tells.
 
     Raises:
-        VerificationError: a cosine below 0.5 on the images, or an answer that is not finite where it was; the message
-            names the first tensor.
+        VerificationError: an output of several numbers has a cosine below 0.5 over all images together, and is not
+            near zero; or an answer is not finite where it was.
     """
     trials = calibration_inputs(before, images, preprocess)
-    tolerance = Tolerance() if images is None else TOLERANCE
-    networks = ComparedNetwork.of(before), ComparedNetwork.of(after)
-    return verify_precision(*networks, trials, step=f"quantize for {target}", tolerance=tolerance)
+    name = f"quantize for {target}"
+    both, notes = answers_of_both(ComparedNetwork.of(before), ComparedNetwork.of(after), trials, step=name)
+    (first, (known, seen)), *_ = both.items()
+    errors: tuple[OutputError, ...] = ()
+    if images is not None:
+        reached = _largest([answer for answers, _ in both.values() for answer in answers])
+        errors = output_errors(known, seen, {key: max(reached[key], (sizes or {}).get(key, 0.0)) for key in reached})
+        _require_unbroken(errors, f"{name} (on {first})")
+    figures = {trial: _differences(*answers) for trial, answers in both.items()}
+    words = [f"on {trial}: {_words(found)}" for trial, found in figures.items()]
+    judged = [f"on {first}, {each.describe()}" for each in errors if _says_more(each, errors)]
+    return QuantizedAnswers(_step(name, figures[first], [*words, *judged, *notes]), errors)
+
+
+def _require_unbroken(errors: Sequence[OutputError], step: str) -> None:
+    for each in errors:
+        if each.broken:
+            raise VerificationError(
+                f"{step} changed output {each.output!r}: cosine {each.cosine:.6f}, {each.sqnr_db:.1f} dB",
+                allowed="a cosine of 0.5 or more over all images",
+                remedy="name the layers to leave in float (keep_float=..., --keep-float), which `eightfold debug-int8` "
+                "and --min-sqnr find; or calibrate with more images. The float file was left as it was",
+            )
+
+
+def _largest(answers: Sequence[Arrays]) -> dict[str, float]:
+    """The largest root mean square of each output of floats."""
+    found: dict[str, float] = {}
+    for answer in answers:
+        for name, array in answer.items():
+            finite = array[np.isfinite(array)].astype(np.float64) if array.dtype.kind == "f" else np.zeros(0)
+            size = float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0
+            found[name] = max(found.get(name, 0.0), size)
+    return found
+
+
+def _differences(known: Sequence[Arrays], seen: Sequence[Arrays]) -> list[Difference]:
+    """Of each output over all runs together; those whose size follows from what is found left out."""
+    found = []
+    for name in known[0]:
+        pairs = [(before[name], after[name]) for before, after in zip(known, seen, strict=True)]
+        if all(before.shape == after.shape for before, after in pairs):
+            whole, other = (np.concatenate([pair[side].reshape(-1) for pair in pairs]) for side in (0, 1))
+            with np.errstate(all="ignore"):  # what is not finite is told apart
+                found.append(difference(name, whole, other))
+    return found
+
+
+def _step(name: str, found: Sequence[Difference], notes: Sequence[str]) -> Step:
+    if not found:
+        return Step(name=name, notes=tuple(notes))
+    return Step(
+        name=name,
+        max_abs_error=max(item.max_abs_error for item in found),
+        max_rel_error=max(item.max_rel_error for item in found),
+        cosine=min(item.cosine for item in found),
+        notes=tuple(notes),
+    )
+
+
+def _words(found: Sequence[Difference]) -> str:
+    if not found:
+        return "not compared, its size follows from what is found"
+    error, cosine = max(item.max_rel_error for item in found), min(item.cosine for item in found)
+    return f"relative error {error:.2g}, cosine {cosine:.4f}"
+
+
+def _says_more(each: OutputError, errors: Sequence[OutputError]) -> bool:
+    """Whether the figures of the whole step do not tell it already."""
+    return len(errors) > 1 or bool(each.groups) or each.cosine is None or each.near_zero

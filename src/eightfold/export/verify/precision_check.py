@@ -19,7 +19,16 @@ from eightfold.export.verify.intermediates.diverging import first_not_finite
 from eightfold.export.verify.intermediates.onnx_probe import OnnxProbe
 from eightfold.export.verify.intermediates.probe import Probe
 from eightfold.export.verify.test_inputs import InputSets, answers_to
-from eightfold.export.verify.verify import Arrays, Difference, Tolerance, compare_arrays, in_order_of, runner, step_from
+from eightfold.export.verify.verify import (
+    Array,
+    Arrays,
+    Difference,
+    Tolerance,
+    compare_arrays,
+    in_order_of,
+    runner,
+    step_from,
+)
 from eightfold.files import PathLike
 from eightfold.runtime.bundle.manifest import Step
 
@@ -66,6 +75,23 @@ def verify_precision(
     return step_from(first, name=step, notes=[*found, *notes])
 
 
+def answers_of_both(
+    before: ComparedNetwork, after: ComparedNetwork, trials: InputSets, *, step: str
+) -> tuple[dict[str, tuple[list[Arrays], list[Arrays]]], tuple[str, ...]]:
+    """The answers of a network and of what a step made of it, by trial, and notes on trials that show nothing.
+
+    Raises:
+        VerificationError: an answer is not finite where that of the network before the step is.
+    """
+    answers, notes = answers_to(before.run, trials)
+    both = {}
+    for name, known in answers.items():
+        asked = _Asked(before, after, f"{step} (on {name})", Tolerance())
+        pairs = zip(trials[name], known, strict=True)
+        both[name] = known, [asked.answered(inputs, answer) for inputs, answer in pairs]
+    return both, notes
+
+
 @dataclasses.dataclass(frozen=True)
 class _Asked:
     before: ComparedNetwork
@@ -77,12 +103,18 @@ class _Asked:
         seen = self.after.run(inputs)
         with np.errstate(all="ignore"):  # what is not finite is told apart
             found = compare_arrays(known, seen)
-        self._require_finite(inputs, known, seen)
+        self.require_finite(inputs, known, seen)
         probes = self.before.probe, self.after.probe
         require_alike(found, self.tolerance, step=self.step, probes=probes, inputs=inputs)
         return found
 
-    def _require_finite(self, inputs: Arrays, known: Arrays, seen: Arrays) -> None:
+    def answered(self, inputs: Arrays, known: Arrays) -> Arrays:
+        """The answer of the network after the step, which has to be finite where it was before."""
+        seen = self.after.run(inputs)
+        self.require_finite(inputs, known, seen)
+        return dict(zip(known, in_order_of(known, seen), strict=True))
+
+    def require_finite(self, inputs: Arrays, known: Arrays, seen: Arrays) -> None:
         output = _lost_output(known, seen)
         if output:
             inner = _first_inside(self.before, self.after, inputs) or output
@@ -106,7 +138,13 @@ def first_lost(before: ComparedNetwork, after: ComparedNetwork, inputs: Arrays) 
 
 def _lost_output(known: Arrays, seen: Arrays) -> str:
     pairs = zip(known.items(), in_order_of(known, seen), strict=True)
-    return next((name for (name, array), other in pairs if np.any(np.isfinite(array) & ~np.isfinite(other))), "")
+    return next((name for (name, array), other in pairs if _is_lost(array, other)), "")
+
+
+def _is_lost(array: Array, other: Array) -> bool:
+    if array.shape != other.shape:  # its size follows from what is found
+        return bool(np.isfinite(array).all() and not np.isfinite(other).all())
+    return bool(np.any(np.isfinite(array) & ~np.isfinite(other)))
 
 
 def _first_inside(before: ComparedNetwork, after: ComparedNetwork, inputs: Arrays) -> str:
