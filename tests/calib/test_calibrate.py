@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import helper, numpy_helper
 
 from eightfold.calib.calibrate import calibrate
 from eightfold.calib.images.image_set import ImageWarning
 from eightfold.calib.images.preprocess import Preprocess
+from eightfold.calib.ranges import Method, Ranges, TensorRange
 from eightfold.calib.session import open_runner
 from eightfold.errors import CalibrationError, ImageError, UsageError
 from eightfold.onnx_graph.graph import read_graph
@@ -175,3 +178,63 @@ def _set_dim(model: onnx.ModelProto, axis: int) -> None:
 def test_wrong_options(residual_net: ModelMaker, rows: Any, options: Any, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         calibrate(residual_net(), rows, None, **options)
+
+
+@pytest.mark.parametrize(("count", "warned"), [(1, True), (31, True), (32, False)])
+def test_few_images_are_warned_about(residual_net: ModelMaker, count: int, warned: bool) -> None:
+    images = np.random.default_rng(0).random((count, 3, 12, 12), dtype=np.float32)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert calibrate(residual_net(), images, None).images == count
+    assert any(f"calibrated with {count} images; allowed: 32" in str(each.message) for each in caught) == warned
+
+
+def _a_rare_peak(rng: Any) -> Any:
+    rows = rng.normal(0, 1, (40, 1, 320, 320))
+    rows[3, 0, 7, 7] = 300
+    return rows
+
+
+def _bright_images_at_last(rng: Any) -> Any:
+    rows = rng.normal(0, 1, (40, 1, 64, 64))
+    rows[34:] *= 100
+    return rows
+
+
+def _few_that_count(rng: Any) -> Any:
+    return np.where(rng.random((40, 1, 64, 64)) < 0.002, 300, rng.normal(0, 1, (40, 1, 64, 64)))
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize(
+    ("method", "make"),
+    [("minmax", _a_rare_peak), ("moving-average", _bright_images_at_last), ("percentile", _few_that_count)],
+)
+def test_ranges_far_worse_than_those_of_mse_are_told(tmp_path: Path, method: Method, make: Any, batch: int) -> None:
+    rows = make(np.random.default_rng(0)).astype(np.float32)
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "one"], ["shifted"]), helper.make_node("Sin", ["shifted"], ["y"])],
+        "graph",
+        [value("x", 1, rows[:1].shape)],
+        [value("y", 1, rows[:1].shape)],
+        [numpy_helper.from_array(np.ones(1, np.float32), "one")],
+    )
+    path = tmp_path / "a.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    ranges = calibrate(path, rows, None, method=method, batch=batch, percentile=99.0)
+    best = calibrate(path, rows, None, method="mse")
+    assert not best.losses
+    assert "losses" not in best.model_dump()
+    values = rows.astype(np.float64).reshape(-1) + 1
+    lost = 10 * np.log10(_error(values, ranges.tensors["shifted"]) / _error(values, best.tensors["shifted"]))
+    assert lost > 6
+    assert ranges.losses["shifted"] >= min(lost, 12) - 2  # of the types, the one that loses more
+    assert f"under {method} than under mse: shifted by" in ranges.describe()
+    assert Ranges.from_json(ranges.to_json()) == ranges
+
+
+def _error(values: Any, found: TensorRange) -> float:
+    step = (max(found.high, 0.0) - min(found.low, 0.0)) / 255
+    zero = np.round(-min(found.low, 0.0) / step)
+    return float(np.mean((values - (np.clip(np.round(values / step) + zero, 0, 255) - zero) * step) ** 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ import numpy.typing as npt
 
 from eightfold.calib.checkpoint import kept_in
 from eightfold.calib.images.data_reader import DataReader, batched, open_data, peeked
-from eightfold.calib.images.image_set import ImageSet
+from eightfold.calib.images.image_set import ImageSet, ImageWarning
 from eightfold.calib.images.images import ImageSource
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.observers import METHODS, Observer, Seeing, make_observer
+from eightfold.calib.range_losses import FAR_DB, loss_of, with_sample
 from eightfold.calib.ranges import Method, Ranges
 from eightfold.calib.session import open_runner
 from eightfold.defaults import CALIBRATION_BATCH, CALIBRATION_METHOD, PERCENTILE
@@ -27,6 +29,7 @@ from eightfold.onnx_graph.graph import ModelGraph, read_graph
 from eightfold.threads import most_threads
 from eightfold.versions import identity_of
 
+FEW_IMAGES = 32
 Tensor = npt.NDArray[Any]
 # Packages whose version may change what is seen of an activation.
 DECIDING = ("eightfold", "onnxruntime", "numpy", "cv2")
@@ -83,6 +86,9 @@ def calibrate(
         The ranges, the same for the same images in the same order, whatever `batch` and `threads` are (rounding of
         the network's own arithmetic aside).
 
+    Warns:
+        ImageWarning: fewer than 32 images, or what `open_images` finds in them.
+
     Raises:
         CalibrationError: the graph cannot be calibrated, or an activation is NaN or infinite.
         ImageError: no images, or more than 5% of them cannot be read.
@@ -90,7 +96,9 @@ def calibrate(
     options = CalibrationOptions(method, percentile, batch, threads)
     graph = read_graph(onnx_path)
     rows = open_data(images, preprocess, graph.input_shape[1:], graph.input_dtype)
-    observers = {name: make_observer(options.method, percentile=options.percentile) for name in graph.observed}
+    observers = {
+        name: with_sample(make_observer(options.method, percentile=options.percentile)) for name in graph.observed
+    }
     if graph.input.name in observers:
         # Pixels are bounded by themselves. A constant background would make entropy cut off what is on it.
         observers[graph.input.name] = make_observer("minmax")
@@ -174,8 +182,12 @@ def _ranges(
     observers: dict[str, Observer],
     options: CalibrationOptions,
 ) -> Ranges:
+    if 0 < rows.tally.used < FEW_IMAGES:
+        allowed = f"{FEW_IMAGES} or more, which show what activations reach"
+        warnings.warn(ImageWarning(f"calibrated with {rows.tally.used} images; allowed: {allowed}"), stacklevel=3)
     with ThreadPoolExecutor(options.threads or os.cpu_count() or 1) as pool:
         found = dict(zip(observers, pool.map(lambda observer: observer.range(), observers.values()), strict=True))
+        losses = dict(zip(observers, pool.map(loss_of, observers.values()), strict=True))
     return Ranges(
         method=options.method,
         images=rows.tally.used,
@@ -183,4 +195,5 @@ def _ranges(
         graph=graph.digest(),
         preprocess=preprocess.digest() if preprocess else "",
         tensors={name: found[first] for name, first in graph.alias.items() if first in found},
+        losses={name: round(loss, 1) for name, loss in losses.items() if loss >= FAR_DB},
     )

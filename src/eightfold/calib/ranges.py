@@ -30,6 +30,7 @@ class Ranges(Value):
     """The ranges of a network's activations, by tensor name."""
 
     kind: ClassVar[str] = "ranges"
+    omitted_when_empty: ClassVar[frozenset[str]] = frozenset({"losses"})
     error: ClassVar[type[EightfoldError]] = CalibrationError
 
     method: Method
@@ -40,6 +41,10 @@ class Ranges(Value):
         default="", description="digest of the Preprocess, empty where rows came ready for the model"
     )
     tensors: dict[str, TensorRange]
+    losses: dict[str, float] = Field(
+        default_factory=dict,
+        description="tensors whose signal to noise ratio is far below that of `mse`, by how many dB; estimated",
+    )
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -58,4 +63,13 @@ class Ranges(Value):
     def describe(self) -> str:
         widest = sorted(self.tensors.items(), key=lambda item: -item[1].threshold)[:3]
         shown = [f"  {name} [{entry.min:.4g}, {entry.max:.4g}]" for name, entry in widest]
-        return "\n".join([f"{len(self.tensors)} tensors, {self.method}, {self.images} images; widest:", *shown])
+        head = f"{len(self.tensors)} tensors, {self.method}, {self.images} images; widest:"
+        return "\n".join([head, *shown, *self.describe_losses()])
+
+    def describe_losses(self) -> list[str]:
+        """A line on the tensors that another method would serve far better; none where there are no such."""
+        if not self.losses:
+            return []
+        worst = sorted(self.losses.items(), key=lambda item: -item[1])[:3]
+        shown = ", ".join(f"{name} by {loss:.0f} dB" for name, loss in worst)
+        return [f"{len(self.losses)} tensors have far less signal to noise under {self.method} than under mse: {shown}"]

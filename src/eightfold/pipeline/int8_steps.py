@@ -169,6 +169,7 @@ def _quantize(
         bias_correction=section.bias_correction,
         images=_calibration_images(job),
         preprocess=job.fed_to(wanted),
+        task=job.outputs,
     )
     return report
 

@@ -33,6 +33,7 @@ def quantize(
         float | None, typer.Option(help="Largest loss of top-1 in points, on the labelled images.")
     ] = None,
     min_sqnr: Annotated[float | None, typer.Option(help="Least SQNR of the outputs in dB; needs no labels.")] = None,
+    task: Annotated[str, typer.Option(help="Decoder or task JSON: compare decoded answers on the images.")] = "",
     form: Annotated[str, typer.Option(help="fastest (measured, cpu-x86), qdq or qoperator.")] = INT8_FORM,
 ) -> None:
     """Quantize a graph to INT8 for a target, with ranges that hold for all targets.
@@ -45,6 +46,7 @@ def quantize(
     from eightfold.calib.images.images import open_images
     from eightfold.calib.images.preprocess import Preprocess
     from eightfold.calib.trt_cache import read_ranges
+    from eightfold.cli.options import task_named
     from eightfold.errors import one_of
     from eightfold.export.int8.mixed_precision import SearchBound, search_files
     from eightfold.export.int8.quantize import CORRECTIONS, FORM_CHOICES, ROUNDINGS
@@ -76,6 +78,7 @@ def quantize(
         form=chosen_form,
         images=chosen,
         preprocess=rules,
+        task=task_named(task) if task else None,
     )
     print(report.describe())
     typer.echo(f"wrote {path}", err=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from eightfold.export.int8.costly_layers import CostlyLayer
+from eightfold.export.int8.decoded_errors import DecodedErrors
 from eightfold.export.int8.int8_speed import SHOWN, Form, Int8Speed
 from eightfold.export.int8.output_errors import OutputError
 from eightfold.runtime.bundle.manifest import Step
@@ -27,6 +28,8 @@ class QuantReport(Frozen):
         step: what the comparison with the float graph found, as a manifest keeps it.
         images: number of images that the ranges come from; 0 where it is not known.
         errors: of each output on the images, where there were some.
+        decoded: how the decoded answers on the images differ, where the task is known.
+        losses: words on tensors that another method would serve far better.
         costly: for each output that lost most of its signal, the layer that costs it most.
     """
 
@@ -43,6 +46,8 @@ class QuantReport(Frozen):
     images: int = 0
     errors: tuple[OutputError, ...] = ()
     costly: tuple[CostlyLayer, ...] = ()
+    losses: tuple[str, ...] = ()
+    decoded: DecodedErrors | None = None
 
     def describe(self) -> str:
         """Text for a person: layers in INT8, layers kept in float, steps, speed."""
@@ -57,7 +62,7 @@ class QuantReport(Frozen):
     def notes(self) -> tuple[str, ...]:
         """Steps beside quantizing, one line each."""
         lines = [f"ranges by {self.method} from {self.images} images"] if self.images else []
-        lines += [each.describe() for each in self.costly]
+        lines += [*(each.describe() for each in self.costly), *self.losses]
         if self.bias_shifts:
             name = max(self.bias_shifts, key=lambda key: self.bias_shifts[key])
             lines.append(f"{len(self.bias_shifts)} biases corrected, the most: {name} by {self.bias_shifts[name]:.3g}")

@@ -37,6 +37,7 @@ from eightfold.onnx_graph.fold import prepare_for_int8
 from eightfold.onnx_graph.graph import ModelGraph, read_graph
 from eightfold.onnx_graph.layers import Layer, layers_of
 from eightfold.onnx_graph.qoperator import qoperator_form
+from eightfold.runtime.bundle.manifest import Task
 
 if TYPE_CHECKING:
     import onnx
@@ -51,11 +52,13 @@ ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 FORM_CHOICES: tuple[FormChoice, ...] = get_args(FormChoice)
 
 
+REMEDY = "name layers to leave in float (keep_float=..., --keep-float; --min-sqnr and --max-drop find them)"
 COSTLY_RUNS = 4  # on images, to find the layer that costs an output most
 
 
 class LossyInt8Warning(UserWarning):
-    """An output of the INT8 graph, or a group of its channels, has less than 10 dB of signal to noise."""
+    """An output of the INT8 graph, or a group of its channels, has less than 10 dB of signal to noise, or decoded
+    answers differ."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ def quantize(
     form: FormChoice = INT8_FORM,
     images: ImageSource | None = None,
     preprocess: Preprocess | None = None,
+    task: Task | None = None,
 ) -> tuple[Path, QuantReport]:
     """Write the INT8 form of a graph for a target. With a `form` named, the same inputs give the same bytes.
 
@@ -107,6 +111,8 @@ def quantize(
         images, preprocess: as for `calibrate`; what the corrections look at. On up to 16 of them the result is
             compared with the float graph; without any, on random values, where nothing is judged but that answers are
             finite.
+        task: what the outputs mean; with images, decoded answers are compared as well: boxes that are lost, scores
+            that move, classes that change.
 
     Returns:
         The output's path, and what was done.
@@ -144,8 +150,12 @@ def quantize(
         temporary.write_bytes(model.SerializeToString(deterministic=True))
         written, speed = _finish(onnx_path, temporary, form, rules.name)
         sizes = possible_sizes(work.graph, ranges)
-        answers = verify_quantized(onnx_path, temporary, corrections.images, preprocess, target=named, sizes=sizes)
+        answers = verify_quantized(
+            onnx_path, temporary, corrections.images, preprocess, target=named, sizes=sizes, task=task
+        )
     plan = work.plan()
+    if answers.decoded is not None and not answers.decoded.fair:
+        warnings.warn(LossyInt8Warning(f"{answers.decoded.describe()}; {REMEDY}"), stacklevel=2)
     costly = _costly(work, answers.errors, onnx_path, corrections.images, preprocess)
     return Path(output), QuantReport(
         target=named,
@@ -161,6 +171,8 @@ def quantize(
         images=ranges.images,
         errors=answers.errors,
         costly=costly,
+        decoded=answers.decoded,
+        losses=tuple(ranges.describe_losses()),
     )
 
 

@@ -10,12 +10,15 @@ import numpy as np
 from eightfold.calib.images.images import ImageSource
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import VerificationError
+from eightfold.export.fixed_size.fix_shapes import channels_last
 from eightfold.export.int8.calibration_inputs import calibration_inputs
+from eightfold.export.int8.decoded_errors import DecodedErrors, decoded_errors
 from eightfold.export.int8.output_errors import OutputError, output_errors
 from eightfold.export.verify.precision_check import ComparedNetwork, answers_of_both
 from eightfold.export.verify.verify import Arrays, Difference, difference
 from eightfold.files import PathLike
-from eightfold.runtime.bundle.manifest import Step
+from eightfold.runtime.bundle.manifest import Step, Task
+from eightfold.runtime.bundle.sizes import Size
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class QuantizedAnswers:
 
     step: Step
     errors: tuple[OutputError, ...]
+    decoded: DecodedErrors | None = None
 
 
 def verify_quantized(
@@ -35,6 +39,7 @@ def verify_quantized(
     *,
     target: str,
     sizes: Mapping[str, float] | None = None,
+    task: Task | None = None,
 ) -> QuantizedAnswers:
     """Compare an INT8 graph with its float original on some images and on constants, extremes and noise.
 
@@ -42,6 +47,7 @@ def verify_quantized(
         before, after: the two files.
         images, preprocess: as for `calibrate`. None: random values, on which the difference is not judged.
         target: what the graph is for, as the step's name says.
+        task: what the outputs mean; decoded answers are compared as well.
         sizes: root mean square that the values of an output could have, by name, as far as the graph tells.
 
     Raises:
@@ -57,10 +63,19 @@ def verify_quantized(
         reached = _largest([answer for answers, _ in both.values() for answer in answers])
         errors = output_errors(known, seen, {key: max(reached[key], (sizes or {}).get(key, 0.0)) for key in reached})
         _require_unbroken(errors, f"{name} (on {first})")
+    decoded = None
+    if images is not None and task is not None:
+        decoded = decoded_errors(task, known, seen, _image_size(next(iter(trials[first][0].values())).shape))
     figures = {trial: _differences(*answers) for trial, answers in both.items()}
     words = [f"on {trial}: {_words(found)}" for trial, found in figures.items()]
     judged = [f"on {first}, {each.describe()}" for each in errors if _says_more(each, errors)]
-    return QuantizedAnswers(_step(name, figures[first], [*words, *judged, *notes]), errors)
+    told = [] if decoded is None else [f"on {first}, {decoded.describe()}"]
+    return QuantizedAnswers(_step(name, figures[first], [*words, *told, *judged, *notes]), errors, decoded)
+
+
+def _image_size(shape: tuple[int, ...]) -> Size:
+    """Height and width of a network's images: of four axes those that are not the few channels."""
+    return shape[1:3] if len(shape) == 4 and channels_last(shape) else shape[-2:]  # type: ignore[return-value]
 
 
 def _require_unbroken(errors: Sequence[OutputError], step: str) -> None:
