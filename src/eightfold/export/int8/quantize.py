@@ -177,7 +177,11 @@ def quantize(
 
 
 def _costly(
-    work: _Work, errors: Sequence[OutputError], path: PathLike, images: Any, preprocess: Preprocess | None
+    work: _Work,
+    errors: Sequence[OutputError],
+    path: PathLike,
+    images: ImageSource | None,
+    preprocess: Preprocess | None,
 ) -> tuple[CostlyLayer, ...]:
     """For each output that lost most of its signal, the layer that costs it most; with a warning."""
     if not any(each.least_db is not None and each.least_db < LEAST_DB for each in errors):
