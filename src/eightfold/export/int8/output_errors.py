@@ -146,8 +146,8 @@ def _groups(before: Sequence[Floats], after: Sequence[Floats]) -> tuple[GroupErr
 
 
 def channel_axis(shape: tuple[int, ...]) -> int | None:
-    """The second axis; of three the shorter one of the last two, as boxes are many and their numbers few. The numbers of
-    a vector, such as logits, are judged together."""
+    """The second axis; of three the shorter one of the last two, as boxes are many and their numbers few. The numbers
+    of a vector, such as logits, are judged together."""
     if len(shape) < 3:
         return None
     axis = 2 if len(shape) == 3 and shape[2] < shape[1] else 1
