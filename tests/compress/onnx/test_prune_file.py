@@ -228,7 +228,7 @@ def test_weights_in_constant_nodes_and_notes_on_shapes(tmp_path: Path) -> None:
     assert run(output, IMAGE)[0].shape == (1, 10)
 
 
-def test_a_constant_that_two_nodes_need_differently_is_refused(tmp_path: Path) -> None:
+def test_a_constant_that_two_nodes_need_differently_is_copied(tmp_path: Path) -> None:
     nodes = [
         make("Conv", ["x", "w1"], ["c"], "first"),
         make("Conv", ["x", "w2"], ["d"], "second"),
@@ -243,9 +243,13 @@ def test_a_constant_that_two_nodes_need_differently_is_refused(tmp_path: Path) -
         "v1": random(8, 32, 1, 1), "v2": random(8, 32, 1, 1),
     }  # fmt: skip
     path = save_graph(tmp_path / "net.onnx", nodes, weights)
-    with pytest.raises(ModelError, match=r"'one' and 'other' share the constant 'shape', and need 8 and 16"):
-        ef.prune(path, output=tmp_path / "out.onnx", keep={"w1": 0.25, "w2": 0.5})
-    assert not (tmp_path / "out.onnx").exists()
+    ef.prune(path, output=tmp_path / "out.onnx", keep={"w1": 0.25, "w2": 0.5})
+    constants = {
+        t.name: numpy_helper.to_array(t).tolist() for t in onnx.load(str(tmp_path / "out.onnx")).graph.initializer
+    }
+    sizes = sorted(value for name, value in constants.items() if name.startswith("shape"))
+    assert sizes[:2] == [[1, 8, 8, 32], [1, 16, 8, 32]]
+    assert run(tmp_path / "out.onnx", IMAGE)[0].shape == (1, 8, 8, 32)
 
 
 def test_several_inputs(tmp_path: Path) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
-from eightfold.compress.onnx.constants import as_proto
+from eightfold.compress.onnx.constants import Uses, as_proto, uses_of
 from eightfold.compress.onnx.host import constant_and_place
 from eightfold.compress.onnx.module import Choice, OnnxModule, Program
 from eightfold.compress.onnx.step import COMPUTED, OF_THE_NODE, Step
 from eightfold.errors import ModelError
-from eightfold.onnx_graph.graph_index import set_attribute
+from eightfold.onnx_graph.graph_index import GraphIndex, set_attribute
 from eightfold.onnx_graph.names import inner_graphs
 from eightfold.onnx_graph.operators import kind
 
@@ -35,8 +36,9 @@ def write_back(model: onnx.ModelProto, module: OnnxModule, shapes: Mapping[str, 
     made = ModelProto()
     made.CopyFrom(model)
     tensors: dict[str, Tensor] = {**module._parameters, **module._buffers}  # type: ignore[dict-item]  # none is None
-    sizes = dict(_changed_sizes(module))
-    _write_graph(made.graph, tensors, sizes)
+    sizes = _sizes_of(module, uses_of(made.graph))
+    _write_graph(made.graph, tensors, sizes.in_place)
+    _write_copies(made.graph, module, sizes)
     _write_attributes(made.graph, {step.key: step for step in _steps(module)})
     _write_shapes(made.graph, {**shapes, **{name: tuple(tensor.shape) for name, tensor in tensors.items()}})
     return made
@@ -54,28 +56,78 @@ def _steps(module: OnnxModule) -> Iterator[Step]:
     return of(module._program)
 
 
-def _changed_sizes(module: OnnxModule) -> Iterator[tuple[str, dict[int, int]]]:
-    """Constant -> place -> value, for what is held in constants of the graph."""
-    found: dict[str, dict[int, int]] = {}
-    asked: dict[tuple[str, int], str] = {}
+@dataclass
+class _Sizes:
+    """Sizes for constants of the graph.
+
+    Attributes:
+        in_place: constant -> place -> value.
+        copies: (first output of a node, input) -> a constant, and its values by place, for this node alone.
+    """
+
+    in_place: dict[str, dict[int, int]] = field(default_factory=dict)
+    copies: dict[tuple[str, int], tuple[str, dict[int, int]]] = field(default_factory=dict)
+
+
+def _sizes_of(module: OnnxModule, uses: Uses) -> _Sizes:
+    """What the steps hold. Where others read the same constant and need another value, a node gets one of its own."""
+    sizes, owner = _Sizes(), dict[tuple[str, int], str]()
+    claims = list(_claims(module))
+    for step, slot, name, wanted in claims:
+        flat = module._hosts[name].tensor.reshape(-1).tolist()
+        alike = sum(other == name and values == wanted for _, _, other, values in claims)
+        changed = any(flat[place] != value for place, value in wanted.items())
+        shared = alike < len(uses.get(name, []))
+        if changed and shared and slot is not None and step.reads[slot] == name:
+            sizes.copies[step.key, slot] = name, wanted
+            continue
+        for place, value in wanted.items():
+            known = sizes.in_place.setdefault(name, {}).setdefault(place, value)
+            first = owner.setdefault((name, place), step.node.name)
+            if known != value:
+                raise ModelError(
+                    f"{first!r} and {step.node.name!r} share the constant {name!r}, and need {known} and {value}",
+                    allowed="one value for all nodes that read it",
+                    remedy="simplify the graph without sharing constants, or keep the groups at these nodes whole",
+                )
+    return sizes
+
+
+def _claims(module: OnnxModule) -> Iterator[tuple[Step, int | None, str, dict[int, int]]]:
+    """Step, input, constant, and the values that the step needs in it."""
     for step in _steps(module):
         for attribute, origins in step.origins.items():
             held = getattr(step, attribute)
+            found: dict[str, dict[int, int]] = {}
             for value, origin in zip(held if isinstance(held, list) else [held], origins, strict=True):
-                if origin < 0 or value == COMPUTED:
-                    continue
-                number, place = constant_and_place(origin)
-                name = module.constants[number]
-                known = found.setdefault(name, {}).setdefault(place, value)
-                if known != value:
-                    raise ModelError(
-                        f"{asked[name, place]!r} and {step.node.name!r} share the constant {name!r}, "
-                        f"and need {known} and {value}",
-                        allowed="one value for all nodes that read it",
-                        remedy="simplify the graph without sharing constants, or keep the groups at these nodes whole",
-                    )
-                asked[name, place] = step.node.name
-    yield from found.items()
+                if origin >= 0 and value != COMPUTED:
+                    number, place = constant_and_place(origin)
+                    found.setdefault(module.constants[number], {})[place] = value
+            for name, wanted in found.items():
+                yield step, step.operator.size_inputs.get(attribute), name, wanted
+
+
+def _write_copies(graph: onnx.GraphProto, module: OnnxModule, sizes: _Sizes) -> None:
+    """Constants of their own for nodes, those of equal values shared."""
+    index, made = GraphIndex(graph), dict[tuple[str, tuple[tuple[int, int], ...]], str]()
+
+    def rewire(each: onnx.GraphProto) -> None:
+        for node in each.node:
+            for slot in range(len(node.input)):
+                copy = sizes.copies.get((node.output[0], slot)) if node.output else None
+                if copy is not None:
+                    name, wanted = copy
+                    key = name, tuple(sorted(wanted.items()))
+                    if key not in made:
+                        array = module._hosts[name].tensor.clone()
+                        for place, value in wanted.items():
+                            array.reshape(-1)[place] = value
+                        made[key] = index.set_weight(name, array.numpy())
+                    node.input[slot] = made[key]
+            for inner in inner_graphs(node):
+                rewire(inner)
+
+    rewire(graph)
 
 
 def _write_graph(graph: onnx.GraphProto, tensors: Mapping[str, Tensor], sizes: Mapping[str, Mapping[int, int]]) -> None:
