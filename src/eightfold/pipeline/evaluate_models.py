@@ -65,7 +65,7 @@ class EvaluationTable:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """What `eightfold evaluate --json` writes."""
+        """The output of `eightfold evaluate --json`."""
         return {
             "images": self.images,
             "results": {name: result.to_dict() for name, result in self.results.items()},

@@ -176,7 +176,7 @@ def _shape(name: str, rng: np.random.Generator, size: int) -> NDArray[np.bool_]:
 
 
 def _inside(name: str, u: NDArray[np.float64], v: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Where the shape of that name is, in units of its radius; v points down."""
+    """Mask of the shape of that name, in units of its radius; v points down."""
     r, angle = np.hypot(u, v), np.arctan2(v, u)
     found: NDArray[np.bool_] = {
         "disc": lambda: r < 0.9,
