@@ -12,6 +12,7 @@ from typing import Any
 
 from eightfold.calib.images.images import open_images
 from eightfold.calib.images.preprocess import Preprocess
+from eightfold.compress.plan.selection_rules import MEASURED
 from eightfold.errors import ModelError, UsageError
 from eightfold.export.targets import target_named
 from eightfold.extras import require
@@ -145,6 +146,7 @@ def recipe_for(model: str, images: str, output: PathLike, options: CompressOptio
         "preprocess": _preprocess(loaded, options).model_dump(mode="json"),
         "compress": {
             "keep_ratio": options.keep,
+            "rule": MEASURED,
             "compensate": "lsq",
             "compensate_images": CALIBRATION_IMAGES,
             "recover_minutes": options.minutes or 0.0,

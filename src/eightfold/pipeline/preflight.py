@@ -95,10 +95,10 @@ def _check_names(recipe: Recipe) -> None:
     section = recipe.compress
     require("torch", "prune a network")
     from eightfold.compress.criteria.scores import CRITERIA, needs_of
-    from eightfold.compress.plan.selection_rules import RULES
+    from eightfold.compress.plan.selection_rules import MEASURED, RULES
 
-    if section.rule not in RULES:
-        raise UnknownNameError.of("rule", section.rule, RULES)
+    if section.rule not in (*RULES, MEASURED):
+        raise UnknownNameError.of("rule", section.rule, [*RULES, MEASURED])
     if section.score not in CRITERIA:
         raise UnknownNameError.of("score", section.score, CRITERIA)
     if needs_of(section.score) == "loss" and not KINDS.get(recipe.task.kind, Classify).trains:

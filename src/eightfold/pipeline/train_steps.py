@@ -90,7 +90,7 @@ def _data_settings(job: Job) -> dict[str, Any]:
     content = open_images(data.source).digest() if job.unlabelled else job.task.data_digest(data)
     settings = {**data.model_dump(), "labels": task.labels, "content": content}
     if data.labelled is not None:
-        settings["labelled content"] = job.task.data_digest(data.model_copy(update={"source": data.labelled}))
+        settings["labelled content"] = job.task.test_digest(data, data.labelled)
     return {"data": settings, "seed": job.recipe.seed, **versions((*IMAGES, "mlxtend"))}
 
 

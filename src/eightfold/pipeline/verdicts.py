@@ -95,7 +95,14 @@ def judge_drop(name: str, evidence: Evidence, max_drop: float, remedy: str) -> C
         return Check(name=name, passed=False, seen=seen, wanted=wanted, remedy=remedy)
     unsure = before - half_width(evidence.before.parts, evidence.images) < evidence.clear_percent
     if width > max_drop or unsure:
-        return Check(name=name, passed=None, seen=seen, wanted=wanted, remedy=_of_few_images(evidence, max_drop))
+        return Check(
+            name=name,
+            passed=None,
+            seen=seen,
+            wanted=wanted,
+            remedy=_of_few_images(evidence, max_drop),
+            over_limit=drop > max_drop + 1e-9,
+        )
     # What is shown is rounded to tenths; the limit itself still holds.
     passed = drop <= max_drop + 1e-9
     return Check(name=name, passed=passed, seen=seen, wanted=wanted, remedy="" if passed else remedy)

@@ -99,6 +99,10 @@ class VisionTask(ABC):
     def data_digest(self, data: DataSection) -> str:
         """Changes when the user's own images or labels do."""
 
+    def test_digest(self, data: DataSection, source: str) -> str:
+        """Changes when the labelled test images at `source` do; `data` has the other keys."""
+        return self.data_digest(data.model_copy(update={"source": source}))
+
     @abstractmethod
     def write_data(self, data: DataSection, directory: Path, *, seed: int) -> None:
         """Put the data set into `directory`, as `train` and `test`, whole or not at all. Raises ImageError."""

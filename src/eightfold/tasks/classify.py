@@ -60,6 +60,9 @@ class Classify(VisionTask):
         require_source(data.source)
         return "" if data.source in SHIPPED else digest_of(data.source) or ""
 
+    def test_digest(self, data: DataSection, source: str) -> str:
+        return digest_of(source) or ""
+
     def write_data(self, data: DataSection, directory: Path, *, seed: int) -> None:
         write_dataset(
             data.source,

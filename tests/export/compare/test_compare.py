@@ -26,6 +26,8 @@ from eightfold.export.torch.onnx_export import export_onnx
 from eightfold.export.verify.verify import Difference, Tolerance
 from tests.export.networks import SmallNet, graph, images, saved, small_net
 
+RANDOM = "on random inputs, where networks may differ more or less than on images: give --images"
+
 
 def _chain(path: Path, scale: float, size: int = 3) -> Path:
     nodes = [
@@ -70,8 +72,8 @@ def test_layers_that_are_alike_are_counted_and_listed_on_request(tmp_path: Path)
 def test_two_that_are_the_same_are_a_line(tmp_path: Path) -> None:
     comparison = compare_artifacts(_chain(tmp_path / "a.onnx", 0.5), _chain(tmp_path / "b.onnx", 0.5))
     names = f"{tmp_path / 'a.onnx'} against {tmp_path / 'b.onnx'}"
-    assert comparison.describe(worst=20) == f"{names}: 1 output and 2 layers exactly alike"
-    assert len(comparison.describe().splitlines()) == 6
+    assert comparison.describe(worst=20) == f"{names}: 1 output and 2 layers exactly alike\n{RANDOM}"
+    assert len(comparison.describe().splitlines()) == 7
 
 
 def test_names_are_cut_to_the_width_of_the_terminal() -> None:
@@ -224,7 +226,7 @@ def test_what_shows_no_layers_says_so(tmp_path: Path) -> None:
     engine = dataclasses.replace(runnable_of(file), name="net.engine", probe=None, silence="is an engine")
     comparison = compare_artifacts(file, engine)
     assert comparison.layers == ()
-    assert comparison.describe().endswith("outputs only: net.engine is an engine")
+    assert comparison.describe().endswith(f"outputs only: net.engine is an engine\n{RANDOM}")
     assert plot_comparison(comparison, tmp_path / "plot.png").stat().st_size > 0
 
 

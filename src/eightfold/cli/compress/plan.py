@@ -22,7 +22,7 @@ def plan(
     plans: Annotated[list[Path], typer.Argument(help="plan.json files, or directories that `eightfold prune` wrote.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Output file of `merge`.")] = None,
 ) -> None:
-    """Show a pruning plan, compare two plans, or merge a plan with a later one.
+    """Show a pruning plan, compare two, or merge two.
 
     Example: eightfold plan diff pruned-l1 pruned-l2
     """

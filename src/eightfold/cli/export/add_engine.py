@@ -15,7 +15,7 @@ def add_engine(
         Path | None, typer.Option("--output", "-o", help="Output bundle. Default: replace the old one.")
     ] = None,
 ) -> None:
-    """Add an engine that was built on a board to the bundle of its graph. Needs the base install only.
+    """Add an engine built on a board to its bundle. Needs the base install only.
 
     The signature is dropped: sign the new bundle.
 

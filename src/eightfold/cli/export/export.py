@@ -61,7 +61,7 @@ def export(
         bool, typer.Option("--decode", help="Put a detector's decoder into the graph: final detections.")
     ] = False,
 ) -> None:
-    """Export a network to a bundle of fixed-size graphs, simplified and compared with their source.
+    """Export a network to a bundle of fixed-size graphs. They are simplified and compared with their source.
 
     Example: eightfold export resnet18 --batch 1 --batch 8 -o resnet18.eightfold
 

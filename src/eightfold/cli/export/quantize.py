@@ -36,7 +36,7 @@ def quantize(
     task: Annotated[str, typer.Option(help="Decoder or task JSON: compare decoded answers on the images.")] = "",
     form: Annotated[str, typer.Option(help="fastest (measured, cpu-x86), qdq or qoperator.")] = INT8_FORM,
 ) -> None:
-    """Quantize a graph to INT8 for a target, with ranges that hold for all targets.
+    """Quantize a graph to INT8 for a target. The ranges hold for all targets.
 
     With --max-drop or --min-sqnr, the layers that INT8 harms most return to float, one after another, until the bound
     holds. Scores and a plot are kept beside the output; after an interruption, the same command resumes.

@@ -19,7 +19,7 @@ def simplify(
     preprocess: Annotated[Path | None, typer.Option(help="JSON of the Preprocess of those images.")] = None,
     time_limit: Annotated[float, typer.Option(help="Time limit of each simplifier, in seconds.")] = 300.0,
 ) -> None:
-    """Simplify an ONNX graph, and verify that its outputs stay the same.
+    """Simplify an ONNX graph. Its outputs are verified to stay the same.
 
     Example: eightfold simplify model.onnx -o small.onnx
     """

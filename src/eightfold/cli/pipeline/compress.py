@@ -67,7 +67,7 @@ def compress(
     from eightfold.errors import UsageError
     from eightfold.files import require_output
     from eightfold.pipeline.compress_model import CompressOptions, compress_model, preview_compress
-    from eightfold.pipeline.verdict_line import verdict_line
+    from eightfold.pipeline.verdict_line import bad_checks, verdict_line
 
     if labels is not None and data is not None:
         raise UsageError("--labels and --data", allowed="one of them", remedy="--data for boxes, --labels for classes")
@@ -99,7 +99,7 @@ def compress(
     show_end(result)
     print(_next(output, options))
     write_result(json, {"verdict": verdict_line(result), **result.to_dict()})
-    if result.failed and not force:
+    if bad_checks(result) and not force:
         typer.echo("eightfold: the result is bad, see its first line; it is kept; to exit with 0: --force", err=True)
         raise typer.Exit(1)
 

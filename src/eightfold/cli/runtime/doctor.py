@@ -10,7 +10,7 @@ import typer
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, to go with a bug report.")] = False,
 ) -> None:
-    """Check this machine: back ends, versions, CPU features, and missing packages.
+    """Check this machine and its back ends. Lists versions, CPU features and missing packages.
 
     The exit code is 1 if an installed package cannot be imported; missing packages are no failure.
 

@@ -16,7 +16,7 @@ def report(
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("report.html"),
 ) -> None:
-    """Write a self-contained HTML report of a bundle: latency, accuracy, steps of each artifact.
+    """Write an HTML report of a bundle. It holds latency, accuracy and the steps of each artifact.
 
     Example: eightfold bench model.eightfold -o board.json; eightfold report model.eightfold --latency board.json
     """

@@ -14,7 +14,7 @@ def verify(
         Path | None, typer.Option(help="PEM file of the public key (KEY.pub) that must have signed it.")
     ] = None,
 ) -> None:
-    """Verify every file of a bundle against its digest, and its signature if a key is given.
+    """Verify every file of a bundle against its digest. With a key, the signature is verified too.
 
     Example: eightfold verify model.eightfold --key release.key.pub
     """

@@ -39,6 +39,7 @@ class Check(Frozen):
     seen: str
     wanted: str = ""
     remedy: str = Field(default="", description="the next thing to try where it does not hold or was not shown")
+    over_limit: bool = Field(default=False, description="not shown, but the estimate itself misses the limit")
 
 
 class LayerWidths(Frozen):
