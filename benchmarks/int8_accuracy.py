@@ -25,7 +25,7 @@ from digit_networks import Digits, load_digits, trained
 from torch import nn
 
 from eightfold.calib.calibrate import calibrate
-from eightfold.calib.ranges import METHODS
+from eightfold.calib.observers import METHODS
 from eightfold.export.int8.equalize import equalize
 from eightfold.export.int8.quantize import quantize
 from eightfold.export.int8.score import top1_score

@@ -39,7 +39,7 @@ from eightfold.export.fp16.fp16_graph import LARGEST, HalfType, fp16_graph
 from eightfold.export.opset.opset_conversion import with_opset
 from eightfold.export.opset.opsets import newest_opset
 from eightfold.export.simplify.constants import computed_constants, freeze_constants
-from eightfold.export.simplify.passes.run import PASSES, SINCE, Pass, apply_passes
+from eightfold.export.simplify.passes.run import PASSES, Pass, apply_passes
 from eightfold.export.simplify.simplify import simplify
 from eightfold.export.verify.verify import runner, with_outputs
 from eightfold.onnx_graph.canonicalize import canonicalized
@@ -145,7 +145,7 @@ def _alike(seen: Any, known: Any, rtol: float, atol: float) -> bool:
 def alone(each: Pass) -> Step:
     def step(case: Case, model: ModelProto) -> ModelProto:
         state_shapes(model)
-        if SINCE.get(each, 0) <= opset_of(model):
+        if PASSES[each] <= opset_of(model):
             each(model.graph)
         return model
 

@@ -19,7 +19,7 @@ from onnx_cases import Case, backend_cases
 
 from eightfold.compress.onnx.build import build_module
 from eightfold.errors import EightfoldError
-from eightfold.onnx_graph.canonicalize import in_normal_form
+from eightfold.onnx_graph.canonicalize import canonicalized
 
 RESULT = Path(__file__).parent / "results" / "onnx_executor.md"
 
@@ -29,7 +29,7 @@ def verdict(case: Case) -> str:
     if not all(isinstance(value, np.ndarray) and value.dtype.kind in "fiub" for value in case.feeds.values()):
         return "no tensors that torch has"
     try:
-        module = build_module(in_normal_form(copy.deepcopy(case.model)), Path())
+        module = build_module(canonicalized(copy.deepcopy(case.model)), Path())
         with torch.no_grad():
             seen = module(**{name: torch.from_numpy(array.copy()) for name, array in case.feeds.items()})
     except EightfoldError as error:

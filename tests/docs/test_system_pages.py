@@ -88,10 +88,17 @@ def test_the_page_on_yolov8(here: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert run_commands("yolov8.md", monkeypatch) == 4
 
 
+def wide_classifier() -> torch.nn.Module:
+    """Four classes, with a layer that is wide enough to be pruned."""
+    nn = torch.nn
+    layers = nn.Conv2d(3, 32, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 4)
+    return nn.Sequential(*layers).eval()
+
+
 def test_the_page_on_any_network(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [code] = re.findall(r"```python\n(# my_nets.py.*?)```", (DOCS / "any-network.md").read_text(), re.S)
     (here / "my_nets.py").write_text(code)
-    saved(classifier(), here / "model.onnx")
+    ef.export_onnx(wide_classifier(), here / "model.onnx", batch=1, image_size=32)
     monkeypatch.syspath_prepend(here)
     assert run_commands("any-network.md", monkeypatch) == 8
 

@@ -50,7 +50,7 @@ def test_the_file_that_was_left_behind_is_named(reader: str, alone: Path) -> Non
 
 
 def test_calibration_says_where_it_should_be(alone: Path) -> None:
-    with pytest.raises(ModelError, match=r"should be stored in .*net\.weights.*; copy them beside it"):
+    with pytest.raises(ModelError, match=r"has its weights in net\.weights, .*; copy net\.weights into "):
         read_graph(alone)
 
 

@@ -215,12 +215,9 @@ def test_int8_agrees_with_float(tiny_run: Path) -> None:
     assert min(step["cosine"] for each in steps.values() for step in each) > 0.9
     assert np.isfinite([step["max_abs_error"] for each in steps.values() for step in each]).all()
     for (step,) in steps.values():
-        assert [note.partition(":")[0] for note in step["notes"][-4:]] == [
-            "on zeros",
-            "on ones",
-            "on extremes",
-            "on noise",
-        ]
+        judged = [note.partition(":")[0] for note in step["notes"]]
+        extremes = ["on zeros", "on ones", "on extremes", "on noise"]
+        assert [name for name in judged if name in extremes] == extremes
 
 
 def test_engines_are_plain_files_with_a_sidecar(tiny_run: Path) -> None:

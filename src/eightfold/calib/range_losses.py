@@ -61,8 +61,8 @@ def with_sample(observer: Observer) -> Observer:
 
 
 def loss_of(observer: Observer) -> float:
-    """How far the signal to noise ratio under an observer's range is below that under "mse", in dB; 0 where it is not
-    below, or not known."""
+    """Loss of signal to noise ratio under an observer's range against that under "mse", in dB; 0 where there is none, or
+    where it is not known."""
     if isinstance(observer, Sampled):
         histogram = observer.histogram()
     elif isinstance(observer, Histogrammed) and observer.method != "mse":

@@ -208,7 +208,7 @@ def _array_of(item: Any, name: str) -> Tensor:
 
 
 def _is_labelled(item: Sequence[Any]) -> bool:
-    """Whether an image or a batch of images comes first, and something of another shape behind it."""
+    """Tells a pair by its parts: an image or a batch of images first, and something of another shape behind it."""
     shapes = [getattr(each, "shape", None) for each in item]
     first = shapes[0] if shapes else None
     return first is not None and len(first) >= 2 and any(each != first for each in shapes[1:])

@@ -121,6 +121,7 @@ Uses = Mapping[str, list[tuple[str, int]]]
 
 
 def uses_of(graph: onnx.GraphProto) -> dict[str, list[tuple[str, int]]]:
+    """Nodes that read each tensor, by its name."""
     found: dict[str, list[tuple[str, int]]] = {}
 
     def collect(each: onnx.GraphProto) -> None:

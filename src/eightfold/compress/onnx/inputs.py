@@ -78,6 +78,7 @@ def image_size_of(inputs: Sequence[GraphInput], size: tuple[int, int] | None) ->
 
 
 def is_image(each: GraphInput) -> bool:
+    """True for an input of four axes that holds float images."""
     floating = each.dtype.is_floating_point or each.dtype == torch.uint8
     return len(each.shape) == 4 and floating
 

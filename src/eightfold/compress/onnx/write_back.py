@@ -70,7 +70,7 @@ class _Sizes:
 
 
 def _sizes_of(module: OnnxModule, uses: Uses) -> _Sizes:
-    """What the steps hold. Where others read the same constant and need another value, a node gets one of its own."""
+    """Sizes that the steps hold. Where others need another value of the same constant, a node gets its own."""
     sizes, owner = _Sizes(), dict[tuple[str, int], str]()
     claims = list(_claims(module))
     for step, slot, name, wanted in claims:

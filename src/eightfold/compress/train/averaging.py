@@ -56,6 +56,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
+        """Move the average towards the current values, after a step."""
         decay = min(self._decay, (1 + step) / (10 + step))
         for name, value in self._model.state_dict().items():
             if value.is_floating_point():
@@ -64,8 +65,10 @@ class Average:
                 self._values[name].copy_(value)
 
     def state(self) -> dict[str, Tensor]:
+        """Everything a checkpoint needs."""
         return {name: value.clone() for name, value in self._values.items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go back to a `state`."""
         for name, value in self._values.items():
             value.copy_(state[name])

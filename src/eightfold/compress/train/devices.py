@@ -40,10 +40,12 @@ class Devices:
 
     @property
     def is_main(self) -> bool:
+        """True in the process that writes files."""
         return bool(self._accelerator.is_main_process)
 
     @property
     def processes(self) -> int:
+        """Number of processes that train together."""
         return int(self._accelerator.num_processes)
 
     def prepare(self, model: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
@@ -52,13 +54,16 @@ class Devices:
         return prepared
 
     def bare(self, model: nn.Module) -> nn.Module:
+        """The module without the wrappers of distributed training."""
         inner: nn.Module = self._accelerator.unwrap_model(model)
         return inner
 
     def backward(self, loss: Tensor) -> None:
+        """Run the backward pass, scaled where the precision needs it."""
         self._accelerator.backward(loss)
 
     def autocast(self) -> torch.autocast:
+        """A context in which operators run in the chosen precision."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     @contextlib.contextmanager
@@ -89,6 +94,7 @@ class Devices:
         return float(self._accelerator.reduce(shared, reduction="mean"))
 
     def wait(self) -> None:
+        """Wait until all processes are here."""
         self._accelerator.wait_for_everyone()
 
 

@@ -31,9 +31,11 @@ class Log:
             self.rows = [row for row in read_log(self.path) if row["step"] <= step]
 
     def add(self, row: Row) -> None:
+        """Append a row."""
         self.rows.append(row)
 
     def write(self) -> None:
+        """Write all rows as CSV, whole or not at all."""
         if self.path is not None:
             columns = list(dict.fromkeys(name for row in self.rows for name in row))
             lines = [",".join(columns)]
@@ -42,6 +44,7 @@ class Log:
 
 
 def read_log(path: Path) -> list[Row]:
+    """The rows of a CSV log."""
     with path.open(newline="", encoding="utf-8") as stream:
         return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(stream)]
 

@@ -133,7 +133,7 @@ def _largest_threshold(graph: ModelGraph, ranges: Ranges, node: onnx.NodeProto) 
 
 
 def _gain(graph: ModelGraph, node: onnx.NodeProto) -> float:
-    """How much larger the result of a layer is than its input, for inputs that do not know of each other."""
+    """Growth of a layer's result against its input, for inputs that do not know of each other."""
     if kind(node) not in WEIGHTED or node.input[1] not in graph.weights:
         return 1.0
     weight = value_of(graph.weights[node.input[1]]).astype(np.float64)

@@ -45,7 +45,7 @@ class DecodedErrors(Frozen):
 
     @property
     def fair(self) -> bool:
-        """Whether nearly all answers stay, with about their scores."""
+        """True where nearly all answers stay, with about their scores."""
         enough = self.kept >= LEAST_KEPT * self.answers and self.added <= (1 - LEAST_KEPT) * max(self.answers, 10)
         return enough and self.mean_shift <= MOST_SHIFT
 

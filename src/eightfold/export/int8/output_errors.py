@@ -57,7 +57,7 @@ class OutputError(Frozen):
 
     @property
     def broken(self) -> bool:
-        """Whether an answer of several numbers points elsewhere, and is not one near zero."""
+        """True where an answer of several numbers points elsewhere, and is not one near zero."""
         return self.cosine is not None and not self.cosine >= LEAST_COSINE and not self.near_zero
 
     @property

@@ -11,11 +11,13 @@ from eightfold.calib.images.images import ImageSource
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import VerificationError
 from eightfold.export.fixed_size.fix_shapes import channels_last
+from eightfold.export.int8 import output_errors
 from eightfold.export.int8.calibration_inputs import calibration_inputs
 from eightfold.export.int8.decoded_errors import DecodedErrors, decoded_errors
-from eightfold.export.int8.output_errors import OutputError, output_errors
+from eightfold.export.int8.output_errors import OutputError
+from eightfold.export.verify.checks import first_beyond
 from eightfold.export.verify.precision_check import ComparedNetwork, answers_of_both
-from eightfold.export.verify.verify import Arrays, Difference, difference
+from eightfold.export.verify.verify import Arrays, Difference, Tolerance, difference
 from eightfold.files import PathLike
 from eightfold.runtime.bundle.manifest import Step, Task
 from eightfold.runtime.bundle.sizes import Size
@@ -56,13 +58,16 @@ def verify_quantized(
     """
     trials = calibration_inputs(before, images, preprocess)
     name = f"quantize for {target}"
-    both, notes = answers_of_both(ComparedNetwork.of(before), ComparedNetwork.of(after), trials, step=name)
+    networks = ComparedNetwork.of(before), ComparedNetwork.of(after)
+    both, notes = answers_of_both(*networks, trials, step=name)
     (first, (known, seen)), *_ = both.items()
     errors: tuple[OutputError, ...] = ()
     if images is not None:
         reached = _largest([answer for answers, _ in both.values() for answer in answers])
-        errors = output_errors(known, seen, {key: max(reached[key], (sizes or {}).get(key, 0.0)) for key in reached})
-        _require_unbroken(errors, f"{name} (on {first})")
+        errors = output_errors.output_errors(
+            known, seen, {key: max(reached[key], (sizes or {}).get(key, 0.0)) for key in reached}
+        )
+        _require_unbroken(errors, f"{name} (on {first})", networks, trials[first][0])
     decoded = None
     if images is not None and task is not None:
         decoded = decoded_errors(task, known, seen, _image_size(next(iter(trials[first][0].values())).shape))
@@ -78,11 +83,16 @@ def _image_size(shape: tuple[int, ...]) -> Size:
     return shape[1:3] if len(shape) == 4 and channels_last(shape) else shape[-2:]  # type: ignore[return-value]
 
 
-def _require_unbroken(errors: Sequence[OutputError], step: str) -> None:
+def _require_unbroken(
+    errors: Sequence[OutputError], step: str, networks: tuple[ComparedNetwork, ComparedNetwork], inputs: Arrays
+) -> None:
     for each in errors:
         if each.broken:
+            limit = Tolerance(cosine=output_errors.LEAST_COSINE)
+            tensor = first_beyond(networks[0].probe, networks[1].probe, inputs, limit) or each.output
             raise VerificationError(
-                f"{step} changed output {each.output!r}: cosine {each.cosine:.6f}, {each.sqnr_db:.1f} dB",
+                f"{step} changed output {each.output!r}: cosine {each.cosine:.6f}, {each.sqnr_db:.1f} dB; "
+                f"first diverging tensor: {tensor!r}",
                 allowed="a cosine of 0.5 or more over all images",
                 remedy="name the layers to leave in float (keep_float=..., --keep-float), which `eightfold debug-int8` "
                 "and --min-sqnr find; or calibrate with more images. The float file was left as it was",
@@ -132,5 +142,5 @@ def _words(found: Sequence[Difference]) -> str:
 
 
 def _says_more(each: OutputError, errors: Sequence[OutputError]) -> bool:
-    """Whether the figures of the whole step do not tell it already."""
+    """True where the figures of the whole step do not tell it already."""
     return len(errors) > 1 or bool(each.groups) or each.cosine is None or each.near_zero

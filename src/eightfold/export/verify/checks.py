@@ -69,10 +69,11 @@ def require_alike(
     """Raise VerificationError where an output is beyond the tolerance, naming the first tensor of the network before
     the step from which on the two differ, or the output where one of them shows no others."""
     if any(item.beyond(tolerance) for item in found):
-        require_within(found, tolerance, step=step, first=_first(*probes, inputs, tolerance))
+        require_within(found, tolerance, step=step, first=first_beyond(*probes, inputs, tolerance))
 
 
-def _first(before: Probe | None, after: Probe | None, inputs: Arrays, tolerance: Tolerance) -> str:
+def first_beyond(before: Probe | None, after: Probe | None, inputs: Arrays, tolerance: Tolerance) -> str:
+    """The first tensor of `before` from which on the two differ by more; "" where one of them shows no tensors."""
     if before is None or after is None:
         return ""
     try:

@@ -8,7 +8,7 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from eightfold.errors import UnknownNameError, UsageError
+from eightfold.errors import ModelError, UnknownNameError, UsageError
 from eightfold.extras import require
 from eightfold.zoo.sources.base import LoadedModel, ModelSource, SourceOptions, bind_inputs
 from eightfold.zoo.sources.darknet.model_source import DarknetSource
@@ -61,6 +61,7 @@ def source_of(text: str) -> ModelSource:
     Raises:
         UnknownNameError: no source takes it; the closest names are given.
         UsageError: it is a file of weights or of code.
+        ModelError: it is a path at which there is nothing.
     """
     for source in SOURCES:
         if source.takes(text):
@@ -68,6 +69,8 @@ def source_of(text: str) -> ModelSource:
                 _refuse_unknown_prefix(text)
             return source
     _refuse_file(text)
+    if "/" in text and not Path(text).exists():
+        raise ModelError(f"there is no file or folder {text}", allowed=forms(), remedy="check the path")
     require("torchvision", f"look up the model {text!r}")
     raise UnknownNameError(f"unknown model {text!r}", allowed=forms(), remedy=_suggestion(text))
 

@@ -26,21 +26,27 @@ class Node:
     attributes: dict[str, Any] = field(default_factory=dict)
 
     def get(self, name: str, default: Any = None) -> Any:
+        """The value of an attribute, or the default."""
         return self.attributes.get(name, default)
 
     def integer(self, name: str, default: int = 0) -> int:
+        """A whole number attribute."""
         return int(self.attributes.get(name, default))
 
     def real(self, name: str, default: float = 0.0) -> float:
+        """A floating-point attribute."""
         return float(self.attributes.get(name, default))
 
     def flag(self, name: str, default: bool = False) -> bool:
+        """An attribute that is 0 or 1, as a truth value."""
         return bool(self.attributes.get(name, default))
 
     def text(self, name: str, default: str = "") -> str:
+        """A text attribute."""
         return str(self.attributes.get(name, default))
 
     def integers(self, name: str, default: Sequence[int] = ()) -> list[int]:
+        """An attribute of several whole numbers."""
         return [int(value) for value in self.attributes.get(name, default)]
 
     def refuse(self, what: str) -> TraceError:
@@ -79,6 +85,7 @@ def operator(*names: str, **options: Any) -> Callable[[Function], Function]:
 
 
 def cannot_run(op: str, name: str, why: str = "") -> TraceError:
+    """The error for an operator that torch cannot run, with its name and its node."""
     told = f" ({why})" if why else ""
     return TraceError(
         f"the operator {op} of node {name!r} cannot run in torch{told}",
@@ -112,6 +119,7 @@ DTYPES: Mapping[int, torch.dtype] = {
 
 
 def dtype_of(node: Node, elem_type: int) -> torch.dtype:
+    """The torch type of an ONNX element type."""
     if elem_type not in DTYPES:
         raise node.refuse(f"element type {elem_type}")
     return DTYPES[elem_type]

@@ -86,6 +86,7 @@ class Recovery:
     rows: tuple[Row, ...] = ()
 
     def describe(self) -> str:
+        """One or two lines for a person."""
         checked = f"{self.held_out} held-out images" if self.held_out else "other views of the same few images"
         lines = [
             f"agreement with the original on {checked}: {self.before:.3f} before, {self.started:.3f} at the start, "
