@@ -61,7 +61,7 @@ def with_sample(observer: Observer) -> Observer:
 
 
 def loss_of(observer: Observer) -> float:
-    """Loss of signal to noise ratio under an observer's range against that under "mse", in dB; 0 where there is none, or
+    """Loss of SQNR under an observer's range against that under "mse", in dB; 0 where there is none, or
     where it is not known."""
     if isinstance(observer, Sampled):
         histogram = observer.histogram()
