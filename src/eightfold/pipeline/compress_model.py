@@ -41,8 +41,8 @@ class CompressOptions:
 
     Attributes:
         targets: what the result is for: "cpu-x86", "openvino", "rtx:sm86", "tensorrt:10.3", ...
-        keep: mean share of the widths that stays: the multiply-accumulates are at most those of a network with this share
-            of every width, and measured output errors decide which widths keep more.
+        keep: mean share of the widths that stays. Measured output errors decide which widths keep more, at no more
+            multiply-accumulates than this share of every width has.
         labelled: labelled test images: FOLDER/LABEL/*, a COCO .json or a YOLO .yaml.
         minutes: time for recovery from the unlabelled images.
         max_drop: points of the metric, or of the agreement, that any artifact may lose.

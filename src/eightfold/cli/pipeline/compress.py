@@ -23,9 +23,7 @@ def compress(
     target: Annotated[
         list[str] | None, typer.Option(help="What it is for: cpu-x86, rtx:sm86, ...; repeat. Default: cpu-x86.")
     ] = None,
-    keep: Annotated[
-        float, typer.Option(min=0.01, max=1, help="Mean share of the widths that stays, at equal MACs.")
-    ] = 0.5,
+    keep: Annotated[float, typer.Option(min=0.01, max=1, help="Mean share of widths to keep, at its MACs.")] = 0.5,
     labels: Annotated[str | None, typer.Option(help="Labelled test images: FOLDER/LABEL/*.")] = None,
     data: Annotated[str | None, typer.Option(help="Labelled test images: a COCO .json or a YOLO .yaml.")] = None,
     minutes: Annotated[
