@@ -54,7 +54,7 @@ TEST_CASE("the first fault is named by its place") {
               "artifacts.0.precision is 'fp31'; allowed: fp32, fp16, bf16, int8"));
   CHECK(holds(fault(R"("height": 8)", R"("heigth": 8)"), "preprocess.heigth is a key"));
   CHECK(holds(fault(R"("height": 8)", R"("height": "8")"), "preprocess.height is not a number"));
-  CHECK(holds(fault(R"("width": 8)", R"("width": 8, "std": [0])"), "preprocess.std is not positive"));
+  CHECK(holds(fault(R"("width": 8)", R"("width": 8, "std": [0])"), "std that is not positive"));
   CHECK(holds(fault(R"("width": 8)", R"("width": 8, "mean": [1, 2])"), "preprocess.mean is 2 entries long"));
   CHECK(holds(fault(R"("width": 8)", R"("width": 8, "shorter_side": 7)"), "preprocess.shorter_side"));
   CHECK(holds(fault(R"([1, 3, 8, 8])", R"([1, 4000000000, 4000000000, 8])"), "shape.2"));
