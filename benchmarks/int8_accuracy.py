@@ -31,7 +31,7 @@ from eightfold.export.int8.quantize import quantize
 from eightfold.export.int8.score import top1_score
 from eightfold.export.targets import TARGETS
 from eightfold.export.torch.onnx_export import export_onnx
-from eightfold.pipeline.job import Job
+from eightfold.pipeline.job.job import Job
 from eightfold.recipe import read_recipe
 from eightfold.runtime.devices.devices import describe_device
 

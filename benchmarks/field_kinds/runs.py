@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from eightfold.pipeline.dry_run import foresee
+from eightfold.pipeline.job.dry_run import foresee
+from eightfold.pipeline.job.runner import run_steps
+from eightfold.pipeline.report.verdicts import Evidence, Measured, judge_drop
 from eightfold.pipeline.run import _job, _steps, preview_run
-from eightfold.pipeline.runner import run_steps
-from eightfold.pipeline.verdicts import Evidence, Measured, judge_drop
 from eightfold.recipe import recipe_from
 from field_kinds import Case, kind, require
 

@@ -18,8 +18,8 @@ from eightfold.cli.pipeline.compress import compress
 from eightfold.cli.pipeline.estimates import Estimates
 from eightfold.errors import EightfoldError
 from eightfold.pipeline.compress_model import CompressOptions, compress_model, preview_compress, recipe_for
-from eightfold.pipeline.dry_run import StepPreview
-from eightfold.pipeline.runner import StepResult
+from eightfold.pipeline.job.dry_run import StepPreview
+from eightfold.pipeline.job.runner import StepResult
 from eightfold.pipeline.verdict_line import verdict_line
 from eightfold.recipe import read_recipe
 from eightfold.runtime.bench.latency import LatencyTable

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from eightfold.export.compare.compare import compare_artifacts
-from eightfold.pipeline.job import Job
-from eightfold.pipeline.report_content import content_of
+from eightfold.pipeline.job.job import Job
+from eightfold.pipeline.report.content import content_of
 from eightfold.pipeline.run import run
-from eightfold.pipeline.train_steps import prune_baseline
+from eightfold.pipeline.steps.train import prune_baseline
 from eightfold.recipe import recipe_from
 from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.bundle.manifest import Artifact

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from eightfold.errors import ModelError
-from eightfold.pipeline import job as at
-from eightfold.pipeline.job import Job
-from eightfold.pipeline.report_content import content_of
+from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job.job import Job
+from eightfold.pipeline.report.content import content_of
 from eightfold.pipeline.run import run
-from eightfold.pipeline.train_steps import train_steps
+from eightfold.pipeline.steps.train import train_steps
 from eightfold.recipe import recipe_from
 from eightfold.zoo.models import build_model
 

@@ -16,9 +16,9 @@ import yaml
 
 from eightfold.cli.app import main
 from eightfold.files import sha256_of_file
-from eightfold.pipeline.job import Job
-from eightfold.pipeline.report_content import content_of
-from eightfold.pipeline.report_headlines import best_curve
+from eightfold.pipeline.job.job import Job
+from eightfold.pipeline.report.content import content_of
+from eightfold.pipeline.report.headlines import best_curve
 from eightfold.pipeline.run import run
 from eightfold.recipe import recipe_from
 from eightfold.runtime.bench.latency import LatencyTable

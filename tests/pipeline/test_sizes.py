@@ -13,8 +13,8 @@ import pytest
 from onnx import numpy_helper
 
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
-from eightfold.pipeline.job import Job
-from eightfold.pipeline.report_content import content_of
+from eightfold.pipeline.job.job import Job
+from eightfold.pipeline.report.content import content_of
 from eightfold.pipeline.run import run
 from eightfold.recipe import recipe_from
 from eightfold.runtime.bench.latency import LatencyTable

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import EightfoldError, ImageError, ModelError, RecipeError, UnknownNameError, UsageError
-from eightfold.pipeline.job import Job
+from eightfold.pipeline.job.job import Job
 from eightfold.pipeline.run import run
 from eightfold.recipe import DataSection, TaskSection, recipe_from
 from eightfold.runtime.bundle.manifest import Task

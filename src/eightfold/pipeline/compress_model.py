@@ -17,9 +17,9 @@ from eightfold.errors import ModelError, UsageError
 from eightfold.export.targets import target_named
 from eightfold.extras import require
 from eightfold.files import PathLike, write_text
-from eightfold.pipeline.dry_run import StepPreview
+from eightfold.pipeline.job.dry_run import StepPreview
+from eightfold.pipeline.job.runner import Listener
 from eightfold.pipeline.run import RunResult, preview_run, run
-from eightfold.pipeline.runner import Listener
 from eightfold.recipe import Recipe, recipe_from
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.bundle.sizes import Size

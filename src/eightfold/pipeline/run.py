@@ -10,15 +10,15 @@ from typing import Any
 from eightfold.errors import UsageError
 from eightfold.export.bundle.commits import commits
 from eightfold.files import PathLike
-from eightfold.pipeline import job as at
-from eightfold.pipeline.dry_run import StepPreview, foresee
-from eightfold.pipeline.export_steps import export_steps
-from eightfold.pipeline.job import Job
-from eightfold.pipeline.measure_steps import measure_steps
+from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job.dry_run import StepPreview, foresee
+from eightfold.pipeline.job.job import Job
+from eightfold.pipeline.job.runner import Listener, PipelineStep, StepResult, run_steps
 from eightfold.pipeline.preflight import check_before
-from eightfold.pipeline.report_content import content_of
-from eightfold.pipeline.runner import Listener, PipelineStep, StepResult, run_steps
-from eightfold.pipeline.train_steps import train_steps
+from eightfold.pipeline.report.content import content_of
+from eightfold.pipeline.steps.export import export_steps
+from eightfold.pipeline.steps.measure import measure_steps
+from eightfold.pipeline.steps.train import train_steps
 from eightfold.recipe import Recipe, read_recipe, with_limits
 from eightfold.runtime.report.report_content import Check
 

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eightfold.pipeline import job as at
-from eightfold.pipeline.report_content import content_of
+from eightfold.pipeline.job import job as at
+from eightfold.pipeline.report.content import content_of
 from eightfold.runtime.bench.latency import LatencyTable
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from eightfold.pipeline import job as at
-from eightfold.pipeline.report_headlines import best_curve, leading_label, metric_of, speedup_of
+from eightfold.pipeline.job import job as at
+from eightfold.pipeline.report.headlines import best_curve, leading_label, metric_of, speedup_of
 from eightfold.pipeline.run import RunResult
 from eightfold.runtime.bench.latency import LatencyTable
 from eightfold.runtime.report.report_content import Check

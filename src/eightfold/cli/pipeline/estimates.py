@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from eightfold.pipeline.dry_run import StepPreview
-from eightfold.pipeline.runner import StepResult
+from eightfold.pipeline.job.dry_run import StepPreview
+from eightfold.pipeline.job.runner import StepResult
 
 # Usual share of the time of each kind of step; others count as one.
 WEIGHTS = {

@@ -13,9 +13,9 @@ import typer
 from eightfold.cli.options import terminal_width
 
 if TYPE_CHECKING:
-    from eightfold.pipeline.dry_run import StepPreview
+    from eightfold.pipeline.job.dry_run import StepPreview
+    from eightfold.pipeline.job.runner import StepResult
     from eightfold.pipeline.run import RunResult
-    from eightfold.pipeline.runner import StepResult
     from eightfold.runtime.report.report_content import Check
 
 

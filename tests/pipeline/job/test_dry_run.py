@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
-from eightfold.pipeline.dry_run import StepPreview, foresee
+from eightfold.pipeline.job.dry_run import StepPreview, foresee
 from eightfold.pipeline.run import _job, _steps
 from eightfold.recipe import recipe_from
-from tests.pipeline.test_runner import Chain
+from tests.pipeline.job.test_runner import Chain
 
-DEMO = yaml.safe_load((Path(__file__).parents[2] / "recipes" / "demo.yaml").read_text())
+DEMO = yaml.safe_load((Path(__file__).parents[3] / "recipes" / "demo.yaml").read_text())
 
 
 def _unlink(name: str) -> Callable[[Chain], None]:

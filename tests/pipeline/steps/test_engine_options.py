@@ -12,10 +12,10 @@ from eightfold.errors import BuildError, MissingExtraError
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.record import EngineRecord
 from eightfold.extras import installed
-from eightfold.pipeline.export_steps import export_steps
-from eightfold.pipeline.job import Job
+from eightfold.pipeline.job.job import Job
+from eightfold.pipeline.job.runner import PipelineStep
 from eightfold.pipeline.run import run
-from eightfold.pipeline.runner import PipelineStep
+from eightfold.pipeline.steps.export import export_steps
 from eightfold.recipe import recipe_from
 from eightfold.runtime.bundle.bundle import Bundle
 

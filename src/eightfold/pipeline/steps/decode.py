@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from eightfold.pipeline import job as at
-from eightfold.pipeline.artifacts import ArtifactSpec, files_of, made_artifacts, onnx_artifacts
-from eightfold.pipeline.graph_files import library_versions, share, write_facts
-from eightfold.pipeline.job import Job
-from eightfold.pipeline.runner import PipelineStep
-from eightfold.pipeline.step_keys import image_key
+from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job.artifacts import ArtifactSpec, files_of, made_artifacts, onnx_artifacts
+from eightfold.pipeline.job.job import Job
+from eightfold.pipeline.job.runner import PipelineStep
+from eightfold.pipeline.job.step_keys import image_key
+from eightfold.pipeline.steps.graph_files import library_versions, share, write_facts
 from eightfold.progress import track
 from eightfold.runtime.bundle.manifest import Step as ManifestStep
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.target import parse_target
 from eightfold.files import atomic_directory
-from eightfold.pipeline import job as at
-from eightfold.pipeline.artifacts import ArtifactSpec, engine_artifacts, files_of
-from eightfold.pipeline.graph_files import library_versions
-from eightfold.pipeline.job import Job
-from eightfold.pipeline.runner import PipelineStep
-from eightfold.pipeline.step_keys import device_key, image_key
+from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job.artifacts import ArtifactSpec, engine_artifacts, files_of
+from eightfold.pipeline.job.job import Job
+from eightfold.pipeline.job.runner import PipelineStep
+from eightfold.pipeline.job.step_keys import device_key, image_key
+from eightfold.pipeline.steps.graph_files import library_versions
 from eightfold.progress import track
 
 # Each stretch of a network is tried in 16 bits on all of them.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eightfold.pipeline.job import Job
+from eightfold.pipeline.job.job import Job
 
 
 def keep_accuracy(job: Job) -> str:

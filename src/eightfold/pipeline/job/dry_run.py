@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from eightfold.pipeline.runner import PipelineStep, digests, key_of, read_record, record_path, step_content
+from eightfold.pipeline.job.runner import PipelineStep, digests, key_of, read_record, record_path, step_content
 
 LONGEST_VALUE = 24  # characters; digests are longer
 State = Literal["up to date", "would run", "may run"]

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from eightfold.pipeline import job as at
-from eightfold.pipeline.artifacts import ArtifactSpec
-from eightfold.pipeline.job import Job
+from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job.artifacts import ArtifactSpec
+from eightfold.pipeline.job.job import Job
 from eightfold.runtime.bundle.manifest import Step
 from eightfold.versions import runtime_versions
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from eightfold.pipeline import job as at
-from eightfold.pipeline.job import Job
+from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job.job import Job
 from eightfold.runtime.bundle.manifest import Metric
 from eightfold.runtime.bundle.manifest import Step as ManifestStep
 

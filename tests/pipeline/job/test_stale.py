@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import eightfold
-from eightfold.pipeline.dry_run import StepPreview, foresee
+from eightfold.pipeline.job.dry_run import StepPreview, foresee
+from eightfold.pipeline.job.runner import PipelineStep, run_steps
 from eightfold.pipeline.run import _job, _steps
-from eightfold.pipeline.runner import PipelineStep, run_steps
 from eightfold.recipe import recipe_from
 from eightfold.runtime.backends import open_session
 from eightfold.zoo.user_code import code_of, import_current

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from eightfold.pipeline.verdicts import Evidence, Measured, _student, half_width, judge_drop
+from eightfold.pipeline.report.verdicts import Evidence, Measured, _student, half_width, judge_drop
 from eightfold.runtime.report.report_content import Check
 
 

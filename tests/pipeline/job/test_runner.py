@@ -10,8 +10,8 @@ import pytest
 
 from eightfold.errors import EightfoldError
 from eightfold.files import digest_of
-from eightfold.pipeline.dry_run import foresee
-from eightfold.pipeline.runner import PipelineStep, StepResult, run_steps, stamps
+from eightfold.pipeline.job.dry_run import foresee
+from eightfold.pipeline.job.runner import PipelineStep, StepResult, run_steps, stamps
 
 INPUTS: dict[str, tuple[str, ...]] = {"a": (), "b": ("a.txt",), "c": ("b.txt",)}
 
@@ -124,7 +124,7 @@ def test_what_a_killed_run_had_begun_to_write_goes_with_the_next_run(chain: Chai
 def test_a_kill_behind_the_record_leaves_no_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chain = Chain(tmp_path)
     with monkeypatch.context() as killed:
-        killed.setattr("eightfold.pipeline.runner._remove_scratch", lambda *_: None)
+        killed.setattr("eightfold.pipeline.job.runner._remove_scratch", lambda *_: None)
         chain.run()
     assert len(list((tmp_path / "steps").glob("?-*/checkpoint"))) == 3
     assert chain.run() == []

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eightfold.files import write_text
-from eightfold.pipeline import job as at
-from eightfold.pipeline.artifacts import (
+from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job.artifacts import (
     ArtifactSpec,
     calibrated_artifacts,
     files_of,
@@ -17,10 +17,10 @@ from eightfold.pipeline.artifacts import (
     int8_artifacts,
     sizes_of,
 )
-from eightfold.pipeline.graph_files import library_versions, share, write_facts
-from eightfold.pipeline.job import Job
-from eightfold.pipeline.runner import PipelineStep
-from eightfold.pipeline.step_keys import GRAPHS, device_key, image_key, versions
+from eightfold.pipeline.job.job import Job
+from eightfold.pipeline.job.runner import PipelineStep
+from eightfold.pipeline.job.step_keys import GRAPHS, device_key, image_key, versions
+from eightfold.pipeline.steps.graph_files import library_versions, share, write_facts
 from eightfold.runtime.bundle.manifest import Step as ManifestStep
 from eightfold.scratch import scratch_folder
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from eightfold.pipeline import job as at
-from eightfold.pipeline.artifacts import ArtifactSpec, files_of, onnx_artifacts, sizes_of
-from eightfold.pipeline.job import Job
-from eightfold.pipeline.measured import metrics_of
-from eightfold.pipeline.remedies import gain_speed, keep_accuracy, keep_int8_accuracy
-from eightfold.pipeline.verdicts import Evidence, Measured, judge_drop
+from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job.artifacts import ArtifactSpec, files_of, onnx_artifacts, sizes_of
+from eightfold.pipeline.job.job import Job
+from eightfold.pipeline.job.measured import metrics_of
+from eightfold.pipeline.report.remedies import gain_speed, keep_accuracy, keep_int8_accuracy
+from eightfold.pipeline.report.verdicts import Evidence, Measured, judge_drop
 from eightfold.runtime.bench.latency import LatencyTable
 from eightfold.runtime.bench.timing import Interval
 from eightfold.runtime.predict.select_artifact import fastest, ms_per_image

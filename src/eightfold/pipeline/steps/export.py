@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from eightfold.export.verify.test_inputs import COMPARED_IMAGES
 from eightfold.export.verify.verify import Tolerance
-from eightfold.pipeline import job as at
-from eightfold.pipeline.artifacts import VARIANTS, ArtifactSpec, files_of, float_artifacts, sizes_of
-from eightfold.pipeline.decode_steps import decode_steps
-from eightfold.pipeline.engine_steps import engine_steps
-from eightfold.pipeline.graph_files import library_versions, share, write_facts
-from eightfold.pipeline.int8_steps import int8_steps
-from eightfold.pipeline.job import Job
-from eightfold.pipeline.runner import PipelineStep
-from eightfold.pipeline.step_keys import image_key, model_key
+from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job.artifacts import VARIANTS, ArtifactSpec, files_of, float_artifacts, sizes_of
+from eightfold.pipeline.job.job import Job
+from eightfold.pipeline.job.runner import PipelineStep
+from eightfold.pipeline.job.step_keys import image_key, model_key
+from eightfold.pipeline.steps.decode import decode_steps
+from eightfold.pipeline.steps.engine import engine_steps
+from eightfold.pipeline.steps.graph_files import library_versions, share, write_facts
+from eightfold.pipeline.steps.int8 import int8_steps
 from eightfold.runtime.bundle.manifest import Step as ManifestStep
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eightfold.files import sha256_of_file
-from eightfold.pipeline import job as at
-from eightfold.pipeline.artifacts import ArtifactSpec, engine_artifacts, files_of, judged_artifacts, onnx_artifacts
-from eightfold.pipeline.job import Job
-from eightfold.pipeline.measured import families, metrics_of, steps_of
-from eightfold.pipeline.report_content import content_of
-from eightfold.pipeline.runner import PipelineStep, stamps
-from eightfold.pipeline.step_keys import GRAPHS, device_key, image_key, versions
+from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job.artifacts import ArtifactSpec, engine_artifacts, files_of, judged_artifacts, onnx_artifacts
+from eightfold.pipeline.job.job import Job
+from eightfold.pipeline.job.measured import families, metrics_of, steps_of
+from eightfold.pipeline.job.runner import PipelineStep, stamps
+from eightfold.pipeline.job.step_keys import GRAPHS, device_key, image_key, versions
+from eightfold.pipeline.report.content import content_of
 from eightfold.progress import track
 from eightfold.runtime.bundle.manifest import Artifact, Metric
 from eightfold.runtime.report.report_format import metric_label

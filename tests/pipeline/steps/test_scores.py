@@ -15,9 +15,9 @@ from eightfold.calib.images.image_set import ImageWarning
 from eightfold.compress.criteria.scores import CRITERIA, NEEDS
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.errors import RecipeError
-from eightfold.pipeline import job as at
+from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job.runner import run_steps
 from eightfold.pipeline.run import _job, _steps
-from eightfold.pipeline.runner import run_steps
 from eightfold.recipe import recipe_from
 from eightfold.zoo.user_code import import_current
 from tests.pipeline.images import write_classes

@@ -15,7 +15,7 @@ from eightfold.onnx_graph.onnx_references import NotOnnxError, external_referenc
 from eightfold.versions import installed_version
 
 if TYPE_CHECKING:
-    from eightfold.pipeline.job import Job
+    from eightfold.pipeline.job.job import Job
 
 # Packages whose version may change what a kind of step computes.
 IMAGES = ("eightfold", "numpy", "cv2")

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.images import open_images
 from eightfold.files import write_text
-from eightfold.pipeline.network_files import BASELINE as BASELINE
-from eightfold.pipeline.network_files import PRUNED as PRUNED
+from eightfold.pipeline.job.network_files import BASELINE as BASELINE
+from eightfold.pipeline.job.network_files import PRUNED as PRUNED
 from eightfold.recipe import Recipe, TaskSection
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from eightfold.calib.images.preprocess import Preprocess
-    from eightfold.pipeline.artifacts import ArtifactSpec
-    from eightfold.pipeline.networks import RunNetworks
+    from eightfold.pipeline.job.artifacts import ArtifactSpec
+    from eightfold.pipeline.job.networks import RunNetworks
     from eightfold.runtime.bundle.manifest import Task
     from eightfold.tasks.base import VisionTask
 
@@ -175,8 +175,8 @@ class Job:
 
     @cached_property
     def networks(self) -> RunNetworks:
-        """The networks of the run, as torch modules or ONNX files; see `pipeline/networks.py`."""
-        from eightfold.pipeline.networks import networks_of
+        """The networks of the run, as torch modules or ONNX files; see `pipeline/job/networks.py`."""
+        from eightfold.pipeline.job.networks import networks_of
 
         return networks_of(self)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from eightfold.export.bundle.commits import describe_commit
-from eightfold.pipeline import job as at
-from eightfold.pipeline.artifacts import ArtifactSpec, engine_artifacts, onnx_artifacts
-from eightfold.pipeline.job import Job
-from eightfold.pipeline.measured import metrics_of, steps_of
-from eightfold.pipeline.report_headlines import bytes_of, cards_of, checks_of, leading_label
+from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job.artifacts import ArtifactSpec, engine_artifacts, onnx_artifacts
+from eightfold.pipeline.job.job import Job
+from eightfold.pipeline.job.measured import metrics_of, steps_of
+from eightfold.pipeline.report.headlines import bytes_of, cards_of, checks_of, leading_label
 from eightfold.recipe import Recipe
 from eightfold.runtime.bench.latency import LatencyTable
 from eightfold.runtime.bundle.manifest import Metric, Task

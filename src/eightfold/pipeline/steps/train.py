@@ -14,10 +14,10 @@ from eightfold.calib.images.image_set import warn_of_overlap
 from eightfold.calib.images.images import open_images
 from eightfold.compress.plan.selection_rules import MEASURED
 from eightfold.files import atomic_directory
-from eightfold.pipeline import job as at
-from eightfold.pipeline.job import Job
-from eightfold.pipeline.runner import PipelineStep
-from eightfold.pipeline.step_keys import IMAGES, MODULES, image_key, model_key, versions
+from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job.job import Job
+from eightfold.pipeline.job.runner import PipelineStep
+from eightfold.pipeline.job.step_keys import IMAGES, MODULES, image_key, model_key, versions
 from eightfold.recipe import CompressSection, Recipe, TrainSection
 from eightfold.runtime.report.report_format import metric_label
 from eightfold.tasks.photos import write_photos

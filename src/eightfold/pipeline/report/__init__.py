@@ -1,0 +1,1 @@
+"""Report content of a finished run: headlines, verdicts and remedies."""
