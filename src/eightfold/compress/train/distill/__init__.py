@@ -1,0 +1,1 @@
+"""Knowledge distillation: a student network learns from a teacher's outputs and features."""

@@ -1,0 +1,1 @@
+"""Sparse training: penalties that push whole channels to zero, so that pruning them afterwards costs little."""

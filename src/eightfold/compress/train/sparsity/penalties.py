@@ -1,0 +1,167 @@
+"""Penalties as subgradients: L1 on batch norm scales, and the group lasso over all weights of a coupled channel.
+
+A penalty adds to gradients once per optimizer step, when they are complete and unscaled, so that neither the number of
+accumulated batches nor a gradient scaler changes its strength.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eightfold.compress.criteria.evidence import Evidence
+from eightfold.compress.trace.groups import Group
+from eightfold.compress.trace.trace import trace
+from eightfold.compress.train.sparsity.scales import LayerSet, Scales, penalized_scales
+from eightfold.compress.train.sparsity.strength import Strength
+from eightfold.errors import ModelError, UsageError
+
+TINY = 1e-12
+
+
+class Penalty(ABC):
+    """A penalty on some parameters of a model."""
+
+    @abstractmethod
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """The parameters that it looks at."""
+
+    @abstractmethod
+    def add_gradients(self, progress: float, factor: float = 1.0) -> None:
+        """Add the subgradient, times `factor`, to the parameters' gradients; those without one get it."""
+
+    @abstractmethod
+    def magnitudes(self) -> dict[str, Tensor]:
+        """Name of each layer or group -> size of each of its channels, at least 0, [channels]."""
+
+
+class ScalePenalty(Penalty):
+    """s * sum |gamma| (Liu et al. 2017, arXiv:1708.06519, section 3). Biases and convolutions are left alone."""
+
+    def __init__(self, scales: Scales, strength: Strength) -> None:
+        self._scales, self._strength = scales, strength
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        return self._scales.values()
+
+    @torch.no_grad()
+    def add_gradients(self, progress: float, factor: float = 1.0) -> None:
+        scales = list(self._scales.values())
+        strength = self._strength.of(torch.cat([scale.abs() for scale in scales]), progress)
+        for scale, own in zip(scales, torch.split(strength, [len(scale) for scale in scales]), strict=True):
+            _add(scale, factor * own * scale.sign())
+
+    def magnitudes(self) -> dict[str, Tensor]:
+        return {name: scale.detach().abs() for name, scale in self._scales.items()}
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """The part of a parameter that belongs to a group: positions along a dimension, and the channel of each."""
+
+    parameter: nn.Parameter
+    dim: int
+    positions: Tensor
+    channels: Tensor
+
+    def rows(self) -> Tensor:
+        return self.parameter.detach().index_select(self.dim, self.positions)
+
+
+class GroupLasso(Penalty):
+    """s * sum over coupled channels of sqrt(n) * norm of its n weights (Yuan and Lin 2006): those that make the
+    channel, those that read it, and its norm scales. The factor sqrt(n) gives each weight a pull of about s."""
+
+    def __init__(self, model: nn.Module, groups: Iterable[Group], strength: Strength) -> None:
+        tensors = dict(model.named_parameters())
+        self._strength = strength
+        self._groups = {group.id: (group.width, _slices(group, tensors)) for group in groups}
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        return {id(part.parameter): part.parameter for _, parts in self._groups.values() for part in parts}.values()
+
+    @torch.no_grad()
+    def add_gradients(self, progress: float, factor: float = 1.0) -> None:
+        moments = {name: _moments(width, parts) for name, (width, parts) in self._groups.items()}
+        sizes = [(squares / counts).sqrt() for squares, counts in moments.values()]
+        strengths = torch.split(self._strength.of(torch.cat(sizes), progress), [len(size) for size in sizes])
+        for (_, parts), size, own in zip(self._groups.values(), sizes, strengths, strict=True):
+            pull = factor * own / size.clamp(min=TINY)
+            for part in parts:
+                rows = part.rows()
+                shape = [1] * rows.dim()
+                shape[part.dim] = -1
+                change = torch.zeros_like(part.parameter)
+                _add(
+                    part.parameter,
+                    change.index_add_(part.dim, part.positions, rows * pull[part.channels].reshape(shape)),
+                )
+
+    def magnitudes(self) -> dict[str, Tensor]:
+        """Root mean square weight of each coupled channel."""
+        moments = {name: _moments(width, parts) for name, (width, parts) in self._groups.items()}
+        return {name: (squares / counts).sqrt() for name, (squares, counts) in moments.items()}
+
+
+def _slices(group: Group, tensors: dict[str, nn.Parameter]) -> list[_Slice]:
+    members = [m for m in group.members if m.tensor in tensors and not m.tensor.endswith("bias")]
+    return [
+        _Slice(
+            tensors[m.tensor],
+            m.dim,
+            torch.from_numpy(m.indices()).to(tensors[m.tensor].device),
+            torch.from_numpy(m.channels()).to(tensors[m.tensor].device),
+        )
+        for m in members
+    ]
+
+
+def _moments(width: int, parts: Iterable[_Slice]) -> tuple[Tensor, Tensor]:
+    """Sum of squares, and number, of the weights of each channel."""
+    device = next((part.positions.device for part in parts), torch.device("cpu"))
+    squares, counts = torch.zeros(width, device=device), torch.zeros(width, device=device)
+    for part in parts:
+        rows = part.rows().movedim(part.dim, 0).flatten(1) if part.parameter.dim() > 1 else part.rows()[:, None]
+        squares.index_add_(0, part.channels, rows.square().sum(1))
+        counts.index_add_(0, part.channels, torch.full_like(rows[:, 0], rows.shape[1]))
+    return squares, counts.clamp(min=1)
+
+
+def _add(parameter: nn.Parameter, change: Tensor) -> None:
+    if parameter.grad is None:
+        parameter.grad = change
+    else:
+        parameter.grad.add_(change)
+
+
+PenaltyMaker = Callable[[nn.Module, Strength, LayerSet, Any], Penalty]
+
+
+def _scale_penalty(model: nn.Module, strength: Strength, layers: LayerSet, example_inputs: Any) -> Penalty:
+    return ScalePenalty(penalized_scales(model, layers, example_inputs), strength)
+
+
+def _group_lasso(model: nn.Module, strength: Strength, layers: LayerSet, example_inputs: Any) -> Penalty:
+    if example_inputs is None:
+        raise UsageError("the penalty 'group-lasso' without example inputs", allowed="example_inputs=...")
+    graph = trace(model, example_inputs)
+    evidence = Evidence(model, graph)
+    groups = [group for group in graph.free if evidence.weights(group, "producer", "consumer")]
+    if not groups:
+        raise ModelError("no channels that can be pruned, so there is nothing to make sparse")
+    return GroupLasso(model, groups, strength)
+
+
+PENALTIES: dict[str, PenaltyMaker] = {"scales": _scale_penalty, "group-lasso": _group_lasso}
+
+
+def register_penalty(name: str, make: PenaltyMaker) -> None:
+    """Make a penalty known to `sparsify` and to recipes. A name that is taken is refused."""
+    if name in PENALTIES:
+        raise UsageError(f"the penalty {name!r} exists", allowed="a new name", remedy="choose another name")
+    PENALTIES[name] = make
