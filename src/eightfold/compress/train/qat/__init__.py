@@ -1,0 +1,1 @@
+"""Quantization-aware training: layers whose weights and inputs are rounded in the forward pass."""
