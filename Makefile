@@ -6,11 +6,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 RUNTIME_CPP := src/eightfold/runtime/cpp
 # What is imported by the others, and what has a target of its own.
-NOT_BENCHMARKS := digit_networks onnx_cases onnx_exports kept_rows peer_nodes large_graph coverage node_counts
+NOT_BENCHMARKS := gpu_report digit_networks onnx_cases onnx_exports kept_rows peer_nodes large_graph coverage node_counts
 BENCHMARKS := $(filter-out $(NOT_BENCHMARKS:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
-.PHONY: demo demo-mobilenetv2 test test-gpu check check-cpp check-arm64 check-tensorrt cpp-deps bench coverage node-counts docs \
-	picture clean
+.PHONY: demo demo-mobilenetv2 test test-gpu gpu-report gpu-wheels check check-cpp check-arm64 check-tensorrt cpp-deps bench \
+	coverage node-counts docs picture clean
 
 demo: $(VENV)/demo.installed  ## train, compress, export, calibrate, quantize, build, measure
 	$(BIN)/eightfold run recipes/demo.yaml
@@ -29,6 +29,19 @@ test: $(VENV)/dev.installed  ## all tests that need no GPU, with coverage
 
 test-gpu: $(VENV)/dev.installed  ## what needs an NVIDIA GPU
 	$(BIN)/python -m pytest -m gpu
+
+# On a machine without a network: `make gpu-wheels` elsewhere (same Python), copy the folder, `make gpu-report WHEELS=folder`.
+GPU_WHEELS := build/gpu-wheels
+gpu-report: export PIP_FIND_LINKS := $(WHEELS)
+gpu-report: export PIP_NO_INDEX := $(if $(WHEELS),1)
+gpu-report: $(VENV)/dev.installed  ## on an NVIDIA GPU: tests, engines and latency in 450 s; build/gpu-report.html
+	$(PIP) install --quiet --no-deps --force-reinstall onnxruntime-gpu
+	$(BIN)/python benchmarks/gpu_report.py
+
+gpu-wheels:  ## the wheels that gpu-report needs, in build/gpu-wheels
+	$(PYTHON) -m pip wheel --quiet --wheel-dir $(GPU_WHEELS) setuptools '.[dev,tensorrt]'
+	$(PYTHON) -m pip wheel --quiet --wheel-dir $(GPU_WHEELS) --no-deps onnxruntime-gpu 'ultralytics>=8.3' ultralytics-thop \
+		'opencv-python-headless<5'
 
 check: $(VENV)/dev.installed  ## style, types, layers, Dockerfile
 	$(BIN)/ruff check
