@@ -21,13 +21,13 @@ from eightfold.runtime.bundle.sizes import Size, size_of
 from eightfold.scratch import scratch_folder
 from eightfold.zoo.sources.base import LoadedModel, SourceOptions
 from eightfold.zoo.sources.registry import SOURCES, load_source
-from eightfold.zoo.torch_backend import NAME as TORCH
-from eightfold.zoo.torch_backend import SUFFIX, write_torch_model
+from eightfold.zoo.torch_backend import CUDA_NAME, NAME, SUFFIX, write_torch_model
 
 if TYPE_CHECKING:
     from torch import nn
 
 Subject = Bundle | PathLike
+TORCH = (NAME, CUDA_NAME)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +58,9 @@ def bench(
             which are exported first; see `load_source`.
         batches: batch sizes to measure; all that there are by default, 1 of networks.
         sizes: image sizes to measure, one side or (height, width); all that there are by default. Networks: the first.
-        backends: "onnxruntime", "openvino", "tensorrt", or "torch" for networks in torch itself (evaluation mode,
-            `inference_mode`); by default every one that some artifact was made for, and onnxruntime for networks.
+        backends: "onnxruntime", "openvino", "tensorrt", or "torch" and "torch-cuda" for networks in torch itself
+            (evaluation mode, `inference_mode`); by default every one that some artifact was made for, and onnxruntime
+            for networks.
         seconds: timed seconds per row.
         threads: threads of a CPU backend; its own default when None.
         baseline: the candidate that the others of its image size are compared with; the first by default.
@@ -141,7 +142,7 @@ def _candidates(
     folder: Path,
 ) -> list[Candidate]:
     if isinstance(subject, Bundle) or not is_network(subject):
-        others = None if backends is None else [name for name in backends if name != TORCH]
+        others = None if backends is None else [name for name in backends if name not in TORCH]
         if others == []:
             return []
         return at_sizes(candidates_of(subject, others), sizes)
@@ -150,15 +151,15 @@ def _candidates(
     loaded = load_source(str(subject), asked)
     names = list(backends or ("onnxruntime",))
     wanted = list(batches or (1,))
-    made = _exported(loaded, wanted, [name for name in names if name != TORCH], folder)
-    if TORCH in names:
-        backend_named(TORCH)
+    made = _exported(loaded, wanted, [name for name in names if name not in TORCH], folder)
+    for backend in (name for name in names if name in TORCH):
+        backend_named(backend)
         made += [
             Candidate(
-                f"{loaded.name} {TORCH}",
+                f"{loaded.name} {backend}",
                 write_torch_model(loaded, batch, networks.weights, folder / f"b{batch}{SUFFIX}"),
                 batch=batch,
-                backend=TORCH,
+                backend=backend,
                 size=loaded.size,
             )
             for batch in wanted
