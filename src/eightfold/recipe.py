@@ -50,8 +50,7 @@ class ModelSection(Frozen):
 
 
 class TaskSection(Frozen):
-    """The network's task, and the decoder of its outputs. A network that detects is not trained here: it comes with
-    weights."""
+    """The network's task, and the decoder of its outputs."""
 
     kind: str = Field(
         default="auto",
@@ -97,13 +96,16 @@ class DataSection(Frozen):
 
 
 class TrainSection(Frozen):
-    """Cross-entropy under SGD with Nesterov momentum 0.9 and a one-cycle learning rate."""
+    """Classifiers: cross-entropy under SGD with Nesterov momentum 0.9 and a one-cycle learning rate. Detectors with the
+    decoders yolo-anchors and yolo-dfl: their losses under SGD with burn-in, a cosine and a moving average."""
 
     epochs: int = Field(ge=0, description="passes over the training images; 0 leaves the weights as they are")
     batch: int = Field(default=64, ge=1, description="images per step")
     learning_rate: float = Field(default=0.05, gt=0, description="the peak of the cycle")
     weight_decay: float = Field(default=5e-4, ge=0, description="on weights of convolutions and linear layers")
-    shift_pixels: int = Field(default=2, ge=0, description="augmentation: random shift by up to this many pixels")
+    shift_pixels: int = Field(default=2, ge=0, description="to classify: random shift by up to this many pixels")
+    mosaic: float = Field(default=0.5, ge=0, le=1, description="to detect: share of images made of four")
+    multi_scale: bool = Field(default=False, description="to detect: sides of 67% to 150%, new for every step")
 
 
 class RangeSection(Frozen):

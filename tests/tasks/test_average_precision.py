@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from eightfold.runtime.postprocess.nms import iou
 from eightfold.runtime.postprocess.results import Detections
 from eightfold.tasks.average_precision import average_precision
 from eightfold.tasks.boxed_images import BoxedImages, Objects
+from eightfold.tasks.boxes import coco_content
 
 BOX, OTHER = (10.0, 10.0, 50.0, 50.0), (60.0, 60.0, 90.0, 90.0)
 BLANK = np.zeros((100, 100, 3), np.uint8)
@@ -126,3 +128,46 @@ def _precision(
     recall = right / sum(own == index for objects in truth for _, own in objects)
     best = [precision[recall >= least].max(initial=0.0) for least in np.linspace(0, 1, 101)]
     return float(np.mean(best))
+
+
+def random_case(seed: int) -> tuple[BoxedImages, list[Detections]]:
+    """Up to five images of two classes, with crowds; some answers are near an object, others anywhere."""
+    rng = np.random.default_rng(seed)
+    objects, answers = [], []
+    for _ in range(int(rng.integers(1, 6))):
+        corners = rng.uniform(0, 60, (int(rng.integers(1, 6)), 2))
+        boxes = np.concatenate([corners, corners + rng.uniform(4, 40, corners.shape)], 1)
+        classes = rng.integers(0, 2, len(boxes))
+        objects.append(Objects(boxes, classes, rng.random(len(boxes)) < 0.1))
+        near = boxes[rng.random(len(boxes)) < 0.8] + rng.normal(0, 3, 4)
+        low = rng.uniform(0, 60, (int(rng.integers(0, 6)), 2))
+        all_boxes = np.concatenate([near, np.concatenate([low, low + rng.uniform(4, 40, low.shape)], 1)])
+        all_boxes[:, 2:] = np.maximum(all_boxes[:, 2:], all_boxes[:, :2] + 1)
+        scores = np.round(rng.random(len(all_boxes)), 2).astype(np.float32)  # with ties
+        labels = rng.integers(0, 2, len(all_boxes))
+        answers.append(Detections(all_boxes.astype(np.float32), scores, labels, ("",) * len(all_boxes)))
+    if all(each.crowd.all() for each in objects):
+        objects[0].crowd[0] = False
+    return BoxedImages((BLANK,) * len(objects), None, ("cup", "plate"), tuple(objects)), answers
+
+
+@pytest.mark.parametrize("seeds", [range(start, start + 10) for start in (0, 10, 20)])
+def test_it_equals_pycocotools_on_random_cases(seeds: range, capsys: pytest.CaptureFixture[str]) -> None:
+    reference = pytest.importorskip("pycocotools.coco", reason="pycocotools is not installed")
+    for seed in seeds:
+        images, answers = random_case(seed)
+        truth = reference.COCO()
+        truth.dataset = coco_content(images, [str(place) for place in range(len(images))])
+        truth.createIndex()
+        rows = [
+            {"image_id": place, "category_id": int(label), "bbox": [x1, y1, x2 - x1, y2 - y1], "score": float(score)}
+            for place, each in enumerate(answers)
+            for (x1, y1, x2, y2), score, label in zip(each.boxes.tolist(), each.scores, each.classes, strict=True)
+        ]
+        evaluation = importlib.import_module("pycocotools.cocoeval").COCOeval(truth, truth.loadRes(rows), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+        wanted = {"map50-95": float(evaluation.stats[0]), "map50": float(evaluation.stats[1])}
+        assert average_precision(images, answers) == pytest.approx(wanted, abs=1e-6), seed
+    capsys.readouterr()

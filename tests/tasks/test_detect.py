@@ -34,14 +34,14 @@ RECIPE: dict[str, Any] = {
 }
 REFUSED: dict[str, tuple[dict[str, Any], type[EightfoldError], str]] = {
     "training": (
-        {"train": {"epochs": 3}},
+        {"train": {"epochs": 3}, "task": {"kind": "detect", "decode": "end-to-end"}},
         RecipeError,
-        r"train\.epochs is 3; allowed: 0: a network that detects is not trained here; give trained weights as model",
+        r"train\.epochs is 3 for the decoder 'end-to-end'; allowed: 0 there; .* for yolo-anchors, yolo-dfl; give",
     ),
     "fine-tuning": (
-        {"compress": {"finetune": {"epochs": 1}}},
+        {"compress": {"finetune": {"epochs": 1}}, "task": {"kind": "detect", "decode": "ssd"}},
         RecipeError,
-        r"compress\.finetune\.epochs is 1; .*compress\.compensate: lsq needs images only",
+        r"compress\.finetune\.epochs is 1 for the decoder 'ssd'; .*compress\.compensate: lsq needs images only",
     ),
     "no decoder": (
         {"task": {"kind": "detect"}},

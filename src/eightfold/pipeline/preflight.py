@@ -101,7 +101,7 @@ def _check_names(recipe: Recipe) -> None:
         raise UnknownNameError.of("rule", section.rule, [*RULES, MEASURED])
     if section.score not in CRITERIA:
         raise UnknownNameError.of("score", section.score, CRITERIA)
-    if needs_of(section.score) == "loss" and not KINDS.get(recipe.task.kind, Classify).trains:
+    if needs_of(section.score) == "loss" and not KINDS.get(recipe.task.kind, Classify).scores_by_loss:
         without = sorted(name for name in CRITERIA if needs_of(name) != "loss")
         raise RecipeError(
             f"compress.score is {section.score}, which needs a loss, and the task {recipe.task.kind} has none here",

@@ -48,6 +48,7 @@ class Agreement(VisionTask):
     """A network of any task on unlabelled images."""
 
     trains: ClassVar[bool] = False
+    scores_by_loss: ClassVar[bool] = False
 
     def check(self, recipe: Recipe) -> None:
         from eightfold.compress.criteria.scores import needs_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from eightfold.compress.criteria.evidence import Loss
+    from eightfold.compress.train.hooks import Hook
 
 
 PARTS = 10  # of a set of images, to see how much a metric varies
@@ -36,6 +37,7 @@ class Training:
         seed: fixes the order and the augmentation.
         checkpoint: where the state after each epoch goes, so that a run that was killed goes on there.
         what: names the work in the progress line.
+        hooks: penalties, teachers, quantizers of the training loop.
     """
 
     images: ImageSet
@@ -44,6 +46,7 @@ class Training:
     seed: int
     checkpoint: Path
     what: str
+    hooks: Sequence[Hook] = ()
 
 
 @dataclass(frozen=True)
@@ -85,11 +88,13 @@ class VisionTask(ABC):
         metrics: what `evaluate` measures, by the names that a manifest has for it; all are shares, in [0, 1], and more
             is better. The first one leads: reports and bounds on accuracy go by it.
         trains: whether there is a loss to train by.
+        scores_by_loss: whether `supervision` gives a loss for scores of channels.
     """
 
     section: TaskSection
     metrics: ClassVar[tuple[str, ...]]
     trains: ClassVar[bool] = True
+    scores_by_loss: ClassVar[bool] = True
 
     @abstractmethod
     def check(self, recipe: Recipe) -> None:

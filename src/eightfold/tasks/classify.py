@@ -111,7 +111,15 @@ class Classify(VisionTask):
         batch = min(section.batch, len(training.images))
         batches = TrainingBatches(training.images, training.preprocess, batch, section.shift_pixels, seed)
         schedule = Schedule(section.epochs, len(batches), section.learning_rate, section.weight_decay, seed)
-        return train(model, batches, cross_entropy, schedule, checkpoint=training.checkpoint, what=training.what)
+        return train(
+            model,
+            batches,
+            cross_entropy,
+            schedule,
+            checkpoint=training.checkpoint,
+            what=training.what,
+            hooks=training.hooks,
+        )
 
     def evaluate(self, network: Network, images: ImageSet) -> dict[str, float]:
         """Share of images whose highest score is at their label."""

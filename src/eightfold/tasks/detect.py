@@ -29,6 +29,7 @@ from eightfold.tasks.networks import onnx_network
 if TYPE_CHECKING:
     from torch import nn
 
+NO_BOXES, WITH_BOXES = "these images have no boxes", "images with a COCO .json, or a YOLO .yaml"
 # With these a decoder lets every class of every location through.
 EVERYTHING = {
     "score_threshold": 0.0,
@@ -40,19 +41,16 @@ EVERYTHING = {
 
 
 class Detect(VisionTask):
-    """Images with boxes; no loss; mean average precision, with the thresholds that ship."""
+    """Images with boxes; losses of anchor-based and anchor-free heads; mean average precision, with the thresholds that
+    ship."""
 
     metrics = ("map50-95", "map50")
-    trains = False
+    scores_by_loss = False
 
     def check(self, recipe: Recipe) -> None:
         for name, section in (("train", recipe.train), ("compress.finetune", recipe.compress.finetune)):
             if section.epochs:
-                raise RecipeError(
-                    f"{name}.epochs is {section.epochs}",
-                    allowed="0: a network that detects is not trained here",
-                    remedy="give trained weights as model.weights; compress.compensate: lsq needs images only",
-                )
+                self._check_training(name, section.epochs)
         one_of("decoder of boxes as task.decode", self.section.decode, _detectors())
         try:
             decoder_of(self.outputs_mean(()))
@@ -67,6 +65,16 @@ class Detect(VisionTask):
         if recipe.export.decode:
             self._check_form(recipe)
         require("faster_coco_eval", "measure mean average precision")
+
+    def _check_training(self, name: str, epochs: int) -> None:
+        from eightfold.tasks.detection.losses import DETECTION_LOSSES
+
+        if self.section.decode not in DETECTION_LOSSES:
+            raise RecipeError(
+                f"{name}.epochs is {epochs} for the decoder {self.section.decode!r}",
+                allowed=f"0 there; training is for {', '.join(DETECTION_LOSSES)}",
+                remedy="give trained weights as model.weights; compress.compensate: lsq needs images only",
+            )
 
     def _check_form(self, recipe: Recipe) -> None:
         decoded_task(self.outputs_mean(()))
@@ -126,8 +134,32 @@ class Detect(VisionTask):
             )
 
     def train(self, model: nn.Module, training: Training) -> float:
-        """There is no loss here; `check` has refused every epoch."""
-        return math.nan
+        from eightfold.tasks.detection.augment import DetectionAugment
+        from eightfold.tasks.detection.batches import DetectionBatches
+        from eightfold.tasks.detection.losses import detection_loss
+        from eightfold.tasks.detection.targets import require_classes
+        from eightfold.tasks.detection.training import DetectionTraining, train_detector
+
+        images, section = training.images, training.section
+        if not section.epochs:
+            return math.nan
+        if not isinstance(images, BoxedImages):
+            raise ImageError(NO_BOXES, allowed=WITH_BOXES)
+        classes = len(images.classes)
+        require_classes([each.classes for each in images.objects], images.items, classes)
+        augment = DetectionAugment(mosaic=section.mosaic)
+        batch = min(section.batch, len(images))
+        batches = DetectionBatches(
+            images, training.preprocess, batch, augment, multi_scale=section.multi_scale, seed=training.seed
+        )
+        loss = detection_loss(self.section.decode, _decoder(self.outputs_mean(images.classes)), classes)
+        options = DetectionTraining(
+            section.epochs, section.learning_rate, section.weight_decay, hooks=training.hooks, device="cpu"
+        )
+        done = train_detector(model, loss, batches, options, checkpoint=training.checkpoint, what=training.what)
+        if done.stopped:
+            raise KeyboardInterrupt
+        return done.loss
 
     def evaluate(self, network: Network, images: ImageSet) -> dict[str, float]:
         return average_precision(*self._found(network, images))
@@ -137,7 +169,7 @@ class Detect(VisionTask):
 
     def _found(self, network: Network, images: ImageSet) -> tuple[BoxedImages, list[Detections]]:
         if not isinstance(images, BoxedImages):
-            raise ImageError("these images have no boxes", allowed="images with a COCO .json, or a YOLO .yaml")
+            raise ImageError(NO_BOXES, allowed=WITH_BOXES)
         decode, found = _decoder(network.task), list[Detections]()
         for batch in full_batches(images, network.preprocess, network.batch):
             found += decode(network.predict(batch.rows), batch.placements)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from eightfold.compress.train import hooks, loop
+from eightfold.compress.train import loop
 from eightfold.compress.train.devices import Devices
+from eightfold.compress.train.hooks import Batch as LoopBatch
+from eightfold.compress.train.hooks import Hook
 from eightfold.compress.train.options import LoopOptions
 from eightfold.compress.train.schedule import LearningRate
 
@@ -54,6 +56,7 @@ def train(
     *,
     checkpoint: Path,
     what: str = "training",
+    hooks: Sequence[Hook] = (),
 ) -> float:
     """Train `model` in place; resume from `checkpoint` if it exists. Returns the mean loss of the last steps.
 
@@ -64,6 +67,7 @@ def train(
         schedule: see Schedule.
         checkpoint: where the state goes meanwhile. The caller removes it when the result is safe elsewhere.
         what: names the work in the progress line.
+        hooks: penalties, teachers, quantizers.
 
     Raises:
         DivergedError: the loss or a gradient became NaN or infinite.
@@ -72,7 +76,14 @@ def train(
     batch_at = EpochBatches(batches, schedule.steps_per_epoch)
     devices = Devices("cpu", "off")
     done = loop.fit(
-        model, batch_at, _optimizer(model, schedule), options, loss=loss, checkpoint=checkpoint, devices=devices
+        model,
+        batch_at,
+        _optimizer(model, schedule),
+        options,
+        loss=loss,
+        hooks=hooks,
+        checkpoint=checkpoint,
+        devices=devices,
     )
     if done.stopped:
         raise KeyboardInterrupt
@@ -88,7 +99,7 @@ class EpochBatches:
     _next: int = -1
     _open: Iterator[Batch] = field(default_factory=lambda: iter(()))
 
-    def __call__(self, number: int) -> hooks.Batch:
+    def __call__(self, number: int) -> LoopBatch:
         epoch, place = divmod(number, self.per_epoch)
         if number != self._next or place == 0:
             self._open = self.batches(epoch)
@@ -96,7 +107,7 @@ class EpochBatches:
                 next(self._open)
         self._next = number + 1
         inputs, target = next(self._open)
-        return hooks.Batch((inputs,), target)
+        return LoopBatch((inputs,), target)
 
 
 def _optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.SGD:

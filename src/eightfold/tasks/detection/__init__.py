@@ -1,0 +1,1 @@
+"""Training of detectors: targets, losses, augmentation and batches, written from the papers."""
