@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from eightfold.errors import ModelError
 from eightfold.pipeline.job import job as at
 from eightfold.pipeline.job.job import Job
-from eightfold.pipeline.report.content import content_of
+from eightfold.pipeline.report.content import content_of, recovery_of
 from eightfold.pipeline.run import run
 from eightfold.pipeline.steps.train import train_steps
 from eightfold.recipe import recipe_from
@@ -101,3 +101,6 @@ def test_the_pruned_network_is_recovered_without_labels(recipe: dict[str, Any], 
         step.action(tmp_path)
     assert job.path(at.RECOVERY_LOG).read_text().startswith("step,")
     assert {"weights.safetensors", "plan.json"} <= {path.name for path in job.path(at.PRUNED).iterdir()}
+    curves = recovery_of(job)
+    assert len(curves.steps) == len(curves.feature_errors) > 0
+    assert max(curves.agreements) >= curves.agreements[0]

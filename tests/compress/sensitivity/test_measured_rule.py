@@ -99,9 +99,28 @@ def test_names_with_a_ratio_of_their_own_keep_it() -> None:
     assert len(plan.kept["2.weight"]) == 24
 
 
-def test_between_points_a_curve_is_straight() -> None:
-    curve = Curve((32, 16, 8), (0.0, 0.2, 0.6), np.arange(32.0))
-    assert [curve.at(count) for count in (32, 24, 16, 12, 4)] == pytest.approx([0.0, 0.1, 0.2, 0.4, 0.8])
+def test_between_points_a_curve_is_a_power_of_what_goes() -> None:
+    whole = 2e-4 * np.arange(33.0) ** 2  # by channels that go
+    kept = (32, 24, 16, 8)
+    curve = Curve(kept, tuple(whole[32 - count] for count in kept), np.arange(32.0))
+    assert [curve.at(count) for count in range(33)] == pytest.approx(whole[::-1].tolist())
+    assert Curve((16, 8), (0.0, 0.4), np.arange(16.0)).at(12) == pytest.approx(0.2)
+
+
+def test_what_is_left_of_a_budget_is_given_back() -> None:
+    model = network()
+    graph = trace(model, images()[:1])
+    groups = [graph.group("0.weight"), graph.group("2.weight")]
+    flat = Curve((32, 24, 16, 8), (0.0, 0.1, 0.1001, 0.1002), np.arange(32.0))
+    steep = Curve((32, 24, 16, 8), (0.0, 0.2, 0.5, 0.9), np.arange(32.0))
+    cost = macs_cost(graph)
+    whole = cost({})
+    most = 0.99 * whole  # one step of either group does: the long step is taken, and then shortened
+    kept = kept_for_cost(groups, {groups[0].id: steep, groups[1].id: flat}, cost, most, multiple=8, fixed={})
+    assert cost(kept) <= most
+    every = [{groups[0].id: np.arange(a), groups[1].id: np.arange(b)} for a in (8, 16, 24, 32) for b in (8, 16, 24, 32)]
+    wider = [each for each in every if cost(each) <= most and all(len(each[g]) >= len(kept[g]) for g in kept)]
+    assert len(wider) == 1  # nothing that fits is wider
 
 
 def test_a_budget_out_of_reach() -> None:

@@ -23,6 +23,7 @@ from eightfold.runtime.report.report_content import (
     Engine,
     LayerWidths,
     NotDone,
+    RecoveryCurves,
     ReportContent,
     Snippet,
 )
@@ -93,6 +94,9 @@ def full_content() -> ReportContent:
             Accuracy(artifact="detector", metric="mAP", value=0.4123, unit="plain", change=0.0),
         ),
         widths=(LayerWidths(layer="conv1", kind="Conv2d", in_before=3, in_after=3, out_before=64, out_after=24),),
+        recovery=RecoveryCurves(
+            steps=(1, 2, 3), feature_errors=(0.5, 0.2, 0.1), checked_steps=(0, 3), agreements=(0.7, 0.9)
+        ),
         plan=f"plan {EVIL}",
         artifacts=(ArtifactSteps(artifact="a", bytes=1234, steps=(step,)), ArtifactSteps(artifact="bare", steps=())),
         engines=(
@@ -182,8 +186,8 @@ def test_links_and_ids_match(page: Reader) -> None:
     assert {link.removeprefix("#") for link in page.links} <= set(page.ids)
 
 
-def test_has_four_plots_in_the_page_s_colours(html: str) -> None:
-    assert html.count('class="plot"') == 4
+def test_has_five_plots_in_the_page_s_colours(html: str) -> None:
+    assert html.count('class="plot"') == 5
     assert "#0102" not in html
     assert "<metadata" not in html
     assert "font: " not in html[html.index('class="plot"') :]
@@ -207,6 +211,12 @@ def test_same_content_gives_the_same_bytes(html: str, tmp_path: Path) -> None:
 
 def test_content_survives_json() -> None:
     assert ReportContent.from_json(full_content().to_json()) == full_content()
+
+
+def test_shows_feature_error_and_agreement_of_a_recovery(html: str) -> None:
+    assert "feature error" in html
+    assert "held-out agreement" in html
+    assert "Recovery" not in render_report(full_content().model_copy(update={"recovery": RecoveryCurves()}))
 
 
 def test_nothing_but_a_title_is_a_report_too() -> None:

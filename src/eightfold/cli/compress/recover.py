@@ -10,7 +10,6 @@ import typer
 from eightfold.cli.network import SOURCE_HELP, load_network, preprocess_for
 from eightfold.errors import UsageError
 from eightfold.extras import require
-from eightfold.files import atomic_directory
 
 
 def recover(
@@ -39,9 +38,10 @@ def recover(
     """
     require("torch", "recover a pruned network")
     from eightfold.compress.plan.plan import PrunePlan
-    from eightfold.compress.surgery.artifacts import PLAN, require_pruned_output, save_pruned
+    from eightfold.compress.surgery.artifacts import PLAN, require_pruned_output
     from eightfold.compress.surgery.source_record import SOURCE, SourceRecord
-    from eightfold.compress.train.recover.recover import RecoverOptions
+    from eightfold.compress.train.recover.folders import write_pruned
+    from eightfold.compress.train.recover.options import RecoverOptions
     from eightfold.compress.train.recover.recover import recover as recover_network
 
     if not ((pruned / PLAN).is_file() and (pruned / SOURCE).is_file()):
@@ -65,12 +65,7 @@ def recover(
         seed=seed,
     )
     record = SourceRecord.load(pruned / SOURCE)
-    if isinstance(small.network, Path):
-        with atomic_directory(output, replaces=(PLAN,)) as folder:
-            small.graph.save(folder / small.network.name)
-            plan.save(folder / PLAN)
-            record.save(folder / SOURCE)
-    else:
-        save_pruned(small.module, plan, output, source=record)
+    graph = small.graph if isinstance(small.network, Path) else None
+    write_pruned(small.module, plan, output, graph, record)
     print(done.describe())
     print(f"wrote {output}")

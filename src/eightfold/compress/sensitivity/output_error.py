@@ -1,14 +1,14 @@
 """Measures how far a network's outputs move when one group of channels is narrowed, without labels.
 
 The channels that go are those that the layers reading them can best do without; the readers are re-fitted in closed
-form to what stays, from second moments of their inputs that were collected once. Each point then costs one forward
-pass over a few images.
+form to what stays, from second moments of their inputs that were collected once. Each point then costs the part of a
+forward pass over a few images that lies behind these layers.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,13 +26,17 @@ from eightfold.compress.modules.norms import running_means_behind
 from eightfold.compress.modules.output_kinds import kinds_of
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.plan.select import top
+from eightfold.compress.sensitivity.partial_runs import Recording
 from eightfold.compress.trace.groups import ChannelGraph, Group, Index, LayerCall
 from eightfold.export.verify.module_runs import evaluating
 from eightfold.progress import track
 
-SHARES = (0.875, 0.75, 0.5, 0.25)
+SHARES = (0.75, 0.4, 0.125)
 RIDGE = 1e-4
-IMAGES = 32  # whose outputs are compared
+IMAGES = 16  # whose outputs are compared
+MEMORY_BYTES = 1 << 30  # of recorded passes
+LEAST_ERROR = 1e-7
+FIRST_POWERS = (1.0, 2.0)  # of curves before their first measured point
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,18 @@ class Curve:
     order: Array
 
     def at(self, count: int) -> float:
-        """Linear between the measured points, and beyond the last as steep as before it."""
-        if count < self.kept[-1] and len(self.kept) > 1:
-            slope = (self.errors[-1] - self.errors[-2]) / (self.kept[-2] - self.kept[-1])
-            return self.errors[-1] + slope * (self.kept[-1] - count)
-        return float(np.interp(count, self.kept[::-1], self.errors[::-1]))
+        """Between measured points, and beyond the last, a power of the share of the channels that goes."""
+        gone = [self.kept[0] - each for each in self.kept[1:]]
+        if count >= self.kept[0] or not gone:
+            return 0.0
+        removed, errors = self.kept[0] - count, [max(each, LEAST_ERROR) for each in self.errors[1:]]
+        if len(gone) == 1:
+            return float(errors[0] * removed / gone[0])
+        place = int(np.clip(np.searchsorted(gone, removed), 1, len(gone) - 1))
+        power = np.log(errors[place] / errors[place - 1]) / np.log(gone[place] / gone[place - 1])
+        if removed < gone[0]:
+            power = np.clip(power, *FIRST_POWERS)
+        return float(errors[place - 1] * (removed / gone[place - 1]) ** power)
 
 
 @dataclass(frozen=True)
@@ -87,20 +98,42 @@ def output_errors(
     evidence = Evidence(model, graph, batches)
     with evaluating(model):
         readers, orders = _readers(evidence, batches)
-        sample = _first(batches, IMAGES)
-        wanted = [_answer(model, args) for args in sample]
-        kinds = kinds_of(wanted)
-        curves: dict[str, Curve] = {}
         read = [group for group in groups if group.id in orders]
-        for group in track(read, "measuring output errors"):
+        touched = [_touched(evidence, readers, graph.groups.index(group)) for group in read]
+        passes = _recorded(model, batches, touched)
+        kinds = kinds_of([each.output for each in passes])
+        curves: dict[str, Curve] = {}
+        for group, ids in zip(track(read, "measuring output errors"), touched, strict=True):
             counts = _counts(group, multiple, shares)
             errors = [0.0]
             for count in counts:
                 with _narrowed(evidence, readers, group, graph.groups.index(group), top(orders[group.id], count)):
-                    answers = [_answer(model, args) for args in sample]
-                errors.append(max(errors[-1], 1 - kinds.agreement(wanted, answers)))
+                    answers = [each.run(ids) for each in passes]
+                errors.append(max(errors[-1], 1 - kinds.agreement([each.output for each in passes], answers)))
             curves[group.id] = Curve((group.width, *counts), tuple(errors), orders[group.id])
     return curves
+
+
+def _touched(evidence: Evidence, readers: Mapping[str, _Reader], index: int) -> set[int]:
+    """Ids of the tensors that change where the group is narrowed."""
+    tensors = {**evidence.parameters, **dict(evidence.model.named_buffers())}
+    mine = _readers_of(readers, index)
+    names = [each.layer.weight for each in mine] + [each.sink.tensor for each in mine if each.sink is not None]
+    return {id(tensors[name]) for name in names}
+
+
+def _recorded(
+    model: nn.Module, batches: Sequence[tuple[Any, ...]], touched: Sequence[Collection[int]]
+) -> list[Recording]:
+    """Passes over the first `IMAGES` rows, fewer where they would take more than `MEMORY_BYTES`."""
+    sample = _first(batches, IMAGES)
+    _answer(model, sample[0])  # networks that keep grids of their first pass have them from here on
+    passes: list[Recording] = []
+    for args in sample:
+        passes.append(Recording(model, args, touched))
+        if sum(each.kept_bytes for each in passes) + passes[-1].kept_bytes > MEMORY_BYTES:
+            break
+    return passes
 
 
 def _readers(evidence: Evidence, batches: Sequence[tuple[Any, ...]]) -> tuple[dict[str, _Reader], dict[str, Array]]:

@@ -1,7 +1,8 @@
 """Chooses widths by measured output error: the least error for a number of multiply-accumulates.
 
 Errors of groups are taken to add up. From the whole network, the step that costs least error for the multiply-
-accumulates that it saves is taken until the budget holds; steps over several widths at once pass flat stretches.
+accumulates that it saves is taken until the budget holds; steps over several widths at once pass flat stretches. The
+last step often saves more than it must: what is left of the budget is given back where it lowers the error most.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from eightfold.compress.trace.groups import Group, Index, Kept
 from eightfold.errors import UsageError
 
 STEPS_AHEAD = 6
-LEAST_SHARE = 0.25  # of a group's width: beyond it, errors no longer add up
+LEAST_SHARE = 0.125  # of a group's width: beyond it, errors no longer add up
 
 
 def kept_for_cost(
@@ -41,10 +42,15 @@ def kept_for_cost(
         if step is None:
             raise UsageError(
                 f"a budget of {most:.4g} is out of reach",
-                allowed=f"{spent:.4g} or more: a quarter of each group stays",
+                allowed=f"{spent:.4g} or more: an eighth of each group stays",
                 remedy="keep more, or prune what is left by another rule afterwards",
             )
         name, count = step
+        counts[name] = count
+        kept[name] = np.arange(count)
+        spent = cost(kept)
+    while (wider := _best_return(ladders, curves, cost, counts, kept, most - spent)) is not None:
+        name, count = wider
         counts[name] = count
         kept[name] = np.arange(count)
         spent = cost(kept)
@@ -81,4 +87,30 @@ def _best_step(
             ratio = (curves[name].at(count) - curves[name].at(counts[name])) / saved
             if ratio < least:
                 best, least = (name, count), ratio
+    return best
+
+
+def _best_return(
+    ladders: Mapping[str, tuple[int, ...]],
+    curves: Mapping[str, Curve],
+    cost: Cost,
+    counts: Mapping[str, int],
+    kept: Kept,
+    left: float,
+) -> tuple[str, int] | None:
+    """The group and its new width that lower the error most for what they cost, at most `left`."""
+    best, most = None, 0.0
+    for ahead in range(STEPS_AHEAD):
+        wider = {
+            name: above[-1 - ahead]
+            for name, ladder in ladders.items()
+            if len(above := [count for count in ladder if count > counts[name]]) > ahead
+        }
+        if not wider:
+            break
+        growths = cost.growths(kept, {name: np.arange(count) for name, count in wider.items()})
+        for name, count in wider.items():
+            gain = curves[name].at(counts[name]) - curves[name].at(count)
+            if growths[name] <= left and gain > most * max(growths[name], 1e-9):
+                best, most = (name, count), gain / max(growths[name], 1e-9)
     return best

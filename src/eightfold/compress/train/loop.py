@@ -23,7 +23,7 @@ from eightfold.compress.train.checkpoint import Checkpoint, load_model, load_opt
 from eightfold.compress.train.devices import Devices
 from eightfold.compress.train.hooks import Batch, Hook, Run
 from eightfold.compress.train.log import CHECK, Log
-from eightfold.compress.train.options import DivergedError, LoopOptions, Trained
+from eightfold.compress.train.options import CLOCKS, DivergedError, LoopOptions, Trained
 from eightfold.errors import UsageError
 from eightfold.export.verify.module_runs import evaluating
 from eightfold.progress import track
@@ -95,14 +95,14 @@ class _Loop:
     recent: list[float] = field(default_factory=list)
     checked: int = 0
     before_s: float = 0.0  # elapsed in earlier runs
-    begun: float = field(default_factory=time.monotonic)
+    begun: float = 0.0
     saved: float = field(default_factory=time.monotonic)
 
     def train(self) -> Trained:
         self._resume()
         for hook in self.hooks:
             hook.on_start(self.run)
-        self.begun = self.saved = time.monotonic()
+        self.begun, self.saved = self._now(), time.monotonic()
         stopped = ""
         try:
             if self.check is not None and not self.checked:
@@ -130,6 +130,9 @@ class _Loop:
             tuple(self.log.rows),
         )
 
+    def _now(self) -> float:
+        return CLOCKS[self.options.clock]()
+
     def _percents(self) -> Iterator[int]:
         """Take steps; yield once for each hundredth of the run that is done."""
         yielded = int(100 * self._progress())
@@ -153,7 +156,7 @@ class _Loop:
         if self.options.steps is not None:
             return self.run.step / self.options.steps if self.options.steps else 1.0
         assert self.options.seconds is not None, "fit checked it"
-        self.run.elapsed_s = self.before_s + time.monotonic() - self.begun
+        self.run.elapsed_s = self.before_s + self._now() - self.begun
         return self.devices.mean(self.run.elapsed_s) / self.options.seconds
 
     def _require_time(self) -> None:
@@ -190,7 +193,7 @@ class _Loop:
         if self.average is not None:
             self.average.update(run.step)
         run.step += 1
-        run.elapsed_s = self.before_s + time.monotonic() - self.begun
+        run.elapsed_s = self.before_s + self._now() - self.begun
         self.recent = [*self.recent[-99:], sum(sums.values())]
         self.log.add({"step": run.step, "seconds": run.elapsed_s, "rate": factor, **sums})
 
@@ -263,7 +266,7 @@ class _Loop:
             parts["best"] = self.best.state
         facts = {
             "step": self.run.step,
-            "elapsed_s": self.before_s + time.monotonic() - self.begun,
+            "elapsed_s": self.before_s + self._now() - self.begun,
             "checked": self.checked,
             "peaks": [group["peak"] for group in self.run.optimizer.param_groups],
             "best": [self.best.value, self.best.step, self.best.since] if self.best.state is not None else None,

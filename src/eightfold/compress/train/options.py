@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from eightfold.compress.train.log import Row
 from eightfold.compress.train.schedule import LearningRate
@@ -14,6 +17,8 @@ class DivergedError(ModelError):
 
 
 COSINE = LearningRate()
+Clock = Literal["wall", "cpu"]
+CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.monotonic, "cpu": time.process_time}
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,9 @@ class LoopOptions:
     """
     Attributes:
         steps: optimizer steps; None where `seconds` ends the run.
-        seconds: wall-clock time, checks included; a resumed run goes on with what is left.
+        seconds: time, checks included; a resumed run goes on with what is left.
+        clock: measures `seconds`: "wall", or "cpu" for the processor time of this process on all cores, so that runs
+            compare on a machine with other work.
         rate: the schedule; peaks are the learning rates of the optimizer's groups.
         accumulate: batches whose gradients are averaged in one step.
         clip: largest norm of the gradient; None: any.
@@ -36,6 +43,7 @@ class LoopOptions:
 
     steps: int | None = None
     seconds: float | None = None
+    clock: Clock = "wall"
     rate: LearningRate = COSINE
     accumulate: int = 1
     clip: float | None = None

@@ -17,6 +17,7 @@ from eightfold.runtime.report.report_content import (
     Engine,
     LayerWidths,
     NotDone,
+    RecoveryCurves,
     ReportContent,
     Snippet,
 )
@@ -38,6 +39,7 @@ def content_of(job: Job) -> ReportContent:
         latency=table,
         accuracy=_accuracy(job),
         widths=_widths(job),
+        recovery=recovery_of(job),
         plan=_plan(job),
         artifacts=_artifacts(job),
         engines=_engines(job),
@@ -85,6 +87,21 @@ def _accuracy_row(wanted: ArtifactSpec, metric: Metric, baseline: Metric) -> Acc
 
 def _widths(job: Job) -> tuple[LayerWidths, ...]:
     return tuple(LayerWidths.model_validate(width) for width in job.read(at.WIDTHS))
+
+
+def recovery_of(job: Job) -> RecoveryCurves:
+    """Feature error and agreement by step, from the log of the recovery; empty without one."""
+    from eightfold.compress.train.log import CHECK, read_log
+
+    file = job.path(at.RECOVERY_LOG)
+    rows = read_log(file) if job.recipe.compress.recover_minutes and file.is_file() else []
+    steps, checks = [row for row in rows if "features" in row], [row for row in rows if CHECK in row]
+    return RecoveryCurves(
+        steps=tuple(int(row["step"]) for row in steps),
+        feature_errors=tuple(row["features"] for row in steps),
+        checked_steps=tuple(int(row["step"]) for row in checks),
+        agreements=tuple(row[CHECK] for row in checks),
+    )
 
 
 def _plan(job: Job) -> str:

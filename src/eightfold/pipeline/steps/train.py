@@ -273,7 +273,8 @@ def _compensate(job: Job, pruned: nn.Module, plan: PrunePlan) -> None:
 
 
 def _recover(job: Job, pruned: nn.Module, plan: PrunePlan, scratch: Path) -> None:
-    from eightfold.compress.train.recover.recover import RecoverOptions, recover
+    from eightfold.compress.train.recover.options import RecoverOptions
+    from eightfold.compress.train.recover.recover import recover
 
     section, usual = job.recipe.compress, RecoverOptions()
     if not section.recover_minutes:

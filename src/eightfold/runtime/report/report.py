@@ -68,6 +68,7 @@ def _drawings(content: ReportContent) -> dict[str, Any]:
         "accuracy_plot": report_plots.accuracy_plot(table) if table and drawn else "",
         "worst": _worst_step(content.artifacts),
         "widths_plot": report_plots.widths_plot(content.widths),
+        "recovery_plot": report_plots.recovery_plot(content.recovery),
     }
 
 

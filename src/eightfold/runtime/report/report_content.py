@@ -53,6 +53,15 @@ class LayerWidths(Frozen):
     out_after: int
 
 
+class RecoveryCurves(Frozen):
+    """A recovery's feature error by step, and its agreement with the original on held-out images."""
+
+    steps: tuple[int, ...] = ()
+    feature_errors: tuple[float, ...] = ()
+    checked_steps: tuple[int, ...] = ()
+    agreements: tuple[float, ...] = ()
+
+
 class Accuracy(Frozen):
     """The task metric of one artifact, measured on that artifact; or why it was not measured."""
 
@@ -117,6 +126,7 @@ class ReportContent(Value):
     latency: LatencyTable | None = None
     accuracy: tuple[Accuracy, ...] = ()
     widths: tuple[LayerWidths, ...] = ()
+    recovery: RecoveryCurves = RecoveryCurves()
     plan: str = Field(default="", description="what the pruning plan says of itself, as preformatted text")
     artifacts: tuple[ArtifactSteps, ...] = ()
     engines: tuple[Engine, ...] = ()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from eightfold.extras import require
 from eightfold.runtime.bench.latency import LatencyRow, LatencyTable
-from eightfold.runtime.report.report_content import LayerWidths
+from eightfold.runtime.report.report_content import LayerWidths, RecoveryCurves
 from eightfold.runtime.report.report_format import is_percentage, metric_label
 
 if TYPE_CHECKING:
@@ -171,6 +171,26 @@ def widths_plot(widths: Sequence[LayerWidths]) -> str:
         axes.set_ylabel("output channels")
 
     return _svg("widths", "Output channels of every layer before and after pruning", draw)
+
+
+def recovery_plot(curves: RecoveryCurves) -> str:
+    """Feature error by step on a logarithmic axis, and on the right held-out agreement; empty without checks."""
+    if not curves.agreements:
+        return ""
+
+    def draw(axes: Axes) -> None:
+        axes.plot(curves.steps, curves.feature_errors, color=COLORS[1], linewidth=1)
+        if any(error > 0 for error in curves.feature_errors):
+            axes.set_yscale("log")
+        axes.set_xlabel("step")
+        axes.set_ylabel("feature error")
+        right = axes.twinx()
+        right.plot(curves.checked_steps, curves.agreements, color=COLORS[0], marker=MARKERS[0])
+        right.set_ylim(*_honest_limits(curves.agreements))
+        right.set_ylabel("held-out agreement")
+        right.grid(visible=False)
+
+    return _svg("recovery", "Feature error and held-out agreement during recovery", draw)
 
 
 def _rows(table: LatencyTable, name: str) -> list[LatencyRow]:

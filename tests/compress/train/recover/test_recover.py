@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.prune import prune
-from eightfold.compress.train.recover.recover import RecoverOptions, recover
+from eightfold.compress.train.recover.options import RecoverOptions
+from eightfold.compress.train.recover.recover import recover
 from eightfold.errors import EightfoldError, ImageError, ModelError, PlanMismatchError, UsageError
 
 QUICK = RecoverOptions(device="cpu", amp="off", batch=4, patience=100)
@@ -186,15 +187,29 @@ def test_pictures_in_files(tmp_path: Path) -> None:
     assert done.held_out == 2
 
 
-def test_an_onnx_file(tmp_path: Path) -> None:
-    ort = pytest.importorskip("onnxruntime")
-    from eightfold.compress.onnx.graph_file import onnx_module, write_weights
-    from eightfold.compress.plan_pruning import plan_pruning
-    from eightfold.compress.surgery.surgery import apply_plan
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """The network as an ONNX file."""
+    pytest.importorskip("onnxruntime")
     from eightfold.export.torch.onnx_export import export_onnx
 
     torch.manual_seed(0)
-    file = export_onnx(Net().eval(), tmp_path / "net.onnx", batch=4, image_size=16)
+    return export_onnx(Net().eval(), tmp_path / "net.onnx", batch=4, image_size=16)
+
+
+def answer_of(file: Path, batch: Tensor) -> Tensor:
+    """By onnxruntime."""
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(str(file))
+    return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: batch.numpy()})[0])
+
+
+def test_an_onnx_file(file: Path, tmp_path: Path) -> None:
+    from eightfold.compress.onnx.graph_file import onnx_module, write_weights
+    from eightfold.compress.plan_pruning import plan_pruning
+    from eightfold.compress.surgery.surgery import apply_plan
+
     original, pruned = onnx_module(file), onnx_module(file)
     plan = plan_pruning(original, images(4), keep_ratio=0.5)
     apply_plan(pruned, plan)
@@ -202,10 +217,55 @@ def test_an_onnx_file(tmp_path: Path) -> None:
     batches = [images(4, seed) for seed in range(8)]
     done = recover(pruned, original, batches, plan=plan, steps=30, options=options)
     assert done.after > done.before
-    session = ort.InferenceSession(str(write_weights(file, pruned, tmp_path / "out.onnx")))
-    (answer,) = session.run(None, {session.get_inputs()[0].name: batches[0].numpy()})
+    answer = answer_of(write_weights(file, pruned, tmp_path / "out.onnx"), batches[0])
     with torch.no_grad():
-        np.testing.assert_allclose(answer, np.asarray(pruned(batches[0])), atol=1e-4)
+        torch.testing.assert_close(answer, pruned(batches[0]), atol=1e-4, rtol=1e-4)
+
+
+def test_the_folder_of_a_pruned_onnx_file(file: Path, tmp_path: Path) -> None:
+    from eightfold.compress.onnx.graph_file import onnx_module
+    from eightfold.compress.onnx.prune_file import prune_file
+
+    prune_file(file, output=tmp_path / "pruned", keep_ratio=0.5)
+    batches = [images(4, seed) for seed in range(8)]
+    original = onnx_module(file)
+    done = recover(tmp_path / "pruned", original, batches, output=tmp_path / "out", steps=2, options=QUICK)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.onnx", "plan.json", "source.json"}
+    with torch.no_grad():
+        wanted = original(batches[0])
+    before, after = (
+        float((answer_of(tmp_path / name / "model.onnx", batches[0]) - wanted).square().mean())
+        for name in ("pruned", "out")
+    )
+    assert after < before
+    assert done.after >= done.started > done.before
+
+
+def test_the_folder_of_a_pruned_module(tmp_path: Path) -> None:
+    from eightfold.compress.surgery.artifacts import load_pruned, save_pruned
+
+    pruned, original, plan = pair()
+    save_pruned(pruned, plan, tmp_path / "pruned")
+    recover(tmp_path / "pruned", original, images(), output=tmp_path / "out", steps=2, options=QUICK)
+    again = load_pruned(lambda: copy.deepcopy(original), tmp_path / "out")
+    assert error_of(again, original) < error_of(pruned, original)
+    refused(r"has no plan\.json", UsageError, pruned=tmp_path, plan=None)
+    refused("got no output", UsageError, pruned=tmp_path / "pruned", plan=None)
+
+
+def test_a_module_needs_its_plan() -> None:
+    refused("recovery of a module got no plan", UsageError, plan=None)
+
+
+def test_points_are_chosen_by_name(tmp_path: Path) -> None:
+    pruned, original, plan = pair()
+    before = {name: value.clone() for name, value in pruned.named_parameters()}
+    options = RecoverOptions(
+        device="cpu", amp="off", batch=4, points=("inner.*",), output_weight=0.0, least_squares=False, rate=0.03
+    )
+    recover(pruned, original, images(), plan=plan, steps=10, options=options)
+    moved = {name for name, value in pruned.named_parameters() if not torch.equal(value, before[name])}
+    assert moved <= {"stem.0.weight", "stem.0.bias", "stem.1.weight", "stem.1.bias", "inner.0.weight", "inner.0.bias"}
 
 
 def refused(match: str, kind: type[EightfoldError] = EightfoldError, **changes: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -21,94 +21,32 @@ from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.surgery.blocks import bypassed
 from eightfold.compress.trace.trace import trace
 from eightfold.compress.train.averaging import restore, snapshot
-from eightfold.compress.train.devices import Amp, Devices
+from eightfold.compress.train.devices import Devices
 from eightfold.compress.train.hooks import Batch
-from eightfold.compress.train.log import Log, Row
+from eightfold.compress.train.log import Log
 from eightfold.compress.train.loop import fit
 from eightfold.compress.train.options import DivergedError, LoopOptions
+from eightfold.compress.train.recover.folders import PrunedFolder
 from eightfold.compress.train.recover.mimic import Mimic
+from eightfold.compress.train.recover.options import RecoverOptions, Recovery
 from eightfold.compress.train.recover.points import Point, points_of
 from eightfold.compress.train.recover.rates import relative_groups
-from eightfold.compress.train.recover.views import Augment, Views, views_of
+from eightfold.compress.train.recover.views import Views, views_of
 from eightfold.errors import ImageError, ModelError, UsageError
 from eightfold.export.verify.module_runs import evaluating, output_tensors
 from eightfold.files import PathLike
 
 SAMPLE_BATCHES = 4
 AVERAGE = 0.99
-PHOTOGRAPHS = Augment()
-
-
-@dataclass(frozen=True)
-class RecoverOptions:
-    """
-    Attributes:
-        rate: peak learning rate, relative to the size of each tensor's values.
-        batch: images in each step.
-        augment: how views of images vary.
-        dependence: power of the outputs' dependence on a layer that gives the layer's weight.
-        output_weight: of the outputs beside the features.
-        least_squares: whether to start from least squares where that is closer to the original.
-        patience: checks without improvement, of 20 in a run, after which it stops.
-        device, amp: see `Devices`.
-    """
-
-    rate: float = 3e-3
-    batch: int = 8
-    augment: Augment = PHOTOGRAPHS
-    dependence: float = 0.5
-    output_weight: float = 1.0
-    least_squares: bool = True
-    patience: int = 6
-    device: str = "auto"
-    amp: Amp = "auto"
-
-
-@dataclass(frozen=True)
-class Recovery:
-    """Result of a recovery. Agreements are with the original on held-out images: 1 is equal, see `OutputKind`.
-
-    Attributes:
-        before: agreement of the network as it came.
-        started: agreement after least squares, if that was closer, else `before`.
-        after: agreement at the end.
-        held_out: images that were kept apart; 0 where there were too few, and other views of them were checked.
-        stopped: "", "early", "interrupted", or why the run ended before its time.
-    """
-
-    before: float
-    started: float
-    after: float
-    steps: int
-    seconds: float
-    held_out: int
-    stopped: str
-    rows: tuple[Row, ...] = ()
-
-    def describe(self) -> str:
-        """One or two lines for a person."""
-        checked = f"{self.held_out} held-out images" if self.held_out else "other views of the same few images"
-        lines = [
-            f"agreement with the original on {checked}: {self.before:.3f} before, {self.started:.3f} at the start, "
-            f"{self.after:.3f} after {self.steps} steps in {self.seconds:.0f} s"
-        ]
-        if self.stopped:
-            lines.append(f"stopped: {_STOPS.get(self.stopped, self.stopped)}")
-        return "\n".join(lines)
-
-
-_STOPS = {
-    "early": "agreement no longer grew; the best state is kept",
-    "interrupted": "interrupted; the best state so far is kept",
-}
 
 
 def recover(
-    pruned: nn.Module,
+    pruned: nn.Module | PathLike,
     original: nn.Module,
     images: Any,
     *,
-    plan: PrunePlan,
+    plan: PrunePlan | None = None,
+    output: PathLike | None = None,
     minutes: float | None = None,
     steps: int | None = None,
     preprocess: Preprocess | None = None,
@@ -121,11 +59,13 @@ def recover(
     """Train `pruned` in place to give what `original` gives on unlabelled images. It ends with the best state found.
 
     Args:
-        pruned: `original` after `apply_plan`, compensated or not; any task.
+        pruned: `original` after `apply_plan`, compensated or not; any task. Or the folder that `save_pruned`, `prune`
+            of a file or `eightfold prune` wrote: its plan is inferred, and the result goes to `output`.
         original: the network before pruning; unchanged.
         images: a folder, a list of files or arrays (with `preprocess` or `image_size`); one tensor of model-ready
             images [n, channels, height, width]; or a list of batches of model inputs, for several inputs.
-        plan: what was pruned.
+        plan: what was pruned from a module.
+        output: folder for the recovered network and its plan, where `pruned` is a folder.
         minutes: wall-clock time, 20 by default.
         steps: in place of `minutes`: optimizer steps, so that a run gives the same again.
         preprocess: how an image in a file becomes the input.
@@ -141,7 +81,7 @@ def recover(
     Raises:
         PlanMismatchError: `original` or `pruned` is not the network that the plan belongs to.
         ImageError: no image can be read, or the original answers all of them alike.
-        UsageError: a time too short for one step.
+        UsageError: a time too short for one step; a module without a plan, a folder without an output.
         DivergedError: a loss became NaN before anything was gained.
 
     Example:
@@ -158,6 +98,8 @@ def recover(
     options = options or RecoverOptions()
     if minutes is not None and minutes <= 0:
         raise UsageError(f"{minutes:g} minutes of recovery", allowed="more than 0")
+    folder = None if isinstance(pruned, nn.Module) else PrunedFolder.open(pruned, original, output)
+    pruned, plan = _parts(pruned, plan, folder)
     plan.check_fits(_original_shapes(original, plan))
     _require_pruned(pruned, plan)
     views = views_of(images, preprocess, batch=options.batch, augment=options.augment, seed=seed, size=image_size)
@@ -166,6 +108,7 @@ def recover(
     loop_options = LoopOptions(
         steps=steps,
         seconds=None if steps is not None else 60 * (minutes if minutes is not None else 20.0),
+        clock=options.clock,
         clip=5.0,
         average=AVERAGE,
         checks=20,
@@ -175,9 +118,25 @@ def recover(
         what="recovering",
     )
     done = session.run(loop_options, file, Path(log) if log is not None else None)
+    if folder is not None:
+        folder.save()
     if file is not None:
         file.unlink(missing_ok=True)
     return done
+
+
+def _parts(
+    pruned: nn.Module | PathLike, plan: PrunePlan | None, folder: PrunedFolder | None
+) -> tuple[nn.Module, PrunePlan]:
+    """The pruned network and its plan."""
+    if folder is not None:
+        return folder.model, folder.plan
+    if plan is None or not isinstance(pruned, nn.Module):
+        raise UsageError(
+            "recovery of a module got no plan",
+            allowed="plan=..., the plan that was applied to it; or the folder of a pruned network instead of a module",
+        )
+    return pruned, plan
 
 
 class _Session:
@@ -260,7 +219,8 @@ class _Session:
             graph = trace(self.teacher, example)
         consumers = consumers_of(graph, self.plan, running_means_behind(self.teacher, example))
         own = dict(self.pruned.named_parameters())
-        consumers = {name: consumer for name, consumer in consumers.items() if name in own}
+        chosen = [name for name in own if any(fnmatch(name, pattern) for pattern in self.options.points)]
+        consumers = {name: consumers[name] for name in chosen if name in consumers}
         return points_of(self.teacher, consumers, self.samples, self.kinds, dependence=self.options.dependence)
 
 
