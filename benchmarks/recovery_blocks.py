@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from recovery_cases import CASES, Case
 from torch import nn
 
@@ -50,7 +49,8 @@ def latencies(models: dict[str, nn.Module], shape: tuple[int, ...]) -> dict[str,
     with tempfile.TemporaryDirectory() as folder:
         sessions = {}
         for place, (name, model) in enumerate(models.items()):
-            file = ef.export_onnx(model, Path(folder) / f"{place}.onnx", batch=1, image_size=shape[1:], channels=shape[0])
+            file = Path(folder) / f"{place}.onnx"
+            ef.export_onnx(model, file, batch=1, image_size=(shape[1], shape[2]), channels=shape[0])
             sessions[name] = ort.InferenceSession(str(file), options)
         for _ in range(ROUNDS):
             for name, session in sessions.items():
