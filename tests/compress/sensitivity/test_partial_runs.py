@@ -19,7 +19,7 @@ class Block(nn.Module):
         self.shortcut = nn.Conv2d(4, 4, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.norm(self.first(x)).relu_()
+        out: Tensor = self.norm(self.first(x)).relu_()
         out = self.second(out)
         out += self.shortcut(x)
         return out.relu_()
@@ -33,7 +33,7 @@ class PartlyInPlace(nn.Module):
         self.first, self.second = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.first(x)
+        out: Tensor = self.first(x)
         out[:, :2] += self.second(x)
         return out
 
@@ -46,8 +46,8 @@ class ReadsBefore(nn.Module):
         self.first, self.second = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.first(x)
-        side = self.second(out)
+        out: Tensor = self.first(x)
+        side: Tensor = self.second(out)
         return out.relu_() + side
 
 
@@ -61,12 +61,12 @@ class Branches(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.stem(x) * torch.tensor([0.5])
-        a, b = x.split(2, 1)
+        a, b = torch.split(x, 2, 1)
         x = torch.cat([b, a], 1)
         return self.left(x), self.head(self.right(x).mean((2, 3)))
 
 
-class Counting(TorchDispatchMode):
+class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch left the base class untyped
     """Counts convolutions that run."""
 
     count = 0
@@ -104,7 +104,7 @@ def test_only_what_depends_on_a_change_runs() -> None:
     counts = []
     for weight in (model.left.weight, model.stem.weight):
         weight.data.mul_(0.5)
-        with Counting() as ran:
+        with Counting() as ran:  # type: ignore[no-untyped-call]  # as above
             recording.run({id(weight)})
         counts.append(ran.count)
     assert counts == [1, 3]
@@ -127,7 +127,8 @@ def test_another_path_runs_as_a_whole() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             self.passes += 1
-            return self.layer(x) if self.passes == 1 else self.layer(x.relu())
+            out: Tensor = self.layer(x if self.passes == 1 else x.relu())
+            return out
 
     model = Fickle().eval()
     recording = Recording(model, (images(),), [{id(model.layer.weight)}])

@@ -49,7 +49,7 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch left t
         super().__init__()  # type: ignore[no-untyped-call]  # as above
 
 
-class _Record(_Mode):
+class _Record(_Mode):  # type: ignore[no-untyped-call]  # as above
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[_Call] = []
@@ -70,7 +70,7 @@ def _mutated(func: Any, args: tuple[Any, ...]) -> Tensor | None:
     return args[0] if func._schema.is_mutable and args and isinstance(args[0], Tensor) else None
 
 
-class _Replay(_Mode):
+class _Replay(_Mode):  # type: ignore[no-untyped-call]  # as above
     def __init__(self, calls: Sequence[_Call], changed: Collection[int]) -> None:
         super().__init__()
         self._calls, self._changed, self._next = calls, set(changed), 0
