@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from eightfold.errors import ModelError, UsageError
 from eightfold.files import PathLike
 from eightfold.runtime.backends import backend_named
-from eightfold.runtime.backends.base import SessionOptions
 from eightfold.runtime.bench.bench import BenchOptions, compare_latency
 from eightfold.runtime.bench.bench import bench as bench_artifacts
 from eightfold.runtime.bench.candidates import Candidate, at_batches, at_sizes, candidates_of, is_model_file
 from eightfold.runtime.bench.interleave import Schedule
 from eightfold.runtime.bench.latency import LatencyTable
+from eightfold.runtime.bench.sweep import Threads
 from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.bundle.sizes import Size, size_of
 from eightfold.scratch import scratch_folder
@@ -44,7 +44,7 @@ def bench(
     sizes: Sequence[int | Size] | None = None,
     backends: Sequence[str] | None = None,
     seconds: float = 4.0,
-    threads: int | None = None,
+    threads: Threads = None,
     baseline: str | None = None,
     end_to_end: bool = False,
     device: str | None = None,
@@ -62,7 +62,8 @@ def bench(
             (evaluation mode, `inference_mode`); by default every one that some artifact was made for, and onnxruntime
             for networks.
         seconds: timed seconds per row.
-        threads: threads of a CPU backend; its own default when None.
+        threads: threads of a CPU backend; one for each physical core when None; "sweep" tries several numbers and takes
+            the fastest for each row. Each is pinned to a core of its own.
         baseline: the candidate that the others of its image size are compared with; the first by default.
         end_to_end: time everything from a decoded 1920x1080 frame to the decoded answer, instead of the model alone.
         device: "ssh://[user@]host[:port]" measures there instead and brings the table back.
@@ -86,7 +87,7 @@ def bench(
         raise UsageError("nothing to measure", allowed="a bundle, a model file or a network")
     if device is not None:
         return _on_device(subjects, device, batches, sizes, backends, seconds, threads, baseline, end_to_end)
-    options = BenchOptions(Schedule(seconds=seconds), SessionOptions(threads=threads), end_to_end=end_to_end, save=save)
+    options = BenchOptions(Schedule(seconds=seconds), end_to_end=end_to_end, save=save).with_threads(threads)
     with scratch_folder() as folder:
         candidates: list[Candidate] = []
         for place, subject in enumerate(subjects):
@@ -104,7 +105,7 @@ def _on_device(
     sizes: Sequence[int | Size] | None,
     backends: Sequence[str] | None,
     seconds: float,
-    threads: int | None,
+    threads: Threads,
     baseline: str | None,
     end_to_end: bool,
 ) -> LatencyTable:

@@ -89,3 +89,8 @@ def test_a_batch_that_is_not_there_is_wrong_usage(
 ) -> None:
     assert eightfold("bench", bundle_path, "--batch", "3") == 2
     assert capsys.readouterr().err == "eightfold: batch 3 is not in it; allowed: 1, 4\n"
+
+
+def test_threads_that_are_no_number(eightfold: Run, bundle_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert eightfold("bench", bundle_path, "--threads", "many") == 2
+    assert "--threads 'many'; allowed: a number of threads, or sweep" in capsys.readouterr().err

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
-from eightfold.runtime.bench.interleave import Schedule, alternate, warm_up
+from eightfold.errors import UsageError
+from eightfold.runtime.bench.interleave import ROUNDS_OF_START, Samples, Schedule, WarmUp, alternate, warm_up
 
 
 class Machine:
@@ -74,3 +76,40 @@ def test_a_call_that_fails_is_not_swallowed() -> None:
 
     with pytest.raises(OSError, match="gone"):
         alternate({"a": fail})
+
+
+def samples(interrupted: list[list[bool]]) -> Samples:
+    marks = np.array(interrupted)
+    return Samples(np.where(marks, 5.0, 1.0), WarmUp(1, 1.0, True, 1.0), marks)
+
+
+def test_interrupted_calls_are_left_out_of_comparisons() -> None:
+    found = samples([[True, False], [False, False], [False, True], [True, True]])
+    assert np.nanmax(found.uninterrupted_s) == 1.0
+    assert np.isnan(found.uninterrupted_s).sum() == 4
+
+
+def test_where_hardly_a_call_was_left_alone_all_count() -> None:
+    found = samples([[True, False], [False, False], [True, True], [True, True]])
+    assert not np.isnan(found.uninterrupted_s).any()
+
+
+def test_an_interruption_is_that_of_its_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's counter rises during every third call."""
+    machine = Machine()
+    monkeypatch.setattr("eightfold.runtime.bench.interleave._preemptions", lambda: machine.log.count("a") // 3)
+    found = alternate({"a": machine.call("a", 0.01)}, Schedule(seconds=0.3, rounds=3), clock=machine.clock)["a"]
+    count = found.times_s.size
+    assert found.interrupted.sum() == pytest.approx(count / 3, abs=len(found.times_s))
+
+
+def test_a_start_has_its_part_of_the_time_and_an_order_of_its_own() -> None:
+    whole = Schedule(seconds=6.0, rounds=30)
+    part = whole.of_start(2)
+    assert (part.seconds, part.rounds, part.seed, part.start_count) == (1.0, ROUNDS_OF_START, 2, 1)
+    assert Schedule(seconds=0.5).start_count == 1
+
+
+def test_starts_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(UsageError, match="0 starts; allowed: 1 or more"):
+        Schedule(starts=0)

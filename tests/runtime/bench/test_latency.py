@@ -97,6 +97,9 @@ def test_a_table_that_is_wider_than_the_terminal_has_names_as_headings() -> None
         ({"timing": timing(p99_ms=None)}, "-: too few runs for this percentile"),
         ({"warmup_stable": False}, "~: not settled after the warm-up"),
         ({"before": DeviceState(slowdowns=3), "after": DeviceState(slowdowns=4)}, "!: the hardware slowed itself down"),
+        ({"clocks_moved": True}, "^: the clock moved by more than 5%"),
+        ({"timing": timing(p90_ms=19.1)}, "|: stalls: one call in ten took more than 5 times the median"),
+        ({"most_others_cores": 1.5}, "*: other work kept up to 1.5 of 6 cores busy meanwhile"),
         ({"notes": ("something else",)}, "something else"),
     ],
 )
@@ -122,3 +125,15 @@ def test_which_device_a_table_is_of() -> None:
     assert measured.is_of(moved)
     assert not measured.is_of(DEVICE.model_copy(update={"cpu": Cpu(model="Carmel", architecture="aarch64", cores=6)}))
     assert not measured.is_of(DEVICE.model_copy(update={"gpus": (Gpu(name="RTX 3060"),)}))
+
+
+def test_a_row_with_two_values_names_them() -> None:
+    text = table(row(two_values_ms=(0.202, 0.467))).describe()
+    assert "#: pruned int8, batch 4 has two values, 0.202 and 0.467 ms, and no single one" in text
+
+
+def test_the_median_has_an_interval_over_starts() -> None:
+    found = row(start_p50_ms=(1.0, 1.1, 1.21)).p50_interval_ms
+    assert found is not None
+    assert found.value == pytest.approx(1.1)
+    assert row(start_p50_ms=(1.0,)).p50_interval_ms is None

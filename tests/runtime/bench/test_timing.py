@@ -1,9 +1,21 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from scipy import stats
 
-from eightfold.runtime.bench.timing import QUANTILES, Timing, samples_needed, speedup
+from eightfold.runtime.bench.timing import (
+    QUANTILES,
+    Timing,
+    interval_over_starts,
+    samples_needed,
+    speedup,
+    speedup_over_starts,
+    student_quantile,
+)
 
 
 @pytest.mark.parametrize("quantile", list(QUANTILES.values()))
@@ -50,3 +62,54 @@ def test_the_interval_of_speedup_covers_the_truth() -> None:
         interval = speedup(1.5 * slow, fast, resamples=200, seed=seed)
         hits += interval.low <= 1.5 <= interval.high
     assert 87 <= hits <= 100
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 5, 9, 30, 999])
+def test_quantiles_are_those_of_scipy(freedom: int) -> None:
+    assert student_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=0.01)
+
+
+def times_of_start(random: np.random.Generator, factor: float, *, rounds: int = 8) -> NDArray[np.float64]:
+    """Rounds that depend on each other, AR(1) with 0.9, and calls with a long tail of stalls, all times `factor`."""
+    noise = random.normal(0, 0.01, (rounds, 20))
+    drift = np.zeros(rounds)
+    for place in range(1, rounds):
+        drift[place] = 0.9 * drift[place - 1] + random.normal(0, 0.01)
+    stalls = 1 + 10 * (random.random((rounds, 20)) < 0.05)
+    return np.asarray(1e-3 * factor * np.exp(noise + drift[:, None]) * stalls)
+
+
+def coverage(factors: Callable[[np.random.Generator], float], truth: float, starts: int = 6) -> float:
+    """The share of 300 experiments whose interval holds `truth`; each start has a factor of its own."""
+    held = 0
+    for seed in range(300):
+        random = np.random.default_rng(seed)
+        pairs = [(times_of_start(random, 2.0), times_of_start(random, factors(random))) for _ in range(starts)]
+        interval = speedup_over_starts(pairs)
+        held += interval.low <= truth <= interval.high
+    return held / 300
+
+
+def test_an_interval_over_starts_covers_the_truth() -> None:
+    """Starts differ by 3%: the truth is the ratio without that. Autocorrelated rounds and stalls do not matter."""
+    assert coverage(lambda random: float(np.exp(random.normal(0, 0.03))), 2.0) == pytest.approx(0.95, abs=0.035)
+
+
+def test_an_interval_over_two_valued_starts_covers_their_mean() -> None:
+    """Half of the starts take 1.4 times as long: the geometric mean over starts is the truth of no single start."""
+    found = coverage(lambda random: float(random.choice([1.0, 1.4])), 2.0 / np.sqrt(1.4), starts=10)
+    assert found >= 0.93
+
+
+def test_rounds_of_one_start_miss_the_truth() -> None:
+    """Why starts are needed: the bootstrap over the rounds of one of these starts holds it in fewer than half."""
+    assert coverage(lambda random: float(np.exp(random.normal(0, 0.05))), 2.0, starts=1) < 0.6
+
+
+def test_the_interval_of_starts_says_how_many() -> None:
+    interval = interval_over_starts([1.0, 1.1, 1.21])
+    assert interval.value == pytest.approx(1.1)
+    assert interval.starts == 3
+    half = stats.t.ppf(0.975, 2) * np.log(1.1) / np.sqrt(3)
+    assert interval.high == pytest.approx(1.1 * np.exp(half))
+    assert interval.half_width == pytest.approx(np.sinh(half))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from eightfold.cli.options import image_size, terminal_width
+
+if TYPE_CHECKING:
+    from eightfold.runtime.bench.sweep import Threads
 
 
 def bench(
@@ -28,7 +31,10 @@ def bench(
         list[str] | None, typer.Option(help="Backend to measure; repeat for more. torch runs networks in torch itself.")
     ] = None,
     seconds: Annotated[float, typer.Option(help="Timed seconds per row of the table.")] = 4.0,
-    threads: Annotated[int | None, typer.Option(help="CPU threads. Default: the backend's own choice.")] = None,
+    threads: Annotated[
+        str | None,
+        typer.Option(metavar="N|sweep", help="CPU threads; sweep finds the fastest number. Default: physical cores."),
+    ] = None,
     baseline: Annotated[str | None, typer.Option(help="Candidate that speed-ups refer to. Default: the first.")] = None,
     end_to_end: Annotated[
         bool, typer.Option("--end-to-end", help="Time all from a decoded 1080p frame to the decoded answer.")
@@ -59,7 +65,7 @@ def bench(
         sizes=[image_size(each) for each in size] if size else None,
         backends=backend,
         seconds=seconds,
-        threads=threads,
+        threads=_threads(threads),
         baseline=baseline,
         end_to_end=end_to_end,
         device=device,
@@ -69,3 +75,16 @@ def bench(
     print(table.describe(terminal_width()))
     if output is not None:
         typer.echo(f"wrote {table.save(output)}", err=True)
+
+
+def _threads(text: str | None) -> Threads:
+    from eightfold.errors import UsageError
+    from eightfold.runtime.bench.sweep import SWEEP
+
+    if text is None:
+        return None
+    if text == SWEEP:
+        return SWEEP
+    if not text.lstrip("-").isdecimal():
+        raise UsageError(f"--threads {text!r}", allowed=f"a number of threads, or {SWEEP}")
+    return int(text)

@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
-from eightfold.runtime.bench.timing import CONFIDENCE
+from eightfold.runtime.bench.timing import student_quantile
 from eightfold.runtime.report.report_content import Check
 
 # A baseline has to be this far above chance, in points, at the least.
@@ -77,7 +76,7 @@ def half_width(parts: Sequence[float], images: int) -> float:
     if len(parts) < 2:
         return math.inf
     variance = float(np.var(parts, ddof=1)) / len(parts) + (100 / (images + 2)) ** 2
-    return _student(len(parts) - 1) * math.sqrt(variance)
+    return student_quantile(len(parts) - 1) * math.sqrt(variance)
 
 
 def judge_drop(name: str, evidence: Evidence, max_drop: float, remedy: str) -> Check:
@@ -124,14 +123,3 @@ def _of_few_images(evidence: Evidence, max_drop: float) -> str:
     digits = max(0, len(str(needed)) - 2)
     rounded = math.ceil(needed / 10**digits) * 10**digits
     return f"too few test images for a verdict on {max_drop:g} points; about {rounded} would do"
-
-
-def _student(freedom: int) -> float:
-    """The two-sided 95% quantile of Student's t by Abramowitz and Stegun, 26.7.5."""
-    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return z + math.fsum(term / freedom**power for power, term in enumerate(terms, 1))

@@ -32,12 +32,15 @@ class SessionOptions:
         device: number of the accelerator.
         precision: of the file, for a backend that must be told.
         keep_compiled: keep what took long to compile in the user's cache, so that the next start is quick.
+        cores: numbers of the logical cores for the threads on a CPU, one each, the caller's first; the kernel chooses
+            where none are named. A backend that cannot pin its threads leaves them to the kernel.
     """
 
     threads: int | None = None
     device: int = 0
     precision: str = "fp32"
     keep_compiled: bool = False
+    cores: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.threads is not None and not 1 <= self.threads <= most_threads():
@@ -75,6 +78,7 @@ class Session(ABC):
     version: str
     provider: str = ""
     threads: int | None = None
+    pinned: bool = False  # each of its threads to a core of `SessionOptions.cores`, but for the caller's
     scope: Scope = "model"
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -133,6 +137,7 @@ class Backend(ABC):
         targets: families of targets ("tensorrt" of "tensorrt:10.3") whose artifacts are its own, beside "any".
         runs_cpu_targets: it also runs what was quantized for this machine's processor.
         on_gpu: preferred before those that are not.
+        caller_computes: the thread that calls `Slot.run` is one of the threads that compute.
         rank: the lowest is chosen first where nothing was measured.
         module: the library, as it is imported; `eightfold doctor` looks for it.
     """
@@ -142,6 +147,7 @@ class Backend(ABC):
     targets: tuple[str, ...] = ()
     runs_cpu_targets: bool = False
     on_gpu: bool = False
+    caller_computes: bool = True
     rank: int = LAST
     module: str = ""
 

@@ -32,6 +32,7 @@ class OpenVinoBackend(Backend):
     formats = ("onnx", "openvino")
     targets = ("openvino",)
     runs_cpu_targets = True  # the Q/DQ form is the same
+    caller_computes = False
     rank = 11
     module = "openvino"
 
@@ -59,6 +60,7 @@ class OpenVinoSession(Session):
                 blob = self.raw.export_model().getvalue()
                 openvino_cache.store(kept, openvino_cache.Compiled(self.inputs, self.outputs, blob))
         self.threads = int(self.raw.get_property("INFERENCE_NUM_THREADS"))
+        self.pinned = bool(options.cores) and bool(self.raw.get_property("ENABLE_CPU_PINNING"))
 
     def _kept_at(self, path: Path) -> Path | None:
         names = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
@@ -112,6 +114,8 @@ class OpenVinoSlot(Slot):
 def _settings(options: SessionOptions) -> dict[str, Any]:
     # Left alone, OpenVINO rounds FP32 graphs to bfloat16 where the processor is fast at it: not what was measured.
     settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    if options.cores:
+        settings["ENABLE_CPU_PINNING"] = True
     return settings if options.threads is None else settings | {"INFERENCE_NUM_THREADS": options.threads}
 
 

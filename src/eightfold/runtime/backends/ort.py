@@ -67,7 +67,7 @@ class OrtSession(Session):
     def __init__(self, backend: str, path: Path, provider: str, options: SessionOptions) -> None:
         ort = require("onnxruntime", "run ONNX models")
         self.backend, self.version, self.provider = backend, ort.__version__, provider
-        self.threads = options.threads
+        self.threads, self.pinned = options.threads, _is_pinned(options)
         self.scope = "model" if provider == CPU else "model+copies"
         self.raw = _open(ort, path, provider, options)
         _check_started(provider, self.raw.get_providers())
@@ -113,11 +113,19 @@ class OrtSlot(Slot):
                 bind(name, buffer)
 
 
+def _is_pinned(options: SessionOptions) -> bool:
+    return options.threads is not None and len(options.cores) >= options.threads
+
+
 def _open(ort: Any, path: Path, provider: str, options: SessionOptions) -> onnxruntime.InferenceSession:
     chosen = ort.SessionOptions()
     chosen.log_severity_level = 3  # its warnings speak of graph internals a user cannot act on
     if options.threads is not None:
         chosen.intra_op_num_threads = options.threads
+    if _is_pinned(options) and options.threads != 1:
+        # Of all threads but the caller's; it counts cores from 1.
+        others = ";".join(str(core + 1) for core in options.cores[1 : options.threads])
+        chosen.add_session_config_entry("session.intra_op_thread_affinities", others)
     providers = providers_of(provider, path, ort.__version__, options)
     try:
         return ort.InferenceSession(str(path), chosen, providers=providers)

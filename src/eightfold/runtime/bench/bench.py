@@ -5,21 +5,22 @@ from __future__ import annotations
 import datetime
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from eightfold.errors import BackendError
-from eightfold.files import PathLike, sha256_of_file
+from eightfold.files import PathLike
 from eightfold.progress import track
 from eightfold.runtime.backends.base import SessionOptions
 from eightfold.runtime.bench.candidates import Candidate, at_batches, at_sizes, candidates_of, checked_baseline
-from eightfold.runtime.bench.interleave import Samples, Schedule, alternate
+from eightfold.runtime.bench.interleave import Schedule
 from eightfold.runtime.bench.latency import LatencyRow, LatencyTable, MissingRow
 from eightfold.runtime.bench.peak_memory import estimated_bytes, probe_memory, refusal
-from eightfold.runtime.bench.prepare import Prepared, prepare_candidate
-from eightfold.runtime.bench.timing import Timing, speedup
+from eightfold.runtime.bench.rows import row_of, with_speedup
+from eightfold.runtime.bench.starts import StartOptions, measure_starts
+from eightfold.runtime.bench.sweep import SWEEP, Swept, Threads, sweep_threads
 from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.bundle.sizes import Size
-from eightfold.runtime.devices.devices import DeviceState, describe_device, read_state
+from eightfold.runtime.devices.devices import describe_device
 from eightfold.versions import runtime_versions
 
 
@@ -35,6 +36,8 @@ class BenchOptions:
         save: file that the table is written to after each batch size.
         end_to_end: preprocessing and decoding are part of the time.
         seed: of the inputs.
+        pin: threads to cores of their own; see `StartOptions`.
+        sweep: measure each candidate with the number of threads that is fastest for it.
     """
 
     schedule: Schedule = field(default_factory=Schedule)
@@ -43,6 +46,18 @@ class BenchOptions:
     end_to_end: bool = False
     seed: int = 0
     save: PathLike | None = None
+    pin: bool = True
+    sweep: bool = False
+
+    def with_threads(self, threads: Threads) -> BenchOptions:
+        """These options with a number of threads, or with a sweep over them."""
+        if threads == SWEEP:
+            return replace(self, sweep=True)
+        return replace(self, session=replace(self.session, threads=threads))
+
+    def of_starts(self) -> StartOptions:
+        """The part that decides how starts are made."""
+        return StartOptions(self.schedule, self.session, self.pin, end_to_end=self.end_to_end, seed=self.seed)
 
 
 def bench(
@@ -52,7 +67,7 @@ def bench(
     sizes: Sequence[int | Size] | None = None,
     backends: Sequence[str] | None = None,
     seconds: float = 4.0,
-    threads: int | None = None,
+    threads: Threads = None,
     baseline: str | None = None,
     end_to_end: bool = False,
     device: str | None = None,
@@ -65,7 +80,8 @@ def bench(
         sizes: image sizes to measure, one side or (height, width); all that there are by default.
         backends: "onnxruntime", "openvino", "tensorrt"; by default every one that some artifact was made for.
         seconds: timed seconds per row.
-        threads: threads of a CPU backend; its own default when None.
+        threads: threads of a CPU backend; one for each physical core when None; "sweep" tries several numbers and takes
+            the fastest for each row. Each is pinned to a core of its own.
         baseline: the candidate that the others of its image size are compared with; the first by default.
         end_to_end: time everything from a decoded 1920x1080 frame to the decoded answer, instead of the model alone.
         device: "ssh://[user@]host[:port]" measures there instead and brings the table back.
@@ -98,7 +114,7 @@ def bench(
             end_to_end=end_to_end,
         )
     candidates = at_sizes(candidates_of(bundle_or_model, backends), sizes)
-    options = BenchOptions(Schedule(seconds=seconds), SessionOptions(threads=threads), end_to_end=end_to_end)
+    options = BenchOptions(Schedule(seconds=seconds), end_to_end=end_to_end).with_threads(threads)
     return compare_latency(at_batches(candidates, batches), baseline=baseline, options=options)
 
 
@@ -171,49 +187,11 @@ class _Memory:
 def _measure_batch(
     candidates: Sequence[Candidate], baseline: str, options: BenchOptions, memory: _Memory
 ) -> list[LatencyRow]:
-    ready = {
-        each.name: prepare_candidate(each, options.session, options.end_to_end, options.seed) for each in candidates
-    }
-    before = read_state()
-    samples = alternate({name: each.call for name, each in ready.items()}, options.schedule)
-    states = (before, read_state())
-    rows = [
-        _row(each, samples[name], states, memory.peak.get((name, each.candidate.batch))) for name, each in ready.items()
-    ]
-    reference = ready.get(baseline)
+    swept = sweep_threads(candidates, options.of_starts()) if options.sweep else [Swept(each) for each in candidates]
+    starts = measure_starts([each.candidate for each in swept], options.of_starts())
+    rows = [row_of(each, starts, memory.peak.get((each.candidate.name, each.candidate.batch))) for each in swept]
+    reference = next((each for each in candidates if each.name == baseline), None)
     if reference is None:
         return rows
-    like = {name for name, each in ready.items() if each.candidate.size == reference.candidate.size} - {baseline}
-    return [_with_speedup(row, samples[row.name], samples[baseline]) if row.name in like else row for row in rows]
-
-
-def _with_speedup(row: LatencyRow, samples: Samples, reference: Samples) -> LatencyRow:
-    return row.model_copy(update={"speedup": speedup(reference.times_s, samples.times_s)})
-
-
-def _row(ready: Prepared, samples: Samples, states: tuple[DeviceState, DeviceState], memory: int | None) -> LatencyRow:
-    candidate, session = ready.candidate, ready.session
-    return LatencyRow(
-        name=candidate.name,
-        variant=candidate.variant,
-        artifact=candidate.artifact,
-        sha256=candidate.sha256 or sha256_of_file(candidate.path),
-        metrics=candidate.metrics,
-        backend=session.backend,
-        backend_version=session.version,
-        provider=session.provider,
-        precision=candidate.precision,
-        layers=dict(candidate.layers),
-        batch=candidate.batch,
-        input_shapes={spec.name: spec.shape for spec in session.inputs},
-        scope=ready.scope,
-        threads=session.threads,
-        warmup_runs=samples.warm_up.runs,
-        warmup_s=samples.warm_up.seconds,
-        warmup_stable=samples.warm_up.stable,
-        rounds=len(samples.times_s),
-        timing=Timing.of(samples.times_s),
-        peak_memory_bytes=memory,
-        before=states[0],
-        after=states[1],
-    )
+    like = {each.name for each in candidates if each.size == reference.size} - {baseline}
+    return [with_speedup(row, starts, baseline) if row.name in like else row for row in rows]

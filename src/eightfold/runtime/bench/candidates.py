@@ -33,6 +33,7 @@ class Candidate:
         batch: images per call.
         size: of the images, where its bundle tells; speed-ups are between networks of one size.
         bundle: where it comes from; needed to measure end to end.
+        threads: of a CPU backend, where they differ from those of the measurement.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Candidate:
     layers: Mapping[str, int] = field(default_factory=dict)
     size: Size | None = None
     bundle: Bundle | None = field(default=None, repr=False)
+    threads: int | None = None
 
 
 def candidates_of_bundle(bundle: Bundle, backends: Iterable[str]) -> list[Candidate]:

@@ -6,9 +6,10 @@ not timed: it brings the candidate's own weights back into the caches and outlas
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,14 @@ from eightfold.errors import UsageError
 
 Call = Callable[[], object]
 Clock = Callable[[], float]
+# Called before a candidate's warm-up and before each of its blocks.
+Enter = Callable[[str], object]
+# Shorter measurements have one start: to start again would take longer than to measure.
+SEVERAL_STARTS_S = 1.0
+STARTS = 6
+ROUNDS_OF_START = 7
+# Fewer rounds with uninterrupted calls give no ratio.
+LEAST_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,8 @@ class Schedule:
         warmup_s: the longest that warming up one candidate may take; at most half of `seconds`.
         stable_within: two successive warm-up windows whose medians differ by less end the warm-up.
         seed: of the order of candidates.
+        starts: of the program, which the time and the rounds are divided among; by default 6, and 1 where `seconds` is
+            less than one second.
     """
 
     seconds: float = 4.0
@@ -38,10 +49,26 @@ class Schedule:
     warmup_s: float = 1.0
     stable_within: float = 0.02
     seed: int = 0
+    starts: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.seconds < float("inf"):  # NaN fails this, too
             raise UsageError(f"{self.seconds} seconds for each row", allowed="a positive number")
+        if self.starts is not None and self.starts < 1:
+            raise UsageError(f"{self.starts} starts", allowed="1 or more; from 2 on the interval spans starts")
+
+    @property
+    def start_count(self) -> int:
+        """Number of starts."""
+        return self.starts or (STARTS if self.seconds >= SEVERAL_STARTS_S else 1)
+
+    def of_start(self, place: int) -> Schedule:
+        """The part of the start of that number, with an order of its own."""
+        count = self.start_count
+        if count == 1:
+            return self
+        rounds = max(ROUNDS_OF_START, -(-self.rounds // count))
+        return replace(self, seconds=self.seconds / count, rounds=rounds, seed=self.seed + place, starts=1)
 
     @property
     def block(self) -> float:
@@ -66,30 +93,61 @@ class WarmUp:
 
 @dataclass(frozen=True)
 class Samples:
-    """`times_s` is shaped (rounds, calls per round), in the order measured."""
+    """`times_s` is shaped (rounds, calls per round), in the order measured.
+
+    `interrupted` has the same shape: true where the kernel took a core from a thread of this program during that call.
+    """
 
     times_s: NDArray[np.float64]
     warm_up: WarmUp
+    interrupted: NDArray[np.bool_]
+
+    @property
+    def uninterrupted_s(self) -> NDArray[np.float64]:
+        """The times, NaN where a call was interrupted; all times where fewer than `LEAST_ROUNDS` rounds would be left.
+
+        On a busy machine an interruption takes a slice of the scheduler, milliseconds, whatever the network: with it, a
+        ratio of medians says which network is longer than a slice, and not how much faster one is.
+        """
+        left = np.where(self.interrupted, np.nan, self.times_s)
+        return left if np.count_nonzero(~self.interrupted.all(axis=1)) >= LEAST_ROUNDS else self.times_s
 
 
 def alternate(
-    calls: Mapping[str, Call], schedule: Schedule | None = None, *, clock: Clock = time.perf_counter
+    calls: Mapping[str, Call],
+    schedule: Schedule | None = None,
+    *,
+    clock: Clock = time.perf_counter,
+    enter: Enter = lambda name: None,
 ) -> dict[str, Samples]:
-    """Measure several calls against each other in one run.
+    """Measure several calls against each other in one start.
 
     Args:
         calls: name -> what to time.
         schedule: how long.
         clock: seconds; tests pass their own.
+        enter: called with a name before its warm-up and before each of its blocks, outside the time.
     """
     schedule = schedule or Schedule()
-    warm = {name: warm_up(call, schedule, clock) for name, call in calls.items()}
+    warm = {}
+    for name, call in calls.items():
+        enter(name)
+        warm[name] = warm_up(call, schedule, clock)
     sizes = {name: max(2, round(schedule.block / max(state.call_s, 1e-9))) for name, state in warm.items()}
     times: dict[str, list[NDArray[np.float64]]] = {name: [] for name in calls}
+    marks: dict[str, list[NDArray[np.bool_]]] = {name: [] for name in calls}
     for order in _rounds(list(calls), schedule, times):
         for name in order:
-            times[name].append(_block(calls[name], sizes[name], clock))
-    return {name: Samples(np.stack(blocks), warm[name]) for name, blocks in times.items()}
+            enter(name)
+            block, interrupted = _block(calls[name], sizes[name], clock)
+            times[name].append(block)
+            marks[name].append(interrupted)
+    return {name: Samples(np.stack(times[name]), warm[name], np.stack(marks[name])) for name in calls}
+
+
+def _preemptions() -> int:
+    """Of all threads of this program, since its start: switches to other work that no thread asked for."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 def warm_up(call: Call, schedule: Schedule, clock: Clock) -> WarmUp:
@@ -112,7 +170,7 @@ def _window(call: Call, schedule: Schedule, clock: Clock) -> tuple[float, int]:
     times: list[float] = []
     begin = clock()
     while len(times) < 5 or (clock() - begin < schedule.warmup / 10 and len(times) < 1000):
-        times.append(float(_block(call, 1, clock, opening=False)[0]))
+        times.append(float(_block(call, 1, clock, opening=False)[0][0]))
     return float(np.median(times)), len(times)
 
 
@@ -130,12 +188,17 @@ def _rounds(
             spent[name] += float(times[name][-1].sum())
 
 
-def _block(call: Call, size: int, clock: Clock, *, opening: bool = True) -> NDArray[np.float64]:
+def _block(
+    call: Call, size: int, clock: Clock, *, opening: bool = True
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Seconds of each call; and where it was interrupted."""
     if opening:
         call()
-    times = np.empty(size)
+    times, preemptions = np.empty(size), np.empty(size + 1, np.int64)
+    preemptions[0] = _preemptions()
     for index in range(size):
         begin = clock()
         call()
         times[index] = clock() - begin
-    return times
+        preemptions[index + 1] = _preemptions()
+    return times, np.diff(preemptions) > 0

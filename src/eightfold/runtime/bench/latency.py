@@ -8,7 +8,7 @@ from pydantic import Field
 
 from eightfold.errors import BackendError, EightfoldError
 from eightfold.runtime.backends.base import Scope
-from eightfold.runtime.bench.timing import Interval, Timing
+from eightfold.runtime.bench.timing import Interval, Timing, interval_over_starts
 from eightfold.runtime.bundle.manifest import Metric, Precision
 from eightfold.runtime.devices.devices import Device, DeviceState
 from eightfold.text_table import folded_table, wrapped
@@ -19,6 +19,14 @@ HEAD = ("batch", "candidate", "p50 ms", "p90 ms", "p99 ms", "images/s", "speed-u
 
 # What a system's own housekeeping uses at most.
 QUIET_CORES = 0.1
+# A call that takes so many times the median was not computing all the time.
+STALL = 5.0
+MARKS = {
+    "!": "the hardware slowed itself down during this row",
+    "^": "the clock moved by more than 5% during this row",
+    "~": "not settled after the warm-up",
+    "|": f"stalls: one call in ten took more than {STALL:g} times the median, as where threads wait for a core",
+}
 
 
 class LatencyRow(Frozen):
@@ -42,17 +50,35 @@ class LatencyRow(Frozen):
     input_shapes: dict[str, tuple[int, ...]]
     scope: Scope
     threads: int | None = Field(default=None, description="intra-op threads; None where the backend has its own rule")
+    cores: tuple[int, ...] = Field(default=(), description="logical cores of the threads; empty: the kernel's choice")
+    pinned: bool = Field(default=False, description="each thread has one of the cores to itself")
+    threads_tried_ms: dict[str, float] = Field(
+        default={}, description="threads -> p50 in the sweep that chose the number of threads"
+    )
     warmup_runs: int
     warmup_s: float
     warmup_stable: bool
     rounds: int
     timing: Timing
+    start_p50_ms: tuple[float, ...] = Field(
+        default=(), description="median of each start of the program, of uninterrupted calls where there are enough"
+    )
+    two_values_ms: tuple[float, float] | None = Field(
+        default=None, description="where starts or rounds fall into two groups: the value of each"
+    )
+    interrupted: float | None = Field(
+        default=None, description="share of calls in which the kernel took a core from a thread; not in the speed-up"
+    )
+    clocks_moved: bool = Field(default=False, description="the core's clock moved by more than 5% during a start")
     speedup: Interval | None = Field(default=None, description="against the table's baseline at this batch")
     peak_memory_bytes: int | None = Field(
         default=None, description="resident memory that loading and three runs added in a process of its own"
     )
     before: DeviceState
     after: DeviceState
+    most_others_cores: float | None = Field(
+        default=None, description="cores that other work kept busy in the start where these were most"
+    )
     notes: tuple[str, ...] = ()
 
     @property
@@ -66,9 +92,50 @@ class LatencyRow(Frozen):
         return (self.after.slowdowns or 0) > (self.before.slowdowns or 0)
 
     @property
+    def others_cores(self) -> float:
+        """Cores that other work kept busy meanwhile, in the worst start; 0 where it is unknown."""
+        # Rows of other programs have one start alone, and what lies between `before` and `after` is all that they tell.
+        known = self.most_others_cores
+        return (self.after.others_since(self.before) if known is None else known) or 0.0
+
+    @property
     def disturbed(self) -> bool:
         """True if other work kept cores busy meanwhile, as far as the kernel tells."""
-        return (self.after.others_since(self.before) or 0.0) > QUIET_CORES
+        return self.others_cores > QUIET_CORES
+
+    @property
+    def stalled(self) -> bool:
+        """True if one call in ten or more waited for the kernel's scheduler, or for whatever else takes so long."""
+        timing = self.timing
+        return timing.p50_ms is not None and timing.p90_ms is not None and timing.p90_ms > STALL * timing.p50_ms
+
+    @property
+    def marks(self) -> str:
+        """Signs of what makes this row doubtful; `MARKS` and the notes of a table explain them."""
+        doubts = {
+            "!": self.slowed_down,
+            "^": self.clocks_moved,
+            "~": not self.warmup_stable,
+            "|": self.stalled,
+            "#": self.two_values_ms is not None,
+            "*": self.disturbed,
+        }
+        return "".join(mark for mark, doubtful in doubts.items() if doubtful)
+
+    def two_values_note(self) -> str:
+        """The two values in words; for rows that have them."""
+        low, high = self.two_values_ms or (0.0, 0.0)
+        return f"#: {self.name}, batch {self.batch} has two values, {_ms(low)} and {_ms(high)} ms, and no single one"
+
+    def sweep_note(self) -> str:
+        """The result of the sweep over threads in words; for rows that have one."""
+        tried = ", ".join(f"{threads}: {_ms(ms)}" for threads, ms in self.threads_tried_ms.items())
+        return f"{self.name}, batch {self.batch} is fastest with threads: {self.threads} (ms by threads: {tried})"
+
+    @property
+    def p50_interval_ms(self) -> Interval | None:
+        """Of the median over starts; None with a single start."""
+        return interval_over_starts(self.start_p50_ms) if len(self.start_p50_ms) > 1 else None
 
 
 class MissingRow(Frozen):
@@ -106,7 +173,7 @@ class LatencyTable(Value):
     @property
     def others_cores(self) -> float:
         """The most cores that other work kept busy during a row, on average over it; 0 where it is unknown."""
-        return max((row.after.others_since(row.before) or 0.0 for row in self.rows), default=0.0)
+        return max((row.others_cores for row in self.rows), default=0.0)
 
     def disturbance(self) -> str:
         """A warning in words; empty where the machine was quiet."""
@@ -134,21 +201,27 @@ class LatencyTable(Value):
         return "\n".join([*context, *table, *notes])
 
     def _context(self) -> list[str]:
-        threads = sorted({row.threads for row in self.rows if row.threads is not None})
         backends = sorted({f"{row.backend} {row.backend_version}" for row in self.rows})
-        how = f"{', '.join(backends)}; threads: {', '.join(map(str, threads)) or 'default'}; timed: " + ", ".join(
-            sorted({row.scope for row in self.rows})
-        )
-        return [self.device.line(), how]
+        scopes = sorted({row.scope for row in self.rows})
+        starts = sorted({len(row.start_p50_ms) for row in self.rows if len(row.start_p50_ms) > 1})
+        how = f"{', '.join(backends)}; threads: {self._threads()}; timed: {', '.join(scopes)}"
+        return [self.device.line(), how + "".join(f"; {count} starts" for count in starts)]
+
+    def _threads(self) -> str:
+        threads = sorted({row.threads for row in self.rows if row.threads is not None})
+        cores = sorted({core for row in self.rows if row.pinned for core in row.cores})
+        pinned = f" pinned to core{'s' * (len(cores) > 1)} {' '.join(map(str, cores))}" if cores else ""
+        return (", ".join(map(str, threads)) or "default") + pinned
 
     def _notes(self) -> list[str]:
         notes = {note for row in self.rows for note in row.notes}
         if any(row.timing.p99_ms is None for row in self.rows):
             notes.add("-: too few runs for this percentile; give more --seconds")
-        if any(row.slowed_down for row in self.rows):
-            notes.add("!: the hardware slowed itself down during this row")
-        if any(not row.warmup_stable for row in self.rows):
-            notes.add("~: not settled after the warm-up")
+        notes |= {
+            f"{mark}: {meaning}" for mark, meaning in MARKS.items() if any(mark in row.marks for row in self.rows)
+        }
+        notes |= {row.two_values_note() for row in self.rows if row.two_values_ms}
+        notes |= {row.sweep_note() for row in self.rows if row.threads_tried_ms}
         if self.others_cores > QUIET_CORES:
             notes.add(f"*: {self.disturbance()}")
         return sorted(notes)
@@ -163,7 +236,6 @@ def device_identity(device: Device) -> tuple[object, ...]:
 def _cells(row: LatencyRow) -> tuple[str, ...]:
     timing = row.timing
     memory = "-" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 2**20:.0f} MiB"
-    marks = ("!" if row.slowed_down else "") + ("" if row.warmup_stable else "~") + ("*" if row.disturbed else "")
     speed = str(row.speedup) if row.speedup else "-"
     return (
         str(row.batch),
@@ -172,7 +244,7 @@ def _cells(row: LatencyRow) -> tuple[str, ...]:
         f"{row.images_per_s:.0f}",
         speed,
         memory,
-        marks,
+        row.marks,
     )
 
 

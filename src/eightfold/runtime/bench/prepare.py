@@ -10,9 +10,10 @@ import numpy as np
 from eightfold.calib.images.resize import Pixels
 from eightfold.errors import UsageError
 from eightfold.onnx_graph.tensor_specs import TensorSpec
-from eightfold.runtime.backends import open_session
+from eightfold.runtime.backends import BACKENDS, open_session
 from eightfold.runtime.backends.base import Array, Scope, Session, SessionOptions, Slot
 from eightfold.runtime.bench.candidates import Candidate
+from eightfold.runtime.bench.placement import pin_thread, restored_affinity
 from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.postprocess import decoder_of
 
@@ -22,12 +23,19 @@ FRAME_HEIGHT, FRAME_WIDTH = 1080, 1920
 
 @dataclass(frozen=True)
 class Prepared:
-    """A candidate with its model loaded, ready to be called again and again."""
+    """A candidate with its model loaded, ready to be called again and again.
+
+    Attributes:
+        cores: of its threads; empty where the kernel chooses.
+        caller_cores: of them, those for the thread that calls it.
+    """
 
     candidate: Candidate
     session: Session
     call: Callable[[], object]
     scope: Scope
+    cores: tuple[int, ...] = ()
+    caller_cores: tuple[int, ...] = ()
 
 
 def prepare_candidate(candidate: Candidate, options: SessionOptions, end_to_end: bool, seed: int) -> Prepared:
@@ -37,22 +45,27 @@ def prepare_candidate(candidate: Candidate, options: SessionOptions, end_to_end:
         end_to_end: the call goes from decoded frames to decoded answers, instead of from tensors to tensors.
         seed: of the inputs, which are noise.
     """
-    session = open_session(candidate.path, candidate.backend, replace(options, precision=candidate.precision))
+    options = replace(options, precision=candidate.precision, threads=candidate.threads or options.threads)
+    cores = options.cores[: options.threads]
+    with restored_affinity():
+        pin_thread(cores)  # for the threads that the backend starts
+        session = open_session(candidate.path, candidate.backend, replace(options, cores=cores))
+    # A caller that computes has a core of its own; one that hands over to pinned threads may wait on any of them.
+    caller = cores[:1] if session.pinned and BACKENDS[candidate.backend].caller_computes else cores
     slot, random = session.new_slot(), np.random.default_rng(seed)
     if not end_to_end:
         # Zeros can be faster than any picture: denormals, sparsity, power.
         for spec in session.inputs:
             np.copyto(slot.inputs[spec.name], _noise(spec, random))
-        return Prepared(candidate, session, slot.run, session.scope)
+        return Prepared(candidate, session, slot.run, session.scope, cores, caller)
     if candidate.bundle is None:
         raise UsageError(f"{candidate.name} comes from no bundle", allowed="bundles, to measure end to end")
     how = candidate.bundle.manifest.preprocess_of(candidate.bundle.artifact(candidate.artifact))
     channels = how.channels if how.as_stored else 3
     shape = (FRAME_HEIGHT, FRAME_WIDTH, channels)
     frame = random.integers(0, how.largest_pixel + 1, shape).astype(how.pixels)
-    return Prepared(
-        candidate, session, _frames_to_answers(candidate.bundle, candidate.artifact, slot, frame), "end-to-end"
-    )
+    call = _frames_to_answers(candidate.bundle, candidate.artifact, slot, frame)
+    return Prepared(candidate, session, call, "end-to-end", cores, caller)
 
 
 def _frames_to_answers(bundle: Bundle, artifact: str, slot: Slot, frame: Pixels) -> Callable[[], object]:

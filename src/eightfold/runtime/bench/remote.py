@@ -16,6 +16,7 @@ from eightfold.files import PathLike
 from eightfold.runtime.bench.candidates import FORMATS
 from eightfold.runtime.bench.latency import LatencyTable
 from eightfold.runtime.bench.ssh import Address, Board
+from eightfold.runtime.bench.sweep import SWEEP, Threads
 from eightfold.runtime.bundle.sizes import Size, size_of, size_text
 
 # Names of our backends -> arguments that mean the same to eightfold-run.
@@ -35,7 +36,7 @@ class Request:
     sizes: Sequence[Size] | None
     backends: Sequence[str] | None
     seconds: float
-    threads: int | None
+    threads: Threads
     baseline: str | None
     end_to_end: bool
 
@@ -48,7 +49,7 @@ def bench_on(
     sizes: Sequence[int | Size] | None = None,
     backends: Sequence[str] | None = None,
     seconds: float = 4.0,
-    threads: int | None = None,
+    threads: Threads = None,
     baseline: str | None = None,
     end_to_end: bool = False,
 ) -> LatencyTable:
@@ -113,6 +114,7 @@ def _check_native(model: str, request: Request) -> None:
         "--end-to-end": request.end_to_end,
         "more than one --backend": len(request.backends or ()) > 1,
         "more than one --size": len(request.sizes or ()) > 1,
+        "--threads sweep": request.threads == SWEEP,
         f"--backend {'/'.join(request.backends or ())}": not NATIVE_BACKENDS.keys() >= set(request.backends or ()),
         f"{PurePosixPath(model).name}, which is no bundle": PurePosixPath(model).suffix in FORMATS,
     }

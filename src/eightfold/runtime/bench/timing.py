@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +72,14 @@ class Interval(Frozen):
     low: float
     high: float
     confidence: float = CONFIDENCE
+    starts: int = Field(
+        default=1, ge=1, description="starts of the program that it spans; 1: rounds of one start alone"
+    )
+
+    @property
+    def half_width(self) -> float:
+        """Half of the interval as a share of the value."""
+        return (self.high - self.low) / 2 / self.value
 
     def __str__(self) -> str:
         return f"{self.value:.2f}x [{self.low:.2f}, {self.high:.2f}]"
@@ -85,10 +95,60 @@ def speedup(
     what slows the machine for a while slows both, and pairs resampled whole keep that in common.
 
     Args:
-        baseline_s, candidate_s: seconds, shaped (rounds, calls per round); the same number of rounds.
+        baseline_s, candidate_s: seconds, shaped (rounds, calls per round); the same number of rounds. NaN does not
+            count; a round of nothing else is left out.
     """
-    ratios = np.median(baseline_s, axis=1) / np.median(candidate_s, axis=1)
+    ratios = _ratios(baseline_s, candidate_s)
     picks = np.random.default_rng(seed).integers(0, len(ratios), size=(resamples, len(ratios)))
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(np.median(ratios[picks], axis=1), [tail, 1 - tail])
     return Interval(value=float(np.median(ratios)), low=float(low), high=float(high))
+
+
+def speedup_over_starts(pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> Interval:
+    """Speed-up of the candidate over the baseline from several starts of the program.
+
+    Where code and buffers lie in memory is drawn anew at each start and stays for its duration: rounds of one start
+    share it, so that they alone give an interval that excludes the next start (Kalibera & Jones, ISMM 2013). Here a
+    start counts as one sample, the median over its rounds of the paired ratio, and the interval is Student's over the
+    logarithms of the starts. With one start it is `speedup`, over rounds.
+
+    Args:
+        pairs: baseline's and candidate's seconds of each start, as for `speedup`.
+    """
+    if len(pairs) == 1:
+        return speedup(*pairs[0])
+    return interval_over_starts([float(np.median(_ratios(*pair))) for pair in pairs])
+
+
+def interval_over_starts(values: Sequence[float]) -> Interval:
+    """The geometric mean of one positive value per start, with Student's 95% interval; at least two starts."""
+    logs = np.log(values)
+    half = student_quantile(len(logs) - 1) * float(logs.std(ddof=1)) / math.sqrt(len(logs))
+    middle = float(logs.mean())
+    return Interval(value=math.exp(middle), low=math.exp(middle - half), high=math.exp(middle + half), starts=len(logs))
+
+
+def _ratios(baseline_s: NDArray[np.float64], candidate_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of the medians, by round."""
+    both = ~(np.isnan(baseline_s).all(axis=1) | np.isnan(candidate_s).all(axis=1))
+    return np.asarray(np.nanmedian(baseline_s[both], axis=1) / np.nanmedian(candidate_s[both], axis=1))
+
+
+def student_quantile(freedom: int) -> float:
+    """The two-sided 95% quantile of Student's t; beyond two degrees of freedom by Abramowitz and Stegun, 26.7.5.
+
+    >>> [round(student_quantile(freedom), 2) for freedom in (1, 2, 4, 9)]
+    [12.71, 4.3, 2.78, 2.26]
+    """
+    if freedom == 1:
+        return math.tan(math.pi * CONFIDENCE / 2)
+    if freedom == 2:
+        return CONFIDENCE * math.sqrt(2 / (1 - CONFIDENCE**2))
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return z + math.fsum(term / freedom**power for power, term in enumerate(terms, 1))

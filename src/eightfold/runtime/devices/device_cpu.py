@@ -119,8 +119,7 @@ def read_cpu_mhz(probe: DeviceProbe) -> float | None:
 def read_core_seconds(probe: DeviceProbe) -> CoreSeconds | None:
     """None where the kernel does not tell. Its counters move in hundredths of a second."""
     cores = _allowed(probe)
-    rows = re.findall(r"^cpu(\d+)((?: \d+)+)$", probe.text("proc/stat") or "", re.M)
-    busy = [_busy_ticks(values) for core, values in rows if int(core) in cores]
+    busy = [ticks for core, ticks in read_busy_ticks(probe).items() if core in cores]
     # A program's name may hold anything, in brackets; then come the state and ten more, then utime and stime.
     own = re.search(r"^\d+ \(.*\) \S(?: -?\d+){10} (\d+) (\d+)", probe.text("proc/self/stat") or "", re.S)
     uptime_s = probe.number("proc/uptime")
@@ -128,6 +127,12 @@ def read_core_seconds(probe: DeviceProbe) -> CoreSeconds | None:
         return None
     own_ticks = int(own[1]) + int(own[2])
     return CoreSeconds(uptime_s=uptime_s, busy_s=sum(busy) / TICKS_PER_S, own_s=own_ticks / TICKS_PER_S)
+
+
+def read_busy_ticks(probe: DeviceProbe) -> dict[int, int]:
+    """Core -> hundredths of a second that it was busy since the start; empty where the kernel does not tell."""
+    rows = re.findall(r"^cpu(\d+)((?: \d+)+)$", probe.text("proc/stat") or "", re.M)
+    return {int(core): _busy_ticks(values) for core, values in rows}
 
 
 def _busy_ticks(values: str) -> int:
