@@ -13,7 +13,8 @@ from eightfold.errors import VerificationError
 from eightfold.export.bundle.write import engine_artifact
 from eightfold.export.tensorrt.build import build_engine
 from eightfold.export.tensorrt.check import compared_with_graph
-from eightfold.export.tensorrt.engine_from_onnx import EnginePrecision
+from eightfold.export.tensorrt.engine_from_onnx import BuiltEngine, EnginePrecision
+from eightfold.export.tensorrt.layers import EngineLayers
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.torch.onnx_export import export_onnx
@@ -87,10 +88,14 @@ def test_an_engine_to_look_inside_is_not_compared(tmp_path: Path, network: Path,
     assert not stand_in.opened
 
 
+def built(engine: Path, record: EngineRecord) -> BuiltEngine:
+    return BuiltEngine(engine.read_bytes(), record, EngineLayers(source="network", layers=()), frozenset({"Conv"}))
+
+
 def test_it_runs_on_the_gpu_that_it_was_built_on(tmp_path: Path, network: Path, stand_in: StandIn) -> None:
     engine = build_engine(network, tmp_path / "net.engine", precision="fp32")
     record = EngineRecord.of(engine).model_copy(update={"options": BuildOptions(device=3)})
-    compared_with_graph(engine.read_bytes(), record, network, None)
+    compared_with_graph(built(engine, record), network, None)
     assert stand_in.devices == [0, 3]
 
 
@@ -101,7 +106,7 @@ def test_ranges_cost_what_they_cost(tmp_path: Path, network: Path, stand_in: Sta
     net = small_net()
     torch.nn.init.normal_(net.depthwise.weight, std=3)
     stand_in.graph = export_onnx(net, tmp_path / "other.onnx", batch=1, image_size=16)
-    step = compared_with_graph(engine.read_bytes(), record, network, None)
+    step = compared_with_graph(built(engine, record), network, None)
     assert step is not None
     assert step.cosine is not None
     assert step.cosine < 0.99

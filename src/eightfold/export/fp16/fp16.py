@@ -64,13 +64,21 @@ class Fp16Graph(NamedTuple):
 
 
 def checked_fp16(
-    path: PathLike, *, keep_float: Iterable[str] = (), inputs: Arrays | None = None, kind: HalfType = "float16"
+    path: PathLike,
+    *,
+    keep_float: Iterable[str] = (),
+    inputs: Arrays | None = None,
+    kind: HalfType = "float16",
+    model: onnx.ModelProto | None = None,
 ) -> Fp16Graph:
-    """The same in memory, with what the comparison found.
+    """The same in memory, with the result of the comparison.
 
     Without `inputs` there is none where onnxruntime is not installed, as on boards that only build.
+
+    Args:
+        model: content of the file, if it is loaded already; its nodes get names in place.
     """
-    model = load_onnx(path)
+    model = load_onnx(path) if model is None else model
     _require_float32(model, path)
     model = with_node_names(_typed_for(model, kind))
     keep_float = tuple(keep_float)

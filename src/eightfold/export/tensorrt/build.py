@@ -47,5 +47,5 @@ def build_engine(
     require_places(output, onnx_path, options)
     engine = engine_from_onnx(onnx_path, target=target, precision=precision, options=options, inputs=inputs)
     if not options.inner_outputs and not options.strip_weights:
-        engine = engine.with_step(compared_with_graph(engine.content, engine.record, Path(onnx_path), inputs))
+        engine = engine.with_step(compared_with_graph(engine, Path(onnx_path), inputs))
     return engine.save(output)

@@ -7,17 +7,16 @@ from collections.abc import Collection
 from pathlib import Path
 
 from eightfold.errors import BackendError, BuildError, ModelError
-from eightfold.export.fp16.fp16 import is_quantized
+from eightfold.export.tensorrt.engine_from_onnx import BuiltEngine
 from eightfold.export.tensorrt.engine_probe import EngineProbe, EngineSource
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.verify.intermediates.probe import Intermediates, Probe, See
 from eightfold.export.verify.precision_check import ComparedNetwork, verify_precision
 from eightfold.export.verify.sessions import BACKEND_OF_BUILDER, absent_backend, session_runner
 from eightfold.export.verify.test_inputs import RANDOM, InputSets, input_sets_of
-from eightfold.export.verify.verify import Arrays, Tolerance, random_inputs
+from eightfold.export.verify.verify import Arrays, Tolerance, random_inputs_of
 from eightfold.extras import installed
 from eightfold.files import write_bytes
-from eightfold.onnx_graph.onnx_files import input_specs, load_onnx
 from eightfold.runtime.bundle.manifest import Step
 from eightfold.scratch import scratch_folder
 
@@ -27,7 +26,7 @@ TOLERANCE = Tolerance(cosine=0.99)
 RANKING = frozenset({"TopK", "NonMaxSuppression"})
 
 
-def compared_with_graph(engine: bytes, record: EngineRecord, onnx_path: Path, inputs: Arrays | None) -> Step | None:
+def compared_with_graph(engine: BuiltEngine, onnx_path: Path, inputs: Arrays | None) -> Step | None:
     """Run both on the same inputs: real ones and extremes, or random ones when None.
 
     Returns:
@@ -37,43 +36,44 @@ def compared_with_graph(engine: bytes, record: EngineRecord, onnx_path: Path, in
         VerificationError: the answer is another one; the message names the first tensor that is. Engines that rank, and
             INT8 engines whose graph is in float, are compared but not judged.
     """
+    record = engine.record
     if absent_backend(BACKEND_OF_BUILDER[record.builder]) or not installed("onnxruntime"):
         return None
     with scratch_folder() as folder:
         path = folder / "model.engine"
-        write_bytes(path, engine)
+        write_bytes(path, engine.content)
         record.save(sidecar_path(path))
         try:
-            step = _verified(path, record, onnx_path, inputs)
+            step = _verified(path, engine, onnx_path, inputs)
         except (BackendError, ModelError):  # built for other GPUs, or with host code that is not trusted here
             return None
     return step.model_copy(update={"tool": f"{record.builder} {record.builder_version}"})
 
 
-def _verified(path: Path, record: EngineRecord, onnx_path: Path, inputs: Arrays | None) -> Step:
+def _verified(path: Path, engine: BuiltEngine, onnx_path: Path, inputs: Arrays | None) -> Step:
+    record = engine.record
     backend = BACKEND_OF_BUILDER[record.builder]
     run, _ = session_runner(path, backend, name=str(path), remedy="", device=record.options.device)
     seen = ComparedNetwork(run, _LateProbe(record, onnx_path))
     return verify_precision(
         ComparedNetwork.of(onnx_path),
         seen,
-        _trials(onnx_path, inputs),
+        _input_sets(record, inputs),
         step="build",
-        tolerance=_tolerance(record, onnx_path),
+        tolerance=_tolerance(engine),
     )
 
 
-def _trials(onnx_path: Path, inputs: Arrays | None) -> InputSets:
-    """Without images nothing was chosen so that extremes are finite, and nothing is asked of them."""
+def _input_sets(record: EngineRecord, inputs: Arrays | None) -> InputSets:
+    """Random values alone if there are no images: no layer was then kept in float for extremes to stay finite."""
     if inputs is None:
-        return {RANDOM: [random_inputs(onnx_path)]}
-    return input_sets_of(input_specs(load_onnx(onnx_path)), inputs)
+        return {RANDOM: [random_inputs_of(record.inputs)]}
+    return input_sets_of(record.inputs, inputs)
 
 
-def _tolerance(record: EngineRecord, onnx_path: Path) -> Tolerance:
-    model = load_onnx(onnx_path)
-    in_float = record.precision == "int8" and not is_quantized(model)
-    return Tolerance() if in_float or RANKING & {node.op_type for node in model.graph.node} else TOLERANCE
+def _tolerance(engine: BuiltEngine) -> Tolerance:
+    in_float = engine.record.precision == "int8" and "QuantizeLinear" not in engine.operators
+    return Tolerance() if in_float or RANKING & engine.operators else TOLERANCE
 
 
 class _LateProbe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -45,11 +46,16 @@ DEFAULT_OPTIONS = BuildOptions()
 
 @dataclasses.dataclass(frozen=True)
 class BuiltEngine:
-    """A serialized engine, its record, and its layers as far as this machine can tell them."""
+    """A serialized engine, its record, and its layers as far as this machine can tell them.
+
+    Attributes:
+        operators: operator types of the ONNX graph.
+    """
 
     content: bytes
     record: EngineRecord
     layers: EngineLayers
+    operators: frozenset[str]
 
     def with_step(self, step: Step | None) -> BuiltEngine:
         """The same engine with one more step in its record, unless it is None."""
@@ -73,16 +79,18 @@ def engine_from_onnx(
     wanted = parse_target(target)
     _require_wanted_ranges(precision, options)
     options = _for_target(wanted, options)
-    request = _Request(Path(onnx_path), load_onnx(onnx_path), wanted, precision, options, inputs)
+    model = load_onnx(onnx_path)
+    request = _Request(Path(onnx_path), model, sha256_of_graph(model), wanted, precision, options, inputs)
+    operators = frozenset(node.op_type for node in model.graph.node)
     if precision == "int8" and not options.has_ranges:
-        _require_quantized(request)
-    require_takable(request.model, onnx_path, wanted)
+        _require_quantized(operators, onnx_path)
+    require_takable(model, onnx_path, wanted)
     start = time.monotonic()
     tools = _tools_for(wanted, precision, options)
     with _gpu_of(tools, options) as gpu, _graph_of(tools, request) as graph:
         built = _build(tools, request, graph, gpu)
     record = _record(tools, request, graph, gpu, built, seconds=round(time.monotonic() - start, 3))
-    return BuiltEngine(built.engine, record, built.layers)
+    return BuiltEngine(built.engine, record, built.layers, operators)
 
 
 def require_builder(target: str, precision: EnginePrecision, options: BuildOptions = DEFAULT_OPTIONS) -> None:
@@ -96,6 +104,7 @@ def require_builder(target: str, precision: EnginePrecision, options: BuildOptio
 class _Request:
     onnx_path: Path
     model: onnx.ModelProto
+    sha256: str  # of the graph, before its nodes get names
     target: EngineTarget
     precision: EnginePrecision
     options: BuildOptions
@@ -168,7 +177,13 @@ def _graph_of(tools: _Tools, request: _Request) -> contextlib.AbstractContextMan
     if half:  # what the parser refuses is to be known before the conversion, which looks for what 16 bits cannot hold
         logger = collecting_logger(tools.trt, [])
         parse(tools.trt, _new_network(tools, tools.trt.Builder(logger)), logger, request.onnx_path)
-    return typed_graph(request.onnx_path, half=half, inputs=request.inputs, keep_float=request.options.float_layers)
+    return typed_graph(
+        request.onnx_path,
+        half=half,
+        inputs=request.inputs,
+        keep_float=request.options.float_layers,
+        model=request.model,
+    )
 
 
 def _build(tools: _Tools, request: _Request, graph: TypedGraph, gpu: BuildGpu) -> _Built:
@@ -216,7 +231,7 @@ def _record(
         messages=tuple(tools.messages),
         steps=graph.steps,
         onnx_sha256=sha256_of_file(request.onnx_path),
-        graph_sha256=sha256_of_graph(request.model),
+        graph_sha256=request.sha256,
         parsed_sha256=graph.sha256,
         engine_sha256=sha256_of_bytes(built.engine),
         engine_bytes=len(built.engine),
@@ -284,10 +299,10 @@ def _require_wanted_ranges(precision: EnginePrecision, options: BuildOptions) ->
         raise UsageError(f"there is no file {str(cache)!r}", allowed="a TensorRT calibration cache")
 
 
-def _require_quantized(request: _Request) -> None:
-    if not any(node.op_type == "QuantizeLinear" for node in request.model.graph.node):
+def _require_quantized(operators: Collection[str], path: PathLike) -> None:
+    if "QuantizeLinear" not in operators:
         raise UsageError(
-            f"{request.onnx_path} has no QuantizeLinear node",
+            f"{path} has no QuantizeLinear node",
             allowed="a graph with Q/DQ pairs for precision int8, or ranges",
             remedy="quantize it first with ef.quantize(..., target='tensorrt')",
         )

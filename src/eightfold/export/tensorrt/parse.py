@@ -36,14 +36,23 @@ class TypedGraph:
 
 @contextmanager
 def typed_graph(
-    onnx_path: Path, *, half: bool, inputs: Arrays | None, keep_float: Sequence[str] = ()
+    onnx_path: Path,
+    *,
+    half: bool,
+    inputs: Arrays | None,
+    keep_float: Sequence[str] = (),
+    model: onnx.ModelProto | None = None,
 ) -> Iterator[TypedGraph]:
-    """The given file, or its float16 form, which lives as long as the context."""
+    """The given file, or its float16 form, which lives as long as the context.
+
+    Args:
+        model: content of the file, if it is loaded already; its nodes may get names in place.
+    """
     if not half:
         yield TypedGraph(onnx_path, sha256_of_onnx(onnx_path))
         return
     with scratch_folder() as folder:
-        made = checked_fp16(onnx_path, keep_float=keep_float, inputs=inputs)
+        made = checked_fp16(onnx_path, keep_float=keep_float, inputs=inputs, model=model)
         path = save_onnx(made.model, folder / "half.onnx")
         yield TypedGraph(path, sha256_of_onnx(path), made.steps, made.kept)
 

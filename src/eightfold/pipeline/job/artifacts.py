@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from eightfold.recipe import Recipe
 from eightfold.runtime.bundle.sizes import Size, size_text
@@ -57,62 +57,78 @@ class ArtifactSpec:
         return "raw" if self.raw else "onnx"
 
 
-def files_of(graphs: Iterable[ArtifactSpec]) -> tuple[str, ...]:
-    """The files that these graphs consist of: each graph, and the weights of each network once."""
-    graphs = list(graphs)
-    return (*(wanted.path for wanted in graphs), *dict.fromkeys(wanted.weights for wanted in graphs))
+class Artifacts(tuple[ArtifactSpec, ...]):
+    """Artifacts in order."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Paths of each graph, and of the weights of each network once."""
+        return (*(each.path for each in self), *dict.fromkeys(each.weights for each in self))
+
+    def each(self, **changes: Any) -> Artifacts:
+        """The same artifacts with other attributes."""
+        return Artifacts(replace(each, **changes) for each in self)
 
 
-def sizes_of(recipe: Recipe) -> tuple[Size | None, ...]:
-    """The image sizes, that of the recipe's preprocessing first; None where that is the only one."""
-    default = recipe.preprocess.height, recipe.preprocess.width
-    return (default, *recipe.export.sizes) if recipe.export.sizes else (None,)
+@dataclass(frozen=True)
+class RunArtifacts:
+    """The artifacts of a recipe.
+
+    Attributes:
+        sizes: image sizes, that of the recipe's preprocessing first; None if that is the only one.
+        floats: graphs exported from torch, by variant.
+        calibrated: float graphs to calibrate and quantize: the pruned ones, or their equalized form.
+        calibration: the one of them that is calibrated, at the largest batch and the default image size: it runs
+            fastest per image, and the ranges hold for all.
+        int8: quantized graphs by target.
+        raw: graphs that ship, before the decoder goes in, if the recipe asks for it.
+        onnx: graphs that ship. A CPU can run them all.
+        judged: graphs whose accuracy is judged: the smallest batch at the default image size.
+        engines: engines that the recipe asks for.
+    """
+
+    sizes: tuple[Size | None, ...]
+    floats: Mapping[str, Artifacts]
+    calibrated: Artifacts
+    calibration: ArtifactSpec
+    int8: Mapping[str, Artifacts]
+    raw: Artifacts
+    onnx: Artifacts
+    judged: Artifacts
+    engines: Artifacts
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> RunArtifacts:
+        default = recipe.preprocess.height, recipe.preprocess.width
+        sizes: tuple[Size | None, ...] = (default, *recipe.export.sizes) if recipe.export.sizes else (None,)
+        base = ArtifactSpec("pruned", "fp32", "any", 1, raw=recipe.export.decode)
+        pruned = _at_every_size(base, sizes, recipe.export.batches)
+        floats = {"baseline": pruned.each(variant="baseline"), "pruned": pruned}
+        calibrated = pruned.each(variant="equalized") if recipe.quantize.equalize else pruned
+        int8 = {target: pruned.each(precision="int8", target=target) for target in recipe.quantize.targets}
+        raw = Artifacts(each for made in (*floats.values(), *int8.values()) for each in made)
+        onnx = raw.each(raw=False)
+        smallest = min(recipe.export.batches), sizes[0]
+        return cls(
+            sizes=sizes,
+            floats=floats,
+            calibrated=calibrated,
+            calibration=max((each for each in calibrated if each.size == sizes[0]), key=lambda each: each.batch),
+            int8=int8,
+            raw=raw,
+            onnx=onnx,
+            judged=Artifacts(each for each in onnx if (each.batch, each.size) == smallest),
+            engines=_engines(recipe, sizes),
+        )
 
 
-def float_artifacts(recipe: Recipe, variant: str) -> list[ArtifactSpec]:
-    """The graphs exported from torch."""
-    return _at_every_size(
-        recipe, ArtifactSpec(variant, "fp32", "any", 1, raw=recipe.export.decode), recipe.export.batches
-    )
-
-
-def calibrated_artifacts(recipe: Recipe) -> list[ArtifactSpec]:
-    """The float graphs that are calibrated and quantized: the pruned ones, or their equalized form."""
-    return float_artifacts(recipe, "equalized" if recipe.quantize.equalize else "pruned")
-
-
-def int8_artifacts(recipe: Recipe, target: str) -> list[ArtifactSpec]:
-    """The graphs quantized for a target."""
-    return _at_every_size(
-        recipe, ArtifactSpec("pruned", "int8", target, 1, raw=recipe.export.decode), recipe.export.batches
-    )
-
-
-def made_artifacts(recipe: Recipe) -> list[ArtifactSpec]:
-    """Every graph that ships, as it is before the decoder goes in, where that is asked for."""
-    floats = [wanted for variant in VARIANTS for wanted in float_artifacts(recipe, variant)]
-    return floats + [wanted for target in recipe.quantize.targets for wanted in int8_artifacts(recipe, target)]
-
-
-def onnx_artifacts(recipe: Recipe) -> list[ArtifactSpec]:
-    """Every graph that ships. A CPU can run them all."""
-    return [replace(wanted, raw=False) for wanted in made_artifacts(recipe)]
-
-
-def judged_artifacts(recipe: Recipe) -> list[ArtifactSpec]:
-    """The graphs that promises on accuracy are about: the smallest batch at the default image size."""
-    batch, size = min(recipe.export.batches), sizes_of(recipe)[0]
-    return [wanted for wanted in onnx_artifacts(recipe) if (wanted.batch, wanted.size) == (batch, size)]
-
-
-def engine_artifacts(recipe: Recipe) -> list[ArtifactSpec]:
-    """The engines that the recipe asks for."""
+def _engines(recipe: Recipe, sizes: Sequence[Size | None]) -> Artifacts:
     section = recipe.engines
     if section is None:
-        return []
-    wanted = [ArtifactSpec("pruned", precision, section.target, 1, "engine") for precision in section.precisions]
-    return [made for each in wanted for made in _at_every_size(recipe, each, section.batches)]
+        return Artifacts()
+    specs = [ArtifactSpec("pruned", precision, section.target, 1, "engine") for precision in section.precisions]
+    return Artifacts(each for spec in specs for each in _at_every_size(spec, sizes, section.batches))
 
 
-def _at_every_size(recipe: Recipe, wanted: ArtifactSpec, batches: Sequence[int]) -> list[ArtifactSpec]:
-    return [replace(wanted, size=size, batch=batch) for size in sizes_of(recipe) for batch in batches]
+def _at_every_size(spec: ArtifactSpec, sizes: Sequence[Size | None], batches: Sequence[int]) -> Artifacts:
+    return Artifacts(replace(spec, size=size, batch=batch) for size in sizes for batch in batches)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.images import open_images
 from eightfold.files import write_text
+from eightfold.pipeline.job.artifacts import ArtifactSpec, RunArtifacts
 from eightfold.pipeline.job.network_files import BASELINE as BASELINE
 from eightfold.pipeline.job.network_files import PRUNED as PRUNED
 from eightfold.recipe import Recipe, TaskSection
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from eightfold.calib.images.preprocess import Preprocess
-    from eightfold.pipeline.job.artifacts import ArtifactSpec
     from eightfold.pipeline.job.networks import RunNetworks
     from eightfold.runtime.bundle.manifest import Task
     from eightfold.tasks.base import VisionTask
@@ -82,6 +82,11 @@ class Job:
     def write(self, name: str, data: Any) -> None:
         """Write a JSON file of the run."""
         write_text(self.path(name), json.dumps(data, indent=1, sort_keys=True) + "\n")
+
+    @cached_property
+    def artifacts(self) -> RunArtifacts:
+        """The graphs and engines that the recipe asks for."""
+        return RunArtifacts.of(self.recipe)
 
     @cached_property
     def task(self) -> VisionTask:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from eightfold.export.bundle.commits import describe_commit
 from eightfold.pipeline.job import job as at
-from eightfold.pipeline.job.artifacts import ArtifactSpec, engine_artifacts, onnx_artifacts
+from eightfold.pipeline.job.artifacts import ArtifactSpec
 from eightfold.pipeline.job.job import Job
 from eightfold.pipeline.job.measured import metrics_of, steps_of
 from eightfold.pipeline.report.headlines import bytes_of, cards_of, checks_of, leading_label
@@ -58,12 +58,12 @@ def _accuracy(job: Job) -> tuple[Accuracy, ...]:
     metrics = metrics_of(job)
     rows = [
         _accuracy_row(wanted, metric, baseline)
-        for wanted in onnx_artifacts(job.recipe)
+        for wanted in job.artifacts.onnx
         for metric, baseline in zip(metrics[wanted.id], metrics[_baseline_of(wanted).id], strict=True)
     ]
     engines = [
         Accuracy(artifact=wanted.id, metric=leading_label(job), value=None, note="needs a GPU to run")
-        for wanted in engine_artifacts(job.recipe)
+        for wanted in job.artifacts.engines
     ]
     return (*rows, *engines)
 
@@ -119,12 +119,12 @@ def _artifacts(job: Job) -> tuple[ArtifactSteps, ...]:
             bytes=bytes_of(job, wanted),
             steps=tuple(steps[wanted.id]),
         )
-        for wanted in onnx_artifacts(job.recipe)
+        for wanted in job.artifacts.onnx
     )
 
 
 def _engines(job: Job) -> tuple[Engine, ...]:
-    return tuple(_engine(job, wanted) for wanted in engine_artifacts(job.recipe))
+    return tuple(_engine(job, wanted) for wanted in job.artifacts.engines)
 
 
 def _engine(job: Job, wanted: ArtifactSpec) -> Engine:

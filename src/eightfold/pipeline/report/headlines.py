@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from eightfold.pipeline.job import job as at
-from eightfold.pipeline.job.artifacts import ArtifactSpec, files_of, onnx_artifacts, sizes_of
+from eightfold.pipeline.job.artifacts import Artifacts, ArtifactSpec
 from eightfold.pipeline.job.job import Job
 from eightfold.pipeline.job.measured import metrics_of
 from eightfold.pipeline.report.remedies import gain_speed, keep_accuracy, keep_int8_accuracy
@@ -23,8 +23,8 @@ BACKEND = "onnxruntime"  # the one that a run measures with
 def int8_curve(job: Job) -> str:
     """The name of the INT8 candidate in the latency table: the one made for this machine's processor, if any, at the
     default image size."""
-    default = sizes_of(job.recipe)[0]
-    curves = {wanted.curve for wanted in onnx_artifacts(job.recipe) if wanted.size == default}
+    default = job.artifacts.sizes[0]
+    curves = {wanted.curve for wanted in job.artifacts.onnx if wanted.size == default}
     names = {row.name for row in LatencyTable.load(job.path(at.LATENCY)).rows if row.precision == "int8"}
     return min(names & curves, default="")
 
@@ -46,7 +46,7 @@ def _ms_per_image(job: Job, curve: str, table: LatencyTable) -> float:
 
 def headline(job: Job, variant: str) -> ArtifactSpec:
     """The FP32 graph of a variant that headlines are about: the smallest batch at the default image size."""
-    return ArtifactSpec(variant, "fp32", "any", min(job.recipe.export.batches), size=sizes_of(job.recipe)[0])
+    return ArtifactSpec(variant, "fp32", "any", min(job.recipe.export.batches), size=job.artifacts.sizes[0])
 
 
 def speedup_of(table: LatencyTable, curve: str, batch: int) -> Interval | None:
@@ -70,14 +70,14 @@ def _capital(label: str) -> str:
 
 def bytes_of(job: Job, wanted: ArtifactSpec) -> int:
     """Size of a graph with its weights."""
-    return sum(job.path(name).stat().st_size for name in files_of([wanted]))
+    return sum(job.path(name).stat().st_size for name in Artifacts([wanted]).files)
 
 
 def cards_of(job: Job, table: LatencyTable) -> tuple[Card, ...]:
     before, after = job.read(at.BASELINE_FACTS), job.read(at.PRUNED_FACTS)
     best, batch = best_curve(job, table), min(job.recipe.export.batches)
     baseline = headline(job, "baseline").id
-    sizes = {wanted.id: bytes_of(job, wanted) for wanted in onnx_artifacts(job.recipe)}
+    sizes = {wanted.id: bytes_of(job, wanted) for wanted in job.artifacts.onnx}
     cards = [
         Card(label="Parameters", value=after["parameters"], before=before["parameters"], unit="count"),
         Card(label="MACs per image", value=after["macs"], before=before["macs"], unit="MACs"),

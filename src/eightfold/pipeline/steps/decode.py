@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from eightfold.pipeline.job import job as at
-from eightfold.pipeline.job.artifacts import ArtifactSpec, files_of, made_artifacts, onnx_artifacts
+from eightfold.pipeline.job.artifacts import ArtifactSpec
 from eightfold.pipeline.job.job import Job
 from eightfold.pipeline.job.runner import PipelineStep
 from eightfold.pipeline.job.step_keys import image_key
@@ -17,22 +17,21 @@ from eightfold.runtime.bundle.manifest import Step as ManifestStep
 
 def decode_steps(job: Job) -> list[PipelineStep]:
     """Steps that put the decoder into the graphs."""
-    recipe = job.recipe
-    if not recipe.export.decode:
+    if not job.recipe.export.decode:
         return []
     settings = {
         "task": job.task.section.model_dump(mode="json"),
         **image_key(job),
         "versions": library_versions(),
     }
-    outputs = (*files_of(onnx_artifacts(recipe)), at.facts_of(at.DECODED))
-    inputs = (*files_of(made_artifacts(recipe)), at.DATA)
+    outputs = (*job.artifacts.onnx.files, at.facts_of(at.DECODED))
+    inputs = (*job.artifacts.raw.files, at.DATA)
     return [PipelineStep("decode", inputs, outputs, settings, partial(decode_graphs, job))]
 
 
 def decode_graphs(job: Job, _: Path) -> str:
     """From raw heads to graphs that put out detections, each compared with the runtime's decoder on test images."""
-    pairs = list(zip(made_artifacts(job.recipe), onnx_artifacts(job.recipe), strict=True))
+    pairs = list(zip(job.artifacts.raw, job.artifacts.onnx, strict=True))
     steps = {wanted.id: [_decode(job, raw, wanted)] for raw, wanted in track(pairs, "decoding in the graphs")}
     for weights in dict.fromkeys(wanted.weights for _, wanted in pairs):
         share(job, [wanted for _, wanted in pairs if wanted.weights == weights])

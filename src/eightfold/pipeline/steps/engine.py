@@ -11,7 +11,7 @@ from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.target import parse_target
 from eightfold.files import atomic_directory
 from eightfold.pipeline.job import job as at
-from eightfold.pipeline.job.artifacts import ArtifactSpec, engine_artifacts, files_of
+from eightfold.pipeline.job.artifacts import Artifacts, ArtifactSpec
 from eightfold.pipeline.job.job import Job
 from eightfold.pipeline.job.runner import PipelineStep
 from eightfold.pipeline.job.step_keys import device_key, image_key
@@ -24,10 +24,10 @@ FEWEST_IMAGES = 4
 
 def engine_steps(job: Job) -> list[PipelineStep]:
     """Steps that build engines."""
-    wanted = engine_artifacts(job.recipe)
+    wanted = job.artifacts.engines
     if not wanted:
         return []
-    sources = (*files_of(dict.fromkeys(map(_source_of, wanted))), at.DATA)
+    sources = (*Artifacts(dict.fromkeys(map(_source_of, wanted))).files, at.DATA)
     options = _engine_options(job).without_files().model_dump(mode="json", exclude_defaults=True)
     settings = {
         "engines": [engine.id for engine in wanted],
@@ -69,7 +69,7 @@ def build_engines(job: Job, _: Path) -> str:
     """Build every engine; returns a summary."""
     from eightfold.export.tensorrt.build import build_engine
 
-    wanted = engine_artifacts(job.recipe)
+    wanted = job.artifacts.engines
     # On these the builder's graph is checked for what 16 bits cannot hold.
     count, one_each = max(FEWEST_IMAGES, *(engine.batch for engine in wanted)), {each.size: each for each in wanted}
     images = {size: job.first_test_images(count, job.fed_to(engine)) for size, engine in one_each.items()}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from eightfold.export.verify.test_inputs import COMPARED_IMAGES
 from eightfold.export.verify.verify import Tolerance
 from eightfold.pipeline.job import job as at
-from eightfold.pipeline.job.artifacts import VARIANTS, ArtifactSpec, files_of, float_artifacts, sizes_of
+from eightfold.pipeline.job.artifacts import VARIANTS, ArtifactSpec
 from eightfold.pipeline.job.job import Job
 from eightfold.pipeline.job.runner import PipelineStep
 from eightfold.pipeline.job.step_keys import image_key, model_key
@@ -47,7 +47,7 @@ def export_steps(job: Job) -> list[PipelineStep]:
         PipelineStep(
             f"export {variant}",
             (*sources[variant], at.DATA),
-            (*files_of(float_artifacts(recipe, variant)), at.facts_of(variant)),
+            (*job.artifacts.floats[variant].files, at.facts_of(variant)),
             settings,
             partial(export_variant, job, variant),
         )
@@ -63,9 +63,9 @@ def export_steps(job: Job) -> list[PipelineStep]:
 
 def export_variant(job: Job, variant: str, _: Path) -> str:
     """Export and simplify at every image and batch size, and compare each file with torch on test images."""
-    graphs, model = float_artifacts(job.recipe, variant), job.networks.exported(variant)
+    graphs, model = job.artifacts.floats[variant], job.networks.exported(variant)
     steps: dict[str, tuple[ManifestStep, ...]] = {}
-    for size in sizes_of(job.recipe):
+    for size in job.artifacts.sizes:
         steps |= _export_size(job, model, [each for each in graphs if each.size == size])
     share(job, graphs)
     write_facts(job, variant, steps)

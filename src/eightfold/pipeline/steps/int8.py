@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING
 
 from eightfold.files import write_text
 from eightfold.pipeline.job import job as at
-from eightfold.pipeline.job.artifacts import (
-    ArtifactSpec,
-    calibrated_artifacts,
-    files_of,
-    float_artifacts,
-    int8_artifacts,
-    sizes_of,
-)
+from eightfold.pipeline.job.artifacts import Artifacts, ArtifactSpec
 from eightfold.pipeline.job.job import Job
 from eightfold.pipeline.job.runner import PipelineStep
 from eightfold.pipeline.job.step_keys import GRAPHS, device_key, image_key, versions
@@ -38,7 +31,7 @@ def int8_steps(job: Job) -> list[PipelineStep]:
 def _equalize_steps(job: Job) -> list[PipelineStep]:
     if not job.recipe.quantize.equalize:
         return []
-    floats, graphs = files_of(float_artifacts(job.recipe, "pruned")), files_of(calibrated_artifacts(job.recipe))
+    floats, graphs = job.artifacts.floats["pruned"].files, job.artifacts.calibrated.files
     settings = {"images": job.recipe.calibrate.images, **image_key(job), **versions(GRAPHS)}
     outputs = (*graphs, at.EQUALIZED)
     return [PipelineStep("equalize", (*floats, at.DATA), outputs, settings, partial(equalize_pruned, job))]
@@ -48,10 +41,10 @@ def equalize_pruned(job: Job, _: Path) -> str:
     """Balance channels across layers at every image and batch size, and check that each graph answers as before."""
     from eightfold.export.int8.equalize import GraphPair, equalize_batches
 
-    graphs = zip(float_artifacts(job.recipe, "pruned"), calibrated_artifacts(job.recipe), strict=True)
+    graphs = zip(job.artifacts.floats["pruned"], job.artifacts.calibrated, strict=True)
     pairs = [GraphPair(job.path(source.path), job.path(wanted.path), job.fed_to(wanted)) for source, wanted in graphs]
     report = equalize_batches(pairs, images=_calibration_images(job))
-    share(job, calibrated_artifacts(job.recipe))
+    share(job, job.artifacts.calibrated)
     job.write(at.EQUALIZED, report.model_dump(mode="json", exclude={"steps": {"__all__": {"seconds"}}}))
     return report.describe().splitlines()[0]
 
@@ -72,29 +65,25 @@ def _calibration_images(job: Job) -> ImageSet:
 
 def _calibrate_step(job: Job) -> PipelineStep:
     recipe = job.recipe
-    graph = _calibration_graph(job)
     settings = {
         "calibrate": recipe.calibrate.model_dump(),
         **image_key(job),
         **versions(GRAPHS),
     }
     return PipelineStep(
-        "calibrate", (*files_of([graph]), at.DATA), (at.RANGES,), settings, partial(calibrate_pruned, job)
+        "calibrate",
+        (*Artifacts([job.artifacts.calibration]).files, at.DATA),
+        (at.RANGES,),
+        settings,
+        partial(calibrate_pruned, job),
     )
-
-
-def _calibration_graph(job: Job) -> ArtifactSpec:
-    """The largest batch at the default image size: it runs fastest per image, and the ranges hold for all."""
-    default = sizes_of(job.recipe)[0]
-    fitting = [wanted for wanted in calibrated_artifacts(job.recipe) if wanted.size == default]
-    return max(fitting, key=lambda wanted: wanted.batch)
 
 
 def calibrate_pruned(job: Job, _: Path) -> str:
     """Calibrate the pruned graph; returns a summary."""
     from eightfold.calib.calibrate import calibrate
 
-    section, graph = job.recipe.calibrate, _calibration_graph(job)
+    section, graph = job.recipe.calibrate, job.artifacts.calibration
     images, preprocess = _calibration_images(job), job.fed
     ranges = calibrate(job.path(graph.path), images, preprocess, method=section.method, batch=graph.batch)
     ranges.save(job.path(at.RANGES))
@@ -102,7 +91,7 @@ def calibrate_pruned(job: Job, _: Path) -> str:
 
 
 def _quantize_steps(job: Job) -> list[PipelineStep]:
-    floats = (*files_of(calibrated_artifacts(job.recipe)), *files_of(float_artifacts(job.recipe, "pruned")))
+    floats = (*job.artifacts.calibrated.files, *job.artifacts.floats["pruned"].files)
     sources = (at.RANGES, *floats, at.DATA)
     section = job.recipe.quantize
     settings = {
@@ -117,7 +106,7 @@ def _quantize_steps(job: Job) -> list[PipelineStep]:
         PipelineStep(
             f"quantize {target}",
             tuple(dict.fromkeys(sources)),
-            (*files_of(int8_artifacts(job.recipe, target)), at.facts_of(f"int8-{target}")),
+            (*job.artifacts.int8[target].files, at.facts_of(f"int8-{target}")),
             {"target": target, **settings},
             partial(quantize_pruned, job, target),
         )
@@ -131,7 +120,7 @@ def quantize_pruned(job: Job, target: str, _: Path) -> str:
 
     ranges = Ranges.load(job.path(at.RANGES))
     kept = _layers_kept_float(job, ranges, target)
-    sources, graphs = calibrated_artifacts(job.recipe), int8_artifacts(job.recipe, target)
+    sources, graphs = job.artifacts.calibrated, job.artifacts.int8[target]
     steps = {}
     for place, (source, wanted) in enumerate(zip(sources, graphs, strict=True)):
         report = _quantize(job, _ranges_for(job, ranges, source), target, source, wanted, kept)
@@ -146,7 +135,7 @@ def _ranges_for(job: Job, ranges: Ranges, graph: ArtifactSpec) -> Ranges:
     """Found at the default image size, they are those of every other."""
     from eightfold.calib.other_size import ranges_at_size
 
-    calibrated = _calibration_graph(job)
+    calibrated = job.artifacts.calibration
     if graph.size == calibrated.size:
         return ranges
     return ranges_at_size(ranges, job.path(calibrated.path), job.path(graph.path))
@@ -185,7 +174,7 @@ def _layers_kept_float(job: Job, ranges: Ranges, target: str) -> tuple[str, ...]
     trade = job.path(at.search_of(target))
     with scratch_folder() as folder:
         report = search_files(
-            job.path(_calibration_graph(job).path),
+            job.path(job.artifacts.calibration.path),
             ranges,
             folder / "int8.onnx",
             SearchBound(max_drop=section.max_drop),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from eightfold.files import sha256_of_file
 from eightfold.pipeline.job import job as at
-from eightfold.pipeline.job.artifacts import ArtifactSpec, engine_artifacts, files_of, judged_artifacts, onnx_artifacts
+from eightfold.pipeline.job.artifacts import Artifacts, ArtifactSpec
 from eightfold.pipeline.job.job import Job
 from eightfold.pipeline.job.measured import families, metrics_of, steps_of
 from eightfold.pipeline.job.runner import PipelineStep, stamps
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def measure_steps(job: Job) -> list[PipelineStep]:
     """Steps that evaluate, measure, report and bundle."""
     recipe = job.recipe
-    graphs = files_of(onnx_artifacts(recipe))
+    graphs = job.artifacts.onnx.files
     facts = tuple(at.facts_of(family) for family in families(job))
     engines = (at.ENGINES,) if recipe.engines else ()
     numbers = (at.METRICS, at.EVIDENCE, at.LATENCY, at.BASELINE_FACTS, at.PRUNED_FACTS, at.WIDTHS, at.PLAN, at.RANGES)
@@ -39,7 +39,7 @@ def measure_steps(job: Job) -> list[PipelineStep]:
     }
     times = {"bench": recipe.bench.model_dump(), **versions(GRAPHS), **device_key()}
     everything = {"recipe": recipe.model_dump(mode="json"), "versions": runtime_versions()}
-    measured = (at.METRICS, *files_of(_benched(job)))
+    measured = (at.METRICS, *_benched(job).files)
     answers = (at.ANSWERS,) if job.by_agreement else ()
     return [
         PipelineStep(
@@ -57,9 +57,9 @@ def evaluate(job: Job, scratch: Path) -> str:
     """The task's metrics of every graph on the test images, measured by running that graph itself on this CPU."""
     from eightfold.tasks.networks import onnx_network
 
-    judged, parts = {wanted.id for wanted in judged_artifacts(job.recipe)}, dict[str, tuple[float, ...]]()
+    judged, parts = {wanted.id for wanted in job.artifacts.judged}, dict[str, tuple[float, ...]]()
     metrics = {}
-    for wanted in track(onnx_artifacts(job.recipe), "measuring accuracy"):
+    for wanted in track(job.artifacts.onnx, "measuring accuracy"):
         network = onnx_network(job.path(wanted.path), job.fed_to(wanted), job.outputs)
         if wanted.id in judged:
             values, parts[wanted.id] = dataclasses.astuple(job.task.measure(network, job.test_images))
@@ -79,12 +79,12 @@ def _metrics(job: Job, values: Mapping[str, float]) -> list[Metric]:
     ]
 
 
-def _benched(job: Job) -> list[ArtifactSpec]:
+def _benched(job: Job) -> Artifacts:
     """The artifacts for this kind of machine: the float graphs, and INT8 for its processor."""
     from eightfold.runtime.backends.targets import targets_of
 
     here = ("any", *targets_of("onnxruntime"))
-    return [wanted for wanted in onnx_artifacts(job.recipe) if wanted.target in here]
+    return Artifacts(wanted for wanted in job.artifacts.onnx if wanted.target in here)
 
 
 def measure(job: Job, _: Path) -> str:
@@ -136,9 +136,9 @@ def bundle(job: Job, _: Path) -> str:
     from eightfold.export.bundle.write import write_bundle
     from eightfold.export.tensorrt.record import sidecar_path
 
-    engines = [wanted.path for wanted in engine_artifacts(job.recipe)]
+    engines = [wanted.path for wanted in job.artifacts.engines]
     sidecars = [str(sidecar_path(path)) for path in engines]
-    paths = [*files_of(onnx_artifacts(job.recipe)), *engines, *sidecars]
+    paths = [*job.artifacts.onnx.files, *engines, *sidecars]
     documents = {"plan": "plan.json", "ranges": at.RANGES, "latency": at.LATENCY, "report": at.REPORT}
     files = {path: job.path(path) for path in paths}
     files |= {name: job.path(at.PLAN if role == "plan" else name) for role, name in documents.items()}
@@ -172,11 +172,11 @@ def artifacts_of(job: Job) -> list[Artifact]:
             metrics=metrics[wanted.id],
             steps=steps[wanted.id],
         )
-        for wanted in onnx_artifacts(job.recipe)
+        for wanted in job.artifacts.onnx
     ]
     engines = [
         engine_artifact(job.path(wanted.path), id=wanted.id, inside=wanted.path, variant=wanted.variant)
-        for wanted in engine_artifacts(job.recipe)
+        for wanted in job.artifacts.engines
     ]
     return graphs + engines
 
