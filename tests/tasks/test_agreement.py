@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from eightfold.arrays import Array
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import ImageError, ModelError, RecipeError
 from eightfold.recipe import DataSection, TaskSection, recipe_from
-from eightfold.runtime.backends.base import Array
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.tasks.agreement import AGREEMENTS, Agreement
 from eightfold.tasks.answers import save_answers, with_answers

@@ -8,11 +8,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from eightfold.arrays import Array
 from eightfold.calib.checkpoint import kept_in
 from eightfold.calib.images.data_reader import DataReader, batched, open_data, peeked
 from eightfold.calib.images.image_set import ImageSet, ImageWarning
@@ -30,7 +29,7 @@ from eightfold.threads import most_threads
 from eightfold.versions import identity_of
 
 FEW_IMAGES = 32
-Tensor = npt.NDArray[Any]
+Tensor = Array
 # Packages whose version may change what is seen of an activation.
 DECIDING = ("eightfold", "onnxruntime", "numpy", "cv2")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from eightfold.arrays import Array
 from eightfold.calib.images.data_reader import DataReader
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.observers import Observer
@@ -87,7 +87,7 @@ class _State:
         with contextlib.suppress(*absent_or_damaged), np.load(self.path, allow_pickle=False) as stored:
             self._restore(dict(stored))
 
-    def _restore(self, stored: dict[str, npt.NDArray[Any]]) -> None:
+    def _restore(self, stored: dict[str, Array]) -> None:
         if str(stored["identity"]) != self.identity:
             return
         states = {name: stored[f"observer {name}"] for name in self.observers}

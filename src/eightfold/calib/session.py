@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from eightfold.arrays import Array
 from eightfold.extras import require
 from eightfold.onnx_graph.change_batch import loosen_batch
 from eightfold.onnx_graph.graph import SHAPE_INPUT, ModelGraph
@@ -27,7 +27,7 @@ MAX_BYTES = 32 << 20  # of activations held at a time, where one row has fewer: 
 # weights of its own.
 MAX_ROW_BYTES = 512 << 20
 CLOSE = 1e-3  # how near a freed graph's answer must be to the graph's own
-Tensor = npt.NDArray[Any]
+Tensor = Array
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eightfold.cli.options import image_size
 from eightfold.errors import UsageError, why_unread
+from eightfold.json_types import JsonDict, JsonMapping
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,7 @@ def load_network(
     classes: int | None = None,
     size: str | None = None,
     inputs: str | None = None,
-    constants: Mapping[str, Any] | None = None,
+    constants: JsonMapping | None = None,
     seed: int = 0,
 ) -> LoadedModel:
     """The network that a command's argument and options name; `constants` are those of inputs of an ONNX file."""
@@ -49,7 +49,7 @@ def load_network(
     )
 
 
-def json_inputs(text: str | None) -> dict[str, Any]:
+def json_inputs(text: str | None) -> JsonDict:
     """The object in a JSON text or a .json file.
 
     >>> json_inputs('{"inference": true}')

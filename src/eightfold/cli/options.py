@@ -7,11 +7,13 @@ import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eightfold.errors import UsageError, why_unread
+from eightfold.json_types import JsonDict
 
 if TYPE_CHECKING:
+    from eightfold.arrays import Array
     from eightfold.calib.images.preprocess import Preprocess
     from eightfold.onnx_graph.tensor_specs import TensorSpec
     from eightfold.runtime.bundle.manifest import Task
@@ -54,7 +56,7 @@ def image_size(text: str) -> tuple[int, int]:
     return sides[0], sides[-1]
 
 
-def named_values(texts: Sequence[str]) -> dict[str, Any]:
+def named_values(texts: Sequence[str]) -> JsonDict:
     """Name -> value of each 'NAME=JSON'.
 
     >>> named_values(["scale=[1.0, 0.5]"])
@@ -72,9 +74,7 @@ def named_values(texts: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def image_inputs(
-    specs: Sequence[TensorSpec], images: str, preprocess: Path | Preprocess, runs: int = 1
-) -> dict[str, Any]:
+def image_inputs(specs: Sequence[TensorSpec], images: str, preprocess: Path | Preprocess, runs: int = 1) -> JsonDict:
     """The first images of a source, prepared, as the input of a network with one: enough rows for so many runs."""
     import numpy as np
 
@@ -91,7 +91,7 @@ def image_inputs(
     return {name: whole_runs(rows, batch)}
 
 
-def file_inputs(onnx: Path, images: str | None, preprocess: Path | None) -> dict[str, Any] | None:
+def file_inputs(onnx: Path, images: str | None, preprocess: Path | None) -> dict[str, Array] | None:
     """The same for a file, where images were given. Raises UsageError where one of the two options is missing."""
     from eightfold.onnx_graph.onnx_files import load_onnx, tensor_specs
 

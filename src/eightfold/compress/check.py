@@ -21,6 +21,7 @@ from eightfold.compress.plan.plan import GroupPlan, PrunePlan
 from eightfold.compress.surgery.surgery import applied
 from eightfold.compress.trace.groups import ChannelGraph
 from eightfold.compress.trace.replay import Misfit, Replay
+from eightfold.compress.types import ExampleInputs
 from eightfold.export.verify.module_runs import set_evaluation
 
 # What torch and model code raise when a size does not fit.
@@ -39,7 +40,7 @@ class TestRun:
     misfits: frozenset[str] = frozenset()  # groups whose channels an operator there miscounted
 
 
-def checked(model: nn.Module, example_inputs: Any, plan: PrunePlan, graph: ChannelGraph) -> PrunePlan:
+def checked(model: nn.Module, example_inputs: ExampleInputs, plan: PrunePlan, graph: ChannelGraph) -> PrunePlan:
     """`plan` without the groups at whose new width the model does not run as traced, which are named in a warning."""
     original = plan
     blamed: set[str] = set()  # classes of modules whose code was at fault before

@@ -16,10 +16,12 @@ from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.prune import Pruned
 from eightfold.compress.surgery import surgery
 from eightfold.compress.surgery.surgery import PruneReport
+from eightfold.compress.types import ExampleInputs
+from eightfold.errors import UsageError
 from eightfold.files import PathLike
 
 
-def plan_pruning(model: nn.Module | PathLike, example_inputs: Any = None, **options: Any) -> PrunePlan:
+def plan_pruning(model: nn.Module | PathLike, example_inputs: ExampleInputs | None = None, **options: Any) -> PrunePlan:
     """Decide which channels of a network stay. The network is left untouched.
 
     Args:
@@ -63,14 +65,16 @@ def plan_pruning(model: nn.Module | PathLike, example_inputs: Any = None, **opti
     """
     if isinstance(model, str | Path):
         return plan_file(model, example_inputs, **options)
-    return modules.plan_pruning(model, example_inputs, **options)
+    return modules.plan_pruning(model, _of_module(example_inputs), **options)
 
 
 @overload
-def prune(model: nn.Module, example_inputs: Any, **options: Any) -> Pruned: ...
+def prune(model: nn.Module, example_inputs: ExampleInputs, **options: Any) -> Pruned: ...
 @overload
-def prune(model: PathLike, example_inputs: Any = None, *, output: PathLike, **options: Any) -> PrunedFile: ...
-def prune(model: nn.Module | PathLike, example_inputs: Any = None, **options: Any) -> Pruned:
+def prune(
+    model: PathLike, example_inputs: ExampleInputs | None = None, *, output: PathLike, **options: Any
+) -> PrunedFile: ...
+def prune(model: nn.Module | PathLike, example_inputs: ExampleInputs | None = None, **options: Any) -> Pruned:
     """Prune a torch module in place, or an ONNX file into another one, and make up for what was removed if asked,
     without labels and without training.
 
@@ -98,7 +102,7 @@ def prune(model: nn.Module | PathLike, example_inputs: Any = None, **options: An
     """
     if isinstance(model, str | Path):
         return prune_file(model, example_inputs, **options)
-    return one_call.prune(model, example_inputs, **options)
+    return one_call.prune(model, _of_module(example_inputs), **options)
 
 
 @overload
@@ -124,7 +128,9 @@ def apply_plan(model: nn.Module | PathLike, plan: PrunePlan, **options: Any) -> 
     return surgery.apply_plan(model, plan, **options)
 
 
-def inspect_model(model: nn.Module | PathLike, example_inputs: Any = None, **options: Any) -> ModelInspection:
+def inspect_model(
+    model: nn.Module | PathLike, example_inputs: ExampleInputs | None = None, **options: Any
+) -> ModelInspection:
     """Trace a network and tell its parameters, MACs, their share by child module or node, groups and what is frozen.
 
     Args:
@@ -137,4 +143,14 @@ def inspect_model(model: nn.Module | PathLike, example_inputs: Any = None, **opt
     """
     if isinstance(model, str | Path):
         return inspect_file(model, **options)
-    return inspection.inspect_model(model, example_inputs, **options)
+    return inspection.inspect_model(model, _of_module(example_inputs), **options)
+
+
+def _of_module(example_inputs: ExampleInputs | None) -> ExampleInputs:
+    if example_inputs is None:
+        raise UsageError(
+            "no example inputs for a torch module",
+            allowed="a tensor, a tuple of arguments, or a dictionary of keywords",
+            remedy="pass example_inputs=",
+        )
+    return example_inputs

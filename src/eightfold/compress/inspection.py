@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from torch import nn
 from eightfold.compress.trace.groups import ChannelGraph
 from eightfold.compress.trace.macs import count_parameters
 from eightfold.compress.trace.trace import trace
+from eightfold.compress.types import ExampleInputs
 from eightfold.text_table import text_table
 
 SHOWN = 12  # lines of a list
@@ -67,7 +67,7 @@ def _first(lines: Iterable[str]) -> list[str]:
     return found if len(found) <= SHOWN else [*found[:SHOWN], f"  ... and {len(found) - SHOWN} more"]
 
 
-def inspect_model(model: nn.Module, example_inputs: Any, *, multiple: int = 8) -> ModelInspection:
+def inspect_model(model: nn.Module, example_inputs: ExampleInputs, *, multiple: int = 8) -> ModelInspection:
     """Trace `model` and tell its parameters, MACs, their share by child module, groups and what is frozen.
 
     Raises:

@@ -16,6 +16,7 @@ from eightfold.compress.modules.weight_norm import normed_weights, weights_kept
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.surgery.surgery import applied
 from eightfold.compress.trace.groups import ChannelGraph, Kept
+from eightfold.compress.types import ExampleInputs
 from eightfold.export.verify.module_runs import set_evaluation
 
 
@@ -51,7 +52,9 @@ def zeroed(model: nn.Module, plan: PrunePlan) -> Iterator[nn.Module]:
             parameter.data = data[name]
 
 
-def masked_error(model: nn.Module, example_inputs: Any, plan: PrunePlan, graph: ChannelGraph | None = None) -> float:
+def masked_error(
+    model: nn.Module, example_inputs: ExampleInputs, plan: PrunePlan, graph: ChannelGraph | None = None
+) -> float:
     """Largest |pruned - zeroed| over all outputs in evaluation mode, relative to each output's largest.
 
     With the `graph` of a model whose output shapes depend on values, the outputs of all layers that the plan leaves
@@ -74,7 +77,7 @@ def whole_layers(graph: ChannelGraph, plan: PrunePlan) -> tuple[str, ...]:
     return tuple(dict.fromkeys(layer.module for layer in layers if layer.module))
 
 
-def outputs(model: nn.Module, example_inputs: Any, probes: Sequence[str] = ()) -> list[torch.Tensor]:
+def outputs(model: nn.Module, example_inputs: ExampleInputs, probes: Sequence[str] = ()) -> list[torch.Tensor]:
     """All tensors that the model, or the modules `probes` of it, return in evaluation mode, in order."""
     found: list[torch.Tensor] = []
 

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from eightfold.compress.check import checked
 from eightfold.compress.criteria.evidence import Evidence, Loss
@@ -23,6 +23,7 @@ from eightfold.compress.sensitivity.rule import measured_plan
 from eightfold.compress.surgery.blocks import bypassed, choose_blocks, require_images_for_blocks
 from eightfold.compress.trace.groups import ChannelGraph, Kept
 from eightfold.compress.trace.trace import trace
+from eightfold.compress.types import ExampleInputs, ImageBatches
 from eightfold.defaults import KEEP_RATIO, MULTIPLE, PRUNING_RULE, PRUNING_SCORE
 from eightfold.files import sha256_of_bytes
 
@@ -33,7 +34,7 @@ class UnreachedWarning(UserWarning):
 
 def plan_pruning(
     model: nn.Module,
-    example_inputs: Any,
+    example_inputs: ExampleInputs,
     *,
     rule: str = PRUNING_RULE,
     score: str | Criterion = PRUNING_SCORE,
@@ -49,7 +50,7 @@ def plan_pruning(
     ranges: Sequence[LayerRange] = (),
     remove_blocks: int | Sequence[str] = 0,
     block_score: str = "contribution",
-    images: Tensor | Iterable[Any] = (),
+    images: ImageBatches = (),
     targets: Iterable[Any] = (),
     loss: Loss | None = None,
     seed: int = 0,

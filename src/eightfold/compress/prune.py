@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,8 @@ from eightfold.compress.surgery.blocks import bypassed, find_blocks, remove_bloc
 from eightfold.compress.surgery.surgery import PruneReport, apply_plan
 from eightfold.compress.trace.groups import ChannelGraph
 from eightfold.compress.trace.trace import trace
+from eightfold.compress.types import ExampleInputs, ImageBatches
+from eightfold.json_types import JsonDict
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,10 @@ class Pruned:
 
 def prune(
     model: nn.Module,
-    example_inputs: Any,
+    example_inputs: ExampleInputs,
     *,
     compensation: str = "none",
-    images: Tensor | Iterable[Any] = (),
+    images: ImageBatches = (),
     memory_mb: int = 224,
     **options: Any,
 ) -> Pruned:
@@ -106,7 +107,7 @@ def prune(
     return Pruned(plan, surgery, told, **costs)
 
 
-def _costs(model: nn.Module, example_inputs: Any, graph: ChannelGraph, plan: PrunePlan) -> dict[str, Any]:
+def _costs(model: nn.Module, example_inputs: ExampleInputs, graph: ChannelGraph, plan: PrunePlan) -> JsonDict:
     """The numbers that `Pruned` holds, before surgery."""
     left = graph
     if plan.removed_blocks:
@@ -115,7 +116,7 @@ def _costs(model: nn.Module, example_inputs: Any, graph: ChannelGraph, plan: Pru
     return pruning_costs(graph, left, plan)
 
 
-def pruning_costs(original: ChannelGraph, graph: ChannelGraph, plan: PrunePlan) -> dict[str, Any]:
+def pruning_costs(original: ChannelGraph, graph: ChannelGraph, plan: PrunePlan) -> JsonDict:
     """MACs and channels as `Pruned` holds them.
 
     Args:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from eightfold.compress.check import checked
 from eightfold.compress.criteria.evidence import Evidence
@@ -25,6 +25,7 @@ from eightfold.compress.plan.select import matches, round_count, top
 from eightfold.compress.surgery.surgery import apply_plan
 from eightfold.compress.trace.groups import ChannelGraph, Group, Kept
 from eightfold.compress.trace.trace import trace
+from eightfold.compress.types import ExampleInputs, ImageBatches
 from eightfold.errors import UsageError
 from eightfold.export.verify.module_runs import evaluating
 from eightfold.progress import track
@@ -55,9 +56,9 @@ class SearchResult:
 
 def search_pruning(
     model: nn.Module,
-    example_inputs: Any,
+    example_inputs: ExampleInputs,
     evaluate: Callable[[nn.Module], float],
-    images: Tensor | Iterable[Any],
+    images: ImageBatches,
     *,
     macs_share: float = 0.5,
     tolerance: float = 0.05,
@@ -107,7 +108,7 @@ def search_pruning(
     return SearchResult(tuple(sorted(found, key=lambda candidate: -candidate.metric)))
 
 
-def reestimate_norms(model: nn.Module, images: Tensor | Iterable[Any]) -> None:
+def reestimate_norms(model: nn.Module, images: ImageBatches) -> None:
     """Replace the running statistics of every batch norm by the mean over `images`, in place; modes are restored."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     momenta = [norm.momentum for norm in norms]

@@ -16,8 +16,8 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from eightfold.arrays import Array
 from eightfold.errors import ModelError
 from eightfold.onnx_graph.graph_index import GraphIndex
 from eightfold.onnx_graph.operators import kind
@@ -186,7 +186,7 @@ def _copy(tensor: onnx.TensorProto) -> onnx.TensorProto:
     return made
 
 
-def _interpolated(name: str, low: NDArray[Any], high: NDArray[Any], line: Line) -> NDArray[Any]:
+def _interpolated(name: str, low: Array, high: Array, line: Line) -> Array:
     """Sizes stand in integer constants; a float constant has no reason to depend on the batch."""
     if low.dtype.kind not in "iu":
         if np.array_equal(low, high):
@@ -196,7 +196,7 @@ def _interpolated(name: str, low: NDArray[Any], high: NDArray[Any], line: Line) 
     return np.array(flat, low.dtype).reshape(low.shape)
 
 
-def _resized(name: str, low: NDArray[Any], high: NDArray[Any], line: Line) -> NDArray[Any]:
+def _resized(name: str, low: Array, high: Array, line: Line) -> Array:
     """A constant that was expanded along an axis (a class token, a mask): the same slice at every place."""
     shape = [line.at(a, b) for a, b in zip(low.shape, high.shape, strict=True)]
     slices = tuple(slice(0, 1) if a != b else slice(None) for a, b in zip(low.shape, high.shape, strict=True))
@@ -206,7 +206,7 @@ def _resized(name: str, low: NDArray[Any], high: NDArray[Any], line: Line) -> ND
     return np.ascontiguousarray(np.broadcast_to(slice_, shape))
 
 
-def _same(slice_: NDArray[Any], whole: NDArray[Any]) -> bool:
+def _same(slice_: Array, whole: Array) -> bool:
     return np.array_equal(np.broadcast_to(slice_, whole.shape), whole)
 
 

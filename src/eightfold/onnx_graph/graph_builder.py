@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from eightfold.onnx_graph.graph_index import GraphIndex
+from eightfold.arrays import Array
+from eightfold.onnx_graph.graph_index import AttributeValue, GraphIndex
 
 if TYPE_CHECKING:
     import onnx
@@ -27,24 +27,26 @@ class GraphBuilder:
         self.nodes: list[onnx.NodeProto] = []
         self._ints: dict[tuple[tuple[int, ...], bytes], str] = {}
 
-    def add(self, op: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+    def add(self, op: str, *inputs: str, output: str = "", **attributes: AttributeValue) -> str:
         """A node with one output, which is named `output` if that is given."""
         return self.add_many(1, op, *inputs, output=output, **attributes)[0]
 
-    def add_many(self, count: int, op: str, *inputs: str, output: str = "", **attributes: Any) -> list[str]:
+    def add_many(self, count: int, op: str, *inputs: str, output: str = "", **attributes: AttributeValue) -> list[str]:
         """A node with `count` outputs; returns their names."""
         from onnx import helper
 
         name = self.index.free(f"{self.prefix}/{len(self.nodes)}_{op}")
         outputs = [output] if output else [self.index.free(f"{name}_{place}") for place in range(count)]
-        self.nodes.append(helper.make_node(op, list(inputs), outputs, name=name, **attributes))
+        node = helper.make_node(op, list(inputs), outputs, name=name)
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in sorted(attributes.items()))
+        self.nodes.append(node)
         return outputs
 
-    def floats(self, values: float | NDArray[Any]) -> str:
+    def floats(self, values: float | Array) -> str:
         """A float32 constant; returns its name."""
         return self.weight(np.asarray(values, np.float32))
 
-    def ints(self, values: int | Sequence[int] | NDArray[Any]) -> str:
+    def ints(self, values: int | Sequence[int] | Array) -> str:
         """An int64 constant; equal ones are stored once. Returns its name."""
         array = np.asarray(values, np.int64)
         key = (array.shape, array.tobytes())
@@ -70,6 +72,6 @@ class GraphBuilder:
         """A further axis of length 1."""
         return self.add("Unsqueeze", tensor, self.ints([axis]))
 
-    def weight(self, array: NDArray[Any]) -> str:
+    def weight(self, array: Array) -> str:
         """A constant; returns its name."""
         return self.index.set_weight(f"{self.prefix}_constant", array)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, MutableSequence, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from numpy.typing import NDArray
-
+from eightfold.arrays import Array
 from eightfold.onnx_graph.names import FreeNames, all_names, captured_names
 
 if TYPE_CHECKING:
     import onnx
+
+T = TypeVar("T")
+AttributeValue: TypeAlias = (
+    "int | float | str | bytes | Sequence[int] | Sequence[float] | Sequence[str] | onnx.TensorProto | onnx.GraphProto"
+)
 
 
 class GraphIndex:
@@ -30,7 +34,7 @@ class GraphIndex:
         self.shapes |= {name: tuple(tensor.dims) for name, tensor in self.weights.items()}
         self._names = FreeNames(all_names(graph))
 
-    def array(self, name: str) -> NDArray[Any] | None:
+    def array(self, name: str) -> Array | None:
         """The value of a constant; None for what is computed."""
         from onnx import numpy_helper
 
@@ -57,7 +61,7 @@ class GraphIndex:
         """`name`, or the first numbered form of it that nothing in the graph has; taken from now on."""
         return self._names.free(name)
 
-    def set_weight(self, name: str, array: NDArray[Any]) -> str:
+    def set_weight(self, name: str, array: Array) -> str:
         """Add a constant under a free name that begins with `name`; returns the name."""
         from onnx import numpy_helper
 
@@ -73,7 +77,7 @@ class GraphIndex:
         keep(self.graph.node, lambda node: id(node) not in gone)
 
 
-def keep(items: Any, wanted: Callable[[Any], bool]) -> None:
+def keep(items: MutableSequence[T], wanted: Callable[[T], bool]) -> None:
     """Delete the other `items`, nodes or weights of a graph, where they are: a list built anew would copy the rest."""
     for place in reversed(range(len(items))):
         if not wanted(items[place]):
@@ -91,7 +95,7 @@ def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     return default
 
 
-def set_attribute(node: onnx.NodeProto, name: str, value: Any) -> None:
+def set_attribute(node: onnx.NodeProto, name: str, value: AttributeValue) -> None:
     """Set or replace an attribute of a node."""
     from onnx import helper
 

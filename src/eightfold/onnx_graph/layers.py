@@ -4,11 +4,12 @@ dense layers of either orientation."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from eightfold.arrays import Array
 from eightfold.extras import require
 from eightfold.onnx_graph.graph import ModelGraph
 from eightfold.onnx_graph.graph_index import attribute
@@ -66,7 +67,7 @@ class Layer:
             return 0 if attribute(self.node, "transB", 0) else 1
         return 1 if self.node.op_type == "ConvTranspose" else 0
 
-    def view(self, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def view(self, weight: Array) -> Array:
         """A weight as (groups, outputs, inputs, positions)."""
         if self.node.op_type == "ConvTranspose":
             inputs = weight.shape[0] // self.groups
@@ -76,7 +77,7 @@ class Layer:
         matrix = weight if self.output_axis == 0 else weight.T
         return matrix[None, :, :, None]
 
-    def unview(self, viewed: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def unview(self, viewed: Array) -> Array:
         """The inverse of `view`."""
         if self.node.op_type == "ConvTranspose":
             return np.ascontiguousarray(viewed.transpose(0, 2, 1, 3)).reshape(self.shape)
@@ -101,13 +102,13 @@ def label(node: onnx.NodeProto) -> str:
     return str(node.name or node.output[0])
 
 
-def value_of(tensor: onnx.TensorProto) -> npt.NDArray[Any]:
+def value_of(tensor: onnx.TensorProto) -> Array:
     """Content of a constant as an array."""
-    array: npt.NDArray[Any] = require("onnx", "read models").numpy_helper.to_array(tensor)
+    array: Array = require("onnx", "read models").numpy_helper.to_array(tensor)
     return array
 
 
-def set_value(tensor: onnx.TensorProto, value: npt.NDArray[Any]) -> None:
+def set_value(tensor: onnx.TensorProto, value: Array) -> None:
     """Replace a constant's value, in its own type."""
     helper = require("onnx", "edit models").numpy_helper
     tensor.CopyFrom(helper.from_array(value.astype(value_of(tensor).dtype), tensor.name))

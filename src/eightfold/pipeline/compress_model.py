@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from eightfold.calib.images.images import open_images
 from eightfold.calib.images.preprocess import Preprocess
@@ -17,6 +16,7 @@ from eightfold.errors import ModelError, UsageError
 from eightfold.export.targets import target_named
 from eightfold.extras import require
 from eightfold.files import PathLike, write_text
+from eightfold.json_types import JsonDict
 from eightfold.pipeline.job.dry_run import StepPreview
 from eightfold.pipeline.job.runner import Listener
 from eightfold.pipeline.run import RunResult, preview_run, run
@@ -63,7 +63,7 @@ class CompressOptions:
     size: Size | None = None
     num_classes: int | None = None
     weights: Path | None = None
-    inputs: dict[str, Any] = field(default_factory=dict)
+    inputs: JsonDict = field(default_factory=dict)
     task: Task | None = None
     preprocess: Preprocess | None = None
     seed: int = 0
@@ -136,8 +136,8 @@ def recipe_for(model: str, images: str, output: PathLike, options: CompressOptio
     quantized, engines = _targets(options.targets)
     batches = options.batches or _batches(loaded)
     drop = MAX_DISAGREEMENT if options.labelled is None else MAX_DROP
-    data: dict[str, Any] = {"source": images, "train_images": TRAIN_IMAGES, "test_images": TEST_IMAGES}
-    recipe: dict[str, Any] = {
+    data: JsonDict = {"source": images, "train_images": TRAIN_IMAGES, "test_images": TEST_IMAGES}
+    recipe: JsonDict = {
         "name": loaded.name,
         "output": str(output),
         "seed": options.seed,
@@ -176,7 +176,7 @@ def _require_weights(model: str, options: CompressOptions) -> None:
         )
 
 
-def _task_section(task: Task, *, labelled: bool) -> dict[str, Any]:
+def _task_section(task: Task, *, labelled: bool) -> JsonDict:
     """With labels, a network of unknown outputs is taken for a classifier, as in any recipe."""
     if task.kind == "tensors" and labelled:
         return {}
@@ -184,8 +184,8 @@ def _task_section(task: Task, *, labelled: bool) -> dict[str, Any]:
     return {"kind": task.kind, "decode": decode, "options": task.options, "labels": list(task.labels)}
 
 
-def _model_section(model: str, options: CompressOptions) -> dict[str, Any]:
-    section: dict[str, Any] = {"source": model}
+def _model_section(model: str, options: CompressOptions) -> JsonDict:
+    section: JsonDict = {"source": model}
     if options.weights is not None:
         section["weights"] = str(options.weights)
     if options.inputs:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
+from eightfold.arrays import Array, Arrays
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import UsageError
 from eightfold.files import PathLike
+from eightfold.json_types import JsonDict
 from eightfold.runtime.backends import open_session
-from eightfold.runtime.backends.base import Array, Arrays
 from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.predict.onnx_bundle import bundle_of_onnx
@@ -64,7 +64,7 @@ class EvaluationTable:
             lines += ["", self.paired.describe()]
         return "\n".join(lines)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonDict:
         """The output of `eightfold evaluate --json`."""
         return {
             "images": self.images,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from eightfold.errors import UsageError
 from eightfold.export.bundle.commits import commits
 from eightfold.files import PathLike
+from eightfold.json_types import JsonDict
 from eightfold.pipeline.job import job as at
 from eightfold.pipeline.job.dry_run import StepPreview, foresee
 from eightfold.pipeline.job.job import Job
@@ -54,7 +54,7 @@ class RunResult:
     def did_nothing(self) -> bool:
         return all(step.skipped for step in self.steps)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonDict:
         """The output of `eightfold run --json`: paths, the headline numbers, the promises that hold, and every step."""
         content = content_of(self.job)
         return {

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from eightfold.arrays import Array, Arrays
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.images import open_images
 from eightfold.calib.images.preprocess import Preprocess
@@ -23,8 +24,8 @@ from eightfold.errors import BundleError, ImageError, ModelError, RecipeError
 from eightfold.export.in_graph.detections import decoded_task
 from eightfold.export.int8.score import Score
 from eightfold.extras import require
+from eightfold.json_types import JsonDict
 from eightfold.recipe import DataSection, Recipe
-from eightfold.runtime.backends.base import Array, Arrays
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.postprocess import decoder_class, decoder_of
 from eightfold.runtime.postprocess.decoder import the_output
@@ -279,7 +280,7 @@ def _named(values: Mapping[str, float]) -> dict[str, float]:
     return {"agreement-map50": values["map50"], "agreement-map50-95": values["map50-95"]}
 
 
-def _detections(network: Network, batch: Batch, options: dict[str, Any]) -> list[Detections]:
+def _detections(network: Network, batch: Batch, options: JsonDict) -> list[Detections]:
     known = set(decoder_class(network.task.decode).model_fields)
     more = {name: value for name, value in options.items() if name in known}
     task = network.task.model_copy(update={"options": {**network.task.options, **more}})

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from typing_extensions import Self
 
+from eightfold.arrays import Array
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.files import sha256_of_bytes, write_bytes
-from eightfold.runtime.backends.base import Array
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,12 +4,12 @@ overlaps of 0.50, 0.55 ... 0.95 that a box must have to count as found, with at 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eightfold.extras import require
+from eightfold.json_types import JsonDict
 from eightfold.runtime.postprocess.results import Detections
 from eightfold.tasks.base import PARTS, Evaluation
 from eightfold.tasks.boxed_images import BoxedImages
@@ -66,7 +66,7 @@ def jackknife(images: BoxedImages, found: Sequence[Detections], metric: str) -> 
     return Evaluation(values, tuple(parts) if len(parts) == count else ())
 
 
-def _rows(found: Sequence[Detections]) -> list[dict[str, Any]]:
+def _rows(found: Sequence[Detections]) -> list[JsonDict]:
     return [
         {"image_id": place, "category_id": index, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
         for place, each in enumerate(found)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from eightfold.arrays import Array, Arrays
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import RecipeError
 from eightfold.export.int8.score import Score
 from eightfold.recipe import DataSection, Recipe, TaskSection, TrainSection
-from eightfold.runtime.backends.base import Array, Arrays
 from eightfold.runtime.bundle.manifest import Task
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from typing import Any
 from eightfold.calib.images.annotations import coco_files, read_coco
 from eightfold.errors import ImageError
 from eightfold.files import write_text
+from eightfold.json_types import JsonDict
 from eightfold.tasks.boxed_images import BoxedImages, Objects, class_index
 from eightfold.tasks.darknet_data import from_data
 from eightfold.tasks.voc_data import from_voc, is_voc
@@ -93,7 +94,7 @@ def write_part(images: BoxedImages, folder: Path) -> None:
     write_text(folder / FILE, json.dumps(coco_content(images, names), indent=1) + "\n")
 
 
-def coco_content(images: BoxedImages, names: Sequence[str]) -> dict[str, Any]:
+def coco_content(images: BoxedImages, names: Sequence[str]) -> JsonDict:
     """The data set as COCO has it; images and classes have their places as ids, annotations count from 1."""
     rows = [
         (place, index, (x1, y1, x2 - x1, y2 - y1), crowd)

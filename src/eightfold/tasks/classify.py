@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from eightfold.arrays import Array
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.images import open_images
 from eightfold.calib.images.preprocess import Preprocess
@@ -18,7 +19,6 @@ from eightfold.errors import BundleError, ImageError, ModelError, RecipeError
 from eightfold.export.int8.score import Score, top1_score
 from eightfold.files import digest_of
 from eightfold.recipe import DataSection, Recipe
-from eightfold.runtime.backends.base import Array
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.postprocess import decoder_of
 from eightfold.runtime.postprocess.decoder import the_output

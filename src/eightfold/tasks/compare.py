@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from eightfold.arrays import Array, Arrays
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import UsageError
 from eightfold.export.compare.agreement import Agreement, compare_classifiers
 from eightfold.export.compare.runnables import Runnable
 from eightfold.files import PathLike
 from eightfold.recipe import TaskSection
-from eightfold.runtime.backends.base import Array, Arrays
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.report.report_format import metric_label
 from eightfold.tasks.base import Network

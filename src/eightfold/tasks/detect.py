@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from eightfold.arrays import Array
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BundleError, ImageError, ModelError, RecipeError, one_of
@@ -13,8 +14,8 @@ from eightfold.export.in_graph.detections import decoded_task, form_for
 from eightfold.export.int8.score import Score
 from eightfold.extras import require
 from eightfold.files import atomic_directory, sha256_of_bytes
+from eightfold.json_types import JsonDict
 from eightfold.recipe import DataSection, Recipe
-from eightfold.runtime.backends.base import Array
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.postprocess import DECODERS, decoder_class, decoder_of
 from eightfold.runtime.postprocess.detect import Detector
@@ -195,7 +196,7 @@ def _decoder(task: Task) -> Detector:
     return decoder
 
 
-def _detections(network: Network, image: Array, options: dict[str, Any]) -> Detections:
+def _detections(network: Network, image: Array, options: JsonDict) -> Detections:
     """The decoder's detections in one model-ready image with other options, if it has these."""
     known = set(decoder_class(network.task.decode).model_fields)
     more = {name: value for name, value in options.items() if name in known}

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from eightfold.arrays import Array
 from eightfold.calib.images.geometry import Placement
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
-from eightfold.runtime.backends.base import Array
 
 Places = NDArray[np.int64]
 # Two threads decode while the caller computes; OpenCV releases the interpreter's lock.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eightfold.arrays import Array, Arrays
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.runtime.backends import open_session
-from eightfold.runtime.backends.base import Array, Arrays
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.tasks.base import Network
 

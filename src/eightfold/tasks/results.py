@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eightfold.arrays import Array
 from eightfold.calib.images.decode import images_in, read_image
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.images import open_images
 from eightfold.errors import ImageError, UsageError
-from eightfold.runtime.backends.base import Array
+from eightfold.json_types import JsonDict
 from eightfold.runtime.postprocess import decoder_of
 from eightfold.runtime.postprocess.decoder import the_output
 from eightfold.runtime.postprocess.results import Detections
@@ -56,7 +57,7 @@ class Results(ABC):
         rows = [[label, *(f"{100 * row[name]:.1f}" for name in names)] for label, row in self.by_class.items()]
         return text_table([["class", *names], *rows], left={0})
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonDict:
         """JSON-able."""
         return {"metrics": dict(self.metrics), "by_class": {name: dict(row) for name, row in self.by_class.items()}}
 
@@ -73,7 +74,7 @@ class ClassifyResults(Results):
             raise UsageError("two different tasks", allowed="two classifiers")
         return mcnemar("top-1", self.right, other.right)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonDict:
         return {**super().to_dict(), "confusion": {name: dict(row) for name, row in self.confusion.items()}}
 
     def by_class_lines(self) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from eightfold.calib.images.annotations import read_yolo
 from eightfold.calib.images.decode import read_image
 from eightfold.calib.images.images import yolo_files
 from eightfold.errors import ImageError
+from eightfold.json_types import JsonMapping
 from eightfold.tasks.boxed_images import BoxedImages, Objects, class_index
 
 IMAGES = ("images", "JPEGImages")
@@ -28,7 +28,7 @@ def from_yolo(path: Path, parts: Sequence[str], labels: Sequence[str]) -> BoxedI
     return BoxedImages(files, None, classes, objects)
 
 
-def _names(path: Path, entries: Mapping[str, Any]) -> tuple[str, ...]:
+def _names(path: Path, entries: JsonMapping) -> tuple[str, ...]:
     names = entries.get("names")
     if isinstance(names, Mapping):
         names = [names[key] for key in sorted(names)]

@@ -7,15 +7,15 @@ that names a model source, its options and the batch.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from eightfold.errors import ModelError
 from eightfold.extras import installed, require
 from eightfold.files import write_text
+from eightfold.json_types import JsonMapping
 from eightfold.onnx_graph.tensor_specs import TensorSpec, spec_of
 from eightfold.runtime.backends import register_backend
 from eightfold.runtime.backends.base import Backend, Session, SessionOptions, Slot, empty_like
@@ -126,7 +126,7 @@ class TorchSlot(Slot):
             torch.utils._pytree.tree_map_only(torch.Tensor, torch.Tensor.cpu, outputs)
 
 
-def _load(content: Mapping[str, Any]) -> LoadedModel:
+def _load(content: JsonMapping) -> LoadedModel:
     arguments = content["arguments"]
     return load_source(
         content["source"],

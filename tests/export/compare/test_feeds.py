@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eightfold.arrays import Arrays
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import UsageError
 from eightfold.export.bundle.export_bundle import export_bundle
@@ -16,7 +17,7 @@ from eightfold.export.compare.feeds import feeds_of, rules_for
 from eightfold.export.compare.runnables import Runnable, runnable_of
 from eightfold.export.in_graph.in_graph import put_preprocess_in
 from eightfold.export.torch.onnx_export import export_onnx
-from eightfold.export.verify.verify import Arrays, Tolerance
+from eightfold.export.verify.verify import Tolerance
 from tests.export.networks import images, small_net
 
 PREPROCESS = Preprocess(height=16, width=16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))

@@ -83,7 +83,7 @@ def test_known_ranges_need_no_image(residual_net: ModelMaker, rows: Any) -> None
 
 def test_tensorrt_without_calibrators(residual_net: ModelMaker, rows: Any) -> None:
     ranges = calibrate(residual_net(), rows, None)
-    eleven = SimpleNamespace(__version__="10.99.0")
+    eleven: Any = SimpleNamespace(__version__="10.99.0")
     with pytest.raises(BackendError, match="has no calibrators; allowed: TensorRT 8 and 10"):
         calibrator_from_ranges(eleven, ranges)
     wrong: Any = "kl"

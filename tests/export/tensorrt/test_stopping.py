@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -68,12 +68,13 @@ def test_a_signal_that_python_does_not_handle_is_left_alone() -> None:
     class Monitor:
         pass
 
-    with stoppable(SimpleNamespace(IProgressMonitor=Monitor), SimpleNamespace()):
+    trt: Any = SimpleNamespace(IProgressMonitor=Monitor)
+    with stoppable(trt, SimpleNamespace()):
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_builders_without_a_monitor_are_left_alone() -> None:
-    config = SimpleNamespace()
-    with pytest.raises(KeyboardInterrupt), stoppable(SimpleNamespace(), config):
+    config, trt = SimpleNamespace(), cast(Any, SimpleNamespace())
+    with pytest.raises(KeyboardInterrupt), stoppable(trt, config):
         interrupt()
     assert vars(config) == {}

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from eightfold.arrays import Arrays
 from eightfold.errors import ModelError, VerificationError
 from eightfold.export.verify.reference import Reference
 from eightfold.export.verify.test_inputs import EXTREME, RANDOM, adversarial_inputs, input_sets_of
-from eightfold.export.verify.verify import Arrays, Tolerance
+from eightfold.export.verify.verify import Tolerance
 from eightfold.onnx_graph.tensor_specs import TensorSpec
 from tests.export.networks import graph, saved
 

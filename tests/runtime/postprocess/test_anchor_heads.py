@@ -13,9 +13,9 @@ from torchvision.models.detection._utils import BoxCoder, BoxLinearCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
+from eightfold.arrays import Array
 from eightfold.calib.images.geometry import Placement
 from eightfold.errors import BundleError
-from eightfold.runtime.backends.base import Array
 from eightfold.runtime.postprocess import anchor_heads
 from eightfold.runtime.postprocess.results import Detections
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from eightfold.arrays import Array
 from eightfold.calib.images.geometry import Placement
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BundleError
-from eightfold.runtime.backends.base import Array
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.postprocess import decoder_of
 from eightfold.runtime.postprocess.instances import YoloKeypoints, YoloMasks

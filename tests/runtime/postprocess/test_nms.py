@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torchvision.ops import batched_nms, box_iou
 from torchvision.ops import nms as torch_nms
 
-from eightfold.runtime.backends.base import Array
+from eightfold.arrays import Array
 from eightfold.runtime.postprocess.nms import iou, nms, soft_nms
 
 

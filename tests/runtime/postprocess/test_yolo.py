@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from eightfold.arrays import Array
 from eightfold.calib.images.geometry import Placement
 from eightfold.errors import BundleError
-from eightfold.runtime.backends.base import Array
 from eightfold.runtime.postprocess.results import Detections
 from eightfold.runtime.postprocess.yolo import EndToEnd, YoloAnchors, YoloBoxes, YoloDfl
 

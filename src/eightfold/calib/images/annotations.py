@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from eightfold.errors import ImageError, why_unread
 from eightfold.extras import require
+from eightfold.json_types import JsonDict, JsonMapping
 
 
 def read_list(path: Path) -> tuple[tuple[Path, ...], tuple[int, ...] | None]:
@@ -39,10 +39,10 @@ def _name_and_label(line: str) -> tuple[str, str]:
     return name.strip(), label.strip()
 
 
-def read_coco(path: Path) -> dict[str, Any]:
+def read_coco(path: Path) -> JsonDict:
     """Content of a COCO annotation file. Raises ImageError."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
+        content: JsonDict = json.loads(path.read_text(encoding="utf-8-sig"))
         names = [image["file_name"] for image in content["images"]]
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ImageError(
@@ -53,7 +53,7 @@ def read_coco(path: Path) -> dict[str, Any]:
     return content
 
 
-def coco_files(path: Path, content: Mapping[str, Any]) -> tuple[Path, ...]:
+def coco_files(path: Path, content: JsonMapping) -> tuple[Path, ...]:
     """The images that the file at `path` lists, looked for beside it, in `images/`, and in the folder of its own name
     (`annotations/instances_val2017.json` -> `val2017/`)."""
     names = [image["file_name"] for image in content["images"]]
@@ -64,7 +64,7 @@ def coco_files(path: Path, content: Mapping[str, Any]) -> tuple[Path, ...]:
     return tuple(home / name for name in names)
 
 
-def yolo_places(path: Path, entries: Mapping[str, Any], parts: Sequence[str]) -> list[Path]:
+def yolo_places(path: Path, entries: JsonMapping, parts: Sequence[str]) -> list[Path]:
     """Folders and list files of the first of these parts that the yaml at `path` has. Raises ImageError without any."""
     base = path.parent / str(entries.get("path", ""))
     places = next((entries[part] for part in parts if entries.get(part)), None)
@@ -73,7 +73,7 @@ def yolo_places(path: Path, entries: Mapping[str, Any], parts: Sequence[str]) ->
     return [base / str(place) for place in (places if isinstance(places, list) else [places])]
 
 
-def read_yolo(path: Path) -> dict[str, Any]:
+def read_yolo(path: Path) -> JsonDict:
     """Entries of a YOLO data set's yaml. Raises ImageError."""
     yaml = require("yaml", "read YOLO data sets")
     try:

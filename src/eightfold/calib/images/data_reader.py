@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from eightfold.arrays import Array
 from eightfold.calib.images.image_set import ImageSet, ImageWarning
 from eightfold.calib.images.images import ImageSource, open_images
 from eightfold.calib.images.preprocess import Preprocess
@@ -24,7 +24,7 @@ from eightfold.progress import track
 
 MAX_SKIPPED = 0.05
 T = TypeVar("T")
-Tensor = npt.NDArray[Any]
+Tensor = Array
 NamedRow = tuple[str, Tensor]
 
 

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from typing_extensions import Self
 
+from eightfold.arrays import Array
 from eightfold.calib.images.decode import read_image
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.images.resize import Pixels
@@ -59,7 +59,7 @@ class ImageSet:
         item = self.items[index]
         return read_image(item, as_stored=as_stored) if isinstance(item, Path) else item
 
-    def prepared(self, preprocess: Preprocess) -> Iterator[npt.NDArray[Any]]:
+    def prepared(self, preprocess: Preprocess) -> Iterator[Array]:
         """Each image as one row of the model's input."""
         for index in range(len(self)):
             yield preprocess(self.load(index, as_stored=preprocess.as_stored))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from eightfold.arrays import Array
 from eightfold.calib.images.annotations import (
     coco_files,
     data_files,
@@ -24,9 +24,10 @@ from eightfold.calib.images.decode import SUFFIXES, image_files, images_in
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.errors import ImageError
 from eightfold.files import PathLike
+from eightfold.json_types import JsonMapping
 
 # A folder, file, glob pattern or data set file; a sequence of paths or of arrays; an array of images; an open set.
-ImageSource: TypeAlias = ImageSet | PathLike | Iterable[PathLike | npt.NDArray[Any]]
+ImageSource: TypeAlias = ImageSet | PathLike | Iterable[PathLike | Array]
 
 
 def open_images(source: ImageSource, *, labels: Sequence[int] | None = None) -> ImageSet:
@@ -113,7 +114,7 @@ def _open_sequence(source: Any) -> ImageSet:
     return ImageSet(tuple(Path(item) if isinstance(item, str | Path) else np.asarray(item) for item in source))
 
 
-def yolo_files(path: Path, entries: Mapping[str, Any], parts: Sequence[str]) -> tuple[Path, ...]:
+def yolo_files(path: Path, entries: JsonMapping, parts: Sequence[str]) -> tuple[Path, ...]:
     """The images of the first of these parts that the YOLO yaml at `path` has. Raises ImageError where it has none."""
     return tuple(file for place in yolo_places(path, entries, parts) for file in _files_of(place))
 

@@ -14,18 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from eightfold.arrays import Array
 from eightfold.calib.images.geometry import Placement, overlap, place
 from eightfold.calib.images.preprocess_rules import PreprocessRules
 from eightfold.calib.images.resize import Pixels, kernel_name, resize
 from eightfold.errors import ImageError
 from eightfold.extras import installed, require
 
-Tensor = npt.NDArray[Any]
+Tensor = Array
 
 
 def tensor_from_image(preprocess: PreprocessRules, image: npt.ArrayLike, out: Tensor | None = None) -> Tensor:
@@ -97,7 +97,7 @@ def _stored_channels(image: npt.ArrayLike, preprocess: PreprocessRules) -> Pixel
     return _not_empty(pixels)
 
 
-def _of_type(pixels: npt.NDArray[Any], dtype: str) -> Pixels:
+def _of_type(pixels: Array, dtype: str) -> Pixels:
     if pixels.dtype == dtype:
         return pixels
     remedy = "convert it first"

@@ -6,11 +6,12 @@ import dataclasses
 import json as json_module
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from eightfold.cli.options import terminal_width
+from eightfold.json_types import JsonDict
 
 if TYPE_CHECKING:
     from eightfold.pipeline.job.dry_run import StepPreview
@@ -71,7 +72,7 @@ def _say_failed(failed: Sequence[Check]) -> None:
     typer.echo(f"eightfold: does not hold: {names}; {remedy}; to accept it: --allow-failed", err=True)
 
 
-def write_result(path: Path | None, data: dict[str, Any]) -> None:
+def write_result(path: Path | None, data: JsonDict) -> None:
     """Write a result as JSON, where a file is named."""
     from eightfold.files import write_text
 

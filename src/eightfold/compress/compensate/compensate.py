@@ -13,11 +13,9 @@ Three methods, from cheap to strong:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from eightfold.compress.compensate.constants import constants_from_beta, fold_constants, mean_inputs
 from eightfold.compress.compensate.consumers import consumers_of
@@ -28,6 +26,7 @@ from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.surgery.blocks import bypassed
 from eightfold.compress.trace.groups import ChannelGraph
 from eightfold.compress.trace.trace import trace
+from eightfold.compress.types import ImageBatches
 from eightfold.errors import UnknownNameError, UsageError
 from eightfold.export.verify.module_runs import evaluating
 
@@ -54,7 +53,7 @@ def compensate(
     pruned: nn.Module,
     original: nn.Module,
     plan: PrunePlan,
-    images: Tensor | Iterable[Any],
+    images: ImageBatches,
     *,
     method: str = "lsq",
     graph: ChannelGraph | None = None,

@@ -18,9 +18,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from eightfold.compress.least_squares.patches import Geometry
+from eightfold.compress.types import Args, Kwargs
 
 aten = torch.ops.aten
 
@@ -133,7 +135,7 @@ class _LayerMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
         self._transposed: dict[int, tuple[str, Tensor]] = {}
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self, func: OpOverload, types: Sequence[type], args: Args = (), kwargs: Kwargs | None = None
     ) -> Any:
         call = self._layer(func, args)
         if call is not None:
@@ -148,7 +150,7 @@ class _LayerMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
             self._live.made(output)
         return output
 
-    def _layer(self, func: Any, args: tuple[Any, ...]) -> PausedCall | None:
+    def _layer(self, func: Any, args: Args) -> PausedCall | None:
         live_bytes = self._live.total() if self._live is not None else 0
         if func is aten.convolution.default and id(args[1]) in self._names:
             return PausedCall(self._names[id(args[1])], args[0], _geometry(args), live_bytes)
@@ -167,7 +169,7 @@ _LINEAR = {aten.mm.default: (0, 1), aten.addmm.default: (1, 2)}  # which argumen
 _BIAS = {aten.addmm.default: 0, aten.convolution.default: 2}
 
 
-def _geometry(args: tuple[Any, ...]) -> Geometry:
+def _geometry(args: Args) -> Geometry:
     _, weight, _, stride, padding, dilation, transposed, _, groups = args
     spatial = weight.dim() - 2
 
@@ -179,7 +181,7 @@ def _geometry(args: tuple[Any, ...]) -> Geometry:
     )
 
 
-def _without_bias(func: Any, args: tuple[Any, ...], output: Tensor) -> Tensor:
+def _without_bias(func: Any, args: Args, output: Tensor) -> Tensor:
     position = _BIAS.get(func)
     bias: Tensor | None = None if position is None else args[position]
     return output if bias is None else output - bias.reshape(-1, *[1] * (output.dim() - 2))

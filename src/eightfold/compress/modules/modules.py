@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
+from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 
+from eightfold.compress.types import Args, ExampleInputs, Kwargs
 from eightfold.errors import TraceError
 
 
@@ -68,7 +70,7 @@ def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in all_tensors(model).items()}
 
 
-def call_model(model: nn.Module, example_inputs: Any) -> Any:
+def call_model(model: nn.Module, example_inputs: ExampleInputs) -> Any:
     """`model` on its inputs: a dictionary is keyword arguments, a tuple positional ones.
 
     A list of nothing but tuples and dictionaries is several calls, one after the other; any other list is one argument.
@@ -80,7 +82,7 @@ def call_model(model: nn.Module, example_inputs: Any) -> Any:
     return model(*example_inputs) if isinstance(example_inputs, tuple) else model(example_inputs)
 
 
-def is_several_calls(example_inputs: Any) -> bool:
+def is_several_calls(example_inputs: ExampleInputs) -> TypeGuard[list[Args | Kwargs]]:
     """Tells a list of calls from a list that is one argument, such as the images of a torchvision detector."""
     return (
         isinstance(example_inputs, list)
@@ -151,7 +153,7 @@ class _WholeAttention(TorchFunctionMode):
     """Gives attention its operands in the layout that the fused operator takes."""
 
     def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self, func: OpOverload, types: Sequence[type], args: Args = (), kwargs: Kwargs | None = None
     ) -> Any:
         if func is torch.nn.functional.scaled_dot_product_attention:
             args = tuple(arg.contiguous() if isinstance(arg, torch.Tensor) else arg for arg in args)

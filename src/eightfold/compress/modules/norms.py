@@ -9,8 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from eightfold.compress.types import Args, Kwargs
 
 aten = torch.ops.aten
 _BATCH_NORMS = {
@@ -44,7 +47,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch left 
         self._made: dict[int, tuple[weakref.ref[Tensor], list[str]]] = {}
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self, func: OpOverload, types: Sequence[type], args: Args = (), kwargs: Kwargs | None = None
     ) -> Any:
         norm = func.overloadpacket.__name__ in _BATCH_NORMS
         for leaf in tree_leaves(args):

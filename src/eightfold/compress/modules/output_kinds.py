@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -120,12 +120,12 @@ class OutputKinds:
 
     kinds: tuple[OutputKind | None, ...]
 
-    def loss(self, target: Any, output: Any) -> Tensor:
+    def loss(self, target: object, output: object) -> Tensor:
         """Sum over outputs; see OutputKind."""
         terms = [kind.loss(a, b) for kind, a, b in self._pairs(target, output)]
         return torch.stack(terms).sum()
 
-    def agreement(self, targets: Sequence[Any], outputs: Sequence[Any]) -> float:
+    def agreement(self, targets: Sequence[object], outputs: Sequence[object]) -> float:
         """Mean over outputs, each over all batches; see OutputKind."""
         pairs = [self._pairs(target, output) for target, output in zip(targets, outputs, strict=True)]
         values: list[float] = [
@@ -134,18 +134,18 @@ class OutputKinds:
         ]
         return sum(values) / len(values)
 
-    def _pairs(self, target: Any, output: Any) -> list[tuple[OutputKind, Tensor, Tensor]]:
+    def _pairs(self, target: object, output: object) -> list[tuple[OutputKind, Tensor, Tensor]]:
         triples = zip(self.kinds, output_tensors(target), output_tensors(output), strict=True)
         return [(kind, a, b) for kind, (_, a), (_, b) in triples if kind is not None]
 
 
-def kinds_of(samples: Sequence[Any]) -> OutputKinds:
+def kinds_of(samples: Sequence[object]) -> OutputKinds:
     """The kinds of a network's outputs, from what it puts out for some batches."""
     by_output = zip(*([tensor for _, tensor in output_tensors(sample)] for sample in samples), strict=True)
     return OutputKinds(tuple(_kind_of(list(tensors)) for tensors in by_output))
 
 
-def answers_alike(samples: Sequence[Any]) -> bool:
+def answers_alike(samples: Sequence[object]) -> bool:
     """True if a network gives every image of these batches the same output."""
     rows = zip(*([tensor for _, tensor in output_tensors(sample)] for sample in samples), strict=True)
     return all(_alike(torch.cat([t.reshape(len(t), -1) for t in tensors if t.dim()])) for tensors in rows)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from eightfold.compress.onnx.graph_file import OnnxGraph
 from eightfold.compress.onnx.inputs import image_size_of
@@ -14,10 +12,11 @@ from eightfold.compress.surgery.artifacts import PLAN
 from eightfold.compress.surgery.source_record import MODEL, SOURCE, SourceRecord
 from eightfold.errors import UsageError
 from eightfold.files import PathLike, atomic_directory, require_folder_for, require_output, require_replaceable
+from eightfold.json_types import JsonMapping
 
 
 def save_pruned_file(
-    graph: OnnxGraph, module: OnnxModule, plan: PrunePlan, output: PathLike, costs: Mapping[str, Any]
+    graph: OnnxGraph, module: OnnxModule, plan: PrunePlan, output: PathLike, costs: JsonMapping
 ) -> Path:
     """Write the graph with the weights and widths of `module` to an .onnx file, or beside the plan into a folder.
 

@@ -24,6 +24,7 @@ from eightfold.compress.trace.groups import ChannelGraph
 from eightfold.compress.trace.trace import trace
 from eightfold.errors import ModelError, UnknownNameError
 from eightfold.files import PathLike
+from eightfold.json_types import JsonMapping
 
 if TYPE_CHECKING:
     from eightfold.calib.images.preprocess import Preprocess
@@ -172,7 +173,7 @@ def _without_blocks_removed(plan: PrunePlan) -> PrunePlan:
     return plan.model_copy(update={"removed_blocks": ()})
 
 
-def plan_wants_less(options: Mapping[str, Any]) -> bool:
+def plan_wants_less(options: JsonMapping) -> bool:
     """True if the options ask to prune anything."""
     return any(options.get(name) for name in ("max_macs", "max_params", "keep")) or (
         float(options.get("keep_ratio", 0.5)) < 1

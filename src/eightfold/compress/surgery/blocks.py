@@ -17,12 +17,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from eightfold.compress.least_squares.moments import Moments
 from eightfold.compress.plan.plan import RemovedBlock
 from eightfold.compress.surgery.recoverability import branch_moments, unexplained_energy
+from eightfold.compress.types import Args, Kwargs
 from eightfold.errors import PlanMismatchError, UnknownNameError, UsageError
 from eightfold.export.verify.module_runs import evaluating
 
@@ -240,7 +242,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch left 
         self._names = {id(module): name for name, module in model.named_modules() if name}
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self, func: OpOverload, types: Sequence[type], args: Args = (), kwargs: Kwargs | None = None
     ) -> Any:
         name = func.overloadpacket.__name__
         on_way = [(frame, _met(frame, args)) for frame in self.frames]
@@ -251,7 +253,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch left 
             frame.convolves |= name == "convolution"
         return output
 
-    def enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+    def enter(self, module: nn.Module, args: Args) -> None:
         """Forward pre-hook of every module."""
         path = self._names.get(id(module), "")
         tensors = [arg for arg in args if isinstance(arg, Tensor)]
@@ -268,13 +270,13 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch left 
             self.found[frame.path] = _seen(frame, frame.way[id(output)][1], self._fit)
 
 
-def _met(frame: _Frame, args: tuple[Any, ...]) -> str | None:
+def _met(frame: _Frame, args: Args) -> str | None:
     """The activation so far of the tensor on x's way that the operator takes; None when it takes none."""
     ways = [frame.way[id(arg)] for arg in args[:2] if isinstance(arg, Tensor) and id(arg) in frame.way]
     return ways[0][1] if ways else None
 
 
-def _follow(frame: _Frame, name: str, args: tuple[Any, ...], activation: str, output: Tensor) -> None:
+def _follow(frame: _Frame, name: str, args: Args, activation: str, output: Tensor) -> None:
     """Tracks x through an operator; stops where its output no longer depends on x alone."""
     if name in _ADDITIONS and not activation and output.shape == frame.x.shape and isinstance(args[1], Tensor):
         frame.branch = (output - frame.x).double()
@@ -288,7 +290,7 @@ def _follow(frame: _Frame, name: str, args: tuple[Any, ...], activation: str, ou
         frame.way.pop(id(output), None)
 
 
-def _activation(name: str, args: tuple[Any, ...]) -> str:
+def _activation(name: str, args: Args) -> str:
     """The name in ACTIVATIONS of an operator with its arguments; "" where it is none of them."""
     if name == "hardtanh" and list(args[1:3]) != [0, 6]:
         return ""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
 from eightfold.compress.trace.trace import trace
+from eightfold.compress.types import ExampleInputs
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -14,7 +13,7 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def count_macs(model: nn.Module, example_inputs: Any) -> int:
+def count_macs(model: nn.Module, example_inputs: ExampleInputs) -> int:
     """Multiply-accumulates of every convolution and linear layer for `example_inputs`.
 
     Half of what `torch.utils.flop_counter` counts for the same operators; other matrix products are left out.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch._ops import OpOverload
 from torch.utils._pytree import tree_leaves
 
 from eightfold.compress.trace.fake.fake_run import FakeRun
 from eightfold.compress.trace.op_trace import OpTrace, TracedOp
+from eightfold.compress.types import Args, Kwargs
 
 
-def factors_of(operator: str, args: tuple[Any, ...]) -> tuple[float, ...]:
+def factors_of(operator: str, args: Args) -> tuple[float, ...]:
     """The floating-point numbers among the arguments of an operator, or the number that becomes a tensor."""
     if operator == "lift_fresh" and isinstance(args[0], torch.Tensor) and args[0].numel() == 1:
         return (float(args[0]),)
@@ -42,14 +45,14 @@ class Replay(FakeRun):  # type: ignore[no-untyped-call]  # torch's base class ha
         self._steps, self._widths, self._following = iter(trail.steps), widths, True
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self, func: OpOverload, types: Sequence[type], args: Args = (), kwargs: Kwargs | None = None
     ) -> Any:
         result = super().__torch_dispatch__(func, types, args, kwargs)
         if self._following:
             self._compare(func.overloadpacket.__name__, args, result)
         return result
 
-    def _compare(self, operator: str, args: tuple[Any, ...], result: Any) -> None:
+    def _compare(self, operator: str, args: Args, result: Any) -> None:
         step = next(self._steps, None)
         leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
         if step is None or _plain(step.operator) != _plain(operator) or step.dims != tuple(x.dim() for x in leaves):

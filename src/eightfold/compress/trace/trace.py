@@ -1,19 +1,20 @@
 """The trace: run the model once, watch every ATen call, and let labels show which channels are coupled.
 
 It follows whatever Python the model executes, needs no export and knows no architecture; see `rules` for the operators.
-Heavy products are skimmed (see `skim`): the trace needs shapes, not values.
+Heavy products are not computed (see `fake_run`): the trace needs shapes, not values.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -37,11 +38,12 @@ from eightfold.compress.trace.replay import factors_of
 from eightfold.compress.trace.rules import RULES, Call
 from eightfold.compress.trace.rules.base import RawLayer, Record, has_offset, marked_uniform, set_offset
 from eightfold.compress.trace.rules.elementwise import elementwise, factory
+from eightfold.compress.types import Args, ExampleInputs, Kwargs
 from eightfold.errors import TraceError
 from eightfold.export.verify.module_runs import set_evaluation
 
 
-def trace(model: nn.Module, example_inputs: Any) -> ChannelGraph:
+def trace(model: nn.Module, example_inputs: ExampleInputs) -> ChannelGraph:
     """Find every group of coupled channels of `model`.
 
     The model runs on `example_inputs` in evaluation mode, and once more in training mode when some parameters were not
@@ -74,7 +76,9 @@ def _free_outputs(graph: ChannelGraph) -> int:
 _FREEZES_A_FACTOR = ("the scale of attention", "layer norm over channels", "softmax over channels")
 
 
-def _follow(model: nn.Module, inputs: Any, second_choice: frozenset[int]) -> tuple[ChannelGraph, frozenset[int]]:
+def _follow(
+    model: nn.Module, inputs: ExampleInputs, second_choice: frozenset[int]
+) -> tuple[ChannelGraph, frozenset[int]]:
     """The graph, and the splits whose larger factor turned out frozen, though the smaller might not be."""
     tensors = named_tensors(model)
     integers = functools.partial(sizes.integers_of, model)
@@ -106,7 +110,9 @@ def _labelled(space: LabelSpace, tensors: Mapping[str, torch.Tensor]) -> Iterato
             clear_axes(tensor)
 
 
-def _run(model: nn.Module, inputs: Any, record: Record, used: set[int], path: list[str], *, training: bool) -> None:
+def _run(
+    model: nn.Module, inputs: ExampleInputs, record: Record, used: set[int], path: list[str], *, training: bool
+) -> None:
     with preserved(model), torch.no_grad(), plain_attention():
         if training:
             model.train()
@@ -142,7 +148,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's bas
         self.record, self.used, self.path, self.trail = record, used, path, trail
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self, func: OpOverload, types: Sequence[type], args: Args = (), kwargs: Kwargs | None = None
     ) -> Any:
         result = run_or_fake(func, args, kwargs or {})
         call = Call(func, func.overloadpacket.__name__, args, kwargs or {}, result, self.path[-1], self.record)

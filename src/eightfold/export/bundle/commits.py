@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import eightfold
+from eightfold.json_types import JsonDict, JsonMapping
 
 GIT_TIMEOUT_S = 10
 
 
-def commits(project: Path) -> dict[str, dict[str, Any]]:
+def commits(project: Path) -> dict[str, JsonDict]:
     """Known commits: {"eightfold": {"commit", "dirty"}, "project": {...}}.
 
     Args:
@@ -35,13 +34,13 @@ def commits(project: Path) -> dict[str, dict[str, Any]]:
     return {name: state for name, state in sorted(found.items()) if state}
 
 
-def describe_commit(state: Mapping[str, Any]) -> str:
+def describe_commit(state: JsonMapping) -> str:
     """A commit for a person, with a remark about later changes."""
     changes = {True: ", with changes since", False: "", None: ", changes since unknown"}[state.get("dirty")]
     return f"{state['commit']}{changes}"
 
 
-def _state(folder: Path) -> dict[str, Any]:
+def _state(folder: Path) -> JsonDict:
     commit = _git(folder, "rev-parse", "--verify", "--quiet", "HEAD")
     if not commit:
         return {}

@@ -4,9 +4,9 @@ for."""
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from eightfold.export.in_graph.in_graph import require_pixels_taken
 from eightfold.export.verify.module_runs import input_names
 from eightfold.export.verify.test_inputs import COMPARED_IMAGES, NOT_FINITE
 from eightfold.files import PathLike, sha256_of_file
+from eightfold.json_types import JsonDict, JsonMapping
 from eightfold.runtime.bundle.manifest import Step, Task
 from eightfold.runtime.bundle.sizes import Size, size_of, size_text
 from eightfold.scratch import scratch_folder
@@ -46,7 +47,7 @@ def export_bundle(
     preprocess_in_graph: bool = False,
     decode: bool = False,
     images: ImageSource | None = None,
-    constants: Mapping[str, Any] | None = None,
+    constants: JsonMapping | None = None,
 ) -> Path:
     """Export a network at each image size and batch, simplify and check it, and bundle it.
 
@@ -122,11 +123,11 @@ def _warn_of_lost(name: str, steps: Iterable[Step]) -> None:
 
 
 def _origin(
-    source: torch.nn.Module | PathLike, name: str, constants: Mapping[str, Any] | None
-) -> tuple[torch.nn.Module | FileInputs, str, dict[str, Any]]:
+    source: torch.nn.Module | PathLike, name: str, constants: JsonMapping | None
+) -> tuple[torch.nn.Module | FileInputs, str, JsonDict]:
     """The network, its name, and what the bundle's provenance says of it."""
     if isinstance(source, str | Path):
-        stated: dict[str, Any] = {"name": name or Path(source).stem, "sha256": sha256_of_file(source)}
+        stated: JsonDict = {"name": name or Path(source).stem, "sha256": sha256_of_file(source)}
         if constants:
             stated["constants"] = {key: np.asarray(value).tolist() for key, value in constants.items()}
         return FileInputs.of(Path(source), constants), stated["name"], stated

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from eightfold.arrays import Array
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BundleError, ModelError
@@ -19,7 +20,6 @@ from eightfold.export.in_graph.decode_step import put_decoder_in
 from eightfold.export.in_graph.detections import Form
 from eightfold.export.in_graph.in_graph import pixels_for, put_preprocess_in
 from eightfold.export.verify.test_inputs import whole_runs
-from eightfold.export.verify.verify import Array
 from eightfold.extras import installed
 from eightfold.onnx_graph.onnx_files import external_files
 from eightfold.runtime.backends import open_session

@@ -11,7 +11,6 @@ import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BundleError
@@ -22,6 +21,7 @@ from eightfold.export.int8.layer_precisions import layer_precisions, narrowest_p
 from eightfold.export.openvino.openvino_record import OpenVinoRecord, openvino_record_path
 from eightfold.export.tensorrt.record import EngineRecord
 from eightfold.files import PathLike, atomic_directory, atomic_path, sha256_of_file, sync_files
+from eightfold.json_types import JsonDict, JsonMapping
 from eightfold.onnx_graph.onnx_files import external_files, load_onnx, tensor_specs
 from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.bundle.bundle_names import (
@@ -48,7 +48,7 @@ def write_bundle(
     artifacts: Sequence[Artifact],
     files: Mapping[str, PathLike],
     documents: Mapping[str, str] | None = None,
-    provenance: Mapping[str, Any] | None = None,
+    provenance: JsonMapping | None = None,
 ) -> Path:
     """Write a bundle whole or not at all; an existing one is replaced.
 
@@ -235,7 +235,7 @@ def _destination(path: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _made_by() -> dict[str, Any]:
+def _made_by() -> JsonDict:
     return {"versions": runtime_versions(), "commits": commits(Path.cwd())}
 
 

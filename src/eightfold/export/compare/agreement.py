@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eightfold.arrays import Array
 from eightfold.calib.images.data_reader import batched, open_data, peeked
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.images import ImageSource, open_images
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import ImageError, UsageError
 from eightfold.export.compare.runnables import Runnable
-from eightfold.export.verify.verify import Array
 from eightfold.values import Frozen
 
 # Of networks that take any number of images.

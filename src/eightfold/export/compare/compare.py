@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from eightfold.arrays import Arrays
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BuildError, ModelError, UsageError
 from eightfold.export.compare.agreement import Judge, compare_classifiers
@@ -13,7 +14,7 @@ from eightfold.export.compare.engine_runnable import showing_layers
 from eightfold.export.compare.feeds import Feeder, feeds_of, rules_for
 from eightfold.export.compare.runnables import Runnable, runnable_of
 from eightfold.export.verify.intermediates.diverging import Matches, match_tensors
-from eightfold.export.verify.verify import Arrays, Tolerance, compare_arrays
+from eightfold.export.verify.verify import Tolerance, compare_arrays
 from eightfold.files import PathLike
 
 if TYPE_CHECKING:

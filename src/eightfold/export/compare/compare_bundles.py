@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
+from eightfold.arrays import Arrays
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BackendError, UsageError
 from eightfold.export.compare.agreement import Judge, compare_classifiers
@@ -14,7 +15,7 @@ from eightfold.export.compare.compare import PARTED, compare_artifacts
 from eightfold.export.compare.comparison import Comparison
 from eightfold.export.compare.feeds import Feeder
 from eightfold.export.compare.runnables import runnable_of_artifact
-from eightfold.export.verify.verify import Arrays, Tolerance
+from eightfold.export.verify.verify import Tolerance
 from eightfold.files import PathLike
 from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.bundle.manifest import Artifact, Manifest

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eightfold.arrays import Arrays
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import ModelError, UsageError
 from eightfold.export.tensorrt.record import EngineRecord
@@ -20,7 +21,7 @@ from eightfold.export.verify.intermediates.probe import Probe
 from eightfold.export.verify.intermediates.torch_probe import TorchProbe
 from eightfold.export.verify.module_runs import input_names
 from eightfold.export.verify.sessions import BACKEND_OF_BUILDER, session_runner
-from eightfold.export.verify.verify import Arrays, run_module_arrays, runner
+from eightfold.export.verify.verify import run_module_arrays, runner
 from eightfold.files import PathLike
 from eightfold.onnx_graph.onnx_files import load_onnx, tensor_specs
 from eightfold.onnx_graph.tensor_specs import TensorSpec

@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from eightfold.arrays import Array
 from eightfold.errors import ModelError
 from eightfold.export.fixed_size.file_inputs import FileInputs
 from eightfold.export.verify.test_inputs import cycled
-from eightfold.export.verify.verify import Array, runner
+from eightfold.export.verify.verify import runner
 from eightfold.onnx_graph.graph_index import GraphIndex
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from eightfold.arrays import Array, Arrays
 from eightfold.errors import EightfoldError, ModelError, VerificationError
 from eightfold.export.fixed_size.batch_first import batch_axes
 from eightfold.export.fixed_size.file_inputs import FileInputs
@@ -30,7 +31,7 @@ from eightfold.export.verify.test_inputs import (
     runs_of,
     whole_runs,
 )
-from eightfold.export.verify.verify import Arrays, Tolerance, run_in_float64, run_module_arrays
+from eightfold.export.verify.verify import Tolerance, run_in_float64, run_module_arrays
 from eightfold.files import PathLike
 from eightfold.onnx_graph.change_batch import rebatched
 from eightfold.onnx_graph.onnx_files import external_files, input_specs, load_onnx, opset_of, save_onnx
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
-    from eightfold.export.verify.verify import Array
 
 DEFAULT_TOLERANCE = Tolerance(max_rel_error=1e-4)
 

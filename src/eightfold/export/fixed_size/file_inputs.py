@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eightfold.arrays import Array, Arrays
 from eightfold.errors import ModelError, UsageError
 from eightfold.export.fixed_size.fix_shapes import channels_last
-from eightfold.export.verify.verify import Array, Arrays, random_inputs_of
+from eightfold.export.verify.verify import random_inputs_of
+from eightfold.json_types import JsonMapping
 from eightfold.onnx_graph.graph_index import keep
 from eightfold.onnx_graph.onnx_files import DTYPE_OF_ELEM_TYPE, load_onnx
 from eightfold.onnx_graph.tensor_specs import spec_of
@@ -83,7 +84,7 @@ class FileInputs:
     constants: tuple[tuple[Input, Array], ...] = ()
 
     @classmethod
-    def of(cls, path: Path, constants: Mapping[str, Any] | None = None) -> FileInputs:
+    def of(cls, path: Path, constants: JsonMapping | None = None) -> FileInputs:
         """Read them from the file.
 
         Args:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from eightfold.arrays import Array, Arrays
 from eightfold.errors import ModelError
 from eightfold.export.fixed_size.batch_first import with_batch_first
 from eightfold.export.fixed_size.file_inputs import FileInputs, with_constants
@@ -17,7 +18,7 @@ from eightfold.export.simplify.simplify import simplify_onnx
 from eightfold.export.verify.intermediates.onnx_probe import OnnxProbe
 from eightfold.export.verify.intermediates.probe import Converting, Probe
 from eightfold.export.verify.test_inputs import cycled
-from eightfold.export.verify.verify import Array, Arrays, runner
+from eightfold.export.verify.verify import runner
 from eightfold.onnx_graph.onnx_files import load_onnx, opset_of, save_onnx
 from eightfold.onnx_graph.tensor_specs import TensorSpec
 

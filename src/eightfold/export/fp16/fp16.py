@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from eightfold.arrays import Arrays
 from eightfold.errors import ModelError, UnknownNameError
 from eightfold.export.fp16.fp16_emulation import verify_fp16
 from eightfold.export.fp16.fp16_graph import ELEM_TYPES, HalfType, fp16_graph
@@ -13,7 +14,7 @@ from eightfold.export.fp16.fp16_range import nodes_near_limit, nodes_not_finite,
 from eightfold.export.fp16.fp16_search import search_fp16
 from eightfold.export.opset.opset_conversion import with_opset
 from eightfold.export.verify.test_inputs import answers_to, input_sets_of
-from eightfold.export.verify.verify import Arrays, Tolerance, runner
+from eightfold.export.verify.verify import Tolerance, runner
 from eightfold.extras import installed
 from eightfold.files import PathLike
 from eightfold.onnx_graph.onnx_files import input_specs, load_onnx, opset_of, save_onnx

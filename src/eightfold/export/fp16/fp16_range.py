@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from eightfold.arrays import Array, Arrays
 from eightfold.export.fp16.fp16_emulation import emulated_fp16
 from eightfold.export.fp16.fp16_graph import LARGEST, HalfType, fits, fp16_graph
 from eightfold.export.verify.precision_check import ComparedNetwork, first_lost
-from eightfold.export.verify.verify import Array, Arrays, runner, with_outputs
+from eightfold.export.verify.verify import runner, with_outputs
 
 if TYPE_CHECKING:
     import onnx

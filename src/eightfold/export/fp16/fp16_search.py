@@ -11,9 +11,10 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from eightfold.arrays import Array, Arrays
 from eightfold.export.fp16.fp16_emulation import emulated_fp16
 from eightfold.export.fp16.fp16_graph import HalfType, fp16_graph
-from eightfold.export.verify.verify import Array, Arrays, Tolerance, compare_arrays, runner
+from eightfold.export.verify.verify import Tolerance, compare_arrays, runner
 from eightfold.progress import track
 
 if TYPE_CHECKING:

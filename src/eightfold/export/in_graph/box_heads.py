@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from eightfold.arrays import Array
 from eightfold.errors import UsageError
 from eightfold.onnx_graph.graph_builder import GraphBuilder
 from eightfold.onnx_graph.tensor_specs import TensorSpec
@@ -183,7 +182,7 @@ def _fcos(build: GraphBuilder, decoder: Fcos, outputs: Mapping[str, TensorSpec],
     return Head(boxes, logits.name, score, len(anchors), logits.shape[2], _levels(decoder, len(anchors)))
 
 
-def _from_deltas(build: GraphBuilder, deltas: str, anchors: NDArray[Any], weights: Sequence[float], size: Size) -> str:
+def _from_deltas(build: GraphBuilder, deltas: str, anchors: Array, weights: Sequence[float], size: Size) -> str:
     """Faster R-CNN's parametrization (Ren et al., NIPS 2015, eq. 2)."""
     extents = anchors[:, 2:] - anchors[:, :2]
     centres = anchors[:, :2] + np.float32(0.5) * extents
@@ -202,7 +201,7 @@ def _clipped(build: GraphBuilder, corners: Sequence[str], size: Size) -> str:
 
 def _anchored(
     decoder: AnchorHead, outputs: Mapping[str, TensorSpec], size: Size
-) -> tuple[TensorSpec, TensorSpec, NDArray[Any]]:
+) -> tuple[TensorSpec, TensorSpec, Array]:
     scores, deltas = _named(outputs, decoder.scores_output), _named(outputs, decoder.boxes_output)
     anchors = decoder.anchors(size)
     wanted = (scores.shape[0], len(anchors))

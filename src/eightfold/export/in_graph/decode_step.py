@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eightfold.arrays import Arrays
 from eightfold.calib.images.geometry import Placement
 from eightfold.errors import VerificationError
 from eightfold.export.in_graph.box_heads import Size
@@ -17,7 +18,7 @@ from eightfold.export.in_graph.detections import Form, with_detections
 from eightfold.export.verify.intermediates.diverging import first_diverging
 from eightfold.export.verify.intermediates.onnx_probe import OnnxProbe
 from eightfold.export.verify.test_inputs import input_sets_of
-from eightfold.export.verify.verify import Arrays, Tolerance, runner, with_outputs
+from eightfold.export.verify.verify import Tolerance, runner, with_outputs
 from eightfold.files import PathLike
 from eightfold.onnx_graph.onnx_files import input_specs, load_onnx, save_onnx
 from eightfold.runtime.bundle.manifest import Step, Task

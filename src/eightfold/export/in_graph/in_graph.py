@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from eightfold.arrays import Array, Arrays
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import UsageError
 from eightfold.export.opset.opsets import family_and_version
@@ -16,7 +17,7 @@ from eightfold.export.verify.intermediates.onnx_probe import OnnxProbe
 from eightfold.export.verify.intermediates.probe import Converting
 from eightfold.export.verify.reference import Reference
 from eightfold.export.verify.test_inputs import input_sets_of
-from eightfold.export.verify.verify import Array, Arrays, Tolerance, runner
+from eightfold.export.verify.verify import Tolerance, runner
 from eightfold.files import PathLike
 from eightfold.onnx_graph.graph_builder import GraphBuilder
 from eightfold.onnx_graph.graph_index import GraphIndex

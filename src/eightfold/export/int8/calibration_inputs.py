@@ -6,12 +6,12 @@ from itertools import islice
 
 import numpy as np
 
+from eightfold.arrays import Array
 from eightfold.calib.images.data_reader import open_data
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.images import ImageSource
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.export.verify.test_inputs import COMPARED_IMAGES, InputSets, input_sets_of, whole_runs
-from eightfold.export.verify.verify import Array
 from eightfold.files import PathLike
 from eightfold.onnx_graph.graph import read_graph
 from eightfold.onnx_graph.tensor_specs import TensorSpec, spec_of

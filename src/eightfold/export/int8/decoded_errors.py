@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from eightfold.arrays import Arrays
 from eightfold.calib.images.geometry import Placement
 from eightfold.errors import BundleError
-from eightfold.export.verify.verify import Arrays
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.bundle.sizes import Size
 from eightfold.runtime.postprocess import decoder_of

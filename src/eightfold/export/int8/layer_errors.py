@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from eightfold.arrays import Array
 from eightfold.calib.images.data_reader import batched, open_data, peeked
 from eightfold.calib.images.images import ImageSource
 from eightfold.calib.images.preprocess import Preprocess
@@ -62,7 +62,7 @@ class _Energy:
     error: float = 0.0
     largest: float = 0.0
 
-    def add(self, expected: npt.NDArray[Any], found: npt.NDArray[Any]) -> None:
+    def add(self, expected: Array, found: Array) -> None:
         difference = found.astype(np.float64) - expected
         self.signal += float(np.square(expected, dtype=np.float64).sum())
         self.error += float(np.square(difference).sum())

@@ -7,13 +7,12 @@ channels whose values are of one size form a group, and each group has a signal 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from eightfold.arrays import Array, Arrays
 from eightfold.export.int8.layer_errors import sqnr_db
-from eightfold.export.verify.verify import Arrays
 from eightfold.values import Frozen
 
 Floats = npt.NDArray[np.float64]
@@ -98,7 +97,7 @@ def output_errors(
     return tuple(found)
 
 
-def _float_error(name: str, pairs: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]], size: float) -> OutputError:
+def _float_error(name: str, pairs: Sequence[tuple[Array, Array]], size: float) -> OutputError:
     kept = [np.isfinite(before) & np.isfinite(after) for before, after in pairs]
     before, after = (
         [np.where(mask, pair[side], 0).astype(np.float64) for pair, mask in zip(pairs, kept, strict=True)]

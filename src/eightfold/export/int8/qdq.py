@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from eightfold.arrays import Array
 from eightfold.export.int8.int8 import ActivationType, QuantizedWeight, quantize_bias, quantize_weight
 from eightfold.export.int8.qdq_plan import Edge, QdqPlan
 from eightfold.extras import require
@@ -42,7 +42,7 @@ class _Writer:
     graph: ModelGraph
     plan: QdqPlan
     nodes: list[onnx.NodeProto] = field(default_factory=list)
-    constants: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    constants: dict[str, Array] = field(default_factory=dict)
     made: set[str] = field(default_factory=set)
     # (what it belongs to, the name wanted for it) -> its name
     named: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -154,7 +154,7 @@ class _Writer:
             self.stored[key] = StoredWeight(values, scale, zero)
         return self.stored[key]
 
-    def _bias(self, node: onnx.NodeProto) -> npt.NDArray[Any] | None:
+    def _bias(self, node: onnx.NodeProto) -> Array | None:
         position = BIASED.get(node.op_type, 0)
         if not position or len(node.input) <= position or node.input[position] not in self.graph.weights:
             return None
@@ -162,7 +162,7 @@ class _Writer:
         return bias if bias.ndim == 1 else None
 
     def _quantize_bias(
-        self, node: onnx.NodeProto, index: int, bias: npt.NDArray[Any], input_scale: float, weight_scale: Any
+        self, node: onnx.NodeProto, index: int, bias: Array, input_scale: float, weight_scale: Any
     ) -> None:
         position = BIASED[node.op_type]
         stem = f"{node.input[position]}_{index}"
@@ -173,11 +173,11 @@ class _Writer:
         extra = {"axis": 0} if scale.ndim else {}
         node.input[position] = self._node("DequantizeLinear", inputs, names[2], **extra)
 
-    def _value(self, name: str) -> npt.NDArray[Any]:
-        array: npt.NDArray[Any] = require("onnx", "edit models").numpy_helper.to_array(self.graph.weights[name])
+    def _value(self, name: str) -> Array:
+        array: Array = require("onnx", "edit models").numpy_helper.to_array(self.graph.weights[name])
         return array
 
-    def _constant(self, name: str, value: npt.NDArray[Any]) -> str:
+    def _constant(self, name: str, value: Array) -> str:
         self.constants[name] = value
         return name
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from eightfold.arrays import Arrays
 from eightfold.calib.images.images import ImageSource
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import VerificationError
@@ -17,7 +18,7 @@ from eightfold.export.int8.decoded_errors import DecodedErrors, decoded_errors
 from eightfold.export.int8.output_errors import OutputError
 from eightfold.export.verify.checks import first_beyond
 from eightfold.export.verify.precision_check import ComparedNetwork, answers_of_both
-from eightfold.export.verify.verify import Arrays, Difference, Tolerance, difference
+from eightfold.export.verify.verify import Difference, Tolerance, difference
 from eightfold.files import PathLike
 from eightfold.runtime.bundle.manifest import Step, Task
 from eightfold.runtime.bundle.sizes import Size

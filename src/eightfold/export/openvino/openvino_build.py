@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from eightfold.arrays import Arrays
 from eightfold.errors import BuildError, UsageError
 from eightfold.export.compare.runnables import runnable_of
 from eightfold.export.int8.layer_precisions import layer_precisions
@@ -14,7 +15,7 @@ from eightfold.export.openvino.openvino_record import OpenVinoRecord, openvino_r
 from eightfold.export.verify.intermediates.probe import Converting
 from eightfold.export.verify.reference import Reference
 from eightfold.export.verify.test_inputs import InputSets, input_sets_of
-from eightfold.export.verify.verify import Arrays, Tolerance
+from eightfold.export.verify.verify import Tolerance
 from eightfold.extras import require
 from eightfold.files import PathLike, atomic_path, sha256_of_file
 from eightfold.onnx_graph.onnx_files import load_onnx, tensor_specs

@@ -8,10 +8,11 @@ shape where no operator on the way takes a size from the images' values, as NonZ
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from eightfold.arrays import Array
 from eightfold.export.simplify.passes.duplicates import RANDOM_OPS
 from eightfold.onnx_graph.graph_index import attribute, drop_unused, keep
 from eightfold.onnx_graph.names import captured_names, inner_graphs
@@ -19,7 +20,6 @@ from eightfold.onnx_graph.operators import kind
 
 if TYPE_CHECKING:
     import onnx
-    from numpy.typing import NDArray
 
 # The shape of what they make follows from the shapes of what they take.
 BY_SHAPES = frozenset({
@@ -88,7 +88,7 @@ def computed_constants(graph: onnx.GraphProto) -> list[str]:
     return [name for node in nodes for name in node.output if name in found and name in read and name]
 
 
-def freeze_constants(graph: onnx.GraphProto, values: Mapping[str, NDArray[Any]]) -> int:
+def freeze_constants(graph: onnx.GraphProto, values: Mapping[str, Array]) -> int:
     """Put the `values` of computed constants, and those that Constant nodes hold, in the place of the nodes that make
     them. Returns by how many nodes the graph is smaller now."""
     from onnx import numpy_helper

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eightfold.arrays import Arrays
 from eightfold.errors import EightfoldError, ModelError, UsageError
 from eightfold.export.simplify.constants import computed_constants, freeze_constants
 from eightfold.export.simplify.passes.run import apply_passes
@@ -23,7 +24,7 @@ from eightfold.export.simplify.simplifiers import Simplifier
 from eightfold.export.verify.intermediates.onnx_probe import OnnxProbe
 from eightfold.export.verify.reference import Reference, Run
 from eightfold.export.verify.test_inputs import InputSets, input_sets_of
-from eightfold.export.verify.verify import Arrays, Tolerance, runner
+from eightfold.export.verify.verify import Tolerance, runner
 from eightfold.files import PathLike
 from eightfold.onnx_graph.external_weights import References, load_without_weights, write_without_weights
 from eightfold.onnx_graph.onnx_clean import clean

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from eightfold.arrays import Arrays
 from eightfold.export.tensorrt.check import compared_with_graph
 from eightfold.export.tensorrt.engine_from_onnx import DEFAULT_OPTIONS, EnginePrecision, engine_from_onnx
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.paths import require_places
-from eightfold.export.verify.verify import Arrays
 from eightfold.files import PathLike
 
 

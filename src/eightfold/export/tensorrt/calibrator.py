@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ BASES: dict[Algorithm, str] = {
 }
 
 
-def calibrator_from_ranges(trt: Any, ranges: Ranges, *, algorithm: Algorithm = "entropy2") -> Any:
+def calibrator_from_ranges(trt: ModuleType, ranges: Ranges, *, algorithm: Algorithm = "entropy2") -> Any:
     """A calibrator that serves ranges from a cache in memory: TensorRT runs no image at all.
 
     Args:
@@ -38,13 +39,13 @@ def calibrator_from_ranges(trt: Any, ranges: Ranges, *, algorithm: Algorithm = "
     return calibrator_from_cache(trt, text.encode(), algorithm=algorithm)
 
 
-def calibrator_from_cache(trt: Any, cache: bytes, *, algorithm: Algorithm = "entropy2") -> Any:
+def calibrator_from_cache(trt: ModuleType, cache: bytes, *, algorithm: Algorithm = "entropy2") -> Any:
     """A calibrator that serves a calibration cache as it is."""
     return _calibrator_class(trt, algorithm)(_Served(cache))
 
 
 def calibrator_from_rows(
-    trt: Any,
+    trt: ModuleType,
     rows: DataReader,
     cuda: Cuda,
     *,
@@ -116,7 +117,7 @@ class _Fed:
             write_bytes(self.cache, data)
 
 
-def _calibrator_class(trt: Any, algorithm: Algorithm) -> Any:
+def _calibrator_class(trt: ModuleType, algorithm: Algorithm) -> Any:
     if algorithm not in BASES:
         raise UnknownNameError.of("calibrator", algorithm, BASES)
     base = getattr(trt, BASES[algorithm], None)

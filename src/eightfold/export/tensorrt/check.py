@@ -6,6 +6,7 @@ import functools
 from collections.abc import Collection
 from pathlib import Path
 
+from eightfold.arrays import Arrays
 from eightfold.errors import BackendError, BuildError, ModelError
 from eightfold.export.tensorrt.engine_from_onnx import BuiltEngine
 from eightfold.export.tensorrt.engine_probe import EngineProbe, EngineSource
@@ -14,7 +15,7 @@ from eightfold.export.verify.intermediates.probe import Intermediates, Probe, Se
 from eightfold.export.verify.precision_check import ComparedNetwork, verify_precision
 from eightfold.export.verify.sessions import BACKEND_OF_BUILDER, absent_backend, session_runner
 from eightfold.export.verify.test_inputs import RANDOM, InputSets, input_sets_of
-from eightfold.export.verify.verify import Arrays, Tolerance, random_inputs_of
+from eightfold.export.verify.verify import Tolerance, random_inputs_of
 from eightfold.extras import installed
 from eightfold.files import write_bytes
 from eightfold.runtime.bundle.manifest import Step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from eightfold.errors import BuildError, UnknownNameError
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def configure(
-    trt: Any,
+    trt: ModuleType,
     config: IBuilderConfig,
     network: INetworkDefinition,
     generation: Generation,
@@ -78,7 +79,7 @@ def _option_flags(options: BuildOptions) -> list[str]:
     return [name for name, on in wanted.items() if on]
 
 
-def _set_workspace(trt: Any, config: IBuilderConfig, generation: Generation, options: BuildOptions) -> None:
+def _set_workspace(trt: ModuleType, config: IBuilderConfig, generation: Generation, options: BuildOptions) -> None:
     if options.workspace_bytes is None:
         return
     if generation.memory_pools:
@@ -88,7 +89,7 @@ def _set_workspace(trt: Any, config: IBuilderConfig, generation: Generation, opt
         old_config.max_workspace_size = options.workspace_bytes
 
 
-def _set_levels(trt: Any, config: IBuilderConfig, options: BuildOptions) -> tuple[str, ...]:
+def _set_levels(trt: ModuleType, config: IBuilderConfig, options: BuildOptions) -> tuple[str, ...]:
     if options.optimization_level is not None:
         config.builder_optimization_level = options.optimization_level
     if options.tactic_sources is not None:
@@ -102,13 +103,13 @@ def _set_levels(trt: Any, config: IBuilderConfig, options: BuildOptions) -> tupl
     return ("AMPERE_PLUS",)
 
 
-def _set_dla(trt: Any, config: IBuilderConfig, options: BuildOptions) -> None:
+def _set_dla(trt: ModuleType, config: IBuilderConfig, options: BuildOptions) -> None:
     if options.dla_core is not None:
         config.default_device_type = trt.DeviceType.DLA
         config.DLA_core = options.dla_core
 
 
-def _keep_layers_float(trt: Any, network: INetworkDefinition, options: BuildOptions) -> None:
+def _keep_layers_float(trt: ModuleType, network: INetworkDefinition, options: BuildOptions) -> None:
     layers = {layer.name: layer for layer in (network.get_layer(place) for place in range(network.num_layers))}
     for name in options.float_layers:
         if name not in layers:
@@ -118,7 +119,7 @@ def _keep_layers_float(trt: Any, network: INetworkDefinition, options: BuildOpti
             layers[name].set_output_type(place, trt.float32)
 
 
-def _set_ranges(trt: Any, config: IBuilderConfig, network: INetworkDefinition, options: BuildOptions) -> None:
+def _set_ranges(trt: ModuleType, config: IBuilderConfig, network: INetworkDefinition, options: BuildOptions) -> None:
     if options.calibration_cache is not None:
         config.int8_calibrator = calibrator_from_cache(trt, options.calibration_cache.read_bytes())
     if options.ranges is not None:

@@ -7,8 +7,10 @@ import dataclasses
 import time
 from collections.abc import Collection
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from eightfold.arrays import Arrays
 from eightfold.errors import BuildError, MissingExtraError, UnknownNameError, UsageError, one_of
 from eightfold.export.tensorrt.accepted import require_takable
 from eightfold.export.tensorrt.configure import configure, layers_for_gpu, network_flags
@@ -24,7 +26,6 @@ from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.tensorrt.stopping import stoppable
 from eightfold.export.tensorrt.target import ON_THE_BOARD, EngineTarget, parse_target
 from eightfold.export.tensorrt.timing_cache import save_timing_cache, timing_cache_path, use_timing_cache
-from eightfold.export.verify.verify import Arrays
 from eightfold.extras import installed, require
 from eightfold.files import PathLike, sha256_of_bytes, sha256_of_file, write_bytes
 from eightfold.onnx_graph.onnx_files import load_onnx, tensor_specs
@@ -115,7 +116,7 @@ class _Request:
 class _Tools:
     """The installed builder: its module, and where its messages go."""
 
-    trt: Any
+    trt: ModuleType
     version: str
     generation: Generation
     messages: list[str]
@@ -276,14 +277,14 @@ def _bits(enum: Any, names: tuple[str, ...]) -> int:
     return sum(1 << int(getattr(enum, name)) for name in names)
 
 
-def _require_capabilities(trt: Any, target: EngineTarget) -> None:
+def _require_capabilities(trt: ModuleType, target: EngineTarget) -> None:
     known = [item for item in dir(trt.ComputeCapability) if item.startswith("SM")]
     for major, minor in target.compute_capabilities:
         if f"SM{major}{minor}" not in known:
             raise UnknownNameError.of("compute capability", f"SM{major}{minor}", known)
 
 
-def _set_compute_capabilities(trt: Any, config: Any, target: EngineTarget) -> str:
+def _set_compute_capabilities(trt: ModuleType, config: Any, target: EngineTarget) -> str:
     # TensorRT-RTX only: what types know of TensorRT lacks these.
     config.num_compute_capabilities = len(target.compute_capabilities)
     for place, (major, minor) in enumerate(target.compute_capabilities):

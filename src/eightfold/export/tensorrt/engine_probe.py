@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Collection
 from pathlib import Path
 
+from eightfold.arrays import Arrays
 from eightfold.export.tensorrt.engine_from_onnx import engine_from_onnx
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.parse import TypedGraph, typed_graph
@@ -15,7 +16,6 @@ from eightfold.export.tensorrt.record import EngineRecord
 from eightfold.export.verify.intermediates.onnx_probe import MOVES, intermediates_of, tensor_bytes
 from eightfold.export.verify.intermediates.probe import Intermediates, See, chunks
 from eightfold.export.verify.sessions import BACKEND_OF_BUILDER, Run, session_runner
-from eightfold.export.verify.verify import Arrays
 from eightfold.onnx_graph.onnx_files import load_onnx
 from eightfold.scratch import scratch_folder_of
 

@@ -8,11 +8,13 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from eightfold.errors import BuildError, EightfoldError
 from eightfold.export.tensorrt.messages import collecting_logger
 from eightfold.files import PathLike
+from eightfold.json_types import JsonDict
 from eightfold.text_table import text_table
 from eightfold.values import Frozen, Value
 
@@ -87,7 +89,7 @@ def _parsed(layer: ILayer) -> EngineLayer:
     )
 
 
-def layers_of_engine(trt: Any, engine: bytes, *, host_code: bool = False) -> EngineLayers | None:
+def layers_of_engine(trt: ModuleType, engine: bytes, *, host_code: bool = False) -> EngineLayers | None:
     """Layers from the engine inspector; None if the engine cannot be loaded on this machine. `host_code`: see
     `engine_fit.holds_host_code`; the engine was just built here."""
     runtime: Runtime = trt.Runtime(collecting_logger(trt, []))  # why it fails there is no part of the build's messages
@@ -100,7 +102,7 @@ def layers_of_engine(trt: Any, engine: bytes, *, host_code: bool = False) -> Eng
     return EngineLayers(source="inspector", layers=tuple(_inspected(json.loads(text))))
 
 
-def _inspected(information: dict[str, Any]) -> Iterator[EngineLayer]:
+def _inspected(information: JsonDict) -> Iterator[EngineLayer]:
     for layer in information.get("Layers", []):
         if isinstance(layer, str):  # engines that were built with less to tell
             yield EngineLayer(name=layer, nodes=_nodes(layer, ""))

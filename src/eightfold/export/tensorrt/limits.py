@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from eightfold.errors import BuildError, UsageError
@@ -25,7 +26,7 @@ LACKING_IN_RTX = {
 PRODUCTS = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 
 
-def require_available(trt: Any, generation: Generation, precision: str, options: BuildOptions) -> None:
+def require_available(trt: ModuleType, generation: Generation, precision: str, options: BuildOptions) -> None:
     """Raises BuildError for an option that the installed TensorRT lacks, or has in its API and does not support."""
     if generation.module == "tensorrt_rtx":
         _require_of_rtx(_product(trt), options)
@@ -78,7 +79,7 @@ def _require_gpu_for_refit(options: BuildOptions) -> None:
         )
 
 
-def _require_name(trt: Any, holder: Any, name: str) -> None:
+def _require_name(trt: ModuleType, holder: Any, name: str) -> None:
     if not hasattr(holder, name):
         raise BuildError(
             f"{_product(trt)} has no {name}",
@@ -87,11 +88,11 @@ def _require_name(trt: Any, holder: Any, name: str) -> None:
         )
 
 
-def _product(trt: Any) -> str:
+def _product(trt: ModuleType) -> str:
     return f"{PRODUCTS[trt.__name__]} {trt.__version__}"
 
 
-def _require_types_from_options(trt: Any, generation: Generation, precision: str, options: BuildOptions) -> None:
+def _require_types_from_options(trt: ModuleType, generation: Generation, precision: str, options: BuildOptions) -> None:
     if options.precision_constraints == "prefer" and generation.strongly_typed:
         raise BuildError(
             f"{_product(trt)} takes types from the graph, and those are not preferred but obeyed",

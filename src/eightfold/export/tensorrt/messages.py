@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tensorrt import ILogger
 
 KEPT = ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO")
 
 
-def collecting_logger(trt: Any, messages: list[str]) -> Any:
+def collecting_logger(trt: ModuleType, messages: list[str]) -> ILogger:
     """A `trt.ILogger` that appends "SEVERITY: text" to `messages`, details left out."""
 
-    class Collector(trt.ILogger):  # type: ignore[misc]  # the base class is known at run time only
+    class Collector(trt.ILogger):  # type: ignore[misc,name-defined]  # the base class is known at run time only
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
@@ -18,7 +22,8 @@ def collecting_logger(trt: Any, messages: list[str]) -> Any:
             if severity.name in KEPT and not message.startswith("----"):
                 messages.append(f"{severity.name}: {' '.join(message.split())}")
 
-    return Collector()
+    logger: ILogger = Collector()
+    return logger
 
 
 def first_error(messages: list[str]) -> str:

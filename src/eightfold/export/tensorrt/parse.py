@@ -7,13 +7,14 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eightfold.arrays import Arrays
 from eightfold.errors import BuildError
 from eightfold.export.fp16.fp16 import checked_fp16
-from eightfold.export.verify.verify import Arrays
 from eightfold.files import sha256_of_file
 from eightfold.onnx_graph.onnx_files import external_files, load_onnx, save_onnx, shell_of
 from eightfold.runtime.bundle.manifest import Step
@@ -21,7 +22,7 @@ from eightfold.scratch import scratch_folder
 
 if TYPE_CHECKING:
     import onnx
-    from tensorrt import INetworkDefinition, OnnxParser
+    from tensorrt import ILogger, INetworkDefinition, OnnxParser
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +77,7 @@ def sha256_of_graph(model: onnx.ModelProto) -> str:
     return digest.hexdigest()
 
 
-def parse(trt: Any, network: INetworkDefinition, logger: Any, path: Path) -> None:
+def parse(trt: ModuleType, network: INetworkDefinition, logger: ILogger, path: Path) -> None:
     """Fill `network`. Raises BuildError with the parser's first error and the node it is about."""
     parser: OnnxParser = trt.OnnxParser(network, logger)
     # From memory where that is possible, so that no path of this machine gets into the messages.
@@ -89,7 +90,7 @@ def parse(trt: Any, network: INetworkDefinition, logger: Any, path: Path) -> Non
         )
 
 
-def first_parser_error(parser: Any, path: Path) -> str:
+def first_parser_error(parser: OnnxParser, path: Path) -> str:
     """Node and reason of the first error, as far as this version's parser tells: before 10 it gives the node's number
     only."""
     if not parser.num_errors:

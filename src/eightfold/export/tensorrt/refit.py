@@ -4,15 +4,16 @@ knows which initializer of an ONNX file each weight was."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
+from eightfold.arrays import Arrays
 from eightfold.errors import BackendError, BuildError
 from eightfold.export.tensorrt.device import building_gpu
 from eightfold.export.tensorrt.generation import Module, generation_of
 from eightfold.export.tensorrt.messages import collecting_logger, first_error
 from eightfold.export.tensorrt.parse import TypedGraph, first_parser_error, sha256_of_graph, typed_graph
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
-from eightfold.export.verify.verify import Arrays
 from eightfold.extras import require
 from eightfold.files import PathLike, sha256_of_bytes, sha256_of_file, write_bytes
 from eightfold.onnx_graph.onnx_files import load_onnx
@@ -46,7 +47,7 @@ def refit_engine(
     """
     record = EngineRecord.of(engine)
     _require_refittable(record, engine)
-    trt: Any = require(record.builder, "refit engines")
+    trt: ModuleType = require(record.builder, "refit engines")
     generation = generation_of(MODULES[record.builder], str(trt.__version__))
     if not hasattr(trt, "OnnxParserRefitter"):
         raise BuildError(f"TensorRT {trt.__version__} cannot refit from ONNX files", allowed="TensorRT 10.0 and later")
@@ -91,7 +92,7 @@ def _require_same_weights(record: EngineRecord, graph: TypedGraph, onnx_path: Pa
         )
 
 
-def _refitted(trt: Any, record: EngineRecord, engine: bytes, path: Path) -> tuple[bytes, tuple[str, ...]]:
+def _refitted(trt: ModuleType, record: EngineRecord, engine: bytes, path: Path) -> tuple[bytes, tuple[str, ...]]:
     """The engine with its weights, and its flags now."""
     messages: list[str] = []
     logger = collecting_logger(trt, messages)
@@ -111,7 +112,7 @@ def _refitted(trt: Any, record: EngineRecord, engine: bytes, path: Path) -> tupl
     return _with_weights(trt, loaded, record.flags)
 
 
-def _with_weights(trt: Any, engine: ICudaEngine, flags: tuple[str, ...]) -> tuple[bytes, tuple[str, ...]]:
+def _with_weights(trt: ModuleType, engine: ICudaEngine, flags: tuple[str, ...]) -> tuple[bytes, tuple[str, ...]]:
     # NvInferRuntime.h, serializeWithConfig: an engine that was stripped is not refittable afterwards unless it says so.
     config, lost = engine.create_serialization_config(), {"STRIP_PLAN"}
     config.clear_flag(trt.SerializationFlag.EXCLUDE_WEIGHTS)

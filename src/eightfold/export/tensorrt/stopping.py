@@ -7,13 +7,17 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tensorrt import IBuilderConfig
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextlib.contextmanager
-def stoppable(trt: Any, config: Any) -> Iterator[None]:
+def stoppable(trt: ModuleType, config: IBuilderConfig) -> Iterator[None]:
     """Here a signal that Python handles ends a build with `config` soon, without an engine; at the end it is handled as
     it would have been. Changes nothing before 10.0, and outside the main thread, which alone handles signals."""
     if not hasattr(trt, "IProgressMonitor") or threading.current_thread() is not threading.main_thread():
@@ -35,8 +39,8 @@ def stoppable(trt: Any, config: Any) -> Iterator[None]:
             handlers[signal.Signals(seen[0])](seen[0], None)
 
 
-def _monitor(trt: Any, seen: list[int]) -> Any:
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # the base class is known at run time only
+def _monitor(trt: ModuleType, seen: list[int]) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc,name-defined]  # the base class is known at run time only
         """No exception must go through the builder: the answer says whether to go on."""
 
         def __init__(self) -> None:

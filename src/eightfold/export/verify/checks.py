@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from eightfold.arrays import Array, Arrays
 from eightfold.errors import ModelError
 from eightfold.export.verify.intermediates.diverging import first_diverging
 from eightfold.export.verify.intermediates.onnx_probe import OnnxProbe
@@ -12,8 +13,6 @@ from eightfold.export.verify.intermediates.probe import Probe
 from eightfold.export.verify.intermediates.torch_probe import TorchProbe
 from eightfold.export.verify.test_inputs import in_turn
 from eightfold.export.verify.verify import (
-    Array,
-    Arrays,
     Difference,
     Tolerance,
     compare_arrays,

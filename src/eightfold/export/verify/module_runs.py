@@ -88,7 +88,7 @@ def named_outputs(
     return dict(zip(_output_names(model, found, wanted), (tensor for _, tensor in found), strict=True))
 
 
-def output_tensors(output: Any, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+def output_tensors(output: object, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor in a model's output, with the dictionary keys that lead to it ("" where there are none).
 
     A complex tensor of shape S comes as a real one of shape (*S, 2).
@@ -100,7 +100,8 @@ def output_tensors(output: Any, prefix: str = "") -> Iterator[tuple[str, torch.T
         for value in output:
             yield from output_tensors(value, prefix)
     elif hasattr(output, "dtype") and hasattr(output, "shape"):
-        yield prefix, _in_real_numbers(output)
+        tensor: Any = output  # of torch, or what behaves like one
+        yield prefix, _in_real_numbers(tensor)
 
 
 def _in_real_numbers(tensor: torch.Tensor) -> torch.Tensor:

@@ -13,22 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from eightfold.arrays import Array, Arrays
 from eightfold.errors import ModelError, VerificationError
 from eightfold.export.verify.checks import require_alike
 from eightfold.export.verify.intermediates.diverging import first_not_finite
 from eightfold.export.verify.intermediates.onnx_probe import OnnxProbe
 from eightfold.export.verify.intermediates.probe import Probe
 from eightfold.export.verify.test_inputs import InputSets, answers_to
-from eightfold.export.verify.verify import (
-    Array,
-    Arrays,
-    Difference,
-    Tolerance,
-    compare_arrays,
-    in_order_of,
-    runner,
-    step_from,
-)
+from eightfold.export.verify.verify import Difference, Tolerance, compare_arrays, in_order_of, runner, step_from
 from eightfold.files import PathLike
 from eightfold.runtime.bundle.manifest import Step
 

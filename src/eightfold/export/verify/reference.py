@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from eightfold.arrays import Array, Arrays
 from eightfold.errors import ModelError
 from eightfold.export.verify.checks import require_alike
 from eightfold.export.verify.intermediates.onnx_probe import OnnxProbe
 from eightfold.export.verify.intermediates.probe import Probe
 from eightfold.export.verify.test_inputs import RANDOM, InputSets, answers_to
 from eightfold.export.verify.verify import (
-    Array,
-    Arrays,
     Difference,
     Tolerance,
     compare_arrays,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from eightfold.arrays import Arrays
 from eightfold.errors import BackendError
-from eightfold.export.verify.verify import Arrays
 from eightfold.onnx_graph.tensor_specs import TensorSpec
 from eightfold.runtime.backends import BACKENDS
 from eightfold.runtime.backends.base import SessionOptions

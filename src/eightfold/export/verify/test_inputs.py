@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from eightfold.arrays import Array, Arrays
 from eightfold.errors import ModelError, UsageError
-from eightfold.export.verify.verify import Array, Arrays, random_inputs_of
+from eightfold.export.verify.verify import random_inputs_of
 from eightfold.onnx_graph.tensor_specs import TensorSpec
 
 # Beyond black and white after the usual normalizations, which give -2.1 to 2.6.

@@ -6,11 +6,12 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from eightfold.arrays import Array as Array
+from eightfold.arrays import Arrays as Arrays
 from eightfold.errors import ModelError, VerificationError, first_line
 from eightfold.extras import require
 from eightfold.files import PathLike
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
-Array = NDArray[Any]
-Arrays = Mapping[str, Array]
 # onnxruntime's names of the types that inputs have.
 NUMPY_TYPES = {f"tensor({name})": name for name in ("uint8", "int8", "int32", "int64", "bool", "float16")} | {
     "tensor(float)": "float32",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from eightfold.json_types import JsonDict
 from eightfold.pipeline.job.runner import PipelineStep, digests, key_of, read_record, record_path, step_content
 
 LONGEST_VALUE = 24  # characters; digests are longer
@@ -61,7 +62,7 @@ def _outlook(directory: Path, step: PipelineStep, makers: dict[str, str]) -> Ste
     return StepPreview(step.name, "up to date")
 
 
-def _certain_reason(directory: Path, step: PipelineStep, record: dict[str, Any]) -> str:
+def _certain_reason(directory: Path, step: PipelineStep, record: JsonDict) -> str:
     """A reason to run the step whatever its inputs become; "" if there is none."""
     if "key" not in record:
         return "not done yet"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from eightfold.arrays import Array
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.images import open_images
 from eightfold.files import write_text
@@ -158,7 +158,7 @@ class Job:
         """The preprocessing of one of these graphs."""
         return self.fed if wanted.size is None else self.fed.at_size(*wanted.size)
 
-    def first_test_images(self, count: int, preprocess: Preprocess) -> NDArray[Any]:
+    def first_test_images(self, count: int, preprocess: Preprocess) -> Array:
         """Test images of all classes as model input (count, ...), for comparing artifacts with each other; repeated
         where there are fewer."""
         from eightfold.tasks.inputs import tensors

@@ -13,13 +13,14 @@ import fcntl
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from eightfold.errors import EightfoldError
 from eightfold.files import digest_of, remove_temporaries, sha256_of_bytes, write_text
+from eightfold.json_types import JsonDict, JsonMapping
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class PipelineStep:
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    settings: Mapping[str, Any]
+    settings: JsonMapping
     action: Callable[[Path], str] = field(compare=False)
 
 
@@ -54,7 +55,7 @@ Listener = Callable[[StepResult | str], None]
 
 
 def run_steps(
-    directory: Path, steps: Sequence[PipelineStep], listener: Listener, stamp: Mapping[str, Any] | None = None
+    directory: Path, steps: Sequence[PipelineStep], listener: Listener, stamp: JsonMapping | None = None
 ) -> list[StepResult]:
     """Run `steps` in order in `directory`; tell `listener` the name of each that starts and the result of each.
 
@@ -69,13 +70,13 @@ def run_steps(
         return results
 
 
-def stamps(directory: Path) -> dict[str, Any]:
+def stamps(directory: Path) -> JsonDict:
     """Step -> the stamp under which it was carried out, for those that have one."""
     records = {file.stem: read_record(file) for file in sorted((directory / "steps").glob("*.json"))}
     return {name: record["stamp"] for name, record in records.items() if record.get("stamp")}
 
 
-def _run_step(directory: Path, step: PipelineStep, listener: Listener, stamp: dict[str, Any]) -> StepResult:
+def _run_step(directory: Path, step: PipelineStep, listener: Listener, stamp: JsonDict) -> StepResult:
     start = time.monotonic()
     content = step_content(directory, step)
     key = key_of(content)
@@ -113,16 +114,16 @@ def record_path(directory: Path, step: PipelineStep) -> Path:
     return directory / "steps" / f"{step.name}.json"
 
 
-def step_content(directory: Path, step: PipelineStep) -> dict[str, Any]:
+def step_content(directory: Path, step: PipelineStep) -> JsonDict:
     """The current state of everything that a step's result depends on."""
     return {"name": step.name, "settings": step.settings, "inputs": digests(directory, step.inputs)}
 
 
-def key_of(content: Mapping[str, Any]) -> str:
+def key_of(content: JsonMapping) -> str:
     return sha256_of_bytes(json.dumps(content, sort_keys=True).encode())
 
 
-def read_record(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> JsonDict:
     """The record, or an empty one: an absent or damaged record only means that the step runs again."""
     try:
         record = json.loads(path.read_text())

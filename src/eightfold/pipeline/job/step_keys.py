@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eightfold.extras import EXTRA_OF
 from eightfold.files import digest_of
+from eightfold.json_types import JsonDict
 from eightfold.onnx_graph.onnx_references import NotOnnxError, external_references
 from eightfold.versions import installed_version
 
@@ -23,13 +24,13 @@ MODULES = (*IMAGES, "torch", "torchvision", "timm", "scipy")
 GRAPHS = (*IMAGES, "onnx", "onnxruntime")
 
 
-def versions(names: Sequence[str]) -> dict[str, Any]:
+def versions(names: Sequence[str]) -> JsonDict:
     """{"versions": name -> version of each installed package}."""
     found = {name: installed_version(name) for name in names}
     return {"versions": {name: version for name, version in found.items() if version}}
 
 
-def model_key(job: Job) -> dict[str, Any]:
+def model_key(job: Job) -> JsonDict:
     """The network at the start: its source with the code behind it, its weights, the seed."""
     section = job.recipe.model
     weights = {} if section.weights is None else {"weights": digest_of(section.weights)}
@@ -40,12 +41,12 @@ def model_key(job: Job) -> dict[str, Any]:
     }
 
 
-def image_key(job: Job) -> dict[str, Any]:
+def image_key(job: Job) -> JsonDict:
     """Images as they reach the network: the same files, drawn by the same seed, prepared alike."""
     return {"preprocess": job.recipe.preprocess.model_dump(mode="json"), "seed": job.recipe.seed}
 
 
-def device_key() -> dict[str, Any]:
+def device_key() -> JsonDict:
     """This machine, as far as times depend on it."""
     from eightfold.runtime.bench.latency import device_identity
     from eightfold.runtime.devices.devices import describe_device
@@ -53,7 +54,7 @@ def device_key() -> dict[str, Any]:
     return {"device": [str(part) for part in device_identity(describe_device())]}
 
 
-def _source_content(text: str, outside: Path) -> dict[str, Any]:
+def _source_content(text: str, outside: Path) -> JsonDict:
     """The files and the user's modules that a model source consists of, and the versions of the libraries behind it.
 
     Args:
@@ -75,7 +76,7 @@ def _source_content(text: str, outside: Path) -> dict[str, Any]:
     return {**content, "libraries": libraries}
 
 
-def _source_files(text: str) -> dict[str, Any]:
+def _source_files(text: str) -> JsonDict:
     """Digests of the file or folder that a model source names, with an ONNX file's external weights."""
     files = {part: Path(part) for part in (text, text.partition(":")[2]) if part and Path(part).exists()}
     for path in tuple(files.values()):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
+from eightfold.json_types import JsonDict
 from eightfold.pipeline.job import job as at
 from eightfold.pipeline.job.artifacts import Artifacts, ArtifactSpec
 from eightfold.pipeline.job.job import Job
@@ -120,7 +120,7 @@ def checks_of(job: Job, table: LatencyTable) -> tuple[Check, ...]:
     return tuple(checks)
 
 
-def _evidence(job: Job, found: dict[str, Any], artifact: str) -> Evidence:
+def _evidence(job: Job, found: JsonDict, artifact: str) -> Evidence:
     before, after = (
         Measured(metric_of(job, each), tuple(100 * part for part in found["parts"][each]))
         for each in (headline(job, "baseline").id, artifact)
@@ -180,7 +180,7 @@ def _alignment_check(job: Job) -> Check:
     return Check(name=f"Layer widths are multiples of {multiple}", passed=not changed, seen=seen, remedy=remedy)
 
 
-def _ends(job: Job, width: dict[str, Any]) -> list[tuple[int, int, bool]]:
+def _ends(job: Job, width: JsonDict) -> list[tuple[int, int, bool]]:
     """(before, after, whether it may be any number) of a layer's inputs and outputs.
 
     The image has the channels it has, and the classes are given.

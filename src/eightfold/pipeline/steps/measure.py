@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eightfold.files import sha256_of_file
+from eightfold.json_types import JsonDict
 from eightfold.pipeline.job import job as at
 from eightfold.pipeline.job.artifacts import Artifacts, ArtifactSpec
 from eightfold.pipeline.job.job import Job
@@ -181,7 +182,7 @@ def artifacts_of(job: Job) -> list[Artifact]:
     return graphs + engines
 
 
-def _provenance(job: Job) -> dict[str, Any]:
+def _provenance(job: Job) -> JsonDict:
     """Provenance of the bundle. A new commit is no reason to train again: the steps that it found done are named."""
     earlier = {name: stamp for name, stamp in stamps(job.directory).items() if name != "bundle"}
     return {

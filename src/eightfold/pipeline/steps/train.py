@@ -14,6 +14,7 @@ from eightfold.calib.images.image_set import warn_of_overlap
 from eightfold.calib.images.images import open_images
 from eightfold.compress.plan.selection_rules import MEASURED
 from eightfold.files import atomic_directory
+from eightfold.json_types import JsonDict
 from eightfold.pipeline.job import job as at
 from eightfold.pipeline.job.job import Job
 from eightfold.pipeline.job.runner import PipelineStep
@@ -84,7 +85,7 @@ def pruned_step(recipe: Recipe) -> str:
     return "apply plan" if section.compensate == "none" else "compensate"
 
 
-def _data_settings(job: Job) -> dict[str, Any]:
+def _data_settings(job: Job) -> JsonDict:
     """With a digest of the user's own images: what was added or changed makes the run start over."""
     task, data = job.recipe.task, job.recipe.data
     content = open_images(data.source).digest() if job.unlabelled else job.task.data_digest(data)
@@ -221,7 +222,7 @@ def layer_widths(model: nn.Module) -> dict[str, tuple[int, int]]:
     return widths
 
 
-def width_facts(model: nn.Module, before: dict[str, tuple[int, int]]) -> list[dict[str, Any]]:
+def width_facts(model: nn.Module, before: dict[str, tuple[int, int]]) -> list[JsonDict]:
     """The layers of the pruned `model` as the report shows them, beside the widths they had."""
     return [
         {
@@ -256,7 +257,7 @@ def finetune_pruned(job: Job, scratch: Path) -> str:
     return _describe(job, facts)
 
 
-def _describe(job: Job, facts: dict[str, Any]) -> str:
+def _describe(job: Job, facts: JsonDict) -> str:
     metric = job.task.metrics[0]
     shown = f"{metric_label(metric)} {facts[metric]:.1%}"
     return f"{shown}, {facts['parameters']:,} parameters, {facts['macs'] / 1e6:,.0f} M MACs"
@@ -293,7 +294,7 @@ def _recover(job: Job, pruned: nn.Module, plan: PrunePlan, scratch: Path) -> Non
     )
 
 
-def _train(job: Job, model: nn.Module, section: TrainSection, scratch: Path, what: str) -> dict[str, Any]:
+def _train(job: Job, model: nn.Module, section: TrainSection, scratch: Path, what: str) -> JsonDict:
     """Train `model` in place and measure it: the task's metrics on the test images, parameters, MACs of one image."""
     from eightfold.compress.trace.macs import count_macs, count_parameters
     from eightfold.tasks.base import Training

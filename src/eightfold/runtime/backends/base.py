@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from eightfold.arrays import Array as Array
+from eightfold.arrays import Arrays as Arrays
 from eightfold.errors import BackendError, UsageError
 from eightfold.onnx_graph.tensor_specs import TensorSpec
 from eightfold.runtime.backends.finite import all_finite
 from eightfold.threads import most_threads
 
-Array = NDArray[Any]
-Arrays = Mapping[str, Array]
 # What the time of one `Slot.run` covers: see `LatencyRow`.
 Scope = Literal["model", "model+copies", "end-to-end"]
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from eightfold.arrays import Array
 
 # All bits of a float16's exponent; infinities and NaNs have every one of them set, numbers never.
 HALF_EXPONENT = np.uint16(0x7C00)
 CHUNK = 1 << 15
 
 
-def all_finite(array: NDArray[Any]) -> bool:
+def all_finite(array: Array) -> bool:
     """True if every number of a float array is finite. One pass over it, without memory of its size."""
     flat = array.ravel("K")  # no copy of what lies in one piece, whatever its order
     if flat.dtype == np.float16:  # numpy computes with these one at a time, but not with their bits

@@ -10,12 +10,11 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from eightfold.files import atomic_path, sha256_of_file
+from eightfold.json_types import JsonMapping
 from eightfold.onnx_graph.onnx_references import NotOnnxError, external_references
 from eightfold.onnx_graph.tensor_specs import TensorSpec
 from eightfold.runtime.backends.cache_folder import cache_folder
@@ -37,7 +36,7 @@ class Compiled:
     blob: bytes
 
 
-def cache_path(model: Path, version: str, machine: str, settings: Mapping[str, Any]) -> Path | None:
+def cache_path(model: Path, version: str, machine: str, settings: JsonMapping) -> Path | None:
     """The file for one model, as one version of OpenVINO compiles it for one machine.
 
     None where nothing can be kept.

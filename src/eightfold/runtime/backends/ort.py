@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eightfold.arrays import Arrays
 from eightfold.errors import BackendError, ModelError, first_line
 from eightfold.extras import installed, require
 from eightfold.onnx_graph.onnx_references import require_weights
 from eightfold.onnx_graph.tensor_specs import TensorSpec, spec_of
-from eightfold.runtime.backends.base import Arrays, Backend, Session, SessionOptions, Slot, empty_like
+from eightfold.runtime.backends.base import Backend, Session, SessionOptions, Slot, empty_like
 from eightfold.runtime.backends.cuda_memory import cuda_driver_absent
 from eightfold.runtime.backends.ort_providers import CPU, providers_of
 

@@ -11,6 +11,7 @@ from typing import Any
 from eightfold.errors import BackendError, ModelError
 from eightfold.extras import installed, require
 from eightfold.files import sha256_of_file
+from eightfold.json_types import JsonDict
 from eightfold.onnx_graph.tensor_specs import TensorSpec
 from eightfold.runtime.backends.base import Backend, Session, SessionOptions, Slot
 from eightfold.runtime.backends.cuda.base import Cuda, nbytes_of
@@ -179,7 +180,7 @@ def _require_trusted(path: Path) -> None:
         )
 
 
-def _record(sidecar: Path) -> dict[str, Any]:
+def _record(sidecar: Path) -> JsonDict:
     try:
         record = json.loads(sidecar.read_text())
     except ValueError:  # not JSON, or not even text

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from eightfold.arrays import Array
 from eightfold.calib.images.resize import Pixels
 from eightfold.errors import UsageError
 from eightfold.onnx_graph.tensor_specs import TensorSpec
 from eightfold.runtime.backends import BACKENDS, open_session
-from eightfold.runtime.backends.base import Array, Scope, Session, SessionOptions, Slot
+from eightfold.runtime.backends.base import Scope, Session, SessionOptions, Slot
 from eightfold.runtime.bench.candidates import Candidate
 from eightfold.runtime.bench.placement import pin_thread, restored_affinity
 from eightfold.runtime.bundle.bundle import Bundle

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
@@ -16,6 +16,7 @@ from typing_extensions import Self
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.images.preprocess_rules import LARGEST_SIDE
 from eightfold.errors import BundleError, EightfoldError
+from eightfold.json_types import JsonDict
 from eightfold.onnx_graph.tensor_specs import TensorSpec
 from eightfold.runtime.bundle.sizes import Size
 from eightfold.values import Frozen, JsonObject, Value
@@ -135,7 +136,7 @@ class Manifest(Value):
         return self
 
     @classmethod
-    def _writer(cls, data: dict[str, Any]) -> str:
+    def _writer(cls, data: JsonDict) -> str:
         try:
             return f"eightfold {data['provenance']['versions']['eightfold']!s:.40}, which wrote it"
         except (KeyError, TypeError):

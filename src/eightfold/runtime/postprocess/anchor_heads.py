@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from eightfold.arrays import Array, Arrays
 from eightfold.errors import BundleError
-from eightfold.runtime.backends.base import Array, Arrays
 from eightfold.runtime.postprocess.anchors import Grid, default_boxes, grid_anchors
 from eightfold.runtime.postprocess.arithmetic import logit, sigmoid, softmax
 from eightfold.runtime.postprocess.decoder import the_output, wrong_shape

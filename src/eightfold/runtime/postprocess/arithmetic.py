@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from eightfold.runtime.backends.base import Array
+from eightfold.arrays import Array
 
 
 def softmax(logits: Array, axis: int = -1) -> Array:

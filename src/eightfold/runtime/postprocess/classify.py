@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from eightfold.arrays import Array, Arrays
 from eightfold.calib.images.geometry import Placement
-from eightfold.runtime.backends.base import Array, Arrays
 from eightfold.runtime.bundle.manifest import TaskKind
 from eightfold.runtime.postprocess.arithmetic import sigmoid, softmax
 from eightfold.runtime.postprocess.decoder import Decoder, the_output

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from eightfold.arrays import Array, Arrays
 from eightfold.calib.images.geometry import Placement
 from eightfold.errors import BundleError
-from eightfold.runtime.backends.base import Array, Arrays
 from eightfold.runtime.bundle.manifest import TaskKind
 from eightfold.runtime.postprocess.results import Result
 from eightfold.values import Frozen

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from eightfold.arrays import Array, Arrays
 from eightfold.calib.images.geometry import Placement
-from eightfold.runtime.backends.base import Array, Arrays
 from eightfold.runtime.bundle.manifest import TaskKind
 from eightfold.runtime.postprocess.decoder import Decoder, the_output, wrong_shape
 from eightfold.runtime.postprocess.results import Matte, Segmentation, Tensors

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from eightfold.arrays import Array, Arrays
 from eightfold.calib.images.geometry import Placement
-from eightfold.runtime.backends.base import Array, Arrays
 from eightfold.runtime.bundle.manifest import TaskKind
 from eightfold.runtime.postprocess.decoder import Decoder, as_float32
 from eightfold.runtime.postprocess.nms import nms, soft_nms

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from eightfold.arrays import Array, Arrays
 from eightfold.calib.images.geometry import Placement
 from eightfold.errors import BundleError
-from eightfold.runtime.backends.base import Array, Arrays
 from eightfold.runtime.postprocess.detect import Candidates
 from eightfold.runtime.postprocess.object_results import InstanceMasks, Keypoints
 from eightfold.runtime.postprocess.results import Detections

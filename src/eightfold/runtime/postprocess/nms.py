@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from eightfold.runtime.backends.base import Array
+from eightfold.arrays import Array
 
 Indices = NDArray[np.intp]
 BLOCK = 256

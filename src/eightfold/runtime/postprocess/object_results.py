@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eightfold.json_types import JsonDict
 from eightfold.runtime.postprocess.results import Detections
 
 
@@ -31,7 +31,7 @@ class InstanceMasks(Detections):
         whole[top : top + part.shape[0], left : left + part.shape[1]] = part
         return whole
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonDict:
         """With each object a "mask": left and top, height and width, and the lengths of runs row by row, 0 first."""
         found = super().to_dict()
         for each, mask, origin in zip(found["objects"], self.masks, self.origins.tolist(), strict=True):
@@ -49,7 +49,7 @@ class Keypoints(Detections):
 
     keypoints: NDArray[np.float32]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonDict:
         found = super().to_dict()
         for each, points in zip(found["objects"], self.keypoints.tolist(), strict=True):
             each["keypoints"] = points
@@ -66,7 +66,7 @@ class OrientedBoxes(Detections):
 
     corners: NDArray[np.float32]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonDict:
         found = super().to_dict()
         for each, corners in zip(found["objects"], self.corners.tolist(), strict=True):
             each["corners"] = corners

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from eightfold.arrays import Array, Arrays
 from eightfold.calib.images.geometry import Placement
-from eightfold.runtime.backends.base import Array, Arrays
 from eightfold.runtime.postprocess.instances import YoloWithMore
 from eightfold.runtime.postprocess.object_results import OrientedBoxes
 from eightfold.runtime.postprocess.results import Detections, label_of

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from eightfold.json_types import JsonDict
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +26,7 @@ class Depth:
         shares = (self.values - low) / (high - low or 1.0)
         return np.asarray(np.floor(shares * 255 + 0.5), np.uint8)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonDict:
         low, high = float(self.values.min()), float(self.values.max())
         return {"kind": "depth", "size": list(self.values.shape), "least": low, "largest": high}
 
@@ -45,7 +46,7 @@ class Picture:
     pixels: NDArray[np.uint8]
     factor: tuple[float, float]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonDict:
         return {"kind": "picture", "size": list(self.pixels.shape[:2]), "factor": list(self.factor)}
 
     def __str__(self) -> str:

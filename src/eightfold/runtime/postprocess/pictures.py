@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field
 
+from eightfold.arrays import Array, Arrays
 from eightfold.calib.images.geometry import Placement, overlap
 from eightfold.calib.images.resize import resize_float
-from eightfold.runtime.backends.base import Array, Arrays
 from eightfold.runtime.postprocess.decoder import Decoder, the_output, wrong_shape
 from eightfold.runtime.postprocess.picture_results import Depth, Picture
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from eightfold.arrays import Array
+from eightfold.json_types import JsonDict
 
 SHOWN = 10  # objects in one line for a terminal
 
@@ -16,7 +19,7 @@ SHOWN = 10  # objects in one line for a terminal
 class Result(Protocol):
     """Interface of every task's answer."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonDict:
         """JSON-able."""
 
 
@@ -50,7 +53,7 @@ class Classification:
         """Probability of the best class."""
         return self.top[0].probability
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonDict:
         return {"kind": "classification", **asdict(self)}
 
     def __str__(self) -> str:
@@ -76,7 +79,7 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonDict:
         columns = zip(self.boxes.tolist(), self.scores.tolist(), self.classes.tolist(), self.labels, strict=True)
         objects = [{"box": box, "score": score, "class": index, "label": label} for box, score, index, label in columns]
         return {"kind": "detections", "objects": objects}
@@ -113,7 +116,7 @@ class Segmentation:
         order = [int(index) for index in np.argsort(-counts, kind="stable") if counts[index]]
         return {label_of(self.labels, index): float(counts[index] / self.classes.size) for index in order}
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonDict:
         return {"kind": "segmentation", "size": list(self.classes.shape), "shares": self.shares()}
 
     def __str__(self) -> str:
@@ -136,7 +139,7 @@ class Matte:
         mixed = alpha * image.astype(np.float32) + (1 - alpha) * background.astype(np.float32)
         return np.asarray(np.floor(mixed + np.float32(0.5)), np.uint8)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonDict:
         return {"kind": "matte", "size": list(self.alpha.shape), "coverage": float(self.alpha.mean())}
 
     def __str__(self) -> str:
@@ -147,9 +150,9 @@ class Matte:
 class Tensors:
     """The network's outputs for one image, by name."""
 
-    arrays: dict[str, NDArray[Any]]
+    arrays: dict[str, Array]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonDict:
         return {"kind": "tensors", "arrays": {name: array.tolist() for name, array in self.arrays.items()}}
 
     def __str__(self) -> str:

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from eightfold.arrays import Array, Arrays
 from eightfold.errors import BundleError
-from eightfold.runtime.backends.base import Array, Arrays
 from eightfold.runtime.postprocess.arithmetic import logit, sigmoid, softmax
 from eightfold.runtime.postprocess.decoder import the_output, wrong_shape
 from eightfold.runtime.postprocess.detect import Candidates, Detector, above, box_candidates

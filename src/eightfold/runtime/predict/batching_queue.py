@@ -7,16 +7,15 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Generic, TypeVar
 
 from eightfold.errors import BackendError, UsageError
 
-# An item, and where its answer goes; None ends a worker.
-Request = tuple[Any, "Future[Any]"] | None
-Answer = Callable[[Sequence[Any]], Sequence[Any]]
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 
-class RequestQueue:
+class RequestQueue(Generic[Item, Answer]):
     """Answers items in worker threads.
 
     Args:
@@ -26,10 +25,12 @@ class RequestQueue:
         workers: threads.
     """
 
-    def __init__(self, answer: Answer, *, depth: int, largest: int, workers: int) -> None:
+    def __init__(
+        self, answer: Callable[[Sequence[Item]], Sequence[Answer]], *, depth: int, largest: int, workers: int
+    ) -> None:
         self._answer = answer
         self._largest = largest
-        self._waiting: queue.Queue[Request] = queue.Queue(depth)
+        self._waiting: queue.Queue[tuple[Item, Future[Answer]] | None] = queue.Queue(depth)  # None ends a worker
         self._closed = self._ended = False
         self._workers = [
             threading.Thread(target=self._work, name=f"eightfold-{number}", daemon=True) for number in range(workers)
@@ -37,14 +38,14 @@ class RequestQueue:
         for worker in self._workers:
             worker.start()
 
-    def put(self, item: Any, timeout: float | None = None) -> Future[Any]:
+    def put(self, item: Item, timeout: float | None = None) -> Future[Answer]:
         """Queue one item.
 
         Raises BackendError when the queue stays full for `timeout` seconds (None waits as long as it takes).
         """
         if self._closed:
             raise UsageError("this predictor is closed", allowed="use inside its 'with' block")
-        future: Future[Any] = Future()
+        future: Future[Answer] = Future()
         try:
             self._waiting.put((item, future), timeout=timeout)
         except queue.Full:
@@ -84,7 +85,7 @@ class RequestQueue:
             batch, more = self._next_batch()
             self._resolve(batch)
 
-    def _next_batch(self) -> tuple[list[tuple[Any, Future[Any]]], bool]:
+    def _next_batch(self) -> tuple[list[tuple[Item, Future[Answer]]], bool]:
         """Wait for one request, and take along what waits behind it. And whether this worker goes on behind that."""
         taken = [self._waiting.get()]
         with contextlib.suppress(queue.Empty):
@@ -93,7 +94,7 @@ class RequestQueue:
         batch = [request for request in taken if request is not None and request[1].set_running_or_notify_cancel()]
         return batch, taken[-1] is not None
 
-    def _resolve(self, batch: list[tuple[Any, Future[Any]]]) -> None:
+    def _resolve(self, batch: list[tuple[Item, Future[Answer]]]) -> None:
         if not batch:
             return
         try:
@@ -104,7 +105,7 @@ class RequestQueue:
         for (_, future), result in zip(batch, results, strict=True):
             future.set_result(result)
 
-    def _blame(self, batch: list[tuple[Any, Future[Any]]], error: Exception) -> None:
+    def _blame(self, batch: list[tuple[Item, Future[Answer]]], error: Exception) -> None:
         """One bad image must not fail its neighbours: ask for each alone."""
         if len(batch) == 1:
             batch[0][1].set_exception(error)

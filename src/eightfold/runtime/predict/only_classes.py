@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from eightfold.arrays import Arrays
 from eightfold.calib.images.geometry import Placement
 from eightfold.errors import UnknownNameError, UsageError
-from eightfold.runtime.backends.base import Arrays
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.postprocess.results import Detections
 

@@ -13,6 +13,7 @@ from typing import IO, Any
 from eightfold.errors import ImageError, UsageError
 from eightfold.extras import require
 from eightfold.files import PathLike, atomic_path
+from eightfold.json_types import JsonDict
 from eightfold.runtime.postprocess.results import Result
 from eightfold.runtime.predict.draw import draw
 from eightfold.runtime.predict.frames import Frame, frames_of, is_live
@@ -28,7 +29,7 @@ class Prediction:
     frame: Frame
     result: Result
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonDict:
         """JSON form, with the frame's source and size."""
         height, width = self.frame.pixels.shape[:2]
         number = {} if self.frame.number is None else {"frame": self.frame.number}
@@ -112,7 +113,7 @@ class _Annotated:
         self._cv2: Any = require("cv2", "write images")
         self._folder = folder
         self._written: set[Path] = set()
-        self._videos: dict[str, Any] = {}
+        self._videos: JsonDict = {}
         self._open = contextlib.ExitStack()
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"cannot write pictures to {folder}: it is a file", allowed="a folder, new or existing")

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eightfold.arrays import Array
 from eightfold.calib.images.decode import read_image
 from eightfold.calib.images.geometry import Placement, place
 from eightfold.errors import BackendError, BundleError, ImageError, UsageError
 from eightfold.files import PathLike
 from eightfold.runtime.backends import backend_named, usable_backends
-from eightfold.runtime.backends.base import Array, SessionOptions
+from eightfold.runtime.backends.base import SessionOptions
 from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.bundle.sizes import Size, size_of
 from eightfold.runtime.postprocess import decoder_of
@@ -94,7 +95,7 @@ class Predictor:
         self._lock = threading.Lock()
         self._closing = False
         self._queue_depth = queue
-        self._requests: RequestQueue | None = None
+        self._requests: RequestQueue[Image, Any] | None = None
 
     def predict(self, image: Image | Sequence[Image]) -> Any:
         """Predict one image, or a list of images.
@@ -173,7 +174,7 @@ class Predictor:
     ) -> None:
         self.close()
 
-    def _request_queue(self) -> RequestQueue:
+    def _request_queue(self) -> RequestQueue[Image, Any]:
         with self._lock:
             check_open(self._closing)
             if self._requests is None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import eightfold
 from eightfold.extras import require
 from eightfold.files import PathLike, write_text
+from eightfold.json_types import JsonDict
 from eightfold.runtime.report import report_format, report_plots
 from eightfold.runtime.report.report_content import ArtifactSteps, ReportContent
 
@@ -55,7 +55,7 @@ def render_report(content: ReportContent) -> str:
     return rendered
 
 
-def _drawings(content: ReportContent) -> dict[str, Any]:
+def _drawings(content: ReportContent) -> JsonDict:
     table = content.latency
     drawn = table is not None and bool(table.rows)
     return {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 from eightfold.errors import BundleError
+from eightfold.json_types import JsonDict
 from eightfold.runtime.bench.latency import LatencyRow, LatencyTable
 from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.bundle.manifest import Artifact, Manifest, Metric
@@ -142,7 +142,7 @@ def _engine(bundle: Bundle, artifact: Artifact) -> Engine:
     )
 
 
-def _sidecar(bundle: Bundle, artifact: Artifact) -> dict[str, Any]:
+def _sidecar(bundle: Bundle, artifact: Artifact) -> JsonDict:
     """The record beside an engine. Its form belongs to the builder; only what the report shows is looked at."""
     name = f"{artifact.path}.json"
     if name not in artifact.files:
@@ -178,7 +178,7 @@ def _commands(bundle: Bundle) -> tuple[str, ...]:
     return (f"inspect {bundle.path}", f"predict {bundle.path} image.png", f"bench {bundle.path}")
 
 
-def _facts(data: dict[str, Any], prefix: str = "") -> dict[str, str]:
+def _facts(data: JsonDict, prefix: str = "") -> dict[str, str]:
     """Nested provenance as 'recipe.compress.score' -> text."""
     facts: dict[str, str] = {}
     for key, value in sorted(data.items()):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.compress.surgery.source_record import SourceRecord
 from eightfold.errors import ModelError
+from eightfold.json_types import JsonDict, JsonMapping
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.bundle.sizes import Size
 
@@ -50,10 +51,10 @@ class SourceOptions:
     num_classes: int | None = None
     size: Size | None = None
     weights: Path | None = None
-    inputs: Mapping[str, Any] = field(default_factory=dict)
+    inputs: JsonMapping = field(default_factory=dict)
     seed: int = 0
 
-    def recorded(self) -> dict[str, Any]:
+    def recorded(self) -> JsonDict:
         """The arguments that build the architecture again, for `source.json`."""
         found = {"num_classes": self.num_classes, "inputs": dict(self.inputs)}
         return {name: value for name, value in found.items() if value}
@@ -83,7 +84,7 @@ class LoadedModel:
     preprocess: Preprocess
     task: Task = RAW_OUTPUTS
     brings_weights: bool = False
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: JsonMapping = field(default_factory=dict)
     exportable: str = ""
     runs_code: bool = False
     trace_arguments: tuple[Any, ...] = ()
@@ -203,7 +204,7 @@ def sized(preprocess: Preprocess, size: Size | None) -> Preprocess:
     return preprocess if size is None else preprocess.at_size(*size)
 
 
-def bind_inputs(module: nn.Module, inputs: Mapping[str, Any]) -> nn.Module:
+def bind_inputs(module: nn.Module, inputs: JsonMapping) -> nn.Module:
     """Fix further arguments of `module.forward`, in place; parameter names stay as they are.
 
     Raises:

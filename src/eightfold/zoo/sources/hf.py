@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import ModelError, first_line
 from eightfold.extras import require
+from eightfold.json_types import JsonDict
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.bundle.sizes import Size
 from eightfold.zoo.sources.base import CLASSIFY, RAW_OUTPUTS, LoadedModel, ModelSource, SourceOptions, rest_of, sized
@@ -70,7 +70,7 @@ class HuggingFaceSource(ModelSource):
         return LoadedModel(text, Logits(network), preprocess, task, brings_weights=True)
 
 
-def _preprocess(path: Path, config: dict[str, Any]) -> Preprocess:
+def _preprocess(path: Path, config: JsonDict) -> Preprocess:
     """The processor's transform; plain scaling to [0, 1] where there is none."""
     stated = _read_json(path) if path.is_file() else {}
     side = config.get("image_size", SIDE)
@@ -94,7 +94,7 @@ def _preprocess(path: Path, config: dict[str, Any]) -> Preprocess:
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> JsonDict:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import UnknownNameError
 from eightfold.extras import installed, require
+from eightfold.json_types import JsonDict
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.bundle.sizes import Size
 from eightfold.zoo.sources.base import CLASSIFY, LoadedModel, ModelSource, SourceOptions, rest_of, sized
@@ -43,7 +44,7 @@ class TimmSource(ModelSource):
         return LoadedModel(text, model, sized(_preprocess(model.pretrained_cfg), options.size), CLASSIFY)
 
 
-def _preprocess(config: dict[str, Any]) -> Preprocess:
+def _preprocess(config: JsonDict) -> Preprocess:
     """timm's evaluation transform: resize the shorter side to size / crop_pct, then crop the centre."""
     channels, height, width = config.get("input_size", (3, 224, 224))
     return Preprocess(

@@ -1,4 +1,4 @@
-"""Skimmed operators against the operators themselves: the same shapes, strides, types and errors."""
+"""Fake operators against the operators themselves: the same shapes, strides, types and errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves, tree_map
 
-from eightfold.compress.trace.fake.fake_ops import SKIMMED
+from eightfold.compress.trace.fake.fake_ops import FAKE_OPS
 from eightfold.compress.trace.fake.fake_run import FakeRun, run_or_fake
 from eightfold.compress.trace.fake.uncomputed import Memory, fill, mark, memory_of
 
@@ -94,11 +94,11 @@ CASES: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_skimmed_operator_gives_what_the_operator_gives_but_values(name: str) -> None:
+def test_a_fake_operator_gives_what_the_operator_gives_but_values(name: str) -> None:
     operator, args, kwargs = CASES[name]
     expected = [leaf for leaf in tree_leaves(operator(*args, **kwargs)) if isinstance(leaf, Tensor)]
     noise = tree_map(lambda leaf: unread(leaf) if isinstance(leaf, Tensor) else leaf, args)
-    skimmed = SKIMMED[operator.overloadpacket.__name__](noise, kwargs)
+    skimmed = FAKE_OPS[operator.overloadpacket.__name__](noise, kwargs)
     if name == "mul that grows both":
         assert skimmed is None
         return

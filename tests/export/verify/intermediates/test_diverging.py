@@ -11,13 +11,14 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
+from eightfold.arrays import Arrays
 from eightfold.export.simplify.simplify import simplify
 from eightfold.export.torch.onnx_export import export_onnx
 from eightfold.export.verify.intermediates.diverging import first_diverging, match_tensors
 from eightfold.export.verify.intermediates.onnx_probe import OnnxProbe
 from eightfold.export.verify.intermediates.probe import CHUNK_BYTES, Converting, chunks
 from eightfold.export.verify.intermediates.torch_probe import TorchProbe
-from eightfold.export.verify.verify import Arrays, Tolerance
+from eightfold.export.verify.verify import Tolerance
 from tests.export.networks import graph, images, saved
 
 EXACT = Tolerance(max_rel_error=1e-4)

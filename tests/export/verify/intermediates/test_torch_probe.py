@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from eightfold.arrays import Array
 from eightfold.export.verify.intermediates.probe import Intermediates
 from eightfold.export.verify.intermediates.torch_probe import TorchProbe
-from eightfold.export.verify.verify import Array
 from tests.export.networks import images, small_net
 
 

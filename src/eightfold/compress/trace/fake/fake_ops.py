@@ -1,4 +1,4 @@
-"""Operators that a skim does not run: the result that each would give, in unread memory, from shapes alone.
+"""Operators that a fake run does not compute: the result that each would give, in uncomputed memory, from shapes alone.
 
 A function here returns None for arguments that it does not know, or whose shapes do not fit; the operator then runs
 and says so itself. Strides are those that the operator gives, because `view` depends on them.
@@ -6,7 +6,7 @@ and says so itself. Strides are those that the operator gives, because `view` de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -14,47 +14,48 @@ import torch
 from torch import Tensor
 
 from eightfold.compress.trace.fake.uncomputed import Memory, mark, memory_of
+from eightfold.compress.types import Kwargs
 
 Args = Sequence[Any]
-Kwargs = Mapping[str, Any]
-Skimmed = Callable[[Args, Kwargs], Any]
+Result = Tensor | tuple[Tensor, ...] | None
+FakeOp = Callable[[Args, Kwargs], Result]
 """The operator's result, or None to have it run."""
 
-SKIMMED: dict[str, Skimmed] = {}
+FAKE_OPS: dict[str, FakeOp] = {}
 LITTLE = 8  # known numbers that are so many times fewer than those of the result say nothing about it
 
 
-def fakes(*names: str) -> Callable[[Skimmed], Skimmed]:
+def fakes(*names: str) -> Callable[[FakeOp], FakeOp]:
     """Register a function for operators."""
 
-    def register(function: Skimmed) -> Skimmed:
-        SKIMMED.update(dict.fromkeys(names, function))
+    def register(function: FakeOp) -> FakeOp:
+        FAKE_OPS.update(dict.fromkeys(names, function))
         return function
 
     return register
 
 
 @fakes("relu", "hardtanh", "hardsigmoid", "sigmoid", "silu", "hardswish", "gelu")
-def fake_positive(args: Args, kwargs: Kwargs) -> Any:
+def fake_positive(args: Args, kwargs: Kwargs) -> Result:
     """Elementwise functions that give positive numbers, or nearly so."""
     return _like(args[0], fake_positive=True)
 
 
 @fakes("leaky_relu", "elu", "mish", "neg", "tanh", "roll")
-def unary(args: Args, kwargs: Kwargs) -> Any:
+def unary(args: Args, kwargs: Kwargs) -> Result:
     """Elementwise functions of one tensor."""
     return _like(args[0])
 
 
 @fakes("clone")
-def clone(args: Args, kwargs: Kwargs) -> Any:
+def clone(args: Args, kwargs: Kwargs) -> Result:
     """A copy in another memory format."""
     x: Tensor = args[0]
     return mark(torch.empty_like(x, **kwargs), Memory(_is_positive(x)))
 
 
 @fakes("add", "sub", "mul", "div")
-def binary(args: Args, kwargs: Kwargs) -> Any:
+def binary(args: Args, kwargs: Kwargs) -> Result:
     """Elementwise functions of two tensors, or of a tensor and a number. Strides follow the first of full shape."""
     x, y = args[:2]
     if not isinstance(y, Tensor):
@@ -88,7 +89,7 @@ def _spreads_to(small: torch.Size, large: torch.Size) -> bool:
 
 
 @fakes("convolution")
-def fake_convolution(args: Args, kwargs: Kwargs) -> Any:
+def fake_convolution(args: Args, kwargs: Kwargs) -> Result:
     """Convolutions of any dimension, transposed ones included."""
     x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = args[:9]
     into, out = (
@@ -106,7 +107,7 @@ def fake_convolution(args: Args, kwargs: Kwargs) -> Any:
 
 
 @fakes("mm", "bmm")
-def product(args: Args, kwargs: Kwargs) -> Any:
+def product(args: Args, kwargs: Kwargs) -> Result:
     """Matrix products with equal batch dimensions."""
     x, y = args[:2]
     if not _alike(x, y) or x.shape[:-2] != y.shape[:-2] or x.shape[-1] != y.shape[-2]:
@@ -115,13 +116,13 @@ def product(args: Args, kwargs: Kwargs) -> Any:
 
 
 @fakes("addmm")
-def product_and_bias(args: Args, kwargs: Kwargs) -> Any:
+def product_and_bias(args: Args, kwargs: Kwargs) -> Result:
     bias, x, y = args[:3]
     return product((x, y), {}) if bias.dtype == x.dtype and bias.shape == y.shape[-1:] else None
 
 
 @fakes("_scaled_dot_product_flash_attention_for_cpu")
-def fake_attention(args: Args, kwargs: Kwargs) -> Any:
+def fake_attention(args: Args, kwargs: Kwargs) -> Result:
     """query, key, value [batch, heads, tokens, width], all of one width."""
     query, key, value = args[:3]
     if query.dim() != 4 or query.shape[:2] != key.shape[:2] or key.shape != value.shape:
@@ -132,7 +133,7 @@ def fake_attention(args: Args, kwargs: Kwargs) -> Any:
 
 
 @fakes("native_batch_norm")
-def fake_batch_norm(args: Args, kwargs: Kwargs) -> Any:
+def fake_batch_norm(args: Args, kwargs: Kwargs) -> Result:
     x, training = args[0], args[5]
     vectors = [vector for vector in args[1:5] if vector is not None]
     if x.dim() < 2 or any(vector.shape != x.shape[1:2] for vector in vectors):
@@ -142,7 +143,7 @@ def fake_batch_norm(args: Args, kwargs: Kwargs) -> Any:
 
 
 @fakes("native_layer_norm")
-def fake_layer_norm(args: Args, kwargs: Kwargs) -> Any:
+def fake_layer_norm(args: Args, kwargs: Kwargs) -> Result:
     """Layer normalization."""
     x, over = args[0], tuple(args[1])
     if x.shape[x.dim() - len(over) :] != over or any(t is not None and t.shape != over for t in args[2:4]):
@@ -152,7 +153,7 @@ def fake_layer_norm(args: Args, kwargs: Kwargs) -> Any:
 
 
 @fakes("max_pool2d_with_indices")
-def max_pool(args: Args, kwargs: Kwargs) -> Any:
+def max_pool(args: Args, kwargs: Kwargs) -> Result:
     """Max pooling, with or without indices."""
     x, kernel, stride, padding, dilation, ceil = _with_defaults(args, [], [0], [1], False)
     out = _pooled(x, kernel, stride, padding, dilation, ceil)
@@ -160,7 +161,7 @@ def max_pool(args: Args, kwargs: Kwargs) -> Any:
 
 
 @fakes("avg_pool2d")
-def average_pool(args: Args, kwargs: Kwargs) -> Any:
+def average_pool(args: Args, kwargs: Kwargs) -> Result:
     """Average pooling."""
     x, kernel, stride, padding, ceil = _with_defaults(args[:5], [], [0], False)
     return _pooled(x, kernel, stride, padding, [1], ceil)
@@ -184,14 +185,14 @@ def _pooled(
 
 
 @fakes("_adaptive_avg_pool2d")
-def fake_adaptive_pool(args: Args, kwargs: Kwargs) -> Any:
+def fake_adaptive_pool(args: Args, kwargs: Kwargs) -> Result:
     """Adaptive average pooling."""
     x, size = args[:2]
     return _unread((*x.shape[:-2], *size), x, _is_positive(x), _format(x))
 
 
 @fakes("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d")
-def fake_resize(args: Args, kwargs: Kwargs) -> Any:
+def fake_resize(args: Args, kwargs: Kwargs) -> Result:
     """Interpolation of images to a given size."""
     x, size = args[:2]
     if size is None or x.dim() != 4 or len(size) != 2:
@@ -200,7 +201,7 @@ def fake_resize(args: Args, kwargs: Kwargs) -> Any:
 
 
 @fakes("mean")
-def mean(args: Args, kwargs: Kwargs) -> Any:
+def mean(args: Args, kwargs: Kwargs) -> Result:
     """Means over given dimensions."""
     if len(args) < 2 or kwargs:
         return None
@@ -211,7 +212,7 @@ def mean(args: Args, kwargs: Kwargs) -> Any:
 
 
 @fakes("cat")
-def fake_cat(args: Args, kwargs: Kwargs) -> Any:
+def fake_cat(args: Args, kwargs: Kwargs) -> Result:
     """Concatenation along one dimension."""
     tensors, dim = (*args, 0)[:2]
     first: Tensor = tensors[0]
@@ -227,7 +228,7 @@ def fake_cat(args: Args, kwargs: Kwargs) -> Any:
 
 
 @fakes("constant_pad_nd")
-def pad(args: Args, kwargs: Kwargs) -> Any:
+def pad(args: Args, kwargs: Kwargs) -> Result:
     """Padding with a constant."""
     x, amounts = args[:2]
     shape = list(x.shape)

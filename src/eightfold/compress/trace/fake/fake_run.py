@@ -1,7 +1,7 @@
 """Skimming: run a model for its structure, not for its numbers.
 
 Heavy products (convolutions, matrix products) are not computed. Their results are unread tensors (see `unread`), and so
-is what cheap operators make of those (see `skimmed`), until an operator comes that has to look: it sees noise. So
+is what cheap operators make of those (see `fake`), until an operator comes that has to look: it sees noise. So
 tracing a detector at full resolution costs what its small operators cost. Shapes are worked out all the same, and sizes
 that do not fit still raise, by the operators themselves.
 """
@@ -9,28 +9,30 @@ that do not fit still raise, by the operators themselves.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
 import torch
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from eightfold.compress.trace.fake.fake_ops import SKIMMED, Skimmed
+from eightfold.compress.trace.fake.fake_ops import FAKE_OPS, FakeOp
 from eightfold.compress.trace.fake.tensor_tree import tensors_in
 from eightfold.compress.trace.fake.uncomputed import Memory, fill, mark, memory_of
+from eightfold.compress.types import Args, Kwargs
 
 # Multiply-accumulates above which a product of known numbers is not computed; small ones may be sizes or coordinates.
 HEAVY_MACS = 2_000_000
 
 
-def run_or_fake(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def run_or_fake(func: Any, args: Args, kwargs: Kwargs) -> Any:
     """The result of an ATen call, or an unread tensor in its place."""
     operator = _operator(func)
     unread = [tensor for tensor in tensors_in((args, kwargs)) if memory_of(tensor) is not None]
-    if operator.skimmed is not None and (unread or operator.is_heavy(args)):
-        result = operator.skimmed(args, kwargs)
-        if operator.in_place and result is not None:
+    if operator.fake is not None and (unread or operator.is_heavy(args)):
+        result = operator.fake(args, kwargs)
+        if operator.in_place and isinstance(result, torch.Tensor):
             result = _written_over(args[0], result)
         if result is not None:
             return result
@@ -44,13 +46,13 @@ def run_or_fake(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
 class _Operator(NamedTuple):
     """Treatment of one ATen operator in a fake run."""
 
-    skimmed: Skimmed | None
+    fake: FakeOp | None
     macs: Callable[..., int] | None
     in_place: bool
     view: bool  # the result lies in the memory of an argument
     shape_only: bool  # values are not looked at: empty_like, new_zeros
 
-    def is_heavy(self, args: tuple[Any, ...]) -> bool:
+    def is_heavy(self, args: Args) -> bool:
         return self.macs is not None and self.macs(*args) > HEAVY_MACS
 
 
@@ -60,7 +62,7 @@ def _operator(func: Any) -> _Operator:
     plain = name.removesuffix("_")
     aliases = [argument.alias_info for argument in func._schema.arguments if argument.alias_info is not None]
     return _Operator(
-        skimmed=None if _has_out(func) else SKIMMED.get(plain),
+        fake=None if _has_out(func) else FAKE_OPS.get(plain),
         macs=_MACS.get(name),
         in_place=name != plain,
         view=name == "_unsafe_view" or any(not alias.is_write for alias in aliases),
@@ -115,6 +117,6 @@ class FakeRun(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ba
         super().__init__()  # type: ignore[no-untyped-call]  # as above
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self, func: OpOverload, types: Sequence[type], args: Args = (), kwargs: Kwargs | None = None
     ) -> Any:
         return run_or_fake(func, args, kwargs or {})

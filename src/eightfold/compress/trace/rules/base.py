@@ -155,11 +155,10 @@ def positive(dim: int, tensor: torch.Tensor) -> int:
     return dim % tensor.dim() if tensor.dim() else 0
 
 
-def dims_of(value: Any, tensor: torch.Tensor) -> list[int]:
+def dims_of(value: int | Sequence[int] | None, tensor: torch.Tensor) -> list[int]:
     """The dimensions that a `dim` argument names: an int, a list, or None and [] for all."""
-    if value is None or (isinstance(value, (list, tuple)) and not value):
-        return list(range(tensor.dim()))
-    return [positive(dim, tensor) for dim in (value if isinstance(value, (list, tuple)) else [value])]
+    dims = [value] if isinstance(value, int) else value
+    return [positive(dim, tensor) for dim in dims] if dims else list(range(tensor.dim()))
 
 
 def is_uniform(tensor: torch.Tensor) -> bool:

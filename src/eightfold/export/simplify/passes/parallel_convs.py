@@ -8,19 +8,17 @@ code of each network does it, when asked to).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from eightfold.arrays import Array
 from eightfold.onnx_graph.fold_norms import is_inference_norm
 from eightfold.onnx_graph.graph_index import GraphIndex, attribute, set_attribute
 from eightfold.onnx_graph.operators import kind
 
 if TYPE_CHECKING:
     import onnx
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)

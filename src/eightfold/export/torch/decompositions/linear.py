@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from eightfold.arrays import Array
 
 if TYPE_CHECKING:
     import torch
-    from numpy.typing import NDArray
 
 
-def apply_along(x: torch.Tensor, axis: int, matrix: NDArray[Any]) -> torch.Tensor:
+def apply_along(x: torch.Tensor, axis: int, matrix: Array) -> torch.Tensor:
     """`matrix` (new, old) applied to a negative axis of `x`."""
     import torch
 

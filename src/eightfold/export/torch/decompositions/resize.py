@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eightfold.arrays import Array
 from eightfold.export.torch.decompositions.linear import apply_along
 from eightfold.export.torch.decompositions.pools import divides, mean_along, pooled
 
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def _triangle(x: NDArray[Any]) -> NDArray[Any]:
+def _triangle(x: Array) -> Array:
     return np.asarray(np.maximum(1 - np.abs(x), 0))
 
 
-def _cubic(x: NDArray[Any]) -> NDArray[Any]:
+def _cubic(x: Array) -> Array:
     """Keys, 1981, with a = -0.5."""
     x = np.abs(x)
     near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
@@ -28,7 +29,7 @@ def _cubic(x: NDArray[Any]) -> NDArray[Any]:
 
 
 # Mode -> the filter and how many pixels it covers.
-FILTERS: dict[str, tuple[Callable[[NDArray[Any]], NDArray[Any]], int]] = {
+FILTERS: dict[str, tuple[Callable[[Array], Array], int]] = {
     "bilinear": (_triangle, 2),
     "bicubic": (_cubic, 4),
 }

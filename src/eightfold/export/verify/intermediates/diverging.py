@@ -7,10 +7,11 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from eightfold.arrays import Array, Arrays
 from eightfold.export.verify.intermediates.alignment import AlignedPair, align
 from eightfold.export.verify.intermediates.fingerprint import scan
 from eightfold.export.verify.intermediates.probe import CHUNK_BYTES, Intermediate, Intermediates, Probe, chunks
-from eightfold.export.verify.verify import Array, Arrays, Difference, Tolerance, difference
+from eightfold.export.verify.verify import Difference, Tolerance, difference
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,13 +8,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eightfold.arrays import Array, Arrays
 from eightfold.export.verify.intermediates.probe import Intermediates, Probe
-from eightfold.export.verify.verify import Array, Arrays
 
 SAMPLES = 512
 # Other orders in which another framework may hold the same values: channels last and channels first.
@@ -83,7 +82,7 @@ def _positions(size: int) -> NDArray[np.int64]:
     return np.random.default_rng(size).integers(0, size, SAMPLES)
 
 
-def distances(first: Sequence[Fingerprint], second: Sequence[Fingerprint]) -> tuple[Floats, NDArray[Any]]:
+def distances(first: Sequence[Fingerprint], second: Sequence[Fingerprint]) -> tuple[Floats, Array]:
     """Distances of tensors of one size, (first, second): the norm of the difference over the larger norm; and the
     layout of the first that is nearest."""
     layouts = max(len(each.samples) for each in first)

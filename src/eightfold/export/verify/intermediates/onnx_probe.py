@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from eightfold.arrays import Arrays
 from eightfold.export.verify.intermediates.probe import UNKNOWN_BYTES, Intermediate, Intermediates, See, chunks
-from eightfold.export.verify.verify import Arrays, runner
+from eightfold.export.verify.verify import runner
 from eightfold.files import PathLike
 from eightfold.onnx_graph.onnx_files import load_onnx
 from eightfold.onnx_graph.qoperator import OUTPUT_SCALE, with_dequantized

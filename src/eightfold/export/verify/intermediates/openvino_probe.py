@@ -8,9 +8,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from eightfold.arrays import Arrays
 from eightfold.errors import ModelError, last_line
 from eightfold.export.verify.intermediates.probe import Intermediate, Intermediates, See, chunks
-from eightfold.export.verify.verify import Arrays
 from eightfold.extras import require
 
 MOVES = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Transpose", "Split", "VariadicSplit", "StridedSlice", "Slice"})

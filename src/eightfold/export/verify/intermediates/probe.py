@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
 
-from eightfold.export.verify.verify import Array, Arrays
+from eightfold.arrays import Array, Arrays
 
 # Bytes of inner tensors that are asked for in one run.
 CHUNK_BYTES = 256 * 2**20

@@ -7,9 +7,9 @@ import dataclasses
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
+from eightfold.arrays import Array, Arrays
 from eightfold.export.verify.intermediates.probe import Intermediate, Intermediates, See
 from eightfold.export.verify.module_runs import evaluating, output_tensors, run_module
-from eightfold.export.verify.verify import Array, Arrays
 from eightfold.extras import require
 
 if TYPE_CHECKING:

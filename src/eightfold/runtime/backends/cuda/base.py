@@ -14,7 +14,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from eightfold.arrays import Array
 
 
 class Handle:
@@ -57,11 +58,11 @@ class Stream(ABC):
     handle: int
 
     @abstractmethod
-    def upload(self, buffer: DeviceBuffer, array: NDArray[Any]) -> None:
+    def upload(self, buffer: DeviceBuffer, array: Array) -> None:
         """Begin to copy a pinned array to the device."""
 
     @abstractmethod
-    def download(self, array: NDArray[Any], buffer: DeviceBuffer) -> None:
+    def download(self, array: Array, buffer: DeviceBuffer) -> None:
         """Begin to copy from the device into a pinned array."""
 
     @abstractmethod
@@ -87,7 +88,7 @@ class Cuda(ABC):
         """New device memory."""
 
     @abstractmethod
-    def pinned(self, shape: Sequence[int], dtype: str) -> NDArray[Any]:
+    def pinned(self, shape: Sequence[int], dtype: str) -> Array:
         """A zeroed array in page-locked host memory, which the device can read at full speed."""
 
     @abstractmethod

@@ -7,8 +7,7 @@ import importlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from numpy.typing import NDArray
-
+from eightfold.arrays import Array
 from eightfold.errors import BackendError
 from eightfold.runtime.backends.cuda.base import Cuda, CudaGraph, DeviceBuffer, Stream
 
@@ -41,8 +40,8 @@ class PyCuda(Cuda):
         memory = self._checked(self.driver.mem_alloc, max(nbytes, 1))
         return DeviceBuffer(memory, int(memory), nbytes, _free)
 
-    def pinned(self, shape: Sequence[int], dtype: str) -> NDArray[Any]:
-        array: NDArray[Any] = self._checked(self.driver.pagelocked_empty, tuple(shape), dtype)
+    def pinned(self, shape: Sequence[int], dtype: str) -> Array:
+        array: Array = self._checked(self.driver.pagelocked_empty, tuple(shape), dtype)
         array[...] = 0
         return array
 
@@ -75,10 +74,10 @@ class PyCudaStream(Stream):
         self._stream = cuda._checked(cuda.driver.Stream)
         self.handle = int(self._stream.handle)
 
-    def upload(self, buffer: DeviceBuffer, array: NDArray[Any]) -> None:
+    def upload(self, buffer: DeviceBuffer, array: Array) -> None:
         self._cuda._checked(self._cuda.driver.memcpy_htod_async, buffer.address, array, self._stream)
 
-    def download(self, array: NDArray[Any], buffer: DeviceBuffer) -> None:
+    def download(self, array: Array, buffer: DeviceBuffer) -> None:
         self._cuda._checked(self._cuda.driver.memcpy_dtoh_async, array, buffer.address, self._stream)
 
     def synchronize(self) -> None:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from eightfold.arrays import Array
 from eightfold.errors import BackendError
 from eightfold.runtime.backends.cuda.base import Cuda, CudaGraph, DeviceBuffer, Handle, Stream, nbytes_of
 
@@ -60,14 +60,12 @@ class CudaPython(Cuda):
         address = self.call("cudaMalloc", max(nbytes, 1))
         return DeviceBuffer(address, int(address), nbytes, self.release("cudaFree"))
 
-    def pinned(self, shape: Sequence[int], dtype: str) -> NDArray[Any]:
+    def pinned(self, shape: Sequence[int], dtype: str) -> Array:
         nbytes = max(nbytes_of(shape, dtype), 1)
         address = self.call("cudaHostAlloc", nbytes, PORTABLE)
         memory = (ctypes.c_ubyte * nbytes).from_address(int(address))
         weakref.finalize(memory, self.release("cudaFreeHost"), address)
-        array: NDArray[Any] = np.frombuffer(
-            memoryview(memory).cast("B"), np.dtype(dtype), int(np.prod(shape, dtype=np.int64))
-        )
+        array: Array = np.frombuffer(memoryview(memory).cast("B"), np.dtype(dtype), int(np.prod(shape, dtype=np.int64)))
         array[...] = 0
         return array.reshape(tuple(shape))
 
@@ -93,11 +91,11 @@ class CudaPythonStream(Stream):
         self._stream = Handle(cuda.call("cudaStreamCreateWithFlags", NON_BLOCKING), cuda.release("cudaStreamDestroy"))
         self.handle = int(self._stream.value)
 
-    def upload(self, buffer: DeviceBuffer, array: NDArray[Any]) -> None:
+    def upload(self, buffer: DeviceBuffer, array: Array) -> None:
         kind = self._cuda.runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._cuda.call("cudaMemcpyAsync", buffer.address, array.ctypes.data, array.nbytes, kind, self._stream.value)
 
-    def download(self, array: NDArray[Any], buffer: DeviceBuffer) -> None:
+    def download(self, array: Array, buffer: DeviceBuffer) -> None:
         kind = self._cuda.runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._cuda.call("cudaMemcpyAsync", array.ctypes.data, buffer.address, array.nbytes, kind, self._stream.value)
 

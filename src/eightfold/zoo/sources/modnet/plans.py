@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from eightfold.errors import UnknownNameError
+from eightfold.json_types import JsonDict
 
 Scope = Literal["backbone", "taps", "whole"]
 # The convolutions that make the maps which the branches read.
@@ -12,7 +13,7 @@ TAPS = tuple(f"backbone.model.features.{layer}.weight" for layer in ("1.conv.3",
 BRANCHES = ("lr_branch.se_block.*", "lr_branch.conv_*", "hr_branch.*", "f_branch.*")
 
 
-def modnet_options(scope: str, keep_ratio: float) -> dict[str, Any]:
+def modnet_options(scope: str, keep_ratio: float) -> JsonDict:
     """Arguments of `plan_pruning` and `prune`.
 
     Args:

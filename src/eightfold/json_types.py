@@ -1,0 +1,11 @@
+"""Type aliases for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+JsonDict: TypeAlias = dict[str, Any]
+"""An object of JSON."""
+JsonMapping: TypeAlias = Mapping[str, Any]
+"""An object of JSON that is not changed."""
