@@ -1,0 +1,1 @@
+"""Iterative pruning: many small steps with training after each."""
