@@ -27,11 +27,12 @@ def plan_pruning(model: nn.Module | PathLike, example_inputs: ExampleInputs | No
     Args:
         model: a torch module, or the path of an ONNX file, whose initializers are then meant by parameter names and
             whose Add nodes by residual blocks.
-        example_inputs: what a module is called with: a tensor, a tuple of arguments, or a dictionary of keywords. None
-            for a file, which says itself what it takes.
+        example_inputs: what a module is called with: a tensor, a tuple of arguments, or a dictionary of keywords; a
+            list of tuples and dictionaries is several calls, for heads that one call does not reach. None for a file.
         rule: how scores become kept channels: "uniform" (the same share of every group), "global" (one threshold over
             scores divided by their group's mean), "normal", "regular", "shortcut", "slim", "layer", "layer_channel":
-            see `eightfold.compress.plan.selection_rules`.
+            see `eightfold.compress.plan.selection_rules`; "measured" (widths by measured output error on `images`, at
+            the multiply-accumulates of the uniform plan or within the budget).
         score: importance criterion: a name of `eightfold.compress.criteria.scores.CRITERIA` (of weights: "l2", "l1",
             "bn_scale", "lamp", "fpgm", "group_l2", "random"; of images: "lsq", "activation_mean"; of a loss: "taylor",
             "hessian_diag"), or a function of `Evidence`.
@@ -49,8 +50,9 @@ def plan_pruning(model: nn.Module | PathLike, example_inputs: ExampleInputs | No
         ranges: stretches of the network, in groups by execution order, each with a pool and a keep ratio of its own.
         remove_blocks: residual blocks to take out first: how many, or their module paths. Budgets that are shares are
             of the model without them.
-        block_score: which go first: those that contribute least ("contribution", measured on `images`), or whose last
-            batch norm has the smallest scales ("bn_scale").
+        block_score: which go first: those that contribute least ("contribution", measured on `images`), that a linear
+            map of their input replaces best ("recoverability", likewise), or whose last batch norm has the smallest
+            scales ("bn_scale").
         images: for scores that look at images: one tensor [n, channels, height, width], or batches of model inputs.
         targets: for scores that need a loss: labels [n] beside a tensor of images, or one target for each batch.
         loss: (output, target) -> scalar tensor.
@@ -61,7 +63,7 @@ def plan_pruning(model: nn.Module | PathLike, example_inputs: ExampleInputs | No
     Raises:
         TraceError: the model does not run on the inputs.
         UnknownNameError: rule or score.
-        UsageError: the score needs images or a loss.
+        UsageError: the score needs images or a loss, blocks need images to be ranked, or a module has no inputs.
     """
     if isinstance(model, str | Path):
         return plan_file(model, example_inputs, **options)

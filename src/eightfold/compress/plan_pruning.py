@@ -56,47 +56,7 @@ def plan_pruning(
     seed: int = 0,
     graph: ChannelGraph | None = None,
 ) -> PrunePlan:
-    """Decide which channels of `model` stay. The model is left untouched.
-
-    Args:
-        model: any module; nothing about its layers has to be named or rewritten.
-        example_inputs: what the model is called with: a tensor, a tuple of arguments, or a dictionary of keywords. A
-            list of tuples and dictionaries is several calls, for heads that one call does not reach.
-        rule: how scores become kept channels: "uniform" (the same share of every group), "global" (one threshold over
-            scores divided by their group's mean), "normal", "regular", "shortcut", "slim", "layer", "layer_channel":
-            see `eightfold.compress.plan.selection_rules`; "measured" (widths by measured output error on `images`, at
-            the multiply-accumulates of the uniform plan or within the budget).
-        score: importance criterion: a name of `eightfold.compress.criteria.scores.CRITERIA` (of weights: "l2", "l1",
-            "bn_scale", "lamp", "fpgm", "group_l2", "random"; of images: "lsq", "activation_mean"; of a loss: "taylor",
-            "hessian_diag"), or a function of `Evidence`.
-        keep_ratio: share of the channels that stays.
-        multiple: every convolution and linear width becomes a multiple of this. Groups narrower than it stay whole.
-        ignore: parameter names (with wildcards) whose groups stay whole.
-        keep: parameter or module names (with wildcards) -> keep ratio of their group, whatever the rule says, such as
-            {"layer3.*.conv2": 0.4}; the last match counts.
-        max_macs: a budget of multiply-accumulates instead of `keep_ratio`: a number, or, up to 1, a share of the
-            model's own. The plan keeps as much as fits.
-        max_params: the same for parameters; with both, both hold.
-        rounding: of counts to the multiple: "nearest", "up" or "down".
-        layer_keep: for "slim": the least share of a layer.
-        merge: for "slim": how coupled layers agree: "union", "intersection", "least" or "most".
-        ranges: stretches of the network, in groups by execution order, each with a pool and a keep ratio of its own.
-        remove_blocks: residual blocks to take out first: how many, or their module paths. Budgets that are shares are
-            of the model without them.
-        block_score: which go first: those that contribute least ("contribution", measured on `images`), that a linear
-            map of their input replaces best ("recoverability", likewise), or whose last batch norm has the smallest
-            scales ("bn_scale").
-        images: for scores that look at images: one tensor [n, channels, height, width], or batches of model inputs.
-        targets: for scores that need a loss: labels [n] beside a tensor of images, or one target for each batch.
-        loss: (output, target) -> scalar tensor.
-        seed: for what is random.
-        graph: the result of `trace`, when it is at hand.
-
-    Raises:
-        TraceError: the model does not run on the inputs.
-        UnknownNameError: rule or score.
-        UsageError: the score needs images or a loss, or blocks are to be ranked without images.
-    """
+    """`eightfold.plan_pruning` of a torch module, which documents the arguments."""
     batches = batches_of(images)
     require_images_for_blocks(remove_blocks, block_score, batches)
     calls = example_inputs if is_several_calls(example_inputs) else [example_inputs]

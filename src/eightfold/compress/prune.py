@@ -69,25 +69,7 @@ def prune(
     memory_mb: int = 224,
     **options: Any,
 ) -> Pruned:
-    """Prune `model` in place and, if asked, make up for what was removed, without labels and without training.
-
-    Args:
-        model: any module.
-        example_inputs: what the model is called with.
-        compensation: "none", "bn_beta", "mean" or "lsq"; the last keeps most of the accuracy (see `compensate`).
-        images: calibration images for compensation and for scores that look at images: one tensor
-            [n, channels, height, width], or batches of model inputs. 256 are plenty; "bn_beta" needs none.
-        memory_mb: what activations may take during "lsq".
-        options: as `plan_pruning` takes them: rule, score, keep_ratio, max_macs, multiple, ...
-
-    Example:
-        >>> import torch, torchvision, eightfold as ef
-        >>> model = torchvision.models.resnet18(weights=None)
-        >>> images = torch.rand(8, 3, 64, 64)
-        >>> done = ef.prune(model, images[:1], keep_ratio=0.5, compensation="bn_beta")
-        >>> model.layer1[0].conv1.out_channels
-        32
-    """
+    """`eightfold.prune` of a torch module, which documents the arguments."""
     images = images if isinstance(images, Tensor) else list(images)
     with collector_paused():
         graph = options.pop("graph", None) or trace(model, example_inputs)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from eightfold.calib.images.preprocess import Preprocess
-from eightfold.extras import installed, require
+from eightfold.extras import require
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.bundle.sizes import Size
 from eightfold.zoo.sources.base import (
@@ -14,37 +13,24 @@ from eightfold.zoo.sources.base import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     LoadedModel,
-    ModelSource,
     SourceOptions,
     sized,
 )
+from eightfold.zoo.sources.torchvision_base import TorchvisionSource, torchvision_models
 
-PURPOSE = "build a torchvision model"
 
-
-class TorchvisionClassifierSource(ModelSource):
+class TorchvisionClassifierSource(TorchvisionSource):
     """A torchvision name: random weights, the preprocessing of its published weights."""
 
     name = "torchvision"
     form = "a torchvision name (resnet18)"
     gives = "a classifier of torchvision"
-    extra = "compress"
-
-    def takes(self, text: str) -> bool:
-        return text in self.names()
-
-    def names(self) -> Sequence[str]:
-        if not installed("torchvision"):
-            return ()
-        models = require("torchvision", PURPOSE).models
-        names: list[str] = models.list_models(module=models)
-        return names
 
     def task(self, text: str, size: Size) -> Task:
         return CLASSIFY
 
     def load(self, text: str, options: SourceOptions) -> LoadedModel:
-        models, torch = require("torchvision", PURPOSE).models, require("torch", "build a model")
+        models, torch = torchvision_models(), require("torch", "build a model")
         torch.manual_seed(options.seed)
         classes = {} if options.num_classes is None else {"num_classes": options.num_classes}
         model = models.get_model(text, weights=None, **classes)
@@ -53,7 +39,7 @@ class TorchvisionClassifierSource(ModelSource):
 
 def classifier_preprocess(name: str) -> Preprocess:
     """The evaluation transform that torchvision states for a model's published weights."""
-    models = require("torchvision", PURPOSE).models
+    models = torchvision_models()
     stated: Any = models.get_model_weights(name).DEFAULT.transforms()
     side, shorter = stated.crop_size[0], stated.resize_size[0]
     return Preprocess(

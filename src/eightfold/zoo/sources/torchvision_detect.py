@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from eightfold.calib.images.preprocess import Preprocess
-from eightfold.extras import installed, require
+from eightfold.extras import require
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.bundle.sizes import Size
-from eightfold.zoo.sources.base import RAW_OUTPUTS, LoadedModel, ModelSource, SourceOptions, sized
+from eightfold.zoo.sources.base import RAW_OUTPUTS, LoadedModel, SourceOptions, sized
+from eightfold.zoo.sources.torchvision_base import TorchvisionSource, torchvision_models
 
 COCO_CLASSES = 91
 SIDES = {"ssd300_vgg16": 300, "ssdlite320_mobilenet_v3_large": 320, "fasterrcnn_mobilenet_v3_large_320_fpn": 320}
 DEFAULT_SIDE = 640
 
 
-class TorchvisionDetectorSource(ModelSource):
+class TorchvisionDetectorSource(TorchvisionSource):
     """A torchvision detector's name."""
 
     name = "torchvision-detect"
     form = "a torchvision detector (ssdlite320_mobilenet_v3_large)"
     gives = "a detector of torchvision: SSD, RetinaNet and FCOS by raw heads; R-CNNs to inspect and prune"
-    extra = "compress"
-
-    def takes(self, text: str) -> bool:
-        return text in self.names()
-
-    def names(self) -> Sequence[str]:
-        if not installed("torchvision"):
-            return ()
-        models = require("torchvision", "build a torchvision model").models
-        names: list[str] = models.list_models(module=models.detection)
-        return names
+    module = "detection"
 
     def task(self, text: str, size: Size) -> Task:
-        require("torchvision", "build a torchvision model")
+        torchvision_models()
         from eightfold.zoo.raw_heads import raw_head_names, raw_head_task
 
         return raw_head_task(text, size) if text in raw_head_names() else RAW_OUTPUTS
