@@ -14,7 +14,7 @@ from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import ImageError, ModelError, RecipeError
 from eightfold.recipe import DataSection, TaskSection, recipe_from
 from eightfold.runtime.bundle.manifest import Task
-from eightfold.tasks.agreement import AGREEMENTS, Agreement
+from eightfold.tasks.agreement import AGREEMENTS, AgreementTask
 from eightfold.tasks.answers import save_answers, with_answers
 from eightfold.tasks.base import Network
 from eightfold.tasks.photos import is_unlabelled, write_photos
@@ -116,7 +116,7 @@ def test_outputs_that_the_decoder_does_not_read_are_one_line() -> None:
 def test_a_recipe_that_asks_for_labels_is_refused(change: dict[str, Any], words: str) -> None:
     plain = {"name": "n", "output": "o", "model": {"source": "x"}, "data": {"source": "photos"}}
     recipe = recipe_from({**plain, "preprocess": {"height": 8, "width": 8}, **change})
-    task: Agreement = AGREEMENTS["classify"](TaskSection(kind="classify"))
+    task: AgreementTask = AGREEMENTS["classify"](TaskSection(kind="classify"))
     with pytest.raises(RecipeError, match=words):
         task.check(recipe)
 

@@ -74,7 +74,9 @@ def named_values(texts: Sequence[str]) -> JsonDict:
     return found
 
 
-def image_inputs(specs: Sequence[TensorSpec], images: str, preprocess: Path | Preprocess, runs: int = 1) -> JsonDict:
+def inputs_from_images(
+    specs: Sequence[TensorSpec], images: str, preprocess: Path | Preprocess, runs: int = 1
+) -> JsonDict:
     """The first images of a source, prepared, as the input of a network with one: enough rows for so many runs."""
     import numpy as np
 
@@ -99,7 +101,7 @@ def file_inputs(onnx: Path, images: str | None, preprocess: Path | None) -> dict
         raise UsageError("one of --images and --preprocess", allowed="both or none: how an image becomes the input")
     if images is None or preprocess is None:
         return None
-    return image_inputs(tensor_specs(load_onnx(onnx))[0], images, preprocess, RUNS)
+    return inputs_from_images(tensor_specs(load_onnx(onnx))[0], images, preprocess, RUNS)
 
 
 def task_named(text: str) -> Task:

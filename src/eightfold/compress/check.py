@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from eightfold.compress.modules.modules import call_model, code_of, module_paths, plain_attention, preserved
+from eightfold.compress.modules.modules import call_model, module_code_name, module_paths, plain_attention, preserved
 from eightfold.compress.plan.plan import GroupPlan, PrunePlan
 from eightfold.compress.surgery.surgery import applied
 from eightfold.compress.trace.groups import ChannelGraph
@@ -63,7 +63,7 @@ def _miscounted(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, trial: T
     at_fault = set(plan.kept) & trial.misfits
     if not at_fault:
         return set()
-    code = code_of(model.get_submodule(trial.place))
+    code = module_code_name(model.get_submodule(trial.place))
     alike = _suspected(model, graph, trial.place) & set(plan.kept) if code in blamed else set()
     blamed.add(code)
     return at_fault | alike
@@ -92,7 +92,7 @@ def _one_of_several(model: nn.Module, inputs: Any, graph: ChannelGraph, plan: Pr
     here = {suspect.group for suspect in graph.suspects if suspect.module == trial.place} & set(plan.kept)
     if len(here) < 2:
         return set()
-    code = code_of(model.get_submodule(trial.place))
+    code = module_code_name(model.get_submodule(trial.place))
     for group in sorted(here):
         name = _below(group, trial.place)
         alike = {s.group for s in graph.suspects if s.code == code and _below(s.group, s.module) == name}
@@ -120,7 +120,7 @@ def _guesses(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, place: str)
 
 def _suspected(model: nn.Module, graph: ChannelGraph, path: str) -> set[str]:
     """Groups that the code of the module at `path` cuts; modules of one class run the same code and go together."""
-    code = code_of(model.get_submodule(path))
+    code = module_code_name(model.get_submodule(path))
     return {suspect.group for suspect in graph.suspects if suspect.code == code}
 
 

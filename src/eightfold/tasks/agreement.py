@@ -34,7 +34,7 @@ from eightfold.tasks.answers import AnsweredImages
 from eightfold.tasks.average_precision import average_precision, jackknife
 from eightfold.tasks.base import Evaluation, Network, Training, VisionTask
 from eightfold.tasks.boxed_images import BoxedImages, Objects
-from eightfold.tasks.inputs import Batch, full_batches
+from eightfold.tasks.inputs import ImageBatch, full_batches
 from eightfold.tasks.photos import write_photos
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ LOWEST_SCORE = 0.01
 NOTHING = "the original finds nothing on the held-out images"
 
 
-class Agreement(VisionTask):
+class AgreementTask(VisionTask):
     """A network of any task on unlabelled images."""
 
     trains: ClassVar[bool] = False
@@ -104,7 +104,7 @@ class Agreement(VisionTask):
 
     def require_outputs(self, network: Network, image: Array, seen: str) -> None:
         size = network.preprocess.height, network.preprocess.width
-        batch = Batch(np.arange(len(image)), image, (network.preprocess.place(*size),) * len(image))
+        batch = ImageBatch(np.arange(len(image)), image, (network.preprocess.place(*size),) * len(image))
         try:
             self.answer(network, batch)
         except (BundleError, ValueError, IndexError) as error:
@@ -130,7 +130,7 @@ class Agreement(VisionTask):
         return {name: np.concatenate(parts) for name, parts in found.items()}
 
     @abstractmethod
-    def answer(self, network: Network, batch: Batch) -> Arrays:
+    def answer(self, network: Network, batch: ImageBatch) -> Arrays:
         """One answer for each image of the batch."""
 
     def evaluate(self, network: Network, images: ImageSet) -> dict[str, float]:
@@ -161,12 +161,12 @@ class Agreement(VisionTask):
         raise RecipeError("quantize.max_drop for images without labels", allowed="labelled images")
 
 
-class ClassifyAgreement(Agreement):
+class ClassifyAgreement(AgreementTask):
     """The share of images with the same likeliest class."""
 
     metrics: ClassVar[tuple[str, ...]] = ("agreement-top1",)
 
-    def answer(self, network: Network, batch: Batch) -> Arrays:
+    def answer(self, network: Network, batch: ImageBatch) -> Arrays:
         scores = the_output(network.predict(batch.rows))
         return {"classes": scores.reshape(len(scores), -1).argmax(axis=1)}
 
@@ -178,12 +178,12 @@ class ClassifyAgreement(Agreement):
         return float(np.bincount(_answered(images).answers["classes"]).max() / len(images))
 
 
-class SegmentAgreement(Agreement):
+class SegmentAgreement(AgreementTask):
     """Mean overlap of the pixels of each class that either network sees."""
 
     metrics: ClassVar[tuple[str, ...]] = ("agreement-iou",)
 
-    def answer(self, network: Network, batch: Batch) -> Arrays:
+    def answer(self, network: Network, batch: ImageBatch) -> Arrays:
         scores = the_output(network.predict(batch.rows))
         if scores.ndim != 4:
             raise BundleError(f"outputs of shape {scores.shape}", allowed="(batch, classes, height, width)")
@@ -200,12 +200,12 @@ class SegmentAgreement(Agreement):
         return float(np.mean(shares))
 
 
-class MatteAgreement(Agreement):
+class MatteAgreement(AgreementTask):
     """1 - mean absolute error of the opacity."""
 
     metrics: ClassVar[tuple[str, ...]] = ("agreement-mae",)
 
-    def answer(self, network: Network, batch: Batch) -> Arrays:
+    def answer(self, network: Network, batch: ImageBatch) -> Arrays:
         outputs = network.predict(batch.rows)
         alpha = the_output(outputs, str(network.task.options.get("output", "")) or next(iter(outputs)))
         return {"alpha": np.clip(alpha, 0, 1).astype(np.float16)}
@@ -214,19 +214,19 @@ class MatteAgreement(Agreement):
         return 1 - float(np.abs(truth["alpha"].astype(np.float32) - found["alpha"].astype(np.float32)).mean())
 
 
-class TensorAgreement(Agreement):
+class TensorAgreement(AgreementTask):
     """Cosine of the outputs, the lowest of all outputs; 0 where it is negative."""
 
     metrics: ClassVar[tuple[str, ...]] = ("agreement-cosine",)
 
-    def answer(self, network: Network, batch: Batch) -> Arrays:
+    def answer(self, network: Network, batch: ImageBatch) -> Arrays:
         return {name: array.astype(np.float32) for name, array in network.predict(batch.rows).items()}
 
     def share(self, truth: Arrays, found: Arrays) -> float:
         return max(0.0, min(_cosine(a, b) for a, b in zip(truth.values(), found.values(), strict=True)))
 
 
-class DetectAgreement(Agreement):
+class DetectAgreement(AgreementTask):
     """Average precision against the original's detections."""
 
     metrics: ClassVar[tuple[str, ...]] = ("agreement-map50", "agreement-map50-95")
@@ -235,7 +235,7 @@ class DetectAgreement(Agreement):
         super().check(recipe)
         require("faster_coco_eval", "measure mean average precision")
 
-    def answer(self, network: Network, batch: Batch) -> Arrays:
+    def answer(self, network: Network, batch: ImageBatch) -> Arrays:
         """Rows (image, most objects, 6) of x1, y1, x2, y2, score, class; unused ones have class -1."""
         found = _detections(network, batch, {})
         most = max((len(each) for each in found), default=0)
@@ -280,7 +280,7 @@ def _named(values: Mapping[str, float]) -> dict[str, float]:
     return {"agreement-map50": values["map50"], "agreement-map50-95": values["map50-95"]}
 
 
-def _detections(network: Network, batch: Batch, options: JsonDict) -> list[Detections]:
+def _detections(network: Network, batch: ImageBatch, options: JsonDict) -> list[Detections]:
     known = set(decoder_class(network.task.decode).model_fields)
     more = {name: value for name, value in options.items() if name in known}
     task = network.task.model_copy(update={"options": {**network.task.options, **more}})
@@ -308,7 +308,7 @@ def _cosine(first: Array, second: Array) -> float:
     return float(a @ b) / length if length else float(np.array_equal(a, b))
 
 
-AGREEMENTS: dict[str, type[Agreement]] = {
+AGREEMENTS: dict[str, type[AgreementTask]] = {
     "classify": ClassifyAgreement,
     "detect": DetectAgreement,
     "segment": SegmentAgreement,

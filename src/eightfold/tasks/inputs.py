@@ -20,7 +20,7 @@ DECODERS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="decode")
 
 
 @dataclass(frozen=True)
-class Batch:
+class ImageBatch:
     """Images ready for a network.
 
     Attributes:
@@ -39,12 +39,12 @@ def tensors(images: ImageSet, chosen: Places, preprocess: Preprocess) -> Array:
     return np.stack([row for row, _ in _loaded(images, chosen, preprocess)])
 
 
-def full_batches(images: ImageSet, preprocess: Preprocess, batch: int) -> Iterator[Batch]:
+def full_batches(images: ImageSet, preprocess: Preprocess, batch: int) -> Iterator[ImageBatch]:
     """All images in their order, `batch` at a time."""
     for start in range(0, len(images), batch):
         chosen = np.arange(start, min(start + batch, len(images)))
         loaded, placements = zip(*_loaded(images, chosen, preprocess), strict=True)
-        yield Batch(chosen, np.stack([*loaded, *loaded[-1:] * (batch - len(loaded))]), placements)
+        yield ImageBatch(chosen, np.stack([*loaded, *loaded[-1:] * (batch - len(loaded))]), placements)
 
 
 def _loaded(images: ImageSet, chosen: Places, preprocess: Preprocess) -> list[tuple[Array, Placement]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from eightfold.errors import RecipeError, UnknownNameError, UsageError
 from eightfold.recipe import TaskSection
-from eightfold.tasks.agreement import AGREEMENTS, Agreement
+from eightfold.tasks.agreement import AGREEMENTS, AgreementTask
 from eightfold.tasks.base import VisionTask
 from eightfold.tasks.classify import Classify
 from eightfold.tasks.detect import Detect
@@ -30,7 +30,7 @@ def task_of(section: TaskSection) -> VisionTask:
     return KINDS[section.kind](section)
 
 
-def agreement_of(section: TaskSection) -> Agreement:
+def agreement_of(section: TaskSection) -> AgreementTask:
     """The task on images without labels. Raises UnknownNameError."""
     if section.kind not in AGREEMENTS:
         raise UnknownNameError.of("task as task.kind", section.kind, AGREEMENTS)

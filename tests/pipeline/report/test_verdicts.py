@@ -5,26 +5,26 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eightfold.pipeline.report.verdicts import Evidence, Measured, half_width, judge_drop
+from eightfold.pipeline.report.verdicts import AccuracyEvidence, Measured, half_width, judge_drop
 from eightfold.runtime.report.report_content import Check
 
 
-def evidence(right_before: list[int], right_after: list[int], *, chance: float = 11.4) -> Evidence:
+def evidence(right_before: list[int], right_after: list[int], *, chance: float = 11.4) -> AccuracyEvidence:
     before, after = (
         Measured(100 * float(np.mean(right)), tuple(100.0 * each for each in right))
         for right in (right_before, right_after)
     )
-    return Evidence(before, after, len(right_before), chance, "top-1")
+    return AccuracyEvidence(before, after, len(right_before), chance, "top-1")
 
 
-def pairs(both: int, lost: int, won: int, neither: int) -> Evidence:
+def pairs(both: int, lost: int, won: int, neither: int) -> AccuracyEvidence:
     """Of images that both, only the first, only the second, and none of the two networks get right."""
     return evidence(
         [1] * both + [1] * lost + [0] * won + [0] * neither, [1] * both + [0] * lost + [1] * won + [0] * neither
     )
 
 
-def judged(shown: Evidence, max_drop: float = 1.0) -> Check:
+def judged(shown: AccuracyEvidence, max_drop: float = 1.0) -> Check:
     return judge_drop("keeps the accuracy", shown, max_drop, "try another way")
 
 
@@ -40,7 +40,7 @@ def test_a_baseline_at_chance_shows_nothing_and_preprocessing_is_named() -> None
 @pytest.mark.parametrize("value", [0.0, 0.4, 4.9])
 def test_a_detector_that_finds_nothing_shows_nothing(value: float) -> None:
     measured = Measured(value, (value,) * 10)
-    check = judged(Evidence(measured, measured, 500, 0.0, "mAP50-95"))
+    check = judged(AccuracyEvidence(measured, measured, 500, 0.0, "mAP50-95"))
     assert check.passed is None
     assert "preprocess" in check.remedy
 
@@ -74,7 +74,7 @@ def test_a_clear_loss_needs_few_images() -> None:
 
 def test_a_metric_without_parts_shows_nothing() -> None:
     measured = Measured(60.0, ())
-    assert judged(Evidence(measured, measured, 1000, 0.0, "mAP50-95")).passed is None
+    assert judged(AccuracyEvidence(measured, measured, 1000, 0.0, "mAP50-95")).passed is None
 
 
 def test_two_classes_need_more_than_a_coin() -> None:

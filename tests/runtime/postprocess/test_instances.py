@@ -17,7 +17,7 @@ from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.postprocess import decoder_of
 from eightfold.runtime.postprocess.instances import YoloKeypoints, YoloMasks
 from eightfold.runtime.postprocess.object_results import InstanceMasks, Keypoints, OrientedBoxes
-from eightfold.runtime.postprocess.oriented import YoloOriented, corners_of, oriented_nms, overlap
+from eightfold.runtime.postprocess.oriented import YoloOriented, corners_of, oriented_nms, oriented_overlap
 from eightfold.runtime.postprocess.picture_results import Depth, Picture
 from eightfold.runtime.postprocess.pictures import DepthMap, PictureOut
 from eightfold.runtime.predict.draw import draw
@@ -108,12 +108,14 @@ def test_the_overlap_of_turned_boxes_is_probiou() -> None:
 
     boxes = turned()[0][[0, 1, 2, 3, -1]].T
     expected = batch_probiou(torch.tensor(boxes), torch.tensor(boxes)).numpy()
-    np.testing.assert_allclose(overlap(boxes.astype(np.float64), boxes.astype(np.float64)), expected, atol=2e-3)
+    np.testing.assert_allclose(
+        oriented_overlap(boxes.astype(np.float64), boxes.astype(np.float64)), expected, atol=2e-3
+    )
 
 
 def test_suppression_of_turned_boxes_is_greedy() -> None:
     boxes = turned()[0][[0, 1, 2, 3, -1]].T.astype(np.float64)
-    overlaps, kept = overlap(boxes, boxes), list[int]()
+    overlaps, kept = oriented_overlap(boxes, boxes), list[int]()
     for index in range(len(boxes)):
         if not any(overlaps[index, other] > 0.3 for other in kept):
             kept.append(index)

@@ -13,8 +13,8 @@ from eightfold.errors import ImageError, ModelError, UsageError
 from eightfold.runtime.postprocess.yolo import YoloAnchors, YoloDfl
 from eightfold.tasks.detection.anchor_free_loss import AnchorFreeLoss, grid_points
 from eightfold.tasks.detection.anchor_loss import AnchorGains, AnchorLoss
-from eightfold.tasks.detection.assignment import align
-from eightfold.tasks.detection.overlap import Kind, overlap
+from eightfold.tasks.detection.assignment import aligned_assignment
+from eightfold.tasks.detection.overlap import Kind, box_overlap
 from eightfold.tasks.detection.targets import padded_targets, require_classes
 
 Box = tuple[float, float, float, float]
@@ -49,7 +49,7 @@ def random_boxes(count: int, seed: int) -> Tensor:
 def test_overlaps_are_those_of_a_loop(kind: Kind) -> None:
     a, b = random_boxes(50, 1).double(), random_boxes(50, 2).double()
     slow = [slow_overlap(tuple(x), tuple(y), kind) for x, y in zip(a.tolist(), b.tolist(), strict=True)]
-    np.testing.assert_allclose(overlap(a, b, kind).numpy(), slow, atol=1e-7)
+    np.testing.assert_allclose(box_overlap(a, b, kind).numpy(), slow, atol=1e-7)
 
 
 def targets() -> Tensor:
@@ -205,7 +205,7 @@ def free_predictions(raws: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
 def test_alignment_is_that_of_a_loop() -> None:
     raws = maps(16 + CLASSES)
     scores, boxes, points = free_predictions(raws)
-    ours = align(scores.float(), boxes.float(), points, targets())
+    ours = aligned_assignment(scores.float(), boxes.float(), points, targets())
     for image, rows in enumerate(slow_alignment(scores, boxes, points, targets(), 10)):
         assert set(torch.nonzero(ours.positive[image])[:, 0].tolist()) == set(rows)
         for point, (place, score) in rows.items():

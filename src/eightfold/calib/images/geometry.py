@@ -79,7 +79,7 @@ def _overlap(offset: int, tensor: int, image: int) -> tuple[slice, slice]:
     return slice(low, high), slice(low - offset, high - offset)
 
 
-def overlap(placement: Placement) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+def shared_area(placement: Placement) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     """(rows, columns) that tensor and resized image share: in the tensor, and in the resized image."""
     rows, columns = map(_overlap, placement.offset, placement.tensor, placement.resized)
     return (rows[0], columns[0]), (rows[1], columns[1])

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eightfold.arrays import Array
-from eightfold.calib.images.geometry import Placement, overlap, place
+from eightfold.calib.images.geometry import Placement, place, shared_area
 from eightfold.calib.images.preprocess_rules import PreprocessRules
 from eightfold.calib.images.resize import Pixels, kernel_name, resize
 from eightfold.errors import ImageError
@@ -57,7 +57,7 @@ def _placed(preprocess: PreprocessRules, resized: Pixels, placement: Placement) 
     """Padded or cropped to the tensor's size."""
     if (placement.resized, placement.offset) == (placement.tensor, (0, 0)):
         return resized
-    in_tensor, in_image = overlap(placement)
+    in_tensor, in_image = shared_area(placement)
     canvas = np.full((*placement.tensor, resized.shape[2]), preprocess.pad_value, resized.dtype)
     canvas[in_tensor] = resized[in_image]
     return canvas

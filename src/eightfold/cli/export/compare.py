@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eightfold.cli.network import load_network
-from eightfold.cli.options import image_inputs, image_size, terminal_width
+from eightfold.cli.options import image_size, inputs_from_images, terminal_width
 from eightfold.compress.surgery.source_record import SOURCE
 from eightfold.errors import UsageError
 
@@ -124,7 +124,7 @@ def _feeder(images: str | None, given: Preprocess | None, subjects: Sequence[Run
                 "--images or --data without --preprocess",
                 allowed="both: how an image becomes the input; a bundle knows its own",
             )
-        return image_inputs(specs, images, rules)
+        return inputs_from_images(specs, images, rules)
 
     return prepared
 

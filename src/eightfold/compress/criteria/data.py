@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from eightfold.compress.criteria.evidence import Array, Evidence, LayerScores, per_channel, rows
+from eightfold.compress.criteria.evidence import Array, Evidence, LayerScores, per_channel, stacked_rows
 from eightfold.compress.layerwise.layerwise_forward import layer_calls
 from eightfold.compress.modules.modes import gradients_of
 from eightfold.compress.trace.groups import Group
@@ -24,7 +24,7 @@ def activation_mean(evidence: Evidence) -> LayerScores:
                 x = call.input.double().abs()
                 mean = (x.flatten(2).mean((0, 2)) if x.dim() > 2 else x.mean(0)).numpy()
                 means[call.weight] = means.get(call.weight, 0) + mean / len(batches)
-    return {group.id: rows(_read(evidence, index, means), group.width) for index, group in _free(evidence)}
+    return {group.id: stacked_rows(_read(evidence, index, means), group.width) for index, group in _free(evidence)}
 
 
 def _free(evidence: Evidence) -> Iterator[tuple[int, Group]]:
@@ -68,7 +68,7 @@ def _from_gradients(evidence: Evidence, criterion: str, contribution: Callable[[
             for tensor, dim in {(m.tensor, m.dim) for m in producers}:
                 score = np.abs(_sum_but(dim, contribution(evidence.value(tensor), _gradient(evidence, tensor))))
                 totals[tensor, dim] = totals.get((tensor, dim), np.zeros_like(score)) + score / len(batches)
-    return {group.id: rows(_scores(evidence, group, totals), group.width) for group in evidence.graph.free}
+    return {group.id: stacked_rows(_scores(evidence, group, totals), group.width) for group in evidence.graph.free}
 
 
 def _scores(evidence: Evidence, group: Group, totals: Mapping[tuple[str, int], Array]) -> list[Array]:

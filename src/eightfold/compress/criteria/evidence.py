@@ -115,6 +115,6 @@ def channel_means(weight: Tensor, dim: int, of: Callable[[Tensor], Tensor]) -> A
     return means
 
 
-def rows(parts: Sequence[Array], width: int) -> Array:
+def stacked_rows(parts: Sequence[Array], width: int) -> Array:
     """A matrix of one row per part; a single row of ones where no layer has an opinion."""
     return np.stack(parts) if parts else np.ones((1, width))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eightfold.compress.criteria.evidence import Array, Evidence, LayerScores, rows
+from eightfold.compress.criteria.evidence import Array, Evidence, LayerScores, stacked_rows
 from eightfold.compress.criteria.weights import l2
 from eightfold.compress.layerwise.layerwise_forward import PausedCall, layer_calls
 from eightfold.compress.layerwise.lockstep import INPUTS_AT_MOST, Args, in_step, inputs_of, live_bytes, rows_wanted
@@ -39,7 +39,7 @@ def lsq(evidence: Evidence) -> LayerScores:
     fallback = l2(evidence)
     graph = evidence.graph
     return {
-        group.id: rows(found[index], group.width) if index in found else fallback[group.id]
+        group.id: stacked_rows(found[index], group.width) if index in found else fallback[group.id]
         for index, group in enumerate(graph.groups)
         if not group.frozen
     }

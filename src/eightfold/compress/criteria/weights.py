@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from eightfold.compress.criteria.evidence import Array, Evidence, LayerScores, per_channel, rows
+from eightfold.compress.criteria.evidence import Array, Evidence, LayerScores, per_channel, stacked_rows
 from eightfold.compress.trace.groups import Group, Member
 
 
@@ -28,7 +28,7 @@ def bn_scale(evidence: Evidence) -> LayerScores:
     def score(group: Group) -> Array:
         scales = evidence.norm_scales(group)
         parts = [per_channel(m, np.abs(evidence.value(m.tensor)), group.width) for m in scales]
-        return rows(parts, group.width) if parts else fallback[group.id]
+        return stacked_rows(parts, group.width) if parts else fallback[group.id]
 
     return {group.id: score(group) for group in evidence.graph.free}
 
@@ -79,7 +79,7 @@ def group_l2(evidence: Evidence) -> LayerScores:
         for member in members:
             squares = per_channel(member, evidence.means(member, torch.square), group.width)
             parts.append(squares / max(float(squares.mean()), np.finfo(np.float64).tiny))
-        norm = np.sqrt(rows(parts, group.width).mean(0, keepdims=True))
+        norm = np.sqrt(stacked_rows(parts, group.width).mean(0, keepdims=True))
         normalised: Array = norm / max(float(norm.mean()), np.finfo(np.float64).tiny)
         return normalised
 
@@ -97,6 +97,6 @@ def _of_producers(evidence: Evidence, score: Callable[[Member], Array]) -> Layer
 
     def of(group: Group) -> Array:
         members = evidence.weights(group, "producer")
-        return rows([per_channel(m, score(m), group.width) for m in members], group.width)
+        return stacked_rows([per_channel(m, score(m), group.width) for m in members], group.width)
 
     return {group.id: of(group) for group in evidence.graph.free}

@@ -60,7 +60,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
-def code_of(module: nn.Module) -> str:
+def module_code_name(module: nn.Module) -> str:
     """A name for the code that a module runs: modules of one class share it, unless they say otherwise."""
     return str(getattr(module, "code", None) or type(module).__qualname__)
 

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from eightfold.compress.modules.modules import (
     call_model,
-    code_of,
+    module_code_name,
     module_paths,
     named_tensors,
     plain_attention,
@@ -251,7 +251,7 @@ def _layer(raw: RawLayer, grouping: Grouping, names: Mapping[int, str]) -> Layer
 def _suspects(model: nn.Module, record: Record, grouping: Grouping) -> tuple[Suspect, ...]:
     found: dict[Suspect, None] = {}
     for size in record.sizes:
-        code = code_of(model.get_submodule(size.module))
+        code = module_code_name(model.get_submodule(size.module))
         for group in np.unique(grouping.places(size.labels)[:, 0]).tolist():
             if group >= 0:
                 found[Suspect(size.module, code, grouping.groups[group].id)] = None

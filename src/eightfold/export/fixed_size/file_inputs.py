@@ -10,7 +10,7 @@ import numpy as np
 
 from eightfold.arrays import Array, Arrays
 from eightfold.errors import ModelError, UsageError
-from eightfold.export.fixed_size.fix_shapes import channels_last
+from eightfold.export.fixed_size.fix_shapes import has_channels_last
 from eightfold.export.verify.verify import random_inputs_of
 from eightfold.json_types import JsonMapping
 from eightfold.onnx_graph.graph_index import keep
@@ -129,14 +129,14 @@ class FileInputs:
     def image_size(self) -> Size | None:
         """The image size that the file fixes; None if it fixes none, or takes no images."""
         dims = self.image.dims if self.image.takes_images else (0, 0, 0, 0)
-        height, width = dims[1:3] if channels_last(dims) else dims[2:]
+        height, width = dims[1:3] if has_channels_last(dims) else dims[2:]
         return (height, width) if height and width else None
 
     @property
     def image_channels(self) -> int:
         """The number of image channels that the file fixes; 0 if it fixes none, or takes no images."""
         dims = self.image.dims if self.image.takes_images else (0, 0, 0, 0)
-        return dims[3] if channels_last(dims) else dims[1] if dims[1] <= MOST_CHANNELS else 0
+        return dims[3] if has_channels_last(dims) else dims[1] if dims[1] <= MOST_CHANNELS else 0
 
     def require_one(self) -> None:
         """Raise ModelError where there are several."""

@@ -103,7 +103,7 @@ def _known_dims(value: onnx.ValueInfoProto) -> list[int]:
 def _sized(dims: Sequence[int], image_size: int | tuple[int, int]) -> list[int]:
     """The shape of an image input at another height and width."""
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    wanted = (0, height, width, 0) if channels_last(dims) else (0, 0, height, width)
+    wanted = (0, height, width, 0) if has_channels_last(dims) else (0, 0, height, width)
     return [size or own for own, size in zip(dims, wanted, strict=True)]
 
 
@@ -158,7 +158,7 @@ def _shape_of(value: onnx.ValueInfoProto, batch: int, image_size: int | tuple[in
     return dims
 
 
-def channels_last(dims: Sequence[int]) -> bool:
+def has_channels_last(dims: Sequence[int]) -> bool:
     """True if an input of four axes has them in this order: batch, height, width, channels."""
     return dims[3] in SMALL_CHANNEL_COUNTS and dims[1] not in SMALL_CHANNEL_COUNTS
 

@@ -23,7 +23,7 @@ Size = tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
-class Head:
+class BoxHead:
     """A decoded head, location by location.
 
     Attributes:
@@ -42,7 +42,7 @@ class Head:
     levels: tuple[int, ...] = ()
 
 
-def head_of(build: GraphBuilder, decoder: Detector, outputs: Sequence[TensorSpec], size: Size) -> Head:
+def head_of(build: GraphBuilder, decoder: Detector, outputs: Sequence[TensorSpec], size: Size) -> BoxHead:
     """Nodes for the boxes and scores of `outputs`.
 
     Args:
@@ -59,7 +59,7 @@ def head_of(build: GraphBuilder, decoder: Detector, outputs: Sequence[TensorSpec
     return make(build, decoder, {spec.name: spec for spec in outputs}, size)
 
 
-def _yolo_boxes(build: GraphBuilder, decoder: YoloBoxes, outputs: Mapping[str, TensorSpec], size: Size) -> Head:
+def _yolo_boxes(build: GraphBuilder, decoder: YoloBoxes, outputs: Mapping[str, TensorSpec], size: Size) -> BoxHead:
     spec = _the_output(outputs, 3)
     rows, locations = spec.shape[1:] if not decoder.channels_last else spec.shape[:0:-1]
     first = 5 if decoder.objectness else 4
@@ -73,10 +73,10 @@ def _yolo_boxes(build: GraphBuilder, decoder: YoloBoxes, outputs: Mapping[str, T
     if decoder.normalized:
         boxes = build.add("Mul", boxes, build.floats(np.array(size[::-1] * 2)))
     weigh = (lambda values: build.add("Mul", values, parts[1])) if decoder.objectness else (lambda values: values)
-    return Head(boxes, parts[-1], weigh, locations, rows - first)
+    return BoxHead(boxes, parts[-1], weigh, locations, rows - first)
 
 
-def _yolo_dfl(build: GraphBuilder, decoder: YoloDfl, outputs: Mapping[str, TensorSpec], size: Size) -> Head:
+def _yolo_dfl(build: GraphBuilder, decoder: YoloDfl, outputs: Mapping[str, TensorSpec], size: Size) -> BoxHead:
     maps = list(outputs.values())
     channels, sides = maps[0].shape[1], 4 * decoder.reg_max
     if any(len(spec.shape) != 4 or spec.shape[1] != channels or channels <= sides for spec in maps):
@@ -89,7 +89,7 @@ def _yolo_dfl(build: GraphBuilder, decoder: YoloDfl, outputs: Mapping[str, Tenso
     centres = build.floats(grid.cells + 0.5)
     corners = build.concat([build.add("Sub", centres, near), build.add("Add", centres, far)], 2)
     boxes = build.add("Mul", corners, build.floats(np.tile(grid.strides, 2)))
-    return Head(boxes, logits, lambda values: build.add("Sigmoid", values), grid.count, channels - sides)
+    return BoxHead(boxes, logits, lambda values: build.add("Sigmoid", values), grid.count, channels - sides)
 
 
 def _distances(build: GraphBuilder, bins: str, batch: int, count: int, reg_max: int) -> str:
@@ -101,7 +101,7 @@ def _distances(build: GraphBuilder, bins: str, batch: int, count: int, reg_max: 
     return build.reshape(means, batch, count, 4)
 
 
-def _yolo_anchors(build: GraphBuilder, decoder: YoloAnchors, outputs: Mapping[str, TensorSpec], size: Size) -> Head:
+def _yolo_anchors(build: GraphBuilder, decoder: YoloAnchors, outputs: Mapping[str, TensorSpec], size: Size) -> BoxHead:
     maps, per_map = list(outputs.values()), [len(anchors) for anchors in decoder.anchors]
     wide = maps[0].shape[1] // per_map[0]
     fits = len(maps) == len(per_map) and wide > 5
@@ -128,7 +128,7 @@ def _yolo_anchors(build: GraphBuilder, decoder: YoloAnchors, outputs: Mapping[st
     def score(values: str) -> str:
         return build.add("Mul", build.add("Sigmoid", values), likely)
 
-    return Head(boxes, logits, score, grid.count, wide - 5)
+    return BoxHead(boxes, logits, score, grid.count, wide - 5)
 
 
 def _extent(build: GraphBuilder, values: str, form: str) -> str:
@@ -153,22 +153,24 @@ class _Cells:
         self.count = len(self.cells)
 
 
-def _ssd(build: GraphBuilder, decoder: Ssd, outputs: Mapping[str, TensorSpec], size: Size) -> Head:
+def _ssd(build: GraphBuilder, decoder: Ssd, outputs: Mapping[str, TensorSpec], size: Size) -> BoxHead:
     logits, deltas, anchors = _anchored(decoder, outputs, size)
     likely = build.add("Softmax", logits.name, axis=2)
     _, scores = build.split(likely, [1, logits.shape[2] - 1], 2)
     boxes = _from_deltas(build, deltas.name, anchors, decoder.weights, size)
-    return Head(boxes, scores, lambda values: values, len(anchors), logits.shape[2] - 1)
+    return BoxHead(boxes, scores, lambda values: values, len(anchors), logits.shape[2] - 1)
 
 
-def _retinanet(build: GraphBuilder, decoder: RetinaNet, outputs: Mapping[str, TensorSpec], size: Size) -> Head:
+def _retinanet(build: GraphBuilder, decoder: RetinaNet, outputs: Mapping[str, TensorSpec], size: Size) -> BoxHead:
     logits, deltas, anchors = _anchored(decoder, outputs, size)
     boxes = _from_deltas(build, deltas.name, anchors, decoder.weights, size)
     levels = _levels(decoder, len(anchors))
-    return Head(boxes, logits.name, lambda values: build.add("Sigmoid", values), len(anchors), logits.shape[2], levels)
+    return BoxHead(
+        boxes, logits.name, lambda values: build.add("Sigmoid", values), len(anchors), logits.shape[2], levels
+    )
 
 
-def _fcos(build: GraphBuilder, decoder: Fcos, outputs: Mapping[str, TensorSpec], size: Size) -> Head:
+def _fcos(build: GraphBuilder, decoder: Fcos, outputs: Mapping[str, TensorSpec], size: Size) -> BoxHead:
     logits, distances, anchors = _anchored(decoder, outputs, size)
     near = build.add("Sigmoid", _named(outputs, decoder.centerness_output).name)
     extents, centres = anchors[:, 2:] - anchors[:, :2], np.float32(0.5) * (anchors[:, :2] + anchors[:, 2:])
@@ -179,7 +181,7 @@ def _fcos(build: GraphBuilder, decoder: Fcos, outputs: Mapping[str, TensorSpec],
     def score(values: str) -> str:
         return build.add("Sqrt", build.add("Mul", build.add("Sigmoid", values), near))
 
-    return Head(boxes, logits.name, score, len(anchors), logits.shape[2], _levels(decoder, len(anchors)))
+    return BoxHead(boxes, logits.name, score, len(anchors), logits.shape[2], _levels(decoder, len(anchors)))
 
 
 def _from_deltas(build: GraphBuilder, deltas: str, anchors: Array, weights: Sequence[float], size: Size) -> str:
@@ -232,7 +234,7 @@ def _unfit(spec: TensorSpec, wanted: str) -> UsageError:
     return UsageError(f"the graph puts out {spec.name} {spec.shape}", allowed=wanted)
 
 
-_MAKERS: dict[type[Detector], Callable[..., Head]] = {
+_MAKERS: dict[type[Detector], Callable[..., BoxHead]] = {
     Fcos: _fcos,
     RetinaNet: _retinanet,
     Ssd: _ssd,

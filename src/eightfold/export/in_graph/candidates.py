@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from eightfold.export.in_graph.box_heads import Head
+from eightfold.export.in_graph.box_heads import BoxHead
 from eightfold.onnx_graph.graph_builder import GraphBuilder
 from eightfold.runtime.postprocess.anchor_heads import Fcos, RetinaNet, Ssd
 from eightfold.runtime.postprocess.detect import Detector
@@ -22,7 +22,7 @@ class BoxCandidates:
     count: int
 
 
-def best_candidates(build: GraphBuilder, decoder: Detector, head: Head, batch: int) -> BoxCandidates:
+def best_candidates(build: GraphBuilder, decoder: Detector, head: BoxHead, batch: int) -> BoxCandidates:
     """The best `max_candidates` of each image, best first."""
     found = _listed(build, decoder, head, batch)
     return _best(build, found, min(decoder.max_candidates, found.count))
@@ -34,7 +34,7 @@ def _best(build: GraphBuilder, found: BoxCandidates, limit: int) -> BoxCandidate
     return BoxCandidates(scores, numbers, limit)
 
 
-def _listed(build: GraphBuilder, decoder: Detector, head: Head, batch: int) -> BoxCandidates:
+def _listed(build: GraphBuilder, decoder: Detector, head: BoxHead, batch: int) -> BoxCandidates:
     if not decoder.multi_label:
         return _best_class_of_each_location(build, head, batch)
     scores = head.score(head.values)
@@ -46,14 +46,14 @@ def _listed(build: GraphBuilder, decoder: Detector, head: Head, batch: int) -> B
     return BoxCandidates(build.reshape(scores, batch, count), "", count)
 
 
-def _best_class_of_each_location(build: GraphBuilder, head: Head, batch: int) -> BoxCandidates:
+def _best_class_of_each_location(build: GraphBuilder, head: BoxHead, batch: int) -> BoxCandidates:
     values, classes = build.add_many(2, "TopK", head.values, build.ints([1]), axis=2)
     firsts = build.ints(np.arange(head.locations)[:, None] * head.classes)
     numbers = build.reshape(build.add("Add", classes, firsts), batch, head.locations)
     return BoxCandidates(build.reshape(head.score(values), batch, head.locations), numbers, head.locations)
 
 
-def _best_of_each_class(build: GraphBuilder, scores: str, head: Head, batch: int, limit: int) -> BoxCandidates:
+def _best_of_each_class(build: GraphBuilder, scores: str, head: BoxHead, batch: int, limit: int) -> BoxCandidates:
     """Equal scores of different classes come in the order of the classes here; these do not compete."""
     limit = min(limit, head.locations)
     by_class = build.add("Transpose", scores, perm=[0, 2, 1])
@@ -64,7 +64,7 @@ def _best_of_each_class(build: GraphBuilder, scores: str, head: Head, batch: int
     return BoxCandidates(build.reshape(best, batch, count), build.reshape(numbers, batch, count), count)
 
 
-def _best_of_each_level(build: GraphBuilder, scores: str, head: Head, batch: int, limit: int) -> BoxCandidates:
+def _best_of_each_level(build: GraphBuilder, scores: str, head: BoxHead, batch: int, limit: int) -> BoxCandidates:
     levels, start = [], 0
     for part, length in zip(build.split(scores, head.levels, 1), head.levels, strict=True):
         count = length * head.classes

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from eightfold.errors import UsageError
-from eightfold.export.in_graph.box_heads import Head, Size, head_of
+from eightfold.export.in_graph.box_heads import BoxHead, Size, head_of
 from eightfold.export.in_graph.candidates import best_candidates
 from eightfold.export.opset.opset_conversion import with_opset
 from eightfold.export.opset.opsets import family_and_version
@@ -130,7 +130,7 @@ def _detector(task: Task) -> Detector:
 class _Suppressor:
     """From candidates to the rows that come out, as nodes."""
 
-    def __init__(self, build: GraphBuilder, decoder: Detector, head: Head, batch: int) -> None:
+    def __init__(self, build: GraphBuilder, decoder: Detector, head: BoxHead, batch: int) -> None:
         self.build, self.decoder, self.batch = build, decoder, batch
         found = best_candidates(build, decoder, head, batch)
         location = build.add("Div", found.numbers, build.ints(head.classes))

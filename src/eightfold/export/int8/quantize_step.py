@@ -11,7 +11,7 @@ from eightfold.arrays import Arrays
 from eightfold.calib.images.images import ImageSource
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import VerificationError
-from eightfold.export.fixed_size.fix_shapes import channels_last
+from eightfold.export.fixed_size.fix_shapes import has_channels_last
 from eightfold.export.int8 import output_errors
 from eightfold.export.int8.calibration_inputs import calibration_inputs
 from eightfold.export.int8.decoded_errors import DecodedErrors, decoded_errors
@@ -81,7 +81,7 @@ def verify_quantized(
 
 def _image_size(shape: tuple[int, ...]) -> Size:
     """Height and width of a network's images: of four axes those that are not the few channels."""
-    return shape[1:3] if len(shape) == 4 and channels_last(shape) else shape[-2:]  # type: ignore[return-value]
+    return shape[1:3] if len(shape) == 4 and has_channels_last(shape) else shape[-2:]  # type: ignore[return-value]
 
 
 def _require_unbroken(

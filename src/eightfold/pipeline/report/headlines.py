@@ -10,7 +10,7 @@ from eightfold.pipeline.job.artifacts import Artifacts, ArtifactSpec
 from eightfold.pipeline.job.job import Job
 from eightfold.pipeline.job.measured import metrics_of
 from eightfold.pipeline.report.remedies import gain_speed, keep_accuracy, keep_int8_accuracy
-from eightfold.pipeline.report.verdicts import Evidence, Measured, judge_drop
+from eightfold.pipeline.report.verdicts import AccuracyEvidence, Measured, judge_drop
 from eightfold.runtime.bench.latency import LatencyTable
 from eightfold.runtime.bench.timing import Interval
 from eightfold.runtime.predict.select_artifact import fastest, ms_per_image
@@ -120,12 +120,12 @@ def checks_of(job: Job, table: LatencyTable) -> tuple[Check, ...]:
     return tuple(checks)
 
 
-def _evidence(job: Job, found: JsonDict, artifact: str) -> Evidence:
+def _evidence(job: Job, found: JsonDict, artifact: str) -> AccuracyEvidence:
     before, after = (
         Measured(metric_of(job, each), tuple(100 * part for part in found["parts"][each]))
         for each in (headline(job, "baseline").id, artifact)
     )
-    return Evidence(before, after, len(job.test_images), 100 * found["chance"], leading_label(job))
+    return AccuracyEvidence(before, after, len(job.test_images), 100 * found["chance"], leading_label(job))
 
 
 def _speed_check(job: Job, table: LatencyTable, curve: str) -> Check:

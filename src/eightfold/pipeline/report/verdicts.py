@@ -33,7 +33,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class AccuracyEvidence:
     """Results of the test images for a baseline and for an artifact made from it.
 
     Attributes:
@@ -79,7 +79,7 @@ def half_width(parts: Sequence[float], images: int) -> float:
     return student_quantile(len(parts) - 1) * math.sqrt(variance)
 
 
-def judge_drop(name: str, evidence: Evidence, max_drop: float, remedy: str) -> Check:
+def judge_drop(name: str, evidence: AccuracyEvidence, max_drop: float, remedy: str) -> Check:
     """Checks that at most `max_drop` points are lost; `passed` is None if the images cannot show it."""
     before, after, chance = evidence.before.percent, evidence.after.percent, evidence.chance_percent
     width, drop = evidence.half_width, evidence.drop
@@ -107,7 +107,7 @@ def judge_drop(name: str, evidence: Evidence, max_drop: float, remedy: str) -> C
     return Check(name=name, passed=passed, seen=seen, wanted=wanted, remedy="" if passed else remedy)
 
 
-def _of_weak_baseline(evidence: Evidence) -> str:
+def _of_weak_baseline(evidence: AccuracyEvidence) -> str:
     return (
         f"the likely cause is preprocessing: compare preprocess (mean, std, scale, color, size) with what the network "
         f"was trained with, then its weights and the order of its classes; {evidence.clear_percent:.1f}% "
@@ -115,7 +115,7 @@ def _of_weak_baseline(evidence: Evidence) -> str:
     )
 
 
-def _of_few_images(evidence: Evidence, max_drop: float) -> str:
+def _of_few_images(evidence: AccuracyEvidence, max_drop: float) -> str:
     width = evidence.half_width
     if not math.isfinite(width) or max_drop <= 0:
         return "too few test images for a verdict; add labelled test images"

@@ -44,9 +44,9 @@ def measure_steps(job: Job) -> list[PipelineStep]:
     answers = (at.ANSWERS,) if job.by_agreement else ()
     return [
         PipelineStep(
-            "evaluate", (at.DATA, *answers, *graphs), (at.METRICS, at.EVIDENCE), images, partial(evaluate, job)
+            "evaluate", (at.DATA, *answers, *graphs), (at.METRICS, at.EVIDENCE), images, partial(measure_accuracy, job)
         ),
-        PipelineStep("bench", measured, (at.LATENCY,), times, partial(measure, job)),
+        PipelineStep("bench", measured, (at.LATENCY,), times, partial(measure_latency, job)),
         PipelineStep("report", (*numbers, *facts, *engines), (at.REPORT,), everything, partial(write_run_report, job)),
         PipelineStep(
             "bundle", (at.REPORT, *numbers, *facts, *graphs, *engines), (at.BUNDLE,), everything, partial(bundle, job)
@@ -54,7 +54,7 @@ def measure_steps(job: Job) -> list[PipelineStep]:
     ]
 
 
-def evaluate(job: Job, scratch: Path) -> str:
+def measure_accuracy(job: Job, scratch: Path) -> str:
     """The task's metrics of every graph on the test images, measured by running that graph itself on this CPU."""
     from eightfold.tasks.networks import onnx_network
 
@@ -88,7 +88,7 @@ def _benched(job: Job) -> Artifacts:
     return Artifacts(wanted for wanted in job.artifacts.onnx if wanted.target in here)
 
 
-def measure(job: Job, _: Path) -> str:
+def measure_latency(job: Job, _: Path) -> str:
     """Measure the latency of the artifacts for this machine; returns a summary."""
     from eightfold.runtime.backends.base import SessionOptions
     from eightfold.runtime.bench.bench import BenchOptions, compare_latency

@@ -131,10 +131,10 @@ def _require_outputs(job: Job, model: nn.Module) -> None:
 
 def _write_answers(job: Job, model: nn.Module) -> None:
     """The original's answers on the held-out images, which the other networks are held against."""
-    from eightfold.tasks.agreement import Agreement
+    from eightfold.tasks.agreement import AgreementTask
     from eightfold.tasks.answers import save_answers
 
-    if isinstance(job.task, Agreement):
+    if isinstance(job.task, AgreementTask):
         save_answers(job.task.answers(_network(job, model), job.test_images), job.path(at.ANSWERS))
         vars(job).pop("test_images", None)  # from now on they carry the answers
 

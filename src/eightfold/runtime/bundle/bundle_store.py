@@ -15,7 +15,7 @@ from pathlib import Path
 
 from eightfold.errors import BundleError, IntegrityError
 from eightfold.runtime.bundle.manifest import FileEntry
-from eightfold.runtime.bundle.zip_reader import Member, ZipError, ZipReader
+from eightfold.runtime.bundle.zip_reader import ZipError, ZipMember, ZipReader
 from eightfold.scratch import scratch_folder_of
 
 CHUNK_BYTES = 1 << 20
@@ -167,7 +167,7 @@ class ZipStore(Store):
                 remedy="set TMPDIR to one, or use the bundle as a directory",
             ) from None
 
-    def _member(self, name: str) -> Member:
+    def _member(self, name: str) -> ZipMember:
         try:
             return self._zip.members[name]
         except KeyError:

@@ -40,7 +40,7 @@ class ZipError(Exception):
 
 
 @dataclass(frozen=True)
-class Member:
+class ZipMember:
     """A file of the archive, as the directory states it."""
 
     name_bytes: bytes
@@ -74,7 +74,7 @@ class ZipReader:
         """Close the file. Members can no longer be read."""
         self._file.close()
 
-    def chunks(self, member: Member) -> Iterator[bytes]:
+    def chunks(self, member: ZipMember) -> Iterator[bytes]:
         """The content of a member, which is as long as the directory says. Raises ZipError where it is not."""
         left = member.size
         packed = self._packed(member)
@@ -111,7 +111,7 @@ class ZipReader:
             if sum(ENTRY.unpack(self._read(end - size - ENTRY.size, ENTRY.size))) != size:
                 raise ZipError("a damaged directory")
 
-    def _packed(self, member: Member) -> Iterator[bytes]:
+    def _packed(self, member: ZipMember) -> Iterator[bytes]:
         header = self._read(member.header_offset, LOCAL.size)
         signature, name_bytes, extra_bytes = LOCAL.unpack(header)
         at = member.header_offset + LOCAL.size
@@ -142,8 +142,8 @@ def _opened(file: BinaryIO) -> zipfile.ZipFile:
         raise ZipError(str(error) or "not a zip") from None
 
 
-def _members(entries: list[zipfile.ZipInfo], archive_size: int) -> dict[str, Member]:
-    members: dict[str, Member] = {}
+def _members(entries: list[zipfile.ZipInfo], archive_size: int) -> dict[str, ZipMember]:
+    members: dict[str, ZipMember] = {}
     for entry in entries:
         member = _member(entry)
         name = member.name_bytes.decode(errors="surrogateescape")
@@ -156,12 +156,12 @@ def _members(entries: list[zipfile.ZipInfo], archive_size: int) -> dict[str, Mem
     return members
 
 
-def _member(entry: zipfile.ZipInfo) -> Member:
+def _member(entry: zipfile.ZipInfo) -> ZipMember:
     # `filename` ends at a zero byte.
     name = entry.orig_filename.encode("utf-8" if entry.flag_bits & UTF8_FLAG else "cp437")
     deflated = entry.compress_type == zipfile.ZIP_DEFLATED
     regular = stat.S_IFMT(entry.external_attr >> 16) in (0, stat.S_IFREG)
-    return Member(name, entry.file_size, entry.compress_size, entry.header_offset, deflated, regular)
+    return ZipMember(name, entry.file_size, entry.compress_size, entry.header_offset, deflated, regular)
 
 
 def _check(name: str, entry: zipfile.ZipInfo, archive_size: int) -> None:

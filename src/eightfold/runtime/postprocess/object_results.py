@@ -35,7 +35,7 @@ class InstanceMasks(Detections):
         """With each object a "mask": left and top, height and width, and the lengths of runs row by row, 0 first."""
         found = super().to_dict()
         for each, mask, origin in zip(found["objects"], self.masks, self.origins.tolist(), strict=True):
-            each["mask"] = {"origin": origin, "size": list(mask.shape), "runs": runs_of(mask)}
+            each["mask"] = {"origin": origin, "size": list(mask.shape), "runs": run_lengths_of(mask)}
         return {**found, "kind": "instance masks"}
 
 
@@ -73,12 +73,12 @@ class OrientedBoxes(Detections):
         return {**found, "kind": "oriented boxes"}
 
 
-def runs_of(mask: NDArray[np.bool_]) -> list[int]:
+def run_lengths_of(mask: NDArray[np.bool_]) -> list[int]:
     """Lengths of the runs of equal values, row by row; the first is of zeros, and may be 0.
 
-    >>> runs_of(np.array([[False, True], [True, True]]))
+    >>> run_lengths_of(np.array([[False, True], [True, True]]))
     [1, 3]
-    >>> runs_of(np.array([[True, False]]))
+    >>> run_lengths_of(np.array([[True, False]]))
     [0, 1, 1]
     """
     flat = mask.ravel()

@@ -57,8 +57,8 @@ def corners_of(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def oriented_nms(boxes: NDArray[np.float64], classes: NDArray[np.int64] | None, threshold: float) -> NDArray[np.intp]:
-    """Greedy: a box goes where `overlap` with a kept one of its class is above the threshold; best first."""
-    overlaps = overlap(boxes, boxes) > threshold
+    """Greedy: a box goes where `oriented_overlap` with a kept one of its class is above the threshold; best first."""
+    overlaps = oriented_overlap(boxes, boxes) > threshold
     if classes is not None:
         overlaps &= classes[:, None] == classes[None]
     alive = np.ones(len(boxes), np.bool_)
@@ -68,7 +68,7 @@ def oriented_nms(boxes: NDArray[np.float64], classes: NDArray[np.int64] | None, 
     return np.flatnonzero(alive)
 
 
-def overlap(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+def oriented_overlap(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n, 5) and (m, 5) -> (n, m): 1 - Hellinger distance of the boxes as Gaussians, in 0..1.
 
     Llerena et al., Gaussian Bounding Boxes and Probabilistic Intersection-over-Union, 2021 (ProbIoU).

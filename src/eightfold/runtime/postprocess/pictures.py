@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from eightfold.arrays import Array, Arrays
-from eightfold.calib.images.geometry import Placement, overlap
+from eightfold.calib.images.geometry import Placement, shared_area
 from eightfold.calib.images.resize import resize_float
 from eightfold.runtime.postprocess.decoder import Decoder, the_output, wrong_shape
 from eightfold.runtime.postprocess.picture_results import Depth, Picture
@@ -44,7 +44,7 @@ class PictureOut(Decoder):
     def _picture(self, image: Array, placement: Placement) -> Picture:
         """The tensor's area that shows the image, resized where the tensor's scale is not the image's."""
         factor = image.shape[1] / placement.tensor[0], image.shape[2] / placement.tensor[1]
-        (rows, columns), _ = overlap(placement)
+        (rows, columns), _ = shared_area(placement)
         part = image[:, _scaled(rows, factor[0]), _scaled(columns, factor[1])].transpose(1, 2, 0)
         size = round(placement.source[0] * factor[0]), round(placement.source[1] * factor[1])
         pixels = part.astype(np.float64) * self.scale

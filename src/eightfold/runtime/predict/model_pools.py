@@ -11,7 +11,7 @@ from eightfold.runtime.backends.base import Session, SessionOptions
 from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.bundle.manifest import Artifact
 from eightfold.runtime.predict.pool import SlotPool
-from eightfold.runtime.predict.select_artifact import Choice
+from eightfold.runtime.predict.select_artifact import SelectedArtifact
 
 
 class ModelPools(dict[int, SlotPool]):
@@ -23,7 +23,7 @@ class ModelPools(dict[int, SlotPool]):
         limit: requests that may run at once on each model.
     """
 
-    def __init__(self, bundle: Bundle, choice: Choice, options: SessionOptions, limit: int) -> None:
+    def __init__(self, bundle: Bundle, choice: SelectedArtifact, options: SessionOptions, limit: int) -> None:
         super().__init__()
         self._bundle, self._choice, self._options, self._limit = bundle, choice, options, limit
         self._lock = threading.Lock()

@@ -27,7 +27,7 @@ from eightfold.runtime.predict.batching_queue import RequestQueue
 from eightfold.runtime.predict.model_pools import ModelPools, check_open
 from eightfold.runtime.predict.only_classes import only_classes
 from eightfold.runtime.predict.packing import pack
-from eightfold.runtime.predict.select_artifact import ArtifactRequest, Choice, select_artifact
+from eightfold.runtime.predict.select_artifact import ArtifactRequest, SelectedArtifact, select_artifact
 
 if TYPE_CHECKING:
     from eightfold.runtime.bench.latency import LatencyTable
@@ -255,7 +255,7 @@ def _opened(path: PathLike, key: PathLike | None) -> Bundle:
     return bundle_of_onnx(path)
 
 
-def _choose(bundle: Bundle, wish: ArtifactRequest) -> Choice:
+def _choose(bundle: Bundle, wish: ArtifactRequest) -> SelectedArtifact:
     usable = usable_backends() if wish.backend == "auto" else [backend_named(wish.backend).name]
     manifest = bundle.manifest
     return select_artifact(manifest.artifacts, manifest.preprocess, usable, wish, _table_for_here(bundle))

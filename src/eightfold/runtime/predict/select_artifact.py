@@ -34,7 +34,7 @@ class ArtifactRequest:
 
 
 @dataclass(frozen=True)
-class Choice:
+class SelectedArtifact:
     """One network in one precision and image size on one backend, at each batch size there is.
 
     `size` is None where the network has no image input; `among_sizes` says whether the bundle has it at others, too.
@@ -67,7 +67,7 @@ def select_artifact(
     usable: Sequence[str],
     wish: ArtifactRequest,
     table: LatencyTable | None = None,
-) -> Choice:
+) -> SelectedArtifact:
     """Pick what to run.
 
     Args:
@@ -91,7 +91,7 @@ def select_artifact(
     return _at_batch(picked, wish.batch)
 
 
-def _choices(artifacts: Sequence[Artifact], preprocess: Preprocess, usable: Sequence[str]) -> list[Choice]:
+def _choices(artifacts: Sequence[Artifact], preprocess: Preprocess, usable: Sequence[str]) -> list[SelectedArtifact]:
     sizes = [artifact.image_size(preprocess.layout) for artifact in artifacts]
     several = len({size for size in sizes if size is not None}) > 1
     groups: dict[tuple[str, str, str, str, Size | None], list[Artifact]] = {}
@@ -100,10 +100,13 @@ def _choices(artifacts: Sequence[Artifact], preprocess: Preprocess, usable: Sequ
             if runs_here(artifact, backend):
                 key = (backend, artifact.variant, artifact.precision, artifact.target, size)
                 groups.setdefault(key, []).append(artifact)
-    return [Choice(*key, tuple(sorted(group, key=lambda each: each.batch)), several) for key, group in groups.items()]
+    return [
+        SelectedArtifact(*key, tuple(sorted(group, key=lambda each: each.batch)), several)
+        for key, group in groups.items()
+    ]
 
 
-def _fits(choice: Choice, wish: ArtifactRequest) -> bool:
+def _fits(choice: SelectedArtifact, wish: ArtifactRequest) -> bool:
     return (
         wish.backend in ("auto", choice.backend)
         and wish.precision in ("auto", choice.precision)
@@ -113,14 +116,14 @@ def _fits(choice: Choice, wish: ArtifactRequest) -> bool:
     )
 
 
-def _preferred_variant(choices: list[Choice], wish: ArtifactRequest) -> list[Choice]:
+def _preferred_variant(choices: list[SelectedArtifact], wish: ArtifactRequest) -> list[SelectedArtifact]:
     """A bundle carries its baseline for comparison; it is run only when asked for or alone."""
     if wish.variant != "auto":
         return choices
     return [choice for choice in choices if choice.variant != BASELINE] or choices
 
 
-def _by_table(choices: list[Choice], table: LatencyTable | None) -> Choice | None:
+def _by_table(choices: list[SelectedArtifact], table: LatencyTable | None) -> SelectedArtifact | None:
     if table is None:
         return None
     found = fastest([(choice.backend, [artifact.id for artifact in choice.artifacts]) for choice in choices], table)
@@ -157,7 +160,7 @@ def ms_per_image(backend: str, artifacts: Sequence[str], table: LatencyTable) ->
     return None
 
 
-def _by_rule(choices: list[Choice]) -> Choice:
+def _by_rule(choices: list[SelectedArtifact]) -> SelectedArtifact:
     best = min(choices, key=_rank)
     others = [
         f"{each.precision} on {each.backend}{_at(each.size) if each.size != best.size else ''}"
@@ -169,12 +172,12 @@ def _by_rule(choices: list[Choice]) -> Choice:
     return _because(best, f"by rule before {', '.join(others)}; none was measured on this device")
 
 
-def _rank(choice: Choice) -> tuple[bool, int, int]:
+def _rank(choice: SelectedArtifact) -> tuple[bool, int, int]:
     backend = BACKENDS[choice.backend]
     return not backend.on_gpu, PRECISIONS.index(choice.precision), backend.rank
 
 
-def _because(choice: Choice, reason: str) -> Choice:
+def _because(choice: SelectedArtifact, reason: str) -> SelectedArtifact:
     return replace(choice, reason=reason)
 
 
@@ -182,14 +185,14 @@ def _at(size: Size | None) -> str:
     return "" if size is None else f" at {size_text(size)}"
 
 
-def _at_batch(choice: Choice, batch: int | None) -> Choice:
+def _at_batch(choice: SelectedArtifact, batch: int | None) -> SelectedArtifact:
     if batch is None:
         return choice
     return replace(choice, artifacts=tuple(artifact for artifact in choice.artifacts if artifact.batch == batch))
 
 
 def _nothing_fits(
-    artifacts: Sequence[Artifact], runnable: Sequence[Choice], wish: ArtifactRequest
+    artifacts: Sequence[Artifact], runnable: Sequence[SelectedArtifact], wish: ArtifactRequest
 ) -> BackendError | UsageError:
     shown = vars(wish) | {"size": wish.size and size_text(wish.size)}
     asked = ", ".join(f"{name} {value!r}" for name, value in shown.items() if value not in ("auto", None))

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eightfold.errors import ModelError
-from eightfold.tasks.detection.assignment import AlignmentOptions, align
-from eightfold.tasks.detection.overlap import overlap
+from eightfold.tasks.detection.assignment import AlignmentOptions, aligned_assignment
+from eightfold.tasks.detection.overlap import box_overlap
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,11 @@ class AnchorFreeLoss:
         sides, logits = rows[..., : 4 * self.reg_max], rows[..., 4 * self.reg_max :]
         points, strides = grid_points(maps, size)
         boxes = self._boxes(sides, points, strides)
-        found = align(torch.sigmoid(logits.detach()), boxes.detach(), points, targets, self.alignment)
+        found = aligned_assignment(torch.sigmoid(logits.detach()), boxes.detach(), points, targets, self.alignment)
         total = found.scores.sum().clamp(min=1)
         classes = F.binary_cross_entropy_with_logits(logits, found.scores, reduction="sum") / total
         weight = found.scores.sum(2)[found.positive]
-        apart = 1 - overlap(boxes[found.positive], found.boxes[found.positive], "ciou")
+        apart = 1 - box_overlap(boxes[found.positive], found.boxes[found.positive], "ciou")
         box = (apart * weight).sum() / total
         distribution = (self._distribution(sides, points, strides, found.boxes)[found.positive] * weight).sum() / total
         gains = self.gains

@@ -16,7 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from eightfold.errors import ModelError, UsageError
 from eightfold.runtime.postprocess.yolo import YoloAnchors
-from eightfold.tasks.detection.overlap import Kind, overlap
+from eightfold.tasks.detection.overlap import Kind, box_overlap
 from eightfold.tasks.detection.targets import NOTHING
 
 LARGEST_FACTOR = 1e3  # of an anchor; exp would overflow
@@ -83,7 +83,7 @@ class AnchorLoss:
             wanted = torch.zeros_like(rows[..., 4])
             if len(own.image):
                 chosen = rows[own.image, own.anchor, own.row, own.column]
-                found = overlap(self._boxes(chosen, anchors[scale][own.anchor], scale), own.box, self.gains.overlap)
+                found = box_overlap(self._boxes(chosen, anchors[scale][own.anchor], scale), own.box, self.gains.overlap)
                 box = box + (1 - found).mean()
                 wanted[own.image, own.anchor, own.row, own.column] = (
                     1 - self.ratio + self.ratio * found.detach().clamp(min=0)

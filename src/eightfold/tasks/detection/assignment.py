@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eightfold.tasks.detection.overlap import overlap
+from eightfold.tasks.detection.overlap import box_overlap
 from eightfold.tasks.detection.targets import NOTHING
 
 TINY = 1e-9
@@ -37,7 +37,7 @@ class Assigned(NamedTuple):
 
 
 @torch.no_grad()
-def align(
+def aligned_assignment(
     scores: Tensor, boxes: Tensor, points: Tensor, targets: Tensor, options: AlignmentOptions | None = None
 ) -> Assigned:
     """Assign points to ground truths by what the network gives there.
@@ -57,7 +57,7 @@ def align(
     real = labels != NOTHING
     gaps = torch.cat([points - truths[:, :, None, :2], truths[:, :, None, 2:] - points], -1)
     inside = (gaps.amin(-1) > TINY) & real[..., None]
-    ious = overlap(boxes[:, None], truths[:, :, None], "ciou").clamp(min=0) * inside
+    ious = box_overlap(boxes[:, None], truths[:, :, None], "ciou").clamp(min=0) * inside
     index = labels.long().clamp(min=0)[..., None].expand(-1, -1, scores.shape[1])
     own = scores.transpose(1, 2).gather(1, index)
     alignment = own.pow(options.alpha) * ious.pow(options.beta) * inside

@@ -14,7 +14,7 @@ Kind = Literal["iou", "giou", "ciou"]
 TINY = 1e-9
 
 
-def overlap(a: Tensor, b: Tensor, kind: Kind = "iou") -> Tensor:
+def box_overlap(a: Tensor, b: Tensor, kind: Kind = "iou") -> Tensor:
     """Overlap of boxes [..., 4] as x1, y1, x2, y2, in the shape without the last dimension.
 
     Args:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from eightfold.export.verify.intermediates.alignment import align
+from eightfold.export.verify.intermediates.alignment import aligned_tensors
 from eightfold.export.verify.intermediates.fingerprint import SAMPLES, Scan, distances, fingerprint
 from eightfold.export.verify.intermediates.probe import Intermediate, Intermediates
 
@@ -23,7 +23,8 @@ def _noise(seed: int, *shape: int) -> NDArray[np.float64]:
 
 def _found(first: Scan, second: Scan) -> dict[str, str]:
     return {
-        first.inside.tensors[pair.first].name: second.inside.tensors[pair.second].name for pair in align(first, second)
+        first.inside.tensors[pair.first].name: second.inside.tensors[pair.second].name
+        for pair in aligned_tensors(first, second)
     }
 
 
@@ -51,7 +52,7 @@ def test_equal_values_find_each_other_whatever_their_names_and_shapes() -> None:
 
 def test_another_layout_is_recognized() -> None:
     values = _noise(0, 1, 3, 4, 5)
-    (pair,) = align(_scan(("x", values, ())), _scan(("y", values.transpose(0, 2, 3, 1), ())))
+    (pair,) = aligned_tensors(_scan(("x", values, ())), _scan(("y", values.transpose(0, 2, 3, 1), ())))
     np.testing.assert_array_equal(values.transpose(pair.layout), values.transpose(0, 2, 3, 1))
 
 

@@ -12,7 +12,7 @@ from eightfold.errors import ModelError
 from eightfold.zoo.sources.darknet.cfg import parse_cfg
 from eightfold.zoo.sources.darknet.header import Header
 from eightfold.zoo.sources.darknet.network import DarknetNetwork, build_network
-from eightfold.zoo.sources.darknet.weights import load_weights, read_weights, save_weights
+from eightfold.zoo.sources.darknet.weights import load_darknet_weights, read_weights, save_weights
 from tests.zoo.sources.darknet.networks import NET, RESIDUAL, needs_darknet, network_of
 
 CONNECTED = (
@@ -37,7 +37,7 @@ def test_written_and_read_again_bit_by_bit(header: Header, tmp_path: Path) -> No
     network, again = network_of(RESIDUAL), fresh(RESIDUAL)
     network.header = header
     save_weights(network, tmp_path / "a.weights")
-    told = load_weights(again, tmp_path / "a.weights")
+    told = load_darknet_weights(again, tmp_path / "a.weights")
     assert again.header == header
     assert (told.layers, told.of) == (7, 7)
     assert same(network, again)
@@ -50,7 +50,7 @@ def test_the_order_is_beta_gamma_mean_variance_weight(tmp_path: Path) -> None:
     values = np.arange(1, 15, dtype="<f4")  # 4 x 2 of the norm, 2 x 3 of the weight
     (tmp_path / "a.weights").write_bytes(struct.pack("<3iq", 0, 2, 0, 0) + values.tobytes())
     network = fresh(text)
-    load_weights(network, tmp_path / "a.weights")
+    load_darknet_weights(network, tmp_path / "a.weights")
     state = {name.removeprefix("layers.0."): tensor.flatten().tolist() for name, tensor in network.state_dict().items()}
     assert state["norm.bias"] == [1, 2]
     assert state["norm.weight"] == [3, 4]
@@ -63,7 +63,7 @@ def test_versions_above_1000_hold_connected_layers_transposed(tmp_path: Path) ->
     network, again = network_of(CONNECTED), fresh(CONNECTED)
     network.header = Header(1001, 0, 0, 9)
     save_weights(network, tmp_path / "a.weights")
-    load_weights(again, tmp_path / "a.weights")
+    load_darknet_weights(again, tmp_path / "a.weights")
     assert same(network, again)
     _, values = read_weights(tmp_path / "a.weights")
     matrix = network.get_parameter("layers.1.operator.weight").detach().numpy()
@@ -79,11 +79,11 @@ def test_darknet_s_own_files_read_and_are_written_alike(tmp_path: Path) -> None:
     _darknet("partial", cfg, seed, tmp_path / "net.weights", "100")
     _darknet("partial", cfg, seed, tmp_path / "net.conv.5", "5")
     network, part = fresh(RESIDUAL), fresh(RESIDUAL)
-    load_weights(network, tmp_path / "net.weights")
+    load_darknet_weights(network, tmp_path / "net.weights")
     assert same(network, network_of(RESIDUAL))
     save_weights(network, tmp_path / "again.weights")
     assert (tmp_path / "again.weights").read_bytes() == (tmp_path / "net.weights").read_bytes()
-    told = load_weights(part, tmp_path / "net.conv.5")
+    told = load_darknet_weights(part, tmp_path / "net.conv.5")
     assert (told.layers, told.of) == (4, 7)
     assert told.told == f"layers 0 to 4 from {tmp_path / 'net.conv.5'}, the rest random"
     for name, tensor in part.state_dict().items():
@@ -100,7 +100,7 @@ def test_se_without_values_in_the_file(tmp_path: Path) -> None:
     plain, with_se = network_of(convolution), fresh(f"{convolution}[se]\nreduction=2\n")
     save_weights(plain, tmp_path / "a.weights")
     before = with_se.get_parameter("layers.1.squeeze.weight").clone()
-    told = load_weights(with_se, tmp_path / "a.weights").told
+    told = load_darknet_weights(with_se, tmp_path / "a.weights").told
     assert told.endswith("it has no values for [se], which are random")
     assert torch.equal(with_se.get_parameter("layers.1.squeeze.weight"), before)
     assert torch.equal(
@@ -129,14 +129,14 @@ def test_a_wrong_file_ends_in_one_line_and_changes_nothing(data: bytes, words: s
     network = fresh(RESIDUAL)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with pytest.raises(ModelError, match=f"a.weights {words}"):
-        load_weights(network, tmp_path / "a.weights")
+        load_darknet_weights(network, tmp_path / "a.weights")
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
 def test_a_cutoff_file_of_another_length(tmp_path: Path) -> None:
     save_weights(network_of(RESIDUAL), tmp_path / "a.conv.5")
     with pytest.raises(ModelError, match=r"a\.conv\.5 holds 6,485 values; allowed: 2,128, as net\.cfg"):
-        load_weights(fresh(RESIDUAL), tmp_path / "a.conv.5")
+        load_darknet_weights(fresh(RESIDUAL), tmp_path / "a.conv.5")
 
 
 def test_no_file(tmp_path: Path) -> None:

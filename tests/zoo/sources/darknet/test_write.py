@@ -16,7 +16,7 @@ from eightfold.errors import ModelError, VerificationError
 from eightfold.zoo.sources.darknet.cfg import read_cfg
 from eightfold.zoo.sources.darknet.header import Header
 from eightfold.zoo.sources.darknet.network import DarknetNetwork, build_network
-from eightfold.zoo.sources.darknet.weights import load_weights
+from eightfold.zoo.sources.darknet.weights import load_darknet_weights
 from eightfold.zoo.sources.darknet.write import described, write_pair
 from tests.zoo.sources.darknet.networks import (
     NET,
@@ -32,7 +32,7 @@ from tests.zoo.sources.darknet.networks import (
 
 def reread(cfg: Path, weights: Path) -> DarknetNetwork:
     network = build_network(read_cfg(cfg)).eval()
-    load_weights(network, weights)
+    load_darknet_weights(network, weights)
     return network
 
 

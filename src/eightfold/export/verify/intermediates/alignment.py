@@ -57,7 +57,7 @@ class _Candidate:
     weight: float
 
 
-def align(first: Scan, second: Scan) -> tuple[AlignedPair, ...]:
+def aligned_tensors(first: Scan, second: Scan) -> tuple[AlignedPair, ...]:
     """Pairs of tensors, each in one pair at most, by place in the first network."""
     candidates = list(_candidates(first, second))
     chain = _heaviest_chain([each for each in candidates if each.pair.distance <= SAME])

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from eightfold.arrays import Array, Arrays
-from eightfold.export.verify.intermediates.alignment import AlignedPair, align
+from eightfold.export.verify.intermediates.alignment import AlignedPair, aligned_tensors
 from eightfold.export.verify.intermediates.fingerprint import scan
 from eightfold.export.verify.intermediates.probe import CHUNK_BYTES, Intermediate, Intermediates, Probe, chunks
 from eightfold.export.verify.verify import Difference, Tolerance, difference
@@ -62,7 +62,7 @@ def match_tensors(first: Probe, second: Probe, inputs: tuple[Arrays, Arrays]) ->
     They run once to find the pairs and then once for every few hundred megabytes of tensors to compare.
     """
     scans = scan(first, inputs[0]), scan(second, inputs[1])
-    pairs = align(*scans)
+    pairs = aligned_tensors(*scans)
     found = {each.first: each for each in pairs}
     measured: dict[int, Difference] = {}
     sizes = {place: 4 * each.size for place, each in scans[0].prints.items()}

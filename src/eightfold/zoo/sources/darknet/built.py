@@ -13,7 +13,7 @@ Shape = tuple[int, int, int]
 """(channels, height, width); a flat output of n values is (n, 1, 1)."""
 
 
-class Layer(nn.Module):
+class DarknetLayer(nn.Module):
     """A layer of a cfg file. `forward` takes the outputs of the layers it reads, in their order."""
 
     def tensors(self) -> tuple[Tensor, ...]:
@@ -26,7 +26,7 @@ class Built:
     """One layer. `reads` are layer numbers; -1 is the network's input."""
 
     section: Section
-    module: Layer
+    module: DarknetLayer
     reads: tuple[int, ...]
     shape: Shape
     head: bool = False
@@ -75,7 +75,7 @@ Builder = Callable[[Section, Before], Built]
 """Builds the layer of a section. Raises ModelError with its line."""
 
 
-def in_sequence(section: Section, before: Before, module: Layer, shape: Shape, *, head: bool = False) -> Built:
+def in_sequence(section: Section, before: Before, module: DarknetLayer, shape: Shape, *, head: bool = False) -> Built:
     """A layer that reads the one before it."""
     if min(shape) < 1:
         raise section.error(

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eightfold.zoo.sources.darknet.activations import activation_of
-from eightfold.zoo.sources.darknet.built import Before, Built, Layer, in_sequence
+from eightfold.zoo.sources.darknet.built import Before, Built, DarknetLayer, in_sequence
 from eightfold.zoo.sources.darknet.cfg import Section
 
 # Darknet's `normalize_cpu` (2018) divides by sqrt(variance) + 1e-6.
@@ -46,7 +46,7 @@ def make_norm(channels: int, epsilon: float | None) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=epsilon, momentum=0.01)
 
 
-class Convolution(Layer):
+class Convolution(DarknetLayer):
     """A convolution, batch norm or a bias, and an activation.
 
     In files: beta or bias, then the norm's scale, mean and variance, then the weight.
@@ -72,7 +72,7 @@ class Convolution(Layer):
         return (self.norm.bias, self.norm.weight, *statistics, self.operator.weight)
 
 
-class Connected(Layer):
+class Connected(DarknetLayer):
     """A linear layer. In files: the bias, then the weight [outputs, inputs]."""
 
     def __init__(self, operator: nn.Linear, activation: nn.Module) -> None:
@@ -87,7 +87,7 @@ class Connected(Layer):
         return (self.operator.bias, self.operator.weight)
 
 
-class Local(Layer):
+class Local(DarknetLayer):
     """A convolution with weights of its own at every position: [positions, filters, channels * size * size]."""
 
     def __init__(self, channels: int, filters: int, out: tuple[int, int], size: int, stride: int, pad: int) -> None:
@@ -109,7 +109,7 @@ class Local(Layer):
         return (self.bias, self.weight)
 
 
-class SqueezeExcite(Layer):
+class SqueezeExcite(DarknetLayer):
     """`[se]` of SpursLipu's code: two matrices without bias, ReLU between them, a hard sigmoid."""
 
     def __init__(self, channels: int, reduction: int) -> None:
@@ -172,7 +172,7 @@ def local(section: Section, before: Before, epsilon: float | None) -> Built:
     lost = 1 if pad else size
     shape = (filters, (height - lost) // stride + 1, (width - lost) // stride + 1)
     if min(shape) < 1:
-        return in_sequence(section, before, Layer(), shape)
+        return in_sequence(section, before, DarknetLayer(), shape)
     module = Local(channels, filters, shape[1:], size, stride, pad)
     module.activation = activation_of(section, "logistic")
     return in_sequence(section, before, module, shape)

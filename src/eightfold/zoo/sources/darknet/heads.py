@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eightfold.zoo.sources.darknet.built import Before, Built, Layer, in_sequence
+from eightfold.zoo.sources.darknet.built import Before, Built, DarknetLayer, in_sequence
 from eightfold.zoo.sources.darknet.cfg import Section
 from eightfold.zoo.sources.darknet.joins import flat
 
 
-class Head(Layer):
+class Head(DarknetLayer):
     """An output of the network."""
 
     activated = False

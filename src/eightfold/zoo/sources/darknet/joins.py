@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eightfold.zoo.sources.darknet.activations import activation_of
-from eightfold.zoo.sources.darknet.built import Before, Built, Layer, in_sequence
+from eightfold.zoo.sources.darknet.built import Before, Built, DarknetLayer, in_sequence
 from eightfold.zoo.sources.darknet.cfg import Section
 
 
-class Route(Layer):
+class Route(DarknetLayer):
     """Concatenates layers, or one of `groups` equal parts of each."""
 
     def __init__(self, groups: int, group: int) -> None:
@@ -25,7 +25,7 @@ class Route(Layer):
         return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
 
 
-class Shortcut(Layer):
+class Shortcut(DarknetLayer):
     """activation(alpha * x + beta * y) on the channels that both have; x passes alone where it has more.
 
     Of a y with a larger map, each `stride`-th position is taken (Darknet's `shortcut_cpu`).
@@ -55,7 +55,7 @@ def _scaled(x: Tensor, factor: float) -> Tensor:
     return x if factor == 1 else x * factor
 
 
-class Scale(Layer):
+class Scale(DarknetLayer):
     """activation(x * y): `scale_channels` has one x for a channel, `sam` one for each value."""
 
     def __init__(self, activation: nn.Module) -> None:
@@ -67,7 +67,7 @@ class Scale(Layer):
         return result
 
 
-class MaxPool(Layer):
+class MaxPool(DarknetLayer):
     """Windows that begin at -(padding // 2); positions outside the map do not count.
 
     torch pads both sides alike: where the padding is uneven, what begins too early is cut off (stride 1), or the last
@@ -85,12 +85,12 @@ class MaxPool(Layer):
         return y[:, :, self.cut :, self.cut :] if self.cut else y
 
 
-class AveragePool(Layer):
+class AveragePool(DarknetLayer):
     def forward(self, x: Tensor) -> Tensor:
         return x.mean((2, 3), keepdim=True)
 
 
-class Upsample(Layer):
+class Upsample(DarknetLayer):
     def __init__(self, stride: int, scale: float) -> None:
         super().__init__()
         self.stride, self.scale = stride, scale
@@ -99,7 +99,7 @@ class Upsample(Layer):
         return _scaled(F.interpolate(x, scale_factor=float(self.stride), mode="nearest"), self.scale)
 
 
-class Reorg(Layer):
+class Reorg(DarknetLayer):
     """Space to depth. `[reorg]` reads its input as a map of fewer channels and larger sides, as Darknet's code does;
     `[reorg3d]` is the plain transformation."""
 
@@ -120,7 +120,7 @@ class Reorg(Layer):
         return parts.permute(0, 3, 5, 1, 2, 4).reshape(batch, channels * s * s, height // s, width // s)
 
 
-class Extra(Layer):
+class Extra(DarknetLayer):
     """`[reorg] extra=n`: the flat input and n zeros behind it, such as the move "pass" of Go networks."""
 
     def __init__(self, extra: int) -> None:
@@ -131,7 +131,7 @@ class Extra(Layer):
         return F.pad(x.flatten(1), (0, self.extra))[:, :, None, None]
 
 
-class Crop(Layer):
+class Crop(DarknetLayer):
     """The centre, and x * 2 - 1 unless `noadjust`."""
 
     def __init__(self, height: int, width: int, adjust: bool) -> None:
@@ -144,7 +144,7 @@ class Crop(Layer):
         return x * 2 - 1 if self.adjust else x
 
 
-class Wrapped(Layer):
+class Wrapped(DarknetLayer):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from eightfold.errors import ModelError
 from eightfold.zoo.sources.darknet import convolutions, heads, joins
-from eightfold.zoo.sources.darknet.built import Before, Builder, Built, Layer, Shape
+from eightfold.zoo.sources.darknet.built import Before, Builder, Built, DarknetLayer, Shape
 from eightfold.zoo.sources.darknet.cfg import Cfg
 from eightfold.zoo.sources.darknet.header import Header
 from eightfold.zoo.sources.darknet.joins import Shortcut
@@ -196,7 +196,7 @@ def layers_with_weights(network: DarknetNetwork) -> list[tuple[int, tuple[Tensor
     """
     found = []
     for index, module in network.in_order():
-        if not isinstance(module, Layer):
+        if not isinstance(module, DarknetLayer):
             raise ModelError(f"layer {index} was removed", remedy="load the weights before pruning")
         if module.tensors():
             found.append((index, module.tensors()))

@@ -14,7 +14,7 @@ from eightfold.runtime.bundle.sizes import Size
 from eightfold.zoo.sources.darknet.cfg import Cfg, read_cfg
 from eightfold.zoo.sources.darknet.heads import Region, Softmax, Yolo
 from eightfold.zoo.sources.darknet.network import DarknetNetwork, build_network
-from eightfold.zoo.sources.darknet.weights import load_weights
+from eightfold.zoo.sources.darknet.weights import load_darknet_weights
 
 FORM = "FILE.cfg, or FILE.cfg+FILE.weights"
 
@@ -59,7 +59,7 @@ def open_darknet(rest: str, *, seed: int = 0, size: Size | None = None) -> Opene
     network = build_network(read)
     if weights is None:
         return Opened(network, f"{cfg}: no weights given, the network has random ones", False)
-    loaded = load_weights(network, weights)
+    loaded = load_darknet_weights(network, weights)
     return Opened(network, f"{cfg}: {loaded.told}", loaded.layers == loaded.of)
 
 

@@ -30,7 +30,7 @@ class Loaded:
     told: str
 
 
-def load_weights(network: DarknetNetwork, path: PathLike) -> Loaded:
+def load_darknet_weights(network: DarknetNetwork, path: PathLike) -> Loaded:
     """Read a `.weights` file into `network`, in place.
 
     A file named `NAME.conv.N` holds layers 0 to N - 1 only, as `darknet partial` writes it; the rest stays random.

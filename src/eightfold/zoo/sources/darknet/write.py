@@ -16,11 +16,11 @@ from torch import Tensor
 from eightfold.compress.surgery.blocks import Bypass
 from eightfold.errors import ModelError, VerificationError
 from eightfold.files import PathLike, atomic_path
-from eightfold.zoo.sources.darknet.built import Layer
+from eightfold.zoo.sources.darknet.built import DarknetLayer
 from eightfold.zoo.sources.darknet.cfg import Cfg, Option, Section, parse_cfg
 from eightfold.zoo.sources.darknet.convolutions import Connected, Convolution, Local, SqueezeExcite
 from eightfold.zoo.sources.darknet.network import DarknetNetwork, Stretch, build_network
-from eightfold.zoo.sources.darknet.weights import load_weights, transposed, weights_bytes
+from eightfold.zoo.sources.darknet.weights import load_darknet_weights, transposed, weights_bytes
 
 REFERENCES = ("layers", "from")
 # torch's names of what may follow a block's addition, and Darknet's.
@@ -72,12 +72,12 @@ def _stretch(network: DarknetNetwork, stretch: Stretch, key: str) -> Iterator[_W
             yield from _stretch(network, module, inner)
     elif isinstance(module, Bypass):
         yield from _bypass(network, module, stretch.ends[key])
-    elif isinstance(module, Layer):
+    elif isinstance(module, DarknetLayer):
         section = network.cfg.layers[stretch.ends[key]]
         yield _Written(_resized(section, module), module.tensors(), stretch.ends[key])
 
 
-def _resized(section: Section, module: Layer) -> Section:
+def _resized(section: Section, module: DarknetLayer) -> Section:
     if isinstance(module, Convolution):
         values = {"filters": module.operator.out_channels}
         if section.name == "convolutional" and module.operator.groups > 1:
@@ -144,7 +144,7 @@ def _moved(network: DarknetNetwork, part: _Written, numbers: dict[int, int]) -> 
 
 def _verify(network: DarknetNetwork, cfg: Cfg, weights: Path) -> None:
     again = build_network(cfg)
-    load_weights(again, weights)
+    load_darknet_weights(again, weights)
     image = torch.rand(1, *network.size, generator=torch.Generator().manual_seed(0))
     training = network.training
     try:
