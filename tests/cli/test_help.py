@@ -26,3 +26,10 @@ def test_every_option_with_a_value_has_a_word_for_it() -> None:
         for parameter in command.params:
             if parameter.param_type_name == "option" and not parameter.is_flag:
                 assert parameter.metavar or "|" in str(parameter.display_type(None)), (command.name, parameter.name)
+
+
+def test_help_of_an_option_is_one_short_sentence() -> None:
+    """At most 70 characters each."""
+    for command in typer.main.get_command(app).commands.values():  # type: ignore[attr-defined]  # a group
+        long = [each.help for each in command.params if len(getattr(each, "help", None) or "") > 70]
+        assert not long, command.name

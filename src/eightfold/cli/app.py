@@ -77,7 +77,7 @@ def options(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Options before the command. `main` looks for `--debug` itself, since errors reach it when this is long over."""
+    """Options before the command. `main` reads `--debug` itself, because it handles errors after this returns."""
 
 
 for name, folder in COMMANDS.items():

@@ -16,11 +16,8 @@ if TYPE_CHECKING:
     from eightfold.calib.images.preprocess import Preprocess
     from eightfold.zoo.sources.base import LoadedModel
 
-SOURCE_HELP = (
-    "A network: .onnx file, torchvision name, timm:NAME, package.module:function, folder that prune wrote, ...; see "
-    "`eightfold sources`."
-)
-INPUTS_HELP = "Further arguments of the network as JSON, or a .json file: '{\"inference\": true}'."
+SOURCE_HELP = "Network: .onnx file, timm:NAME, ...; see `eightfold sources`."
+INPUTS_HELP = "Further arguments of the network, as JSON or a .json file."
 
 
 def load_network(

@@ -76,7 +76,7 @@ def named_values(texts: Sequence[str]) -> JsonDict:
 
 def inputs_from_images(
     specs: Sequence[TensorSpec], images: str, preprocess: Path | Preprocess, runs: int = 1
-) -> JsonDict:
+) -> dict[str, Array]:
     """The first images of a source, prepared, as the input of a network with one: enough rows for so many runs."""
     import numpy as np
 

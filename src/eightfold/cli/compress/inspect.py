@@ -17,12 +17,11 @@ def inspect(
     subject: Annotated[
         str,
         typer.Argument(
-            help="A bundle (directory or .eightfold file), an engine with its record, or a network; see "
-            "`eightfold sources`."
+            help="Bundle, engine with its record, or network; see `eightfold sources`."
         ),
     ],
     size: Annotated[
-        str | None, typer.Option(help="Image size for a network: SIDE or HEIGHTxWIDTH. Default: the source's own.")
+        str | None, typer.Option(help="Image size: SIDE or HEIGHTxWIDTH. Default: the source's own.")
     ] = None,
     classes: Annotated[int | None, typer.Option(help="Number of outputs of a network. Default: the source's own.")] = (
         None

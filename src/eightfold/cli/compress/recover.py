@@ -14,7 +14,7 @@ from eightfold.extras import require
 
 def recover(
     pruned: Annotated[Path, typer.Argument(help="Folder that `eightfold prune` wrote.")],
-    original: Annotated[str, typer.Option(help=f"The network before pruning. {SOURCE_HELP}")],
+    original: Annotated[str, typer.Option(help="Network before pruning; see `eightfold sources`.")],
     images: Annotated[Path, typer.Option(help="Folder of unlabelled images of the network's domain.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the recovered weights and the plan.")],
     weights: Annotated[Path | None, typer.Option(help="Trained weights of the original (.safetensors, .pt).")] = None,

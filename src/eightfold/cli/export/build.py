@@ -24,7 +24,7 @@ def build(
     onnx: Annotated[Path, typer.Argument(help="A fixed-size .onnx file; with Q/DQ pairs for int8.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Output engine; its record goes to OUTPUT.json.")],
     target: Annotated[
-        str, typer.Option(help="rtx:smXY or rtx:smXY,smXY (no GPU needed), tensorrt, tensorrt:8.2, openvino, ...")
+        str, typer.Option(help="rtx:smXY[,smXY] (no GPU needed), tensorrt, tensorrt:8.2, openvino.")
     ] = "rtx:sm86",
     precision: Annotated[str | None, typer.Option(help="fp32, fp16 or int8. Default: fp16.")] = None,
     images: Annotated[
@@ -37,7 +37,7 @@ def build(
         typer.Option(min=1, max=1 << 24, help="Memory limit of a layer. Default: TensorRT's own."),
     ] = None,
     timing_cache: Annotated[
-        Path | None, typer.Option(help="Timing cache to read and write; its name gets builder, version, GPU.")
+        Path | None, typer.Option(help="Timing cache to read and write; device and version join its name.")
     ] = None,
     optimization_level: Annotated[
         int | None, typer.Option(min=0, max=5, help="Optimization level: 0 (fast build) to 5 (fast engine). From 8.6.")

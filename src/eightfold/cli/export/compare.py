@@ -24,7 +24,7 @@ def compare(
     first: Annotated[
         str,
         typer.Argument(
-            help="An .onnx, .xml or .engine file, a bundle, BUNDLE:ARTIFACT, or a network; see `eightfold sources`."
+            help="An .onnx, .xml or .engine file, BUNDLE, BUNDLE:ARTIFACT or network."
         ),
     ],
     second: Annotated[str, typer.Argument(help="The artifact to compare with, run on the same inputs.")],
@@ -35,8 +35,7 @@ def compare(
     size: Annotated[
         str | None,
         typer.Option(
-            help="Image size, SIDE or HEIGHTxWIDTH: of two torch networks (default: 224), or of what is compared of "
-            "two bundles (default: every size)."
+            help="SIDE or HEIGHTxWIDTH. Default: 224; of two bundles, every size."
         ),
     ] = None,
     classes: Annotated[
@@ -47,8 +46,7 @@ def compare(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Labelled images: also print the top-1 of both classifiers (FOLDER/LABEL/*), or the mean average "
-            "precision of both detectors of bundles (a COCO .json, a YOLO .yaml)."
+            help="Labelled images: also compare top-1, or the mAP of two bundles."
         ),
     ] = None,
     preprocess: Annotated[
@@ -57,8 +55,7 @@ def compare(
     onnx: Annotated[
         Path | None,
         typer.Option(
-            help="The graph that an engine was built from, to show the engine's layers. Default: looked for in its "
-            "bundle, beside it and among the two."
+            help="Graph of the engine, to name its layers. Default: the one beside it."
         ),
     ] = None,
 ) -> None:

@@ -24,8 +24,7 @@ def export(
     size: Annotated[
         list[str] | None,
         typer.Option(
-            help="Image size, SIDE or HEIGHTxWIDTH; repeat for more, the first is what runs where none is asked for. "
-            "Default: that of the file, of --preprocess or of the source."
+            help="SIDE or HEIGHTxWIDTH; repeat for more, first the default size."
         ),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of a named model (.safetensors or .pt).")] = None,
@@ -37,7 +36,7 @@ def export(
         list[str] | None, typer.Option(help="Target, e.g. tensorrt:8.2 or cpu-x86; repeat for more.")
     ] = None,
     opset: Annotated[
-        int | None, typer.Option(help="ONNX opset. Default: 17 or a file's own, or older where a target needs that.")
+        int | None, typer.Option(help="ONNX opset. Default: 17, a file's own, or the newest of the targets.")
     ] = None,
     task: Annotated[str, typer.Option(help="Decoder name, or a JSON file with kind, decode, options.")] = "",
     preprocess: Annotated[
@@ -46,8 +45,7 @@ def export(
     images: Annotated[
         str | None,
         typer.Option(
-            help="Images to compare each step on, 16 at most: a folder, list file, COCO .json or YOLO .yaml. "
-            "Default: random values."
+            help="Up to 16 images to compare each step on. Default: random values."
         ),
     ] = None,
     constant: Annotated[

@@ -15,7 +15,7 @@ def quantize(
     ranges: Annotated[Path, typer.Argument(help="Ranges by `eightfold calibrate`, or a TensorRT calibration cache.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Output .onnx file.")],
     target: Annotated[
-        str, typer.Option(help="cpu-x86, cpu-arm, openvino, tensorrt, tensorrt:8.2, rtx:sm86, tensorrt-dla, ...")
+        str, typer.Option(help="cpu-x86, cpu-arm, openvino, tensorrt[:8.2], rtx:sm86, tensorrt-dla.")
     ] = "cpu-x86",
     keep_float: Annotated[list[str] | None, typer.Option(help="Node to keep in float; repeat for more.")] = None,
     float_outputs: Annotated[bool, typer.Option(help="Keep the layers that make the outputs in float.")] = False,

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 def compress(
     model: Annotated[str, typer.Argument(help=SOURCE_HELP)],
-    images: Annotated[str, typer.Option(help="Unlabelled images as the network will see them: a folder or a list.")],
+    images: Annotated[str, typer.Option(help="Unlabelled images of the network's domain: a folder or a list.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Run directory: bundle/, report.html, recipe.yaml.")],
     target: Annotated[
-        list[str] | None, typer.Option(help="What it is for: cpu-x86, rtx:sm86, ...; repeat. Default: cpu-x86.")
+        list[str] | None, typer.Option(help="Target: cpu-x86, rtx:sm86, ...; repeat for more. Default: cpu-x86.")
     ] = None,
     keep: Annotated[float, typer.Option(min=0.01, max=1, help="Mean share of widths to keep, at its MACs.")] = 0.5,
     labels: Annotated[str | None, typer.Option(help="Labelled test images: FOLDER/LABEL/*.")] = None,
@@ -43,22 +43,22 @@ def compress(
     classes: Annotated[int | None, typer.Option(help="Number of outputs. Default: the source's own.")] = None,
     inputs: Annotated[str | None, typer.Option(help=INPUTS_HELP)] = None,
     task: Annotated[
-        str, typer.Option(help="What the outputs mean: a decoder's name or a JSON file. Default: the source's own.")
+        str, typer.Option(help="Decoder name or task JSON file. Default: the source's own.")
     ] = "",
     preprocess: Annotated[
         Path | None, typer.Option(help="JSON file of a Preprocess. Default: the source's own.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     seconds: Annotated[float, typer.Option(help="Timed seconds for each row of the latency table.")] = 3.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would be done, and do nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the steps and the reason for each; run nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Exit with 0 although the result is bad.")] = False,
     json: Annotated[Path | None, typer.Option(help="Also write the result to this file.")] = None,
 ) -> None:
-    """Prune, quantize and measure a network on unlabelled images. The first line tells what came of it.
+    """Prune, quantize and measure a network on unlabelled images. The first line is the verdict.
 
     Answers are compared with labels where there are any, else with the original's own. A result that is not faster, or
-    whose answers differ too much, is kept, and the exit code is 1. A command that was interrupted goes on when it is
-    repeated.
+    whose answers differ too much, is kept, and the exit code is 1. After an
+    interruption, the same command resumes.
 
     Example: eightfold compress yolo.onnx --images photos --target cpu-x86 --target rtx:sm86 --keep 0.5 -o out
     """

@@ -13,24 +13,24 @@ from eightfold.cli.options import task_named
 
 def evaluate(
     first: Annotated[
-        str, typer.Argument(help="A bundle, BUNDLE:ARTIFACT, .onnx file or network; see `eightfold sources`.")
+        str, typer.Argument(help="BUNDLE, BUNDLE:ARTIFACT, .onnx file or network.")
     ],
     data: Annotated[
         str,
         typer.Option(
-            help="Labelled images: FOLDER/LABEL/*, a COCO .json, a YOLO .yaml, or a folder with images/ and masks/."
+            help="FOLDER/LABEL/*, COCO .json, YOLO .yaml, or folder of images/, masks/."
         ),
     ],
-    second: Annotated[str | None, typer.Argument(help="Likewise: also test the difference on the same images.")] = (
+    second: Annotated[str | None, typer.Argument(help="Second artifact: also test the difference on the same images.")] = (
         None
     ),
-    task: Annotated[str, typer.Option(help="What the outputs mean, of a network or file that does not say it.")] = "",
+    task: Annotated[str, typer.Option(help="Decoder name or task JSON file, if the network states none.")] = "",
     preprocess: Annotated[Path | None, typer.Option(help="JSON of the Preprocess of a network or file.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of a named network.")] = None,
     classes: Annotated[int | None, typer.Option(help="Number of outputs of a named network.")] = None,
     json: Annotated[Path | None, typer.Option(help="Also write the metrics to this file.")] = None,
 ) -> None:
-    """Measure a network on labelled images. Of two, a paired test tells whether they differ.
+    """Measure a network on labelled images. For two, a paired test shows if they differ.
 
     Example: eightfold evaluate out/bundle:pruned-fp32-b1 --data photos/val --json metrics.json
 

@@ -17,7 +17,7 @@ def bench(
     subjects: Annotated[
         list[str],
         typer.Argument(
-            help="Bundles, fixed-size .onnx files, engines and networks (see `eightfold sources`), in one table."
+            help="Bundles, fixed-size .onnx files, engines and networks."
         ),
     ],
     batch: Annotated[
@@ -28,7 +28,7 @@ def bench(
         typer.Option(help="Image size, SIDE or HEIGHTxWIDTH; repeat for more. Default: all."),
     ] = None,
     backend: Annotated[
-        list[str] | None, typer.Option(help="Backend to measure; repeat for more. torch runs networks in torch itself.")
+        list[str] | None, typer.Option(help="Backend to measure; repeat for more. torch runs networks directly.")
     ] = None,
     seconds: Annotated[float, typer.Option(help="Timed seconds per row of the table.")] = 4.0,
     threads: Annotated[
