@@ -170,7 +170,7 @@ class BackendError(EightfoldError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a library's message, which may be long; its type where it says nothing."""
+    """First line of a library's message; the error's type if the message is empty."""
     return _lines(error)[0][:300]
 
 

@@ -1,4 +1,4 @@
-"""Files: digests, and writes that either happen whole or not at all. Imports nothing of eightfold but errors."""
+"""Digests of files and atomic writes. Imports only errors of eightfold."""
 
 from __future__ import annotations
 

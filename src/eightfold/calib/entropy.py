@@ -106,7 +106,7 @@ def _sides(histogram: Histogram) -> tuple[Counts, Counts, float]:
 
 
 def _trimmed(counts: Counts) -> Counts:
-    """Without what lies behind the last one in use; at least one."""
+    """Without the empty bins at the end; at least one."""
     used = np.flatnonzero(counts)
     return counts[: int(used[-1]) + 1] if len(used) else counts[:1]
 

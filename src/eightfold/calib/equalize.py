@@ -112,7 +112,7 @@ def with_weights(graph: ModelGraph, weights: Mapping[str, onnx.TensorProto], cli
 
 
 def _unclip_(model: onnx.ModelProto, clips: Collection[str]) -> None:
-    """Make Relu nodes of these clips, and drop the bounds that nobody reads any more."""
+    """Make Relu nodes of these clips, and drop bounds without readers."""
     bounds = set()
     for node in model.graph.node:
         if node.op_type == "Clip" and label(node) in clips:

@@ -1,4 +1,4 @@
-"""Signal to noise ratio that a tensor's range costs against the best one: told for every method of calibration."""
+"""Signal-to-noise ratio lost by each tensor's range against the best range, for every calibration method."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Sampled:
 
 
 def with_sample(observer: Observer) -> Observer:
-    """An observer whose range's cost can be told afterwards."""
+    """An observer that also reports the cost of its range."""
     return Sampled(observer) if isinstance(observer, MinMax | MovingAverage) else observer
 
 

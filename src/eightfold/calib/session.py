@@ -122,7 +122,7 @@ def _bytes_per_row(graph: ModelGraph, name: str) -> int:
 
 
 def _freed(graph: ModelGraph) -> onnx.ModelProto:
-    """A copy whose batch axis is free, where shapes that name the batch size are all that stands in the way."""
+    """A copy with a free batch axis, if only shapes that state the batch size prevent one."""
     model = copy.deepcopy(graph.model)
     for value in [*model.graph.output, *(v for v in model.graph.input if v.name == graph.input.name)]:
         if value.type.tensor_type.shape.dim:

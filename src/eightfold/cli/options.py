@@ -24,8 +24,7 @@ RUNS = 4
 
 
 def terminal_width() -> int | None:
-    """Characters in a line: of the terminal, or as the variable COLUMNS says. None for a file or a pipe: what reads
-    them takes lines of any length, and a table whose every row is whole."""
+    """Characters per line: the terminal's, or COLUMNS. None for a file or a pipe, whose lines are not wrapped."""
     return shutil.get_terminal_size((0, 0)).columns or None
 
 
@@ -77,7 +76,7 @@ def named_values(texts: Sequence[str]) -> JsonDict:
 def inputs_from_images(
     specs: Sequence[TensorSpec], images: str, preprocess: Path | Preprocess, runs: int = 1
 ) -> dict[str, Array]:
-    """The first images of a source, prepared, as the input of a network with one: enough rows for so many runs."""
+    """The first images of a source, prepared as the only input of a network, enough for `runs` calls."""
     import numpy as np
 
     from eightfold.calib.images.images import open_images
@@ -94,7 +93,7 @@ def inputs_from_images(
 
 
 def file_inputs(onnx: Path, images: str | None, preprocess: Path | None) -> dict[str, Array] | None:
-    """The same for a file, where images were given. Raises UsageError where one of the two options is missing."""
+    """As `inputs_from_images` for an .onnx file. Raises UsageError if one of the two options is missing."""
     from eightfold.onnx_graph.onnx_files import load_onnx, tensor_specs
 
     if (images is None) != (preprocess is None):

@@ -85,7 +85,7 @@ def _tell(before: PrunePlan, after: PrunePlan) -> None:
 
 
 def _one_of_several(model: nn.Module, inputs: Any, graph: ChannelGraph, plan: PrunePlan, trial: TestRun) -> set[str]:
-    """Of several groups that the code of the failing module cuts, the one whose staying whole lets the module run.
+    """Finds the group that must stay whole for a failing module to run, if its code cuts several.
 
     Its likes in other modules of that class go with it: they run the same code.
     """

@@ -52,12 +52,12 @@ class Pruned:
     def describe(self) -> str:
         """Text for a person: the plan, the changed widths, and warnings."""
         limit = self.plan.suggested_limit
-        told = [] if limit is None else [f"suggested limit: {limit:.0%} can go by one threshold, and no layer empties"]
+        hints = [] if limit is None else [f"suggested limit: {limit:.0%} can go by one threshold, and no layer empties"]
         if not self.surgery.changed:
-            told.append(
+            hints.append(
                 "nothing was pruned: the warnings above, or `eightfold inspect`, tell what keeps each group whole"
             )
-        return "\n".join([self.surgery.describe(), self.costs(), self.compensation.describe(), *told])
+        return "\n".join([self.surgery.describe(), self.costs(), self.compensation.describe(), *hints])
 
 
 def prune(
@@ -85,8 +85,8 @@ def prune(
         return Pruned(plan, surgery, CompensationReport("none", (), ()), **costs)
     if not seen and compensation == "bn_beta":  # which needs a call of the network, whatever the images show
         seen = batches_of(example_inputs if is_several_calls(example_inputs) else [example_inputs])
-    told = compensate(model, original, plan, seen, method=compensation, memory_mb=memory_mb)
-    return Pruned(plan, surgery, told, **costs)
+    compensated = compensate(model, original, plan, seen, method=compensation, memory_mb=memory_mb)
+    return Pruned(plan, surgery, compensated, **costs)
 
 
 def _costs(model: nn.Module, example_inputs: ExampleInputs, graph: ChannelGraph, plan: PrunePlan) -> JsonDict:

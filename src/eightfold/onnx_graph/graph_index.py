@@ -78,7 +78,7 @@ class GraphIndex:
 
 
 def keep(items: MutableSequence[T], wanted: Callable[[T], bool]) -> None:
-    """Delete the other `items`, nodes or weights of a graph, where they are: a list built anew would copy the rest."""
+    """Deletes the other `items`, nodes or weights of a graph, in place: a new list would copy the rest."""
     for place in reversed(range(len(items))):
         if not wanted(items[place]):
             del items[place]

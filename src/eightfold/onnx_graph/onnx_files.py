@@ -1,4 +1,4 @@
-"""Reading and writing ONNX files: whole or not at all, with the same bytes for the same graph."""
+"""Reads and writes ONNX files, atomically and with the same bytes for the same graph."""
 
 from __future__ import annotations
 

@@ -74,5 +74,5 @@ def dequantized_forms(model: onnx.ModelProto) -> dict[str, str]:
     shown = [node for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] not in weights]
     named = {each.input[0]: QUANTIZED_NAME.fullmatch(each.input[0]) for each in shown}
     # The later ones count: first what names tell, then pairs, of each the first one.
-    told = {found[1]: each.output[0] for each in reversed(shown) if (found := named[each.input[0]])}
-    return told | {source[each.input[0]]: each.output[0] for each in reversed(shown) if each.input[0] in source}
+    outputs = {found[1]: each.output[0] for each in reversed(shown) if (found := named[each.input[0]])}
+    return outputs | {source[each.input[0]]: each.output[0] for each in reversed(shown) if each.input[0] in source}

@@ -27,7 +27,7 @@ def value_dependent_node(graph: onnx.GraphProto, output: str) -> onnx.NodeProto 
 
 
 def remedy_for_output(graph: onnx.GraphProto, output: str) -> str:
-    """The way to give an output of no fixed shape a fixed one; "" if no operator stands in the way."""
+    """Remedy for an output without a fixed shape; "" if no operator prevents one."""
     node = value_dependent_node(graph, output)
     if node is None:
         return ""

@@ -61,7 +61,7 @@ def _check_weights(recipe: Recipe) -> None:
 
 
 def require_network(text: str) -> None:
-    """Raise what building the network would, as far as that can be told without building it or running its code."""
+    """Raises errors of building the network that show without building it or running its code."""
     source = source_of(text)
     if isinstance(source, FunctionSource):
         require_function(text)

@@ -131,7 +131,7 @@ def _steps(job: Job) -> list[PipelineStep]:
 
 
 def _check_directory(directory: Path) -> None:
-    """Steps replace folders such as `data` whole, so a run must not start in a directory of other origin."""
+    """Refuses a directory that is not of a run: steps replace folders such as `data`."""
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"the run directory {directory} is a file", allowed="another --output")
     names = {entry.name for entry in directory.iterdir()} if directory.is_dir() else set()

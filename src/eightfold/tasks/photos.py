@@ -53,7 +53,7 @@ def write_photos(data: DataSection, directory: Path, *, seed: int, held_out: boo
 
 
 def _readable(images: ImageSet, most: int, seed: int, source: str) -> list[Path]:
-    """At most so many of the images that can be read, in random order."""
+    """At most `most` of the readable images, in random order."""
     readable: list[Path] = []
     lost = 0
     for place in np.random.default_rng(seed).permutation(len(images)).tolist():

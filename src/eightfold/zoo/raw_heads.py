@@ -47,7 +47,7 @@ def raw_head_names() -> list[str]:
 
 
 def build_detector(name: str, num_classes: int) -> nn.Module:
-    """The whole detector with random weights; SSD gets a class more, for the background."""
+    """The detector with random weights; SSD gets one more class for the background."""
     background = 1 if name.startswith("ssd") else 0
     model: nn.Module = get_model(name, weights=None, weights_backbone=None, num_classes=num_classes + background)
     return model

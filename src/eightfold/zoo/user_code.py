@@ -59,7 +59,7 @@ class UserCode:
 
 
 def code_of(module: str) -> UserCode:
-    """The files and libraries that a module depends on. A module that cannot be found has none: its import says so."""
+    """The files and libraries that a module depends on. Empty for a module that is not found: its import raises."""
     importlib.invalidate_caches()
     found, waiting = UserCode(), [module]
     while waiting:
@@ -160,7 +160,7 @@ def _is_installed(path: Path) -> bool:
 
 
 def _tree(path: Path) -> ast.Module | None:
-    """None for compiled modules, and for code that does not parse: its import says so."""
+    """None for compiled modules and code that does not parse: its import raises."""
     if path.suffix != ".py":
         return None
     try:

@@ -174,12 +174,12 @@ def test_a_derived_batch_is_tried_on_what_no_image_reaches(tmp_path: Path, monke
 
 def test_the_steps_say_on_what_they_were_compared(tmp_path: Path) -> None:
     paths = {batch: tmp_path / f"b{batch}.onnx" for batch in (1, 2, 3)}
-    trials = {
+    input_sets = {
         batch: [note.partition(": ")[0] for note in steps[0].notes]
         for batch, steps in export_batches(small_net(), paths, images=images(5)).items()
     }
     mixed = "on extremes, noise, zeros and ones"
-    assert trials == {
+    assert input_sets == {
         1: ["on 5 images", mixed],
         2: ["on 4 images", "on zeros", "on ones", "on extremes", "on noise"],
         3: ["on 3 images", mixed],

@@ -154,8 +154,8 @@ def test_nodes_that_need_more_digits_are_found_and_stay_float(tmp_path: Path) ->
     file = _fine_in_the_middle(tmp_path / "x.onnx")
     rows = np.random.default_rng(0).random((4, 3), dtype=np.float32)
     model, (step,), _ = checked_fp16(file, inputs={"images": rows})
-    note, *trials = step.notes
-    assert [words.partition(":")[0] for words in trials] == TRIALS
+    note, *input_sets = step.notes
+    assert [words.partition(":")[0] for words in input_sets] == TRIALS
     kept = note.partition(" nodes: ")[2].split(", ")
     assert note.startswith("kept in float32 for their precision, ")
     assert {"far", "near"} <= set(kept)
@@ -351,14 +351,20 @@ def test_without_images_random_values_are_compared(tmp_path: Path) -> None:
 
 def test_what_is_not_finite_any_more_fails_and_is_named(tmp_path: Path) -> None:
     file = onnx.load(_direction(tmp_path / "x.onnx"))
-    trials = {"1 image": [{"images": np.ones((1, 3), np.float32)}], "zeros": [{"images": np.zeros((1, 3), np.float32)}]}
+    input_sets = {
+        "1 image": [{"images": np.ones((1, 3), np.float32)}],
+        "zeros": [{"images": np.zeros((1, 3), np.float32)}],
+    }
     words = r"float16 \(on zeros\) left output 'out' not finite; first tensor that is not: 'out'"
     with pytest.raises(VerificationError, match=words):
-        verify_fp16(file, fp16_graph(file), trials, tolerance=Tolerance())
+        verify_fp16(file, fp16_graph(file), input_sets, tolerance=Tolerance())
 
 
 def test_what_was_not_finite_before_may_stay_so(tmp_path: Path) -> None:
     file = graph([helper.make_node("Log", ["images"], ["out"])], {"images": [1, 3]}, {"out": [1, 3]})
-    trials = {"1 image": [{"images": np.ones((1, 3), np.float32)}], "zeros": [{"images": np.zeros((1, 3), np.float32)}]}
-    step = verify_fp16(file, fp16_graph(file), trials, tolerance=Tolerance())
+    input_sets = {
+        "1 image": [{"images": np.ones((1, 3), np.float32)}],
+        "zeros": [{"images": np.zeros((1, 3), np.float32)}],
+    }
+    step = verify_fp16(file, fp16_graph(file), input_sets, tolerance=Tolerance())
     assert step.notes[1] == "on zeros: relative error 0, cosine 1.0000"

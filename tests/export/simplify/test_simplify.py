@@ -38,8 +38,8 @@ def test_the_step_says_how_each_tool_fared(exported: Path) -> None:
     step = simplify_onnx(exported).step
     assert step.tool == "onnxsim + onnxslim + passes"
     tools = ["onnxsim", "onnxslim", "onnxsim + onnxslim + passes"]
-    trials = [f"on {RANDOM}", "on zeros", "on ones", "on extremes", "on noise"]
-    assert [note.partition(":")[0] for note in step.notes] == tools + trials
+    input_sets = [f"on {RANDOM}", "on zeros", "on ones", "on extremes", "on noise"]
+    assert [note.partition(":")[0] for note in step.notes] == tools + input_sets
 
 
 def test_in_place_and_deterministic(exported: Path, tmp_path: Path) -> None:

@@ -116,11 +116,11 @@ def _answers(error: float) -> Callable[[Arrays], Arrays]:
 
 @pytest.mark.parametrize(("error", "judged"), [(1.5e-3, False), (1e-2, True)])
 def test_where_float32_itself_is_off_the_answer_in_float64_judges(error: float, judged: bool) -> None:
-    trials = input_sets_of([FLOATS])
-    plain = Reference(_answers(-1e-3), trials)
+    input_sets = input_sets_of([FLOATS])
+    plain = Reference(_answers(-1e-3), input_sets)
     with pytest.raises(VerificationError, match=r"\(on zeros\)"):
         plain.verify(_answers(error), step="same", tolerance=EXACT)
-    reference = Reference(_answers(-1e-3), trials, exact=_answers(0))
+    reference = Reference(_answers(-1e-3), input_sets, exact=_answers(0))
     if judged:
         with pytest.raises(VerificationError, match=r"\(on zeros\)"):
             reference.verify(_answers(error), step="same", tolerance=EXACT)

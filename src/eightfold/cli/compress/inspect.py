@@ -16,9 +16,7 @@ RECORDED = (".engine", ".plan", ".xml")
 def inspect(
     subject: Annotated[
         str,
-        typer.Argument(
-            help="Bundle, engine with its record, or network; see `eightfold sources`."
-        ),
+        typer.Argument(help="Bundle, engine with its record, or network; see `eightfold sources`."),
     ],
     size: Annotated[
         str | None, typer.Option(help="Image size: SIDE or HEIGHTxWIDTH. Default: the source's own.")
@@ -85,7 +83,7 @@ def _built(file: Path) -> str:
 
     if file.suffix == ".xml":
         return OpenVinoRecord.load(openvino_record_path(file)).describe()
-    told = [EngineRecord.of(file).describe()]
+    lines = [EngineRecord.of(file).describe()]
     if layers_path(file).is_file():
-        told.append(EngineLayers.load(layers_path(file)).describe())
-    return "\n".join(told)
+        lines.append(EngineLayers.load(layers_path(file)).describe())
+    return "\n".join(lines)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from eightfold.cli.network import SOURCE_HELP, load_network, preprocess_for
+from eightfold.cli.network import load_network, preprocess_for
 from eightfold.errors import UsageError
 from eightfold.extras import require
 

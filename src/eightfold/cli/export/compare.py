@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 def compare(
     first: Annotated[
         str,
-        typer.Argument(
-            help="An .onnx, .xml or .engine file, BUNDLE, BUNDLE:ARTIFACT or network."
-        ),
+        typer.Argument(help="An .onnx, .xml or .engine file, BUNDLE, BUNDLE:ARTIFACT or network."),
     ],
     second: Annotated[str, typer.Argument(help="The artifact to compare with, run on the same inputs.")],
     worst: Annotated[
@@ -34,9 +32,7 @@ def compare(
     plot: Annotated[Path | None, typer.Option(help="Also write a plot of the error along the network.")] = None,
     size: Annotated[
         str | None,
-        typer.Option(
-            help="SIDE or HEIGHTxWIDTH. Default: 224; of two bundles, every size."
-        ),
+        typer.Option(help="SIDE or HEIGHTxWIDTH. Default: 224; of two bundles, every size."),
     ] = None,
     classes: Annotated[
         int | None, typer.Option(help="Number of outputs of a torch network. Default: the source's own.")
@@ -45,18 +41,14 @@ def compare(
     images: Annotated[str | None, typer.Option(help="Compare on the first of these images.")] = None,
     data: Annotated[
         str | None,
-        typer.Option(
-            help="Labelled images: also compare top-1, or the mAP of two bundles."
-        ),
+        typer.Option(help="Labelled images: also compare top-1, or the mAP of two bundles."),
     ] = None,
     preprocess: Annotated[
         Path | None, typer.Option(help="JSON of the Preprocess of those images. Default: a bundle's own.")
     ] = None,
     onnx: Annotated[
         Path | None,
-        typer.Option(
-            help="Graph of the engine, to name its layers. Default: the one beside it."
-        ),
+        typer.Option(help="Graph of the engine, to name its layers. Default: the one beside it."),
     ] = None,
 ) -> None:
     """Compare two artifacts layer by layer, on the same inputs.
@@ -127,7 +119,7 @@ def _feeder(images: str | None, given: Preprocess | None, subjects: Sequence[Run
 
 
 def _is_bundle(name: str) -> bool:
-    """A directory, or a file that says so. What is in it is checked when it is opened."""
+    """True for a directory or a bundle file; the content is checked when it is opened."""
     return (Path(name).is_dir() and _exists(Path(name))) or Path(name).suffix == ".eightfold"
 
 

@@ -23,9 +23,7 @@ def export(
     batch: Annotated[list[int] | None, typer.Option(help="Images per run; repeat for more. Default: 1.")] = None,
     size: Annotated[
         list[str] | None,
-        typer.Option(
-            help="SIDE or HEIGHTxWIDTH; repeat for more, first the default size."
-        ),
+        typer.Option(help="SIDE or HEIGHTxWIDTH; repeat for more, first the default size."),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of a named model (.safetensors or .pt).")] = None,
     classes: Annotated[
@@ -44,9 +42,7 @@ def export(
     ] = None,
     images: Annotated[
         str | None,
-        typer.Option(
-            help="Up to 16 images to compare each step on. Default: random values."
-        ),
+        typer.Option(help="Up to 16 images to compare each step on. Default: random values."),
     ] = None,
     constant: Annotated[
         list[str] | None,

@@ -42,15 +42,15 @@ def compress(
     weights: Annotated[Path | None, typer.Option(help="Trained weights of a named network.")] = None,
     classes: Annotated[int | None, typer.Option(help="Number of outputs. Default: the source's own.")] = None,
     inputs: Annotated[str | None, typer.Option(help=INPUTS_HELP)] = None,
-    task: Annotated[
-        str, typer.Option(help="Decoder name or task JSON file. Default: the source's own.")
-    ] = "",
+    task: Annotated[str, typer.Option(help="Decoder name or task JSON file. Default: the source's own.")] = "",
     preprocess: Annotated[
         Path | None, typer.Option(help="JSON file of a Preprocess. Default: the source's own.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     seconds: Annotated[float, typer.Option(help="Timed seconds for each row of the latency table.")] = 3.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the steps and the reason for each; run nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the steps and the reason for each; run nothing.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Exit with 0 although the result is bad.")] = False,
     json: Annotated[Path | None, typer.Option(help="Also write the result to this file.")] = None,
 ) -> None:

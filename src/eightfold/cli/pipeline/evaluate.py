@@ -12,18 +12,14 @@ from eightfold.cli.options import task_named
 
 
 def evaluate(
-    first: Annotated[
-        str, typer.Argument(help="BUNDLE, BUNDLE:ARTIFACT, .onnx file or network.")
-    ],
+    first: Annotated[str, typer.Argument(help="BUNDLE, BUNDLE:ARTIFACT, .onnx file or network.")],
     data: Annotated[
         str,
-        typer.Option(
-            help="FOLDER/LABEL/*, COCO .json, YOLO .yaml, or folder of images/, masks/."
-        ),
+        typer.Option(help="FOLDER/LABEL/*, COCO .json, YOLO .yaml, or folder of images/, masks/."),
     ],
-    second: Annotated[str | None, typer.Argument(help="Second artifact: also test the difference on the same images.")] = (
-        None
-    ),
+    second: Annotated[
+        str | None, typer.Argument(help="Second artifact: also test the difference on the same images.")
+    ] = (None),
     task: Annotated[str, typer.Option(help="Decoder name or task JSON file, if the network states none.")] = "",
     preprocess: Annotated[Path | None, typer.Option(help="JSON of the Preprocess of a network or file.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of a named network.")] = None,

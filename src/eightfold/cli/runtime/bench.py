@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 def bench(
     subjects: Annotated[
         list[str],
-        typer.Argument(
-            help="Bundles, fixed-size .onnx files, engines and networks."
-        ),
+        typer.Argument(help="Bundles, fixed-size .onnx files, engines and networks."),
     ],
     batch: Annotated[
         list[int] | None, typer.Option(help="Batch size to measure; repeat for more. Default: all; 1 of a network.")

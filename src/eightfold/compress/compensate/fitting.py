@@ -89,7 +89,7 @@ class _Pair:
             self.advance()
 
     def advance(self) -> None:
-        """Let the pruned network run the layer at hand and pause before the next."""
+        """Runs the current layer of the pruned network and pauses before the next."""
         self.call = None  # or this input would live on beside the next
         self.call = next(self._pruned, None)
 
@@ -115,7 +115,7 @@ class _Pair:
         return self._args
 
     def _advance_original(self) -> None:
-        """Past the layer at hand and any that the pruned network no longer has."""
+        """Skips the current layer and layers that the pruned network no longer has."""
         while (call := next(self._original, None)) is not None and call.weight not in self._names:
             del call
 

@@ -1,4 +1,4 @@
-"""Criteria that look at images: what channels carry, and what the loss would say if they went."""
+"""Criteria on images: activations of channels, and the loss without them."""
 
 from __future__ import annotations
 

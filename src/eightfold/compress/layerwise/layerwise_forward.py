@@ -66,7 +66,7 @@ def layer_calls(
 
 
 class _Abandoned(BaseException):
-    """Unwinds a pass that nobody waits for. Not an Exception, so that no model swallows it."""
+    """Unwinds an abandoned pass. Not an Exception, so that no model swallows it."""
 
 
 class _Pass(threading.Thread):

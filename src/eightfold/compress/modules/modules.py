@@ -61,7 +61,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def module_code_name(module: nn.Module) -> str:
-    """A name for the code that a module runs: modules of one class share it, unless they say otherwise."""
+    """Name of the code that a module runs: its `code` attribute, or its class."""
     return str(getattr(module, "code", None) or type(module).__qualname__)
 
 

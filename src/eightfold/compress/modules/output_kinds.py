@@ -57,7 +57,7 @@ class OutputKind:
         return total
 
     def agreement(self, target: Tensor, output: Tensor) -> float:
-        """1 where both are equal; 0 where `output` says as little as a constant does.
+        """1 if both are equal; 0 if `output` is no better than a constant.
 
         1 minus the squared error relative to the original's variance: of logits, of scores, and of the other channels
         of maps weighted by confidence. Beside scores, errors of other channels count `EXACT` times: a box that is off

@@ -1,4 +1,4 @@
-"""Budgets: the plan that keeps the most within so many multiply-accumulates or parameters."""
+"""Budgets: the plan that keeps the most within a number of multiply-accumulates or parameters."""
 
 from __future__ import annotations
 

@@ -64,14 +64,14 @@ def select(graph: ChannelGraph, scores: LayerScores, selection: Selection) -> Ke
         raise UnknownNameError.of("rule", selection.rule, [*RULES, MEASURED])
     _require_known(graph, selection.ignore)
     groups = _prunable(graph, selection)
-    wishes = {**_by_rule(graph, groups, scores, selection), **_explicit(graph, groups, scores, selection.keep)}
+    requests = {**_by_rule(graph, groups, scores, selection), **_explicit(graph, groups, scores, selection.keep)}
     rounding = selection.rounding or ("up" if selection.rule == "regular" else "nearest")
     counts = {
-        group.id: round_count(wishes[group.id].count, group, selection.multiple, rounding)
+        group.id: round_count(requests[group.id].count, group, selection.multiple, rounding)
         for group in groups
-        if group.id in wishes
+        if group.id in requests
     }
-    return {name: top(wishes[name].order, count) for name, count in counts.items()}
+    return {name: top(requests[name].order, count) for name, count in counts.items()}
 
 
 def _prunable(graph: ChannelGraph, selection: Selection) -> list[Group]:
@@ -86,8 +86,8 @@ def selection_threshold(graph: ChannelGraph, scores: LayerScores, selection: Sel
     """The score above which channels stay; None where `selection` has no single one."""
     if selection.ranges:
         return None
-    knobs = RuleOptions(selection.keep_ratio, selection.layer_keep, selection.merge, _depthwise(graph))
-    return threshold_of(selection.rule, _prunable(graph, selection), scores, knobs)
+    options = RuleOptions(selection.keep_ratio, selection.layer_keep, selection.merge, _depthwise(graph))
+    return threshold_of(selection.rule, _prunable(graph, selection), scores, options)
 
 
 def round_count(wanted: float, group: Group, multiple: int, rounding: Rounding = "nearest") -> int:
@@ -109,20 +109,20 @@ def _by_rule(
 ) -> dict[str, GroupRequest]:
     """The rule over the whole network, or with each of `ranges` as a pool of its own; beyond the last, all stays."""
     depthwise = _depthwise(graph)
-    wishes: dict[str, GroupRequest] = {}
+    requests: dict[str, GroupRequest] = {}
     first = 0
     for stretch in selection.ranges or (LayerRange(until=len(groups) + 1, keep_ratio=selection.keep_ratio),):
-        knobs = RuleOptions(stretch.keep_ratio, selection.layer_keep, selection.merge, depthwise)
-        wishes.update(RULES[selection.rule](groups[first : stretch.until], scores, knobs))
+        options = RuleOptions(stretch.keep_ratio, selection.layer_keep, selection.merge, depthwise)
+        requests.update(RULES[selection.rule](groups[first : stretch.until], scores, options))
         first = stretch.until
-    return wishes
+    return requests
 
 
 def _explicit(
     graph: ChannelGraph, groups: Sequence[Group], scores: LayerScores, keep: Mapping[str, float]
 ) -> dict[str, GroupRequest]:
     """Groups whose ratio the caller gave; the last pattern that matches counts."""
-    wishes: dict[str, GroupRequest] = {}
+    requests: dict[str, GroupRequest] = {}
     for pattern, ratio in keep.items():
         if not 0 < ratio <= 1:
             raise UsageError(f"keep ratio {ratio:g} for {pattern!r}", allowed="above 0, at most 1")
@@ -130,8 +130,8 @@ def _explicit(
             raise UnknownNameError.of("parameter", pattern, [group.id for group in graph.free])
         for group in groups:
             if matches(group, pattern):
-                wishes[group.id] = GroupRequest(group.width * ratio, scores[group.id].mean(0))
-    return wishes
+                requests[group.id] = GroupRequest(group.width * ratio, scores[group.id].mean(0))
+    return requests
 
 
 def matches(group: Group, pattern: str) -> bool:

@@ -56,9 +56,9 @@ class RuleOptions:
 Rule = Callable[[Sequence[Group], LayerScores, RuleOptions], dict[str, GroupRequest]]
 
 
-def uniform(groups: Sequence[Group], scores: LayerScores, knobs: RuleOptions) -> dict[str, GroupRequest]:
+def uniform(groups: Sequence[Group], scores: LayerScores, options: RuleOptions) -> dict[str, GroupRequest]:
     """Keep the same ratio of every group."""
-    return {g.id: GroupRequest(g.width * knobs.keep_ratio, scores[g.id].mean(0)) for g in groups}
+    return {g.id: GroupRequest(g.width * options.keep_ratio, scores[g.id].mean(0)) for g in groups}
 
 
 def _relative(groups: Sequence[Group], scores: LayerScores) -> dict[str, Vector]:
@@ -66,11 +66,11 @@ def _relative(groups: Sequence[Group], scores: LayerScores) -> dict[str, Vector]
     return {g.id: scores[g.id].mean(0) / max(float(scores[g.id].mean()), TINY) for g in groups}
 
 
-def global_threshold(groups: Sequence[Group], scores: LayerScores, knobs: RuleOptions) -> dict[str, GroupRequest]:
+def global_threshold(groups: Sequence[Group], scores: LayerScores, options: RuleOptions) -> dict[str, GroupRequest]:
     """Cut all groups by one threshold over scores that are normalized per group."""
     normal = _relative(groups, scores)
-    cut = threshold(list(normal.values()), knobs.keep_ratio)
-    share = _share_at(cut, list(normal.values()), knobs.keep_ratio)
+    cut = threshold(list(normal.values()), options.keep_ratio)
+    share = _share_at(cut, list(normal.values()), options.keep_ratio)
     counts = {name: (values > cut).sum() + share * (values == cut).sum() for name, values in normal.items()}
     return {name: GroupRequest(float(counts[name]), values) for name, values in normal.items()}
 
@@ -84,32 +84,32 @@ def _share_at(cut: float, pool: Sequence[Vector], keep_ratio: float) -> float:
     return (kept - above) / at if at else 1.0
 
 
-def _alone(groups: Sequence[Group], scores: LayerScores, knobs: RuleOptions) -> dict[str, Vector]:
+def _alone(groups: Sequence[Group], scores: LayerScores, options: RuleOptions) -> dict[str, Vector]:
     """Scores of the groups that one layer makes."""
-    return {g.id: scores[g.id].mean(0) for g in groups if not coupled(g, knobs.depthwise)}
+    return {g.id: scores[g.id].mean(0) for g in groups if not coupled(g, options.depthwise)}
 
 
-def normal(groups: Sequence[Group], scores: LayerScores, knobs: RuleOptions) -> dict[str, GroupRequest]:
+def normal(groups: Sequence[Group], scores: LayerScores, options: RuleOptions) -> dict[str, GroupRequest]:
     """Cut groups of a single layer by one threshold; coupled groups stay whole."""
-    alone = _alone(groups, scores, knobs)
-    cut = threshold(list(alone.values()), knobs.keep_ratio)
+    alone = _alone(groups, scores, options)
+    cut = threshold(list(alone.values()), options.keep_ratio)
     return {name: GroupRequest(float((values >= cut).sum()), values) for name, values in alone.items()}
 
 
-def shortcut(groups: Sequence[Group], scores: LayerScores, knobs: RuleOptions) -> dict[str, GroupRequest]:
+def shortcut(groups: Sequence[Group], scores: LayerScores, options: RuleOptions) -> dict[str, GroupRequest]:
     """Cut every group by one threshold over the scores of its first layer."""
     leaders = {g.id: scores[g.id][0] for g in groups}
-    cut = threshold(list(leaders.values()), knobs.keep_ratio)
+    cut = threshold(list(leaders.values()), options.keep_ratio)
     return {name: GroupRequest(float((values >= cut).sum()), values) for name, values in leaders.items()}
 
 
-def slim(groups: Sequence[Group], scores: LayerScores, knobs: RuleOptions) -> dict[str, GroupRequest]:
+def slim(groups: Sequence[Group], scores: LayerScores, options: RuleOptions) -> dict[str, GroupRequest]:
     """Let the layers of each group vote by one threshold over all layers (network slimming)."""
-    cut = threshold([row for g in groups for row in scores[g.id]], knobs.keep_ratio)
-    return {g.id: voted(scores[g.id], cut, knobs.layer_keep, knobs.merge) for g in groups}
+    cut = threshold([row for g in groups for row in scores[g.id]], options.keep_ratio)
+    return {g.id: voted(scores[g.id], cut, options.layer_keep, options.merge) for g in groups}
 
 
-def layer(groups: Sequence[Group], scores: LayerScores, knobs: RuleOptions) -> dict[str, GroupRequest]:
+def layer(groups: Sequence[Group], scores: LayerScores, options: RuleOptions) -> dict[str, GroupRequest]:
     """Prune nothing but the layers whose ratios the caller gives."""
     return {}
 
@@ -126,17 +126,17 @@ RULES: dict[str, Rule] = {
 }
 
 
-def threshold_of(rule: str, groups: Sequence[Group], scores: LayerScores, knobs: RuleOptions) -> float | None:
+def threshold_of(rule: str, groups: Sequence[Group], scores: LayerScores, options: RuleOptions) -> float | None:
     """The score that decides which channels stay; None for rules without one threshold for all groups."""
     pools: Mapping[str, Callable[[], list[Vector]]] = {
         "global": lambda: list(_relative(groups, scores).values()),
-        "normal": lambda: list(_alone(groups, scores, knobs).values()),
-        "regular": lambda: list(_alone(groups, scores, knobs).values()),
+        "normal": lambda: list(_alone(groups, scores, options).values()),
+        "regular": lambda: list(_alone(groups, scores, options).values()),
         "shortcut": lambda: [scores[g.id][0] for g in groups],
         "slim": lambda: [row for g in groups for row in scores[g.id]],
         "layer_channel": lambda: [row for g in groups for row in scores[g.id]],
     }
-    cut = threshold(pools[rule](), knobs.keep_ratio) if rule in pools else -np.inf
+    cut = threshold(pools[rule](), options.keep_ratio) if rule in pools else -np.inf
     return cut if np.isfinite(cut) else None
 
 

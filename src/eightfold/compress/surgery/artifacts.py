@@ -91,7 +91,7 @@ def require_pruned_output(directory: PathLike) -> None:
 
 
 def _marks(directory: Path) -> tuple[str, ...]:
-    """The names by which one knows what `save_pruned` wrote: weights only where they say so."""
+    """Names of the files that `save_pruned` writes."""
     safetensors = require("safetensors", "save weights")
     try:
         with safetensors.safe_open(directory / WEIGHTS, framework="pt") as weights:

@@ -111,7 +111,7 @@ def require_images_for_blocks(wanted: int | Sequence[str], score: str, batches: 
 def choose_blocks(
     model: nn.Module, batches: Sequence[Any], wanted: int | Sequence[str], score: str = "contribution"
 ) -> tuple[Block, ...]:
-    """The blocks to remove: so many of the least important, or those named."""
+    """The blocks to remove: a number of the least important, or those named."""
     if not wanted:
         return ()
     ranked = rank_blocks(find_blocks(model, batches, fit=score == "recoverability"), score)

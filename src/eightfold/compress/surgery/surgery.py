@@ -167,7 +167,7 @@ def _sync_owner(modules: Mapping[str, nn.Module], path: str) -> None:
 
 
 def sync_sizes(module: nn.Module) -> None:
-    """Set in_channels, num_features, normalized_shape and the like of one layer to what its tensors say."""
+    """Sets in_channels, num_features, normalized_shape and similar attributes of a layer from its tensors."""
     weight = weight_of(module)
     if isinstance(module, nn.modules.conv._ConvNd) and isinstance(weight, torch.Tensor):
         _sync_conv(module, weight)

@@ -59,7 +59,7 @@ class Grouping:
         return self.place[labels]
 
     def of_layers(self) -> Grouping:
-        """Without the groups that no convolution or linear layer makes or reads, and numbered anew."""
+        """Without the groups that no convolution or linear layer makes or reads, and renumbered."""
         stays = np.array([any(m.role != "channelwise" for m in group.members) for group in self.groups], dtype=bool)
         number = np.append(np.where(stays, np.cumsum(stays) - 1, -1), -1)  # the last entry serves group -1
         group = number[self.place[:, 0]]
@@ -98,14 +98,14 @@ def group_channels(
 
 
 def _same_signature(component: Index, slot_of_label: Index, components: Components) -> Index:
-    """Group number of each component: components with the same multiset of slots and the same fate share one.
+    """Group number of each component: components with the same multiset of slots and the same reason share one.
 
     A multiset is compared by the sum of random 64-bit numbers, one per slot, so that the work is linear.
     """
     generator = np.random.default_rng(0)
     random = generator.integers(1, 2**62, size=int(slot_of_label.max(initial=0)) + 1, dtype=np.uint64)
-    fate = generator.integers(1, 2**62, size=len(components.reasons) + 1, dtype=np.uint64)
-    signature = fate[components.reason]  # -1 picks the last entry: free
+    code_of_reason = generator.integers(1, 2**62, size=len(components.reasons) + 1, dtype=np.uint64)
+    signature = code_of_reason[components.reason]  # -1 picks the last entry: free
     np.add.at(signature, component, random[slot_of_label])
     unseen = np.ones(len(signature), dtype=bool)
     unseen[component] = False  # the component of label 0

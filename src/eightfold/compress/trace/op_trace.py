@@ -85,5 +85,5 @@ class OpTraceNotes:
         return number
 
     def solved(self, place: npt.NDArray[np.int64]) -> OpTrace:
-        """The trail, once `place` [labels + 1, 2] says to which group and channel each label belongs."""
+        """The trace, given the group and channel of each label in `place` [labels + 1, 2]."""
         return OpTrace(tuple(self.steps), tuple(place[vector] for vector in self.vectors))

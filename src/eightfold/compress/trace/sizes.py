@@ -50,7 +50,7 @@ def _by_value(model: nn.Module, record: Record) -> Iterator[tuple[RawSize, str]]
 
 
 def _by_dimension(model: nn.Module, record: Record) -> Iterator[tuple[RawSize, str]]:
-    """Entries of the lists of modules that say that theirs are the sizes of their result's dimensions."""
+    """Entries of lists that modules declare as the sizes of their result's dimensions."""
     for size in record.dimensions:
         name = f"{_dimension_list(model, size.module)}[{size.position}]"
         if not name.startswith("[") and get_size(model.get_submodule(size.module), name) == size.value:
@@ -85,7 +85,7 @@ def _at(names: list[str], position: int) -> list[str]:
 
 
 def _bare_norm(module: nn.Module) -> bool:
-    """A norm without tensors: nothing but its own integers says how wide it is."""
+    """A norm without tensors: only its integers give its width."""
     norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm)
     return isinstance(module, norms) and not any(True for _ in (*module.parameters(), *module.buffers()))
 

@@ -125,7 +125,7 @@ def _warn_of_lost(name: str, steps: Iterable[Step]) -> None:
 def _origin(
     source: torch.nn.Module | PathLike, name: str, constants: JsonMapping | None
 ) -> tuple[torch.nn.Module | FileInputs, str, JsonDict]:
-    """The network, its name, and what the bundle's provenance says of it."""
+    """The network, its name, and its entry in the bundle's provenance."""
     if isinstance(source, str | Path):
         stated: JsonDict = {"name": name or Path(source).stem, "sha256": sha256_of_file(source)}
         if constants:

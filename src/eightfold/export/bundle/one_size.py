@@ -1,4 +1,4 @@
-"""One network at one image size: a graph for each batch, fed and read as the bundle will say."""
+"""One network at one image size: a graph for each batch, with the bundle's preprocessing and decoder."""
 
 from __future__ import annotations
 

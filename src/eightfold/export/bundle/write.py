@@ -1,4 +1,4 @@
-"""Writing a bundle: its files, then a manifest that says what each of them hashes to, then one rename.
+"""Writes a bundle: its files, then the manifest with their digests, then one rename.
 
 What was written is opened with the runtime's own reader before it gets its final name, so that no bundle leaves here
 that a runtime would refuse.
@@ -50,7 +50,7 @@ def write_bundle(
     documents: Mapping[str, str] | None = None,
     provenance: JsonMapping | None = None,
 ) -> Path:
-    """Write a bundle whole or not at all; an existing one is replaced.
+    """Write a bundle atomically; an existing one is replaced.
 
     ONNX files of one network at several batches are rewritten to share one file of weights.
 

@@ -1,4 +1,4 @@
-"""Two bundles side by side: each artifact against the one that stands for it in the other bundle."""
+"""Compares two bundles, each artifact with its counterpart."""
 
 from __future__ import annotations
 
@@ -127,18 +127,18 @@ def paired(first: Manifest, second: Manifest) -> list[Pair]:
     return pairs
 
 
-def _pairs_of_size(pairs: list[Pair], first: Manifest, wish: int | Size | None) -> list[Pair]:
-    found = [pair for pair in pairs if pair[0] in _of_size(first, wish)]
-    if not found and wish is not None:
+def _pairs_of_size(pairs: list[Pair], first: Manifest, wanted: int | Size | None) -> list[Pair]:
+    found = [pair for pair in pairs if pair[0] in _of_size(first, wanted)]
+    if not found and wanted is not None:
         there = ", ".join(map(size_text, first.sizes))
-        raise UsageError(f"the bundles share nothing of the size {size_text(size_of(wish))}", allowed=there)
+        raise UsageError(f"the bundles share nothing of the size {size_text(size_of(wanted))}", allowed=there)
     return found
 
 
-def _of_size(manifest: Manifest, wish: int | Size | None) -> Sequence[Artifact]:
-    if wish is None:
+def _of_size(manifest: Manifest, wanted: int | Size | None) -> Sequence[Artifact]:
+    if wanted is None:
         return manifest.artifacts
-    size, layout = size_of(wish), manifest.preprocess.layout
+    size, layout = size_of(wanted), manifest.preprocess.layout
     return [artifact for artifact in manifest.artifacts if artifact.image_size(layout) == size]
 
 

@@ -18,7 +18,7 @@ NAMED = 4
 
 
 class ComparedLayer(Frozen):
-    """A tensor of the first network, in order of computation, and what stands for it in the second.
+    """A tensor of the first network, in order of computation, and its counterpart in the second.
 
     Attributes:
         tensor: its name; a layer's, where the network is a torch module.
@@ -77,8 +77,8 @@ class Comparison(Frozen):
         return all(each.max_abs_error == 0 for each in self.outputs) and not any(map(_differs, self.compared))
 
     def describe(self, worst: int = 0, width: int | None = None) -> str:
-        """A table of every layer. With `worst`, of that many layers that differ, with the lowest cosine, in order of
-        computation; where nothing differs, a line that says so. With `width`, in lines of about so many characters."""
+        """A table of every layer. With `worst`, only that many layers with the lowest cosine, in order of computation;
+        one line if nothing differs. `width`: characters per line, approximately."""
         head = f"{self.first} against {self.second}"
         agreement = [self.agreement.describe()] if self.agreement else []
         if self.on_random_inputs:
@@ -149,7 +149,7 @@ def _cosine(layer: ComparedLayer) -> float:
 
 
 def _word_columns(shown: Sequence[ComparedLayer], longest: int) -> dict[str, Callable[[ComparedLayer], str]]:
-    """Head of a column -> its cells; those that say nothing are left out."""
+    """Head of a column -> its cells, without empty columns."""
     columns: dict[str, Callable[[ComparedLayer], str]] = {
         "layer": lambda layer: shortened(layer.tensor, longest),
         "made by": lambda layer: shortened(layer.op_type, OP_WIDTH),

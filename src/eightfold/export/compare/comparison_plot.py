@@ -33,7 +33,7 @@ def plot_comparison(comparison: Comparison | Sequence[Comparison], path: PathLik
 
 
 def require_plot_format(path: PathLike | None) -> None:
-    """Refuse, before the work and not behind it, a file's name that says no format of a picture."""
+    """Refuses, before the work, a file name without a picture format."""
     if path is None:
         return
     require("matplotlib", "plot a comparison")

@@ -111,7 +111,7 @@ class _Maker:
 
 
 def _layers_of(engine: Runnable) -> EngineLayers | None:
-    """As the inspector tells them: those that were parsed say nothing of the engine."""
+    """Layers by the inspector: parsed layers do not describe the engine."""
     path, record = engine.path, engine.record
     if path is None or record is None:
         return None

@@ -129,7 +129,7 @@ def _of_bundle(name: str, path: str, artifact_id: str) -> Runnable:
 
 
 def runnable_of_artifact(bundle: Bundle, artifact_id: str, name: str = "") -> Runnable:
-    """One artifact of an open bundle, named BUNDLE:ARTIFACT unless told otherwise. Raises as `runnable_of` does."""
+    """One artifact of an open bundle, named BUNDLE:ARTIFACT by default. Raises as `runnable_of` does."""
     artifact = bundle.artifact(artifact_id)
     found = _of_file(name or f"{bundle.path}:{artifact_id}", bundle.artifact_path(artifact))
     return dataclasses.replace(found, preprocess=bundle.manifest.preprocess_of(artifact), owner=bundle)

@@ -1,4 +1,4 @@
-"""The inputs of somebody else's ONNX file: those that take images, those that get a constant value, and others."""
+"""Inputs of an ONNX file of any origin: image inputs, inputs with a constant value, and others."""
 
 from __future__ import annotations
 
@@ -149,8 +149,8 @@ class FileInputs:
             )
 
     def feeds(self, rows: Array) -> dict[str, Array]:
-        """All inputs for a run on so many rows: the images for each input that takes such, in another order for each;
-        random values for the others."""
+        """All inputs for a run on `rows` images: the images for image inputs, in another order for each; random values
+        for the others."""
         made: dict[str, Array] = {}
         for place, each in enumerate(self.free):
             if each is self.image or each.takes(rows):
@@ -197,7 +197,7 @@ def _value_for(each: Input, value: Any) -> Array:
 
 
 def _filled(each: Input, value: Array, batch: int, fixed_batch: int) -> Array:
-    """The value at the input's whole shape; what it says for one image holds for each."""
+    """The value in the input's whole shape; a value for one image is repeated for each."""
     own = (1,) * (len(each.dims) - value.ndim) + value.shape
     known = dataclasses.replace(
         each, dims=tuple(length or (own[axis] if axis else 0) for axis, length in enumerate(each.dims))

@@ -58,7 +58,7 @@ class OnnxSource:
         return self.inputs.feeds(rows)
 
     def opened(self) -> Callable[[Arrays], list[Array]]:
-        """A file of a fixed batch answers so many rows at a time."""
+        """A file of a fixed batch runs that number of rows at a time."""
         run, size = runner(self.inputs.path), self.inputs.fixed_batch
 
         def answer(feeds: Arrays) -> list[Array]:
@@ -77,7 +77,7 @@ class OnnxSource:
         """onnxruntime has no float64 convolutions."""
 
     def probe(self, batch: int) -> Probe | None:
-        """None where the file does not run on so many rows at once."""
+        """None if the file does not run on that number of rows at once."""
         fits = self.inputs.fixed_batch in (0, batch)
         return Converting(OnnxProbe(self.inputs.path), self._completed) if fits else None
 

@@ -89,9 +89,9 @@ def checked_fp16(
         return Fp16Graph(made, _compared_on_random_values(model, made, kind))
     # Codes that fall on the other side of a rounding edge move the answer more than 16 bits do: recorded, not judged.
     tolerance = Tolerance() if is_quantized(model) else TOLERANCES[kind]
-    trials = input_sets_of(input_specs(model), inputs)
-    answered, _ = answers_to(runner(model), trials)
-    images, *others = (trials[name] for name in answered)
+    input_sets = input_sets_of(input_specs(model), inputs)
+    answered, _ = answers_to(runner(model), input_sets)
+    images, *others = (input_sets[name] for name in answered)
     extremes = [each for runs in others for each in runs]
     by_range = nodes_out_of_range(model, images, kind=kind)
     by_extremes = [name for name in nodes_near_limit(model, extremes, kind=kind) if name not in by_range]
@@ -99,7 +99,7 @@ def checked_fp16(
     by_precision = search_fp16(model, images, keep_float=kept, tolerance=tolerance, kind=kind)
     by_extremes += nodes_not_finite(model, extremes, keep_float=kept.union(by_precision), kind=kind)
     made = fp16_graph(model, keep_float=kept.union(by_precision, by_extremes), kind=kind)
-    step = verify_fp16(model, made, trials, tolerance=tolerance, kind=kind)
+    step = verify_fp16(model, made, input_sets, tolerance=tolerance, kind=kind)
     reasons = {"range": by_range, "range on extremes": by_extremes, "precision": by_precision}
     noted = step.model_copy(update={"notes": (*_notes(model, reasons), *step.notes)})
     return Fp16Graph(made, (noted,), tuple(dict.fromkeys((*by_range, *by_extremes, *by_precision))))

@@ -56,7 +56,7 @@ def emulated_fp16(model: onnx.ModelProto, kind: HalfType = "float16") -> onnx.Mo
 def verify_fp16(
     before: onnx.ModelProto,
     half: onnx.ModelProto,
-    trials: InputSets,
+    input_sets: InputSets,
     *,
     tolerance: Tolerance,
     kind: HalfType = "float16",
@@ -67,7 +67,7 @@ def verify_fp16(
     """
     emulated = emulated_fp16(half, kind)
     return verify_precision(
-        ComparedNetwork.of(before), ComparedNetwork.of(emulated), trials, step=kind, tolerance=tolerance
+        ComparedNetwork.of(before), ComparedNetwork.of(emulated), input_sets, step=kind, tolerance=tolerance
     )
 
 

@@ -1,4 +1,4 @@
-"""A graph in 16-bit floats for builders that are strongly typed: what the graph says is what runs.
+"""Converts a graph to 16-bit floats for strongly typed builders, which run the types of the graph.
 
 Weights and activations become float16 or bfloat16, except where range or precision demands float32: sums over many
 elements, exponentials and logarithms, the inner sums of normalizations, and constants that the type cannot hold.

@@ -37,8 +37,8 @@ def nodes_near_limit(model: onnx.ModelProto, runs: Sequence[Arrays], *, kind: Ha
 def nodes_not_finite(
     model: onnx.ModelProto, runs: Sequence[Arrays], *, keep_float: Collection[str], kind: HalfType = "float16"
 ) -> list[str]:
-    """Names of nodes that have to stay in float32, beside `keep_float`, for the answers to be finite: what divides by
-    a sum that 16 bits round to zero, say. Not all of them where they are more than a few."""
+    """Names of nodes that must stay in float32, beyond `keep_float`, for finite outputs: divisions by a sum that 16
+    bits round to zero, for example. Not complete if there are more than a few."""
     makers = {name: node.name for node in model.graph.node for name in node.output}
     before, found = ComparedNetwork.of(model), list[str]()
     for _ in range(MOST_ROUNDS):

@@ -61,15 +61,15 @@ def put_decoder_in(
     model = load_onnx(path)
     made, decoded = with_detections(model, task, size, form=form)
     raw = runner(path)
-    trials = input_sets_of(input_specs(model), inputs)
-    answers = {name: [raw(each) for each in runs] for name, runs in trials.items()}
+    input_sets = input_sets_of(input_specs(model), inputs)
+    answers = {name: [raw(each) for each in runs] for name, runs in input_sets.items()}
     wide = _with_threshold(task, min(_low_threshold(task, size, answer) for answer in next(iter(answers.values()))))
     # The plugin runs on its device only: the other form has the same candidates.
     compared = _Compared(model, wide, size, *with_detections(model, wide, size))
     run = runner(compared.graph)
     notes: list[str] = []
     worst = 0.0
-    for name, runs in trials.items():
+    for name, runs in input_sets.items():
         words, pixels = compared.verified(name, runs, answers[name], [run(each) for each in runs])
         notes.append(words)
         worst = max(worst, pixels)

@@ -129,7 +129,7 @@ def put_preprocess_in(
     model, how = with_preprocess(load_onnx(path), preprocess)
     specs = input_specs(model)
     (spec,) = specs
-    trials = {
+    input_sets = {
         # As floats, so that it can be told how much the network makes of a rounding error.
         words: [{spec.name: inputs[spec.name].astype(np.float32)} for inputs in runs]
         for words, runs in input_sets_of(specs, None if images is None else {spec.name: images}).items()
@@ -143,7 +143,7 @@ def put_preprocess_in(
         return {name: rows.astype(np.uint8) for name, rows in inputs.items()}
 
     probe = Converting(OnnxProbe(path), prepared)
-    reference = Reference(lambda inputs: before(prepared(inputs)), trials, probe)
+    reference = Reference(lambda inputs: before(prepared(inputs)), input_sets, probe)
     made = save_onnx(model, path.with_suffix(".pixels.onnx"))
     try:
         run = runner(made)

@@ -121,16 +121,16 @@ def _some_of(images: ImageSource | None) -> tuple[Any, Any]:
 def _write(pair: GraphPair, model: onnx.ModelProto, done: Equalization, images: ImageSource | None) -> Step:
     with atomic_path(pair.output) as made:
         made.write_bytes(model.SerializeToString(deterministic=True))
-        trials = calibration_inputs(pair.source, images, pair.preprocess)
-        return verify_equalized(pair.source, made, trials, exact=not done.clips)
+        input_sets = calibration_inputs(pair.source, images, pair.preprocess)
+        return verify_equalized(pair.source, made, input_sets, exact=not done.clips)
 
 
-def verify_equalized(before: PathLike, after: PathLike, trials: InputSets, *, exact: bool) -> Step:
+def verify_equalized(before: PathLike, after: PathLike, input_sets: InputSets, *, exact: bool) -> Step:
     """Compare an equalized graph with the one it was made from.
 
     Args:
         before, after: the two files.
-        trials: on the first of them the answer has to be the same within the tolerance.
+        input_sets: on the first of them the answer has to be the same within the tolerance.
         exact: whether that holds for all of them. It does not where a clip became a Relu because no image reaches its
             bound: there the others have to be finite.
 
@@ -138,7 +138,7 @@ def verify_equalized(before: PathLike, after: PathLike, trials: InputSets, *, ex
         VerificationError: the answer moved; the message names the first tensor.
     """
     if exact:
-        return Reference.of_file(before, trials).verify(after, step=STEP, tolerance=TOLERANCE)
+        return Reference.of_file(before, input_sets).verify(after, step=STEP, tolerance=TOLERANCE)
     return verify_precision(
-        ComparedNetwork.of(before), ComparedNetwork.of(after), trials, step=STEP, tolerance=TOLERANCE
+        ComparedNetwork.of(before), ComparedNetwork.of(after), input_sets, step=STEP, tolerance=TOLERANCE
     )

@@ -40,7 +40,7 @@ class QuantizedWeight:
         return self.values * self.scale.reshape(shape)
 
     def padded(self, inputs: int) -> QuantizedWeight:
-        """With zeros for so many more input channels, which lie on axis 1 as convolutions have it."""
+        """With zeros for `inputs` more input channels on axis 1, as in convolutions."""
         if not inputs:
             return self
         widths = [(0, inputs if i == 1 else 0) for i in range(self.values.ndim)]

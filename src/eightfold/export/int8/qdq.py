@@ -1,5 +1,5 @@
-"""Writing QuantizeLinear and DequantizeLinear nodes into a graph, as a `QdqPlan` says. Deterministic: the same graph
-and plan give the same bytes."""
+"""Writes the QuantizeLinear and DequantizeLinear nodes of a `QdqPlan` into a graph. Deterministic: the same graph and
+plan give the same bytes."""
 
 from __future__ import annotations
 

@@ -57,10 +57,10 @@ def verify_quantized(
         VerificationError: an output of several numbers has a cosine below 0.5 over all images together, and is not
             near zero; or an answer is not finite where it was.
     """
-    trials = calibration_inputs(before, images, preprocess)
+    input_sets = calibration_inputs(before, images, preprocess)
     name = f"quantize for {target}"
     networks = ComparedNetwork.of(before), ComparedNetwork.of(after)
-    both, notes = answers_of_both(*networks, trials, step=name)
+    both, notes = answers_of_both(*networks, input_sets, step=name)
     (first, (known, seen)), *_ = both.items()
     errors: tuple[OutputError, ...] = ()
     if images is not None:
@@ -68,15 +68,15 @@ def verify_quantized(
         errors = output_errors.output_errors(
             known, seen, {key: max(reached[key], (sizes or {}).get(key, 0.0)) for key in reached}
         )
-        _require_unbroken(errors, f"{name} (on {first})", networks, trials[first][0])
+        _require_unbroken(errors, f"{name} (on {first})", networks, input_sets[first][0])
     decoded = None
     if images is not None and task is not None:
-        decoded = decoded_errors(task, known, seen, _image_size(next(iter(trials[first][0].values())).shape))
+        decoded = decoded_errors(task, known, seen, _image_size(next(iter(input_sets[first][0].values())).shape))
     figures = {trial: _differences(*answers) for trial, answers in both.items()}
     words = [f"on {trial}: {_words(found)}" for trial, found in figures.items()]
     judged = [f"on {first}, {each.describe()}" for each in errors if _says_more(each, errors)]
-    told = [] if decoded is None else [f"on {first}, {decoded.describe()}"]
-    return QuantizedAnswers(_step(name, figures[first], [*words, *told, *judged, *notes]), errors, decoded)
+    decoded_notes = [] if decoded is None else [f"on {first}, {decoded.describe()}"]
+    return QuantizedAnswers(_step(name, figures[first], [*words, *decoded_notes, *judged, *notes]), errors, decoded)
 
 
 def _image_size(shape: tuple[int, ...]) -> Size:
@@ -143,5 +143,5 @@ def _words(found: Sequence[Difference]) -> str:
 
 
 def _says_more(each: OutputError, errors: Sequence[OutputError]) -> bool:
-    """True where the figures of the whole step do not tell it already."""
+    """True if the figures of the whole step do not show it."""
     return len(errors) > 1 or bool(each.groups) or each.cosine is None or each.near_zero

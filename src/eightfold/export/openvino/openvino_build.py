@@ -84,10 +84,10 @@ def read_openvino(onnx_path: PathLike) -> Any:
         ) from error
 
 
-def _verify(onnx_path: PathLike, written: Path, trials: InputSets) -> Step:
+def _verify(onnx_path: PathLike, written: Path, input_sets: InputSets) -> Step:
     """Compare the answers of OpenVINO and onnxruntime. Raises VerificationError beyond the tolerance."""
     known, seen = runnable_of(Path(onnx_path)), runnable_of(written)
-    reference = Reference(known.run, trials, known.probe)
+    reference = Reference(known.run, input_sets, known.probe)
     probe = None if seen.probe is None else Converting(seen.probe, seen.fed)
     return reference.verify(
         lambda inputs: seen.run(seen.fed(inputs)), step="build for OpenVINO", tolerance=TOLERANCE, probe=probe

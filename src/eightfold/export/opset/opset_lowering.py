@@ -1,4 +1,4 @@
-"""An older opset for a graph: each node in the words that the older version has for it.
+"""Lowers a graph to an older opset: each node in the older version's form.
 
 Most operators changed only in the types they take: such a node means the same in both versions, which the schemas of
 both show. Options that the older version lacks may go where they have no effect. Some operators say the same thing in
@@ -55,7 +55,7 @@ def lowered(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
 
 
 def _rewrite(model: onnx.ModelProto, words: Callable[[GraphIndex, onnx.NodeProto], list[onnx.NodeProto]]) -> None:
-    """Put other nodes in the place of each, with the shapes known as far as they can be told."""
+    """Replaces each node by others, with shapes where they can be inferred."""
     state_shapes(model)
     index = GraphIndex(model.graph)
     nodes = [new for node in model.graph.node for new in words(index, node)]
@@ -108,7 +108,7 @@ def _schema(node: onnx.NodeProto, opset: int) -> Any:
 
 
 def _drop_what_has_no_effect(node: onnx.NodeProto, new: Any, old: Any) -> None:
-    """Remove options that `old` lacks and that say what happens anyhow."""
+    """Removes attributes that `old` lacks and whose value is the default."""
     from onnx import helper
 
     for name in set(new.attributes) - set(old.attributes):

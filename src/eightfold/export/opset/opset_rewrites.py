@@ -229,7 +229,7 @@ def _constant(index: GraphIndex, node: onnx.NodeProto, name: str) -> Any:
 
 
 def not_expressible(node: onnx.NodeProto, why: str) -> ModelError:
-    """An operator that an older opset cannot say."""
+    """An operator without a form in the older opset."""
     return ModelError(f"{node.op_type} {node.name or node.output[0]!r} {why}")
 
 

@@ -58,7 +58,7 @@ class _Network:
 
     nodes: int
     run: Run
-    trials: InputSets
+    input_sets: InputSets
     tolerance: Tolerance
     graph: Path
 
@@ -144,7 +144,7 @@ def _found(
         tools = [children.enter_context(Simplifier.started(tool, time_limit_s)) for tool in TOOLS]
         network = _opened(path, folder, inputs, prepare=prepare)
         with ThreadPoolExecutor(1) as pool:
-            reference = pool.submit(Reference, network.run, network.trials, OnnxProbe(path))
+            reference = pool.submit(Reference, network.run, network.input_sets, OnnxProbe(path))
             candidates = [*_candidates(tools, network.graph, notes)]
             if prepare:
                 candidates.insert(0, _candidate("", network.graph))
@@ -155,9 +155,9 @@ def _found(
 def _opened(path: PathLike, folder: Path, inputs: Arrays | None, *, prepare: bool) -> _Network:
     model = clean(load_onnx(path))
     nodes, outputs = len(model.graph.node), [value.name for value in model.graph.output]
-    trials = input_sets_of(tensor_specs(model)[0], inputs)
+    input_sets = input_sets_of(tensor_specs(model)[0], inputs)
     wanted = computed_constants(model.graph) if prepare else []
-    run, values, known = _asked(model, wanted, folder / "source.onnx", next(iter(trials.values()))[0])
+    run, values, known = _asked(model, wanted, folder / "source.onnx", next(iter(input_sets.values()))[0])
     if prepare:
         freeze_constants(model.graph, values)
         apply_passes(model)
@@ -168,7 +168,7 @@ def _opened(path: PathLike, folder: Path, inputs: Arrays | None, *, prepare: boo
         found = run(inputs)
         return {name: found[name] for name in outputs}
 
-    return _Network(nodes, answer, trials, HALF_TOLERANCE if _is_half(model) else TOLERANCE, graph)
+    return _Network(nodes, answer, input_sets, HALF_TOLERANCE if _is_half(model) else TOLERANCE, graph)
 
 
 def _is_half(model: onnx.ModelProto) -> bool:

@@ -1,5 +1,5 @@
-"""Checks a graph for nodes that TensorRT's parser is known to refuse, and names the remedy: the parser's own messages
-speak of its internals."""
+"""Checks a graph for nodes that TensorRT's parser is known to refuse, and names the remedy, which the parser's messages
+do not."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class _Served:
         return self.cache
 
     def write(self, data: bytes) -> None:
-        """TensorRT hands back what it was given."""
+        """TensorRT returns the content that it was given."""
 
 
 class _Fed:

@@ -1,4 +1,4 @@
-"""An engine is held against the graph it was built from, where it runs on the machine that built it."""
+"""Compares an engine with the graph it was built from, if the engine runs on this machine."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _tolerance(engine: BuiltEngine) -> Tolerance:
 
 
 class _LateProbe:
-    """Builds engines to look inside only once somebody looks."""
+    """Builds engines with intermediate outputs on first use."""
 
     def __init__(self, record: EngineRecord, onnx_path: Path) -> None:
         self._record, self._onnx_path = record, onnx_path

@@ -42,7 +42,7 @@ class EngineLayer(Frozen):
 
 
 class EngineLayers(Value):
-    """`<engine>.layers.json`. `source` says who told them: the engine's inspector, or the network before the build."""
+    """`<engine>.layers.json`. `source`: the engine's inspector, or the network before the build."""
 
     kind: ClassVar[str] = "engine layers"
     error: ClassVar[type[EightfoldError]] = BuildError
@@ -51,7 +51,7 @@ class EngineLayers(Value):
     layers: tuple[EngineLayer, ...]
 
     def making(self, tensor: str, node: str) -> EngineLayer | None:
-        """The layer that computes a tensor of the graph, or that took in the node that does; None where none says so.
+        """The layer that computes a tensor of the graph, or that contains its node; None if unknown.
 
         Several may: copies into another memory layout bear the tensor's name, too.
         """
@@ -61,13 +61,13 @@ class EngineLayers(Value):
 
     def describe(self) -> str:
         """A table, one line per layer."""
-        told = {
+        sources = {
             "inspector": "as TensorRT's inspector tells them",
             "network": "as they were parsed, before fusion: the inspector needs the engine's GPU",
         }
         rows = [("layer", "kind", "precision", "kernel")]
         rows += [(each.name, each.kind, each.precision, each.kernel) for each in self.layers]
-        return "\n".join([f"{len(self.layers)} layers, {told[self.source]}", *text_table(rows, left={0, 1, 2, 3})])
+        return "\n".join([f"{len(self.layers)} layers, {sources[self.source]}", *text_table(rows, left={0, 1, 2, 3})])
 
 
 def layers_path(engine: PathLike) -> Path:
@@ -120,8 +120,8 @@ def _inspected(information: JsonDict) -> Iterator[EngineLayer]:
 
 def _nodes(name: str, metadata: str) -> tuple[str, ...]:
     """Names of ONNX nodes, from "[ONNX Layer: conv]\\x1f[ONNX Layer: relu]" or else from "conv + PWN(relu)"."""
-    told = re.findall(r"\[ONNX Layer: ([^\]]*)\]", metadata)
-    return tuple(told or (re.sub(r"^PWN\((.*)\)$", r"\1", part) for part in name.split(" + ")))
+    onnx_nodes = re.findall(r"\[ONNX Layer: ([^\]]*)\]", metadata)
+    return tuple(onnx_nodes or (re.sub(r"^PWN\((.*)\)$", r"\1", part) for part in name.split(" + ")))
 
 
 def _name(member: Any) -> str:

@@ -27,5 +27,5 @@ def collecting_logger(trt: ModuleType, messages: list[str]) -> ILogger:
 
 
 def first_error(messages: list[str]) -> str:
-    """The first thing that went wrong, or "no message"."""
+    """The first error message, or "no message"."""
     return next((text for text in messages if "ERROR" in text.partition(":")[0]), "no message")

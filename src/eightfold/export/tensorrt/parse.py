@@ -1,4 +1,4 @@
-"""An ONNX file becomes a TensorRT network, in float16 first where types come from the graph."""
+"""Parses an ONNX file into a TensorRT network, converted to float16 first if types come from the graph."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class TypedGraph:
-    """The file that is parsed, and what the conversion that made it has to say: see `Fp16Graph`."""
+    """The file to parse, and the report of its conversion: see `Fp16Graph`."""
 
     path: Path
     sha256: str
@@ -105,7 +105,7 @@ def first_parser_error(parser: OnnxParser, path: Path) -> str:
 
 
 def _reason(error: Any) -> str:
-    """'unsupported node', and the condition in the parser's source that did not hold, where that says more."""
+    """'unsupported node', with the failed condition of the parser's source if there is one."""
     kind = str(error.code()).rpartition(".")[2].lower().replace("_", " ")
     condition = " ".join(error.desc().split())
     return f"{kind} ({condition})" if condition not in ("", "false") else kind

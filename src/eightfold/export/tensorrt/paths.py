@@ -13,8 +13,7 @@ from eightfold.onnx_graph.onnx_files import external_files
 
 
 def require_places(output: PathLike, onnx_path: PathLike, options: BuildOptions) -> None:
-    """Raises UsageError where an engine and what lies beside it cannot be written, or would take the place of what is
-    read."""
+    """Raises UsageError if the engine's files cannot be written, or would replace an input."""
     graph = Path(onnx_path)
     if not graph.is_file():
         raise UsageError(f"there is no file {str(graph)!r}", allowed="an ONNX file of fixed sizes")

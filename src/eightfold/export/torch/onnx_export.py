@@ -153,7 +153,7 @@ def _export(
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The cause of the newer exporter's own errors, which speak of the exporter, not of the network."""
+    """The cause of an error of the newer exporter, whose message is about itself."""
     while error.__cause__ is not None and not isinstance(error, EightfoldError):
         error = error.__cause__
     return error

@@ -1,4 +1,4 @@
-"""Silence around libraries that say more than anybody reads."""
+"""Suppresses the log output of libraries."""
 
 from __future__ import annotations
 

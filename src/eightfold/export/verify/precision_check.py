@@ -42,13 +42,13 @@ class ComparedNetwork:
 
 
 def verify_precision(
-    before: ComparedNetwork, after: ComparedNetwork, trials: InputSets, *, step: str, tolerance: Tolerance
+    before: ComparedNetwork, after: ComparedNetwork, input_sets: InputSets, *, step: str, tolerance: Tolerance
 ) -> Step:
     """Compare a network with what a step made of it.
 
     Args:
-        before, after: both take the inputs of the trials.
-        trials: the first one is judged and gives the step's figures; those of the others stand in its notes.
+        before, after: both take these inputs.
+        input_sets: the first one is judged and gives the step's figures; those of the others go to its notes.
         step: its name.
         tolerance: on the first trial.
 
@@ -56,11 +56,11 @@ def verify_precision(
         VerificationError: beyond the tolerance on the first trial, or not finite on any where the network before the
             step is; the message names the first tensor that differs, or that is not finite.
     """
-    answers, notes = answers_to(before.run, trials)
+    answers, notes = answers_to(before.run, input_sets)
     figures: dict[str, tuple[Difference, ...]] = {}
     for name, known in answers.items():
         asked = _Asked(before, after, f"{step} (on {name})", Tolerance() if figures else tolerance)
-        pairs = zip(trials[name], known, strict=True)
+        pairs = zip(input_sets[name], known, strict=True)
         figures[name] = tuple(item for inputs, answer in pairs for item in asked.compared(inputs, answer))
     first = next(iter(figures.values()))
     found = [f"on {name}: {_words(items)}" for name, items in figures.items()]
@@ -68,18 +68,18 @@ def verify_precision(
 
 
 def answers_of_both(
-    before: ComparedNetwork, after: ComparedNetwork, trials: InputSets, *, step: str
+    before: ComparedNetwork, after: ComparedNetwork, input_sets: InputSets, *, step: str
 ) -> tuple[dict[str, tuple[list[Arrays], list[Arrays]]], tuple[str, ...]]:
-    """The answers of a network and of what a step made of it, by trial, and notes on trials that show nothing.
+    """Outputs of a network before and after a step, by input set, with notes on sets that show nothing.
 
     Raises:
         VerificationError: an answer is not finite where that of the network before the step is.
     """
-    answers, notes = answers_to(before.run, trials)
+    answers, notes = answers_to(before.run, input_sets)
     both = {}
     for name, known in answers.items():
         asked = _Asked(before, after, f"{step} (on {name})", Tolerance())
-        pairs = zip(trials[name], known, strict=True)
+        pairs = zip(input_sets[name], known, strict=True)
         both[name] = known, [asked.answered(inputs, answer) for inputs, answer in pairs]
     return both, notes
 

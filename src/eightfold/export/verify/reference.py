@@ -44,9 +44,9 @@ class _Verdict:
 
 
 class Reference:
-    """Answers of a network to each of some named inputs ("trials")."""
+    """Outputs of a network for named sets of inputs."""
 
-    def __init__(self, run: Run, trials: InputSets, probe: Probe | None = None, exact: Run | None = None) -> None:
+    def __init__(self, run: Run, input_sets: InputSets, probe: Probe | None = None, exact: Run | None = None) -> None:
         """`run` gives outputs by name for inputs by name; `probe` shows the tensors in between for the same inputs;
         `exact` gives the outputs as they are in float64.
 
@@ -54,13 +54,13 @@ class Reference:
             ModelError: the network does not run on the first trial. Another one that it does not run on is no trial.
         """
         self._run, self._probe, self._exact = run, probe, exact
-        self.answers, self._notes = answers_to(run, trials)
-        self.trials = {name: trials[name] for name in self.answers}
+        self.answers, self._notes = answers_to(run, input_sets)
+        self.input_sets = {name: input_sets[name] for name in self.answers}
 
     @classmethod
-    def of_file(cls, path: PathLike, trials: InputSets) -> Reference:
+    def of_file(cls, path: PathLike, input_sets: InputSets) -> Reference:
         """Raises ModelError where onnxruntime refuses the file."""
-        return cls(runner(path), trials, OnnxProbe(path))
+        return cls(runner(path), input_sets, OnnxProbe(path))
 
     def verify(self, after: PathLike | Run, *, step: str, tolerance: Tolerance, probe: Probe | None = None) -> Step:
         """Compare an ONNX file, or what runs it (and what shows its inner tensors), with this network on every trial;
@@ -77,7 +77,7 @@ class Reference:
         run, probe = (after, probe) if callable(after) else (runner(after), OnnxProbe(after))
         judged: list[Difference] = []
         notes = [*self._notes]
-        for place, (name, runs) in enumerate(self.trials.items()):
+        for place, (name, runs) in enumerate(self.input_sets.items()):
             verdicts = []
             for inputs, known in zip(runs, self.answers[name], strict=True):
                 verdict = self._verdict(inputs, known, run(inputs), tolerance, real=place == 0 and name != RANDOM)

@@ -99,7 +99,7 @@ def in_turn(rows: Array, names: Iterable[str]) -> Arrays:
 
 
 def whole_runs(rows: Array, batch: int) -> Array:
-    """The rows that fill runs of so many; repeated where they do not fill one."""
+    """The rows in whole runs of `batch`; repeated if they do not fill one."""
     return cycled(rows, max(len(rows) // batch, 1) * batch)
 
 
@@ -125,13 +125,15 @@ def _noise(spec: TensorSpec, rng: np.random.Generator) -> Array:
     return rng.standard_normal(spec.shape, dtype=np.float32).astype(spec.dtype)
 
 
-def answers_to(run: Callable[[Arrays], Arrays], trials: InputSets) -> tuple[dict[str, list[Arrays]], tuple[str, ...]]:
+def answers_to(
+    run: Callable[[Arrays], Arrays], input_sets: InputSets
+) -> tuple[dict[str, list[Arrays]], tuple[str, ...]]:
     """A network's answers to the input sets that it runs on, and a note on each of the others: graphs whose shapes
     follow from their detections may find nothing in a constant. There is a note, too, if its answers to the first set,
     images or their stand-ins, are not finite. Raises ModelError if it does not run on that."""
     answers: dict[str, list[Arrays]] = {}
     notes = []
-    for name, runs in trials.items():
+    for name, runs in input_sets.items():
         try:
             answers[name] = [run(inputs) for inputs in runs]
         except ModelError:

@@ -1,4 +1,4 @@
-"""The next thing to try where a promise of a run does not hold, by the recipe's own keys."""
+"""Next recipe key to change if a limit of a run is missed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The steps that say what the artifacts are worth: the metrics of each, latency of all, the report, the bundle."""
+"""Steps that measure the artifacts: accuracy, latency, report and bundle."""
 
 from __future__ import annotations
 

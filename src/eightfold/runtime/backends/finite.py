@@ -1,4 +1,4 @@
-"""Checks tensors for NaN and infinity: done for all that callers hand in, so it must be cheap."""
+"""Checks tensors for NaN and infinity. It runs on every input, so it must be cheap."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def providers_of(provider: str, path: Path, version: str, options: SessionOption
 
 
 def _tensorrt_options(path: Path, version: str, options: SessionOptions) -> dict[str, Any]:
-    """Left alone it builds engines anew at each start, which takes minutes, and computes INT8 graphs in float32."""
+    """By default it rebuilds engines at each start, which takes minutes, and computes INT8 graphs in float32."""
     settings = {
         "trt_fp16_enable": options.precision == "fp16",
         "trt_bf16_enable": options.precision == "bf16",

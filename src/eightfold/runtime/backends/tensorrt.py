@@ -135,8 +135,8 @@ class TensorRtSlot(Slot):
 
 
 def check_engine(path: Path, module: Any, cuda: Cuda) -> tuple[str, ...]:
-    """Compare an engine's sidecar, where there is one, with this machine, before TensorRT says less clearly that it
-    does not fit. Returns the flags that the engine was built with.
+    """Compares an engine's sidecar, if there is one, with this machine, for a clearer error than TensorRT's. Returns
+    the flags of the build.
 
     Raises ModelError with the command that builds it here.
     """

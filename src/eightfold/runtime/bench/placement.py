@@ -44,7 +44,7 @@ def select_cores(probe: DeviceProbe | None = None, *, watch_s: float = 0.0) -> t
 
 
 def _speed(probe: DeviceProbe, core: int) -> float:
-    """What the kernel says of a core's speed, in no unit: only cores of one machine are compared."""
+    """Speed of a core by the kernel, without a unit: only cores of one machine are compared."""
     folder = f"sys/devices/system/cpu/cpu{core}"
     return probe.number(f"{folder}/cpu_capacity") or probe.number(f"{folder}/cpufreq/cpuinfo_max_freq") or 0.0
 

@@ -106,7 +106,7 @@ def _failure(done: subprocess.CompletedProcess[str]) -> BackendError:
 
 
 def disturbance_of(start: Start) -> tuple[int, float]:
-    """How disturbed a start was: how many kinds of disturbance, and the cores that other work kept busy.
+    """Disturbance of a start: the number of kinds of disturbance, and the cores that other work kept busy.
 
     Times play no part in it: choosing starts by their times would make the result better than the truth.
     """

@@ -1,4 +1,4 @@
-"""Reading a bundle: a directory, or one `.eightfold` zip of it, whose files are what its manifest says they are.
+"""Reads a bundle: a directory or its `.eightfold` zip, with files verified against the manifest.
 
 What is checked when: opening checks the manifest against `manifest.sha256` and, where a key is given, its signature,
 then every name, kind and size; a file's digest is checked when it is first handed out, so that a predictor hashes only

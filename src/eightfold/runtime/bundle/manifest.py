@@ -45,7 +45,7 @@ class Step(Frozen):
     @field_validator("max_abs_error", "max_rel_error", "cosine", "seconds")
     @classmethod
     def _finite_or_none(cls, value: float | None) -> float | None:
-        """JSON has no infinity, and a reader of JSON would refuse the whole manifest for one."""
+        """None in place of infinity, which JSON does not have."""
         return value if value is not None and math.isfinite(value) else None
 
 

@@ -62,7 +62,7 @@ def new_key(path: PathLike) -> Path:
 
 
 def sign_bundle(path: PathLike, key: PathLike) -> Path:
-    """Check a bundle whole, sign its manifest, and put `manifest.sig` into it.
+    """Verify a bundle, sign its manifest, and add `manifest.sig`.
 
     Args:
         path: a bundle directory or `.eightfold` file; a signature that it has is replaced.

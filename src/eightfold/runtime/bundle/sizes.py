@@ -7,15 +7,15 @@ from eightfold.errors import UsageError
 Size = tuple[int, int]
 
 
-def size_of(wish: int | Size) -> Size:
+def size_of(size: int | Size) -> Size:
     """(height, width) of one side or of both.
 
     >>> size_of(224)
     (224, 224)
     """
-    sides = (wish, wish) if isinstance(wish, int) else tuple(wish)
+    sides = (size, size) if isinstance(size, int) else tuple(size)
     if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
-        raise UsageError(f"the size {wish!r}", allowed="one side, or (height, width), in pixels")
+        raise UsageError(f"the size {size!r}", allowed="one side, or (height, width), in pixels")
     return sides
 
 

@@ -36,7 +36,7 @@ CHUNK_BYTES = 1 << 20
 
 
 class ZipError(Exception):
-    """An archive, or a member of it, that cannot be read; says why."""
+    """An archive or a member cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class ZipReader:
         self._file.close()
 
     def chunks(self, member: ZipMember) -> Iterator[bytes]:
-        """The content of a member, which is as long as the directory says. Raises ZipError where it is not."""
+        """Content of a member. Raises ZipError if its length differs from the directory's."""
         left = member.size
         packed = self._packed(member)
         for chunk in _inflated(packed) if member.deflated else packed:

@@ -31,7 +31,7 @@ class Jetson(Frozen):
 
 
 def read_jetson(probe: DeviceProbe, cpu_locked: bool | None) -> Jetson | None:
-    """The board, or None where this is no Jetson. `cpu_locked`: what the CPU's clock limits say."""
+    """The board, or None where this is no Jetson. `cpu_locked`: by the CPU's clock limits."""
     release = probe.text("etc/nv_tegra_release")
     if release is None:
         return None

@@ -192,7 +192,7 @@ def _timing_advice(device: Device) -> Iterable[str]:
 
 
 def _table(findings: Iterable[Finding]) -> list[str]:
-    """Short cells in columns; what a broken package said, and what to do, on lines of their own."""
+    """Short cells in columns; errors of broken packages and remedies on separate lines."""
     lines = []
     for finding in findings:
         rest = finding.remedy if finding.state == "missing" else finding.detail

@@ -1,4 +1,4 @@
-"""Decoders by name: what a task's `decode` may say. Definitions: docs/decoders.md."""
+"""Decoders by the names that a task's `decode` takes. Definitions: docs/decoders.md."""
 
 from __future__ import annotations
 

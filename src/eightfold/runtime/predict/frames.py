@@ -112,7 +112,7 @@ def _video(source: str) -> Iterator[Frame]:
 
 
 def _opened(cv2: Any, source: str) -> Any:
-    """Without OpenCV's own words on each way in which it failed to open a camera: one error says so afterwards."""
+    """Suppresses OpenCV's messages about each failed way to open a camera: one error follows."""
     logging = cv2.utils.logging
     level = logging.getLogLevel()
     logging.setLogLevel(logging.LOG_LEVEL_SILENT)

@@ -32,7 +32,7 @@ class SlotPool:
             return self._new()
 
     def give(self, slot: Slot) -> None:
-        """Take a slot back, also after a failed run: inputs are written anew each time."""
+        """Take a slot back, also after a failed run: each run writes all inputs."""
         self._free.append(slot)
         self._permits.put(None)
 

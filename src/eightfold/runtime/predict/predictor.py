@@ -255,10 +255,10 @@ def _opened(path: PathLike, key: PathLike | None) -> Bundle:
     return bundle_of_onnx(path)
 
 
-def _choose(bundle: Bundle, wish: ArtifactRequest) -> SelectedArtifact:
-    usable = usable_backends() if wish.backend == "auto" else [backend_named(wish.backend).name]
+def _choose(bundle: Bundle, request: ArtifactRequest) -> SelectedArtifact:
+    usable = usable_backends() if request.backend == "auto" else [backend_named(request.backend).name]
     manifest = bundle.manifest
-    return select_artifact(manifest.artifacts, manifest.preprocess, usable, wish, _table_for_here(bundle))
+    return select_artifact(manifest.artifacts, manifest.preprocess, usable, request, _table_for_here(bundle))
 
 
 def _table_for_here(bundle: Bundle) -> LatencyTable | None:

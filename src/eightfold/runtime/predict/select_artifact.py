@@ -65,7 +65,7 @@ def select_artifact(
     artifacts: Sequence[Artifact],
     preprocess: Preprocess,
     usable: Sequence[str],
-    wish: ArtifactRequest,
+    request: ArtifactRequest,
     table: LatencyTable | None = None,
 ) -> SelectedArtifact:
     """Pick what to run.
@@ -75,20 +75,20 @@ def select_artifact(
         preprocess: of the bundle; its size is preferred where none is asked for, whatever is faster: a smaller image
             costs quality.
         usable: backends that work on this machine.
-        wish: what was asked for.
+        request: options of the caller.
         table: times measured on this very device, if there are any.
 
     Raises BackendError saying what there is when nothing fits.
     """
     runnable = _choices(artifacts, preprocess, usable)
-    fitting = [choice for choice in runnable if _fits(choice, wish)]
+    fitting = [choice for choice in runnable if _fits(choice, request)]
     if not fitting:
-        raise _nothing_fits(artifacts, runnable, wish)
+        raise _nothing_fits(artifacts, runnable, request)
     default = (preprocess.height, preprocess.width)
     fitting = [choice for choice in fitting if choice.size == default] or fitting
-    fitting = _preferred_variant(fitting, wish)
+    fitting = _preferred_variant(fitting, request)
     picked = _by_table(fitting, table) or _by_rule(fitting)
-    return _at_batch(picked, wish.batch)
+    return _at_batch(picked, request.batch)
 
 
 def _choices(artifacts: Sequence[Artifact], preprocess: Preprocess, usable: Sequence[str]) -> list[SelectedArtifact]:
@@ -106,19 +106,19 @@ def _choices(artifacts: Sequence[Artifact], preprocess: Preprocess, usable: Sequ
     ]
 
 
-def _fits(choice: SelectedArtifact, wish: ArtifactRequest) -> bool:
+def _fits(choice: SelectedArtifact, request: ArtifactRequest) -> bool:
     return (
-        wish.backend in ("auto", choice.backend)
-        and wish.precision in ("auto", choice.precision)
-        and wish.variant in ("auto", choice.variant)
-        and wish.batch in (None, *choice.batches)
-        and wish.size in (None, choice.size)
+        request.backend in ("auto", choice.backend)
+        and request.precision in ("auto", choice.precision)
+        and request.variant in ("auto", choice.variant)
+        and request.batch in (None, *choice.batches)
+        and request.size in (None, choice.size)
     )
 
 
-def _preferred_variant(choices: list[SelectedArtifact], wish: ArtifactRequest) -> list[SelectedArtifact]:
+def _preferred_variant(choices: list[SelectedArtifact], request: ArtifactRequest) -> list[SelectedArtifact]:
     """A bundle carries its baseline for comparison; it is run only when asked for or alone."""
-    if wish.variant != "auto":
+    if request.variant != "auto":
         return choices
     return [choice for choice in choices if choice.variant != BASELINE] or choices
 
@@ -192,9 +192,9 @@ def _at_batch(choice: SelectedArtifact, batch: int | None) -> SelectedArtifact:
 
 
 def _nothing_fits(
-    artifacts: Sequence[Artifact], runnable: Sequence[SelectedArtifact], wish: ArtifactRequest
+    artifacts: Sequence[Artifact], runnable: Sequence[SelectedArtifact], request: ArtifactRequest
 ) -> BackendError | UsageError:
-    shown = vars(wish) | {"size": wish.size and size_text(wish.size)}
+    shown = vars(request) | {"size": request.size and size_text(request.size)}
     asked = ", ".join(f"{name} {value!r}" for name, value in shown.items() if value not in ("auto", None))
     if not runnable:
         held = sorted({f"{artifact.format} for {artifact.target}" for artifact in artifacts})
@@ -205,7 +205,7 @@ def _nothing_fits(
         )
     there = "; ".join(
         f"{choice.variant} {choice.precision} on {choice.backend}"
-        f"{_at(choice.size) if choice.among_sizes or wish.size else ''}, batch {'/'.join(map(str, choice.batches))}"
+        f"{_at(choice.size) if choice.among_sizes or request.size else ''}, batch {'/'.join(map(str, choice.batches))}"
         for choice in runnable
     )
     return UsageError(f"nothing in this bundle has {asked}", allowed=there)

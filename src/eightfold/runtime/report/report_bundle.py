@@ -1,4 +1,4 @@
-"""A report from a bundle alone: for a board that measured it anew, or a bundle that came without one."""
+"""Report from a bundle alone, for a new measurement or a bundle without a report."""
 
 from __future__ import annotations
 

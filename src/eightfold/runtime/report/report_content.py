@@ -32,7 +32,7 @@ class Card(Frozen):
 
 
 class Check(Frozen):
-    """A promise and whether it holds. `passed` None: it was not shown, `seen` says why."""
+    """A checked limit. `passed` is None if the data do not decide it; `seen` gives the reason."""
 
     name: str
     passed: bool | None
@@ -84,7 +84,7 @@ class ArtifactSteps(Frozen):
 
 
 class Engine(Frozen):
-    """An engine that was built, or was not, with what parser and builder said."""
+    """An engine, built or failed, with the messages of parser and builder."""
 
     name: str
     target: str

@@ -242,7 +242,7 @@ def _svg(name: str, title: str, draw: Any) -> str:
 
 
 def _for_page(svg: str, name: str, title: str) -> str:
-    """Strip the file's head, make ids unique in the page, and hand fonts and colours over to the page."""
+    """Strip the file's head, make ids unique in the page, and take fonts and colours from the page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r'\b(id|href|xlink:href|clip-path)="(#|url\(#)?', rf'\1="\2{name}-', svg)

@@ -21,5 +21,5 @@ def task_of_graph(model: onnx.ModelProto, size: Size) -> Task:
 
 
 def preprocess_of_task(task: Task, preprocess: Preprocess) -> Preprocess:
-    """Detectors keep the shape of objects: letterbox. Others are stretched, until somebody says otherwise."""
+    """Detectors keep the shape of objects: letterbox. Others are stretched by default."""
     return preprocess.model_copy(update={"resize": "letterbox"}) if task.kind == "detect" else preprocess

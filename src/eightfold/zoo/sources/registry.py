@@ -130,7 +130,7 @@ def _suggestion(text: str) -> str:
 
 
 def _refuse_file(text: str) -> None:
-    """Weights or code in the place of a network: say what to write instead."""
+    """Refuses weights or code given as a network, with the right form."""
     path = Path(text)
     if path.suffix in WEIGHTS_SUFFIXES:
         raise UsageError(

@@ -21,7 +21,7 @@ def test_without_weights_the_network_is_random_by_its_seed_and_says_so(tmp_path:
     (tmp_path / "net.cfg").write_text(RESIDUAL)
     rest = str(tmp_path / "net.cfg")
     one, same, other = (open_darknet(rest, seed=seed) for seed in (1, 1, 2))
-    assert one.told == f"{rest}: no weights given, the network has random ones"
+    assert one.origin == f"{rest}: no weights given, the network has random ones"
     first = "layers.0.operator.weight"
     assert torch.equal(one.network.get_parameter(first), same.network.get_parameter(first))
     assert not torch.equal(one.network.get_parameter(first), other.network.get_parameter(first))
@@ -31,7 +31,7 @@ def test_weights_stand_behind_a_plus(tmp_path: Path) -> None:
     (tmp_path / "net.cfg").write_text(RESIDUAL)
     save_weights(network_of(RESIDUAL), tmp_path / "a+b.weights")
     opened = open_darknet(f"{tmp_path / 'net.cfg'}+{tmp_path / 'a+b.weights'}")
-    assert opened.told == f"{tmp_path / 'net.cfg'}: weights from {tmp_path / 'a+b.weights'}"
+    assert opened.origin == f"{tmp_path / 'net.cfg'}: weights from {tmp_path / 'a+b.weights'}"
     assert torch.equal(
         opened.network.get_parameter("layers.0.operator.weight"),
         network_of(RESIDUAL).get_parameter("layers.0.operator.weight"),

@@ -85,7 +85,7 @@ def test_darknet_s_own_files_read_and_are_written_alike(tmp_path: Path) -> None:
     assert (tmp_path / "again.weights").read_bytes() == (tmp_path / "net.weights").read_bytes()
     told = load_darknet_weights(part, tmp_path / "net.conv.5")
     assert (told.layers, told.of) == (4, 7)
-    assert told.told == f"layers 0 to 4 from {tmp_path / 'net.conv.5'}, the rest random"
+    assert told.origin == f"layers 0 to 4 from {tmp_path / 'net.conv.5'}, the rest random"
     for name, tensor in part.state_dict().items():
         if name.startswith(("layers.0.", "layers.1-4.")) and "tracked" not in name:
             assert torch.equal(tensor, network.state_dict()[name])
@@ -100,7 +100,7 @@ def test_se_without_values_in_the_file(tmp_path: Path) -> None:
     plain, with_se = network_of(convolution), fresh(f"{convolution}[se]\nreduction=2\n")
     save_weights(plain, tmp_path / "a.weights")
     before = with_se.get_parameter("layers.1.squeeze.weight").clone()
-    told = load_darknet_weights(with_se, tmp_path / "a.weights").told
+    told = load_darknet_weights(with_se, tmp_path / "a.weights").origin
     assert told.endswith("it has no values for [se], which are random")
     assert torch.equal(with_se.get_parameter("layers.1.squeeze.weight"), before)
     assert torch.equal(

@@ -86,9 +86,9 @@ def operator(*names: str, **options: Any) -> Callable[[Function], Function]:
 
 def cannot_run(op: str, name: str, why: str = "") -> TraceError:
     """The error for an operator that torch cannot run, with its name and its node."""
-    told = f" ({why})" if why else ""
+    reason = f" ({why})" if why else ""
     return TraceError(
-        f"the operator {op} of node {name!r} cannot run in torch{told}",
+        f"the operator {op} of node {name!r} cannot run in torch{reason}",
         allowed=f"{len(OPERATORS)} operators of the standard set; docs/onnx-pruning.md lists them",
         remedy="cut the graph before the node, or prune the module that the file was exported from",
     )

@@ -69,8 +69,8 @@ def binary(args: Args, kwargs: Kwargs) -> Result:
 
 
 def _matters(tensor: Tensor, values: int) -> bool:
-    """True if a result of so many `values` may depend on the known numbers of `tensor`: anchors of boxes count,
-    parameters and scales of channels do not."""
+    """True if a result with this number of `values` may depend on the known numbers of `tensor`: anchors of boxes
+    count, parameters and scales of channels do not."""
     known = memory_of(tensor) is None and not isinstance(tensor, torch.nn.Parameter)
     return known and tensor.numel() * LITTLE > values
 

@@ -1,10 +1,9 @@
-"""Skimming: run a model for its structure, not for its numbers.
+"""Fake run: a model runs for its structure, not for its numbers.
 
-Heavy products (convolutions, matrix products) are not computed. Their results are unread tensors (see `unread`), and so
-is what cheap operators make of those (see `fake`), until an operator comes that has to look: it sees noise. So
-tracing a detector at full resolution costs what its small operators cost. Shapes are worked out all the same, and sizes
-that do not fit still raise, by the operators themselves.
-"""
+Heavy products (convolutions, matrix products) are not computed. Their results are uncomputed tensors (see
+`uncomputed`), and so are the results of cheap operators on those (see `fake_ops`). An operator that needs values sees
+noise. Tracing a detector at full resolution therefore costs as much as its small operators. Shapes are computed, and
+sizes that do not fit still raise in the operators."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ HEAVY_MACS = 2_000_000
 
 
 def run_or_fake(func: Any, args: Args, kwargs: Kwargs) -> Any:
-    """The result of an ATen call, or an unread tensor in its place."""
+    """The result of an ATen call, or an uncomputed tensor in its place."""
     operator = _operator(func)
     unread = [tensor for tensor in tensors_in((args, kwargs)) if memory_of(tensor) is not None]
     if operator.fake is not None and (unread or operator.is_heavy(args)):

@@ -1,4 +1,4 @@
-"""Unread memory: tensors whose values nobody has asked for, so that nobody has computed them.
+"""Uncomputed tensors: their values were not needed, so they are not computed.
 
 An unread tensor has shape, strides and memory like any other, but its memory has never been written. Operators that
 only need its shape pass it on; before any other operator runs, `fill` writes plausible noise into it. Views of one
@@ -34,7 +34,7 @@ def memory_of(tensor: torch.Tensor) -> Memory | None:
 
 
 def mark(tensor: torch.Tensor, memory: Memory) -> torch.Tensor:
-    """Say that `tensor` lies in `memory`."""
+    """Marks `tensor` as part of `memory`."""
     tensor.__dict__[_ATTRIBUTE] = memory
     return tensor
 

@@ -42,7 +42,7 @@ def convolution(call: Call) -> None:
 
 @rule("deform_conv2d")
 def deformable_convolution(call: Call) -> None:
-    """A convolution that reads its input at moved positions: as many groups of offsets as the code says."""
+    """A convolution that reads its input at moved positions: with the groups of offsets that its arguments give."""
     x, weight, offset, mask, bias = call.args[:5]
     groups, offset_groups = call.args[11:13]
     for moved in (offset, mask):

@@ -46,7 +46,7 @@ class WeightQuantizer(nn.Module):
         """[channels] or [1]."""
 
     def real(self, weight: Tensor) -> Tensor:
-        """What is rounded: the weight itself, unless a method transforms it."""
+        """The values to round: the weight itself, unless a method transforms it."""
         return weight
 
     def forward(self, weight: Tensor) -> Tensor:

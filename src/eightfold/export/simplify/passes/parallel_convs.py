@@ -80,7 +80,7 @@ def _merge(index: GraphIndex, add: onnx.NodeProto, first: str, second: str) -> l
 
 
 def _read_by(index: GraphIndex, name: str, reader: onnx.NodeProto, op: str) -> onnx.NodeProto | None:
-    """The operator of that name that makes a tensor, where nobody but `reader` sees it."""
+    """The operator of that name that makes a tensor, if `reader` is its only reader."""
     node = index.producer.get(name)
     outputs = [each for each in node.output if each] if node is not None else []
     if node is None or kind(node) != op or len(outputs) != 1:

@@ -55,7 +55,7 @@ def _is_plain(index: GraphIndex, product: onnx.NodeProto) -> bool:
 
 
 def _merge(index: GraphIndex, group: list[onnx.NodeProto]) -> onnx.NodeProto:
-    """Let the first product give all of them side by side; returns the Split that hands them out."""
+    """Makes the first product compute all of them; returns the Split of its output."""
     from onnx import helper
 
     first = group[0]

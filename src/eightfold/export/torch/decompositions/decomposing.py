@@ -1,4 +1,4 @@
-"""Operators that torch's exporters refuse or write wrongly, said in others that both know, while a module runs.
+"""Decomposes operators that torch's exporters refuse or write wrongly, while a module runs.
 
 A rule is called as its operator is. It returns NotImplemented where the exporters know that call, which then stays as
 it was: a network without such calls is exported as if there were no rules.
@@ -22,7 +22,7 @@ Rule = Callable[..., Any]
 
 
 class Decomposing(Protocol):
-    """`operators`: names of those that a rule said otherwise so far."""
+    """`operators`: names of the decomposed ones so far."""
 
     operators: set[str]
 

@@ -16,7 +16,7 @@ from eightfold.export.verify.verify import Difference, Tolerance, difference
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """A tensor of the first network, and what stands for it in the second; None where nothing does."""
+    """A tensor of the first network, and its counterpart in the second; None without one."""
 
     inner: Intermediate
     other: Intermediate | None = None

@@ -89,7 +89,7 @@ def _reads(node: onnx.NodeProto) -> Iterator[str]:
 
 
 def tensor_bytes(model: onnx.ModelProto) -> dict[str, int]:
-    """Bytes in float32 of the tensors of the graph whose shapes can be told; 0 for those that cannot be seen."""
+    """Bytes in float32 of the graph's tensors with known shapes; 0 for invisible ones."""
     from onnx import TensorProto
 
     # onnxruntime hands out no bfloat16.

@@ -65,7 +65,7 @@ class OpenVinoProbe:
 
 
 def _dependent(model: Any) -> tuple[list[Any], list[Intermediate]]:
-    """Ports that the inputs have a say in, in order of computation, and what they are."""
+    """Ports that depend on the inputs, in order of computation, with their operators."""
     place_of: dict[tuple[str, int], int] = {(each.get_friendly_name(), 0): -1 for each in model.get_parameters()}
     ports, tensors = list[Any](), list[Intermediate]()
     for node in model.get_ordered_ops():

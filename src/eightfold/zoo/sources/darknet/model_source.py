@@ -50,7 +50,7 @@ class DarknetSource(ModelSource):
             raise UsageError(f"{options.num_classes} classes beside {text}", allowed="classes= and filters= in the cfg")
         opened = open_darknet(rest_of(text), seed=options.seed, size=options.size)
         if not opened.whole and options.weights is None:
-            warnings.warn(opened.told, SourceWarning, stacklevel=4)
+            warnings.warn(opened.origin, SourceWarning, stacklevel=4)
         task = darknet_task(opened.network.cfg)
         preprocess = _preprocess(opened.network.size, task)
         stem = split_source(rest_of(text))[0].stem

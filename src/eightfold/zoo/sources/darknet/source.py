@@ -21,10 +21,10 @@ FORM = "FILE.cfg, or FILE.cfg+FILE.weights"
 
 @dataclass(frozen=True)
 class Opened:
-    """A network, and one line that tells where its values come from. `whole`: all of them come from a file."""
+    """A network, and one line on the origin of its values. `whole`: all come from a file."""
 
     network: DarknetNetwork
-    told: str
+    origin: str
     whole: bool
 
 
@@ -60,7 +60,7 @@ def open_darknet(rest: str, *, seed: int = 0, size: Size | None = None) -> Opene
     if weights is None:
         return Opened(network, f"{cfg}: no weights given, the network has random ones", False)
     loaded = load_darknet_weights(network, weights)
-    return Opened(network, f"{cfg}: {loaded.told}", loaded.layers == loaded.of)
+    return Opened(network, f"{cfg}: {loaded.origin}", loaded.layers == loaded.of)
 
 
 def darknet_task(cfg: Cfg | PathLike) -> Task:

@@ -27,7 +27,7 @@ class Loaded:
 
     layers: int
     of: int
-    told: str
+    origin: str
 
 
 def load_darknet_weights(network: DarknetNetwork, path: PathLike) -> Loaded:
@@ -45,16 +45,16 @@ def load_darknet_weights(network: DarknetNetwork, path: PathLike) -> Loaded:
     excited = {
         id(tensor) for module in network.modules() if isinstance(module, SqueezeExcite) for tensor in module.tensors()
     }
-    told = f"layers 0 to {int(cutoff[1]) - 1} from {path}, the rest random" if cutoff else f"weights from {path}"
+    origin = f"layers 0 to {int(cutoff[1]) - 1} from {path}, the rest random" if cutoff else f"weights from {path}"
     if len(values) != _count(used) and excited:
         plain = [(index, tensors) for index, tensors in used if id(tensors[0]) not in excited]
         if len(values) == _count(plain):  # the code that has [se] does not write it
-            used, told = plain, f"{told}; it has no values for [se], which are random"
+            used, origin = plain, f"{origin}; it has no values for [se], which are random"
     if len(values) != _count(used):
         raise _wrong_count(path, network, len(values), layers, _count(used))
     network.header = header
     _copy(values, [tensor for _, tensors in used for tensor in tensors], transposed(network))
-    return Loaded(len(used), len(layers), told)
+    return Loaded(len(used), len(layers), origin)
 
 
 def read_weights(path: PathLike) -> tuple[Header, np.ndarray[tuple[int], np.dtype[np.float32]]]:
