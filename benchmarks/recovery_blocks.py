@@ -1,6 +1,6 @@
 """Blocks against channels at equal latency: accuracy after least squares, without training.
 
-    python benchmarks/recovery_blocks.py
+    python benchmarks/recovery_blocks.py --network fashion-small
 
 The Fashion-MNIST network of `recovery_cases` loses its residual blocks by recoverability, one after the other. For each
 count, channels are pruned by measured output error to the largest budget of multiply-accumulates at which the network
@@ -63,9 +63,10 @@ def latencies(models: dict[str, nn.Module], shape: tuple[int, ...]) -> dict[str,
 def main() -> None:
     """Measure all candidates in one run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", default="fashion")
     parser.add_argument("--work", type=Path, default=RESULTS / ".recovery")
     options = parser.parse_args()
-    case = CASES["fashion"](0, options.work)
+    case = CASES[options.network](0, options.work)
     models: dict[str, nn.Module] = {"original": case.original}
     for count in (1, 2):
         whole = {"keep_ratio": 1.0, "remove_blocks": count, "block_score": "recoverability"}

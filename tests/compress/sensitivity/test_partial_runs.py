@@ -113,8 +113,29 @@ def test_only_what_depends_on_a_change_runs() -> None:
 
 def test_maps_that_are_never_read_again_are_released() -> None:
     model = nn.Sequential(*(nn.Sequential(nn.Conv2d(4, 4, 1), nn.Sigmoid(), nn.Tanh()) for _ in range(4))).eval()
-    recording = Recording(model, (images(),), [{id(model[1][0].weight)}])  # type: ignore[index]
-    assert recording.kept_bytes == 2 * images().nbytes  # the input of the changed layer, and the output
+    large = torch.rand(2, 4, 128, 128)
+    recording = Recording(model, (large,), [{id(model[1][0].weight)}])  # type: ignore[index]
+    assert recording.kept_bytes == 2 * large.nbytes  # the input of the changed layer, and the output
+
+
+def test_values_that_python_reads_are_kept() -> None:
+    class Resized(nn.Module):
+        """Reads a size from a tensor, as graphs of ONNX files do."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            size = torch.tensor(x.shape[2:]) * 2
+            out: Tensor = nn.functional.interpolate(self.layer(x), tuple(size.numpy().tolist()))
+            return out
+
+    model = Resized().eval()
+    recording = Recording(model, (images(),), [{id(model.layer.weight)}])
+    model.layer.weight.data.mul_(0.5)
+    torch.testing.assert_close(recording.run({id(model.layer.weight)}), model(images()))
+    assert not recording.whole
 
 
 def test_another_path_runs_as_a_whole() -> None:

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 COMPARED_AT_MOST = 1 << 16  # values, of constants that are made anew in each pass
+RELEASED_AT_LEAST = 1 << 18  # bytes; sizes and indices may be read by other means than operators
 
 
 @dataclass
@@ -199,7 +200,7 @@ class Recording:
             depends.update((id(tensor), mask) for tensor in _tensors_of(call.output))
         storages = {_storage(t): t.untyped_storage() for call in self._calls for t in _tensors_of(call.output)}
         for key, storage in storages.items():
-            if key not in needed | own:
+            if key not in needed | own and storage.nbytes() >= RELEASED_AT_LEAST:
                 storage.resize_(0)
         self.kept_bytes = sum(storage.nbytes() for key, storage in storages.items() if key not in own)
 

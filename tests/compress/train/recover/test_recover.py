@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.prune import prune
+from eightfold.compress.train.hooks import Batch, Run
 from eightfold.compress.train.recover.options import RecoverOptions
 from eightfold.compress.train.recover.recover import recover
 from eightfold.errors import EightfoldError, ImageError, ModelError, PlanMismatchError, UsageError
@@ -134,6 +136,24 @@ def test_ctrl_c_keeps_the_best_state(monkeypatch: pytest.MonkeyPatch) -> None:
     done = recover(pruned, original, images(), plan=plan, steps=60, options=options)
     assert done.stopped == "interrupted"
     assert "best state so far is kept" in done.describe()
+    assert error_of(pruned, original) < before
+
+
+def test_a_loss_that_becomes_nan_keeps_the_best_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    from eightfold.compress.train.recover.mimic import Mimic
+
+    true_terms = Mimic.terms
+
+    def failing(self: Mimic, run: Run, batch: Batch, outputs: object) -> Mapping[str, Tensor]:
+        terms = true_terms(self, run, batch, outputs)
+        return {name: term * torch.nan for name, term in terms.items()} if run.step == 30 else terms
+
+    monkeypatch.setattr(Mimic, "terms", failing)
+    pruned, original, plan = pair()
+    before = error_of(pruned, original)
+    options = RecoverOptions(device="cpu", amp="off", batch=4, rate=0.03, least_squares=False)
+    done = recover(pruned, original, images(), plan=plan, steps=60, options=options)
+    assert "became nan at step 31, batch 31" in done.describe()
     assert error_of(pruned, original) < before
 
 

@@ -56,18 +56,20 @@ def points_of(
         kinds: of its outputs.
         dependence: power of the outputs' dependence on a point that gives its weight; 0: all points weigh the same.
     """
-    variances: dict[str, Tensor] = {}
-    sensitivities: dict[str, float] = {}
+    sums: dict[str, Tensor] = {}
     generator = torch.Generator().manual_seed(seed)
     with evaluating(original), _requiring_gradients(original):
         for args in batches:
-            for name, (variance, sensitivity) in _measured(original, consumers, args, kinds, generator).items():
-                variances[name] = variances.get(name, torch.zeros(())) + variance / len(batches)
-                sensitivities[name] = sensitivities.get(name, 0.0) + sensitivity / len(batches)
-    weights = {name: sensitivities[name] ** dependence for name in variances}
+            for name, found in _measured(original, consumers, args, kinds, generator).items():
+                sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + found.cpu() / len(batches)
+    # Over all batches: a linear layer has one position an image, and a batch may be a single image.
+    variances = {name: (square - mean.square()).clamp(min=0) for name, (mean, square, _) in sums.items()}
+    weights = {name: float((sums[name][2] * variances[name]).sum()) ** dependence for name in variances}
     mean = sum(weights.values()) / max(len(weights), 1)
+    device = next(original.parameters()).device
     return tuple(
-        _point(name, consumers[name], variances[name], weights[name] / mean if mean else 1.0) for name in variances
+        _point(name, consumers[name], variances[name], weights[name] / mean if mean else 1.0, device)
+        for name in variances
     )
 
 
@@ -84,9 +86,10 @@ def _requiring_gradients(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(False)
 
 
-def _point(name: str, consumer: Consumer, variance: Tensor, weight: float) -> Point:
-    kept = torch.from_numpy(consumer.kept_outputs).to(variance.device)
-    return Point(name, kept, 1 / (variance[kept] + LEAST_VARIANCE * variance.mean() + 1e-12), weight)
+def _point(name: str, consumer: Consumer, variance: Tensor, weight: float, device: torch.device) -> Point:
+    kept = torch.from_numpy(consumer.kept_outputs)
+    scale = 1 / (variance[kept] + LEAST_VARIANCE * variance.mean() + 1e-12)
+    return Point(name, kept.to(device), scale.float().to(device), weight)
 
 
 def _measured(
@@ -95,17 +98,34 @@ def _measured(
     args: tuple[Any, ...],
     kinds: OutputKinds,
     generator: torch.Generator,
-) -> dict[str, tuple[Tensor, float]]:
-    """Variance of each channel of each layer, and the outputs' dependence on the layer."""
+) -> dict[str, Tensor]:
+    """Mean, mean square, and energy of the outputs' gradient of each channel of each layer, [3, channels]."""
     with torch.enable_grad(), LayerOutputs(original, consumers) as record:
         outputs = original(*args)
     found = {name: calls for name, calls in record.found.items() if all(call.dim() > 1 for call in calls)}
-    variances = {
-        name: torch.stack([call.detach().float().transpose(0, 1).flatten(1).var(1) for call in calls]).mean(0)
+    gradients = _gradients(outputs, found, kinds, generator)
+    return {
+        name: torch.stack(
+            [
+                torch.stack([_by_channel(call).mean(1) for call in calls]).mean(0),
+                torch.stack([_by_channel(call).square().mean(1) for call in calls]).mean(0),
+                _energy(gradients.get(name, ()), calls[0]),
+            ]
+        )
         for name, calls in found.items()
     }
-    gradients = _gradients(outputs, found, kinds, generator)
-    return {name: (variance, _dependence(gradients.get(name, ()), variance)) for name, variance in variances.items()}
+
+
+def _energy(slopes: Sequence[Tensor], output: Tensor) -> Tensor:
+    total = torch.zeros(output.shape[1], dtype=torch.float64, device=output.device)
+    for slope in slopes:
+        total += _by_channel(slope).square().sum(1)
+    return total
+
+
+def _by_channel(values: Tensor) -> Tensor:
+    """[channels, positions of all images], float64."""
+    return values.detach().double().transpose(0, 1).flatten(1)
 
 
 def _gradients(
@@ -128,11 +148,6 @@ def _gradients(
         if slope is not None:
             gradients[name] = (*gradients.get(name, ()), slope)
     return gradients
-
-
-def _dependence(slopes: tuple[Tensor, ...], variance: Tensor) -> float:
-    shape = [-1] + [1] * 8
-    return sum(float((s.float().square().transpose(0, 1) * variance.reshape(shape[: s.dim()])).sum()) for s in slopes)
 
 
 def mismatch(points: Sequence[Point], wanted: LayerOutputs, seen: LayerOutputs) -> Tensor:
