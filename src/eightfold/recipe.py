@@ -106,6 +106,12 @@ class TrainSection(Frozen):
     shift_pixels: int = Field(default=2, ge=0, description="to classify: random shift by up to this many pixels")
     mosaic: float = Field(default=0.5, ge=0, le=1, description="to detect: share of images made of four")
     multi_scale: bool = Field(default=False, description="to detect: sides of 67% to 150%, new for every step")
+    sparsity: float = Field(default=0.0, ge=0, description="L1 penalty on batch norm scales, per scale; 1e-4 is usual")
+    distill: dict[str, float] = Field(
+        default={},
+        description="of finetune: loss -> weight, with the network before pruning as the teacher: logits, cwd, "
+        "attention, features, mgd",
+    )
 
 
 class RangeSection(Frozen):

@@ -51,11 +51,23 @@ COMMANDS: dict[str, str] = {
     "prune": "compress",
     "recover": "compress",
     "plan": "compress",
+    "train": "train",
+    "sparsify": "train",
+    "finetune": "train",
+    "distill": "train",
+    "qat": "train",
+    "iterate": "train",
+    "sensitivity": "train",
     "predict": "runtime",
     "report": "runtime",
 }
 # Commands that go on where they were interrupted.
-RESUMABLE = frozenset({"run", "compress", "calibrate", "quantize", "recover"})
+RESUMABLE = frozenset(
+    {
+        *("run", "compress", "calibrate", "quantize", "recover"),
+        *("train", "sparsify", "finetune", "distill", "qat", "iterate", "sensitivity"),
+    }
+)
 
 app = typer.Typer(
     help="Compress vision networks for edge devices, and prove what was done.",

@@ -101,6 +101,10 @@ def _check_names(recipe: Recipe) -> None:
         raise UnknownNameError.of("rule", section.rule, [*RULES, MEASURED])
     if section.score not in CRITERIA:
         raise UnknownNameError.of("score", section.score, CRITERIA)
+    if recipe.train.distill:
+        raise RecipeError(
+            "train.distill", allowed="compress.finetune.distill: the network before pruning is the teacher"
+        )
     if needs_of(section.score) == "loss" and not KINDS.get(recipe.task.kind, Classify).scores_by_loss:
         without = sorted(name for name in CRITERIA if needs_of(name) != "loss")
         raise RecipeError(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from eightfold.compress.criteria.evidence import Loss
     from eightfold.compress.plan.plan import PrunePlan
+    from eightfold.compress.train.hooks import Hook
     from eightfold.tasks.base import Network
 
 # Keys of `compress` that are arguments of `plan_pruning` under the same name.
@@ -300,7 +301,10 @@ def _train(job: Job, model: nn.Module, section: TrainSection, scratch: Path, wha
     from eightfold.tasks.base import Training
 
     preprocess, checkpoint = job.recipe.preprocess, scratch / "checkpoint.safetensors"
-    loss = job.task.train(model, Training(job.train_images, preprocess, section, job.recipe.seed, checkpoint, what))
+    hooks = _hooks(job, model, section)
+    loss = job.task.train(
+        model, Training(job.train_images, preprocess, section, job.recipe.seed, checkpoint, what, hooks)
+    )
     network = _network(job, model)
     return {
         "loss": loss,
@@ -308,3 +312,22 @@ def _train(job: Job, model: nn.Module, section: TrainSection, scratch: Path, wha
         "parameters": count_parameters(model),
         "macs": count_macs(model, job.model_inputs()) // (job.networks.batch or 1),
     }
+
+
+def _hooks(job: Job, model: nn.Module, section: TrainSection) -> list[Hook]:
+    """The penalty and the teacher that the recipe asks for."""
+    hooks: list[Hook] = []
+    if section.epochs and section.sparsity:
+        from eightfold.compress.train.sparsity.hook import Sparsity
+        from eightfold.compress.train.sparsity.penalties import ScalePenalty
+        from eightfold.compress.train.sparsity.scales import penalized_scales
+        from eightfold.compress.train.sparsity.strength import Strength
+
+        hooks.append(Sparsity(ScalePenalty(penalized_scales(model), Strength(section.sparsity))))
+    if section.epochs and section.distill:
+        from eightfold.compress.train.distill.distiller import Distiller, DistillOptions
+        from eightfold.compress.train.distill.hook import Distill
+
+        teacher = job.baseline_model()
+        hooks.append(Distill(Distiller(model, teacher, job.model_inputs(), DistillOptions(section.distill))))
+    return hooks

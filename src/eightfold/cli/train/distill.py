@@ -1,0 +1,107 @@
+"""`eightfold distill`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from eightfold.cli.network import SOURCE_HELP
+from eightfold.cli.options import image_size
+from eightfold.cli.train.options import (
+    BatchSize,
+    Classes,
+    Data,
+    Epochs,
+    ImageSize,
+    Mosaic,
+    Network,
+    Output,
+    PreprocessFile,
+    Rate,
+    Seed,
+    TaskName,
+    TrainingArguments,
+    Weights,
+    train_and_save,
+)
+from eightfold.errors import UsageError
+
+if TYPE_CHECKING:
+    from eightfold.compress.train.hooks import Hook
+    from eightfold.pipeline.train_models import TrainingSubject
+
+
+def distill(
+    network: Network,
+    data: Data,
+    output: Output,
+    teacher: Annotated[str, typer.Option(help=f"The network to learn from. {SOURCE_HELP}")],
+    loss: Annotated[
+        list[str] | None,
+        typer.Option(help="LOSS=WEIGHT, repeatable: logits, cwd, attention, features, mgd. Default: logits=1."),
+    ] = None,
+    pair: Annotated[
+        list[str] | None, typer.Option(help="STUDENT_MODULE=TEACHER_MODULE whose features are compared, repeatable.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="Of softmaxes.")] = 4.0,
+    teacher_weights: Annotated[Path | None, typer.Option(help="Weights of the teacher.")] = None,
+    epochs: Epochs = 10,
+    batch: BatchSize = 64,
+    rate: Rate = 0.02,
+    weights: Weights = None,
+    classes: Classes = None,
+    size: ImageSize = None,
+    task: TaskName = "",
+    preprocess: PreprocessFile = None,
+    mosaic: Mosaic = 0.5,
+    seed: Seed = 0,
+) -> None:
+    """Train a network on labelled images with a teacher beside the labels.
+
+    The teacher may be the network before pruning, before or after sparse training. After an interruption, the same
+    command resumes.
+
+    Example: eightfold distill pruned --teacher trained --data photos --loss logits=1 --loss cwd=0.5 -o distilled
+    """
+    arguments = TrainingArguments(
+        network, data, epochs, batch, rate, weights, classes, size, task, preprocess, mosaic, seed
+    )
+
+    def hooks(subject: TrainingSubject) -> Sequence[Hook]:
+        from eightfold.compress.train.distill.distiller import Distiller, DistillOptions
+        from eightfold.compress.train.distill.hook import Distill
+        from eightfold.pipeline.train_models import NetworkOptions, load_network
+
+        options = DistillOptions(_weights(loss or ["logits=1"]), _pairs(pair or []), temperature)
+        found = NetworkOptions(
+            weights=teacher_weights,
+            num_classes=classes,
+            size=subject.loaded.size if size is None else image_size(size),
+            seed=seed,
+        )
+        whole = load_network(teacher, found, len(subject.train_images.classes))
+        return [Distill(Distiller(subject.module, whole.module.eval(), subject.images(2), options))]
+
+    train_and_save(arguments, output, "distilling", hooks)
+
+
+def _weights(texts: Sequence[str]) -> dict[str, float]:
+    """'LOSS=WEIGHT' -> loss: weight."""
+    found: dict[str, float] = {}
+    for text in texts:
+        name, _, weight = text.partition("=")
+        try:
+            found[name] = float(weight)
+        except ValueError:
+            raise UsageError(f"--loss {text}", allowed="LOSS=WEIGHT, e.g. logits=1") from None
+    return found
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, str] | None:
+    pairs = dict(text.partition("=")[::2] for text in texts)
+    if not all(pairs.values()):
+        raise UsageError(f"--pair {' --pair '.join(texts)}", allowed="STUDENT_MODULE=TEACHER_MODULE")
+    return pairs or None

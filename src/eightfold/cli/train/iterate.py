@@ -1,0 +1,102 @@
+"""`eightfold iterate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from eightfold.cli.train.options import (
+    BatchSize,
+    Classes,
+    Data,
+    Epochs,
+    ImageSize,
+    Mosaic,
+    Network,
+    PreprocessFile,
+    Rate,
+    Seed,
+    TaskName,
+    TrainingArguments,
+    Weights,
+)
+from eightfold.extras import installed, require
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from eightfold.compress.train.iterate.iterate import StepTraining
+
+
+def iterate(
+    network: Network,
+    data: Data,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for all steps and the result, OUTPUT/best.")],
+    steps: Annotated[int, typer.Option(min=1, help="Steps; those that change no aligned width are merged.")] = 16,
+    keep: Annotated[float, typer.Option(help="Share of the original channels at the end.")] = 0.5,
+    multiple: Annotated[int, typer.Option(min=1, help="Widths become multiples of this.")] = 8,
+    score: Annotated[str, typer.Option(help="Score of channels, from weights.")] = "group_l2",
+    max_drop: Annotated[
+        float | None, typer.Option(help="Stop where the metric falls by more points (0-100). Default: never.")
+    ] = None,
+    latency: Annotated[bool, typer.Option(help="Measure the latency of every step on this CPU.")] = True,
+    epochs: Epochs = 5,
+    batch: BatchSize = 64,
+    rate: Rate = 0.01,
+    weights: Weights = None,
+    classes: Classes = None,
+    size: ImageSize = None,
+    task: TaskName = "",
+    preprocess: PreprocessFile = None,
+    mosaic: Mosaic = 0.5,
+    seed: Seed = 0,
+) -> None:
+    """Prune in many small steps and train after each; the last step trains twice as long.
+
+    OUTPUT/best holds the last network within --max-drop, OUTPUT/steps.svg the curves. After an interruption, the same
+    command resumes behind its last step.
+
+    Example: eightfold iterate trained --data photos --steps 16 --keep 0.5 --max-drop 2 -o steps
+    """
+    require("torch", "train a network")
+    from eightfold.compress.surgery.artifacts import save_pruned
+    from eightfold.compress.train.iterate.iterate import IterateOptions
+    from eightfold.compress.train.iterate.iterate import iterate as prune_in_steps
+    from eightfold.compress.train.iterate.plot import plot_steps
+    from eightfold.errors import UsageError
+    from eightfold.pipeline.train_models import latency_ms
+    from eightfold.recipe import TrainSection
+
+    options = IterateOptions(
+        steps=steps,
+        keep_ratio=keep,
+        multiple=multiple,
+        score=score,
+        epochs=(epochs,),
+        rate=(rate,),
+        batch=(batch,),
+        max_drop=None if max_drop is None else max_drop / 100,
+    )
+    subject = TrainingArguments(
+        network, data, epochs, batch, rate, weights, classes, size, task, preprocess, mosaic, seed
+    ).open()
+    if subject.plan.groups:
+        raise UsageError(f"{network} is pruned already", allowed="the network before pruning")
+
+    def finetune(model: nn.Module, training: StepTraining) -> None:
+        section = TrainSection(epochs=training.epochs, batch=training.batch, learning_rate=training.rate, mosaic=mosaic)
+        what = f"step {training.step}/{training.steps}"
+        subject.train(model, section, training.checkpoint, what)
+
+    side = subject.loaded.size
+    measured = (lambda model: latency_ms(model, side)) if latency and installed("onnxruntime") else None
+    done = prune_in_steps(
+        subject.module.eval(), subject.images(1), finetune, subject.measure, output, options=options, latency=measured
+    )
+    save_pruned(done.model, done.plan, output / "best", source=subject.record)
+    if installed("matplotlib"):
+        plot_steps(done.rows, output / "steps.svg", metric=subject.metric)
+    print(done.describe())
+    print(f"wrote {output / 'best'}")

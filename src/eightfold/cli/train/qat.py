@@ -1,0 +1,92 @@
+"""`eightfold qat`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from eightfold.cli.train.options import (
+    BatchSize,
+    Classes,
+    Data,
+    Epochs,
+    ImageSize,
+    Mosaic,
+    Network,
+    Output,
+    PreprocessFile,
+    Rate,
+    Seed,
+    TaskName,
+    TrainingArguments,
+    Weights,
+    checkpoint_beside,
+)
+from eightfold.errors import UsageError
+from eightfold.extras import require
+from eightfold.files import require_output
+
+
+def qat(
+    network: Network,
+    data: Data,
+    output: Output,
+    scheme: Annotated[str, typer.Option(help="affine, lsq, dorefa or pow2.")] = "affine",
+    weight_bits: Annotated[int, typer.Option(help="Bits of weights, 2 to 8.")] = 8,
+    activation_bits: Annotated[int, typer.Option(help="Bits of activations, 2 to 8.")] = 8,
+    target: Annotated[str, typer.Option(help="INT8 target; decides the form of activations.")] = "cpu-x86",
+    float_layer: Annotated[
+        list[str] | None, typer.Option(help="Layer that stays float; wildcards; repeatable.")
+    ] = None,
+    eight_bit_layer: Annotated[
+        list[str] | None, typer.Option(help="Layer that keeps 8 bits; wildcards; repeatable.")
+    ] = None,
+    calibration: Annotated[int, typer.Option(min=1, help="Training images for the first ranges.")] = 128,
+    export_batch: Annotated[int, typer.Option(min=1, help="Batch of the graph.")] = 1,
+    epochs: Epochs = 3,
+    batch: BatchSize = 64,
+    rate: Rate = 0.005,
+    weights: Weights = None,
+    classes: Classes = None,
+    size: ImageSize = None,
+    task: TaskName = "",
+    preprocess: PreprocessFile = None,
+    mosaic: Mosaic = 0.5,
+    seed: Seed = 0,
+) -> None:
+    """Train a network with rounded weights and activations, and write its Q/DQ graph.
+
+    OUTPUT is the .onnx file. After an interruption, the same command resumes.
+
+    Example: eightfold qat trained --data photos --weight-bits 4 --scheme lsq --epochs 3 -o int4.onnx
+    """
+    arguments = TrainingArguments(
+        network, data, epochs, batch, rate, weights, classes, size, task, preprocess, mosaic, seed
+    )
+    torch = require("torch", "train a network")
+    from eightfold.compress.train.qat.export import export_qat
+    from eightfold.compress.train.qat.hook import QuantizationSchedule
+    from eightfold.compress.train.qat.prepare import QatOptions, prepare_qat
+    from eightfold.compress.train.qat.start_ranges import observed_ranges
+
+    if output.suffix != ".onnx":
+        raise UsageError(f"-o {output}", allowed="the name of an .onnx file")
+    require_output(output, reads=[network, data, weights, preprocess])
+    options = QatOptions(
+        scheme, weight_bits, activation_bits, target, tuple(float_layer or ()), tuple(eight_bit_layer or ())
+    )
+    subject = arguments.open()
+    model = subject.module.eval()
+    images = subject.images(calibration)
+    start = subject.measure(model)
+    ranges = observed_ranges(model, [(part,) for part in torch.split(images, 16)])
+    print(prepare_qat(model, images[:1], ranges=ranges, options=options).describe())
+    rounded = subject.measure(model)
+    checkpoint = checkpoint_beside(output)
+    subject.train(model, arguments.section, checkpoint, "quantizing", [QuantizationSchedule()])
+    after = subject.measure(model)
+    export_qat(model, output, batch=export_batch, image_size=subject.loaded.size, targets=[target])
+    checkpoint.unlink(missing_ok=True)
+    print(f"{subject.metric} {start:.1%} in float, {rounded:.1%} rounded, {after:.1%} after {epochs} epochs")
+    print(f"wrote {output}")

@@ -1,0 +1,90 @@
+"""`eightfold sparsify`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from eightfold.cli.train.options import (
+    BatchSize,
+    Classes,
+    Data,
+    Epochs,
+    ImageSize,
+    Mosaic,
+    Network,
+    Output,
+    PreprocessFile,
+    Rate,
+    Seed,
+    TaskName,
+    TrainingArguments,
+    Weights,
+    train_and_save,
+)
+from eightfold.extras import require
+
+if TYPE_CHECKING:
+    from eightfold.compress.train.hooks import Hook
+    from eightfold.compress.train.sparsity.history import ScaleHistory
+    from eightfold.pipeline.train_models import TrainingSubject
+
+
+def sparsify(
+    network: Network,
+    data: Data,
+    output: Output,
+    s: Annotated[
+        float | None, typer.Option("--s", help="Strength of the penalty. Default: fitted to rate and epochs.")
+    ] = None,
+    layers: Annotated[str, typer.Option(help="Batch norms: all, normal, shortcut or layer.")] = "all",
+    schedule: Annotated[str, typer.Option(help="Of the strength: constant, global, local or dynamic.")] = "constant",
+    penalty: Annotated[str, typer.Option(help="scales (L1 on batch norms) or group-lasso.")] = "scales",
+    epochs: Epochs = 10,
+    batch: BatchSize = 64,
+    rate: Rate = 0.05,
+    weights: Weights = None,
+    classes: Classes = None,
+    size: ImageSize = None,
+    task: TaskName = "",
+    preprocess: PreprocessFile = None,
+    mosaic: Mosaic = 0.5,
+    seed: Seed = 0,
+) -> None:
+    """Train with a penalty that pushes whole channels to zero, so that pruning them costs little.
+
+    Histograms of the scales go to OUTPUT.scales.json. After an interruption, the same command resumes.
+
+    Example: eightfold sparsify trained --data photos --s 1e-3 --epochs 10 -o sparse
+    """
+    arguments = TrainingArguments(
+        network, data, epochs, batch, rate, weights, classes, size, task, preprocess, mosaic, seed
+    )
+    require("torch", "train a network")
+    from eightfold.compress.train.sparsity.scales import LAYER_SETS, batch_norm_scales
+    from eightfold.compress.train.sparsity.strength import KINDS, Strength
+    from eightfold.compress.train.sparsity.suggest import suggested_ratio, suggested_strength
+    from eightfold.errors import one_of
+
+    kind, chosen = one_of("schedule", schedule, KINDS), one_of("layer set", layers, LAYER_SETS)
+    kept: list[ScaleHistory] = []
+
+    def hooks(subject: TrainingSubject) -> Sequence[Hook]:
+        from eightfold.compress.train.sparsity.hook import Sparsity
+        from eightfold.compress.train.sparsity.sparsify import penalty_of
+
+        steps = max(1, epochs * len(subject.train_images) // batch)
+        strength = suggested_strength(subject.module, rate=rate, steps=steps) if s is None else s
+        print(f"s = {strength:.3g}")
+        example = subject.images(1)
+        found = Sparsity(penalty_of(penalty, subject.module, Strength(strength, kind), chosen, example))
+        kept.append(found.history)
+        return [found]
+
+    subject = train_and_save(arguments, output, "sparse training", hooks)
+    print(kept[0].describe())
+    kept[0].save(output.absolute().with_name(f"{output.name}.scales.json"))
+    if batch_norm_scales(subject.module):
+        print(suggested_ratio(subject.module).describe())
