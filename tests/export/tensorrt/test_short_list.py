@@ -1,10 +1,12 @@
 """The real parser and the real builder take every network of the short list, in float16 and in INT8.
 
-Small images and random weights: what counts is which operators the graphs are made of.
+Small images, random weights, and few and narrow blocks of the networks that are large: what counts is which operators
+the graphs are made of.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,14 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from torchvision.models.convnext import CNBlockConfig, ConvNeXt
+from torchvision.models.densenet import DenseNet
+from torchvision.models.efficientnet import EfficientNet, MBConvConfig
+from torchvision.models.regnet import BlockParams, RegNet
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from torchvision.models.segmentation import deeplabv3, fcn, lraspp
+from torchvision.models.swin_transformer import SwinTransformer
+from torchvision.models.vision_transformer import VisionTransformer
 
 from eightfold.calib.calibrate import calibrate
 from eightfold.export.int8.quantize import quantize
@@ -26,13 +36,33 @@ TARGET = "rtx:sm86"
 SIZE = 64
 # At 64 pixels the last attention has one token, which the builder of TensorRT-RTX 1.7 fails to fuse.
 SIZES = {"timm:mobilevit_xxs": 96}
-# One fixes its image size, one warns unless told how to begin, three would fetch weights for their backbones.
-EXTRA: dict[str, dict[str, Any]] = {
-    "vit_b_16": {"image_size": SIZE},
-    "googlenet": {"init_weights": True},
-    "lraspp_mobilenet_v3_large": {"weights_backbone": None},
-    "deeplabv3_mobilenet_v3_large": {"weights_backbone": None},
-    "fcn_resnet50": {"weights_backbone": None},
+
+
+def bottlenecks(**options: Any) -> ResNet:
+    return ResNet(Bottleneck, [1, 1, 1, 1], width_per_group=16, **options)
+
+
+def small_mobilenet() -> torch.nn.Module:
+    return torchvision.models.mobilenet_v3_small(weights=None, dilated=True)
+
+
+# The same blocks, fewer and narrower: each stage has one of every kind, as its operators are all that counts here.
+SMALL: dict[str, Callable[[], torch.nn.Module]] = {
+    "resnet18": lambda: ResNet(BasicBlock, [1, 1, 1, 1]),
+    "resnet50": bottlenecks,
+    "mobilenet_v2": lambda: torchvision.models.mobilenet_v2(width_mult=0.25),
+    "efficientnet_b0": lambda: EfficientNet(
+        [MBConvConfig(1, 3, 1, 32, 16, 1, 1, 1), MBConvConfig(6, 5, 2, 16, 24, 2, 1, 1)], 0.2
+    ),
+    "densenet121": lambda: DenseNet(8, (2, 2, 2, 2), 16),
+    "regnet_y_400mf": lambda: RegNet(BlockParams.from_init_params(4, 16, 24.0, 2.5, 8, se_ratio=0.25)),
+    "convnext_tiny": lambda: ConvNeXt([CNBlockConfig(16, 32, 1), CNBlockConfig(32, None, 1)]),
+    "googlenet": lambda: torchvision.models.googlenet(weights=None, init_weights=False, aux_logits=False),
+    "swin_t": lambda: SwinTransformer([4, 4], 24, [2, 2], [2, 4], [7, 7]),
+    "vit_b_16": lambda: VisionTransformer(SIZE, 16, 2, 2, 32, 64),
+    "lraspp_mobilenet_v3_large": lambda: lraspp._lraspp_mobilenetv3(small_mobilenet(), 21),
+    "deeplabv3_mobilenet_v3_large": lambda: deeplabv3._deeplabv3_mobilenetv3(small_mobilenet(), 21, None),
+    "fcn_resnet50": lambda: fcn._fcn_resnet(bottlenecks(replace_stride_with_dilation=[False, True, True]), 21, None),
 }
 
 
@@ -44,7 +74,7 @@ def built(name: str) -> torch.nn.Module:
     elif source == "timm":
         network = pytest.importorskip("timm").create_model(rest)
     else:
-        network = torchvision.models.get_model(name, weights=None, **EXTRA.get(name, {}))
+        network = SMALL[name]() if name in SMALL else torchvision.models.get_model(name, weights=None)
     return network.eval()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from eightfold.compress.trace.groups import ChannelGraph, Index, Kept, Member, SizeLink, removed_indices
+from eightfold.compress.trace.groups import ChannelGraph, Index, Kept, Member, ScaleLink, SizeLink, removed_indices
 from eightfold.errors import PlanMismatchError
 from eightfold.files import sha256_of_bytes
 from eightfold.values import Frozen, Value
@@ -51,7 +51,7 @@ class PrunePlan(Value):
 
     kind: ClassVar[str] = "prune plan"
     error: ClassVar[type[PlanMismatchError]] = PlanMismatchError
-    omitted_when_empty: ClassVar[frozenset[str]] = frozenset({"unreached"})
+    omitted_when_empty: ClassVar[frozenset[str]] = frozenset({"unreached", "scales"})
 
     shapes: dict[str, tuple[int, ...]] = Field(
         description="every parameter and buffer of the original architecture, once `removed_blocks` are bypassed"
@@ -59,6 +59,7 @@ class PrunePlan(Value):
     source: str = Field(description="digest of `shapes`: the architecture the plan belongs to")
     groups: tuple[GroupPlan, ...] = Field(description="the groups that lose channels; others stay whole")
     sizes: tuple[SizeLink, ...] = Field(default=(), description="module attributes that follow a group's width")
+    scales: tuple[ScaleLink, ...] = Field(default=(), description="weights that follow a mean over a group's channels")
     removed_blocks: tuple[RemovedBlock, ...] = Field(default=(), description="residual blocks taken out first")
     multiple: int = Field(default=8, ge=1, description="kept widths are multiples of this")
     rule: str = Field(default="uniform", description="how the scores were turned into kept channels")
@@ -89,6 +90,7 @@ class PrunePlan(Value):
         )
         touched = {group.id for group in groups}
         sizes = tuple(link for link in graph.sizes if touched & {name for name, _ in link.parts})
+        scales = tuple(link for link in graph.scales if touched & {name for name, _ in link.parts})
         shapes = dict(graph.shapes)
         return cls.model_validate(
             {
@@ -96,6 +98,7 @@ class PrunePlan(Value):
                 "source": architecture_digest(shapes),
                 "groups": groups,
                 "sizes": sizes,
+                "scales": scales,
                 "unreached": graph.unreached if groups else (),
                 **about,
             }

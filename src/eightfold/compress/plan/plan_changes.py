@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eightfold.compress.plan.plan import GroupPlan, PrunePlan, raise_first_difference
-from eightfold.compress.trace.groups import Index, Member, SizeLink, Span
+from eightfold.compress.trace.groups import Index, Member, ScaleLink, SizeLink, Span
 from eightfold.compress.trace.spans import runs
 
 Place = tuple[str, int]
@@ -80,6 +80,7 @@ def merge_plans(first: PrunePlan, second: PrunePlan) -> PrunePlan:
         update={
             "groups": tuple(groups.values()),
             "sizes": _sizes(first, second, renamed),
+            "scales": _scales(first, second, renamed),
             "removed_blocks": (*first.removed_blocks, *second.removed_blocks),
             "budget": "; then ".join(text for text in (first.budget, second.budget) if text),
             "rule": second.rule,
@@ -149,6 +150,15 @@ def _sizes(first: PrunePlan, second: PrunePlan, renamed: Mapping[str, tuple[str,
         if (link.module, link.attribute) not in known:
             parts = tuple(_renamed(part, renamed) for part in link.parts)
             known[link.module, link.attribute] = SizeLink(link.module, link.attribute, link.value, parts)
+    return tuple(known.values())
+
+
+def _scales(first: PrunePlan, second: PrunePlan, renamed: Mapping[str, tuple[str, Index]]) -> tuple[ScaleLink, ...]:
+    known = {link.tensor: link for link in first.scales}
+    for link in second.scales:
+        if link.tensor not in known:
+            parts = tuple(_renamed(part, renamed) for part in link.parts)
+            known[link.tensor] = ScaleLink(link.tensor, link.power, link.count, parts)
     return tuple(known.values())
 
 

@@ -15,7 +15,7 @@ from eightfold.compress.modules.modules import all_tensors, shapes_of, unwrapped
 from eightfold.compress.modules.weight_norm import weight_of, weights_kept
 from eightfold.compress.plan.plan import PrunePlan, Shapes
 from eightfold.compress.surgery.blocks import remove_blocks
-from eightfold.compress.trace.groups import Index, Kept, SizeLink
+from eightfold.compress.trace.groups import Index, Kept, SizeLink, removed_count
 from eightfold.compress.trace.macs import count_parameters
 from eightfold.compress.trace.sizes import get_size, set_size
 from eightfold.errors import PlanMismatchError
@@ -92,6 +92,7 @@ def _apply(
     removed = plan.removed_indices()
     with weights_kept(model, {name for name, _ in removed}):
         _cut_tensors(model, removed, optimizer, cut)
+        _scale_tensors(model, plan)
     _update_attributes(model, plan)
     return before, shapes_of(model)
 
@@ -148,6 +149,13 @@ def _cut_state(state: dict[str, Any], shape: torch.Size, dim: int, kept: torch.T
             state[key] = value.index_select(dim, kept)
 
 
+def _scale_tensors(model: nn.Module, plan: PrunePlan) -> None:
+    """Weights behind means over channels whose number has changed."""
+    tensors = all_tensors(model) if plan.scales else {}
+    for link in plan.scales:
+        tensors[link.tensor].data = tensors[link.tensor].data * link.factor(plan.kept)
+
+
 def _update_attributes(model: nn.Module, plan: PrunePlan) -> None:
     changed = {tensor.rpartition(".")[0] for group in plan.groups for tensor in {m.tensor for m in group.members}}
     modules = dict(model.named_modules())
@@ -175,7 +183,7 @@ def sync_sizes(module: nn.Module) -> None:
         module.out_features, module.in_features = weight.shape
     elif isinstance(module, (nn.modules.batchnorm._NormBase, nn.GroupNorm)):
         _sync_norm(module)
-    elif isinstance(module, nn.LayerNorm) and isinstance(weight, torch.Tensor):
+    elif isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and isinstance(weight, torch.Tensor):
         module.normalized_shape = tuple(weight.shape)
     elif isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
         _sync_recurrent(module)
@@ -217,11 +225,6 @@ def _sync_norm(module: nn.modules.batchnorm._NormBase | nn.GroupNorm) -> None:
 
 
 def _update_size(model: nn.Module, link: SizeLink, kept: Kept) -> None:
-    lost = 0
-    for group, spans in link.parts:
-        if group in kept:
-            channels = np.concatenate([span.channels() for span in spans])
-            lost += int((~np.isin(channels, kept[group])).sum())
     module = model.get_submodule(link.module)
     seen = get_size(module, link.attribute)
     if seen != link.value:
@@ -230,7 +233,7 @@ def _update_size(model: nn.Module, link: SizeLink, kept: Kept) -> None:
             allowed=f"{link.value} as in the plan",
             remedy="apply the plan to the model it was made for",
         )
-    set_size(module, link.attribute, link.value - lost)
+    set_size(module, link.attribute, link.value - removed_count(link.parts, kept))
 
 
 def _widths(before: Shapes, after: Shapes) -> tuple[Width, ...]:

@@ -160,6 +160,33 @@ class SizeLink:
     parts: tuple[tuple[str, tuple[Span, ...]], ...]
 
 
+@dataclass(frozen=True)
+class ScaleLink:
+    """A weight that makes good a mean whose number of channels changes; see `trace.rules.means`.
+
+    It is multiplied by (left / count) ** power, where `left` is the count without the removed indices among `spans` of
+    the groups (group id, spans)."""
+
+    tensor: str
+    power: float
+    count: int
+    parts: tuple[tuple[str, tuple[Span, ...]], ...]
+
+    def factor(self, kept: Kept) -> float:
+        """The factor for the groups that `kept` names; others stay whole."""
+        return ((self.count - removed_count(self.parts, kept)) / self.count) ** self.power
+
+
+def removed_count(parts: Iterable[tuple[str, tuple[Span, ...]]], kept: Kept) -> int:
+    """Number of indices among (group id, spans) whose channels go."""
+    gone = 0
+    for group, spans in parts:
+        if group in kept:
+            channels = np.concatenate([span.channels() for span in spans])
+            gone += int((~np.isin(channels, kept[group])).sum())
+    return gone
+
+
 def removed_indices(cuts: Iterable[tuple[Sequence[Member], Index]]) -> Mapping[tuple[str, int], Index]:
     """(tensor, dim) -> positions to remove, ascending int64, for the members of groups and the channels they keep.
 
@@ -192,6 +219,7 @@ class ChannelGraph:
     shapes: Mapping[str, tuple[int, ...]]  # every parameter and buffer; tied ones by their first name
     sizes: tuple[SizeLink, ...] = ()
     suspects: tuple[Suspect, ...] = ()
+    scales: tuple[ScaleLink, ...] = ()
     trail: OpTrace = field(default_factory=OpTrace, repr=False)
     outputs: tuple[tuple[int, ...], ...] = ()  # shape of every output tensor for the traced input
     data_dependent: bool = False  # an operator (nms, nonzero) made shapes depend on values

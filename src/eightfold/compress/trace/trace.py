@@ -28,7 +28,7 @@ from eightfold.compress.modules.modules import (
     shapes_of,
     unwrapped,
 )
-from eightfold.compress.trace import sizes
+from eightfold.compress.trace import scales, sizes
 from eightfold.compress.trace.components import Grouping, group_channels, solve
 from eightfold.compress.trace.fake.fake_run import run_or_fake
 from eightfold.compress.trace.groups import ChannelGraph, LayerCall, Role, Suspect
@@ -38,6 +38,8 @@ from eightfold.compress.trace.replay import factors_of
 from eightfold.compress.trace.rules import RULES, Call
 from eightfold.compress.trace.rules.base import RawLayer, Record, has_offset, marked_uniform, set_offset
 from eightfold.compress.trace.rules.elementwise import elementwise, factory
+from eightfold.compress.trace.rules.means import factors_of as growth_of
+from eightfold.compress.trace.rules.means import follow_factors
 from eightfold.compress.types import Args, ExampleInputs, Kwargs
 from eightfold.errors import TraceError
 from eightfold.export.verify.module_runs import set_evaluation
@@ -73,16 +75,19 @@ def _free_outputs(graph: ChannelGraph) -> int:
 
 
 # Reasons that freeze the width of a head, but not the number of heads.
-_FREEZES_A_FACTOR = ("the scale of attention", "layer norm over channels", "softmax over channels")
+_FREEZES_A_FACTOR = (
+    "the scale of attention", "layer norm over channels", "softmax over channels", "mean over channels",
+    "var over channels",
+)  # fmt: skip
 
 
 def _follow(
     model: nn.Module, inputs: ExampleInputs, second_choice: frozenset[int]
 ) -> tuple[ChannelGraph, frozenset[int]]:
-    """The graph, and the splits whose larger factor turned out frozen, though the smaller might not be."""
+    """The graph, and the splits of modules where a larger factor turned out frozen, though the smaller might not be."""
     tensors = named_tensors(model)
     integers = functools.partial(sizes.integers_of, model)
-    record = Record(LabelSpace(), integers, second_choice)
+    record = Record(LabelSpace(), integers, second_choice, weights=scales.weights_of(model))
     used: set[int] = set()
     with _labelled(record.space, tensors), module_paths(model) as path:
         _run(model, inputs, record, used, path, training=False)
@@ -131,7 +136,7 @@ def _run(
         if not training:
             record.outputs = tuple(tuple(leaf.shape) for leaf in leaves)
         for leaf in leaves:
-            for labels in axes_of(leaf).values():
+            for labels in (*axes_of(leaf).values(), *(factor.labels for factor in growth_of(leaf))):
                 record.space.freeze(labels, "output of the model")
 
 
@@ -178,6 +183,7 @@ def _apply_rule(call: Call) -> None:
     elif rule is None and call.outs:
         for tensor in labelled:
             call.freeze(tensor, f"operator {call.func.overloadpacket}")
+    follow_factors(call)
 
 
 @functools.cache
@@ -194,10 +200,11 @@ def _graph(
     model: nn.Module, record: Record, tensors: Mapping[str, torch.Tensor], unreached: tuple[str, ...]
 ) -> tuple[ChannelGraph, frozenset[int]]:
     space = record.space
+    folds = scales.settled(record)
     widths = [labels for layer in record.layers for labels in (layer.inputs, layer.outputs)]
     components = solve(space)
     grouping = group_channels(space, components, _roles(record), widths).of_layers()
-    stuck = (n for n, labels in enumerate(record.splits) if components.frozen_for(labels, _FREEZES_A_FACTOR))
+    stuck = {split.module for split in record.splits if components.frozen_for(split.labels, _FREEZES_A_FACTOR)}
     names = {id(tensor): name for name, tensor in tensors.items()}
     layers = tuple(_layer(layer, grouping, names) for layer in record.layers)
     graph = ChannelGraph(
@@ -206,13 +213,15 @@ def _graph(
         shapes_of(model),
         sizes=sizes.links(model, record, grouping),
         suspects=_suspects(model, record, grouping),
+        scales=scales.links(folds, names, grouping),
         trail=record.trail.solved(grouping.place),
         outputs=record.outputs,
         data_dependent=record.data_dependent,
         warnings=tuple(record.warnings),
         unreached=unreached,
     )
-    return graph, frozenset(stuck)
+    # Query, key and value are split alike, and only the first two are normalized or scaled.
+    return graph, frozenset(number for number, split in enumerate(record.splits) if split.module in stuck)
 
 
 def _roles(record: Record) -> dict[int, Role]:

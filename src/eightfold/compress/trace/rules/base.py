@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -44,6 +45,20 @@ class RawSize:
     position: int | None = None  # its place in a list of sizes
 
 
+class Split(NamedTuple):
+    """A channel dimension that the code of a module splits in several."""
+
+    module: str
+    labels: Vector
+
+
+class ChannelFactor(NamedTuple):
+    """The growth of a mean once channels are gone: (their number before / their number after) to a power."""
+
+    labels: Vector
+    power: float
+
+
 @dataclass
 class Record:
     """Everything that a trace collects."""
@@ -51,7 +66,7 @@ class Record:
     space: LabelSpace
     integers: Callable[[str, int], list[str]]  # (module path, value) -> its attributes of that value that may be widths
     second_choice: frozenset[int] = frozenset()  # numbers of the splits that free their second factor
-    splits: list[Vector] = field(default_factory=list)  # the labels of every channel dimension that was split
+    splits: list[Split] = field(default_factory=list)  # every channel dimension that was split
     layers: list[RawLayer] = field(default_factory=list)
     sizes: list[RawSize] = field(default_factory=list)
     dimensions: list[RawSize] = field(default_factory=list)  # labelled dimensions of results that were given sizes
@@ -60,6 +75,21 @@ class Record:
     warnings: list[str] = field(default_factory=list)
     outputs: tuple[tuple[int, ...], ...] = ()
     data_dependent: bool = False
+    weights: Mapping[int, torch.Tensor] = field(default_factory=dict)  # the model's floating-point tensors, by their id
+    uses: Counter[int] = field(default_factory=Counter)  # id of a weight -> number of operators that compute with it
+    folds: list[tuple[torch.Tensor, ChannelFactor]] = field(default_factory=list)  # weights that take factors
+
+    def weight(self, tensor: object) -> torch.Tensor | None:
+        """The weight that `tensor` is, or is a view of."""
+        for each in (tensor, getattr(tensor, "_base", None)):
+            if id(each) in self.weights:
+                return self.weights[id(each)]
+        return None
+
+    def count_uses(self, tensors: Iterable[torch.Tensor]) -> None:
+        """One more operator computes with these tensors."""
+        found = (self.weight(tensor) for tensor in tensors)
+        self.uses.update({id(weight) for weight in found if weight is not None})
 
 
 @dataclass(frozen=True)

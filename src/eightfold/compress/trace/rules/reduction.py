@@ -14,22 +14,23 @@ def additive(call: Call) -> None:
     if has_offset(x):
         dims = dims_of(call.arg(position, "dim"), x)
         call.freeze(x, f"{call.name} over channels that stay nonzero without their layer", dims)
-    _drop(call, dims_of(call.arg(position, "dim"), x), bool(call.arg(keep, "keepdim", False)))
+    drop_dims(call, dims_of(call.arg(position, "dim"), x), bool(call.arg(keep, "keepdim", False)))
 
 
-@rule("mean", "var", "std", "var_mean", "std_mean", "amax", "amin", "prod", "logsumexp", "all", "any", "max", "min",
+@rule("var", "std", "var_mean", "std_mean", "amax", "amin", "prod", "logsumexp", "all", "any", "max", "min",
       "median", "argmax", "argmin", "aminmax", "mode", "nanmean")  # fmt: skip
 def reduce(call: Call) -> None:
     """A reduction over channels depends on how many there are."""
     x = call.args[0]
     dims = dims_of(call.arg(1, "dim"), x)
     call.freeze(x, f"{call.name} over channels", dims)
-    _drop(call, dims, any(out.dim() == x.dim() for out in call.outs))
+    drop_dims(call, dims, any(out.dim() == x.dim() for out in call.outs))
     if call.name == "logsumexp":
         set_offset(call.out, True)
 
 
-def _drop(call: Call, dims: list[int], keep: bool) -> None:
+def drop_dims(call: Call, dims: list[int], keep: bool) -> None:
+    """The results have the labels of the dimensions that are not reduced."""
     x = call.args[0]
     left = [dim for dim in range(x.dim()) if dim not in dims]
     places = range(x.dim()) if keep else left

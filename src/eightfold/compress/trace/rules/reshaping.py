@@ -9,6 +9,7 @@ from eightfold.compress.trace import views
 from eightfold.compress.trace.labels import Axes, Vector, axes_of, set_axes
 from eightfold.compress.trace.rules.base import (
     Call,
+    Split,
     is_uniform,
     note_dimensions,
     note_size,
@@ -72,7 +73,7 @@ def _split(call: Call, labels: Vector, sizes: list[int]) -> tuple[int, Vector]:
 
 def _choose_free(call: Call, labels: Vector, sizes: list[int]) -> int:
     number = len(call.record.splits)
-    call.record.splits.append(labels)
+    call.record.splits.append(Split(call.module, labels))
     return views.free_dimension(sizes, second=number in call.record.second_choice)
 
 
