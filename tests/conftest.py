@@ -24,7 +24,7 @@ settings.load_profile("eightfold")
 TINY: dict[str, Any] = {
     "name": "tiny",
     "output": "unused",
-    "model": {"source": "mobilenet_v2"},
+    "model": {"source": "tiny_classifier:tiny"},
     "data": {"source": "mnist", "train_images": 192, "test_images": 50},
     "preprocess": {"height": 32, "width": 32},
     "train": {"epochs": 1, "batch": 32},

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +83,7 @@ def test_every_convolution_and_linear_width_is_a_multiple_of_8(tiny_run: Path) -
     graph = onnx.load(tiny_run / "onnx" / "pruned-fp32-b1.onnx").graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     weights = [(node, shapes[node.input[1]]) for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
-    assert len(weights) == 53
+    assert len(weights) == 17
     for node, (outputs, inputs, *_) in weights:
         assert outputs % 8 == 0 or outputs == 10, node.name
         assert inputs % 8 == 0 or inputs in (1, 3), node.name
@@ -197,9 +195,8 @@ def test_killed_at_several_stages_it_ends_with_the_same_digests(
     places = {"train": 4, "finetune": 2, "export pruned": 9, "quantize cpu-x86": 6, "bundle": 12}
     for step, place in places.items():
         run_killed_in(step, recipe, directory, place=place)
-    command = [sys.executable, "-m", "eightfold", "run", str(recipe), "--output", str(directory), "--allow-failed"]
-    finished = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert "train: up to date" in finished.stdout
+    finished = run(recipe, output=directory)
+    assert "train" in {step.name for step in finished.steps if step.skipped}
     assert deterministic_digests(directory) == deterministic_digests(tiny_run)
     assert names(directory) == names(tiny_run)
 

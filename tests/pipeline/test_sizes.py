@@ -97,7 +97,7 @@ def test_the_table_compares_what_has_one_size(directory: Path) -> None:
 
 def test_the_report_s_headlines_are_about_the_first_size(directory: Path) -> None:
     content = content_of(Job(recipe_from(sized()), directory))
-    assert "mobilenet_v2 at 32x32 and 48x40, " in content.subtitle
+    assert "tiny_classifier:tiny at 32x32 and 48x40, " in content.subtitle
     assert {card.note for card in content.cards if card.note} == {"pruned-int8-cpu-x86-32x32"}
     unchanged = {row.artifact for row in content.accuracy if row.change is None and row.value is not None}
     assert unchanged == {f"baseline-fp32-{size}-b{batch}" for size in ("32x32", "40x48") for batch in (1, 2)}

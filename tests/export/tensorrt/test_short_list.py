@@ -43,7 +43,8 @@ def bottlenecks(**options: Any) -> ResNet:
 
 
 def small_mobilenet() -> torch.nn.Module:
-    return torchvision.models.mobilenet_v3_small(weights=None, dilated=True)
+    network: torch.nn.Module = torchvision.models.mobilenet_v3_small(weights=None, dilated=True)
+    return network
 
 
 # The same blocks, fewer and narrower: each stage has one of every kind, as its operators are all that counts here.

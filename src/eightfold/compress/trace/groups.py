@@ -174,7 +174,8 @@ class ScaleLink:
 
     def factor(self, kept: Kept) -> float:
         """The factor for the groups that `kept` names; others stay whole."""
-        return ((self.count - removed_count(self.parts, kept)) / self.count) ** self.power
+        left = self.count - removed_count(self.parts, kept)
+        return float((left / self.count) ** self.power)
 
 
 def removed_count(parts: Iterable[tuple[str, tuple[Span, ...]]], kept: Kept) -> int:
