@@ -21,7 +21,7 @@ class Killer:
     def __init__(self, directory: str, step: str, place: int, told: str) -> None:
         self.directory, self.step, self.place, self.told, self.left = directory, step, place, told, 0
 
-    def started(self, step: str) -> None:
+    def started(self, step: object) -> None:
         if step == self.step:
             self.left = self.place
 

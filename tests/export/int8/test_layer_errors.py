@@ -9,8 +9,9 @@ import pytest
 
 from eightfold.calib.calibrate import calibrate
 from eightfold.errors import CalibrationError
-from eightfold.export.int8.layer_errors import NO_ERROR_DB, compare_layers, sqnr_db
+from eightfold.export.int8.layer_errors import compare_layers
 from eightfold.export.int8.quantize import quantize
+from eightfold.export.verify.sqnr import NO_ERROR_DB, sqnr_db
 
 ModelMaker = Callable[..., Path]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eightfold.cli.network import load_network
-from eightfold.cli.options import image_size, inputs_from_images, terminal_width
+from eightfold.cli.options import image_size, inputs_from_images, task_named, terminal_width
 from eightfold.compress.surgery.source_record import SOURCE
 from eightfold.errors import UsageError
 
@@ -46,6 +46,7 @@ def compare(
     preprocess: Annotated[
         Path | None, typer.Option(help="JSON of the Preprocess of those images. Default: a bundle's own.")
     ] = None,
+    task: Annotated[str, typer.Option(help="Decoder or task JSON: compare decoded answers. Default: a bundle's.")] = "",
     onnx: Annotated[
         Path | None,
         typer.Option(help="Graph of the engine, to name its layers. Default: the one beside it."),
@@ -53,7 +54,8 @@ def compare(
 ) -> None:
     """Compare two artifacts layer by layer, on the same inputs.
 
-    Layers are paired by their values, not by their names. Two bundles are compared artifact by artifact.
+    Layers are paired by their values, not by their names. Where the decoder is known, decoded answers are compared as
+    well. Two bundles are compared artifact by artifact.
 
     Example: eightfold compare fp32.onnx int8.onnx --worst 10
 
@@ -90,6 +92,7 @@ def compare(
             preprocess=rules,
             onnx=onnx,
             judge=compare_by_task,
+            task=task_named(task) if task else None,
         )
         found, pairs = one.describe(worst, terminal_width()), (one,)
     print(found)

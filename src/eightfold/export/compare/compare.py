@@ -9,6 +9,7 @@ from eightfold.arrays import Arrays
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BuildError, ModelError, UsageError
 from eightfold.export.compare.agreement import Judge, compare_classifiers
+from eightfold.export.compare.answers import costliest_tensor, judged_answers, needs_a_name
 from eightfold.export.compare.comparison import ComparedLayer, Comparison
 from eightfold.export.compare.engine_runnable import showing_layers
 from eightfold.export.compare.feeds import Feeder, feeds_of, rules_for
@@ -16,6 +17,7 @@ from eightfold.export.compare.runnables import Runnable, runnable_of
 from eightfold.export.verify.intermediates.diverging import Matches, match_tensors
 from eightfold.export.verify.verify import Tolerance, compare_arrays
 from eightfold.files import PathLike
+from eightfold.runtime.bundle.manifest import Task
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +37,7 @@ def compare_artifacts(
     preprocess: Preprocess | None = None,
     onnx: PathLike | None = None,
     judge: Judge = compare_classifiers,
+    task: Task | None = None,
 ) -> Comparison:
     """Run any two artifacts on the same inputs and compare them, layer by layer where both show their layers.
 
@@ -53,6 +56,8 @@ def compare_artifacts(
             it and as the other of the two when None.
         judge: what labelled images are for: top-1, or `eightfold.tasks.compare.compare_detectors`.
 
+        task: what the outputs mean, where no bundle says it: decoded answers are compared as well.
+
     Raises:
         BackendError: this machine cannot run one of them.
         UsageError: the inputs of the two do not fit each other, or labelled images came without a Preprocess.
@@ -61,10 +66,15 @@ def compare_artifacts(
     subjects = runnable_of(first), runnable_of(second)
     fed = feeds_of(subjects, inputs, preprocess, image_shape)
     subjects = showing_layers(subjects[0], subjects[1], onnx), showing_layers(subjects[1], subjects[0], onnx)
+    known, seen = (each.run(mine) for each, mine in zip(subjects, fed, strict=True))
+    outputs = compare_arrays(known, seen)
+    answers, decoded = judged_answers(known, seen, subjects, task)
     found = Comparison(
         first=subjects[0].name,
         second=subjects[1].name,
-        outputs=compare_arrays(*(each.run(mine) for each, mine in zip(subjects, fed, strict=True))),
+        outputs=outputs,
+        answers=answers,
+        decoded=decoded,
         limit=f"cosine {tolerance.cosine:g}" if tolerance == PARTED else "the tolerance",
         on_random_inputs=inputs is None,
         agreement=None if labelled is None else judge(*subjects, labelled, _rules(*subjects, preprocess)),
@@ -91,10 +101,12 @@ def _with_layers(
     except (BuildError, ModelError) as error:  # some graphs run, or are built, as a whole only
         return found.model_copy(update={"no_layers": str(error)})
     beyond = matches.first_beyond(tolerance)
+    named = needs_a_name(found.answers, found.decoded)
     return found.model_copy(
         update={
             "layers": _layers(matches, tolerance, (subjects[0].maker, subjects[1].maker)),
             "first_beyond": beyond.inner.name if beyond else "",
+            "costliest": costliest_tensor(matches, subjects) if named else None,
             "notes": tuple(each.remark for each in subjects if each.remark),
         }
     )

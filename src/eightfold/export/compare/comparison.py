@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from eightfold.export.compare.agreement import Agreement
+from eightfold.export.compare.answers import CostlyTensor, needs_a_name
+from eightfold.export.int8.decoded_errors import DecodedErrors
+from eightfold.export.int8.output_errors import OutputError
 from eightfold.export.verify.verify import Difference
 from eightfold.text_table import text_table, wrapped
 from eightfold.values import Frozen
@@ -46,6 +49,9 @@ class Comparison(Frozen):
     Attributes:
         first, second: what was compared, as it was named.
         outputs: differences of the outputs.
+        answers: the same by output and by channel group, in dB.
+        decoded: differences of the decoded answers, where a decoder is known.
+        costliest: the tensor at which most of the error arises, where the answers differ by more than rounding does.
         layers: the tensors in between, in order of computation.
         first_beyond: the layer from which on the two differ by more than the tolerance; "" where there is none.
         limit: that tolerance, in words.
@@ -58,6 +64,9 @@ class Comparison(Frozen):
     first: str
     second: str
     outputs: tuple[Difference, ...]
+    answers: tuple[OutputError, ...] = ()
+    decoded: DecodedErrors | None = None
+    costliest: CostlyTensor | None = None
     layers: tuple[ComparedLayer, ...] = ()
     first_beyond: str = ""
     limit: str = ""
@@ -88,7 +97,17 @@ class Comparison(Frozen):
         rows = [layer for layer in self.compared if not worst or _differs(layer)]
         shown = worst_of(rows, worst) if worst else rows
         remarks = [line for each in self._remarks(len(shown), len(rows)) for line in wrapped(each, width)]
-        return "\n".join([head, *self._table(shown, width), *remarks, *agreement])
+        answers = [line for each in self._answers() for line in wrapped(each, width)]
+        return "\n".join([head, *self._table(shown, width), *remarks, *answers, *agreement])
+
+    def _answers(self) -> Iterable[str]:
+        """Of two that are not the same."""
+        if not self.exact:
+            yield from (f"output {each.describe()}" for each in self.answers)
+            if self.decoded is not None:
+                yield self.decoded.describe()
+            if self.costliest is not None:
+                yield self.costliest.describe()
 
     def _in_short(self) -> str:
         """Of two that are the same."""
@@ -130,6 +149,8 @@ class Comparison(Frozen):
             yield f"not found in the second, where they were folded into what follows: {names}"
         if self.first_beyond:
             yield f"the two part at {self.first_beyond}: it is beyond {self.limit}, and all that is computed from it"
+        elif self.layers and needs_a_name(self.answers, self.decoded):
+            yield f"no layer alone is beyond {self.limit}, but the answers differ by more than rounding does"
         elif self.layers:
             yield f"the two do not part: every layer is within {self.limit}, or leads to one that is"
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from eightfold.arrays import Arrays
 from eightfold.calib.ranges import Ranges
-from eightfold.export.int8.layer_errors import sqnr_db
 from eightfold.export.int8.output_errors import LEAST_DB, GroupError, OutputError, channel_axis
 from eightfold.export.int8.qdq import apply_qdq
 from eightfold.export.int8.qdq_plan import FloatRules, plan_qdq
 from eightfold.export.targets import Target
+from eightfold.export.verify.sqnr import sqnr_db
 from eightfold.export.verify.verify import runner
 from eightfold.onnx_graph.graph import MOVING, ModelGraph
 from eightfold.onnx_graph.layers import WEIGHTED, value_of

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from eightfold.arrays import Arrays
 from eightfold.calib.images.geometry import Placement
 from eightfold.errors import BundleError
+from eightfold.export.fixed_size.fix_shapes import has_channels_last
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.bundle.sizes import Size
 from eightfold.runtime.postprocess import decoder_of
@@ -56,6 +57,11 @@ class DecodedErrors(Frozen):
             words += [f"{lost} are lost", f"{self.added} are new"]
         words.append(f"scores move by {self.mean_shift:.3f} on average and {self.largest_shift:.3f} at most")
         return ", ".join(words)
+
+
+def size_of_images(shape: tuple[int, ...]) -> Size:
+    """Height and width of a network's images: of four axes those that are not the few channels."""
+    return shape[1:3] if len(shape) == 4 and has_channels_last(shape) else shape[-2:]  # type: ignore[return-value]
 
 
 def decoded_errors(task: Task, known: Sequence[Arrays], seen: Sequence[Arrays], size: Size) -> DecodedErrors | None:

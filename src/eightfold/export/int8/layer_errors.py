@@ -13,14 +13,13 @@ from eightfold.calib.images.images import ImageSource
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.session import open_runner
 from eightfold.errors import CalibrationError
+from eightfold.export.verify.sqnr import sqnr_db
 from eightfold.files import PathLike
 from eightfold.onnx_graph.graph import ModelGraph, read_graph
 from eightfold.onnx_graph.layers import label
 from eightfold.onnx_graph.onnx_files import load_onnx
 from eightfold.onnx_graph.qoperator import dequantized_forms, with_dequantized
 from eightfold.values import Frozen
-
-NO_ERROR_DB = 200.0  # stands for an infinite ratio
 
 
 class LayerError(Frozen):
@@ -70,13 +69,6 @@ class _Energy:
 
     def sqnr_db(self) -> float:
         return sqnr_db(self.signal, self.error)
-
-
-def sqnr_db(signal: float, error: float) -> float:
-    """Signal to quantization noise ratio in dB, at most NO_ERROR_DB."""
-    if error <= 0:
-        return NO_ERROR_DB
-    return float(np.clip(10 * np.log10(max(signal, 1e-300) / error), -NO_ERROR_DB, NO_ERROR_DB))
 
 
 def compare_layers(

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eightfold.arrays import Array, Arrays
-from eightfold.export.int8.layer_errors import sqnr_db
+from eightfold.export.verify.sqnr import sqnr_db
 from eightfold.values import Frozen
 
 Floats = npt.NDArray[np.float64]

@@ -11,17 +11,15 @@ from eightfold.arrays import Arrays
 from eightfold.calib.images.images import ImageSource
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import VerificationError
-from eightfold.export.fixed_size.fix_shapes import has_channels_last
 from eightfold.export.int8 import output_errors
 from eightfold.export.int8.calibration_inputs import calibration_inputs
-from eightfold.export.int8.decoded_errors import DecodedErrors, decoded_errors
+from eightfold.export.int8.decoded_errors import DecodedErrors, decoded_errors, size_of_images
 from eightfold.export.int8.output_errors import OutputError
 from eightfold.export.verify.checks import first_beyond
 from eightfold.export.verify.precision_check import ComparedNetwork, answers_of_both
 from eightfold.export.verify.verify import Difference, Tolerance, difference
 from eightfold.files import PathLike
 from eightfold.runtime.bundle.manifest import Step, Task
-from eightfold.runtime.bundle.sizes import Size
 
 
 @dataclass(frozen=True)
@@ -71,17 +69,12 @@ def verify_quantized(
         _require_unbroken(errors, f"{name} (on {first})", networks, input_sets[first][0])
     decoded = None
     if images is not None and task is not None:
-        decoded = decoded_errors(task, known, seen, _image_size(next(iter(input_sets[first][0].values())).shape))
+        decoded = decoded_errors(task, known, seen, size_of_images(next(iter(input_sets[first][0].values())).shape))
     figures = {trial: _differences(*answers) for trial, answers in both.items()}
     words = [f"on {trial}: {_words(found)}" for trial, found in figures.items()]
     judged = [f"on {first}, {each.describe()}" for each in errors if _says_more(each, errors)]
     decoded_notes = [] if decoded is None else [f"on {first}, {decoded.describe()}"]
     return QuantizedAnswers(_step(name, figures[first], [*words, *decoded_notes, *judged, *notes]), errors, decoded)
-
-
-def _image_size(shape: tuple[int, ...]) -> Size:
-    """Height and width of a network's images: of four axes those that are not the few channels."""
-    return shape[1:3] if len(shape) == 4 and has_channels_last(shape) else shape[-2:]  # type: ignore[return-value]
 
 
 def _require_unbroken(

@@ -13,6 +13,7 @@ import numpy as np
 from eightfold.arrays import Array as Array
 from eightfold.arrays import Arrays as Arrays
 from eightfold.errors import ModelError, VerificationError, first_line
+from eightfold.export.verify.sqnr import NO_ERROR_DB, sqnr_db
 from eightfold.extras import require
 from eightfold.files import PathLike
 from eightfold.onnx_graph.onnx_files import fits_protobuf, load_onnx, save_onnx, tensor_specs
@@ -48,12 +49,14 @@ class Difference(Frozen):
         max_abs_error: largest absolute difference.
         max_rel_error: that, over the largest magnitude of the reference: 1e-4 means four digits of the full scale.
         cosine: cosine of the angle between the two as vectors; 1 for two zero tensors.
+        sqnr_db: 10 log10 of the reference's energy over the error's; NO_ERROR_DB where they are the same.
     """
 
     tensor: str
     max_abs_error: float
     max_rel_error: float
     cosine: float
+    sqnr_db: float = NO_ERROR_DB
 
     def beyond(self, tolerance: Tolerance) -> str:
         """The figures that exceed the tolerance, in words; "" if none does. NaN never passes."""
@@ -88,6 +91,7 @@ def difference(tensor: str, reference: Array, seen: Array) -> Difference:
             max_abs_error=max_abs,
             max_rel_error=max_abs / scale if scale > 0 else float("inf"),
             cosine=float(a @ b / norms) if norms != 0 else 0.0,
+            sqnr_db=sqnr_db(float(a @ a), float((a - b) @ (a - b))),
         )
 
 
