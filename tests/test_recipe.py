@@ -39,7 +39,7 @@ def change(data: dict[str, Any], place: str, value: object) -> None:
         ("train.epoch", 2, r"unknown key train\.epoch; allowed: the keys epochs, batch"),
         ("compress.finetune.batch", "x", r"compress\.finetune\.batch: input should be a valid integer.*seen 'x'"),
         ("compress.keep_ratio", 1.5, r"compress\.keep_ratio: input should be less than or equal to 1"),
-        ("calibrate.method", "best", r"calibrate\.method: value error, no method 'best'; allowed: minmax"),
+        ("calibrate.method", "best", r"calibrate\.method: no method 'best'; allowed: minmax"),
         ("export.batches", [1, 1], r"export\.batches is \[1, 1\]; allowed: different positive numbers"),
         (
             "export.sizes",

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import ValidationError, field_validator, model_validator
 
 from eightfold.errors import BundleError, EightfoldError, UsageError
-from eightfold.values import Value
+from eightfold.values import Value, first_fault
 
 
 class Point(Value):
@@ -98,3 +98,37 @@ def test_loading_what_is_not_there(tmp_path: Path) -> None:
 def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "point.json").write_bytes(b"\xef\xbb\xbf" + Point(x=2).to_json().encode())
     assert Point.load(tmp_path / "point.json") == Point(x=2)
+
+
+class Even(Value):
+    kind: ClassVar[str] = "even number"
+
+    half: int
+    whole: int
+
+    @field_validator("half")
+    @classmethod
+    def _check_half(cls, value: int) -> int:
+        if value < 0:
+            raise ValueError("Halves are not negative")
+        return value
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> Even:
+        if self.whole != 2 * self.half:
+            raise ValueError("the whole is twice the half")
+        return self
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"half": -1, "whole": 2}, "half: Halves are not negative (seen -1)"),
+        ({"half": 1, "whole": 3}, "value: the whole is twice the half (seen {'half': 1, 'whole': 3})"),
+    ],
+)
+def test_a_validator_s_own_words_stand_alone(data: dict[str, int], words: str) -> None:
+    """pydantic puts "Value error, " in front of them."""
+    with pytest.raises(ValidationError) as caught:
+        Even.model_validate(data)
+    assert first_fault(caught.value) == words

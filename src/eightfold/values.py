@@ -198,4 +198,6 @@ def first_fault(error: ValidationError) -> str:
         return f"unknown key {place}"
     if fault["type"] == "missing":
         return f"missing key {place}"
-    return f"{place}: {fault['msg'][0].lower()}{fault['msg'][1:]} (seen {fault['input']!r:.60})"
+    own = fault.get("ctx", {}).get("error")  # what a validator raised, without pydantic's words in front
+    said = str(own) if isinstance(own, ValueError | AssertionError) else f"{fault['msg'][0].lower()}{fault['msg'][1:]}"
+    return f"{place}: {said} (seen {fault['input']!r:.60})"

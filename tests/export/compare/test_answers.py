@@ -24,7 +24,7 @@ def quantized(path: Path, **options: object) -> Path:
         warnings.simplefilter("ignore", LossyInt8Warning)
         ranges = ef.calibrate(path, ROWS, None, method="minmax")
         written, _ = ef.quantize(path, ranges, path.with_suffix(".int8.onnx"), form="qdq", **options)
-    return written
+    return Path(written)
 
 
 def test_scores_that_boxes_hide_are_told_with_the_layer_that_costs_them(tmp_path: Path) -> None:
