@@ -130,6 +130,15 @@ class CompressSection(Frozen):
     keep: dict[str, float] = Field(default={}, description="names (with wildcards) -> share that stays of some layers")
     max_macs: float | None = Field(default=None, gt=0, description="MACs to stay under; up to 1, a share")
     max_params: float | None = Field(default=None, gt=0, description="parameters to stay under; up to 1, a share")
+    latency: str | None = Field(
+        default=None, description="measured latency to stay under: `0.5x` of the network's own, or `12ms`"
+    )
+    target: str = Field(
+        default="", description="where `latency` holds: cpu-x86, cpu-arm or openvino; by default this processor"
+    )
+    precision: Literal["fp32", "int8"] = Field(default="fp32", description="precision of `latency`")
+    batch: int = Field(default=1, ge=1, description="images per call of `latency`")
+    threads: int | None = Field(default=None, ge=1, description="threads of `latency`; the physical cores by default")
     rounding: Literal["nearest", "up", "down"] | None = Field(
         default=None, description="of counts to the multiple; nearest by default, up for the rule regular"
     )

@@ -48,6 +48,7 @@ COMMANDS: dict[str, str] = {
     "doctor": "runtime",
     "sources": "compress",
     "inspect": "compress",
+    "profile": "compress",
     "prune": "compress",
     "recover": "compress",
     "plan": "compress",
@@ -64,7 +65,7 @@ COMMANDS: dict[str, str] = {
 # Commands that go on where they were interrupted.
 RESUMABLE = frozenset(
     {
-        *("run", "compress", "calibrate", "quantize", "recover"),
+        *("run", "compress", "calibrate", "quantize", "recover", "profile"),
         *("train", "sparsify", "finetune", "distill", "qat", "iterate", "sensitivity"),
     }
 )

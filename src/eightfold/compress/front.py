@@ -44,6 +44,13 @@ def plan_pruning(model: nn.Module | PathLike, example_inputs: ExampleInputs | No
         max_macs: a budget of multiply-accumulates instead of `keep_ratio`: a number, or, up to 1, a share of the
             model's own. The plan keeps as much as fits.
         max_params: the same for parameters; with both, both hold.
+        latency: a budget of measured latency instead of `keep_ratio`: "0.5x" of the network's own, or "12ms". An
+            integer program over the layers' measured latencies finds the counts, in whole blocks of the device; with
+            the rule "measured", output errors decide, else the score.
+        target: where the budget holds: "cpu-x86" or "cpu-arm" (onnxruntime on this processor; the default is this
+            machine's) or "openvino"; for other targets a roofline estimates.
+        precision, batch, threads: of that budget: "fp32" or "int8"; images per call; the physical cores by default.
+        profile: latencies of layers that `eightfold profile` wrote; the user's cache by default.
         rounding: of counts to the multiple: "nearest", "up" or "down".
         layer_keep: for "slim": the least share of a layer.
         merge: for "slim": how coupled layers agree: "union", "intersection", "least" or "most".

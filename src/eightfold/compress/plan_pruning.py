@@ -13,19 +13,22 @@ from torch import nn
 from eightfold.compress.check import checked
 from eightfold.compress.criteria.evidence import Evidence, Loss
 from eightfold.compress.criteria.scores import Criterion, layer_scores
+from eightfold.compress.latency.request import LatencyRequest, latency_request
+from eightfold.compress.latency.rule import LATENCY, latency_plan
 from eightfold.compress.modules.batches import batches_of, target_batches
 from eightfold.compress.modules.modules import is_several_calls
-from eightfold.compress.plan.budget import budgets_of, within
+from eightfold.compress.plan.budget import Budget, budgets_of, within
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.plan.select import LayerRange, Rounding, Selection, selection_threshold
 from eightfold.compress.plan.selection_rules import MEASURED, LayerScores, Merge, suggested_limit
-from eightfold.compress.sensitivity.rule import measured_plan
+from eightfold.compress.sensitivity.rule import error_curves, measured_plan
 from eightfold.compress.surgery.blocks import bypassed, choose_blocks, require_images_for_blocks
 from eightfold.compress.trace.groups import ChannelGraph, Kept
 from eightfold.compress.trace.trace import trace
 from eightfold.compress.types import ExampleInputs, ImageBatches
 from eightfold.defaults import KEEP_RATIO, MULTIPLE, PRUNING_RULE, PRUNING_SCORE
-from eightfold.files import sha256_of_bytes
+from eightfold.errors import UsageError
+from eightfold.files import PathLike, sha256_of_bytes
 
 
 class UnreachedWarning(UserWarning):
@@ -44,6 +47,12 @@ def plan_pruning(
     keep: Mapping[str, float] | None = None,
     max_macs: float | None = None,
     max_params: float | None = None,
+    latency: str | float | LatencyRequest | None = None,
+    target: str = "",
+    precision: str = "fp32",
+    batch: int = 1,
+    threads: int | None = None,
+    profile: PathLike | None = None,
     rounding: Rounding | None = None,
     layer_keep: float = 0.01,
     merge: Merge = "union",
@@ -59,6 +68,9 @@ def plan_pruning(
     """`eightfold.plan_pruning` of a torch module, which documents the arguments."""
     batches = batches_of(images)
     require_images_for_blocks(remove_blocks, block_score, batches)
+    request = latency_request(
+        latency, target=target, precision=precision, batch=batch, threads=threads, profile=profile
+    )
     calls = example_inputs if is_several_calls(example_inputs) else [example_inputs]
     blocks = choose_blocks(model, batches or batches_of(calls), remove_blocks, block_score)
     removed = tuple(block.removed() for block in blocks)
@@ -80,28 +92,42 @@ def plan_pruning(
         scores = layer_scores(Evidence(model, graph, batches, target_batches(targets), loss, seed), score)
         budgets = budgets_of(model, graph, max_macs=max_macs, max_params=max_params)
 
+        whole_budget = bool(budgets) or request is not None or rule == MEASURED
+
         def plan_of(kept: Kept) -> PrunePlan:
             plan = PrunePlan.from_graph(
                 graph,
                 kept,
                 removed_blocks=removed,
                 multiple=multiple,
-                rule=rule,
+                rule=rule if request is None else LATENCY,
                 score=score if isinstance(score, str) else getattr(score, "__name__", "custom"),
-                budget=", ".join(budget.words for budget in budgets) or f"keep ratio {keep_ratio:g}",
+                budget=_words(budgets, request) or f"keep ratio {keep_ratio:g}",
                 suggested_limit=suggested_limit(scores).removable,
-                threshold=None if budgets or rule == MEASURED else selection_threshold(graph, scores, selection),
+                threshold=None if whole_budget else selection_threshold(graph, scores, selection),
                 scores_digest=digest_of_scores(scores),
             )
             with collector_paused():
                 return checked(model, example_inputs, plan, graph)
 
-        if rule == MEASURED:
+        if request is not None:
+            curves = error_curves(model, graph, batches, scores, selection) if rule == MEASURED else None
+            plan = latency_plan(model, example_inputs, graph, scores, selection, request, plan_of, curves)
+        elif rule == MEASURED:
             plan = measured_plan(model, graph, batches, scores, selection, budgets, plan_of)
         else:
             plan = plan_of(within(budgets, graph, scores, selection))
     _tell_unreached(plan)
     return plan
+
+
+def _words(budgets: Sequence[Budget], request: LatencyRequest | None) -> str:
+    if request is None:
+        return ", ".join(budget.words for budget in budgets)
+    if budgets:
+        raise UsageError("a latency budget beside one of MACs or parameters", allowed="one of them")
+    where = f"{request.target_name} {request.precision} at batch {request.batch}"
+    return f"at most {request.budget} of latency on {where}"
 
 
 def _tell_unreached(plan: PrunePlan) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from eightfold.compress.compensate.compensate import CompensationReport, compensate
+from eightfold.compress.latency.report import LatencyReport
+from eightfold.compress.latency.request import report_of, taken_request
 from eightfold.compress.modules.batches import batches_of
 from eightfold.compress.modules.modules import is_several_calls
 from eightfold.compress.plan.costs import macs_cost
@@ -29,6 +31,7 @@ class Pruned:
     Attributes:
         macs_before, macs_after: multiply-accumulates of convolutions and linear layers for the example inputs.
         channels: coupled channels that could have gone, and those that went.
+        latency: of a plan within a latency budget.
     """
 
     plan: PrunePlan
@@ -37,6 +40,7 @@ class Pruned:
     macs_before: int = 0
     macs_after: int = 0
     channels: tuple[int, int] = (0, 0)
+    latency: LatencyReport | None = None
 
     def costs(self) -> str:
         """MACs before and after, the channels asked for and removed, and the threshold where the rule has one."""
@@ -57,6 +61,7 @@ class Pruned:
             hints.append(
                 "nothing was pruned: the warnings above, or `eightfold inspect`, tell what keeps each group whole"
             )
+        hints += [] if self.latency is None else [self.latency.describe()]
         return "\n".join([self.surgery.describe(), self.costs(), self.compensation.describe(), *hints])
 
 
@@ -73,8 +78,9 @@ def prune(
     images = images if isinstance(images, Tensor) else list(images)
     with collector_paused():
         graph = options.pop("graph", None) or trace(model, example_inputs)
-    plan = plan_pruning(model, example_inputs, images=images, graph=graph, **options)
-    costs = _costs(model, example_inputs, graph, plan)
+    request = taken_request(options)
+    plan = plan_pruning(model, example_inputs, images=images, graph=graph, latency=request, **options)
+    costs = {**_costs(model, example_inputs, graph, plan), "latency": report_of(request)}
     original = copy.deepcopy(model) if compensation != "none" else model
     seen = batches_of(images)
     if plan.removed_blocks and compensation != "none" and seen:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 from eightfold.calib.images.images import open_images
 from eightfold.calib.images.preprocess import Preprocess
@@ -43,6 +44,8 @@ class CompressOptions:
         targets: what the result is for: "cpu-x86", "openvino", "rtx:sm86", "tensorrt:10.3", ...
         keep: mean share of the widths that stays. Measured output errors decide which widths keep more, at no more
             multiply-accumulates than this share of every width has.
+        latency: a budget of measured latency instead of `keep`: "0.5x" of the network's own, or "12ms", at the first
+            target and the first batch, in `precision`, with `threads` (the physical cores by default).
         labelled: labelled test images: FOLDER/LABEL/*, a COCO .json or a YOLO .yaml.
         minutes: time for recovery from the unlabelled images.
         max_drop: points of the metric, or of the agreement, that any artifact may lose.
@@ -55,6 +58,9 @@ class CompressOptions:
 
     targets: tuple[str, ...] = ("cpu-x86",)
     keep: float = 0.5
+    latency: str | None = None
+    precision: Literal["fp32", "int8"] = "int8"
+    threads: int | None = None
     labelled: str | None = None
     minutes: float | None = None
     max_drop: float | None = None
@@ -148,6 +154,7 @@ def recipe_for(model: str, images: str, output: PathLike, options: CompressOptio
         "compress": {
             "keep_ratio": options.keep,
             "rule": MEASURED,
+            **_latency(options, quantized, batches),
             "compensate": "lsq",
             "compensate_images": CALIBRATION_IMAGES,
             "recover_minutes": options.minutes or 0.0,
@@ -164,6 +171,18 @@ def recipe_for(model: str, images: str, output: PathLike, options: CompressOptio
     if engines:
         recipe["engines"] = {"target": engines, "batches": list(batches)}
     return recipe_from(recipe, source="the options")
+
+
+def _latency(options: CompressOptions, targets: Sequence[str], batches: Sequence[int]) -> dict[str, Any]:
+    if options.latency is None:
+        return {}
+    return {
+        "latency": options.latency,
+        "target": targets[0],
+        "precision": options.precision,
+        "batch": batches[0],
+        "threads": options.threads or min(2, most_threads()),
+    }
 
 
 def _require_weights(model: str, options: CompressOptions) -> None:

@@ -16,6 +16,7 @@ from eightfold.extras import require
 
 if TYPE_CHECKING:
     from eightfold.compress.plan.select import LayerRange
+    from eightfold.compress.prune import Pruned
 
 Merge = Literal["union", "intersection", "least", "most"]
 Rounding = Literal["nearest", "up", "down"]
@@ -29,6 +30,12 @@ FLAGS = {
     "keep": "--prune",
     "max_macs": "--max-macs",
     "max_params": "--max-params",
+    "latency": "--latency",
+    "target": "--target",
+    "precision": "--precision",
+    "batch": "--batch",
+    "threads": "--threads",
+    "profile": "--profile",
     "rounding": "--rounding",
     "layer_keep": "--layer-keep",
     "merge": "--merge",
@@ -64,6 +71,18 @@ def prune(
     ] = None,
     max_macs: Annotated[float | None, typer.Option(help="Upper bound of MACs; up to 1: a share.")] = None,
     max_params: Annotated[float | None, typer.Option(help="Upper bound of parameters; up to 1: a share.")] = None,
+    latency: Annotated[
+        str | None, typer.Option(help="Measured latency to stay under: 0.5x of the network's own, or 12ms.")
+    ] = None,
+    target: Annotated[
+        str, typer.Option(help="Where --latency holds: cpu-x86, cpu-arm, openvino. Default: this CPU.")
+    ] = "",
+    precision: Annotated[str, typer.Option(help="Precision of --latency: fp32 or int8.")] = "fp32",
+    batch: Annotated[int, typer.Option(min=1, help="Images per call of --latency.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of --latency. Default: the physical cores.")
+    ] = None,
+    profile: Annotated[Path | None, typer.Option(help="File of `eightfold profile -o`. Default: the cache.")] = None,
     rounding: Annotated[
         Rounding | None, typer.Option(help="Rounding to the multiple. Default: nearest; up for the rule regular.")
     ] = None,
@@ -137,6 +156,12 @@ def prune(
         "keep": _ratios(prune or []),
         "max_macs": max_macs,
         "max_params": max_params,
+        "latency": latency,
+        "target": target,
+        "precision": precision,
+        "batch": batch,
+        "threads": threads,
+        "profile": profile,
         "rounding": rounding,
         "layer_keep": layer_keep,
         "ranges": _ranges(range or []),
@@ -145,8 +170,10 @@ def prune(
         "seed": seed,
     }
     if file:
-        print(prune_file(model, output=output, size=loaded.size, **options).describe())
+        pruned = prune_file(model, output=output, size=loaded.size, **options)
+        print(pruned.describe())
         print(f"wrote {output}")
+        _save_report(pruned, output)
         return
     done = prune_network(loaded.module, (*loaded.example_inputs(), *loaded.trace_arguments), **options)
     costs = {"macs_before": done.macs_before, "parameters_before": done.surgery.parameters_before}
@@ -155,6 +182,16 @@ def prune(
     save_pruned(loaded.module, done.plan, output, source=record, standalone=standalone, write_native=native)
     print(done.describe())
     print(f"wrote {output}")
+    _save_report(done, output)
+
+
+def _save_report(done: Pruned, output: Path) -> None:
+    """Beside the file, or in the folder, that was written."""
+    if done.latency is not None:
+        from eightfold.compress.latency.plot import save_report
+
+        for path in save_report(done.latency, output if output.is_dir() else output.with_suffix("")):
+            print(f"wrote {path}")
 
 
 def _ratios(options: list[str]) -> dict[str, float]:

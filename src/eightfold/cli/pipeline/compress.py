@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,6 +15,8 @@ from eightfold.cli.pipeline.run import show_end, show_preview, write_result
 if TYPE_CHECKING:
     from eightfold.pipeline.compress_model import CompressOptions
 
+Precision = Literal["fp32", "int8"]
+
 
 def compress(
     model: Annotated[str, typer.Argument(help=SOURCE_HELP)],
@@ -24,6 +26,9 @@ def compress(
         list[str] | None, typer.Option(help="Target: cpu-x86, rtx:sm86, ...; repeat for more. Default: cpu-x86.")
     ] = None,
     keep: Annotated[float, typer.Option(min=0.01, max=1, help="Mean share of widths to keep, at its MACs.")] = 0.5,
+    latency: Annotated[str | None, typer.Option(help="Latency to stay under instead of --keep: 0.5x, or 12ms.")] = None,
+    precision: Annotated[Precision, typer.Option(help="Precision of --latency: fp32 or int8.")] = "int8",
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of --latency. Default: 2.")] = None,
     labels: Annotated[str | None, typer.Option(help="Labelled test images: FOLDER/LABEL/*.")] = None,
     data: Annotated[str | None, typer.Option(help="Labelled test images: a COCO .json or a YOLO .yaml.")] = None,
     minutes: Annotated[
@@ -75,6 +80,9 @@ def compress(
     options = CompressOptions(
         targets=tuple(target or ("cpu-x86",)),
         keep=keep,
+        latency=latency,
+        precision=precision,
+        threads=threads,
         labelled=labels or data,
         minutes=minutes,
         max_drop=max_drop,

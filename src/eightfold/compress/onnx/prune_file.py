@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eightfold.compress.compensate.compensate import CompensationReport, compensate
 from eightfold.compress.inspection import ModelInspection, frozen_by, inspect_model
+from eightfold.compress.latency.report import LatencyReport
+from eightfold.compress.latency.request import report_of, taken_request
 from eightfold.compress.onnx.artifacts import require_file_output, save_pruned_file
 from eightfold.compress.onnx.file_images import Batches, Images, batches_for
+from eightfold.compress.onnx.fixed_writer import writer_of
 from eightfold.compress.onnx.graph_file import OnnxGraph, open_onnx
 from eightfold.compress.onnx.inputs import example_inputs, output_shapes
 from eightfold.compress.onnx.residual_blocks import choose_blocks, without_blocks
@@ -54,6 +57,7 @@ class _Work:
     original: ChannelGraph
     channels: ChannelGraph
     plan: PrunePlan
+    latency: LatencyReport | None = None
 
 
 def plan_file(path: PathLike, example_inputs: Any = None, **options: Any) -> PrunePlan:
@@ -107,7 +111,7 @@ def prune_file(
     _require_same_outputs(before, output_shapes(pruned, work.examples), Path(path))
     costs = pruning_costs(work.original, work.channels, work.plan)
     written = save_pruned_file(work.left, pruned, work.plan, output, costs)
-    return PrunedFile(work.plan, surgery, report, path=written, **costs)
+    return PrunedFile(work.plan, surgery, report, path=written, latency=work.latency, **costs)
 
 
 def apply_plan_file(path: PathLike, plan: PrunePlan, output: PathLike, *, size: tuple[int, int] | None = None) -> Path:
@@ -156,16 +160,19 @@ def _planned(
     with collector_paused():
         original = trace(module, given)
         channels = trace(left.module, given) if removed else original
-    plan = plan_pruning(left.module, given, images=batches, seed=seed, graph=channels, **options)
+    request = taken_request(options)
+    if request is not None:
+        request = replace(request, write=writer_of(left, size))
+    plan = plan_pruning(left.module, given, images=batches, seed=seed, graph=channels, latency=request, **options)
     plan = plan.model_copy(update={"removed_blocks": removed})
-    if not plan.groups and not removed and plan_wants_less(options):
+    if not plan.groups and not removed and (request is not None or plan_wants_less(options)):
         reasons = "; ".join(f"{count} channels: {reason}" for reason, count in frozen_by(channels).most_common(3))
         raise ModelError(
             f"no group of channels of {path} can be pruned ({reasons or 'all are narrower than the multiple'})",
             allowed="a graph with a convolution or product whose width is free",
             remedy="`eightfold inspect` shows what keeps each group whole; a smaller --multiple may free some",
         )
-    return _Work(graph, given, batches, blocks, left, original, channels, plan)
+    return _Work(graph, given, batches, blocks, left, original, channels, plan, report_of(request))
 
 
 def _without_blocks_removed(plan: PrunePlan) -> PrunePlan:

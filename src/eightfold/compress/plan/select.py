@@ -63,7 +63,7 @@ def select(graph: ChannelGraph, scores: LayerScores, selection: Selection) -> Ke
     if selection.rule not in RULES:
         raise UnknownNameError.of("rule", selection.rule, [*RULES, MEASURED])
     _require_known(graph, selection.ignore)
-    groups = _prunable(graph, selection)
+    groups = prunable(graph, selection)
     requests = {**_by_rule(graph, groups, scores, selection), **_explicit(graph, groups, scores, selection.keep)}
     rounding = selection.rounding or ("up" if selection.rule == "regular" else "nearest")
     counts = {
@@ -74,7 +74,7 @@ def select(graph: ChannelGraph, scores: LayerScores, selection: Selection) -> Ke
     return {name: top(requests[name].order, count) for name, count in counts.items()}
 
 
-def _prunable(graph: ChannelGraph, selection: Selection) -> list[Group]:
+def prunable(graph: ChannelGraph, selection: Selection) -> list[Group]:
     return [group for group in graph.free if group.prunable(selection.multiple) and not _ignored(group, selection)]
 
 
@@ -87,7 +87,7 @@ def selection_threshold(graph: ChannelGraph, scores: LayerScores, selection: Sel
     if selection.ranges:
         return None
     options = RuleOptions(selection.keep_ratio, selection.layer_keep, selection.merge, _depthwise(graph))
-    return threshold_of(selection.rule, _prunable(graph, selection), scores, options)
+    return threshold_of(selection.rule, prunable(graph, selection), scores, options)
 
 
 def round_count(wanted: float, group: Group, multiple: int, rounding: Rounding = "nearest") -> int:

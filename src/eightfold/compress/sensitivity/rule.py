@@ -38,16 +38,13 @@ def measured_plan(
     Raises:
         UsageError: no images, or a budget out of reach.
     """
-    if not batches:
-        raise UsageError("the rule 'measured' got no images", allowed="images=... (a tensor, or batches)")
+    _require_images(batches)
     if selection.ranges:
         raise UsageError("ranges with the rule 'measured'", allowed="a budget, or keep ratios by name")
-    uniform = select(graph, scores, selection.model_copy(update={"rule": "uniform"}))
+    uniform, free = _free(graph, scores, selection)
     if not budgets:
         cost = macs_cost(graph)
         budgets = [Budget(cost, cost(uniform), f"MACs of keep ratio {selection.keep_ratio:g}")]
-    given = {g.id for g in graph.free if any(matches(g, pattern) for pattern in selection.keep)}
-    free = [graph.group(name) for name in uniform if name not in given]
     curves = output_errors(model, graph, batches, free, multiple=selection.multiple)
     kept = _kept(free, curves, uniform, selection.multiple, budgets)
     plan = plan_of(kept)
@@ -58,6 +55,30 @@ def measured_plan(
     return plan_of(
         _kept(rest, curves, {k: v for k, v in uniform.items() if k not in whole}, selection.multiple, budgets)
     )
+
+
+def error_curves(
+    model: nn.Module,
+    graph: ChannelGraph,
+    batches: Sequence[tuple[Any, ...]],
+    scores: LayerScores,
+    selection: Selection,
+) -> dict[str, Curve]:
+    """Measured output errors of the groups that may shrink. Raises UsageError without images."""
+    _require_images(batches)
+    return output_errors(model, graph, batches, _free(graph, scores, selection)[1], multiple=selection.multiple)
+
+
+def _require_images(batches: Sequence[tuple[Any, ...]]) -> None:
+    if not batches:
+        raise UsageError("the rule 'measured' got no images", allowed="images=... (a tensor, or batches)")
+
+
+def _free(graph: ChannelGraph, scores: LayerScores, selection: Selection) -> tuple[Kept, list[Group]]:
+    """The uniform plan, and the groups that it may narrow whose counts the caller did not give."""
+    uniform = select(graph, scores, selection.model_copy(update={"rule": "uniform"}))
+    given = {g.id for g in graph.free if any(matches(g, pattern) for pattern in selection.keep)}
+    return uniform, [graph.group(name) for name in uniform if name not in given]
 
 
 def _kept(

@@ -35,6 +35,7 @@ BASELINE_FACTS = "baseline/facts.json"
 ANSWERS = "answers.npz"  # of the original on the test images, where these have no labels
 PLAN = "plan/plan.json"
 WIDTHS = "plan/widths.json"
+LATENCY_PLAN = "plan/latency.json"
 RECOVERY_LOG = "recover.csv"
 PRUNED_FACTS = "pruned.json"
 RANGES = "ranges.json"

@@ -19,6 +19,7 @@ from eightfold.zoo.sources.registry import load_source, source_of
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from eightfold.compress.latency.whole_network import Writer
     from eightfold.compress.onnx.graph_file import OnnxGraph
     from eightfold.compress.plan.plan import PrunePlan
     from eightfold.export.fixed_size.file_inputs import FileInputs
@@ -86,6 +87,10 @@ class RunNetworks(ABC):
     @abstractmethod
     def save_pruned(self, network: nn.Module, plan: PrunePlan) -> None:
         """Write the pruned network with its plan."""
+
+    def writer(self) -> Writer | None:
+        """Writes the module "baseline" at its present widths to a fixed-size file; None for modules of torch."""
+        return None
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """One random batch of images, as few as the network takes."""
@@ -182,6 +187,11 @@ class FileNetworks(RunNetworks):
         from eightfold.compress.onnx.inputs import example_inputs
 
         return example_inputs(self._graph(self.source).module.inputs, size=self.job.image_size)
+
+    def writer(self) -> Writer:
+        from eightfold.compress.onnx.fixed_writer import writer_of
+
+        return writer_of(self._graph(self.path("baseline")), self.job.image_size)
 
     def original(self) -> nn.Module:
         return self._graph(self.source).module

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from eightfold.compress.criteria.evidence import Loss
+    from eightfold.compress.latency.request import LatencyRequest
     from eightfold.compress.plan.plan import PrunePlan
     from eightfold.compress.train.hooks import Hook
     from eightfold.tasks.base import Network
@@ -155,9 +157,11 @@ def prune_baseline(job: Job, _: Path) -> str:
     section = job.recipe.compress
     model = job.baseline_model()
     inputs, targets, loss = _score_inputs(job)
+    request = _latency_request(job)
     plan = plan_pruning(
         model,
         job.model_inputs(),
+        latency=request,
         images=inputs,
         targets=targets,
         loss=loss,
@@ -168,8 +172,19 @@ def prune_baseline(job: Job, _: Path) -> str:
     before = layer_widths(model)
     report = apply_plan(model, plan)
     plan.save(job.path(at.PLAN))
+    if request is not None and request.reports:
+        request.reports[-1].save(job.path(at.LATENCY_PLAN))
     job.write(at.WIDTHS, width_facts(model, before))
     return f"{len(plan.groups)} groups pruned, {report.parameters_before:,} -> {report.parameters_after:,} parameters"
+
+
+def _latency_request(job: Job) -> LatencyRequest | None:
+    from eightfold.compress.latency.request import latency_request
+
+    section = job.recipe.compress
+    options = {name: getattr(section, name) for name in ("target", "precision", "batch", "threads")}
+    request = latency_request(section.latency, **options)
+    return None if request is None else replace(request, write=job.networks.writer())
 
 
 def _score_inputs(job: Job) -> tuple[Any, Iterable[Any], Loss | None]:

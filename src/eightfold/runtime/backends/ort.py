@@ -12,9 +12,11 @@ from eightfold.errors import BackendError, ModelError, first_line
 from eightfold.extras import installed, require
 from eightfold.onnx_graph.onnx_references import require_weights
 from eightfold.onnx_graph.tensor_specs import TensorSpec, spec_of
-from eightfold.runtime.backends.base import Backend, Session, SessionOptions, Slot, empty_like
+from eightfold.runtime.backends.base import Backend, NodeTime, Session, SessionOptions, Slot, empty_like
 from eightfold.runtime.backends.cuda_memory import cuda_driver_absent
+from eightfold.runtime.backends.ort_node_times import node_times_of
 from eightfold.runtime.backends.ort_providers import CPU, providers_of
+from eightfold.scratch import scratch_folder_of
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -70,7 +72,8 @@ class OrtSession(Session):
         self.backend, self.version, self.provider = backend, ort.__version__, provider
         self.threads, self.pinned = options.threads, _is_pinned(options)
         self.scope = "model" if provider == CPU else "model+copies"
-        self.raw = _open(ort, path, provider, options)
+        self.traces = scratch_folder_of(self) if options.node_times else None
+        self.raw = _open(ort, path, provider, options, self.traces)
         _check_started(provider, self.raw.get_providers())
         self.inputs = tuple(_spec(node, path) for node in self.raw.get_inputs())
         self.outputs = tuple(_spec(node, path) for node in self.raw.get_outputs())
@@ -113,13 +116,21 @@ class OrtSlot(Slot):
             for name, buffer in self.inputs.items():
                 bind(name, buffer)
 
+    def node_times(self) -> dict[str, NodeTime]:
+        return super().node_times() if self._session.traces is None else node_times_of(self._session.raw)
+
 
 def _is_pinned(options: SessionOptions) -> bool:
     return options.threads is not None and len(options.cores) >= options.threads
 
 
-def _open(ort: Any, path: Path, provider: str, options: SessionOptions) -> onnxruntime.InferenceSession:
+def _open(
+    ort: Any, path: Path, provider: str, options: SessionOptions, traces: Path | None
+) -> onnxruntime.InferenceSession:
     chosen = ort.SessionOptions()
+    if traces is not None:
+        chosen.enable_profiling = True
+        chosen.profile_file_prefix = str(traces / "trace")
     chosen.log_severity_level = 3  # its warnings speak of graph internals a user cannot act on
     if options.threads is not None:
         chosen.intra_op_num_threads = options.threads
@@ -127,6 +138,8 @@ def _open(ort: Any, path: Path, provider: str, options: SessionOptions) -> onnxr
         # Of all threads but the caller's; it counts cores from 1.
         others = ";".join(str(core + 1) for core in options.cores[1 : options.threads])
         chosen.add_session_config_entry("session.intra_op_thread_affinities", others)
+    if options.flush_denormals:
+        chosen.add_session_config_entry("session.set_denormal_as_zero", "1")
     providers = providers_of(provider, path, ort.__version__, options)
     try:
         return ort.InferenceSession(str(path), chosen, providers=providers)

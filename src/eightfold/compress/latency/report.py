@@ -1,0 +1,77 @@
+"""`LatencyReport`: budget, prediction, measurement and the Pareto front of a plan within a latency budget."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from eightfold.runtime.bench.profile.roofline import UNCERTAINTY
+from eightfold.text_table import text_table
+from eightfold.values import Frozen, Value
+
+PointKind = Literal["whole", "chosen", "optimal", "uniform", "fit"]
+
+
+class PlanPoint(Frozen):
+    """One plan: importance that it keeps, and its latency."""
+
+    name: str
+    kind: PointKind
+    importance: float = Field(description="mean share of importance that stays in a group, 0 to 1")
+    predicted_ms: float
+    measured_ms: float | None = None
+
+
+class LatencyReport(Value):
+    """Everything that tells how a plan within a latency budget was found, and whether it holds."""
+
+    kind: ClassVar[str] = "latency report"
+
+    settings: str = Field(description="target, precision, back end, threads and device, in words")
+    batch: int
+    budget: str
+    budget_ms: float
+    multiple: int
+    measured: bool = Field(description="false: prices are a roofline's, and nothing was timed")
+    whole_ms: float
+    predicted_ms: float
+    measured_ms: float | None = None
+    gap: float = Field(description="relative distance of the plan to the best bound that the solver proved")
+    solve_s: float
+    solves: int = Field(default=1, description="times that the program was solved: once more after a miss of over 3%")
+    fit_error: float | None = Field(default=None, description="largest relative error where prices were fitted")
+    counts: dict[str, int] = Field(description="group -> channels that stay")
+    removed_blocks: tuple[str, ...] = ()
+    points: tuple[PlanPoint, ...] = Field(default=(), description="the Pareto front, the plan, and naive plans")
+
+    @property
+    def miss(self) -> float | None:
+        """Predicted over measured latency, less 1."""
+        return None if self.measured_ms is None else self.predicted_ms / self.measured_ms - 1
+
+    def describe(self) -> str:
+        lines = [
+            f"latency budget {self.budget} = {self.budget_ms:.3f} ms at batch {self.batch}: {self.settings}",
+            f"predicted {self.predicted_ms:.3f} ms" + self._measurement(),
+            f"solved in {self.solve_s:.1f} s, gap {self.gap:.2%}, channel multiple {self.multiple}",
+        ]
+        if not self.measured:
+            lines.append(
+                "no device of this target is here: latencies are a roofline's, uncertain by a factor of "
+                f"{UNCERTAINTY:g}; measure the result on the device"
+            )
+        head = ("plan", "importance", "predicted ms", "measured ms")
+        shown = sorted((each for each in self.points if each.kind != "fit"), key=lambda each: -each.predicted_ms)
+        rows = [(p.name, f"{p.importance:.3f}", f"{p.predicted_ms:.3f}", _ms(p.measured_ms)) for p in shown]
+        return "\n".join([*lines, *text_table([head, *rows], left={0})])
+
+    def _measurement(self) -> str:
+        if self.measured_ms is None or self.miss is None:
+            return f", {self.predicted_ms / self.whole_ms:.2f} of the whole network"
+        share = f"{self.measured_ms / self.whole_ms:.2f} of the whole network"
+        return f", measured {self.measured_ms:.3f} ms: {share}; prediction off by {self.miss:+.1%}"
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,207 @@
+"""Plans within a latency budget, on a device of our own whose latency is known for every width."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import eightfold as ef
+from eightfold.compress.latency import rule
+from eightfold.compress.latency.plot import save_report
+from eightfold.compress.latency.report import LatencyReport
+from eightfold.compress.latency.request import LatencyRequest, latency_request
+from eightfold.compress.latency.rule import RooflineWarning
+from eightfold.compress.latency.whole_network import WholeNetwork, fitting_plans
+from eightfold.compress.plan.latency.budget_text import LatencyBudget
+from eightfold.compress.plan.latency.prices import Prices
+from eightfold.compress.plan.latency.widths import widest
+from eightfold.errors import TraceError, UnknownNameError, UsageError
+from eightfold.runtime.bench.profile.grid import Point
+from eightfold.runtime.bench.profile.profile_layers import LayerProfile, profile_layers
+from eightfold.runtime.bench.profile.settings import ProfileSettings
+from eightfold.runtime.bench.profile.store import ProfileStore
+
+INPUT = torch.zeros(1, 3, 32, 32)
+SETTINGS = ProfileSettings(target="cpu-x86", backend="onnxruntime", backend_version="1", threads=1, device="a CPU")
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    blocks: list[nn.Module] = []
+    for inputs, outputs in ((3, 32), (32, 64), (64, 64), (64, 96)):
+        blocks += [nn.Conv2d(inputs, outputs, 3, 1, 1), nn.ReLU()]
+    return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(96, 10)).eval()
+
+
+def layer_time(point: Point) -> float:
+    """Whole blocks of 16 output channels."""
+    shape, inputs, outputs = point
+    return 0.01 + shape.macs(inputs if shape.two_sided else outputs, -(-outputs // 16) * 16) * 1e-7
+
+
+def timer(points: Sequence[Point], _: ProfileSettings) -> tuple[list[float], float]:
+    return [layer_time(point) for point in points], 1.0
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Layers and whole networks take what `layer_time` says; a network takes 1.2 times its layers and 0.05 ms.
+
+    Gives the names of the measured networks."""
+    measured: list[str] = []
+
+    def profile(layers: tuple[object, ...], _: LatencyRequest) -> LayerProfile:
+        return profile_layers(widest(layers), ProfileStore(SETTINGS, None), timer=timer)  # type: ignore[arg-type]
+
+    def measure(self: WholeNetwork, counts: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
+        from eightfold.compress.latency.network_layers import network_layers
+
+        layers = network_layers(self.model, self.example_inputs, self.graph)
+        sums = Prices(layers, lambda shape, i, o: layer_time((shape, round(i), round(o))))
+        measured.extend(counts)
+        return {name: 0.05 + 1.2 * sums.network_ms(kept) for name, kept in counts.items()}
+
+    monkeypatch.setattr(rule, "FRONT", (0.5,))
+    monkeypatch.setattr(rule, "_profile", profile)
+    monkeypatch.setattr(WholeNetwork, "measure", measure)
+    return measured
+
+
+def request(budget: str, **options: object) -> LatencyRequest:
+    return LatencyRequest(LatencyBudget.parse(budget), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("share", [0.7, 0.5, 0.35])
+def test_a_plan_measures_what_was_asked(device: list[str], share: float) -> None:
+    wanted = request(f"{share}x")
+    plan = ef.plan_pruning(network(), INPUT, latency=wanted)
+    (report,) = wanted.reports
+    assert report.measured_ms is not None
+    assert 0.85 * share <= report.measured_ms / report.whole_ms <= share * 1.0001
+    assert abs(report.miss or 0.0) < 0.03
+    assert plan.rule == "latency"
+    assert all(len(group.kept) % 8 == 0 for group in plan.groups)
+
+
+def test_counts_lie_on_the_device_s_blocks(device: list[str]) -> None:
+    plan = ef.plan_pruning(network(), INPUT, latency="0.5x")
+    assert all(len(group.kept) % 16 == 0 for group in plan.groups if group.width >= 64)
+
+
+def test_the_best_channels_stay(device: list[str]) -> None:
+    net = network()
+    plan = ef.plan_pruning(net, INPUT, latency="0.5x", score="l1")
+    kept = plan.kept["2.weight"]
+    norms = net[2].weight.detach().abs().mean((1, 2, 3))
+    assert set(kept.tolist()) == set(norms.argsort(descending=True)[: len(kept)].tolist())
+
+
+def test_more_importance_stays_than_in_a_uniform_plan_as_fast(device: list[str]) -> None:
+    wanted = request("0.5x")
+    ef.plan_pruning(network(), INPUT, latency=wanted)
+    points = wanted.reports[0].points
+    chosen = next(point for point in points if point.kind == "chosen")
+    slower = [point for point in points if point.kind == "uniform" and point.predicted_ms <= chosen.predicted_ms]
+    assert slower
+    assert all(point.importance <= chosen.importance for point in slower)
+
+
+def test_names_that_stay_whole_stay_whole(device: list[str]) -> None:
+    plan = ef.plan_pruning(network(), INPUT, latency="0.6x", ignore=["2.weight"], keep={"4.weight": 0.5})
+    assert "2.weight" not in plan.kept
+    assert len(plan.kept["4.weight"]) == 32
+
+
+def test_an_impossible_budget_names_the_fastest_and_what_limits_it(device: list[str]) -> None:
+    with pytest.raises(UsageError, match=r"out of reach; allowed: .* ms \(0\.\d+x\) or more.*what limits it: .*weight"):
+        ef.plan_pruning(network(), INPUT, latency="0.01x")
+
+
+def test_measured_errors_may_decide(device: list[str]) -> None:
+    images = torch.rand(8, 3, 32, 32)
+    plan = ef.plan_pruning(network(), INPUT, latency="0.5x", rule="measured", images=images)
+    assert plan.groups
+    with pytest.raises(UsageError, match="got no images"):
+        ef.plan_pruning(network(), INPUT, latency="0.5x", rule="measured")
+
+
+def test_a_miss_is_measured_refitted_and_solved_once_more(device: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = WholeNetwork.measure
+
+    def slow_plans(self: WholeNetwork, counts: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
+        return {name: ms * (1.1 if name == "plan" else 1.0) for name, ms in plain(self, counts).items()}
+
+    monkeypatch.setattr(WholeNetwork, "measure", slow_plans)
+    wanted = request("0.5x")
+    ef.plan_pruning(network(), INPUT, latency=wanted)
+    (report,) = wanted.reports
+    assert report.solves == 2
+    assert device.count("plan") == 2
+
+
+def test_without_the_device_a_roofline_says_how_uncertain_it_is() -> None:
+    wanted = request("0.5x", target="tensorrt:10.3")
+    with pytest.warns(RooflineWarning, match="latencies are a roofline's"):
+        ef.plan_pruning(network(), INPUT, latency=wanted)
+    (report,) = wanted.reports
+    assert report.measured_ms is None
+    assert "uncertain by a factor of 2" in report.describe()
+    with pytest.raises(UsageError, match=r"a budget of 3 ms for tensorrt:10.3, which is not here"):
+        ef.plan_pruning(network(), INPUT, latency="3ms", target="tensorrt:10.3")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"latency": "fast"}, "a latency budget of 'fast'"),
+        ({"latency": "0.5x", "batch": 0}, "batch 0 of a latency budget"),
+        ({"latency": "0.5x", "max_macs": 0.5}, "beside one of MACs"),
+        ({"latency": "0.5x", "precision": "fp8"}, "unknown precision"),
+        ({"latency": "0.5x", "profile": "nowhere.jsonl"}, "there is no profile 'nowhere.jsonl'"),
+    ],
+)
+def test_bad_options_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        ef.plan_pruning(network(), INPUT, **options)
+
+
+def test_an_unknown_device_is_refused() -> None:
+    with pytest.raises(UnknownNameError, match="abacus"):
+        ef.plan_pruning(network(), INPUT, latency="0.5x", target="abacus")
+
+
+def test_the_report_is_json_and_a_plot(device: list[str], tmp_path: Path) -> None:
+    net = network()
+    done = ef.prune(net, INPUT, latency="0.5x")
+    assert done.latency is not None
+    written = save_report(done.latency, tmp_path)
+    assert LatencyReport.load(written[0]) == done.latency
+    assert "<svg" in written[1].read_text()
+    assert "the plan" in done.describe()
+
+
+def test_fitting_plans_span_the_widths() -> None:
+    plans = fitting_plans({"a": (8, 16, 32), "b": (16, 64)})
+    assert plans["whole"] == {"a": 32, "b": 64}
+    assert plans["uniform 0.5"] == {"a": 16, "b": 16}
+    assert all(counts["a"] in (8, 16, 32) for counts in plans.values())
+
+
+def test_a_request_passes_through() -> None:
+    wanted = request("0.5x")
+    assert latency_request(wanted) is wanted
+    assert latency_request(None) is None
+
+
+def test_a_network_without_layers_has_no_latency(device: list[str]) -> None:
+    class Nothing(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.flatten(1)
+
+    with warnings.catch_warnings(), pytest.raises((UsageError, TraceError)):
+        ef.plan_pruning(Nothing(), INPUT, latency="0.5x")

@@ -1,0 +1,175 @@
+"""The integer program against trying every combination."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eightfold.compress.plan.latency.budget_text import LatencyBudget
+from eightfold.compress.plan.latency.choices import Choice, allowed_counts, choices_by_error, choices_by_score
+from eightfold.compress.plan.latency.prices import Fit, Prices, slowest
+from eightfold.compress.plan.latency.program import BlockChoice, smallest, solve
+from eightfold.compress.plan.latency.widths import NetworkLayer, Width
+from eightfold.compress.trace.groups import Group
+from eightfold.errors import UsageError
+from eightfold.runtime.bench.profile.layer_shape import LayerShape
+
+CONV = LayerShape(kind="conv", size=(8, 8), kernel=(1, 1))
+POOL = LayerShape(kind="max_pool", size=(8, 8), kernel=(2, 2))
+COUNTS = (8, 16, 24, 32)
+
+
+def width(*groups: str, fixed: float = 0.0) -> Width:
+    return Width(fixed, dict.fromkeys(groups, 1.0), dict.fromkeys(groups, COUNTS[-1]))
+
+
+def stairs(shape: LayerShape, inputs: float, outputs: float) -> float:
+    """Blocks of 16 outputs, and a bend that no sum of two functions of one width has."""
+    blocks = -(-outputs // 16)
+    return 0.01 * blocks * (inputs**0.8 if shape.two_sided else 1) + 0.02
+
+
+def network(seed: int, groups: int) -> tuple[tuple[Choice, ...], Prices]:
+    """A chain of convolutions with a residual connection, a pooling, and a layer that reads two groups."""
+    random = np.random.default_rng(seed)
+    names = [f"g{number}" for number in range(groups)]
+    layers = [NetworkLayer("stem", CONV, Width(3.0), width(names[0]))]
+    layers += [NetworkLayer(f"{a}-{b}", CONV, width(a), width(b)) for a, b in itertools.pairwise(names)]
+    layers += [
+        NetworkLayer("back", CONV, width(names[-1]), width(names[0])),
+        NetworkLayer("loop", CONV, width(names[0]), width(names[0])),
+        NetworkLayer("pool", POOL, width(names[-1]), width(names[-1])),
+        NetworkLayer("head", CONV, width(names[-1]), Width(10.0)),
+    ]
+    choices = []
+    for name in names:
+        values = np.sort(-random.exponential(1.0, len(COUNTS)))
+        choices.append(Choice(name, COUNTS, tuple(values.tolist())))
+    return tuple(choices), Prices(tuple(layers), stairs)
+
+
+def best(choices: tuple[Choice, ...], prices: Prices, budget: float) -> float | None:
+    """By trying everything."""
+    found = None
+    for counts in itertools.product(COUNTS, repeat=len(choices)):
+        kept = dict(zip((choice.group for choice in choices), counts, strict=True))
+        if prices.network_ms(kept) <= budget:
+            value = sum(choice.value_of(kept[choice.group]) for choice in choices)
+            found = value if found is None else max(found, value)
+    return found
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), groups=st.integers(2, 4), share=st.floats(0.3, 1.0))
+def test_no_combination_is_better(seed: int, groups: int, share: float) -> None:
+    choices, prices = network(seed, groups)
+    budget = share * prices.network_ms({})
+    wanted, found = best(choices, prices, budget), solve(choices, prices, budget)
+    assert (found is None) == (wanted is None)
+    if found is not None and wanted is not None:
+        assert prices.network_ms(found.counts) <= budget * (1 + 1e-6)
+        assert found.predicted_ms == pytest.approx(prices.network_ms(found.counts), rel=1e-5)
+        assert found.importance >= wanted - 0.01 * abs(wanted) - 1e-6
+        assert found.gap <= 0.01
+
+
+def test_a_budget_below_the_smallest_widths_has_no_plan() -> None:
+    choices, prices = network(0, 3)
+    assert solve(choices, prices, 0.99 * prices.network_ms(smallest(choices))) is None
+
+
+def test_concatenated_inputs_follow_the_sum_of_their_groups() -> None:
+    both = width("a", "b", fixed=4.0)
+    layers = (NetworkLayer("joint", CONV, both, width("c")), NetworkLayer("a", CONV, Width(3.0), width("a")))
+    prices = Prices(layers, lambda shape, i, o: 0.001 * i * o)
+    choices = tuple(Choice(name, COUNTS, (-3.0, -2.0, -1.0, 0.0)) for name in "abc")
+    found = solve(choices, prices, 0.5 * prices.network_ms({}))
+    assert found is not None
+    assert prices.network_ms(found.counts) <= 0.5 * prices.network_ms({}) * 1.001
+    assert found.predicted_ms == pytest.approx(prices.network_ms(found.counts), rel=0.01)
+
+
+def test_a_block_that_goes_costs_nothing_and_saves_its_layers() -> None:
+    layers = (
+        NetworkLayer("first", CONV, Width(3.0), width("a")),
+        NetworkLayer("inner1", CONV, width("a"), width("b")),
+        NetworkLayer("inner2", CONV, width("b"), width("a")),
+    )
+    prices = Prices(layers, lambda shape, i, o: 0.001 * i * o)
+    choices = (Choice("a", COUNTS, (-9.0, -6.0, -3.0, 0.0)), Choice("b", COUNTS, (-3.0, -2.0, -1.0, 0.0)))
+    block = BlockChoice("block", frozenset({"inner1", "inner2"}), -0.5)
+    budget = 1.01 * prices.of_layer(layers[0], 3, 32)
+    found = solve(choices, prices, budget, blocks=[block])
+    assert found is not None
+    assert found.removed == ("block",)
+    assert found.counts["a"] == 32
+    kept = solve(choices, prices, prices.network_ms({}), blocks=[block])
+    assert kept is not None
+    assert kept.removed == ()
+
+
+def test_the_fit_finds_what_a_network_adds_to_its_layers() -> None:
+    choices, prices = network(3, 3)
+    truth = Prices(prices.layers, prices.time, Fit(1.3, 1.1, 40.0, 0.5))
+    random = np.random.default_rng(0)
+    plans = [{choice.group: int(random.choice(COUNTS)) for choice in choices} for _ in range(8)]
+    fitted = prices.fitted([(plan, truth.network_ms(plan)) for plan in plans[:6]])
+    for plan in plans[6:]:
+        assert fitted.network_ms(plan) == pytest.approx(truth.network_ms(plan), rel=0.02)
+    assert fitted.fit.error < 0.02
+
+
+def test_the_slowest_layers_come_first() -> None:
+    _, prices = network(0, 3)
+    names = [name for name, _ in slowest(prices, {})]
+    times = {layer.name: prices.of_layer(layer, *layer.widths({})) for layer in prices.layers}
+    assert names == sorted(times, key=lambda name: -times[name])[:3]
+
+
+def group(name: str, size: int) -> Group:
+    return Group(name, size, ())
+
+
+def test_counts_are_whole_blocks_where_a_group_has_enough_of_them() -> None:
+    assert allowed_counts(group("wide", 128), 8, 16) == (16, 32, 48, 64, 80, 96, 112, 128)
+    assert allowed_counts(group("narrow", 32), 8, 16) == (8, 16, 24, 32)
+    assert allowed_counts(group("odd", 100), 8)[-2:] == (96, 100)
+    assert len(allowed_counts(group("huge", 4096), 8)) == 10
+
+
+def test_more_channels_are_worth_more_and_none_is_worth_nothing() -> None:
+    (choice,) = choices_by_score([group("g", 32)], {"g": np.arange(32.0)}, 8)
+    assert list(choice.values) == sorted(choice.values)
+    assert choice.values[-1] == pytest.approx(0.0)
+
+
+def test_a_count_that_the_caller_gave_is_the_only_one() -> None:
+    (choice,) = choices_by_score([group("g", 32)], {"g": np.ones(32)}, 8, fixed={"g": 24})
+    assert choice.counts == (24,)
+
+
+def test_measured_errors_take_the_place_of_scores() -> None:
+    groups = [group("g", 16), group("h", 16)]
+    choices = choices_by_score(groups, {"g": np.ones(16), "h": np.ones(16)}, 8)
+    found = choices_by_error(groups, {"g": {8: 0.25, 16: 0.0}}, choices)
+    assert found[0].values == (-0.25, 0.0)
+    assert found[1] == choices[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [("0.5x", LatencyBudget(share=0.5)), ("12ms", LatencyBudget(ms=12.0)), (" 3.5 ms", LatencyBudget(ms=3.5)),
+     (0.7, LatencyBudget(share=0.7))],
+)  # fmt: skip
+def test_budgets_are_shares_or_milliseconds(text: str | float, budget: LatencyBudget) -> None:
+    assert LatencyBudget.parse(text) == budget
+
+
+@pytest.mark.parametrize("text", ["", "half", "0x", "1x", "1.5x", "-3ms", "12 s", "nan", 2.0])
+def test_other_budgets_are_refused(text: str | float) -> None:
+    with pytest.raises(UsageError, match="a latency budget of"):
+        LatencyBudget.parse(text)
