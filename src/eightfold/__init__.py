@@ -67,7 +67,7 @@ _HOME: dict[str, str] = {
     "predict_sources": "eightfold.runtime.predict.predict_sources",
     "prepare_qat": "eightfold.compress.train.qat.prepare",
     "preview_run": "eightfold.pipeline.run",
-    "profile": "eightfold.compress.latency.profile",
+    "profile": "eightfold.compress.profile_network",
     "prune": "eightfold.compress.front",
     "quantize": "eightfold.export.int8.quantize",
     "read_ranges": "eightfold.calib.trt_cache",

@@ -37,7 +37,7 @@ def profile(
     Example: eightfold profile mobilenet_v2 --precision int8
     """
     require("torch", "profile a network")
-    from eightfold.compress.latency.profile import profile as profile_network
+    from eightfold.compress.profile_network import profile as profile_network
     from eightfold.files import require_output
 
     require_output(output)

@@ -75,6 +75,7 @@ def select(graph: ChannelGraph, scores: LayerScores, selection: Selection) -> Ke
 
 
 def prunable(graph: ChannelGraph, selection: Selection) -> list[Group]:
+    """The groups that may shrink to the multiple, without those that the caller ignores."""
     return [group for group in graph.free if group.prunable(selection.multiple) and not _ignored(group, selection)]
 
 
