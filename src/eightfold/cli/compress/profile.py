@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,7 +41,7 @@ def profile(
     from eightfold.files import require_output
 
     require_output(output)
-    options = {"batch": batch, "precision": precision, "threads": threads, "cache": output}
+    options: dict[str, Any] = {"batch": batch, "precision": precision, "threads": threads, "cache": output}
     if model.endswith(".onnx"):
         sides = None if size is None else image_size(size)
         print(profile_network(model, target, size=sides, **options).describe())

@@ -64,7 +64,7 @@ class _Recorder(FakeRun):  # type: ignore[no-untyped-call]  # torch's base class
         self._held: list[torch.Tensor] = []  # an id is a tensor's own only while that lives
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         result = super().__torch_dispatch__(func, types, args, kwargs)
         given, made = tensors_in((args, kwargs or {})), tensors_in([result])
