@@ -133,6 +133,44 @@ USES = {
         assert task.evaluate(always_dark, images) == {"balanced": 0.5}
         assert task.chance(images) == 0.5
     """,
+    "a-sparsity-penalty": """
+        import torch, eightfold as ef
+
+        model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        with ef.sparsify(model, s=0.25, penalty="squares") as sparse:
+            optimizer.zero_grad()
+            optimizer.step()
+        assert model[1].weight.tolist() == [0.75] * 4 and sparse.steps == 1
+    """,
+    "a-distillation-loss": """
+        import torch, eightfold as ef
+
+        x = torch.tensor([[[[1.0]], [[0.0]]]])
+        assert float(ef.distillation_loss(x, x.flip(1), method="directions")) == 1.0
+        ef.DistillOptions({"directions": 1.0})
+    """,
+    "a-scheme-of-quantization-aware-training": """
+        from torch import nn
+        import eightfold as ef
+
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+        ef.prepare_qat(model, torch.rand(1, 3, 8, 8), options=ef.QatOptions("three-sigmas"))
+        weight = model[0].weight_quantizer(model[0].layer.weight)
+        spread = model[0].layer.weight.flatten(1).std(1)
+        assert torch.allclose(model[0].weight_quantizer.scale(model[0].layer.weight) * 127, 3 * spread)
+        assert (weight.abs().flatten(1).amax(1) <= 3 * spread + 1e-6).all()
+    """,
+    "a-loss-of-detectors": """
+        from eightfold.runtime.postprocess.yolo import YoloBoxes
+        from eightfold.tasks.detection.losses import detection_loss
+        from eightfold.tasks.detection.targets import padded_targets
+        import numpy as np
+
+        loss = detection_loss("yolo-boxes", YoloBoxes(), 2)
+        targets = padded_targets([np.array([[1.0, 1, 4, 4]]), np.zeros((0, 4))], [np.array([1]), np.zeros(0, int)])
+        assert float(loss([torch.full((2, 6, 3, 3), -50.0)], targets, (8, 8))) == 0.5
+    """,
     "a-model-source": """
         from eightfold.zoo.models import build_model
         from eightfold.zoo.sources.registry import forms

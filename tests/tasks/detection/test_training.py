@@ -240,7 +240,7 @@ def test_burn_in_brings_rates_up() -> None:
 
 
 def test_losses_are_registered_by_decoder() -> None:
-    with pytest.raises(UsageError, match="'yolo-dfl' has a loss"):
+    with pytest.raises(UsageError, match="decoder 'yolo-dfl' exists"):
         register_detection_loss("yolo-dfl", DETECTION_LOSSES["yolo-dfl"])
     with pytest.raises(UnknownNameError, match="loss for the decoder 'ssd'"):
         detection_loss("ssd", YoloAnchors(anchors=()), 1)

@@ -31,7 +31,7 @@ def _of(decoder: Any, kind: type[Any]) -> Any:
 def register_detection_loss(decoder: str, make: LossMaker) -> None:
     """Make detectors of a decoder trainable. A name that is taken is refused."""
     if decoder in DETECTION_LOSSES:
-        raise UsageError(f"the decoder {decoder!r} has a loss", allowed="a decoder without one")
+        raise UsageError(f"a loss for the decoder {decoder!r} exists", allowed="a decoder without one")
     DETECTION_LOSSES[decoder] = make
 
 
