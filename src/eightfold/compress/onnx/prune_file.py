@@ -165,7 +165,7 @@ def _planned(
         request = replace(request, write=writer_of(left, size))
     plan = plan_pruning(left.module, given, images=batches, seed=seed, graph=channels, latency=request, **options)
     plan = plan.model_copy(update={"removed_blocks": removed})
-    if not plan.groups and not removed and (request is not None or plan_wants_less(options)):
+    if not plan.groups and not removed and request is None and plan_wants_less(options):
         reasons = "; ".join(f"{count} channels: {reason}" for reason, count in frozen_by(channels).most_common(3))
         raise ModelError(
             f"no group of channels of {path} can be pruned ({reasons or 'all are narrower than the multiple'})",
