@@ -186,7 +186,7 @@ def load_network(network: str, options: NetworkOptions, classes: int | None) -> 
     return found
 
 
-def latency_ms(model: nn.Module, size: Size, *, seconds: float = 0.5, channels: int = 3) -> float:
+def latency_ms(model: nn.Module, size: Size, *, seconds: float = 0.3, channels: int = 3) -> float:
     """Median time of one image in onnxruntime on this CPU, FP32, one thread."""
     from eightfold.export.torch.onnx_export import export_onnx
     from eightfold.runtime.bench.bench import bench

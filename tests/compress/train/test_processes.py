@@ -1,4 +1,5 @@
-"""Two processes under gloo train as one does: with a penalty, a teacher and accumulation."""
+"""Two processes under gloo train as one does, with a penalty, a teacher and accumulation; a run that SIGKILL ends
+goes on as if it had not."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from eightfold.compress.train.log import read_log
 
 SCRIPT = """
 import sys
@@ -85,3 +88,57 @@ def test_two_processes_equal_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     torch.testing.assert_close(torch.tensor(two["losses"]), torch.tensor(one["losses"]))
     for name, value in one["weights"].items():
         torch.testing.assert_close(two["weights"][name], value, msg=name)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from torch import nn
+from torch.nn.functional import mse_loss
+from eightfold.compress.train.devices import Devices
+from eightfold.compress.train.hooks import Batch, Hook
+from eightfold.compress.train.log import Log
+from eightfold.compress.train.loop import fit
+from eightfold.compress.train.options import LoopOptions
+
+class Kill(Hook):
+    def after_step(self, run):
+        if run.step == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+def batch_at(number):
+    x = torch.randn(8, 5, generator=torch.Generator().manual_seed(number))
+    return Batch((x,), x.sum(1, keepdim=True))
+
+folder = Path(sys.argv[1])
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(5, 8), nn.Dropout(0.3), nn.ReLU(), nn.Linear(8, 1))
+optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+options = LoopOptions(steps=12, average=0.9, save_every_s=0.0, checks=3)
+done = fit(
+    model, batch_at, optimizer, options, loss=mse_loss, hooks=[Kill()], check=lambda m: -float(m(torch.ones(1, 5))),
+    checkpoint=folder / "state.safetensors", log=Log(folder / "log.csv"), devices=Devices("cpu", "off"),
+)
+torch.save(model.state_dict(), folder / "model.pt")
+"""
+
+
+def test_a_run_that_is_killed_has_the_same_loss_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "src"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", str(script), str(tmp_path / "killed"), "7"]
+    assert subprocess.run(command, env=environment, capture_output=True, check=False).returncode == -9
+    assert not (tmp_path / "killed" / "model.pt").exists()
+    for name in ("whole", "killed"):
+        monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path / name), "-1"])
+        runpy.run_path(str(script))
+    whole, killed = (torch.load(tmp_path / name / "model.pt", weights_only=True) for name in ("whole", "killed"))
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+    curves = [read_log(tmp_path / name / "log.csv") for name in ("whole", "killed")]
+    losses = [[row.get("loss") for row in curve] for curve in curves]
+    assert losses[0] == losses[1]
+    assert len({row["step"] for row in curves[1]}) >= 12

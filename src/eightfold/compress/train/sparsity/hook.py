@@ -27,7 +27,7 @@ class Sparsity(Hook):
 
     def __init__(self, penalty: Penalty) -> None:
         self.penalty, self.history = penalty, ScaleHistory()
-        self._guard = DeathGuard(penalty)
+        self._guard, self._next = DeathGuard(penalty), 0.0
 
     def on_start(self, run: Run) -> None:
         require_owned(self.penalty.parameters(), [run.optimizer])
@@ -37,7 +37,8 @@ class Sparsity(Hook):
         self.penalty.add_gradients(run.progress)
 
     def after_step(self, run: Run) -> None:
-        if run.progress * SNAPSHOTS >= len(self.history.steps):
+        if run.progress >= self._next:
+            self._next = run.progress + 1 / SNAPSHOTS
             sizes = self.penalty.magnitudes()
             self.history.add(run.step + 1, sizes)
             self._guard.check(run.step + 1, sizes)
