@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,19 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fcntl.flock(stream, fcntl.LOCK_EX)
         run(recipe_from(TINY), output=shared / "run")  # does nothing when another process has made it
     return shared / "run"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _measurements_in_this_process() -> Iterator[None]:
+    """A latency measurement starts several processes, which takes far longer than what tests let it measure;
+    `tests/runtime/bench` has them back."""
+    from eightfold.runtime.bench.peak_memory import MemoryProbe
+    from eightfold.runtime.bench.start import run_start
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("eightfold.runtime.bench.starts.start_in_process", run_start)
+        patch.setattr("eightfold.runtime.bench.bench.probe_memory", lambda *_: MemoryProbe(64 << 20))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -80,13 +80,31 @@ def test_every_module_that_a_device_needs_imports(base: Environment) -> None:
     assert heavy == []
 
 
+EVERY_HELP = """
+import contextlib, io, sys
+from eightfold.cli.app import COMMANDS, main
+for command in COMMANDS:
+    sys.argv = ["eightfold", command, "--help"]
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        try:
+            code = main()
+        except SystemExit as error:
+            code = error.code
+    print(command, code or 0, "Usage" in said.getvalue())
+"""
+
+
 def test_help_of_every_command(base: Environment) -> None:
     done = base.run("eightfold", "--help")
     assert done.returncode == 0, done.stderr
-    commands = base.python("from eightfold.cli.app import COMMANDS; print(*COMMANDS)").stdout.split()
-    for command in commands:
+    helped = base.python(EVERY_HELP)
+    assert helped.returncode == 0, helped.stderr
+    lines = helped.stdout.splitlines()
+    assert len(lines) > 20
+    for line in lines:
+        command, code, usage = line.split()
         assert command in done.stdout
-        assert base.run("eightfold", command, "--help").returncode == 0
+        assert (code, usage) == ("0", "True"), command
 
 
 def test_doctor_tells_what_to_install(base: Environment) -> None:

@@ -228,6 +228,8 @@ def test_the_recipe_of_a_detector_reads_what_ultralytics_exports(tmp_path: Path,
     assert yaml.safe_load(recipe.model_dump_json())["model"]["source"].endswith("yolo.onnx")
 
 
+# The classes of random weights lie so close that INT8 may swap them, as it does on CPUs without VNNI.
+@pytest.mark.filterwarnings("ignore::eightfold.export.int8.quantize.LossyInt8Warning")
 def test_a_function_with_labels(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Labelled test images of two classes; the metric is top-1."""
     for label in range(2):

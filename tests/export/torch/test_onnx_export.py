@@ -134,6 +134,18 @@ def test_a_graph_with_branches_that_does_not_run_is_no_export(
     assert onnx_export.exporter_of(onnx.load(file)) == exporter
 
 
+def test_a_small_constant_against_a_division_by_zero_stays(tmp_path: Path) -> None:
+    """The newer exporter's rewriter takes it for zero, and a network divides by zero on dark images."""
+
+    class Scaled(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images * torch.rsqrt(images.square().mean(1, keepdim=True) + 1e-9)
+
+    model, dark = Scaled().eval(), np.zeros((1, 3, 8, 8), np.float32)
+    file = export_onnx(model, tmp_path / "net.onnx", batch=1, image_size=8, exporter="dynamo")
+    verify_module(model, file, dark, tolerance=EXACT)
+
+
 def test_constants_that_the_newer_exporter_loses_are_there(tmp_path: Path) -> None:
     class Clamps(SmallNet):
         """Bounds of one tensor, twice: rewritten as Clip, they would have the same names."""

@@ -11,6 +11,7 @@ from eightfold.errors import EightfoldError, ModelError, UsageError, first_line
 from eightfold.export.opset.opset_conversion import require_opset, with_opset
 from eightfold.export.opset.opsets import opsets_for
 from eightfold.export.torch.decompositions.decomposing import decomposed
+from eightfold.export.torch.small_sums import adds_small_constants
 from eightfold.export.torch.suppress_logs import suppress_logs
 from eightfold.export.verify.module_runs import (
     class_name,
@@ -183,8 +184,10 @@ def _with_torchscript(model: torch.nn.Module, inputs: Tensors, names: Sequence[s
 
 def _with_dynamo(model: torch.nn.Module, inputs: Tensors, names: Sequence[str], opsets: range) -> onnx.ModelProto:
     opset = max(opsets[0], DYNAMO_LOWEST_OPSET)
-    graph = _exported(model, inputs, names, opset, dynamo=True, verbose=False)
-    if not _names_all(graph):
+    graph = None
+    if not adds_small_constants(model, list(inputs.values())):  # which rewriting would drop
+        graph = _exported(model, inputs, names, opset, dynamo=True, verbose=False)
+    if graph is None or not _names_all(graph):
         # Rewriting Max and Min as Clip, the exporter loses constants where it does so twice (onnxscript 0.7).
         graph = _exported(model, inputs, names, opset, dynamo=True, verbose=False, optimize=False)
         with suppress_logs():
