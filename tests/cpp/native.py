@@ -53,6 +53,25 @@ class Detection(ctypes.Structure):
     _fields_ = (*((name, ctypes.c_float) for name in ("x1", "y1", "x2", "y2", "score")), ("label", ctypes.c_int32))
 
 
+class Mask(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("left", "top", "width", "height")),
+        ("pixels", ctypes.POINTER(ctypes.c_uint8)),
+    )
+
+
+class Keypoint(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_float) for name in ("x", "y", "score"))
+
+
+class Corners(ctypes.Structure):
+    _fields_ = tuple((f"{axis}{corner}", ctypes.c_float) for corner in (1, 2, 3, 4) for axis in "xy")
+
+
+class Picture(ctypes.Structure):
+    _fields_ = (("width", ctypes.c_int32), ("height", ctypes.c_int32), ("pixels", ctypes.POINTER(ctypes.c_uint8)))
+
+
 DTYPES = tuple(map(np.dtype, ("float32", "float16", "uint8", "int8", "int32", "int64", "bool")))
 
 
@@ -79,7 +98,8 @@ _SIZES = (
     "engine_row_bytes",
     "engine_inputs",
     "tensors_list",
-    *(f"result_{part}" for part in ("count", "classes", "detections", "segments", "alpha")),
+    *(f"result_{part}" for part in ("count", "classes", "detections", "segments", "alpha", "depth")),
+    *(f"result_{part}" for part in ("masks", "keypoints", "corners", "pictures")),
 )
 
 
@@ -183,10 +203,7 @@ class NativeResult:
 
     def detections(self, image: int) -> NDArray[np.float32]:
         """(n, 6): x1, y1, x2, y2, score, class."""
-        rows = [
-            [getattr(each, name) for name, _ in each._fields_] for each in self._part("detections", image, Detection)
-        ]
-        return np.array(rows, np.float32).reshape(-1, 6)
+        return self._floats("detections", image, Detection)
 
     def segments(self, image: int) -> NDArray[np.uint8]:
         return np.array(self._part("segments", image, ctypes.c_uint8), np.uint8)
@@ -194,9 +211,39 @@ class NativeResult:
     def alpha(self, image: int) -> NDArray[np.float32]:
         return np.array(self._part("alpha", image, ctypes.c_float), np.float32)
 
+    def depth(self, image: int) -> NDArray[np.float32]:
+        return np.array(self._part("depth", image, ctypes.c_float), np.float32)
+
+    def masks(self, image: int) -> list[tuple[int, int, NDArray[np.uint8]]]:
+        """Left, top and pixels of each."""
+        found = self._part("masks", image, Mask)
+        return [(each.left, each.top, _pixels(each.pixels, each.height, each.width)) for each in found]
+
+    def keypoints(self, image: int) -> NDArray[np.float32]:
+        """(n, 3): x, y, visibility."""
+        return self._floats("keypoints", image, Keypoint)
+
+    def corners(self, image: int) -> NDArray[np.float32]:
+        """(n, 8)."""
+        return self._floats("corners", image, Corners)
+
+    def picture(self, image: int) -> NDArray[np.uint8]:
+        (made,) = self._part("pictures", image, Picture)
+        return _pixels(made.pixels, made.height, made.width, 3)
+
+    def _floats(self, name: str, image: int, kind: Any) -> NDArray[np.float32]:
+        fields = [field for field, _ in kind._fields_]
+        rows = [[getattr(each, field) for field in fields] for each in self._part(name, image, kind)]
+        return np.array(rows, np.float32).reshape(-1, len(fields))
+
     def _part(self, name: str, image: int, kind: Any) -> list[Any]:
         first = ctypes.POINTER(kind)()
         count = getattr(self.library, f"eightfold_result_{name}")(
             self.handle, ctypes.c_size_t(image), ctypes.byref(first)
         )
         return list(first[:count])
+
+
+def _pixels(first: Any, *shape: int) -> NDArray[np.uint8]:
+    count = int(np.prod(shape))
+    return np.array(first[:count], np.uint8).reshape(shape)

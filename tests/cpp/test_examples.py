@@ -17,7 +17,7 @@ from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.postprocess.results import Classification, Detections
 from eightfold.runtime.predict.predictor import Predictor
 from tests.cpp.conftest import LIBRARY_VARIABLE
-from tests.cpp.test_parity import SIDE, box_spread
+from tests.cpp.decoder_cases import SIDE, box_spread
 
 MakeBundle = Callable[..., Path]
 Example = Callable[..., "subprocess.CompletedProcess[str]"]

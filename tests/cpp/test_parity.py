@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,127 +17,14 @@ from eightfold.runtime.backends.base import SessionOptions
 from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.bundle.manifest import Artifact, Task
 from eightfold.runtime.postprocess import decoder_of
+from eightfold.runtime.postprocess.object_results import InstanceMasks, Keypoints, OrientedBoxes
+from eightfold.runtime.postprocess.picture_results import Depth, Picture
 from eightfold.runtime.postprocess.results import Classification, Detections, Matte, Segmentation
+from tests.cpp.decoder_cases import CASES, OF_MAPS, SIDE, Case
 from tests.cpp.native import NativeEngine, NativeResult
-from tests.cpp.networks import Spread
 
 MakeBundle = Callable[..., Path]
 IMAGES = 50
-SIDE = 64
-
-
-@dataclass(frozen=True)
-class Case:
-    kind: str
-    decode: str
-    outputs: Mapping[str, tuple[int, ...]]
-    options: dict[str, Any] = field(default_factory=dict)
-    preprocess: dict[str, Any] = field(default_factory=dict)
-    spreads: dict[str, Spread] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return "-".join([self.decode, *(f"{name}={value}" for name, value in self.options.items() if name in SHOWN)])
-
-
-SHOWN = ("activation", "agnostic", "box", "multi_label", "nms", "objectness", "reg_max", "soft_sigma", "channels_last")
-OF_MAPS = ("fcos", "retinanet", "ssd", "yolo-anchors", "yolo-dfl")
-SCALES = {"p3": 8, "p4": 4, "p5": 2}
-LETTERBOX = {"resize": "letterbox"}
-GRIDS = [[8, 8], [4, 4]]
-ANCHOR_OUTPUTS = {"cls_logits": (8 * 8 * 3 + 4 * 4 * 3, 5), "bbox_regression": (8 * 8 * 3 + 4 * 4 * 3, 4)}
-
-
-def box_spread(channels: int, *, last: bool = False, unit: float = 1.0) -> Spread:
-    """cx, cy, w, h in the middle of the tensor, then scores about 0.5."""
-    mean = np.array([32, 32, 24, 24] + [0.5] * (channels - 4)) * ([unit] * 4 + [1] * (channels - 4))
-    std = np.array([14, 14, 8, 8] + [0.3] * (channels - 4)) * ([unit] * 4 + [1] * (channels - 4))
-    return Spread(mean, std) if last else Spread(mean[:, None], std[:, None])
-
-
-END_TO_END = Spread([16, 16, 48, 48, 0.5, 2], [8, 8, 8, 8, 0.3, 1])
-
-
-def maps(channels: int) -> dict[str, tuple[int, ...]]:
-    return {name: (channels, side, side) for name, side in SCALES.items()}
-
-
-CASES = [
-    Case("classify", "classify", {"logits": (10,)}),
-    Case("classify", "classify", {"logits": (10, 1, 1)}, {"activation": "sigmoid", "k": 3}, {"resize": "center-crop"}),
-    Case("classify", "classify", {"logits": (4,)}, {"activation": "none", "k": 9}, {"interpolation": "area"}),
-    Case("detect", "yolo-boxes", {"output0": (9, 84)}, {"score_threshold": 0.6}, LETTERBOX, {"output0": box_spread(9)}),
-    Case(
-        "detect",
-        "yolo-boxes",
-        {"output0": (84, 10)},
-        {"channels_last": True, "objectness": True, "agnostic": True},
-        spreads={"output0": box_spread(10, last=True)},
-    ),
-    Case(
-        "detect",
-        "yolo-boxes",
-        {"output0": (9, 84)},
-        {"multi_label": True, "normalized": True, "soft_sigma": 0.5},
-        spreads={"output0": box_spread(9, unit=1 / SIDE)},
-    ),
-    Case("detect", "yolo-dfl", maps(64 + 6), {"score_threshold": 0.7}, LETTERBOX),
-    Case("detect", "yolo-dfl", maps(4 + 6), {"reg_max": 1, "nms": False, "multi_label": True}, LETTERBOX),
-    Case("detect", "yolo-dfl", maps(32 + 6), {"reg_max": 8, "soft_sigma": 0.3}, LETTERBOX | {"anchor": "top-left"}),
-    Case(
-        "detect",
-        "yolo-anchors",
-        maps(3 * 9),
-        {"anchors": [[[10, 13], [16, 30], [33, 23]]] * 3, "scale_xy": [1.2, 1.1, 1.05], "score_threshold": 0.4},
-        LETTERBOX,
-    ),
-    Case(
-        "detect",
-        "yolo-anchors",
-        maps(2 * 9),
-        {"anchors": [[[10, 13], [16, 30]]] * 3, "box": "sigmoid", "scale_xy": 2, "multi_label": True},
-        LETTERBOX,
-    ),
-    Case("detect", "end-to-end", {"output0": (30, 6)}, {"score_threshold": 0.5}, LETTERBOX, {"output0": END_TO_END}),
-    Case(
-        "detect",
-        "ssd",
-        {"bbox_regression": (8 * 8 * 6 + 4 * 4 * 4, 4), "cls_logits": (8 * 8 * 6 + 4 * 4 * 4, 4)},
-        {"grids": GRIDS, "aspect_ratios": [[2, 3], [2]], "scales": [0.2, 0.5, 0.9], "score_threshold": 0.3},
-    ),
-    Case(
-        "detect",
-        "ssd",
-        {"boxes": (8 * 8 * 4 + 4 * 4 * 4, 4), "scores": (8 * 8 * 4 + 4 * 4 * 4, 4)},
-        {
-            "grids": GRIDS,
-            "aspect_ratios": [[2], [2]],
-            "scales": [0.2, 0.5, 1.1],
-            "steps": [8, 16],
-            "clip": False,
-            "class_candidates": 20,
-            "boxes_output": "boxes",
-            "scores_output": "scores",
-        },
-    ),
-    Case(
-        "detect",
-        "retinanet",
-        ANCHOR_OUTPUTS,
-        {"grids": GRIDS, "sizes": [[8], [16]], "aspect_ratios": [[0.5, 1, 2]] * 2, "level_candidates": 50},
-        LETTERBOX,
-    ),
-    Case(
-        "detect",
-        "fcos",
-        {"cls_logits": (80, 5), "bbox_regression": (80, 4), "bbox_ctrness": (80, 1)},
-        {"grids": GRIDS, "sizes": [[8], [16]]},
-        LETTERBOX,
-    ),
-    Case("segment", "segment", {"scores": (5, 16, 16)}, {}, LETTERBOX),
-    Case("segment", "segment", {"scores": (1, 64, 64)}, {"threshold": 0.2}, {"resize": "center-crop"}),
-    Case("matte", "matte", {"alpha": (1, 64, 64), "other": (3,)}, {}, LETTERBOX),
-    Case("matte", "matte", {"other": (3,), "alpha": (1, 16, 24)}, {"output": "alpha"}, {"resize": "center-crop"}),
-]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -217,8 +103,29 @@ def compare(expected: Any, actual: NativeResult, index: int) -> None:
         np.testing.assert_array_equal(detections[:, 5], expected.classes)
         np.testing.assert_allclose(detections[:, 4], expected.scores, atol=1e-4)
         np.testing.assert_allclose(detections[:, :4], expected.boxes, atol=0.01)
+        compare_parts(expected, actual, index)
     elif isinstance(expected, Segmentation):
         np.testing.assert_array_equal(actual.segments(index), expected.classes.ravel())
+    elif isinstance(expected, Depth):
+        np.testing.assert_allclose(actual.depth(index), expected.values.ravel(), atol=1e-5)
+    elif isinstance(expected, Picture):
+        np.testing.assert_array_equal(actual.picture(index), expected.pixels)
     else:
         assert isinstance(expected, Matte)
         np.testing.assert_allclose(actual.alpha(index), expected.alpha.ravel(), atol=1e-6)
+
+
+def compare_parts(expected: Detections, actual: NativeResult, index: int) -> None:
+    """Compares what objects have besides boxes."""
+    if isinstance(expected, InstanceMasks):
+        masks = actual.masks(index)
+        assert [(left, top) for left, top, _ in masks] == [tuple(origin) for origin in expected.origins.tolist()]
+        assert [mask.shape for *_, mask in masks] == [mask.shape for mask in expected.masks]
+        differ = sum(int((mask != known).sum()) for (*_, mask), known in zip(masks, expected.masks, strict=True))
+        assert differ <= 1e-4 * sum(mask.size for mask in expected.masks) + 1  # rounding at a logit of 0
+    elif isinstance(expected, Keypoints):
+        points = expected.keypoints.reshape(-1, 3)
+        np.testing.assert_allclose(actual.keypoints(index)[:, :2], points[:, :2], atol=0.01)
+        np.testing.assert_allclose(actual.keypoints(index)[:, 2], points[:, 2], atol=1e-4)
+    elif isinstance(expected, OrientedBoxes):
+        np.testing.assert_allclose(actual.corners(index), expected.corners.reshape(-1, 8), atol=0.01)

@@ -18,6 +18,7 @@ DECODERS: dict[str, tuple[str, str] | type[Decoder]] = {
     "yolo-dfl": ("yolo", "YoloDfl"),
     "yolo-boxes": ("yolo", "YoloBoxes"),
     "end-to-end": ("yolo", "EndToEnd"),
+    "rcnn-masks": ("instances", "RcnnMasks"),
     "yolo-masks": ("instances", "YoloMasks"),
     "yolo-keypoints": ("instances", "YoloKeypoints"),
     "yolo-oriented": ("oriented", "YoloOriented"),

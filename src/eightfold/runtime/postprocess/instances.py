@@ -1,20 +1,30 @@
-"""Detections with masks from prototypes, or with keypoints: YOLOv5-seg, YOLOv8-seg and -pose, YOLO11."""
+"""Detections with masks, from prototypes or of an R-CNN, and with keypoints."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from eightfold.arrays import Array, Arrays
 from eightfold.calib.images.geometry import Placement
 from eightfold.errors import BundleError
 from eightfold.runtime.postprocess.detect import Candidates
+from eightfold.runtime.postprocess.mask_pixels import between_cells, pixels_of
 from eightfold.runtime.postprocess.object_results import InstanceMasks, Keypoints
 from eightfold.runtime.postprocess.results import Detections
-from eightfold.runtime.postprocess.yolo import YoloBoxes
+from eightfold.runtime.postprocess.yolo import EndToEnd, YoloBoxes
+
+
+def output_of_rank(outputs: Arrays, rank: int, wanted: str) -> Array:
+    """The only output of one image with that number of axes. Raises BundleError."""
+    found = [array for array in outputs.values() if array.ndim == rank]
+    if len(found) != 1:
+        raise BundleError(
+            f"{len(found)} outputs {wanted} for one image", allowed="one", remedy="choose another decoder"
+        )
+    return found[0]
 
 
 class YoloWithMore(YoloBoxes):
@@ -26,12 +36,8 @@ class YoloWithMore(YoloBoxes):
 
     def rows(self, outputs: Arrays) -> Array:
         """(4 + classes + further, N)."""
-        flat = [array for array in outputs.values() if array.ndim == 2]
-        if len(flat) != 1:
-            raise BundleError(
-                f"{len(flat)} outputs (values, N) for one image", allowed="one", remedy="choose another decoder"
-            )
-        return flat[0].T if self.channels_last else flat[0]
+        rows = output_of_rank(outputs, 2, "(values, N)")
+        return rows.T if self.channels_last else rows
 
     def candidates(self, outputs: Arrays, size: tuple[int, int]) -> Candidates:
         rows, more = self.rows(outputs), self.more(outputs)
@@ -56,42 +62,34 @@ class YoloMasks(YoloWithMore):
         found = self.in_image(kept, placement)
         prototypes = self._prototypes(outputs)
         logits = np.tensordot(self.further(outputs, kept), prototypes, axes=1)
-        first = np.ceil(found.boxes[:, :2]).astype(np.int64)
-        end = np.ceil(found.boxes[:, 2:]).astype(np.int64)
-        parts = zip(logits, first.tolist(), end.tolist(), strict=True)
-        masks = tuple(
-            _mask(each, (left, top), (right, bottom), placement) for each, (left, top), (right, bottom) in parts
-        )
-        return InstanceMasks(found.boxes, found.scores, found.classes, found.labels, masks, first)
+        whole = (0.0, 0.0, float(placement.tensor[1]), float(placement.tensor[0]))
+        parts = pixels_of(found.boxes)
+        masks = tuple(between_cells(each, whole, part, placement) > 0 for each, part in zip(logits, parts, strict=True))
+        return InstanceMasks(found.boxes, found.scores, found.classes, found.labels, masks, parts[:, :2])
 
     def _prototypes(self, outputs: Arrays) -> Array:
-        maps = [array for array in outputs.values() if array.ndim == 3]
-        if len(maps) != 1:
-            raise BundleError(
-                f"{len(maps)} outputs (prototypes, H, W) for one image", allowed="one", remedy="choose another decoder"
-            )
-        return maps[0]
+        return output_of_rank(outputs, 3, "(prototypes, H, W)")
 
 
-def _mask(logits: Array, first: tuple[int, int], end: tuple[int, int], placement: Placement) -> NDArray[np.bool_]:
-    """Pixels of the image from `first` to before `end` (x, y) whose logit, bilinear between cells, is above 0."""
-    rows = _places(first[1], end[1], 0, logits.shape[0], placement)
-    columns = _places(first[0], end[0], 1, logits.shape[1], placement)
-    (top, bottom, down), (left, right, across) = rows, columns
-    upper = logits[top][:, left] * (1 - across) + logits[top][:, right] * across
-    lower = logits[bottom][:, left] * (1 - across) + logits[bottom][:, right] * across
-    found: NDArray[np.bool_] = upper * (1 - down[:, None]) + lower * down[:, None] > 0
-    return found
+class RcnnMasks(EndToEnd):
+    """`rcnn-masks`: final boxes, and for each a map of probabilities over it (He et al., Mask R-CNN, ICCV 2017)."""
 
+    mask_threshold: float = Field(default=0.5, ge=0, le=1)
 
-def _places(
-    first: int, end: int, axis: int, cells: int, placement: Placement
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
-    """For each image pixel of an axis: the cell before it, the one behind it, and the share of the latter."""
-    centres = (np.arange(first, end) + 0.5) * placement.scale[axis] + placement.offset[axis]
-    places = np.clip(centres * cells / placement.tensor[axis] - 0.5, 0, cells - 1)
-    before = np.floor(places).astype(np.intp)
-    return before, np.minimum(before + 1, cells - 1), places - before
+    def candidates(self, outputs: Arrays, size: tuple[int, int]) -> Candidates:
+        return super().candidates({"rows": output_of_rank(outputs, 2, "(K, 6)")}, size)
+
+    def _image(self, outputs: Mapping[str, Array], placement: Placement) -> Detections:
+        kept = self.kept(outputs, placement.tensor)
+        found = self.in_image(kept, placement)
+        # Around a map all is 0.
+        maps = np.pad(output_of_rank(outputs, 3, "(K, H, W)")[kept.numbers], ((0, 0), (1, 1), (1, 1)))
+        parts = pixels_of(found.boxes)
+        masks = tuple(
+            between_cells(each, box, part, placement, border=1) > self.mask_threshold
+            for each, box, part in zip(maps, kept.boxes.astype(np.float64), parts, strict=True)
+        )
+        return InstanceMasks(found.boxes, found.scores, found.classes, found.labels, masks, parts[:, :2])
 
 
 class YoloKeypoints(YoloWithMore):

@@ -22,6 +22,8 @@ struct eightfold_tensors {
 
 struct eightfold_result {
   std::vector<eightfold::Prediction> predictions;
+  std::vector<std::vector<eightfold_mask>> masks;        // views of what the predictions hold, by image
+  std::vector<std::vector<eightfold_picture>> pictures;  // none or one each
 };
 
 namespace {
@@ -109,6 +111,17 @@ eightfold::TensorView tensor_view_of(const eightfold_tensor& tensor) {
       tensor.data, tensor.bytes, static_cast<eightfold::DataType>(tensor.type), {tensor.shape, tensor.rank}};
 }
 
+void add_views(eightfold_result& result) {
+  for (const eightfold::Prediction& prediction : result.predictions) {
+    std::vector<eightfold_mask>& masks = result.masks.emplace_back();
+    for (const eightfold::InstanceMask& each : prediction.masks)
+      masks.push_back({each.left, each.top, each.width, each.height, each.values.data()});
+    std::vector<eightfold_picture>& pictures = result.pictures.emplace_back();
+    const eightfold::Picture& picture = prediction.picture;
+    if (!picture.pixels.empty()) pictures.push_back({picture.width, picture.height, picture.pixels.data()});
+  }
+}
+
 const eightfold::Prediction* prediction_of(const eightfold_result* result, size_t image) {
   return result != nullptr && image < result->predictions.size() ? &result->predictions[image] : nullptr;
 }
@@ -162,7 +175,10 @@ eightfold_status eightfold_engine_run(const eightfold_engine* engine, const eigh
     if (count > 0) require(images, "images");
     std::vector<eightfold::ImageView> views;
     for (size_t i = 0; i < count; ++i) views.push_back(view_of(images[i]));
-    *result = new eightfold_result{engine->engine.run(views)};
+    auto made = std::make_unique<eightfold_result>();
+    engine->engine.run(views, made->predictions);
+    add_views(*made);
+    *result = made.release();
   });
 }
 
@@ -249,4 +265,30 @@ size_t eightfold_result_segments(const eightfold_result* result, size_t image, c
 size_t eightfold_result_alpha(const eightfold_result* result, size_t image, const float** first) {
   const eightfold::Prediction* prediction = prediction_of(result, image);
   return prediction == nullptr ? 0 : part_of(prediction->alpha.values, first);
+}
+
+size_t eightfold_result_masks(const eightfold_result* result, size_t image, const eightfold_mask** first) {
+  return prediction_of(result, image) == nullptr ? 0 : part_of(result->masks[image], first);
+}
+
+size_t eightfold_result_keypoints(const eightfold_result* result, size_t image,
+                                  const eightfold_keypoint** first) {
+  const eightfold::Prediction* prediction = prediction_of(result, image);
+  return prediction == nullptr ? 0 : part_of(prediction->keypoints, first);
+}
+
+size_t eightfold_result_corners(const eightfold_result* result, size_t image,
+                                const eightfold_corners** first) {
+  const eightfold::Prediction* prediction = prediction_of(result, image);
+  return prediction == nullptr ? 0 : part_of(prediction->corners, first);
+}
+
+size_t eightfold_result_depth(const eightfold_result* result, size_t image, const float** first) {
+  const eightfold::Prediction* prediction = prediction_of(result, image);
+  return prediction == nullptr ? 0 : part_of(prediction->depth.values, first);
+}
+
+size_t eightfold_result_pictures(const eightfold_result* result, size_t image,
+                                 const eightfold_picture** first) {
+  return prediction_of(result, image) == nullptr ? 0 : part_of(result->pictures[image], first);
 }

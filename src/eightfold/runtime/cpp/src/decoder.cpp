@@ -8,7 +8,9 @@
 #include "decode_scratch.hpp"
 #include "dense.hpp"
 #include "eightfold/error.hpp"
+#include "instances.hpp"
 #include "json_reader.hpp"
+#include "pictures.hpp"
 #include "yolo.hpp"
 
 namespace eightfold::detail {
@@ -79,18 +81,38 @@ span<const float> row_as_floats(const Output& output, std::size_t index, std::si
   return {converted.data(), count};
 }
 
+std::size_t output_of(const DecoderInputs& inputs, const std::string& name) {
+  const std::vector<TensorSpec>& outputs = inputs.outputs;
+  if (name.empty() && outputs.size() == 1) return 0;
+  std::string names;
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    if (outputs[i].name == name) return i;
+    names += (names.empty() ? "" : ", ") + outputs[i].name;
+  }
+  throw Error(ErrorCode::bundle,
+              name.empty() ? std::to_string(outputs.size()) + " outputs where the decoder wants one"
+                           : "the decoder wants output '" + name + "'",
+              names, "name the output in the task's options");
+}
+
 std::unique_ptr<Decoder> decoder_of(const Task& task, const DecoderInputs& inputs) {
   using Make = std::unique_ptr<Decoder> (*)(const JsonNode&, const DecoderInputs&);
   static const std::map<std::string, Make> makers = {{"classify", &make_classifier},
+                                                     {"depth", &make_depth},
                                                      {"end-to-end", &make_end_to_end},
                                                      {"fcos", &make_fcos},
                                                      {"matte", &make_matte},
+                                                     {"picture", &make_picture},
+                                                     {"rcnn-masks", &make_rcnn_masks},
                                                      {"retinanet", &make_retinanet},
                                                      {"segment", &make_segmenter},
                                                      {"ssd", &make_ssd},
                                                      {"yolo-anchors", &make_yolo_anchors},
                                                      {"yolo-boxes", &make_yolo_boxes},
-                                                     {"yolo-dfl", &make_yolo_dfl}};
+                                                     {"yolo-dfl", &make_yolo_dfl},
+                                                     {"yolo-keypoints", &make_yolo_keypoints},
+                                                     {"yolo-masks", &make_yolo_masks},
+                                                     {"yolo-oriented", &make_yolo_oriented}};
   const nlohmann::json document = parse_json(task.options, "the decoder's options");
   const JsonNode options(document, "decoder '" + task.decode + "'");
   const auto maker = makers.find(task.decode);

@@ -41,6 +41,9 @@ struct DecoderInputs {
 // Throws Error (bundle) for an unknown decoder, a wrong option, or outputs that it cannot decode.
 std::unique_ptr<Decoder> decoder_of(const Task& task, const DecoderInputs& inputs);
 
+// The output of that name, or the only one there is; throws Error (bundle) where there is none.
+std::size_t output_of(const DecoderInputs& inputs, const std::string& name);
+
 // One row of an output as floats: the output's own memory where it is of floats, else converted into the
 // scratch.
 span<const float> row_as_floats(const Output& output, std::size_t index, std::size_t row,

@@ -5,7 +5,6 @@
 
 #include "decode_scratch.hpp"
 #include "detector.hpp"
-#include "eightfold/error.hpp"
 #include "float_resize.hpp"
 
 namespace eightfold::detail {
@@ -102,15 +101,10 @@ std::unique_ptr<Decoder> make_segmenter(const JsonNode& options, const DecoderIn
 
 std::unique_ptr<Decoder> make_matte(const JsonNode& options, const DecoderInputs& inputs) {
   options.allow_keys({"output"});
-  const std::string name = options.has("output") ? options.at("output").string() : "";
-  const std::vector<TensorSpec>& outputs = inputs.outputs;
-  const auto named = [&](const TensorSpec& spec) { return name.empty() || spec.name == name; };
-  const auto found = std::find_if(outputs.begin(), outputs.end(), named);
-  if (found == outputs.end())
-    throw Error(ErrorCode::bundle, "the decoder wants output '" + name + "'", "the model's");
-  if (found->shape.size() != 4 || found->shape[1] != 1 || found->elements() == 0)
-    wrong_shape(*found, "(B, 1, H, W)");
-  return std::make_unique<MatteDecoder>(static_cast<std::size_t>(found - outputs.begin()), grid_of(*found));
+  const std::size_t output = options.has("output") ? output_of(inputs, options.at("output").string()) : 0;
+  const TensorSpec& spec = inputs.outputs[output];
+  if (spec.shape.size() != 4 || spec.shape[1] != 1 || spec.elements() == 0) wrong_shape(spec, "(B, 1, H, W)");
+  return std::make_unique<MatteDecoder>(output, grid_of(spec));
 }
 
 }  // namespace eightfold::detail

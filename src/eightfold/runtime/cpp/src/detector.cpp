@@ -27,25 +27,15 @@ class Detector : public Decoder {
     std::sort(candidates.begin(), candidates.end(), better);
     scratch.boxes.clear();
     for (const Candidate& each : candidates) {
-      scratch.boxes.push_back({head_->box(row, each.location), each.score, each.label});
+      scratch.boxes.push_back({head_->box(row, each.location), each.score, each.label, each.location});
     }
-    suppress_as_asked(scratch.boxes);
+    head_->suppress_boxes(row, options_, scratch.boxes);
     prediction.detections.clear();
     for (const ScoredBox& each : scratch.boxes) prediction.detections.push_back(in_image(each, placement));
+    head_->add_parts(row, placement, scratch, prediction);
   }
 
  private:
-  void suppress_as_asked(std::vector<ScoredBox>& boxes) const {
-    const Suppression how = {options_.iou_threshold, options_.agnostic, options_.max_detections};
-    if (!options_.nms) {
-      boxes.resize(std::min(boxes.size(), options_.max_detections));
-    } else if (options_.soft_sigma > 0) {
-      suppress_softly(boxes, how, options_.soft_sigma, options_.score_threshold);
-    } else {
-      suppress(boxes, how);
-    }
-  }
-
   static Detection in_image(const ScoredBox& found, const Placement& placement) {
     const auto x = [&](float value) { return static_cast<float>(placement.x_to_image(value)); };
     const auto y = [&](float value) { return static_cast<float>(placement.y_to_image(value)); };
@@ -58,6 +48,19 @@ class Detector : public Decoder {
 };
 
 }  // namespace
+
+void Head::suppress_boxes(Row, const DetectorOptions& options, std::vector<ScoredBox>& boxes) const {
+  const Suppression how = {options.iou_threshold, options.agnostic, options.max_detections};
+  if (!options.nms) {
+    boxes.resize(std::min(boxes.size(), options.max_detections));
+  } else if (options.soft_sigma > 0) {
+    suppress_softly(boxes, how, options.soft_sigma, options.score_threshold);
+  } else {
+    suppress(boxes, how);
+  }
+}
+
+void Head::add_parts(Row, const Placement&, DecodeScratch&, Prediction&) const {}
 
 DetectorOptions detector_options_from(const JsonNode& options, DetectorOptions result) {
   const auto number = [&](const char* key, float& value, double least, double most) {

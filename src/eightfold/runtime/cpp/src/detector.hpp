@@ -45,6 +45,11 @@ class Head {
   virtual void list(Row row, const DetectorOptions& options, DecodeScratch& scratch) const = 0;
   // In tensor pixels.
   virtual Box box(Row row, std::int64_t location) const = 0;
+  // Keeps of boxes that are given best first those that stay.
+  virtual void suppress_boxes(Row row, const DetectorOptions& options, std::vector<ScoredBox>& boxes) const;
+  // Adds to a prediction, whose detections are complete, what the head has beyond boxes.
+  virtual void add_parts(Row row, const Placement& placement, DecodeScratch& scratch,
+                         Prediction& prediction) const;
 };
 
 std::unique_ptr<Decoder> make_detector(std::unique_ptr<Head> head, const DetectorOptions& options);

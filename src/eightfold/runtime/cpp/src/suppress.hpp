@@ -17,6 +17,7 @@ struct ScoredBox {
   Box box;
   float score;
   std::int32_t label;
+  std::int64_t location = 0;  // of its candidate
 };
 
 struct Suppression {

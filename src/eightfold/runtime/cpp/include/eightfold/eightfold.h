@@ -93,6 +93,29 @@ typedef struct eightfold_detection {
   int32_t label;
 } eightfold_detection;
 
+/* The pixels that show one object, over the part of the image that its box covers: 0 or 1, row by row. */
+typedef struct eightfold_mask {
+  int32_t left, top, width, height;
+  const uint8_t* pixels;
+} eightfold_mask;
+
+/* In pixels of the original image; `score` is the visibility, 1 where the network gives none. */
+typedef struct eightfold_keypoint {
+  float x, y;
+  float score;
+} eightfold_keypoint;
+
+/* Of a turned box, in turn around it, in pixels of the original image and not cut to it. */
+typedef struct eightfold_corners {
+  float x1, y1, x2, y2, x3, y3, x4, y4;
+} eightfold_corners;
+
+/* An image that the network made: RGB, 3 bytes per pixel, row by row. */
+typedef struct eightfold_picture {
+  int32_t width, height;
+  const uint8_t* pixels;
+} eightfold_picture;
+
 typedef enum eightfold_data_type {
   EIGHTFOLD_FLOAT32 = 0,
   EIGHTFOLD_FLOAT16 = 1,
@@ -164,6 +187,20 @@ EIGHTFOLD_EXPORT size_t eightfold_result_segments(const eightfold_result* result
                                                   const uint8_t** first);
 EIGHTFOLD_EXPORT size_t eightfold_result_alpha(const eightfold_result* result, size_t image,
                                                const float** first);
+/* What some detectors have besides boxes: one mask, or the corners of one turned box, for each detection;
+ * keypoints, as many for each detection, one detection after another. */
+EIGHTFOLD_EXPORT size_t eightfold_result_masks(const eightfold_result* result, size_t image,
+                                               const eightfold_mask** first);
+EIGHTFOLD_EXPORT size_t eightfold_result_keypoints(const eightfold_result* result, size_t image,
+                                                   const eightfold_keypoint** first);
+EIGHTFOLD_EXPORT size_t eightfold_result_corners(const eightfold_result* result, size_t image,
+                                                 const eightfold_corners** first);
+/* A value for each pixel of the original image, row by row, in the network's unit; and the image that the
+ * network made, 1 or none. */
+EIGHTFOLD_EXPORT size_t eightfold_result_depth(const eightfold_result* result, size_t image,
+                                               const float** first);
+EIGHTFOLD_EXPORT size_t eightfold_result_pictures(const eightfold_result* result, size_t image,
+                                                  const eightfold_picture** first);
 
 #ifdef __cplusplus
 }
