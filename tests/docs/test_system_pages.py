@@ -81,6 +81,11 @@ def test_the_page_on_paddledetection(capsys: pytest.CaptureFixture[str], monkeyp
     assert f"({counts[2]} parameters)" in page
 
 
+def test_the_commands_on_the_page_on_paddledetection(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_commands("paddledetection.md", monkeypatch) == 3
+    assert Path("rcnn-bundle/manifest.json").is_file()
+
+
 # The raw head does without the constant convolution of the decoded one.
 @pytest.mark.filterwarnings("ignore::eightfold.compress.plan_pruning.UnreachedWarning")
 def test_the_page_on_yolov8(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

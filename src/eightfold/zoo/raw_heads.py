@@ -47,10 +47,15 @@ def raw_head_names() -> list[str]:
 
 
 def build_detector(name: str, num_classes: int) -> nn.Module:
-    """The detector with random weights; SSD gets one more class for the background."""
-    background = 1 if name.startswith("ssd") else 0
+    """The detector with random weights; SSD and R-CNNs get one more class for the background."""
+    background = int(has_background(name))
     model: nn.Module = get_model(name, weights=None, weights_backbone=None, num_classes=num_classes + background)
     return model
+
+
+def has_background(name: str) -> bool:
+    """True if class 0 of the detector's head is the background, which answers do not count."""
+    return name.startswith("ssd") or "rcnn" in name
 
 
 def raw_head_task(name: str, size: tuple[int, int]) -> Task:

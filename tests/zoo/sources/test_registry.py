@@ -68,10 +68,15 @@ def test_a_segmenter_of_torchvision_takes_published_weights_with_their_auxiliary
         assert torch.equal(loaded.module.eval()(images)["out"], theirs.eval()(images)["out"])
 
 
-def test_a_detector_of_torchvision_whole_can_be_traced_and_not_exported() -> None:
+def test_an_rcnn_of_torchvision_has_a_fixed_number_of_detections() -> None:
     loaded = load_source("fasterrcnn_mobilenet_v3_large_320_fpn", SourceOptions(num_classes=3, size=(64, 64)))
-    assert "suppresses boxes" in loaded.exportable
-    assert shapes(loaded)[0][1] == 4  # boxes, however many
+    assert (loaded.task.kind, loaded.task.decode, loaded.exportable) == ("detect", "end-to-end", "")
+    assert shapes(loaded) == [(1, 100, 6)]
+
+
+def test_an_rcnn_with_keypoints_can_be_traced_and_not_exported() -> None:
+    loaded = load_source("keypointrcnn_resnet50_fpn", SourceOptions(num_classes=1, size=(64, 64)))
+    assert "heat maps of its keypoints" in loaded.exportable
 
 
 def test_timm_knows_its_preprocessing() -> None:

@@ -13,6 +13,7 @@ from eightfold.errors import EightfoldError, ModelError, VerificationError
 from eightfold.export.fixed_size.batch_first import batch_axes
 from eightfold.export.fixed_size.file_inputs import FileInputs
 from eightfold.export.fixed_size.file_source import OnnxSource
+from eightfold.export.opset.operators_since import require_operators
 from eightfold.export.opset.opsets import newest_opset
 from eightfold.export.simplify.simplify import simplify_onnx
 from eightfold.export.torch.onnx_export import Exporter, export_onnx, exporter_of
@@ -138,8 +139,9 @@ def export_batches(
 
     Raises:
         VerificationError: a file differs from the source beyond the tolerance; what was there before is left alone.
+        ModelError: a target lacks an operator of the network.
     """
-    origin, asked = _source(source, images, opset, targets), _Asked(images, real, tolerance)
+    origin, asked = _source(source, images, opset, targets), _Asked(images, real, tolerance, tuple(targets))
     steps: dict[int, tuple[Step, ...]] = {}
     points = _points(sorted(paths))
     for batch in points:
@@ -156,11 +158,12 @@ def export_batches(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Asked:
-    """The images that each file is compared on, and the tolerance; see `export_batches`."""
+    """The images that each file is compared on, the tolerance and the targets; see `export_batches`."""
 
     images: Array
     real: bool
     tolerance: Tolerance
+    targets: tuple[str, ...]
 
     def inputs(self, origin: Source, specs: Sequence[TensorSpec]) -> Arrays:
         """All inputs by name, of as many runs as the images are enough for."""
@@ -214,6 +217,7 @@ def _export_one_way(origin: Source, path: Path, batch: int, asked: _Asked, *, ea
     raw = path.with_suffix(".raw.onnx")
     try:
         tool = origin.write(cycled(asked.images, batch), raw)
+        require_operators(load_onnx(raw, external=False), asked.targets)
         simplified = simplify_onnx(raw, inputs=asked.inputs(origin, _specs(raw)) if asked.real else None)
         step = _check(origin, raw, asked, tool, each_alone=each_alone)
         raw.replace(path)

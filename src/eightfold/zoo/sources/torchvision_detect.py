@@ -1,4 +1,4 @@
-"""torchvision's detectors as a model source: single-shot ones by their raw heads, R-CNNs whole."""
+"""torchvision's detectors as a model source: single-shot ones by raw heads, R-CNNs with fixed detections."""
 
 from __future__ import annotations
 
@@ -21,33 +21,35 @@ class TorchvisionDetectorSource(TorchvisionSource):
 
     name = "torchvision-detect"
     form = "a torchvision detector (ssdlite320_mobilenet_v3_large)"
-    gives = "a detector of torchvision: SSD, RetinaNet and FCOS by raw heads; R-CNNs to inspect and prune"
+    gives = "a detector of torchvision: SSD, RetinaNet and FCOS by raw heads; Faster and Mask R-CNN"
     module = "detection"
 
     def task(self, text: str, size: Size) -> Task:
         torchvision_models()
+        from eightfold.zoo.fixed_rcnn import fixed_rcnn_names, fixed_rcnn_task
         from eightfold.zoo.raw_heads import raw_head_names, raw_head_task
 
+        if text in fixed_rcnn_names():
+            return fixed_rcnn_task(text)
         return raw_head_task(text, size) if text in raw_head_names() else RAW_OUTPUTS
 
     def load(self, text: str, options: SourceOptions) -> LoadedModel:
         torch = require("torch", "build a model")
-        from eightfold.zoo.raw_heads import RawHead, build_detector, raw_head_names
+        from eightfold.zoo.fixed_rcnn import FixedRcnn, fixed_rcnn_names
+        from eightfold.zoo.raw_heads import RawHead, build_detector, has_background, raw_head_names
 
         torch.manual_seed(options.seed)
-        ssd = text.startswith("ssd")
-        detector: Any = build_detector(text, options.num_classes or (COCO_CLASSES - ssd))
+        detector: Any = build_detector(text, options.num_classes or (COCO_CLASSES - has_background(text)))
         side = SIDES.get(text, DEFAULT_SIDE)
-        preprocess = sized(_preprocess(detector, side, ssd=ssd), options.size)
-        if text not in raw_head_names():
-            return LoadedModel(
-                text,
-                _whole(detector),
-                preprocess,
-                exportable="an R-CNN suppresses boxes half way, in code that depends on what it finds",
-            )
+        preprocess = sized(_preprocess(detector, side, ssd=text.startswith("ssd")), options.size)
         task = self.task(text, (preprocess.height, preprocess.width))
-        return LoadedModel(text, RawHead(detector), preprocess, task)
+        if text in fixed_rcnn_names():
+            return LoadedModel(text, FixedRcnn(detector), preprocess, task)
+        if text in raw_head_names():
+            return LoadedModel(text, RawHead(detector), preprocess, task)
+        return LoadedModel(
+            text, _whole(detector), preprocess, exportable="nothing here decodes the heat maps of its keypoints"
+        )
 
 
 def _preprocess(detector: Any, side: int, *, ssd: bool) -> Preprocess:
