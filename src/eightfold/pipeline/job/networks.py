@@ -96,6 +96,11 @@ class RunNetworks(ABC):
         """One random batch of images, as few as the network takes."""
         return self.job.example_inputs()
 
+    @property
+    def trace_arguments(self) -> tuple[Any, ...]:
+        """Further arguments with which a trace reaches every layer, such as heads that only training runs."""
+        return ()
+
     def batches(self, images: Tensor) -> Tensor | Sequence[Tensor]:
         """Model-ready images as `compensate` takes them; in batches of their own where the network fixes that."""
         step = self.batch
@@ -120,13 +125,17 @@ class ModuleNetworks(RunNetworks):
         return load_source(
             source,
             SourceOptions(
-                num_classes=len(self.job.classes) if labelled else recipe.model.classes,
+                num_classes=(labelled and len(self.job.classes)) or recipe.model.classes,
                 size=self.job.image_size,
                 weights=None if weights is None else Path(weights),
                 inputs=recipe.model.inputs,
                 seed=recipe.seed,
             ),
         )
+
+    @property
+    def trace_arguments(self) -> tuple[Any, ...]:
+        return self.loaded().trace_arguments
 
     def original(self) -> nn.Module:
         return self.loaded(self.job.recipe.model.weights).module

@@ -160,7 +160,7 @@ def prune_baseline(job: Job, _: Path) -> str:
     request = _latency_request(job)
     plan = plan_pruning(
         model,
-        job.model_inputs(),
+        (*job.model_inputs(), *job.networks.trace_arguments),
         latency=request,
         images=inputs,
         targets=targets,

@@ -1,0 +1,222 @@
+"""Matting: images with mattes, MODNet's losses, and errors against the true matte."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from eightfold.calib.images.image_set import ImageSet
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.errors import BundleError, ImageError, ModelError, RecipeError
+from eightfold.export.int8.score import Score
+from eightfold.files import atomic_directory, digest_of
+from eightfold.recipe import DataSection, Recipe
+from eightfold.runtime.backends.base import Array
+from eightfold.runtime.bundle.manifest import Task
+from eightfold.runtime.postprocess import decoder_of
+from eightfold.runtime.postprocess.dense import AlphaMatte
+from eightfold.tasks.base import Evaluation, Network, Training, VisionTask
+from eightfold.tasks.inputs import full_batches, tensors
+from eightfold.tasks.matted_images import MattedImages, open_mattes
+from eightfold.tasks.matting_metrics import matting_errors, mean_errors, trimap
+from eightfold.tasks.networks import onnx_network
+from eightfold.zoo.generated_mattes import write_mattes
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+DECODE = "matte"
+GENERATED = re.compile(r"mattes(?::(\d+))?")
+USUAL_SIDE = 128
+# The argument of forward() with which a network gives (semantic, detail, matte), as MODNet's training needs it.
+HEADS = "heads"
+
+
+class Matte(VisionTask):
+    """Folders images/ and alphas/; MODNet's losses; one minus the mean absolute difference of mattes."""
+
+    metrics = ("1-mad", "1-boundary-mad")
+
+    def check(self, recipe: Recipe) -> None:
+        if self.section.decode not in ("", DECODE):
+            raise RecipeError(
+                f"task.decode is {self.section.decode!r} for a network that gives mattes",
+                allowed=DECODE,
+                remedy="leave it out",
+            )
+        if recipe.export.decode:
+            raise RecipeError("export.decode for mattes", allowed="networks that detect", remedy="leave it out")
+        try:
+            decoder_of(self.outputs_mean(()))
+        except BundleError as error:
+            raise RecipeError(f"task.options: {error.seen}", allowed=error.allowed) from None
+
+    def data_digest(self, data: DataSection) -> str:
+        return "" if GENERATED.fullmatch(data.source) else digest_of(self._folder(data)) or ""
+
+    def write_data(self, data: DataSection, directory: Path, *, seed: int) -> None:
+        generated = GENERATED.fullmatch(data.source)
+        if generated:
+            side = int(generated[1] or USUAL_SIDE)
+            write_mattes(directory, train=data.train_images, test=data.test_images, side=side, seed=seed)
+            return
+        source = self._folder(data)
+        for part in ("train", "test"):
+            open_mattes(source / part)
+        with atomic_directory(directory) as temporary:
+            for part in ("train", "test"):
+                shutil.copytree(source / part, temporary / part)
+
+    def _folder(self, data: DataSection) -> Path:
+        if not Path(data.source).is_dir():
+            raise ImageError(
+                f"no folder of images with mattes at {data.source}",
+                allowed="train/ and test/ with images/* and alphas/* in each, or mattes:SIDE for generated ones",
+            )
+        return Path(data.source)
+
+    def labelled_images(self, folder: Path) -> MattedImages:
+        return open_mattes(folder)
+
+    def outputs_mean(self, classes: tuple[str, ...], *, decoded: bool = False) -> Task:
+        return Task(kind="matte", decode=DECODE, options=self.section.options)
+
+    def require_outputs(self, network: Network, image: Array, seen: str) -> None:
+        size = network.preprocess.height, network.preprocess.width
+        try:
+            _decoder(network.task)(network.predict(image), [network.preprocess.place(*size)] * len(image))
+        except BundleError as error:
+            raise ModelError(
+                f"{seen}: {error.seen}", allowed=error.allowed, remedy="name task.options.output"
+            ) from None
+
+    def train(self, model: nn.Module, training: Training) -> float:
+        from eightfold.compress.train.train import Schedule, train
+
+        section, images = training.section, _matted(training.images)
+        batches = MatteBatches(images, training.preprocess, min(section.batch, len(images)), training.seed)
+        schedule = Schedule(section.epochs, len(batches), section.learning_rate, section.weight_decay, training.seed)
+        return train(
+            with_heads(model), batches, matting_loss(), schedule, checkpoint=training.checkpoint, what=training.what
+        )
+
+    def evaluate(self, network: Network, images: ImageSet) -> dict[str, float]:
+        return self.measure(network, images).values
+
+    def measure(self, network: Network, images: ImageSet) -> Evaluation:
+        """Each image is a part."""
+        mattes, decode, errors = _matted(images), _decoder(network.task), []
+        for batch in full_batches(images, network.preprocess, network.batch):
+            found = decode(network.predict(batch.rows), batch.placements)
+            errors += [
+                matting_errors(each.alpha, mattes.alpha(at)) for each, at in zip(found, batch.places, strict=True)
+            ]
+        mean = mean_errors(errors)
+        values = dict(zip(self.metrics, (1 - mean.mad, 1 - mean.boundary_mad), strict=True))
+        return Evaluation(values, tuple(1 - each.mad for each in errors))
+
+    def supervision(self, images: ImageSet) -> tuple[Any, torch.Tensor] | None:
+        """None: the losses look at the input too, which scores by gradient do not hand on."""
+        return None
+
+    def chance(self, images: ImageSet) -> float:
+        """The better of all opaque and all transparent."""
+        mattes = _matted(images)
+        covered = float(np.mean([mattes.alpha(index).mean() for index in range(len(mattes))]))
+        return max(covered, 1 - covered)
+
+    def score(self, images: ImageSet, preprocess: Preprocess) -> Score:
+        task = self.outputs_mean(())
+
+        def of(path: Path) -> float:
+            return 100 * self.evaluate(onnx_network(path, preprocess, task), images)[self.metrics[0]]
+
+        return Score("1 - MAD", "%", of, data=images.digest() + preprocess.digest() + task.model_dump_json())
+
+
+def with_heads(model: nn.Module) -> nn.Module:
+    """`model` with the auxiliary heads that only training runs, sharing its parameters; itself where it has none."""
+    from torch import Tensor, nn
+
+    if HEADS not in inspect.signature(model.forward).parameters:
+        return model
+
+    class WithHeads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, images: Tensor) -> Any:
+            return self.model(images, **{HEADS: True})
+
+    return WithHeads()
+
+
+def matting_loss() -> Any:
+    """(output, target) -> scalar; a target is (batch, 5, h, w) of `MatteBatches`."""
+    from eightfold.tasks.matting_losses import MattingLoss
+
+    loss = MattingLoss()
+    return lambda output, target: loss(output, target[:, :3], target[:, 3:4], target[:, 4:])
+
+
+@dataclass(frozen=True)
+class MatteBatches:
+    """Shuffled batches, half of the images mirrored; the same for an epoch's number every time.
+
+    Calling it gives pairs (b, 3, h, w) and (b, 5, h, w): the images, and the images with alpha and trimap behind them.
+    """
+
+    images: MattedImages
+    preprocess: Preprocess
+    batch: int
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.images) // self.batch
+
+    def __call__(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        import torch
+
+        random = np.random.default_rng((self.seed, epoch))
+        order = random.permutation(len(self.images))
+        for start in range(0, len(self) * self.batch, self.batch):
+            chosen = order[start : start + self.batch]
+            rows = tensors(self.images, chosen, self.preprocess)
+            joined = np.concatenate((rows, np.stack([self._alpha_and_trimap(index) for index in chosen])), axis=1)
+            mirrored = random.random(len(chosen)) < 0.5
+            joined[mirrored] = joined[mirrored][..., ::-1]
+            target = torch.from_numpy(joined)
+            yield target[:, :3].contiguous(), target
+
+    def _alpha_and_trimap(self, index: int) -> Array:
+        """(2, h, w), placed as the image is."""
+        alpha = _alpha_rules(self.preprocess)(self.images.alpha_pixels(index))[0]
+        return np.stack((alpha, trimap(alpha)))
+
+
+def _alpha_rules(preprocess: Preprocess) -> Preprocess:
+    """The preprocessing of a matte beside an image: same place, values 0..1, transparent where there is no image."""
+    kept = {"height", "width", "resize", "interpolation", "antialias", "anchor", "shorter_side"}
+    return Preprocess(**preprocess.model_dump(include=kept), color="grey", channels=1, pad_value=0, scale=1 / 255)
+
+
+def _matted(images: ImageSet) -> MattedImages:
+    if not isinstance(images, MattedImages):
+        raise ImageError("these images have no mattes", allowed="folders images/ and alphas/ of the same names")
+    return images
+
+
+def _decoder(task: Task) -> AlphaMatte:
+    decoder = decoder_of(task)
+    if not isinstance(decoder, AlphaMatte):
+        raise RecipeError(f"task.decode is {task.decode!r}", allowed=DECODE)
+    return decoder
