@@ -114,7 +114,7 @@ class FixedRcnn(nn.Module):
     def _masks(self, maps: dict[str, Tensor], detections: Tensor, size: Size) -> Tensor:
         heads, (batch, count) = self.roi_heads, detections.shape[:2]
         features = heads.mask_head(self._pooled(heads.mask_roi_pool, maps, detections[:, :, :4], size))
-        logits = heads.mask_predictor(features)
+        logits: Tensor = heads.mask_predictor(features)
         side = logits.shape[-1]
         label = detections[:, :, 5].reshape(-1, 1, 1, 1).to(torch.int64) + 1  # behind the background
         own = logits.gather(1, label.expand(-1, 1, side, side)).sigmoid().reshape(batch, count, side, side)

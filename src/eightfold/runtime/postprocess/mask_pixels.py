@@ -50,12 +50,12 @@ def between_cells(
 
 def _centres(first: int, end: int, axis: int, placement: Placement) -> Floats:
     """Centres of image pixels of an axis (0: rows) in tensor pixels."""
-    centres: Floats = (np.arange(first, end) + 0.5) * placement.scale[axis] + placement.offset[axis]
+    centres: Floats = (np.arange(first, end, dtype=np.float64) + 0.5) * placement.scale[axis] + placement.offset[axis]
     return centres
 
 
 def _taps(places: Floats, cells: int) -> Taps:
     """For each place, cut to the cells: the cell before it, the one behind it, and the share of the latter."""
-    places = np.clip(places, 0, cells - 1)
-    before = np.floor(places).astype(np.intp)
-    return before, np.minimum(before + 1, cells - 1), places - before
+    cut: Floats = np.clip(places, 0, cells - 1).astype(np.float64, copy=False)
+    before = np.floor(cut).astype(np.intp)
+    return before, np.minimum(before + 1, cells - 1), cut - before
