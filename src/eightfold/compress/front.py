@@ -38,6 +38,7 @@ def plan_pruning(model: nn.Module | PathLike, example_inputs: ExampleInputs | No
             "hessian_diag"), or a function of `Evidence`.
         keep_ratio: share of the channels that stays.
         multiple: every convolution and linear width becomes a multiple of this. Groups narrower than it stay whole.
+            "auto" measures the width step of `target` on this machine and takes that, never less than 8.
         ignore: parameter names (with wildcards) whose groups stay whole.
         keep: parameter or module names (with wildcards) -> keep ratio of their group, whatever the rule says, such as
             {"layer3.*.conv2": 0.4}; the last match counts.
@@ -55,8 +56,9 @@ def plan_pruning(model: nn.Module | PathLike, example_inputs: ExampleInputs | No
         layer_keep: for "slim": the least share of a layer.
         merge: for "slim": how coupled layers agree: "union", "intersection", "least" or "most".
         ranges: stretches of the network, in groups by execution order, each with a pool and a keep ratio of its own.
-        remove_blocks: residual blocks to take out first: how many, or their module paths. Budgets that are shares are
-            of the model without them.
+        remove_blocks: residual blocks to take out first: how many, or their module paths; of a module with `latency`
+            and `images`, ("auto",) lets the integer program choose them. Budgets that are shares are of the model
+            without them.
         block_score: which go first: those that contribute least ("contribution", measured on `images`), that a linear
             map of their input replaces best ("recoverability", likewise), or whose last batch norm has the smallest
             scales ("bn_scale").

@@ -6,15 +6,15 @@ import contextlib
 import gc
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from eightfold.compress.check import checked
 from eightfold.compress.criteria.evidence import Evidence, Loss
 from eightfold.compress.criteria.scores import Criterion, layer_scores
-from eightfold.compress.latency.request import LatencyRequest, latency_request
-from eightfold.compress.latency.rule import LATENCY, latency_plan
+from eightfold.compress.latency.request import LatencyRequest, device_multiple, latency_request
+from eightfold.compress.latency.rule import AUTO, LATENCY, blocks_to_remove, latency_plan
 from eightfold.compress.modules.batches import batches_of, target_batches
 from eightfold.compress.modules.modules import is_several_calls
 from eightfold.compress.plan.budget import Budget, budgets_of, within
@@ -42,7 +42,7 @@ def plan_pruning(
     rule: str = PRUNING_RULE,
     score: str | Criterion = PRUNING_SCORE,
     keep_ratio: float = KEEP_RATIO,
-    multiple: int = MULTIPLE,
+    multiple: int | Literal["auto"] = MULTIPLE,
     ignore: Sequence[str] = (),
     keep: Mapping[str, float] | None = None,
     max_macs: float | None = None,
@@ -68,12 +68,11 @@ def plan_pruning(
     """`eightfold.plan_pruning` of a torch module, which documents the arguments."""
     batches = batches_of(images)
     require_images_for_blocks(remove_blocks, block_score, batches)
+    multiple = device_multiple(multiple, target, precision, threads)
     request = latency_request(
         latency, target=target, precision=precision, batch=batch, threads=threads, profile=profile
     )
     calls = example_inputs if is_several_calls(example_inputs) else [example_inputs]
-    blocks = choose_blocks(model, batches or batches_of(calls), remove_blocks, block_score)
-    removed = tuple(block.removed() for block in blocks)
     selection = Selection(
         rule=rule,
         keep_ratio=keep_ratio,
@@ -85,6 +84,14 @@ def plan_pruning(
         merge=merge,
         ranges=tuple(ranges),
     )
+    if not isinstance(remove_blocks, int) and tuple(remove_blocks) == AUTO:
+        if request is None:
+            raise UsageError("remove_blocks='auto' without a latency budget", allowed="latency=..., or a number")
+        graph = graph or trace(model, example_inputs)
+        scores = layer_scores(Evidence(model, graph, batches, target_batches(targets), loss, seed), score)
+        remove_blocks, request = blocks_to_remove(model, example_inputs, graph, scores, selection, request, batches)
+    blocks = choose_blocks(model, batches or batches_of(calls), remove_blocks, block_score)
+    removed = tuple(block.removed() for block in blocks)
     with bypassed(model, removed):
         if graph is None or removed:
             with collector_paused():

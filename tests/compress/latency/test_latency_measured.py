@@ -10,7 +10,7 @@ from torch import nn
 
 import eightfold as ef
 from eightfold.cli.app import main
-from eightfold.compress.latency import rule, whole_network
+from eightfold.compress.latency import case, whole_network
 from eightfold.compress.latency.report import LatencyReport
 from eightfold.errors import BackendError, UsageError
 from eightfold.runtime.bench.interleave import Schedule
@@ -26,7 +26,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profile_layers, "STEP_WIDTHS", (64, 72, 80))
     monkeypatch.setattr(profile_layers, "STEP_REPEATS", 1)
     monkeypatch.setattr(whole_network.WholeNetwork, "schedule", brief)
-    monkeypatch.setattr(rule, "FRONT", (0.9,))
+    monkeypatch.setattr(case, "FRONT", (0.9,))
 
 
 def network() -> nn.Sequential:

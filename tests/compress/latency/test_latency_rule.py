@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import eightfold as ef
-from eightfold.compress.latency import rule
+from eightfold.compress.latency import case, rule
 from eightfold.compress.latency.plot import save_report
 from eightfold.compress.latency.report import LatencyReport
 from eightfold.compress.latency.request import LatencyRequest, latency_request
@@ -66,7 +66,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         measured.extend(counts)
         return {name: 0.05 + 1.2 * sums.network_ms(kept) for name, kept in counts.items()}
 
-    monkeypatch.setattr(rule, "FRONT", (0.5,))
+    monkeypatch.setattr(case, "FRONT", (0.5,))
     monkeypatch.setattr(rule, "_profile", profile)
     monkeypatch.setattr(WholeNetwork, "measure", measure)
     return measured
@@ -155,6 +155,42 @@ def test_without_the_device_a_roofline_says_how_uncertain_it_is() -> None:
         ef.plan_pruning(network(), INPUT, latency="3ms", target="tensorrt:10.3")
 
 
+class Residual(nn.Module):
+    """Two residual blocks, of which the second adds next to nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 32, 3, 1, 1)
+        self.block1, self.block2 = Block(), Block()
+        with torch.no_grad():
+            self.block2.second.weight.mul_(1e-3)
+        self.head = nn.Conv2d(32, 10, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.head(self.block2(self.block1(self.stem(x)))).mean((2, 3))
+        return found
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(32, 32, 3, 1, 1), nn.Conv2d(32, 32, 3, 1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x + self.second(torch.relu(self.first(x))))
+
+
+def test_the_block_that_adds_least_goes_before_channels_do(device: list[str]) -> None:
+    images = torch.rand(4, 3, 32, 32)
+    wanted = request("0.6x")
+    plan = ef.plan_pruning(Residual().eval(), INPUT, latency=wanted, remove_blocks=("auto",), images=images)
+    assert [block.path for block in plan.removed_blocks] == ["block2"]
+    assert wanted.reports[-1].predicted_ms <= wanted.reports[-1].budget_ms
+    with pytest.raises(UsageError, match="no images to measure them on"):
+        ef.plan_pruning(Residual().eval(), INPUT, latency="0.6x", remove_blocks=("auto",))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -162,6 +198,9 @@ def test_without_the_device_a_roofline_says_how_uncertain_it_is() -> None:
         ({"latency": "0.5x", "batch": 0}, "batch 0 of a latency budget"),
         ({"latency": "0.5x", "max_macs": 0.5}, "beside one of MACs"),
         ({"latency": "0.5x", "precision": "fp8"}, "unknown precision"),
+        ({"remove_blocks": ("auto",)}, "without a latency budget"),
+        ({"multiple": "wide"}, "a multiple of 'wide'"),
+        ({"multiple": "auto", "target": "tensorrt"}, "cannot be timed here"),
         ({"latency": "0.5x", "profile": "nowhere.jsonl"}, "there is no profile 'nowhere.jsonl'"),
     ],
 )

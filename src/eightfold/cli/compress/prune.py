@@ -47,6 +47,13 @@ FLAGS = {
 }
 
 
+def multiple_or_auto(text: str | int) -> int | str:
+    """A number of 1 or more, or "auto"."""
+    if text == "auto" or (str(text).isdecimal() and int(text) > 0):
+        return text if text == "auto" else int(text)
+    raise UsageError(f"--multiple {text}", allowed="a whole number of 1 or more, or auto")
+
+
 def prune(
     model: Annotated[str, typer.Argument(help=SOURCE_HELP)],
     output: Annotated[
@@ -64,7 +71,12 @@ def prune(
     score: Annotated[str, typer.Option(help="Channel score: l2, l1, bn_scale, lamp, fpgm, group_l2, lsq ...")] = (
         PRUNING_SCORE
     ),
-    multiple: Annotated[int, typer.Option(min=1, help="Channel multiple of every width.")] = 8,
+    multiple: Annotated[
+        int,
+        typer.Option(
+            parser=multiple_or_auto, metavar="INTEGER|auto", help="Channel multiple; auto: the device's step."
+        ),
+    ] = 8,
     ignore: Annotated[list[str] | None, typer.Option(help="Parameter names (with *) not to prune.")] = None,
     prune: Annotated[
         list[str] | None, typer.Option("--prune", help="NAME=SHARE to prune of some layers: 'layer3.*.conv2=0.4'.")
@@ -92,7 +104,7 @@ def prune(
         typer.Option("--range", help="UNTIL=KEEP: pool of the groups before number UNTIL. Repeat."),
     ] = None,
     remove_blocks: Annotated[
-        str, typer.Option(help="Residual blocks to remove: a number, or module paths with commas.")
+        str, typer.Option(help="Residual blocks to remove: a number, module paths with commas, or auto.")
     ] = "0",
     block_score: Annotated[
         str, typer.Option(help="Block score: contribution, recoverability, bn_scale.")
@@ -227,5 +239,5 @@ def _ranges(options: list[str]) -> tuple[LayerRange, ...]:
 
 
 def _blocks(text: str) -> int | tuple[str, ...]:
-    """A number of blocks, or their module paths."""
+    """A number of blocks, their module paths, or "auto"."""
     return int(text) if text.isdigit() else tuple(part.strip() for part in text.split(",") if part.strip())

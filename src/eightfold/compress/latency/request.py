@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from eightfold.compress.latency.whole_network import Writer
 from eightfold.compress.plan.latency.budget_text import LatencyBudget
@@ -12,6 +12,7 @@ from eightfold.errors import UsageError
 from eightfold.export.targets import target_named
 from eightfold.files import PathLike
 from eightfold.runtime.backends.targets import cpu_target
+from eightfold.runtime.bench.profile.profile_layers import profile_layers
 from eightfold.runtime.bench.profile.settings import ProfileSettings, settings_for
 from eightfold.runtime.bench.profile.store import ProfileStore, default_store
 
@@ -89,6 +90,18 @@ def latency_request(
     if latency is None or isinstance(latency, LatencyRequest):
         return latency
     return LatencyRequest(LatencyBudget.parse(latency), target, precision, batch, threads, profile)
+
+
+def device_multiple(multiple: int | Literal["auto"], target: str, precision: str, threads: int | None) -> int:
+    """The channel multiple: a number as it is, or the measured width step of the device, never less than 8.
+
+    Raises UsageError for a target that is not here, and for any other word.
+    """
+    if isinstance(multiple, int):
+        return multiple
+    if multiple != "auto":
+        raise UsageError(f"a multiple of {multiple!r}", allowed="a whole number, or auto")
+    return profile_layers({}, default_store(settings_for(target or cpu_target(), precision, threads))).multiple
 
 
 def taken_request(options: dict[str, Any]) -> LatencyRequest | None:

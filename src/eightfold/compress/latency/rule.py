@@ -8,58 +8,43 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from eightfold.compress.latency.case import Case, report_of_case
 from eightfold.compress.latency.network_layers import network_layers
-from eightfold.compress.latency.report import LatencyReport, PlanPoint, PointKind
 from eightfold.compress.latency.request import LatencyRequest
 from eightfold.compress.latency.whole_network import WholeNetwork, fitting_plans
+from eightfold.compress.plan.latency.budget_text import LatencyBudget
 from eightfold.compress.plan.latency.choices import Choice, choices_by_error, choices_by_score
 from eightfold.compress.plan.latency.prices import Prices, slowest
-from eightfold.compress.plan.latency.program import Solution, smallest, solve
+from eightfold.compress.plan.latency.program import BlockChoice, Solution, smallest, solve
 from eightfold.compress.plan.latency.widths import NetworkLayer, widest
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.plan.select import Selection, matches, prunable, round_count, top
 from eightfold.compress.plan.selection_rules import LayerScores
 from eightfold.compress.sensitivity.output_error import Curve
+from eightfold.compress.surgery.blocks import find_blocks
 from eightfold.compress.trace.groups import ChannelGraph, Kept
+from eightfold.compress.types import Batches
 from eightfold.errors import UsageError
 from eightfold.runtime.bench.profile.layer_shape import LayerShape
 from eightfold.runtime.bench.profile.profile_layers import LayerProfile, profile_layers
 from eightfold.runtime.bench.profile.roofline import Roofline
 
 LATENCY = "latency"  # the rule's name in a plan
+AUTO = ("auto",)  # for `remove_blocks`: the program chooses them
 MISS = 0.03
+LEAST_ENERGY = 1e-3  # of a block's output that stays without the block
 AIM = 0.985  # of the budget: the program fills it to the brim, and a prediction errs to both sides
-FRONT = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
-FRONT_S = 4.0  # to solve each point of the front
-Counts = Mapping[str, int]
 
 
 class RooflineWarning(UserWarning):
     """Latencies are estimated by a roofline: the target's device is not here."""
-
-
-@dataclass
-class _Case:
-    """One network under one request; `prices` grow better with every measurement."""
-
-    request: LatencyRequest
-    prices: Prices
-    choices: tuple[Choice, ...]
-    multiple: int
-    network: WholeNetwork | None
-    whole_ms: float = 0.0
-    measured: tuple[tuple[str, Counts, float], ...] = ()
-
-    @property
-    def limit_ms(self) -> float:
-        return self.request.budget.limit_ms(self.whole_ms)
 
 
 def latency_plan(
@@ -104,8 +89,38 @@ def latency_plan(
             solution, solves = _solved(case), 2
             plan = checked(solution)
             measured = _measured(case, solution)
-    request.reports.append(_report(case, solution, measured, solves))
+    request.reports.append(report_of_case(case, solution, measured, solves))
     return plan
+
+
+def blocks_to_remove(
+    model: nn.Module,
+    example_inputs: Any,
+    graph: ChannelGraph,
+    scores: LayerScores,
+    selection: Selection,
+    request: LatencyRequest,
+    batches: Batches,
+) -> tuple[tuple[str, ...], LatencyRequest]:
+    """Residual blocks that a plan within the budget does best without, and the request for the rest of the network.
+
+    A block is worth the logarithm of the energy that its output keeps without it, as channels are.
+
+    Args:
+        batches: images on which the blocks' contributions are measured.
+
+    Raises:
+        UsageError: no images, or the budget is out of reach.
+    """
+    if not batches:
+        raise UsageError("residual blocks to be chosen, and no images to measure them on", allowed="images (--images)")
+    case = _prepared(model, example_inputs, graph, scores, selection, request, None)
+    blocks = []
+    for block in find_blocks(model, batches):
+        layers = frozenset(layer.name for layer in case.prices.layers if layer.name.startswith(f"{block.path}."))
+        blocks.append(BlockChoice(block.path, layers, math.log(max(1 - block.share, LEAST_ENERGY))))
+    solution = _solved(case, blocks)
+    return solution.removed, replace(request, budget=LatencyBudget(ms=case.limit_ms))
 
 
 def _prepared(
@@ -116,7 +131,7 @@ def _prepared(
     selection: Selection,
     request: LatencyRequest,
     curves: Mapping[str, Curve] | None,
-) -> _Case:
+) -> Case:
     layers = network_layers(model, example_inputs, graph, batch=request.batch)
     if not layers:
         raise UsageError("a latency budget for a network without layers that can be timed", allowed="convolutions, ...")
@@ -139,7 +154,7 @@ def _prepared(
         }
         choices = choices_by_error(groups, errors, choices)
     prices = Prices(layers, profile.at if profile else _roofline(request))
-    case = _Case(request, prices, choices, multiple, None)
+    case = Case(request, prices, choices, multiple, None)
     if profile is None:
         warnings.warn(
             f"no {request.target_name} device is here: latencies are a roofline's", RooflineWarning, stacklevel=4
@@ -174,7 +189,7 @@ def _roofline(request: LatencyRequest) -> Callable[[LayerShape, float, float], f
     return time
 
 
-def _fit(case: _Case) -> None:
+def _fit(case: Case) -> None:
     """Measure whole networks, and fit the prices to them."""
     network = case.network
     assert network is not None
@@ -187,9 +202,11 @@ def _fit(case: _Case) -> None:
     case.whole_ms = times["whole"]
 
 
-def _solved(case: _Case) -> Solution:
+def _solved(case: Case, blocks: Sequence[BlockChoice] = ()) -> Solution:
     limit = case.limit_ms
-    found = solve(case.choices, case.prices, limit * AIM) or solve(case.choices, case.prices, limit)
+    found = solve(case.choices, case.prices, limit * AIM, blocks=blocks) or solve(
+        case.choices, case.prices, limit, blocks=blocks
+    )
     if found is None:
         least = smallest(case.choices)
         fastest = case.prices.network_ms(least)
@@ -213,54 +230,10 @@ def _fixed(choice: Choice, graph: ChannelGraph) -> Choice:
     return Choice(choice.group, (width,), (choice.value_of(width),))
 
 
-def _measured(case: _Case, solution: Solution) -> float:
+def _measured(case: Case, solution: Solution) -> float:
     """Latency of the plan, scaled to the machine's speed at the time of the fit by the whole network beside it."""
     assert case.network is not None
     times = case.network.measure({"whole": case.measured[0][1], "plan": solution.counts})
     ms = times["plan"] / times["whole"] * case.whole_ms
     case.measured = (*case.measured, ("plan", solution.counts, ms))
     return ms
-
-
-def _report(case: _Case, solution: Solution, measured: float | None, solves: int) -> LatencyReport:
-    settings = case.network.settings.describe() if case.network else f"{case.request.target_name}, roofline"
-    whole = case.prices.network_ms({})
-    points = [_point(case, "the plan", "chosen", solution.counts, measured)]
-    for share in FRONT:
-        found = solve(case.choices, case.prices, share * whole, seconds=FRONT_S)
-        if found is not None:
-            points.append(_point(case, f"optimal at {share:g}x", "optimal", found.counts, None))
-    kinds: dict[str, PointKind] = {"whole": "whole", "plan": "fit"}
-    for name, counts, ms in case.measured:
-        kind = kinds.get(name, "uniform" if name.startswith("uniform") else "fit")
-        points.append(_point(case, name, kind, counts, ms))
-    return LatencyReport(
-        settings=settings,
-        batch=case.request.batch,
-        budget=str(case.request.budget),
-        budget_ms=case.limit_ms,
-        multiple=case.multiple,
-        measured=case.network is not None,
-        whole_ms=case.whole_ms,
-        predicted_ms=solution.predicted_ms,
-        measured_ms=measured,
-        gap=solution.gap,
-        solve_s=solution.seconds,
-        solves=solves,
-        fit_error=None if math.isnan(case.prices.fit.error) else case.prices.fit.error,
-        counts=solution.counts,
-        removed_blocks=solution.removed,
-        points=tuple(points),
-    )
-
-
-def _point(case: _Case, name: str, kind: PointKind, counts: Counts, measured: float | None) -> PlanPoint:
-    values = [choice.value_of(counts.get(choice.group, choice.counts[-1])) for choice in case.choices]
-    importance = float(np.mean(np.exp(np.minimum(values, 0.0)))) if values else 1.0
-    return PlanPoint(
-        name=name,
-        kind=kind,
-        importance=importance,
-        predicted_ms=case.prices.network_ms(counts),
-        measured_ms=measured,
-    )

@@ -12,6 +12,7 @@ from eightfold.compress.compensate.compensate import CompensationReport, compens
 from eightfold.compress.inspection import ModelInspection, frozen_by, inspect_model
 from eightfold.compress.latency.report import LatencyReport
 from eightfold.compress.latency.request import report_of, taken_request
+from eightfold.compress.latency.rule import AUTO
 from eightfold.compress.onnx.artifacts import require_file_output, save_pruned_file
 from eightfold.compress.onnx.file_images import Batches, Images, batches_for
 from eightfold.compress.onnx.fixed_writer import writer_of
@@ -25,7 +26,7 @@ from eightfold.compress.surgery.blocks import Block
 from eightfold.compress.surgery.surgery import apply_plan
 from eightfold.compress.trace.groups import ChannelGraph
 from eightfold.compress.trace.trace import trace
-from eightfold.errors import ModelError, UnknownNameError
+from eightfold.errors import ModelError, UnknownNameError, UsageError
 from eightfold.files import PathLike
 from eightfold.json_types import JsonMapping
 
@@ -154,6 +155,10 @@ def _planned(
     module = graph.module
     given = example_inputs(module.inputs, size=size) if examples is None else _as_arguments(graph, examples)
     batches = batches_for(module, path, images, preprocess=preprocess, size=size, count=count, seed=seed)
+    if not isinstance(remove_blocks, int) and tuple(remove_blocks) == AUTO:
+        raise UsageError(
+            f"remove_blocks='auto' for {path}", allowed="a number of blocks, or their Add nodes, for an ONNX file"
+        )
     blocks = choose_blocks(graph, batches or [given], remove_blocks, block_score)
     removed = tuple(block.removed() for block in blocks)
     left = without_blocks(graph, removed) if removed else graph
