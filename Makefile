@@ -6,11 +6,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 RUNTIME_CPP := src/eightfold/runtime/cpp
 # What is imported by the others, and what has a target of its own.
-NOT_BENCHMARKS := gpu_report digit_networks onnx_cases onnx_exports kept_rows peer_nodes large_graph coverage node_counts
+NOT_BENCHMARKS := gpu_report digit_networks onnx_cases onnx_exports kept_rows peer_nodes large_graph coverage node_counts int8_sizes
 BENCHMARKS := $(filter-out $(NOT_BENCHMARKS:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
 .PHONY: demo demo-mobilenetv2 test test-gpu gpu-report gpu-wheels check check-cpp check-arm64 check-tensorrt cpp-deps bench \
-	coverage node-counts docs picture clean
+	coverage node-counts int8-sizes docs picture clean
 
 demo: $(VENV)/demo.installed  ## train, compress, export, calibrate, quantize, build, measure
 	$(BIN)/eightfold run recipes/demo.yaml
@@ -76,6 +76,9 @@ coverage: $(VENV)/bench.installed  ## prune every network of the lists, as modul
 
 node-counts: $(VENV)/bench.installed  ## simplify the same networks, against onnxsim and onnxslim; goes on where it was
 	$(BIN)/python benchmarks/node_counts.py --rows build/node_counts.jsonl
+
+int8-sizes: $(VENV)/bench.installed  ## file sizes in INT8 and in FP32 over the list of coverage
+	$(BIN)/python benchmarks/int8_sizes.py
 
 docs: $(VENV)/dev.installed  ## the reference pages anew, then build/site; a broken link fails
 	$(BIN)/python docs/generate_reference.py

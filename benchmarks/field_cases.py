@@ -4,22 +4,25 @@ wrong. The last column has to be 0.
     python benchmarks/field_cases.py [--kind NAME ...] [--limit N] [--seed N] [--list]
 
 Kinds lie in `benchmarks/field_kinds/`. `--limit` takes so many cases of each kind, drawn by the seed; without
-it all run.
+it all run, and a run of all kinds writes `benchmarks/results/field_cases.md`.
 """
 
 from __future__ import annotations
 
 import argparse
+import platform
 import sys
 import tempfile
 import traceback
 import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from random import Random
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULT = ROOT / "benchmarks" / "results" / "field_cases.md"
 # The graphs of the tests are used here as well.
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests" / "export" / "int8")]
 
@@ -82,6 +85,26 @@ def count(kind: Kind, *, limit: int | None, seed: int) -> Count:
     return found
 
 
+HEAD = """# Field cases
+
+Kinds of input that failed for users, over generated variants; made by `python benchmarks/field_cases.py` on {machine}.
+*Refused* is in one line that says what was seen, what is allowed and what to do; what is *wrong* has to be 0.
+
+| entry | kind | right | refused | wrong |
+|---|---|---|---|---|
+"""
+
+
+def markdown(kinds: Iterable[Kind], counts: Mapping[str, Count]) -> str:
+    """The page."""
+    rows = [(each.entry, each.name, counts[each.name]) for each in kinds]
+    lines = [f"| {entry} | {name} | {n.right} | {n.refused} | {len(n.wrong)} |" for entry, name, n in rows]
+    sums = (sum(n.right for *_, n in rows), sum(n.refused for *_, n in rows), sum(len(n.wrong) for *_, n in rows))
+    return (
+        HEAD.format(machine=platform.machine()) + "\n".join([*lines, "| | all | {} | {} | {} |".format(*sums)]) + "\n"
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kind", action="append", help="only this kind; repeat for more")
@@ -102,6 +125,8 @@ def main() -> int:
     for each in wanted:
         found = counts[each.name] = count(each, limit=chosen.limit, seed=chosen.seed)
         print(f"{each.entry:>5}  {each.name:<40} {found.right:>6} {found.refused:>8} {len(found.wrong):>6}", flush=True)
+    if chosen.limit is None and not chosen.kind:
+        RESULT.write_text(markdown(wanted, counts))
     for line in chain.from_iterable(each.wrong for each in counts.values()):
         print(f"wrong: {line}")
     return 1 if any(each.wrong for each in counts.values()) else 0
