@@ -308,7 +308,9 @@ CPU seconds of one thread of {machine}, torch {torch}. The longest prune time is
 
 REASONS = {
     "output of the model": "they are what the caller gets: classes, boxes, masks",
-    "layer norm, mean, var, max ... over channels": "the result depends on how many channels there are",
+    "layer norm, var, max ... over channels": "the result depends on how many channels there are",
+    "mean over channels": "likewise, and no weight behind it can make that good: it is subtracted, say, or several "
+    "layers share the weight",
     "one group norm over all channels": "likewise; with several norm groups, whole groups go",
     "the scale of attention follows the head width": "its root divides the scores; whole heads go where the code reads "
     "their number from an attribute",
