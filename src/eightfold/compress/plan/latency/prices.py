@@ -21,6 +21,7 @@ Vector = npt.NDArray[np.float64]
 # Strength of the prior (factors of 1, nothing else) against one measurement with an error of 100%.
 PRIOR = np.array([0.1, 0.1, 0.03, 0.03])
 WIDE = 1e6
+WHOLE = 2.0
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ class Prices:
         """The prices that explain measurements of whole networks best, in relative error, without negative parts.
 
         Args:
-            measured: kept counts and milliseconds of networks.
+            measured: kept counts and milliseconds of networks, the whole one first, which counts `WHOLE` times: of it
+                shares are taken.
         """
         from scipy.optimize import nnls
 
@@ -81,8 +83,9 @@ class Prices:
         scale = np.array([1.0, 1.0, times.mean() / max(features[:, 2].mean(), 1e-9), times.mean()])
         rows = features * scale / times[:, None]
         prior = np.diag(PRIOR)
-        wanted = np.concatenate([np.ones(len(times)), PRIOR * np.array([1.0, 1.0, 0.0, 0.0])])
-        found = nnls(np.concatenate([rows, prior]), wanted)[0]
+        weights = np.array([WHOLE] + [1.0] * (len(times) - 1))
+        wanted = np.concatenate([weights, PRIOR * np.array([1.0, 1.0, 0.0, 0.0])])
+        found = nnls(np.concatenate([rows * weights[:, None], prior]), wanted)[0]
         error = float(np.abs(rows @ found - 1).max())
         dense, other, per_megabyte, constant = (found * scale).tolist()
         return Prices(self.layers, self.time, Fit(dense, other, per_megabyte, constant, error))

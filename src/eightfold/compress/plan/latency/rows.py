@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from eightfold.errors import BackendError
+from eightfold.export.torch.suppress_logs import suppress_logs
 
 TIME_OUT, INFEASIBLE = 1, 2
 
@@ -72,15 +74,18 @@ class Rows:
 
         shape = (len(self._low), len(self.integer))
         matrix = csr_array((self._entries, (self._rows, self._columns)), shape=shape)
-        found = milp(
-            -objective,
-            integrality=np.array(self.integer, dtype=int),
-            bounds=Bounds(0, 1),
-            constraints=LinearConstraint(
-                vstack([matrix, csr_array(costs[None])]), [*self._low, -np.inf], [*self._high, budget]
-            ),
-            options={"time_limit": seconds, "mip_rel_gap": gap},
+        limits = LinearConstraint(
+            vstack([matrix, csr_array(costs[None])]), [*self._low, -np.inf], [*self._high, budget]
         )
+        with suppress_logs():
+            found = milp(
+                -objective,
+                integrality=np.array(self.integer, dtype=int),
+                bounds=Bounds(0, 1),
+                constraints=limits,
+                options={"time_limit": seconds, "mip_rel_gap": gap},
+            )
+            ctypes.CDLL(None).fflush(None)  # of lines that the solver prints for its own developers
         if found.x is None:
             if found.status == TIME_OUT:
                 raise BackendError(

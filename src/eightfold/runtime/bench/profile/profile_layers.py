@@ -22,6 +22,7 @@ STEP_WIDTHS = tuple(range(64, 64 + 9 * 8, 8))
 STEP_CANDIDATES = (8, 16, 32)
 # Dense layers show the step best: all their time goes into blocks of channels.
 STEP_SHAPE = LayerShape(kind="conv", size=(14, 14), kernel=(3, 3), stride=(1, 1), padding=(1, 1))
+DRIFT = 0.06  # of the reference layer's time: less is noise, more is a clock that moved
 STEP_REPEATS = 3  # of which the least counts: a step that noise suggests costs every plan
 
 
@@ -77,7 +78,7 @@ def profile_layers(
             times, reference = timer(missing, store.settings)
             if store.reference_ms is None:
                 store.set_reference(reference)
-            factor = (store.reference_ms or reference) / reference if reference else 1.0
+            factor = _speed_now(store.reference_ms, reference)
             store.add((shape, (i, o), ms * factor) for (shape, i, o), ms in zip(missing, times, strict=True))
             measured += len(missing)
         return [store.points[shape][i, o] for shape, i, o in points]
@@ -97,6 +98,12 @@ def device_steps(measure: Callable[[Sequence[Point]], Sequence[float]]) -> Width
         width_step(STEP_WIDTHS, by_inputs, STEP_CANDIDATES),
         width_step(STEP_WIDTHS, by_outputs, STEP_CANDIDATES),
     )
+
+
+def _speed_now(first_ms: float | None, now_ms: float) -> float:
+    """Time of the reference layer when the file was begun relative to now; 1 where they differ by noise alone."""
+    factor = first_ms / now_ms if first_ms and now_ms else 1.0
+    return factor if abs(factor - 1) > DRIFT else 1.0
 
 
 def _known_or_least(points: Sequence[Point], store: ProfileStore, timer: Timer) -> list[float]:

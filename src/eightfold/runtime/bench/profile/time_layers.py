@@ -25,8 +25,8 @@ SCHEDULE = Schedule(seconds=0.024, rounds=4, block_s=0.006, warmup_s=0.01)
 SHORT, WINDOWS = Schedule(seconds=0.004, rounds=2, block_s=0.002, warmup_s=0.004), 3
 AT_ONCE = 24  # sessions open at a time: each has a pool of threads
 # How fast the machine is at the moment: a layer that every profile times again beside its own.
-REFERENCE = LayerShape(kind="conv", size=(28, 28), kernel=(3, 3), stride=(1, 1), padding=(1, 1), activation="relu")
-REFERENCE_WIDTH = 64
+REFERENCE = LayerShape(kind="conv", size=(14, 14), kernel=(3, 3), stride=(1, 1), padding=(1, 1), activation="relu")
+REFERENCE_WIDTH = 64  # short, so that other processes seldom interrupt it
 # Conversions of layout where a graph begins and ends; inside a network there are none.
 _BOUNDARY = frozenset({"ReorderInput", "ReorderOutput", "Transpose"})
 _REORDER = re.compile(rf"_a[bcde]+_a[bcde]+_|^input\d+|sink_port_\d+$|{BEFORE}_")
