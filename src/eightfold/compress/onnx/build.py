@@ -73,6 +73,22 @@ def build_module(model: onnx.ModelProto, folder: Path, held: Mapping[str, Tensor
     return OnnxModule(tuple(_inputs(graph)), program, paths, parameters, buffers, hosts, order)
 
 
+def require_operators(graph: onnx.GraphProto) -> None:
+    """Raise TraceError, before any weight is read, for the first node that cannot run in torch."""
+    for node in graph.node:
+        if kind(node) == "If":
+            for inner in inner_graphs(node):
+                require_operators(inner)
+        elif kind(node) != "Constant":
+            _require_operator(node)
+
+
+def _require_operator(node: onnx.NodeProto) -> None:
+    if any(True for _ in inner_graphs(node)) or kind(node) not in OPERATORS:
+        domain = "" if node.domain in STANDARD_DOMAINS else f"{node.domain}."
+        raise cannot_run(f"{domain}{node.op_type}", node.name or node.output[0])
+
+
 class _Builder:
     def __init__(self, opset: int, dims: dict[str, tuple[int, ...]]) -> None:
         self._opset, self._dims = opset, dims
@@ -89,9 +105,7 @@ class _Builder:
         name = node.name or node.output[0]
         if kind(node) == "If":
             return self._choice(node, name)
-        if any(True for _ in inner_graphs(node)) or kind(node) not in OPERATORS:
-            domain = "" if node.domain in STANDARD_DOMAINS else f"{node.domain}."
-            raise cannot_run(f"{domain}{node.op_type}", name)
+        _require_operator(node)
         reads, makes = list(node.input), list(node.output)
         if node.output[0] in biases:
             bias, output = biases[node.output[0]]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eightfold.compress.onnx.build import build_module
+from eightfold.compress.onnx.build import build_module, require_operators
 from eightfold.compress.onnx.constants import require_external
 from eightfold.compress.onnx.inputs import example_inputs, settle, value_shapes
 from eightfold.compress.onnx.module import OnnxModule
@@ -77,6 +77,15 @@ def open_onnx(path: PathLike, *, size: tuple[int, int] | None = None) -> OnnxGra
             added.CopyFrom(tensor)
     settle(module, size)
     return OnnxGraph(path, shell, module, size)
+
+
+def require_prunable(path: PathLike) -> None:
+    """Look at the nodes of a file alone: raise ModelError for a quantized graph, TraceError for an operator that cannot
+    run in torch."""
+    path = Path(path)
+    graph = load_onnx(path, external=False, normal=False).graph
+    _require_float(graph, path)
+    require_operators(graph)
 
 
 def onnx_module(path: PathLike, *, size: tuple[int, int] | None = None) -> OnnxModule:

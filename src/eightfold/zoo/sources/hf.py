@@ -47,6 +47,7 @@ class HuggingFaceSource(ModelSource):
                 remedy="nothing is downloaded: save the model to a folder first",
             )
         transformers = require("transformers", "load a model of transformers")
+        safetensors = require("safetensors", "load a model of transformers")
         config = _read_json(folder / CONFIG)
         architecture = str(next(iter(config.get("architectures") or [""])))
         factory = getattr(transformers, architecture, None)
@@ -57,7 +58,7 @@ class HuggingFaceSource(ModelSource):
             )
         try:
             network = factory.from_pretrained(str(folder), local_files_only=True, use_safetensors=True)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, safetensors.SafetensorError) as error:
             raise ModelError(
                 f"transformers cannot load {folder} ({first_line(error)})", allowed="a complete folder"
             ) from None

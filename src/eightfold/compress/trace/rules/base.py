@@ -19,6 +19,8 @@ from eightfold.compress.trace.op_trace import OpTraceNotes
 _UNIFORM = "_eightfold_uniform"
 # Marks tensors whose channels do not turn zero when their parameters do, as behind a sigmoid.
 _OFFSET = "_eightfold_offset"
+# Marks tensors that a module has spread over lengths that it was given, with the module's path.
+_SPREAD = "_eightfold_spread"
 
 
 @dataclass(frozen=True)
@@ -227,6 +229,18 @@ def set_offset(tensor: torch.Tensor, offset: bool) -> None:
 def follows(tensor: torch.Tensor, dim: int) -> bool:
     """True if a tensor without labels takes on any width along `dim`: it holds one value, or one spread over many."""
     return is_uniform(tensor) or (tensor.shape[dim] > 1 and tensor.stride(dim) == 0)
+
+
+def set_spread(tensor: torch.Tensor, module: str) -> None:
+    """Mark a tensor that the module at this path has spread over lengths that it was given."""
+    setattr(tensor, _SPREAD, module)
+
+
+def note_spread(call: Call, tensor: torch.Tensor, dim: int, labels: Vector) -> None:
+    """The length of a spread dimension is a width, since the tensor meets channels there: it has to follow."""
+    module = getattr(tensor, _SPREAD, None)
+    if module is not None and tensor.stride(dim) == 0:
+        call.record.dimensions.append(RawSize(module, len(labels), labels, dim))
 
 
 def carry(call: Call, axes: Axes) -> None:

@@ -10,7 +10,16 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from eightfold.compress.trace.labels import Axes, Vector, axes_of, set_axes
-from eightfold.compress.trace.rules.base import Call, follows, has_offset, is_uniform, rule, set_offset, set_uniform
+from eightfold.compress.trace.rules.base import (
+    Call,
+    follows,
+    has_offset,
+    is_uniform,
+    note_spread,
+    rule,
+    set_offset,
+    set_uniform,
+)
 
 
 @rule(
@@ -45,7 +54,7 @@ def elementwise(call: Call) -> None:
 def _couple(call: Call, operands: list[torch.Tensor], dim: int, size: int) -> Vector | None:
     """Unite the labels of all operands along `dim` (counted from the end); return those of the result."""
     found: Vector | None = None
-    fixed = False
+    fixed, followers = False, []
     for tensor in operands:
         if tensor.dim() < -dim:
             continue
@@ -55,12 +64,16 @@ def _couple(call: Call, operands: list[torch.Tensor], dim: int, size: int) -> Ve
                 call.freeze(tensor, "one channel spread over many", [tensor.dim() + dim])
         elif labels is None:
             fixed = fixed or not follows(tensor, tensor.dim() + dim)
+            followers.append(tensor)
         elif found is None:
             found = labels
         else:
             call.unite(found, labels)
     if found is not None and fixed:
         call.space.freeze(found, call.why(f"{call.name} with a tensor of fixed size"))
+    elif found is not None:
+        for tensor in followers:
+            note_spread(call, tensor, tensor.dim() + dim, found)
     return found
 
 

@@ -6,7 +6,16 @@ import numpy as np
 
 from eightfold.compress.trace import views
 from eightfold.compress.trace.labels import axes_of
-from eightfold.compress.trace.rules.base import Call, carry, keep_uniform, note_dimensions, positive, rule, set_offset
+from eightfold.compress.trace.rules.base import (
+    Call,
+    carry,
+    keep_uniform,
+    note_dimensions,
+    positive,
+    rule,
+    set_offset,
+    set_spread,
+)
 
 
 @rule("permute")
@@ -61,6 +70,7 @@ def expand(call: Call) -> None:
     call.freeze(x, "one channel spread over many", set(axes_of(x)) - set(kept))
     carry(call, {dim + shift: labels for dim, labels in kept.items()})
     note_dimensions(call)
+    set_spread(out, call.module)
     keep_uniform(call)
 
 
