@@ -20,6 +20,7 @@ PRUNING_SCORE: Final = "l2"
 KEEP_RATIO: Final = 0.5
 MULTIPLE: Final = 8
 COMPENSATION_IMAGES: Final = 256
+RECOVERY_MINUTES: Final = 20.0
 
 INT8_TARGET: Final = "cpu-x86"
 INT8_FORM: Final = "fastest"

@@ -154,8 +154,9 @@ class CompressSection(Frozen):
     remove_blocks: int | tuple[str, ...] = Field(
         default=0, description="residual blocks to take out first: how many, or module paths"
     )
-    block_score: Literal["contribution", "bn_scale"] = Field(
-        default="contribution", description="which blocks go first: by contribution on training images, or batch norm"
+    block_score: Literal["contribution", "recoverability", "bn_scale"] = Field(
+        default="contribution",
+        description="which blocks go first: by contribution or recoverability on training images, or batch norm",
     )
     multiple: int = Field(default=MULTIPLE, ge=1, description="channel multiple of every width")
     ignore: tuple[str, ...] = Field(default=(), description="parameter names (with wildcards: stem.*) not to prune")
@@ -252,10 +253,17 @@ class EnginesSection(Frozen):
     """Engines built on this machine: with TensorRT-RTX for a GPU that need not be here, with TensorRT for the one
     that is. TensorRT keeps the times of kernels in `timing.cache` in the run directory unless told otherwise."""
 
-    target: str = Field(default="rtx:sm86", description="rtx:smXY, tensorrt, tensorrt:10.3, tensorrt-dla, ...")
+    target: str | tuple[str, ...] = Field(
+        default="rtx:sm86", description="rtx:smXY, tensorrt, tensorrt:10.3, tensorrt-dla, ...; or a list of them"
+    )
     precisions: tuple[Literal["fp16", "int8"], ...] = ("fp16", "int8")
     batches: tuple[int, ...] = Field(default=(1, 8), description="some of export.batches")
     options: BuildOptions = BuildOptions()
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Every target that engines are built for."""
+        return (self.target,) if isinstance(self.target, str) else self.target
 
     @model_validator(mode="after")
     def _check_options(self) -> EnginesSection:
@@ -263,8 +271,13 @@ class EnginesSection(Frozen):
             if getattr(self.options, name):
                 allowed = ", ".join(each for each in BuildOptions.model_fields if each not in NOT_FOR_RECIPES)
                 raise RecipeError(f"engines.options has {name}: {reason}", allowed=allowed, remedy="leave it out")
+        if not self.targets or len(set(self.targets)) < len(self.targets):
+            raise RecipeError(
+                f"engines.target is {list(self.targets)}", allowed="one target, or several different ones"
+            )
         try:
-            require_takable_by(parse_target(self.target), self.options)
+            for target in self.targets:
+                require_takable_by(parse_target(target), self.options)
         except EightfoldError as error:
             raise RecipeError(f"engines: {error}") from None
         return self
@@ -314,7 +327,7 @@ class Recipe(Frozen):
     @property
     def targets(self) -> tuple[str, ...]:
         """Targets of the exported graphs."""
-        return (*self.quantize.targets, *((self.engines.target,) if self.engines else ()))
+        return (*self.quantize.targets, *(self.engines.targets if self.engines else ()))
 
     @model_validator(mode="after")
     def _check_references(self) -> Recipe:
@@ -331,12 +344,14 @@ class Recipe(Frozen):
                 allowed=f"what export.batches has: {list(batches)}",
                 remedy="add them there or remove them here",
             )
-        if self.engines and "int8" in self.engines.precisions and self.engines.target not in self.quantize.targets:
-            raise RecipeError(
-                f"engines asks for int8 on {self.engines.target}",
-                allowed=f"what quantize.targets has: {', '.join(self.quantize.targets) or 'nothing'}",
-                remedy=f"add {self.engines.target!r} to quantize.targets",
-            )
+        int8 = self.engines.targets if self.engines and "int8" in self.engines.precisions else ()
+        for target in int8:
+            if target not in self.quantize.targets:
+                raise RecipeError(
+                    f"engines asks for int8 on {target}",
+                    allowed=f"what quantize.targets has: {', '.join(self.quantize.targets) or 'nothing'}",
+                    remedy=f"add {target!r} to quantize.targets",
+                )
         return self
 
     def _check_sizes(self) -> None:

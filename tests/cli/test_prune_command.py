@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import inspect as inspect_module
 import subprocess
 import sys
 from pathlib import Path
@@ -8,17 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-import typer
 from torch.utils.flop_counter import FlopCounterMode
 
 import eightfold as ef
-from eightfold.cli import app
 from eightfold.cli.compress.inspect import inspect
 from eightfold.cli.compress.plan import Action, plan
-from eightfold.cli.compress.prune import FLAGS, prune
+from eightfold.cli.compress.prune import prune
 from eightfold.cli.export.export import export
 from eightfold.compress.plan.plan import PrunePlan
-from eightfold.compress.plan_pruning import plan_pruning
 from eightfold.errors import ModelError, UsageError
 from eightfold.zoo.sources.registry import load_source
 
@@ -51,15 +47,6 @@ def test_a_share_that_is_none_is_refused(option: str, tmp_path: Path) -> None:
 def test_plan_wants_the_right_number_of_files(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="diff PLAN PLAN"):
         plan(Action.diff, [tmp_path])
-
-
-def test_every_option_of_plan_pruning_has_a_flag() -> None:
-    """Arguments that are the network itself, or Python objects, have none."""
-    names = set(inspect_module.signature(plan_pruning).parameters)
-    assert names - {"model", "example_inputs", "graph", "targets", "loss"} == set(FLAGS)
-    command = typer.main.get_command(app.app)
-    options = {name for each in command.commands["prune"].params for name in each.opts}  # type: ignore[attr-defined]  # a group
-    assert set(FLAGS.values()) <= options
 
 
 def test_options_of_plan_pruning_reach_the_plan(tmp_path: Path) -> None:

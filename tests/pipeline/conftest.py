@@ -6,16 +6,22 @@ import copy
 import fcntl
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import torch
 from examples.shapes import ShapeDetector, train, write_part
 from safetensors.torch import save_file
+from torch import nn
 
+import eightfold as ef
+from eightfold.cli.pipeline.compress import compress
 from eightfold.files import atomic_directory
 from eightfold.pipeline.run import run
 from eightfold.recipe import recipe_from
@@ -105,3 +111,50 @@ def decoded_run(tmp_path_factory: pytest.TempPathFactory, shapes: Path, raw_run:
             shutil.copytree(raw_run, folder)  # so that it need not prune again
         run(recipe_from(_decoding(shapes)), output=folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def compress_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with net.onnx, whose input and output have names of their own, and 12 photographs."""
+    cv2 = pytest.importorskip("cv2", reason="the extra [images] is not installed")
+    folder = tmp_path_factory.mktemp("front")
+    (folder / "photos").mkdir()
+    random = np.random.default_rng(0)
+    for number in range(12):
+        cv2.imwrite(str(folder / "photos" / f"{number}.png"), random.integers(0, 255, (32, 32, 3), np.uint8))
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 16, 3, 2), nn.ReLU(), nn.Conv2d(16, 32, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(32, 10))
+    ef.export_onnx(network, folder / "net.onnx", batch=1, image_size=32)
+    onnx.save(_renamed(onnx.load(folder / "net.onnx"), {"images": "pixels", "logits": "scores"}), folder / "net.onnx")
+    return folder
+
+
+def _renamed(model: onnx.ModelProto, names: dict[str, str]) -> onnx.ModelProto:
+    for value in (*model.graph.input, *model.graph.output):
+        value.name = names.get(value.name, value.name)
+    for node in model.graph.node:
+        for held in (node.input, node.output):
+            for at, name in enumerate(held):
+                held[at] = names.get(name, name)
+    return model
+
+
+@pytest.fixture(scope="session")
+def compressed(compress_inputs: Path) -> Path:
+    """The run directory of `eightfold compress net.onnx`, made once."""
+    output = compress_inputs / "out"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of so small a network INT8 is slower
+        compress(
+            str(compress_inputs / "net.onnx"),
+            str(compress_inputs / "photos"),
+            output,
+            keep=0.5,
+            min_speedup=0.01,
+            max_drop=100,
+            force=True,
+            minutes=0,
+            seconds=0.05,
+        )
+    return output

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from eightfold.calib.images.images import open_images
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.compress.plan.selection_rules import MEASURED
+from eightfold.defaults import RECOVERY_MINUTES
 from eightfold.errors import ModelError, UsageError
 from eightfold.export.targets import target_named
 from eightfold.extras import require
@@ -47,7 +48,7 @@ class CompressOptions:
         latency: a budget of measured latency instead of `keep`: "0.5x" of the network's own, or "12ms", at the first
             target and the first batch, in `precision`, with `threads` (the physical cores by default).
         labelled: labelled test images: FOLDER/LABEL/*, a COCO .json or a YOLO .yaml.
-        minutes: time for recovery from the unlabelled images.
+        minutes: time limit of recovery from the unlabelled images; 20 where anything is pruned, 0 leaves it out.
         max_drop: points of the metric, or of the agreement, that any artifact may lose.
         min_speedup: times as fast as the original, at every batch size.
         batches: images in each run.
@@ -115,7 +116,7 @@ def compress_model(
     try:
         return run(recipe, output=output, listener=listener)
     finally:
-        if Path(output).is_dir():
+        if Path(output, "steps").is_dir():  # a folder of other things is left alone
             write_text(Path(output) / RECIPE, recipe_text(recipe))
 
 
@@ -129,7 +130,9 @@ def preview_compress(
 def recipe_for(model: str, images: str, output: PathLike, options: CompressOptions) -> Recipe:
     """The recipe that does the same. Raises as `compress_model`."""
     _require_weights(model, options)
-    open_images(images)  # before the network is loaded, which takes longer
+    for source in (images, options.labelled):  # before the network is loaded, which takes longer
+        if source is not None:
+            open_images(source)
     loaded = load_source(
         model,
         SourceOptions(
@@ -157,7 +160,7 @@ def recipe_for(model: str, images: str, output: PathLike, options: CompressOptio
             **_latency(options, quantized, batches),
             "compensate": "lsq",
             "compensate_images": CALIBRATION_IMAGES,
-            "recover_minutes": options.minutes or 0.0,
+            "recover_minutes": recovery_minutes(options),
         },
         "export": {"batches": list(batches), "tolerance": 1e-3},
         "calibrate": {"images": CALIBRATION_IMAGES},
@@ -169,7 +172,7 @@ def recipe_for(model: str, images: str, output: PathLike, options: CompressOptio
         },
     }
     if engines:
-        recipe["engines"] = {"target": engines, "batches": list(batches)}
+        recipe["engines"] = {"target": engines[0] if len(engines) == 1 else list(engines), "batches": list(batches)}
     return recipe_from(recipe, source="the options")
 
 
@@ -218,18 +221,20 @@ def _preprocess(loaded: LoadedModel, options: CompressOptions) -> Preprocess:
     return loaded.preprocess if options.preprocess is None else options.preprocess.at_size(*loaded.size)
 
 
-def _targets(targets: Sequence[str]) -> tuple[tuple[str, ...], str | None]:
-    """All targets, and the one that engines are built for."""
+def recovery_minutes(options: CompressOptions) -> float:
+    """Time limit of recovery. There is nothing to recover where nothing is pruned."""
+    if options.minutes is not None:
+        return options.minutes
+    return RECOVERY_MINUTES if options.keep < 1 else 0.0
+
+
+def _targets(targets: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """All targets, and those that engines are built for."""
     for target in targets:
         target_named(target)
-    engines = [target for target in targets if target.partition(":")[0].split("-")[0] in ENGINE_FAMILIES]
-    if len(engines) > 1:
-        raise UsageError(
-            f"engines for {' and '.join(engines)}",
-            allowed="one target with engines in a run",
-            remedy="give the others in a run of their own, or: eightfold build",
-        )
-    return tuple(dict.fromkeys(targets)), next(iter(engines), None)
+    different = tuple(dict.fromkeys(targets))
+    families = {target: target.partition(":")[0].split("-")[0] for target in different}
+    return different, tuple(target for target in different if families[target] in ENGINE_FAMILIES)
 
 
 def _batches(loaded: LoadedModel) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job.job import Job
 from eightfold.pipeline.report.headlines import best_curve, leading_label, metric_of, speedup_of
 from eightfold.pipeline.run import RunResult
 from eightfold.runtime.bench.latency import LatencyTable
@@ -25,6 +26,8 @@ def verdict_line(result: RunResult) -> str:
     speed = speedup_of(table, best, batch)
     shown = f"{best} is {speed.value:.2f}x as fast at batch {batch}" if speed else best
     shown += f", {leading_label(job)} {metric_of(job, f'{best}-b{batch}'):.1f}%"
+    if unpruned := _unpruned(job):
+        shown = f"{unpruned}; {shown}"
     checks = result.checks
     failed = bad_checks(result)
     if failed:
@@ -33,3 +36,17 @@ def verdict_line(result: RunResult) -> str:
     if unsure:
         return f"not shown: {shown}; " + "; ".join(f"{check.name}: {check.seen}" for check in unsure[:2])
     return f"good: {shown}"
+
+
+def _unpruned(job: Job) -> str:
+    """Words for a network of which nothing could go, though less was asked for; nothing for others."""
+    from eightfold.compress.plan.plan import PrunePlan
+
+    plan, section = PrunePlan.load(job.path(at.PLAN)), job.recipe.compress
+    wanted = section.keep_ratio < 1 or section.max_macs or section.max_params or section.remove_blocks
+    if not wanted or plan.groups or plan.removed_blocks:
+        return ""
+    return (
+        f"the network is small already, nothing was pruned (groups of up to {section.multiple} channels stay whole; "
+        f"eightfold inspect tells what keeps the others)"
+    )

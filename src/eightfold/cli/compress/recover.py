@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from eightfold.cli.network import load_network, preprocess_for
+from eightfold.defaults import RECOVERY_MINUTES
 from eightfold.errors import UsageError
 from eightfold.extras import require
 
@@ -22,7 +23,7 @@ def recover(
     size: Annotated[
         str | None, typer.Option(help="Image size: SIDE or HEIGHTxWIDTH. Default: as it was pruned.")
     ] = None,
-    minutes: Annotated[float, typer.Option(help="Wall-clock time limit.")] = 20.0,
+    minutes: Annotated[float, typer.Option(help="Wall-clock time limit.")] = RECOVERY_MINUTES,
     batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 8,
     rate: Annotated[float, typer.Option(help="Peak learning rate, relative to the weights.")] = 0.003,
     preprocess: Annotated[

@@ -32,7 +32,7 @@ def compress(
     labels: Annotated[str | None, typer.Option(help="Labelled test images: FOLDER/LABEL/*.")] = None,
     data: Annotated[str | None, typer.Option(help="Labelled test images: a COCO .json or a YOLO .yaml.")] = None,
     minutes: Annotated[
-        float | None, typer.Option(min=0, help="Minutes of recovery from the images. Default: none.")
+        float | None, typer.Option(min=0, help="Limit of recovery in minutes. Default: 20; 0 with --keep 1.")
     ] = None,
     max_drop: Annotated[
         float | None, typer.Option(help="Points that may be lost. Default: 1 on labels, 10 of the agreement.")
@@ -61,9 +61,9 @@ def compress(
 ) -> None:
     """Prune, quantize and measure a network on unlabelled images. The first line is the verdict.
 
+    Where anything is pruned, recovery trains on the images for 20 minutes at most; --minutes 0 leaves it out.
     Answers are compared with labels where there are any, else with the original's own. A result that is not faster, or
-    whose answers differ too much, is kept, and the exit code is 1. After an
-    interruption, the same command resumes.
+    whose answers differ too much, is kept, and the exit code is 1. After an interruption, the same command resumes.
 
     Example: eightfold compress yolo.onnx --images photos --target cpu-x86 --target rtx:sm86 --keep 0.5 -o out
     """
@@ -71,7 +71,12 @@ def compress(
     from eightfold.cli.pipeline.estimates import Estimates
     from eightfold.errors import UsageError
     from eightfold.files import require_output
-    from eightfold.pipeline.compress_model import CompressOptions, compress_model, preview_compress
+    from eightfold.pipeline.compress_model import (
+        CompressOptions,
+        compress_model,
+        preview_compress,
+        recovery_minutes,
+    )
     from eightfold.pipeline.verdict_line import bad_checks, verdict_line
 
     if labels is not None and data is not None:
@@ -102,7 +107,8 @@ def compress(
         show_preview(steps)
         write_result(json, {"steps": [dataclasses.asdict(step) for step in steps]})
         return
-    result = compress_model(model, images, output, options=options, listener=Estimates(steps).show)
+    known = {"recover": 60 * recovery_minutes(options)}
+    result = compress_model(model, images, output, options=options, listener=Estimates(steps, known).show)
     print(f"\n{verdict_line(result)}")
     show_end(result)
     print(_next(output, options))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from eightfold.pipeline.job.dry_run import StepPreview
 from eightfold.pipeline.job.runner import StepResult
@@ -11,9 +11,9 @@ from eightfold.pipeline.job.runner import StepResult
 # Usual share of the time of each kind of step; others count as one.
 WEIGHTS = {
     "data": 1,
-    "recover": 40,
+    "recover": 12,
     "load weights": 2,
-    "prune": 2,
+    "prune": 20,
     "compensate": 12,
     "export": 5,
     "quantize": 4,
@@ -28,13 +28,22 @@ class Estimates:
 
     Args:
         steps: those of the run; what is up to date counts nothing.
+        known: kind of step -> seconds that it takes on any machine, beside its usual share.
         clock: seconds.
     """
 
-    def __init__(self, steps: Sequence[StepPreview], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        steps: Sequence[StepPreview],
+        known: Mapping[str, float] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._names = [step.name for step in steps]
-        self._left = {step.name: 0 if step.state == "up to date" else weight(step.name) for step in steps}
+        stale = [step.name for step in steps if step.state != "up to date"]
+        self._left = {name: weight(name) for name in stale}
+        self._known = {name: seconds for name in stale if (seconds := _value(known or {}, name, 0.0))}
         self._total, self._clock, self._begin = max(sum(self._left.values()), 1), clock, clock()
+        self._waited = 0.0
 
     def show(self, event: StepResult | str) -> None:
         """A listener of `run`."""
@@ -42,20 +51,26 @@ class Estimates:
             place = f"[{self._names.index(event) + 1}/{len(self._names)}] " if event in self._names else ""
             print(f"{place}{event} ...{self.remaining()}", flush=True)
             return
-        self._left[event.name] = 0
+        self._left.pop(event.name, None)
+        self._waited += self._known.pop(event.name, 0.0)
         said = "up to date" if event.skipped else f"{event.said} ({event.seconds:.1f} s)"
         print(f"{event.name}: {said}", flush=True)
 
     def remaining(self) -> str:
         """Time that is left in words; nothing at the beginning."""
         left = sum(self._left.values())
-        done = (self._total - left) / self._total
-        if done < FIRST:
+        done = self._total - left
+        if done / self._total < FIRST:
             return ""
-        seconds = (self._clock() - self._begin) * left / (self._total - left)
+        worked = max(self._clock() - self._begin - self._waited, 0.0)
+        seconds = worked * left / done + sum(self._known.values())
         return f" about {seconds / 60:.0f} min left" if seconds >= 90 else f" about {seconds:.0f} s left"
 
 
-def weight(name: str) -> int:
+def weight(name: str) -> float:
     """The usual share of a step."""
-    return next((share for kind, share in WEIGHTS.items() if name.startswith(kind)), 1)
+    return _value(WEIGHTS, name, 1)
+
+
+def _value(table: Mapping[str, float], name: str, other: float) -> float:
+    return next((value for kind, value in table.items() if name.startswith(kind)), other)

@@ -126,7 +126,11 @@ def _engines(recipe: Recipe, sizes: Sequence[Size | None]) -> Artifacts:
     section = recipe.engines
     if section is None:
         return Artifacts()
-    specs = [ArtifactSpec("pruned", precision, section.target, 1, "engine") for precision in section.precisions]
+    specs = [
+        ArtifactSpec("pruned", precision, target, 1, "engine")
+        for target in section.targets
+        for precision in section.precisions
+    ]
     return Artifacts(each for spec in specs for each in _at_every_size(spec, sizes, section.batches))
 
 

@@ -28,12 +28,13 @@ def engine_steps(job: Job) -> list[PipelineStep]:
     if not wanted:
         return []
     sources = (*Artifacts(dict.fromkeys(map(_source_of, wanted))).files, at.DATA)
-    options = _engine_options(job).without_files().model_dump(mode="json", exclude_defaults=True)
+    targets = dict.fromkeys(engine.target for engine in wanted)
+    options = BuildOptions() if job.recipe.engines is None else job.recipe.engines.options
     settings = {
         "engines": [engine.id for engine in wanted],
-        "options": options,
+        "options": options.without_files().model_dump(mode="json", exclude_defaults=True),
         **image_key(job),
-        **({} if parse_target(wanted[0].target).family == "rtx" else device_key()),
+        **({} if all(map(_is_rtx, targets)) else device_key()),
         "versions": library_versions(),
     }
     if not job.path(at.ENGINES).exists():  # what the builder lacks is to be known before the network is trained
@@ -44,16 +45,20 @@ def engine_steps(job: Job) -> list[PipelineStep]:
 def _require_builder(job: Job, wanted: Sequence[ArtifactSpec]) -> None:
     from eightfold.export.tensorrt.engine_from_onnx import require_builder
 
-    for precision in {engine.precision for engine in wanted}:
-        require_builder(wanted[0].target, precision, _engine_options(job))
+    for target, precision in {(engine.target, engine.precision) for engine in wanted}:
+        require_builder(target, precision, _engine_options(job, target))
 
 
-def _engine_options(job: Job) -> BuildOptions:
+def _is_rtx(target: str) -> bool:
+    return parse_target(target).family == "rtx"
+
+
+def _engine_options(job: Job, target: str) -> BuildOptions:
     """Those of the recipe. Where the builder measures kernels it keeps their times in the run directory, for the other
     engines and the next run."""
     section = job.recipe.engines
     options = section.options if section else BuildOptions()
-    if section is None or options.timing_cache or parse_target(section.target).family == "rtx":
+    if section is None or options.timing_cache or _is_rtx(target):
         return options
     return options.model_copy(update={"timing_cache": job.path(at.TIMING_CACHE)})
 
@@ -82,7 +87,7 @@ def build_engines(job: Job, _: Path) -> str:
                 output,
                 target=engine.target,
                 precision=engine.precision,
-                options=_engine_options(job),
+                options=_engine_options(job, engine.target),
                 inputs={job.networks.input_name: images[engine.size]},
             )
-    return f"{len(wanted)} engines for {wanted[0].target}"
+    return f"{len(wanted)} engines for {', '.join(dict.fromkeys(engine.target for engine in wanted))}"

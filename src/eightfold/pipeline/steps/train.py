@@ -175,6 +175,8 @@ def prune_baseline(job: Job, _: Path) -> str:
     if request is not None and request.reports:
         request.reports[-1].save(job.path(at.LATENCY_PLAN))
     job.write(at.WIDTHS, width_facts(model, before))
+    if not plan.groups and not plan.removed_blocks:
+        return f"nothing to prune, {report.parameters_before:,} parameters"
     return f"{len(plan.groups)} groups pruned, {report.parameters_before:,} -> {report.parameters_after:,} parameters"
 
 

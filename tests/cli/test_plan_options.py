@@ -1,0 +1,35 @@
+"""Every option of `plan_pruning` can be given on the command line and in a recipe."""
+
+from __future__ import annotations
+
+import inspect
+
+import typer
+
+from eightfold.cli import app
+from eightfold.cli.compress.prune import FLAGS
+from eightfold.compress.plan_pruning import plan_pruning
+from eightfold.pipeline.steps.train import PLAN_KEYS
+from eightfold.recipe import CompressSection, Recipe
+
+# The network itself, and Python objects.
+OF_PYTHON = {"model", "example_inputs", "graph", "targets", "loss"}
+OPTIONS = set(inspect.signature(plan_pruning).parameters) - OF_PYTHON
+# Recipes have images and a seed for every step.
+OF_THE_RECIPE = {"images": "data", "seed": "seed"}
+# These go into one request, which a recipe makes of them; measured times are kept on the machine, not in a file.
+OF_LATENCY = {"latency", "target", "precision", "batch", "threads"}
+KEPT_ELSEWHERE = {"profile"}
+
+
+def test_every_option_has_a_flag() -> None:
+    assert set(FLAGS) == OPTIONS
+    command = typer.main.get_command(app.app)
+    options = {name for each in command.commands["prune"].params for name in each.opts}  # type: ignore[attr-defined]  # a group
+    assert set(FLAGS.values()) <= options
+
+
+def test_every_option_has_a_recipe_key_that_is_passed_on() -> None:
+    assert {*PLAN_KEYS, "ranges", *OF_THE_RECIPE, *OF_LATENCY} == OPTIONS - KEPT_ELSEWHERE
+    assert {*PLAN_KEYS, "ranges", *OF_LATENCY} <= set(CompressSection.model_fields)
+    assert set(OF_THE_RECIPE.values()) <= set(Recipe.model_fields)
