@@ -26,7 +26,18 @@ class Case:
         return "-".join([self.decode, *(f"{name}={value}" for name, value in self.options.items() if name in SHOWN)])
 
 
-SHOWN = ("activation", "agnostic", "box", "multi_label", "nms", "objectness", "reg_max", "soft_sigma", "channels_last")
+SHOWN = (
+    "activation",
+    "agnostic",
+    "box",
+    "multi_label",
+    "nms",
+    "objectness",
+    "reg_max",
+    "soft_sigma",
+    "channels_last",
+    "class_scores",
+)
 OF_MAPS = ("fcos", "retinanet", "ssd", "yolo-anchors", "yolo-dfl")
 SCALES = {"p3": 8, "p4": 4, "p5": 2}
 LETTERBOX = {"resize": "letterbox"}
@@ -89,6 +100,21 @@ CASES = [
         maps(2 * 9),
         {"anchors": [[[10, 13], [16, 30]]] * 3, "box": "sigmoid", "scale_xy": 2, "multi_label": True},
         LETTERBOX,
+    ),
+    Case(
+        "detect",
+        "yolo-anchors",
+        maps(2 * 9),
+        {"anchors": [[[10, 13], [16, 30]]] * 3, "class_scores": "softmax", "score_threshold": 0.3},
+        LETTERBOX,
+    ),
+    Case(
+        "detect",
+        "yolo-grid",
+        {"output": (49 * (4 + 2 * 5),)},
+        {"side": 7, "boxes": 2, "classes": 4, "score_threshold": 0.3},
+        LETTERBOX,
+        {"output": Spread(0.5, 0.2)},
     ),
     Case("detect", "end-to-end", {"output0": (30, 6)}, {"score_threshold": 0.5}, LETTERBOX, {"output0": END_TO_END}),
     Case(

@@ -102,6 +102,12 @@ def _distances(build: GraphBuilder, bins: str, batch: int, count: int, reg_max: 
 
 
 def _yolo_anchors(build: GraphBuilder, decoder: YoloAnchors, outputs: Mapping[str, TensorSpec], size: Size) -> BoxHead:
+    if decoder.class_scores != "sigmoid":
+        raise UsageError(
+            "a softmax over classes in the graph's decoder",
+            allowed="class_scores: sigmoid",
+            remedy="leave it to the runtime",
+        )
     maps, per_map = list(outputs.values()), [len(anchors) for anchors in decoder.anchors]
     wide = maps[0].shape[1] // per_map[0]
     fits = len(maps) == len(per_map) and wide > 5

@@ -17,6 +17,7 @@ DECODERS: dict[str, tuple[str, str] | type[Decoder]] = {
     "yolo-anchors": ("yolo", "YoloAnchors"),
     "yolo-dfl": ("yolo", "YoloDfl"),
     "yolo-boxes": ("yolo", "YoloBoxes"),
+    "yolo-grid": ("yolo", "YoloGrid"),
     "end-to-end": ("yolo", "EndToEnd"),
     "rcnn-masks": ("instances", "RcnnMasks"),
     "yolo-masks": ("instances", "YoloMasks"),

@@ -88,6 +88,7 @@ class YoloAnchors(Detector):
     anchors: tuple[tuple[tuple[float, float], ...], ...]
     box: Literal["exp", "sigmoid"] = "exp"
     scale_xy: float | tuple[float, ...] = 1.0
+    class_scores: Literal["sigmoid", "softmax"] = "sigmoid"
 
     def candidates(self, outputs: Arrays, size: tuple[int, int]) -> Candidates:
         if len(outputs) != len(self.anchors):
@@ -121,15 +122,48 @@ class YoloAnchors(Detector):
 
     def _scored(self, rows: Array) -> tuple[Array, Array, Array]:
         """Neither factor alone can be below the threshold when their product is above it: look at objectness first."""
-        likely = np.flatnonzero(rows[4] > logit(self.score_threshold) - SLACK)
-        logits = rows[5:, likely]
-        which, classes = above(logits, logit(self.score_threshold) - SLACK, multi_label=self.multi_label)
-        scores = sigmoid(rows[4, likely[which]]) * sigmoid(logits[classes, which])
+        limit = logit(self.score_threshold) - SLACK
+        likely = np.flatnonzero(rows[4] > limit)
+        values = rows[5:, likely]
+        if self.class_scores == "softmax":
+            values, limit = softmax(values, axis=0), self.score_threshold
+        which, classes = above(values, limit, multi_label=self.multi_label)
+        own = values[classes, which]
+        scores = sigmoid(rows[4, likely[which]]) * (own if self.class_scores == "softmax" else sigmoid(own))
         passed = scores > self.score_threshold
         return likely[which[passed]], classes[passed], scores[passed]
 
     def _extent(self, values: Array) -> Array:
         return np.exp(values) if self.box == "exp" else np.square(2 * sigmoid(values))
+
+
+class YoloGrid(Detector):
+    """`yolo-grid`: class probabilities of each cell, then objectness and boxes (Redmon et al., YOLO, CVPR 2016)."""
+
+    side: int = Field(ge=1)
+    boxes: int = Field(ge=1)
+    classes: int = Field(ge=1)
+    square: bool = True
+
+    def candidates(self, outputs: Arrays, size: tuple[int, int]) -> Candidates:
+        output, cells = the_output(outputs), self.side * self.side
+        count = cells * self.boxes
+        if output.size != cells * self.classes + 5 * count:
+            wanted = f"({self.side} * {self.side} * ({self.classes} + {self.boxes} * 5))"
+            raise wrong_shape("of the detector", output, wanted)
+        flat = output.ravel()
+        probabilities = flat[: cells * self.classes].reshape(cells, self.classes)
+        certain = flat[cells * self.classes :][:count]
+        scores = (certain[:, None] * probabilities.repeat(self.boxes, axis=0)).T
+        locations, classes = above(scores, self.score_threshold, multi_label=self.multi_label)
+        rows = flat[cells * self.classes + count :].reshape(count, 4)[locations].T
+        cell = locations // self.boxes
+        place = np.stack((cell % self.side, cell // self.side)).astype(np.float32)
+        tensor = np.array([[size[1]], [size[0]]], np.float32)
+        centre = (rows[:2] + place) / np.float32(self.side) * tensor
+        extent = (np.square(rows[2:]) if self.square else rows[2:]) * tensor
+        boxes = _corners(*centre, *extent)
+        return box_candidates(boxes, scores[classes, locations], classes, locations, self.classes)
 
 
 class EndToEnd(Detector):

@@ -51,12 +51,12 @@ def darknet_outputs(
             return [arrays[name] for name in arrays.files]
 
 
-def darknet_boxes(cfg: Path, weights: Path, image: Floats, threshold: float) -> Floats:
+def darknet_boxes(cfg: Path, weights: Path, image: Floats, threshold: float, classes: int) -> Floats:
     """Rows (class, score, centre x, centre y, width, height in shares) of get_network_boxes, without suppression."""
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "in.npy"), Path(folder, "out.npz")
         np.save(source, image)
-        command = [sys.executable, __file__, cfg, weights, source, target, "boxes", str(threshold)]
+        command = [sys.executable, __file__, cfg, weights, source, target, f"boxes:{classes}", str(threshold)]
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr[-500:]
         with np.load(target) as arrays:
@@ -64,7 +64,7 @@ def darknet_boxes(cfg: Path, weights: Path, image: Floats, threshold: float) -> 
             return rows
 
 
-def _boxes(library: ctypes.CDLL, network: int, threshold: float) -> Floats:
+def _boxes(library: ctypes.CDLL, network: int, threshold: float, classes: int) -> Floats:
     library.get_network_boxes.restype = ctypes.POINTER(_Detection)
     library.get_network_boxes.argtypes = (
         ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_float, ctypes.c_float, ctypes.c_void_p, ctypes.c_int,
@@ -77,7 +77,7 @@ def _boxes(library: ctypes.CDLL, network: int, threshold: float) -> Floats:
     rows = [
         (index, each.prob[index], *each.box)
         for each in found[: count.value]
-        for index in range(each.classes)
+        for index in range(classes)  # `each.classes` is set for [yolo] only
         if each.prob[index] > 0
     ]
     return np.array(rows, np.float32).reshape(-1, 6)
@@ -96,8 +96,8 @@ def _main(cfg: str, weights: str, source: str, target: str, layers: str, last: s
     library.set_batch_network(network, 1)
     image = np.ascontiguousarray(np.load(source), np.float32)
     answer = library.network_predict(network, image.ctypes.data_as(ctypes.POINTER(ctypes.c_float)))
-    if layers == "boxes":
-        np.savez(target, _boxes(library, network, float(last)))
+    if layers.startswith("boxes:"):
+        np.savez(target, _boxes(library, network, float(last), int(layers.partition(":")[2])))
         return
     outputs = []
     for index in filter(None, layers.split(",")):

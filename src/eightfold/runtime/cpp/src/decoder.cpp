@@ -110,6 +110,7 @@ std::unique_ptr<Decoder> decoder_of(const Task& task, const DecoderInputs& input
                                                      {"yolo-anchors", &make_yolo_anchors},
                                                      {"yolo-boxes", &make_yolo_boxes},
                                                      {"yolo-dfl", &make_yolo_dfl},
+                                                     {"yolo-grid", &make_yolo_grid},
                                                      {"yolo-keypoints", &make_yolo_keypoints},
                                                      {"yolo-masks", &make_yolo_masks},
                                                      {"yolo-oriented", &make_yolo_oriented}};

@@ -122,6 +122,8 @@ class YoloAnchors : public Head {
                                  std::to_string(scales_.size()) + ", one per output");
     }
     read_factors(options);
+    if (options.has("class_scores"))
+      softmax_ = options.at("class_scores").one_of<bool>({{"sigmoid", false}, {"softmax", true}});
     if (options.has("box")) squared_ = options.at("box").one_of<bool>({{"exp", false}, {"sigmoid", true}});
     std::int64_t first = 0;
     for (std::size_t i = 0; i < scales_.size(); ++i) {
@@ -194,6 +196,21 @@ class YoloAnchors : public Head {
     for (std::size_t i = 0; i < items.size(); ++i) factors_[i] = static_cast<float>(items[i].number());
   }
 
+  // Probabilities of the classes of one location, in `shares`.
+  static ScoreMap softmax_of(const ScoreMap& logits, std::vector<float>& shares) {
+    shares.clear();
+    float largest = logits.data[0];
+    for (std::size_t i = 1; i < logits.classes; ++i)
+      largest = std::max(largest, logits.data[i * logits.class_step]);
+    float sum = 0;
+    for (std::size_t i = 0; i < logits.classes; ++i) {
+      shares.push_back(std::exp(logits.data[i * logits.class_step] - largest));
+      sum += shares.back();
+    }
+    for (float& share : shares) share /= sum;
+    return {shares.data(), logits.classes, 1, 1, logits.classes};
+  }
+
   std::size_t per_anchor(const Scale& scale) const { return scale.channels / anchors_[scale.output].size(); }
 
   // Neither factor alone can be below the threshold when their product is above it: objectness is looked at
@@ -207,12 +224,12 @@ class YoloAnchors : public Head {
     for (std::size_t cell = 0; cell < scale.cells; ++cell) {
       if (!(objectness[cell] > filter)) continue;
       const float certain = sigmoid(objectness[cell]);
-      const ScoreMap logits = {first + 5 * scale.cells + cell, classes, 1, scale.cells,
-                               classes * scale.cells};
-      find_above(logits, filter, options.multi_label, scratch.found);
+      ScoreMap values = {first + 5 * scale.cells + cell, classes, 1, scale.cells, classes * scale.cells};
+      if (softmax_) values = softmax_of(values, scratch.values);
+      find_above(values, softmax_ ? options.score_threshold : filter, options.multi_label, scratch.found);
       const auto location = scale.first + static_cast<std::int64_t>(anchor * scale.cells + cell);
       for (const Found& each : scratch.found) {
-        const float score = certain * sigmoid(each.value);
+        const float score = certain * (softmax_ ? each.value : sigmoid(each.value));
         if (!(score > options.score_threshold)) continue;
         scratch.candidates.push_back(
             {score, each.label, location, location * static_cast<std::int64_t>(classes) + each.label});
@@ -224,6 +241,7 @@ class YoloAnchors : public Head {
   std::vector<std::vector<Anchor>> anchors_;
   std::vector<float> factors_;
   bool squared_ = false;
+  bool softmax_ = false;
 };
 
 }  // namespace
@@ -234,7 +252,7 @@ std::unique_ptr<Decoder> make_yolo_dfl(const JsonNode& options, const DecoderInp
 }
 
 std::unique_ptr<Decoder> make_yolo_anchors(const JsonNode& options, const DecoderInputs& inputs) {
-  allow_detector_keys(options, {"anchors", "box", "scale_xy"});
+  allow_detector_keys(options, {"anchors", "box", "class_scores", "scale_xy"});
   return make_detector(std::make_unique<YoloAnchors>(options, inputs), detector_options_from(options, {}));
 }
 

@@ -62,9 +62,9 @@ class Yolo(Head):
 class Region(Head):
     """YOLOv2's: the classes share a softmax, or the groups of a tree do, which is not read."""
 
-    def __init__(self, anchors: Anchors, coords: int, softmax: bool) -> None:
+    def __init__(self, anchors: Anchors, coords: int, softmax: bool, tree: bool = False) -> None:
         super().__init__()
-        self.anchors, self.coords, self.softmax = anchors, coords, softmax
+        self.anchors, self.coords, self.softmax, self.tree = anchors, coords, softmax, tree
 
     def activate(self, x: Tensor) -> Tensor:
         parts = _by_anchor(x, len(self.anchors.sizes))
@@ -74,8 +74,22 @@ class Region(Head):
         return torch.cat((box, size, score, classes), 2).flatten(1, 2)
 
 
+@dataclass(frozen=True)
+class Grid:
+    """The values of a YOLOv1 layer: `side` by `side` cells of `boxes` each; `square`: sides are stored as roots."""
+
+    side: int
+    boxes: int
+    classes: int
+    square: bool
+
+
 class Detection(Head):
-    """YOLOv1's: class scores, then objectness, then boxes, for a grid of `side` by `side`."""
+    """YOLOv1's: class scores, then objectness, then boxes, for a grid."""
+
+    def __init__(self, grid: Grid) -> None:
+        super().__init__()
+        self.grid = grid
 
 
 class Softmax(Head):
@@ -119,7 +133,7 @@ def region(section: Section, before: Before) -> Built:
     words = f"{number} anchors x ({coords + 1} + {classes} classes)"
     _require_channels(section, before, number * (coords + 1 + classes), words)
     softmax = bool(section.integer("softmax", 0))
-    head = Region(Anchors(anchors or ((0.5, 0.5),) * number, classes), coords, softmax)
+    head = Region(Anchors(anchors or ((0.5, 0.5),) * number, classes), coords, softmax, section.has("tree"))
     return in_sequence(section, before, head, before.previous, head=True)
 
 
@@ -134,7 +148,8 @@ def detection(section: Section, before: Before) -> Built:
             f"{flat(before.previous)} values before [detection]",
             allowed=f"{wanted} = {side}x{side} cells x ({number} boxes x {1 + coords} + {classes} classes)",
         )
-    return in_sequence(section, before, Detection(), before.previous, head=True)
+    grid = Grid(side, number, classes, bool(section.integer("sqrt", 0)))
+    return in_sequence(section, before, Detection(grid), before.previous, head=True)
 
 
 def softmax(section: Section, before: Before) -> Built:

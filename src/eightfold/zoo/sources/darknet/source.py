@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from eightfold.files import PathLike
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.bundle.sizes import Size
 from eightfold.zoo.sources.darknet.cfg import Cfg, read_cfg
-from eightfold.zoo.sources.darknet.heads import Region, Softmax, Yolo
+from eightfold.zoo.sources.darknet.heads import Detection, Head, Region, Softmax, Yolo
 from eightfold.zoo.sources.darknet.network import DarknetNetwork, build_network
 from eightfold.zoo.sources.darknet.weights import load_darknet_weights
 
@@ -64,15 +64,27 @@ def open_darknet(rest: str, *, seed: int = 0, size: Size | None = None) -> Opene
 
 
 def darknet_task(cfg: Cfg | PathLike) -> Task:
-    """The task of the network's outputs: boxes of [yolo], classes of [softmax], else tensors."""
+    """The task of the network's outputs: boxes of [yolo], [region], [detection]; classes of [softmax]; else tensors."""
     network = build_on_meta(read_cfg(cfg) if not isinstance(cfg, Cfg) else cfg)
-    heads = [module for _, module in network.in_order() if isinstance(module, (Yolo, Region, Softmax))]
+    heads = [module for _, module in network.in_order() if isinstance(module, Head) and type(module) is not Head]
     yolos = [module for module in heads if isinstance(module, Yolo)]
     if heads and len(yolos) == len(heads):
         return Task(kind="detect", decode="yolo-anchors", options=_anchor_options(yolos))
+    if len(heads) == 1 and isinstance(heads[0], Region) and heads[0].coords == 4 and not heads[0].tree:
+        return Task(kind="detect", decode="yolo-anchors", options=_region_options(heads[0], network))
+    if len(heads) == 1 and isinstance(heads[0], Detection):
+        return Task(kind="detect", decode="yolo-grid", options=asdict(heads[0].grid))
     if len(heads) == 1 and isinstance(heads[0], Softmax) and heads[0].groups == 1:
         return Task(kind="classify", decode="classify")
     return Task(kind="tensors", decode="tensors")
+
+
+def _region_options(head: Region, network: DarknetNetwork) -> dict[str, object]:
+    """Anchors of [region] are in cells."""
+    _, rows, columns = network.shapes[network.heads[0]]
+    _, height, width = network.size
+    anchors = [[w * width / columns, h * height / rows] for w, h in head.anchors.sizes]
+    return {"anchors": [anchors], "class_scores": "softmax" if head.softmax else "sigmoid"}
 
 
 def build_on_meta(cfg: Cfg) -> DarknetNetwork:
