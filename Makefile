@@ -10,8 +10,8 @@ NOT_BENCHMARKS := gpu_report digit_networks onnx_cases onnx_exports onnx_shipped
 	node_counts int8_sizes
 BENCHMARKS := $(filter-out $(NOT_BENCHMARKS:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
-.PHONY: demo demo-mobilenetv2 test test-gpu gpu-report gpu-wheels check check-cpp check-arm64 check-tensorrt cpp-deps bench \
-	coverage node-counts int8-sizes docs picture clean
+.PHONY: demo demo-mobilenetv2 test test-pages test-gpu gpu-report gpu-wheels check check-cpp check-arm64 check-tensorrt cpp-deps \
+	bench coverage node-counts int8-sizes docs picture clean
 
 demo: $(VENV)/demo.installed  ## train, compress, export, calibrate, quantize, build, measure
 	$(BIN)/eightfold run recipes/demo.yaml
@@ -27,6 +27,9 @@ test: $(VENV)/dev.installed  ## all tests that need no GPU, with coverage
 		--cov --cov-report=term:skip-covered; \
 	status=$$?; took=$$(( $$(date +%s) - start )); \
 	echo "make test took $$(( took / 60 )) min $$(( took % 60 )) s"; exit $$status
+
+test-pages: $(VENV)/dev.installed  ## each page's commands as they are written, without the tests' small sizes; under 10 minutes a page
+	EIGHTFOLD_WHOLE_PAGES=1 OMP_NUM_THREADS=2 $(BIN)/python -m pytest -v --durations=0 tests/docs/test_system_pages.py
 
 test-gpu: $(VENV)/dev.installed  ## what needs an NVIDIA GPU
 	$(BIN)/python -m pytest -m gpu

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from pathlib import Path
@@ -24,6 +25,7 @@ from tests.zoo.sources.darknet.networks import RESIDUAL, network_of
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::eightfold.zoo.sources.base.SourceWarning")]
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+WHOLE = os.environ.get("EIGHTFOLD_WHOLE_PAGES") == "1"
 
 
 @pytest.fixture
@@ -41,11 +43,16 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run_commands(page: str, monkeypatch: pytest.MonkeyPatch, *, small: bool = False) -> int:
-    """Run the page's indented commands; `small` adds a small size to those that build the network by its name."""
+    """Run the page's indented commands; `small` adds a small size to those that build the network by its name. With
+    EIGHTFOLD_WHOLE_PAGES=1 they run as they are written (`make test-pages`)."""
     lines = re.findall(r"^ {4}(eightfold .*)$", (DOCS / page).read_text(), re.M)
     for line in lines:
-        words = shlex.split(line.replace("--size 512", "").partition("  #")[0])
-        monkeypatch.setattr("sys.argv", [*words, *(["--size", "64"] if small and "modnet" in words else [])])
+        if WHOLE:
+            words = shlex.split(line.partition("  #")[0])
+        else:
+            words = shlex.split(line.replace("--size 512", "").partition("  #")[0])
+            words += ["--size", "64"] if small and "modnet" in words else []
+        monkeypatch.setattr("sys.argv", words)
         assert main() == 0, line
     return len(lines)
 
@@ -63,7 +70,7 @@ def test_the_page_on_modnet(here: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_python_code_on_the_page_on_modnet(capsys: pytest.CaptureFixture[str]) -> None:
     page = (DOCS / "modnet.md").read_text()
     [code] = re.findall(r"```python\n(.*?)```", page, re.S)
-    exec(compile(code.replace("512, 512", "64, 64"), "modnet.md", "exec"), {})
+    exec(compile(code if WHOLE else code.replace("512, 512", "64, 64"), "modnet.md", "exec"), {})
     counts = re.search(r"parameters ([\d,]+) -> ([\d,]+)", capsys.readouterr().out)
     assert counts is not None
     assert f"| {counts[2]} |" in page
