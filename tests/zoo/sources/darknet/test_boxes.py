@@ -45,9 +45,10 @@ def test_boxes_are_darknets(name: str, tmp_path: Path) -> None:
     outputs = {str(number): each.numpy() for number, each in enumerate(maps)}
     (found,) = decode(outputs, [Preprocess(height=side, width=side).place(side, side)])
     assert isinstance(found, Detections)
-    # Ours are clipped to the image.
+    # Ours are clipped to the image. Darknet's are shares of its sides, or of [detection] pixels.
+    unit = 1 if decoder == "yolo-grid" else side
     corners = np.concatenate((expected[:, 2:4] - expected[:, 4:] / 2, expected[:, 2:4] + expected[:, 4:] / 2), axis=1)
-    rows = np.column_stack((expected[:, :2], np.clip(corners * side, 0, side))).astype(np.float64)
+    rows = np.column_stack((expected[:, :2], np.clip(corners * unit, 0, side))).astype(np.float64)
     seen = np.column_stack((found.classes, found.scores, found.boxes)).astype(np.float64)
     assert len(seen) == len(rows)
     distances = np.array([np.abs(rows - each).max(axis=1) for each in seen])
