@@ -34,7 +34,7 @@ TINY: dict[str, Any] = {
     "calibrate": {"images": 16, "method": "minmax"},
     "quantize": {"targets": ["cpu-x86", "rtx:sm86"], "form": "qdq"},
     "engines": {"target": "rtx:sm86", "precisions": ["fp16", "int8"], "batches": [1]},
-    "bench": {"threads": 1, "seconds_per_row": 0.05},
+    "bench": {"backends": ["onnxruntime"], "threads": 1, "seconds_per_row": 0.05},
 }
 
 

@@ -288,6 +288,9 @@ class BenchSection(Frozen):
 
     threads: int = Field(default=2, ge=1, description="threads of the CPU back end")
     seconds_per_row: float = Field(default=3.0, gt=0, description="timed seconds for each candidate and batch size")
+    backends: tuple[str, ...] = Field(
+        default=(), description="back ends to measure: onnxruntime, openvino; by default every one that is installed"
+    )
 
 
 class LimitsSection(Frozen):

@@ -75,7 +75,7 @@ def _recipe(shapes: Path) -> dict[str, Any]:
         "export": {"batches": [1, 2]},
         "calibrate": {"images": 8, "method": "minmax"},
         "quantize": {"form": "qdq"},
-        "bench": {"threads": 1, "seconds_per_row": 0.01},
+        "bench": {"backends": ["onnxruntime"], "threads": 1, "seconds_per_row": 0.01},
     }
 
 

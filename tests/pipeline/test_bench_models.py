@@ -65,13 +65,13 @@ def test_a_batch_that_does_not_fit_is_a_row(own_code: Path, monkeypatch: pytest.
         return MemoryProbe(MIB) if "b1" in path.name else MemoryProbe(failed="does not fit: needs more than 9 MiB")
 
     monkeypatch.setattr(bench_module, "probe_memory", probe)
-    table = ef.bench("bench_nets:net", batches=[1, 4], seconds=0.01, save=own_code / "t.json")
+    table = ef.bench("bench_nets:net", batches=[1, 4], backends=["onnxruntime"], seconds=0.01, save=own_code / "t.json")
     assert [(row.name, row.batch) for row in table.rows] == [("net onnxruntime", 1)]
     assert [(row.name, row.batch) for row in table.missing] == [("net onnxruntime", 4)]
     assert "net onnxruntime, batch 4: does not fit: needs more than 9 MiB" in table.describe()
     assert LatencyTable.load(own_code / "t.json") == table
     with pytest.raises(BackendError, match="net onnxruntime at batch 4: does not fit"):
-        ef.bench("bench_nets:net", batches=[4], seconds=0.01)
+        ef.bench("bench_nets:net", batches=[4], backends=["onnxruntime"], seconds=0.01)
 
 
 def test_memory_is_foreseen_by_the_line_through_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str
         "export": {"batches": [1]},
         "calibrate": {"images": 8},
         "quantize": {"targets": []},
-        "bench": {"threads": 1, "seconds_per_row": 0.01},
+        "bench": {"backends": ["onnxruntime"], "threads": 1, "seconds_per_row": 0.01},
     }
     sys.modules.pop("own_net", None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -166,6 +167,29 @@ def test_the_headline_is_about_what_a_predictor_runs(copied: Path, tiny_recipe: 
     assert {f"{best}-b{batch}" for batch in picked.batches} == {each.id for each in picked.artifacts}
     assert best in {card.note for card in shown.cards}
     assert any("INT8 loses on this machine" in check.seen for check in shown.checks) is (factor > 1)
+
+
+def test_the_headline_names_the_faster_backend(copied: Path, tiny_recipe: dict[str, Any]) -> None:
+    """Every back end that is installed is measured; OpenVINO is twice as fast here."""
+    path = copied / "latency.json"
+    content = json.loads(path.read_text())
+    others = copy.deepcopy(content["rows"])
+    for row in others:
+        row |= {"backend": "openvino", "name": f"{row['name']} openvino"}
+        row["timing"]["mean_ms"] /= 2
+        row["speedup"] = row["speedup"] or {"value": 2, "low": 2, "high": 2}
+    content["rows"] += others
+    path.write_text(json.dumps(content))
+    manifest, table = Bundle.open(copied / "bundle").manifest, LatencyTable.load(path)
+    usable = ["onnxruntime", "openvino"]
+    assert (
+        select_artifact(manifest.artifacts, manifest.preprocess, usable, ArtifactRequest(), table).backend == "openvino"
+    )
+    job = Job(recipe_from(tiny_recipe), copied)
+    shown, name = content_of(job), f"{best_curve(job, table)} openvino"
+    assert name in {card.note for card in shown.cards}
+    assert any(check.name == f"{name} is faster than the baseline" for check in shown.checks)
+    assert not any(check.name.startswith("baseline") for check in shown.checks)
 
 
 def test_a_deleted_artifact_is_made_again_alone_and_the_same(copied: Path, tiny_recipe: dict[str, Any]) -> None:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 from eightfold.errors import ModelError, UsageError
 from eightfold.files import PathLike
 from eightfold.runtime.backends import backend_named
+from eightfold.runtime.backends.targets import cpu_backends
 from eightfold.runtime.bench.bench import BenchOptions, compare_latency
 from eightfold.runtime.bench.bench import bench as bench_artifacts
 from eightfold.runtime.bench.candidates import Candidate, at_batches, at_sizes, candidates_of, is_model_file
 from eightfold.runtime.bench.interleave import Schedule
 from eightfold.runtime.bench.latency import LatencyTable
+from eightfold.runtime.bench.modes import Mode
 from eightfold.runtime.bench.sweep import Threads
 from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.bundle.sizes import Size, size_of
@@ -47,6 +49,7 @@ def bench(
     threads: Threads = None,
     baseline: str | None = None,
     end_to_end: bool = False,
+    mode: Mode = "latency",
     device: str | None = None,
     networks: NetworkOptions | None = None,
     save: PathLike | None = None,
@@ -59,13 +62,15 @@ def bench(
         batches: batch sizes to measure; all that there are by default, 1 of networks.
         sizes: image sizes to measure, one side or (height, width); all that there are by default. Networks: the first.
         backends: "onnxruntime", "openvino", "tensorrt", or "torch" and "torch-cuda" for networks in torch itself
-            (evaluation mode, `inference_mode`); by default every one that some artifact was made for, and onnxruntime
-            for networks.
+            (evaluation mode, `inference_mode`); by default every one of the processor that is installed, and those that
+            some artifact was made for.
         seconds: timed seconds per row.
         threads: threads of a CPU backend; one for each physical core when None; "sweep" tries several numbers and takes
             the fastest for each row. Each is pinned to a core of its own.
         baseline: the candidate that the others of its image size are compared with; the first by default.
         end_to_end: time everything from a decoded 1920x1080 frame to the decoded answer, instead of the model alone.
+        mode: "latency" (calls wait for each other), "throughput" (requests in flight on all cores), "single-stream" or
+            "offline" (as in MLPerf).
         device: "ssh://[user@]host[:port]" measures there instead and brings the table back.
         networks: of subjects that are networks.
         save: file that the table is written to after each batch size.
@@ -86,8 +91,8 @@ def bench(
     if not subjects:
         raise UsageError("nothing to measure", allowed="a bundle, a model file or a network")
     if device is not None:
-        return _on_device(subjects, device, batches, sizes, backends, seconds, threads, baseline, end_to_end)
-    options = BenchOptions(Schedule(seconds=seconds), end_to_end=end_to_end, save=save).with_threads(threads)
+        return _on_device(subjects, device, batches, sizes, backends, seconds, threads, baseline, end_to_end, mode)
+    options = BenchOptions(Schedule(seconds=seconds), end_to_end=end_to_end, save=save, mode=mode).with_threads(threads)
     with scratch_folder() as folder:
         candidates: list[Candidate] = []
         for place, subject in enumerate(subjects):
@@ -108,6 +113,7 @@ def _on_device(
     threads: Threads,
     baseline: str | None,
     end_to_end: bool,
+    mode: Mode,
 ) -> LatencyTable:
     if len(subjects) > 1:
         raise UsageError(f"{len(subjects)} subjects on {device}", allowed="one bundle or model file on a board")
@@ -120,6 +126,7 @@ def _on_device(
         threads=threads,
         baseline=baseline,
         end_to_end=end_to_end,
+        mode=mode,
         device=device,
     )
 
@@ -150,7 +157,7 @@ def _candidates(
     size = None if not sizes else size_of(sizes[0])
     asked = SourceOptions(num_classes=networks.num_classes, size=size, weights=networks.weights)
     loaded = load_source(str(subject), asked)
-    names = list(backends or ("onnxruntime",))
+    names = list(backends or cpu_backends() or ("onnxruntime",))
     wanted = list(batches or (1,))
     made = _exported(loaded, wanted, [name for name in names if name not in TORCH], folder)
     for backend in (name for name in names if name in TORCH):

@@ -8,6 +8,7 @@ from pathlib import Path
 from eightfold.errors import ModelError, RecipeError, UnknownNameError
 from eightfold.extras import require
 from eightfold.recipe import Recipe
+from eightfold.runtime.backends import backend_named
 from eightfold.tasks.classify import Classify
 from eightfold.tasks.kinds import KINDS
 from eightfold.threads import most_threads
@@ -29,6 +30,7 @@ def check_before(recipe: Recipe, directory: Path) -> None:
         UnknownNameError: no such rule, score or network.
         RecipeError: more threads than this machine has use for; no weights, or two sources of them.
         ModelError: no such file of weights, module or function.
+        BackendError: a back end of `bench.backends` is not installed.
     """
     if not (directory / "steps" / "prune.json").is_file():
         _check_names(recipe)
@@ -39,6 +41,8 @@ def check_before(recipe: Recipe, directory: Path) -> None:
             allowed=f"1 to {most_threads()} on this machine",
             remedy="correct that line",
         )
+    for name in recipe.bench.backends:
+        backend_named(name)
     _check_weights(recipe)
     if recipe.model.weights is not None and not Path(recipe.model.weights).is_file():
         raise ModelError(f"no weights file {recipe.model.weights}", allowed="a .safetensors or .pt file")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from eightfold.pipeline.job import job as at
 from eightfold.pipeline.job.job import Job
-from eightfold.pipeline.report.headlines import best_curve, leading_label, metric_of, speedup_of
+from eightfold.pipeline.report.headlines import best_curve, best_name, leading_label, metric_of, speedup_of
 from eightfold.pipeline.run import RunResult
 from eightfold.runtime.bench.latency import LatencyTable
 from eightfold.runtime.report.report_content import Check
@@ -23,8 +23,9 @@ def verdict_line(result: RunResult) -> str:
     job = result.job
     table = LatencyTable.load(job.path(at.LATENCY))
     best, batch = best_curve(job, table), min(job.recipe.export.batches)
-    speed = speedup_of(table, best, batch)
-    shown = f"{best} is {speed.value:.2f}x as fast at batch {batch}" if speed else best
+    name = best_name(job, table, best)
+    speed = speedup_of(table, name, batch)
+    shown = f"{name} is {speed.value:.2f}x as fast at batch {batch}" if speed else best
     shown += f", {leading_label(job)} {metric_of(job, f'{best}-b{batch}'):.1f}%"
     if unpruned := _unpruned(job):
         shown = f"{unpruned}; {shown}"

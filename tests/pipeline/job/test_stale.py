@@ -103,7 +103,7 @@ def recipe_data() -> dict[str, Any]:
         "export": {"batches": [1]},
         "calibrate": {"images": 4, "method": "minmax"},
         "quantize": {"targets": ["cpu-x86"], "form": "qdq"},
-        "bench": {"threads": 1, "seconds_per_row": 0.01},
+        "bench": {"backends": ["onnxruntime"], "threads": 1, "seconds_per_row": 0.01},
     }
 
 

@@ -87,6 +87,13 @@ def test_names_tell_targets_and_backends_apart(bundle_path: Path) -> None:
     assert [each.name for each in found] == ["pruned-fp32", "pruned-fp32 openvino", "pruned-int8-openvino openvino"]
 
 
+def test_every_backend_of_the_processor_is_measured_by_default(bundle_path: Path) -> None:
+    table = bench(bundle_path, batches=[1], seconds=0.01)
+    assert [row.name for row in table.rows] == ["pruned-fp32", "pruned-fp32 openvino"]
+    table = bench(bundle_path / "onnx/pruned-b1.onnx", seconds=0.01)
+    assert [row.name for row in table.rows] == ["pruned-b1 onnxruntime", "pruned-b1 openvino"]
+
+
 def test_one_onnx_file(bundle_path: Path) -> None:
     table = bench(bundle_path / "onnx/pruned-b4.onnx", backends=["onnxruntime"], seconds=0.01)
     assert [(row.name, row.batch) for row in table.rows] == [("pruned-b4 onnxruntime", 4)]
@@ -100,7 +107,7 @@ def test_end_to_end_is_more_than_the_model(bundle_path: Path) -> None:
 
 def test_end_to_end_needs_a_bundle(bundle_path: Path) -> None:
     with pytest.raises(UsageError, match="pruned-b1 onnxruntime comes from no bundle"):
-        bench(bundle_path / "onnx/pruned-b1.onnx", seconds=0.01, end_to_end=True)
+        bench(bundle_path / "onnx/pruned-b1.onnx", backends=["onnxruntime"], seconds=0.01, end_to_end=True)
 
 
 def test_a_batch_that_is_not_there(bundle_path: Path) -> None:

@@ -49,10 +49,11 @@ def test_bench_prints_the_table_and_writes_it(
     eightfold: Run, bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "latency.json"
-    words = ["--batch", "1", "--backend", "onnxruntime", "--seconds", "0.02", "-o", output]
+    words = ["--batch", "1", "--backend", "onnxruntime", "--seconds", "0.02", "-o", output, "-o", tmp_path / "t.csv"]
     assert eightfold("bench", bundle_path, *words) == 0
     assert "pruned-fp32" in capsys.readouterr().out
     assert [row.batch for row in LatencyTable.load(output).rows] == [1]
+    assert (tmp_path / "t.csv").read_text().startswith("name,batch,")
 
 
 def test_inspect_tells_what_is_inside_and_that_it_is_whole(

@@ -19,8 +19,8 @@ from eightfold.runtime.bench.candidates import Candidate
 from eightfold.runtime.bench.clocks import ClockWatch
 from eightfold.runtime.bench.interleave import Samples, Schedule, WarmUp
 from eightfold.runtime.bench.placement import pin_thread, restored_affinity, select_cores
-from eightfold.runtime.bench.start import Opened, Start
-from eightfold.runtime.bench.starts import StartOptions, clocks_moved, measure_starts, start_in_process
+from eightfold.runtime.bench.start import Opened, Start, StartOptions
+from eightfold.runtime.bench.starts import clocks_moved, measure_starts, start_in_process
 from eightfold.runtime.bench.sweep import thread_counts
 from eightfold.runtime.devices.device_cpu import CoreSeconds
 from eightfold.runtime.devices.device_probe import DeviceProbe
@@ -62,20 +62,20 @@ def test_starts_are_processes_with_pinned_threads(bundle_path: Path) -> None:
 def test_a_start_that_fails_says_why(tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"x")
     with pytest.raises(BackendError, match=r"onnxruntime cannot load .*broken\.onnx"):
-        start_in_process([Candidate("x", tmp_path / "broken.onnx", 1)], SHORT, SessionOptions(), False, 0)
+        start_in_process([Candidate("x", tmp_path / "broken.onnx", 1)], StartOptions(SHORT))
 
 
 def test_a_start_that_is_killed_says_so(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killed = subprocess.CompletedProcess(["python"], -9, "", "")
     monkeypatch.setattr("eightfold.runtime.bench.starts.subprocess.run", lambda *_, **__: killed)
     with pytest.raises(BackendError, match="a start of the measurement ended with code -9"):
-        start_in_process([candidate(bundle_path)], SHORT, SessionOptions(), False, 0)
+        start_in_process([candidate(bundle_path)], StartOptions(SHORT))
 
 
 def test_a_backend_of_this_program_alone_is_measured_in_it(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unknown = subprocess.CompletedProcess(["python"], 3, "", "")
     monkeypatch.setattr("eightfold.runtime.bench.starts.subprocess.run", lambda *_, **__: unknown)
-    found = start_in_process([candidate(bundle_path)], SHORT.of_start(0), SessionOptions(), False, 0)
+    found = start_in_process([candidate(bundle_path)], StartOptions(SHORT.of_start(0)))
     assert found.samples["one"].times_s.size > 0
 
 

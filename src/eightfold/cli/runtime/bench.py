@@ -10,7 +10,10 @@ import typer
 from eightfold.cli.options import image_size, terminal_width
 
 if TYPE_CHECKING:
+    from eightfold.runtime.bench.modes import Mode
     from eightfold.runtime.bench.sweep import Threads
+
+DIFF = "diff"
 
 
 def bench(
@@ -37,26 +40,44 @@ def bench(
     end_to_end: Annotated[
         bool, typer.Option("--end-to-end", help="Time all from a decoded 1080p frame to the decoded answer.")
     ] = False,
+    mode: Annotated[
+        str, typer.Option(help="latency, throughput (requests on all cores), single-stream or offline (MLPerf).")
+    ] = "latency",
     device: Annotated[str | None, typer.Option(help="Measure on a board instead: ssh://[user@]host[:port].")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of a network (.safetensors or .pt).")] = None,
     classes: Annotated[int | None, typer.Option(help="Number of outputs of a network.")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Also write the table as JSON, after each batch.")
+        list[Path] | None,
+        typer.Option("--output", "-o", help="Also write the table: .json, .csv or .md; repeat for more."),
     ] = None,
+    max_slowdown: Annotated[
+        float, typer.Option(help="Of diff: share of its speed that a row may lose before the exit code is 1.")
+    ] = 0.03,
 ) -> None:
     """Measure latency by batch size. Candidates alternate in one run; outliers are kept.
 
-    A batch that does not fit into memory, or does not run, is a row that says so.
+    A batch that does not fit into memory, or does not run, is a row that says so. JSON is written after each batch.
+
+    `eightfold bench diff A.json B.json` compares two tables; the exit code is 1 if a row of B is slower or missing.
 
     Example: eightfold bench runs/demo/bundle --batch 1 --batch 8
+
+    Example: eightfold bench diff main.json branch.json --max-slowdown 0.05
 
     Example: eightfold bench resnet18 pruned resnet18.onnx --backend torch --backend onnxruntime
     """
     from eightfold.files import require_output
     from eightfold.pipeline.bench_models import NetworkOptions
     from eightfold.pipeline.bench_models import bench as measure
+    from eightfold.runtime.bench.table_files import require_form, write_table
 
-    require_output(output, reads=[*subjects, weights])
+    if subjects[0] == DIFF and len(subjects) == 3:
+        _diff(Path(subjects[1]), Path(subjects[2]), max_slowdown)
+        return
+    for each in output or ():
+        require_output(each, reads=[*subjects, weights])
+        require_form(each)
+    kept = next((each for each in output or () if each.suffix == ".json"), None)
     table = measure(
         *subjects,
         batches=batch,
@@ -66,13 +87,32 @@ def bench(
         threads=_threads(threads),
         baseline=baseline,
         end_to_end=end_to_end,
+        mode=_mode(mode),
         device=device,
         networks=NetworkOptions(weights, classes),
-        save=output,
+        save=kept,
     )
     print(table.describe(terminal_width()))
-    if output is not None:
-        typer.echo(f"wrote {table.save(output)}", err=True)
+    for each in output or ():
+        typer.echo(f"wrote {write_table(table, each)}", err=True)
+
+
+def _diff(before: Path, after: Path, max_slowdown: float) -> None:
+    """Print the differences; exit with 1 where a row became slower or is missing."""
+    from eightfold.runtime.bench.compare_tables import diff_tables
+    from eightfold.runtime.bench.latency import LatencyTable
+
+    found = diff_tables(LatencyTable.load(before), LatencyTable.load(after), max_slowdown=max_slowdown)
+    print(found.describe())
+    if found.failed:
+        raise typer.Exit(1)
+
+
+def _mode(text: str) -> Mode:
+    from eightfold.runtime.bench.modes import MODES, require_mode
+
+    require_mode(text)
+    return next(mode for mode in MODES if mode == text)
 
 
 def _threads(text: str | None) -> Threads:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from eightfold.json_types import JsonDict
 from eightfold.pipeline.job import job as at
@@ -11,13 +12,12 @@ from eightfold.pipeline.job.job import Job
 from eightfold.pipeline.job.measured import metrics_of
 from eightfold.pipeline.report.remedies import gain_speed, keep_accuracy, keep_int8_accuracy
 from eightfold.pipeline.report.verdicts import AccuracyEvidence, Measured, judge_drop
+from eightfold.runtime.bench.candidates import candidate_name
 from eightfold.runtime.bench.latency import LatencyTable
 from eightfold.runtime.bench.timing import Interval
 from eightfold.runtime.predict.select_artifact import fastest, ms_per_image
 from eightfold.runtime.report.report_content import Card, Check
 from eightfold.runtime.report.report_format import metric_label
-
-BACKEND = "onnxruntime"  # the one that a run measures with
 
 
 def int8_curve(job: Job) -> str:
@@ -30,10 +30,21 @@ def int8_curve(job: Job) -> str:
 
 
 def best_curve(job: Job, table: LatencyTable) -> str:
-    """The candidate that a Predictor runs on this machine when nothing else is asked for: headlines are about it."""
-    curves = list(dict.fromkeys(filter(None, (int8_curve(job), headline(job, "pruned").curve))))
-    found = fastest([(BACKEND, _ids_of(job, curve)) for curve in curves], table)
-    return curves[0] if found is None else curves[found[0]]
+    """The artifacts that a Predictor runs on this machine when nothing else is asked for: headlines are about them."""
+    return _fastest(job, table, filter(None, (int8_curve(job), headline(job, "pruned").curve)))[0]
+
+
+def best_name(job: Job, table: LatencyTable, curve: str) -> str:
+    """The name in the table of a curve on the back end that is fastest for it: the one that a Predictor takes."""
+    return candidate_name(*_fastest(job, table, (curve,)))
+
+
+def _fastest(job: Job, table: LatencyTable, curves: Iterable[str]) -> tuple[str, str]:
+    """Of the curves on each back end that measured them: the fastest curve, and its back end."""
+    backends = list(dict.fromkeys(row.backend for row in table.rows))
+    pairs = [(curve, backend) for curve in dict.fromkeys(curves) for backend in backends]
+    found = fastest([(backend, _ids_of(job, curve)) for curve, backend in pairs], table)
+    return pairs[0 if found is None else found[0]]
 
 
 def _ids_of(job: Job, curve: str) -> list[str]:
@@ -41,7 +52,8 @@ def _ids_of(job: Job, curve: str) -> list[str]:
 
 
 def _ms_per_image(job: Job, curve: str, table: LatencyTable) -> float:
-    return ms_per_image(BACKEND, _ids_of(job, curve), table) or math.inf
+    _, backend = _fastest(job, table, (curve,))
+    return ms_per_image(backend, _ids_of(job, curve), table) or math.inf
 
 
 def headline(job: Job, variant: str) -> ArtifactSpec:
@@ -90,13 +102,13 @@ def cards_of(job: Job, table: LatencyTable) -> tuple[Card, ...]:
         ),
         Card(label="File", value=sizes[f"{best}-b{batch}"], before=sizes[baseline], unit="bytes"),
     ]
-    return (*cards, *_speed_cards(job, table, best))
+    return (*cards, *_speed_cards(job, table, best_name(job, table, best)))
 
 
-def _speed_cards(job: Job, table: LatencyTable, curve: str) -> list[Card]:
-    found = [(batch, speedup_of(table, curve, batch)) for batch in job.recipe.export.batches if batch in (1, 8)]
+def _speed_cards(job: Job, table: LatencyTable, name: str) -> list[Card]:
+    found = [(batch, speedup_of(table, name, batch)) for batch in job.recipe.export.batches if batch in (1, 8)]
     return [
-        Card(label=f"Speed, batch {batch}", value=ratio.value, low=ratio.low, high=ratio.high, unit="times", note=curve)
+        Card(label=f"Speed, batch {batch}", value=ratio.value, low=ratio.low, high=ratio.high, unit="times", note=name)
         for batch, ratio in found
         if ratio is not None
     ]
@@ -110,7 +122,7 @@ def checks_of(job: Job, table: LatencyTable) -> tuple[Check, ...]:
             "Pruned FP32 keeps the accuracy", _evidence(job, evidence, pruned.id), limits.max_drop, keep_accuracy(job)
         ),
         _alignment_check(job),
-        *(_speed_check(job, table, curve) for curve in dict.fromkeys(row.name for row in table.rows if row.speedup)),
+        *(_speed_check(job, table, curve) for curve in _compared_curves(job, table)),
     ]
     if int8:
         shown = _evidence(job, evidence, f"{int8}-b{pruned.batch}")
@@ -128,23 +140,31 @@ def _evidence(job: Job, found: JsonDict, artifact: str) -> AccuracyEvidence:
     return AccuracyEvidence(before, after, len(job.test_images), 100 * found["chance"], leading_label(job))
 
 
+def _compared_curves(job: Job, table: LatencyTable) -> list[str]:
+    """All curves of the table but the baselines."""
+    wanted = [each for each in job.artifacts.onnx if each.variant != "baseline"]
+    compared = {row.artifact for row in table.rows if row.speedup}
+    return list(dict.fromkeys(each.curve for each in wanted if each.id in compared))
+
+
 def _speed_check(job: Job, table: LatencyTable, curve: str) -> Check:
-    """Fast enough at every batch size, by the lower end of the interval; and of INT8, whether pruned FP32 is faster."""
-    limit = job.recipe.limits.min_speedup
-    rows = [row for row in table.rows if row.name == curve and row.speedup is not None]
+    """Fast enough at every batch size, by the lower end of the interval, on the back end that is fastest for it; and of
+    INT8, whether pruned FP32 is faster."""
+    limit, name = job.recipe.limits.min_speedup, best_name(job, table, curve)
+    rows = [row for row in table.rows if row.name == name and row.speedup is not None]
     lows = {row.batch: row.speedup.low for row in rows if row.speedup is not None}
     slowest = min(lows, key=lambda batch: lows[batch])
-    name = f"{curve} is faster than the baseline" if limit == 1 else f"{curve} is {limit:g} times as fast"
+    promise = f"{name} is faster than the baseline" if limit == 1 else f"{name} is {limit:g} times as fast"
     if busy := table.disturbance():
         return Check(
-            name=name,
+            name=promise,
             passed=None,
             seen=busy + _beaten(job, table, curve),
             over_limit=any(row.speedup.value < limit for row in rows if row.speedup is not None),
         )
     passed = lows[slowest] > limit if limit == 1 else lows[slowest] >= limit
     return Check(
-        name=name,
+        name=promise,
         passed=passed,
         seen=f"at least {lows[slowest]:.2f} times as fast (batch {slowest}){_beaten(job, table, curve)}",
         wanted=f"{'more than' if limit == 1 else 'at least'} {limit:.2f} at every batch size",

@@ -38,7 +38,8 @@ def measure_steps(job: Job) -> list[PipelineStep]:
         "task": job.task.section.model_dump(mode="json"),
         **versions((*GRAPHS, "faster_coco_eval")),
     }
-    times = {"bench": recipe.bench.model_dump(), **versions(GRAPHS), **device_key()}
+    # Another back end that is installed is another candidate.
+    times = {"bench": recipe.bench.model_dump(), **versions((*GRAPHS, "openvino")), **device_key()}
     everything = {"recipe": recipe.model_dump(mode="json"), "versions": runtime_versions()}
     measured = (at.METRICS, *_benched(job).files)
     answers = (at.ANSWERS,) if job.by_agreement else ()
@@ -98,23 +99,32 @@ def measure_latency(job: Job, _: Path) -> str:
     options = BenchOptions(
         schedule=Schedule(seconds=section.seconds_per_row), session=SessionOptions(threads=section.threads)
     )
-    candidates = [_candidate(job, wanted, metrics) for wanted in _benched(job)]
+    candidates = [_candidate(job, wanted, metrics, backend) for backend in _backends(job) for wanted in _benched(job)]
     table = compare_latency(candidates, baseline=candidates[0].name, options=options)
     table.save(job.path(at.LATENCY))
     return f"{len(table.rows)} rows"
 
 
-def _candidate(job: Job, wanted: ArtifactSpec, metrics: Mapping[str, tuple[Metric, ...]]) -> Candidate:
+def _backends(job: Job) -> list[str]:
+    """Those that the recipe names, or else all of the processor that are installed."""
+    from eightfold.runtime.backends import backend_named
+    from eightfold.runtime.backends.targets import cpu_backends
+
+    return [backend_named(name).name for name in job.recipe.bench.backends] or cpu_backends()
+
+
+def _candidate(job: Job, wanted: ArtifactSpec, metrics: Mapping[str, tuple[Metric, ...]], backend: str) -> Candidate:
     from eightfold.export.int8.layer_precisions import layer_precisions
     from eightfold.onnx_graph.onnx_files import load_onnx
-    from eightfold.runtime.bench.candidates import Candidate
+    from eightfold.runtime.bench.candidates import Candidate, candidate_name
 
     path = job.path(wanted.path)
     return Candidate(
-        name=wanted.curve,
+        name=candidate_name(wanted.curve, backend),
         path=path,
         batch=wanted.batch,
         precision=wanted.precision,
+        backend=backend,
         variant=wanted.variant,
         artifact=wanted.id,
         sha256=sha256_of_file(path),

@@ -35,6 +35,7 @@ class SessionOptions:
         node_times: time every node of the graph, which slows the runs a little; see `Slot.node_times`.
         flush_denormals: take numbers below 1e-38 for zero. Trained networks have none; in networks of random weights
             they slow convolutions down four times, which says nothing of the trained ones.
+        requests: in flight at a time, for a backend that must be told.
     """
 
     threads: int | None = None
@@ -44,6 +45,7 @@ class SessionOptions:
     cores: tuple[int, ...] = ()
     node_times: bool = False
     flush_denormals: bool = False
+    requests: int = 1
 
     def __post_init__(self) -> None:
         if self.threads is not None and not 1 <= self.threads <= most_threads():

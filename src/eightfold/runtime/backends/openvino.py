@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,9 @@ class OpenVinoSlot(Slot):
 def _settings(options: SessionOptions) -> dict[str, Any]:
     # Left alone, OpenVINO rounds FP32 graphs to bfloat16 where the processor is fast at it: not what was measured.
     settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    if options.requests > 1:
+        settings |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": options.requests}
+        options = replace(options, threads=options.requests * (options.threads or 1))
     if options.cores:
         settings["ENABLE_CPU_PINNING"] = True
     if options.node_times:

@@ -35,13 +35,18 @@ def cpu_target(machine: str | None = None) -> str:
 
 
 def default_backends(artifacts: Sequence[Artifact]) -> list[str]:
-    """The usable backends that some artifact was made for; onnxruntime counts as that of every plain graph."""
+    """The usable backends that some artifact was made for; plain graphs count as made for those of the processor."""
     return [
         name
         for name in usable_backends()
         if any(
             runs_here(artifact, name)
-            and (name == "onnxruntime" or artifact.target.partition(":")[0] in BACKENDS[name].targets)
+            and (BACKENDS[name].runs_cpu_targets or artifact.target.partition(":")[0] in BACKENDS[name].targets)
             for artifact in artifacts
         )
     ]
+
+
+def cpu_backends() -> list[str]:
+    """The usable backends on the processor; each may be the fastest for some network."""
+    return [name for name in usable_backends() if BACKENDS[name].runs_cpu_targets]

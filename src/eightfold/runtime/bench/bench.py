@@ -14,9 +14,11 @@ from eightfold.runtime.backends.base import SessionOptions
 from eightfold.runtime.bench.candidates import Candidate, at_batches, at_sizes, candidates_of, checked_baseline
 from eightfold.runtime.bench.interleave import Schedule
 from eightfold.runtime.bench.latency import LatencyRow, LatencyTable, MissingRow
+from eightfold.runtime.bench.modes import MODES, Mode, require_mode
 from eightfold.runtime.bench.peak_memory import estimated_bytes, probe_memory, refusal
 from eightfold.runtime.bench.rows import row_of, with_speedup
-from eightfold.runtime.bench.starts import StartOptions, measure_starts
+from eightfold.runtime.bench.start import StartOptions
+from eightfold.runtime.bench.starts import measure_starts
 from eightfold.runtime.bench.sweep import SWEEP, Swept, Threads, sweep_threads
 from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.bundle.sizes import Size
@@ -38,6 +40,7 @@ class BenchOptions:
         seed: of the inputs.
         pin: threads to cores of their own; see `StartOptions`.
         sweep: measure each candidate with the number of threads that is fastest for it.
+        mode: see `MODES`.
     """
 
     schedule: Schedule = field(default_factory=Schedule)
@@ -48,6 +51,10 @@ class BenchOptions:
     save: PathLike | None = None
     pin: bool = True
     sweep: bool = False
+    mode: Mode = "latency"
+
+    def __post_init__(self) -> None:
+        require_mode(self.mode)
 
     def with_threads(self, threads: Threads) -> BenchOptions:
         """These options with a number of threads, or with a sweep over them."""
@@ -57,7 +64,9 @@ class BenchOptions:
 
     def of_starts(self) -> StartOptions:
         """The part that decides how starts are made."""
-        return StartOptions(self.schedule, self.session, self.pin, end_to_end=self.end_to_end, seed=self.seed)
+        return StartOptions(
+            self.schedule, self.session, self.pin, mode=self.mode, end_to_end=self.end_to_end, seed=self.seed
+        )
 
 
 def bench(
@@ -70,6 +79,7 @@ def bench(
     threads: Threads = None,
     baseline: str | None = None,
     end_to_end: bool = False,
+    mode: Mode = "latency",
     device: str | None = None,
 ) -> LatencyTable:
     """Measure everything in a bundle that runs on this machine, or one model file.
@@ -78,12 +88,14 @@ def bench(
         bundle_or_model: a bundle (opened or its path), or the path of a fixed-size `.onnx` file or an `.engine`.
         batches: batch sizes to measure; all that there are by default.
         sizes: image sizes to measure, one side or (height, width); all that there are by default.
-        backends: "onnxruntime", "openvino", "tensorrt"; by default every one that some artifact was made for.
+        backends: "onnxruntime", "openvino", "tensorrt"; by default every one of the processor that is installed, and
+            those that some artifact was made for.
         seconds: timed seconds per row.
         threads: threads of a CPU backend; one for each physical core when None; "sweep" tries several numbers and takes
             the fastest for each row. Each is pinned to a core of its own.
         baseline: the candidate that the others of its image size are compared with; the first by default.
         end_to_end: time everything from a decoded 1920x1080 frame to the decoded answer, instead of the model alone.
+        mode: "latency", "throughput", "single-stream" or "offline"; see `MODES`.
         device: "ssh://[user@]host[:port]" measures there instead and brings the table back.
 
     Returns:
@@ -112,9 +124,10 @@ def bench(
             threads=threads,
             baseline=baseline,
             end_to_end=end_to_end,
+            mode=mode,
         )
     candidates = at_sizes(candidates_of(bundle_or_model, backends), sizes)
-    options = BenchOptions(Schedule(seconds=seconds), end_to_end=end_to_end).with_threads(threads)
+    options = BenchOptions(Schedule(seconds=seconds), end_to_end=end_to_end, mode=mode).with_threads(threads)
     return compare_latency(at_batches(candidates, batches), baseline=baseline, options=options)
 
 
@@ -189,9 +202,10 @@ def _measure_batch(
 ) -> list[LatencyRow]:
     swept = sweep_threads(candidates, options.of_starts()) if options.sweep else [Swept(each) for each in candidates]
     starts = measure_starts([each.candidate for each in swept], options.of_starts())
-    rows = [row_of(each, starts, memory.peak.get((each.candidate.name, each.candidate.batch))) for each in swept]
+    peaks = [memory.peak.get((each.candidate.name, each.candidate.batch)) for each in swept]
+    rows = [row_of(each, starts, peak, options.of_starts()) for each, peak in zip(swept, peaks, strict=True)]
     reference = next((each for each in candidates if each.name == baseline), None)
-    if reference is None:
+    if reference is None or MODES[options.mode].alone:
         return rows
     like = {each.name for each in candidates if each.size == reference.size} - {baseline}
     return [with_speedup(row, starts, baseline) if row.name in like else row for row in rows]

@@ -59,7 +59,7 @@ def candidates_of_bundle(bundle: Bundle, backends: Iterable[str]) -> list[Candid
         for backend in backends
         if runs_here(artifact, backend)
     ]
-    names = [_name(bundle.manifest, artifact) + _with(backend) for artifact, backend in found]
+    names = [candidate_name(_name(bundle.manifest, artifact), backend) for artifact, backend in found]
     taken = Counter((name, artifact.batch) for name, (artifact, _) in zip(names, found, strict=True))
     return [
         _candidate(bundle, artifact, backend, name if taken[name, artifact.batch] == 1 else "")
@@ -75,13 +75,14 @@ def _name(manifest: Manifest, artifact: Artifact) -> str:
     return f"{artifact.variant}-{artifact.precision}{target}{at}"
 
 
-def _with(backend: str) -> str:
-    return "" if backend == "onnxruntime" else f" {backend}"
+def candidate_name(curve: str, backend: str) -> str:
+    """Of the artifacts of a bundle that differ in nothing but the batch, on a back end."""
+    return curve if backend == "onnxruntime" else f"{curve} {backend}"
 
 
 def _candidate(bundle: Bundle, artifact: Artifact, backend: str, name: str) -> Candidate:
     return Candidate(
-        name=name or artifact.id + _with(backend),
+        name=name or candidate_name(artifact.id, backend),
         path=bundle.artifact_path(artifact),
         batch=artifact.batch,
         precision=artifact.precision,
@@ -110,8 +111,7 @@ def _candidates_of_file(path: Path, format: Format, backends: Sequence[str] | No
     if not path.is_file():
         raise UsageError(f"there is no file {str(path)!r}", allowed="a bundle or a model file of fixed size")
     able = [name for name in (usable_backends() if backends is None else backends) if format in BACKENDS[name].formats]
-    # One is enough unless more were asked for; onnxruntime comes first among those that read ONNX.
-    return [_candidate_of_file(path, backend) for backend in (able[:1] if backends is None else able)]
+    return [_candidate_of_file(path, backend) for backend in able]
 
 
 def _candidate_of_file(path: Path, backend: str) -> Candidate:

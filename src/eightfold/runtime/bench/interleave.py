@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -136,10 +136,12 @@ def alternate(
     sizes = {name: max(2, round(schedule.block / max(state.call_s, 1e-9))) for name, state in warm.items()}
     times: dict[str, list[NDArray[np.float64]]] = {name: [] for name in calls}
     marks: dict[str, list[NDArray[np.bool_]]] = {name: [] for name in calls}
-    for order in _rounds(list(calls), schedule, times):
+    spent = dict.fromkeys(calls, 0.0)
+    for order in orders(list(calls), schedule, spent):
         for name in order:
             enter(name)
             block, interrupted = _block(calls[name], sizes[name], clock)
+            spent[name] += float(block.sum())
             times[name].append(block)
             marks[name].append(interrupted)
     return {name: Samples(np.stack(times[name]), warm[name], np.stack(marks[name])) for name in calls}
@@ -174,18 +176,17 @@ def _window(call: Call, schedule: Schedule, clock: Clock) -> tuple[float, int]:
     return float(np.median(times)), len(times)
 
 
-def _rounds(
-    names: list[str], schedule: Schedule, times: Mapping[str, list[NDArray[np.float64]]]
-) -> Iterator[list[str]]:
-    """Orders, until every candidate has had its time and its rounds."""
+def orders(names: Sequence[str], schedule: Schedule, spent: Mapping[str, float]) -> Iterator[list[str]]:
+    """Orders of the candidates in a round, until every one has had its time and its rounds.
+
+    Args:
+        spent: name -> timed seconds so far; the caller keeps it up to date.
+    """
     random = np.random.default_rng(schedule.seed)
-    spent = dict.fromkeys(names, 0.0)
     done = 0
     while done < schedule.rounds or min(spent.values()) < schedule.seconds:
         yield [names[index] for index in random.permutation(len(names))]
         done += 1
-        for name in names:
-            spent[name] += float(times[name][-1].sum())
 
 
 def _block(

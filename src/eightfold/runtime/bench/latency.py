@@ -8,6 +8,7 @@ from pydantic import Field
 
 from eightfold.errors import BackendError, EightfoldError
 from eightfold.runtime.backends.base import Scope
+from eightfold.runtime.bench.modes import Mode
 from eightfold.runtime.bench.timing import Interval, Timing, interval_over_starts
 from eightfold.runtime.bundle.manifest import Metric, Precision
 from eightfold.runtime.devices.devices import Device, DeviceState
@@ -49,6 +50,7 @@ class LatencyRow(Frozen):
     batch: int = Field(ge=1)
     input_shapes: dict[str, tuple[int, ...]]
     scope: Scope
+    mode: Mode = Field(default="latency", description="see `MODES`")
     threads: int | None = Field(default=None, description="intra-op threads; None where the backend has its own rule")
     cores: tuple[int, ...] = Field(default=(), description="logical cores of the threads; empty: the kernel's choice")
     pinned: bool = Field(default=False, description="each thread has one of the cores to itself")
@@ -190,17 +192,22 @@ class LatencyTable(Value):
 
     def describe(self, width: int | None = None) -> str:
         """The table as text; with `width`, in lines of about so many characters at most."""
-        lines = [HEAD, *(_cells(row) for row in self.rows)] if self.rows else []
+        lines = [HEAD, *self.cells()[1]] if self.rows else []
         table = folded_table(lines, left={1, 8}, title=1, width=width) if lines else []
         table += [
             text for row in self.missing for text in wrapped(f"{row.name}, batch {row.batch}: {row.reason}", width)
         ]
         context, notes = (
-            [text for line in part for text in wrapped(line, width)] for part in (self._context(), self._notes())
+            [text for line in part for text in wrapped(line, width)] for part in (self.context(), self.notes())
         )
         return "\n".join([*context, *table, *notes])
 
-    def _context(self) -> list[str]:
+    def cells(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Headings and rows as they are printed."""
+        return HEAD, [_cells(row) for row in self.rows]
+
+    def context(self) -> list[str]:
+        """The machine; back ends, threads and scope."""
         backends = sorted({f"{row.backend} {row.backend_version}" for row in self.rows})
         scopes = sorted({row.scope for row in self.rows})
         starts = sorted({len(row.start_p50_ms) for row in self.rows if len(row.start_p50_ms) > 1})
@@ -213,7 +220,8 @@ class LatencyTable(Value):
         pinned = f" pinned to core{'s' * (len(cores) > 1)} {' '.join(map(str, cores))}" if cores else ""
         return (", ".join(map(str, threads)) or "default") + pinned
 
-    def _notes(self) -> list[str]:
+    def notes(self) -> list[str]:
+        """Explanations of the marks of rows, and what else is to be known of them."""
         notes = {note for row in self.rows for note in row.notes}
         if any(row.timing.p99_ms is None for row in self.rows):
             notes.add("-: too few runs for this percentile; give more --seconds")

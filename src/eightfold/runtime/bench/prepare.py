@@ -27,13 +27,14 @@ class Prepared:
     """A candidate with its model loaded, ready to be called again and again.
 
     Attributes:
+        calls: one for each request that may be in flight, with buffers of its own.
         cores: of its threads; empty where the kernel chooses.
         caller_cores: of them, those for the thread that calls it.
     """
 
     candidate: Candidate
     session: Session
-    call: Callable[[], object]
+    calls: tuple[Callable[[], object], ...]
     scope: Scope
     cores: tuple[int, ...] = ()
     caller_cores: tuple[int, ...] = ()
@@ -47,26 +48,32 @@ def prepare_candidate(candidate: Candidate, options: SessionOptions, end_to_end:
         seed: of the inputs, which are noise.
     """
     options = replace(options, precision=candidate.precision, threads=candidate.threads or options.threads)
-    cores = options.cores[: options.threads]
+    alone = options.requests == 1
+    cores = options.cores[: options.threads] if alone else options.cores
     with restored_affinity():
         pin_thread(cores)  # for the threads that the backend starts
         session = open_session(candidate.path, candidate.backend, replace(options, cores=cores))
     # A caller that computes has a core of its own; one that hands over to pinned threads may wait on any of them.
-    caller = cores[:1] if session.pinned and BACKENDS[candidate.backend].caller_computes else cores
+    caller = cores[:1] if alone and session.pinned and BACKENDS[candidate.backend].caller_computes else cores
+    made = [_call(candidate, session, end_to_end, seed) for _ in range(options.requests)]
+    scope: Scope = "end-to-end" if end_to_end else session.scope
+    return Prepared(candidate, session, tuple(made), scope, cores, caller)
+
+
+def _call(candidate: Candidate, session: Session, end_to_end: bool, seed: int) -> Callable[[], object]:
     slot, random = session.new_slot(), np.random.default_rng(seed)
     if not end_to_end:
         # Zeros can be faster than any picture: denormals, sparsity, power.
         for spec in session.inputs:
             np.copyto(slot.inputs[spec.name], _noise(spec, random))
-        return Prepared(candidate, session, slot.run, session.scope, cores, caller)
+        return slot.run
     if candidate.bundle is None:
         raise UsageError(f"{candidate.name} comes from no bundle", allowed="bundles, to measure end to end")
     how = candidate.bundle.manifest.preprocess_of(candidate.bundle.artifact(candidate.artifact))
     channels = how.channels if how.as_stored else 3
     shape = (FRAME_HEIGHT, FRAME_WIDTH, channels)
     frame = random.integers(0, how.largest_pixel + 1, shape).astype(how.pixels)
-    call = _frames_to_answers(candidate.bundle, candidate.artifact, slot, frame)
-    return Prepared(candidate, session, call, "end-to-end", cores, caller)
+    return _frames_to_answers(candidate.bundle, candidate.artifact, slot, frame)
 
 
 def _frames_to_answers(bundle: Bundle, artifact: str, slot: Slot, frame: Pixels) -> Callable[[], object]:

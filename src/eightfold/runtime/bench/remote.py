@@ -15,6 +15,7 @@ from eightfold.errors import BackendError, UsageError
 from eightfold.files import PathLike
 from eightfold.runtime.bench.candidates import FORMATS
 from eightfold.runtime.bench.latency import LatencyTable
+from eightfold.runtime.bench.modes import Mode
 from eightfold.runtime.bench.ssh import Address, Board
 from eightfold.runtime.bench.sweep import SWEEP, Threads
 from eightfold.runtime.bundle.sizes import Size, size_of, size_text
@@ -39,6 +40,7 @@ class Request:
     threads: Threads
     baseline: str | None
     end_to_end: bool
+    mode: Mode
 
 
 def bench_on(
@@ -52,14 +54,16 @@ def bench_on(
     threads: Threads = None,
     baseline: str | None = None,
     end_to_end: bool = False,
+    mode: Mode = "latency",
 ) -> LatencyTable:
     """`ef.bench` on another machine.
 
     Args:
         device: "ssh://[user@]host[:port]". `eightfold`, or else `eightfold-run`, is on the PATH of a login-less shell.
         bundle_or_model: path of a bundle or a fixed-size `.onnx` file on this machine.
-        batches, sizes, backends, seconds, threads, baseline, end_to_end: as in `ef.bench`. `eightfold-run` measures the
-            best network of a bundle beside its baseline, the model alone: what it cannot do raises UsageError.
+        batches, sizes, backends, seconds, threads, baseline, end_to_end, mode: as in `ef.bench`. `eightfold-run`
+            measures the best network of a bundle beside its baseline, the model alone. What it cannot do raises
+            UsageError.
 
     Raises BackendError with what ssh or the board said. Nothing stays on the board.
     """
@@ -67,7 +71,7 @@ def bench_on(
     if not path.exists():
         raise UsageError(f"there is nothing at {str(bundle_or_model)!r}", allowed="a bundle or a fixed-size .onnx file")
     wanted = None if sizes is None else [size_of(size) for size in sizes]
-    request = Request(batches, wanted, backends, seconds, threads, baseline, end_to_end)
+    request = Request(batches, wanted, backends, seconds, threads, baseline, end_to_end, mode)
     with Board(Address.parse(device)) as board:
         program = _program(board, device)
         there, result = f"{board.folder}/{path.name}", f"{board.folder}/latency.json"
@@ -95,6 +99,7 @@ def _python_words(model: str, result: str, request: Request) -> list[str]:
     words += _options("--size", _size_texts(request))
     words += _options("--threads", None if request.threads is None else [request.threads])
     words += _options("--baseline", None if request.baseline is None else [request.baseline])
+    words += [] if request.mode == "latency" else ["--mode", request.mode]
     return words + (["--end-to-end"] if request.end_to_end else [])
 
 
@@ -111,6 +116,7 @@ def _native_words(model: str, result: str, request: Request) -> list[str]:
 def _check_native(model: str, request: Request) -> None:
     asked = {
         "--baseline": request.baseline is not None,
+        f"--mode {request.mode}": request.mode != "latency",
         "--end-to-end": request.end_to_end,
         "more than one --backend": len(request.backends or ()) > 1,
         "more than one --size": len(request.sizes or ()) > 1,

@@ -10,20 +10,22 @@ from numpy.typing import NDArray
 from eightfold.files import sha256_of_file
 from eightfold.runtime.bench.interleave import LEAST_ROUNDS, Samples
 from eightfold.runtime.bench.latency import LatencyRow
-from eightfold.runtime.bench.start import Start
+from eightfold.runtime.bench.modes import MODES
+from eightfold.runtime.bench.start import Start, StartOptions
 from eightfold.runtime.bench.starts import clocks_moved
 from eightfold.runtime.bench.sweep import Swept
 from eightfold.runtime.bench.timing import Timing, speedup_over_starts
 from eightfold.runtime.bench.two_values import two_values
 
 
-def row_of(swept: Swept, starts: Sequence[Start], memory: int | None) -> LatencyRow:
+def row_of(swept: Swept, starts: Sequence[Start], memory: int | None, options: StartOptions) -> LatencyRow:
     """One candidate's row, from all starts together.
 
     Args:
         swept: a candidate that was measured in each start.
         starts: at least one.
         memory: peak in bytes, where it is known.
+        options: of the starts.
     """
     candidate = swept.candidate
     samples, opened = [start.samples[candidate.name] for start in starts], starts[0].opened[candidate.name]
@@ -42,6 +44,8 @@ def row_of(swept: Swept, starts: Sequence[Start], memory: int | None) -> Latency
         batch=candidate.batch,
         input_shapes=opened.input_shapes,
         scope=opened.scope,
+        mode=options.mode,
+        notes=() if options.mode == "latency" else (MODES[options.mode].note(options.mode, options.schedule.seconds),),
         threads=opened.threads,
         cores=opened.cores,
         pinned=opened.pinned,

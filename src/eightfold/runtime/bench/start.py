@@ -11,7 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +22,8 @@ from eightfold.runtime.backends import BACKENDS
 from eightfold.runtime.backends.base import Scope, SessionOptions
 from eightfold.runtime.bench.candidates import Candidate
 from eightfold.runtime.bench.clocks import ClockWatch
-from eightfold.runtime.bench.interleave import Samples, Schedule, WarmUp, alternate
+from eightfold.runtime.bench.interleave import Samples, Schedule, WarmUp
+from eightfold.runtime.bench.modes import Mode, measure
 from eightfold.runtime.bench.peak_memory import MODULES, UNKNOWN_BACKEND
 from eightfold.runtime.bench.placement import pin_thread, restored_affinity
 from eightfold.runtime.bench.prepare import Prepared, prepare_candidate
@@ -33,6 +34,30 @@ from eightfold.values import Frozen, Value
 
 REQUEST, RESULT = "request.json", "start.json"
 FAILED = 4  # exit code; the reason is the last line of stderr
+
+
+@dataclass(frozen=True)
+class StartOptions:
+    """Options of the starts of a measurement.
+
+    Attributes:
+        schedule: of all starts together, or of one.
+        session: threads and device. Without threads, backends on a CPU get one for each physical core, or a single one
+            where several requests are in flight.
+        pin: threads to cores of their own, instead of where the kernel puts them at each start.
+        repeats: further starts that may take the place of disturbed ones, as a share of the starts.
+        mode: see `MODES`.
+        end_to_end: preprocessing and decoding are part of the time.
+        seed: of the inputs.
+    """
+
+    schedule: Schedule = field(default_factory=Schedule)
+    session: SessionOptions = field(default_factory=SessionOptions)
+    pin: bool = True
+    repeats: float = 0.5
+    mode: Mode = "latency"
+    end_to_end: bool = False
+    seed: int = 0
 
 
 class Opened(Frozen):
@@ -92,21 +117,29 @@ class StartRequest(Value):
 
     candidates: tuple[_Wanted, ...]
     schedule: dict[str, Any]
+    mode: Mode
     session: dict[str, Any]
     end_to_end: bool
     seed: int
 
     @classmethod
-    def of(
-        cls, candidates: Sequence[Candidate], schedule: Schedule, session: SessionOptions, end_to_end: bool, seed: int
-    ) -> StartRequest:
+    def of(cls, candidates: Sequence[Candidate], options: StartOptions) -> StartRequest:
         """The request for the arguments of `run_start`."""
         return cls(
             candidates=tuple(map(_Wanted.of, candidates)),
-            schedule=dataclasses.asdict(schedule),
-            session=dataclasses.asdict(session),
-            end_to_end=end_to_end,
-            seed=seed,
+            schedule=dataclasses.asdict(options.schedule),
+            session=dataclasses.asdict(options.session),
+            mode=options.mode,
+            end_to_end=options.end_to_end,
+            seed=options.seed,
+        )
+
+    @property
+    def options(self) -> StartOptions:
+        """The options that it was made of."""
+        session = SessionOptions(**self.session | {"cores": tuple(self.session["cores"])})
+        return StartOptions(
+            Schedule(**self.schedule), session, mode=self.mode, end_to_end=self.end_to_end, seed=self.seed
         )
 
 
@@ -122,20 +155,16 @@ class _Result(Value):
     clocks_mhz: tuple[float, ...]
 
 
-def run_start(
-    candidates: Sequence[Candidate], schedule: Schedule, session: SessionOptions, end_to_end: bool, seed: int
-) -> Start:
+def run_start(candidates: Sequence[Candidate], options: StartOptions) -> Start:
     """Measure the candidates in this process.
 
     Args:
         candidates: their names are unique.
-        schedule: of this start.
-        session: threads and cores of all candidates that have none of their own.
-        end_to_end: see `prepare_candidate`.
-        seed: of the inputs.
+        options: the schedule is that of this start; threads and cores are for candidates without their own.
     """
+    session = options.session
     with restored_affinity():
-        ready = {each.name: prepare_candidate(each, session, end_to_end, seed) for each in candidates}
+        ready = {each.name: prepare_candidate(each, session, options.end_to_end, options.seed) for each in candidates}
         clocks = ClockWatch(session.cores, skip=len(ready))
 
         def enter(name: str) -> None:
@@ -143,7 +172,8 @@ def run_start(
             pin_thread(ready[name].caller_cores)
 
         before = read_state()
-        samples = alternate({name: each.call for name, each in ready.items()}, schedule, enter=enter)
+        calls = {name: each.calls for name, each in ready.items()}
+        samples = measure(options.mode, calls, options.schedule, enter=enter)
     # With the cores back: they are those whose busy time counts.
     after, opened = read_state(), {name: _opened(each) for name, each in ready.items()}
     return Start(samples, opened, before, after, clocks.seen_mhz)
@@ -196,10 +226,9 @@ def main() -> None:
     request = StartRequest.load(folder / REQUEST)
     if any(each.backend not in BACKENDS for each in request.candidates):
         sys.exit(UNKNOWN_BACKEND)  # registered by the program that asks, not by a module
-    session = SessionOptions(**request.session | {"cores": tuple(request.session["cores"])})
     candidates = [each.candidate() for each in request.candidates]
     try:
-        start = run_start(candidates, Schedule(**request.schedule), session, request.end_to_end, request.seed)
+        start = run_start(candidates, request.options)
     except EightfoldError as error:
         print(error, file=sys.stderr)
         sys.exit(FAILED)

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from eightfold.errors import BackendError
@@ -15,9 +15,10 @@ from eightfold.runtime.backends.base import SessionOptions
 from eightfold.runtime.bench.candidates import Candidate
 from eightfold.runtime.bench.interleave import Schedule
 from eightfold.runtime.bench.latency import QUIET_CORES
+from eightfold.runtime.bench.modes import MODES
 from eightfold.runtime.bench.peak_memory import MODULES, UNKNOWN_BACKEND
 from eightfold.runtime.bench.placement import select_cores
-from eightfold.runtime.bench.start import FAILED, REQUEST, Start, StartRequest, load_start, run_start
+from eightfold.runtime.bench.start import FAILED, REQUEST, Start, StartOptions, StartRequest, load_start, run_start
 from eightfold.scratch import scratch_folder
 
 # Clocks that move by more than this share of their median have moved.
@@ -25,28 +26,7 @@ STEADY_CLOCK = 0.05
 WATCH_S = 0.2
 
 
-@dataclass(frozen=True)
-class StartOptions:
-    """Options of the starts of a measurement.
-
-    Attributes:
-        schedule: of all starts together.
-        session: threads and device. Without threads, backends on a CPU get one for each physical core.
-        pin: threads to cores of their own, instead of where the kernel puts them at each start.
-        repeats: further starts that may take the place of disturbed ones, as a share of the starts.
-        end_to_end: preprocessing and decoding are part of the time.
-        seed: of the inputs.
-    """
-
-    schedule: Schedule = field(default_factory=Schedule)
-    session: SessionOptions = field(default_factory=SessionOptions)
-    pin: bool = True
-    repeats: float = 0.5
-    end_to_end: bool = False
-    seed: int = 0
-
-
-OneStart = Callable[[Sequence[Candidate], Schedule, SessionOptions, bool, int], Start]
+OneStart = Callable[[Sequence[Candidate], StartOptions], Start]
 
 
 def measure_starts(candidates: Sequence[Candidate], options: StartOptions) -> list[Start]:
@@ -55,20 +35,32 @@ def measure_starts(candidates: Sequence[Candidate], options: StartOptions) -> li
     Returns:
         as many starts as the schedule has, in the order made: of those made, the least disturbed.
     """
-    schedule, several = options.schedule, options.schedule.start_count > 1
+    schedule = _schedule(options)
+    count, several = schedule.start_count, schedule.start_count > 1
     session = _placed(options, watch_s=WATCH_S if several else 0.0)
     placed = [_with_threads(each, session) for each in candidates]
     one: OneStart = start_in_process if several else run_start
-    wanted, budget = schedule.start_count, round(options.repeats * schedule.start_count) if several else 0
+    budget = round(options.repeats * count) if several else 0
     made: list[Start] = []
-    while len(made) < wanted or (len(made) < wanted + budget and quiet_count(made) < wanted):
-        made.append(one(placed, schedule.of_start(len(made)), session, options.end_to_end, options.seed))
-    return least_disturbed(made, wanted)
+    while len(made) < count or (len(made) < count + budget and quiet_count(made) < count):
+        part = replace(options, session=session, schedule=schedule.of_start(len(made)))
+        made.append(one(placed, part))
+    return least_disturbed(made, count)
+
+
+def _schedule(options: StartOptions) -> Schedule:
+    """MLPerf's modes are one run."""
+    return replace(options.schedule, starts=1) if MODES[options.mode].alone else options.schedule
 
 
 def _placed(options: StartOptions, watch_s: float) -> SessionOptions:
+    """The session's options with cores; of a pipelined mode with as many requests as there are cores for."""
     cores = select_cores(watch_s=watch_s) if options.pin else ()
-    return replace(options.session, cores=cores)
+    if not MODES[options.mode].pipelined:
+        return replace(options.session, cores=cores)
+    threads = options.session.threads or 1
+    requests = max(2, (len(cores) or os.cpu_count() or 1) // threads)
+    return replace(options.session, cores=cores, threads=threads, requests=requests)
 
 
 def _with_threads(candidate: Candidate, session: SessionOptions) -> Candidate:
@@ -78,20 +70,18 @@ def _with_threads(candidate: Candidate, session: SessionOptions) -> Candidate:
     return replace(candidate, threads=len(session.cores))
 
 
-def start_in_process(
-    candidates: Sequence[Candidate], schedule: Schedule, session: SessionOptions, end_to_end: bool, seed: int
-) -> Start:
+def start_in_process(candidates: Sequence[Candidate], options: StartOptions) -> Start:
     """`run_start` in a process of its own: code and buffers lie elsewhere in memory each time.
 
     A backend that was registered by the running program alone is measured in this process.
     """
     with scratch_folder() as folder:
-        StartRequest.of(candidates, schedule, session, end_to_end, seed).save(folder / REQUEST)
+        StartRequest.of(candidates, options).save(folder / REQUEST)
         command = [sys.executable, "-m", "eightfold.runtime.bench.start", str(folder)]
         environment = {**os.environ, MODULES: ",".join(REGISTERED)}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode == UNKNOWN_BACKEND:
-            return run_start(candidates, schedule, session, end_to_end, seed)
+            return run_start(candidates, options)
         if done.returncode:
             raise _failure(done)
         return load_start(Path(folder))

@@ -11,7 +11,8 @@ import numpy as np
 from eightfold.runtime.backends import BACKENDS
 from eightfold.runtime.bench.candidates import Candidate
 from eightfold.runtime.bench.placement import select_cores
-from eightfold.runtime.bench.starts import StartOptions, measure_starts
+from eightfold.runtime.bench.start import StartOptions
+from eightfold.runtime.bench.starts import measure_starts
 
 SWEEP: Final = "sweep"
 Threads = int | Literal["sweep"] | None
