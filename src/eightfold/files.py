@@ -86,7 +86,7 @@ def require_output(path: PathLike | None, *, reads: Iterable[PathLike | None] = 
     path = Path(path)
     _check_file(path)
     if path.exists() and any(each is not None and _same(path, Path(each)) for each in reads):
-        raise UsageError(f"{path} would be written over, and is read here", allowed="another name for what is written")
+        raise UsageError(f"{path} is an input and would be overwritten", allowed="another output name")
     require_folder_for(path)
 
 

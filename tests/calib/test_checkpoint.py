@@ -60,5 +60,5 @@ def test_a_damaged_checkpoint_is_ignored(residual_net: ModelMaker, tmp_path: Pat
 
 
 def test_a_stream_cannot_be_resumed(residual_net: ModelMaker, rows: Any, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="a checkpoint was asked for with a stream"):
+    with pytest.raises(UsageError, match="a checkpoint with a stream"):
         calibrate(residual_net(), iter(rows), None, checkpoint=tmp_path / "kept")

@@ -37,7 +37,7 @@ def test_from_a_foreign_file_to_a_signed_bundle(
     assert _call(monkeypatch, "export", network, "-o", bundle) == 0  # at the file's own size
     assert _call(monkeypatch, "sign", bundle, "--key", key, "--new-key") == 0
     assert _call(monkeypatch, "verify", bundle, "--key", f"{key}.pub") == 0
-    assert "files as the manifest says: 1; signed by" in capsys.readouterr().out
+    assert "files as in the manifest: 1; signed by" in capsys.readouterr().out
     assert _call(monkeypatch, "compare", network, f"{bundle}:net-b1") == 0
     assert "net-b1: 1 output and 6 layers exactly alike\n" in capsys.readouterr().out
     assert _call(monkeypatch, "compare", network, f"{bundle}:net-b1", "--worst", "0") == 0

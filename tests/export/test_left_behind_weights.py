@@ -60,6 +60,6 @@ def test_a_name_that_no_file_can_have_is_not_there(reader: str, alone: Path) -> 
     (location,) = (entry for entry in model.graph.initializer[0].external_data if entry.key == "location")
     location.value = 300 * "x"
     alone.write_bytes(model.SerializeToString())
-    with pytest.raises(ModelError, match=r"has its weights in x{100}, which is not there") as caught:
+    with pytest.raises(ModelError, match=r"has its weights in x{100}, which is missing") as caught:
         READERS[reader](alone)
     assert "\n" not in str(caught.value)

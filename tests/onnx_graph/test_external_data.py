@@ -76,7 +76,7 @@ def test_weights_out_of_the_folder_are_refused(hub: Path, location: str) -> None
     path = hub / "snapshots" / "model.onnx"
     path.write_bytes(model_beside(location).SerializeToString())
     (hub / "snapshots" / "sub").mkdir()
-    with pytest.raises(ModelError, match=r"in the folder of the ONNX file|which is not there"):
+    with pytest.raises(ModelError, match=r"in the folder of the ONNX file|which is missing"):
         load_onnx(path)
 
 

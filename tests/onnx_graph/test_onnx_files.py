@@ -117,7 +117,7 @@ def test_only_the_weights_in_use_stay_beside_an_export(monkeypatch: pytest.Monke
 def test_a_missing_weights_file_is_named(over_the_limit: Path) -> None:
     (name,) = external_files(over_the_limit)
     (over_the_limit.parent / name).unlink()
-    with pytest.raises(ModelError, match=f"has its weights in {name}, which is not there; .* copy {name} into"):
+    with pytest.raises(ModelError, match=f"has its weights in {name}, which is missing; .* copy {name} into"):
         load_onnx(over_the_limit)
 
 

@@ -87,7 +87,7 @@ def test_numbers_that_are_none(numbers: dict[str, object]) -> None:
 def test_a_location_that_is_given_twice_is_not_guessed() -> None:
     tensor = external("a.bin")
     tensor.external_data.add(key="location", value="b.bin")
-    with pytest.raises(NotOnnxError, match="does not say once where it lies"):
+    with pytest.raises(NotOnnxError, match="does not state its location exactly once"):
         references_in(bytes_of(graph_with(tensors=(tensor,))))
 
 

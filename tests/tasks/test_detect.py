@@ -71,7 +71,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[EightfoldError], str]] = {
     "to decode what is decoded": (
         {"export": {"decode": True}, "task": {"kind": "detect", "decode": "end-to-end"}},
         UsageError,
-        "the task's decoder is 'end-to-end'; allowed: a detector whose boxes are still to be decoded",
+        "the task's decoder is 'end-to-end'; allowed: a detector without decoding and suppression",
     ),
     "anchors of one size at several": (
         {

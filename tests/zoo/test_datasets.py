@@ -57,7 +57,7 @@ def test_the_seed_fixes_the_split(digits: Path, tmp_path: Path) -> None:
 
 
 def test_too_many_images_asked(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"4000 \+ 2000 images asked of mnist; allowed: at most 5000 together"):
+    with pytest.raises(ImageError, match=r"4000 \+ 2000 images of mnist; allowed: at most 5000 together"):
         write("mnist", tmp_path / "data", train=4000, test=2000)
 
 

@@ -86,9 +86,7 @@ def test_a_function_that_needs_more_is_named() -> None:
 
 @pytest.mark.parametrize("name", ["best.pt", "runs/best.pth", "model.safetensors"])
 def test_weights_in_the_place_of_a_network(name: str) -> None:
-    with pytest.raises(
-        UsageError, match=f"{name} where a network is to be named.*name that, with {name} as its weights"
-    ):
+    with pytest.raises(UsageError, match=f"{name} in place of a network.*name that, with {name} as its weights"):
         build_model(name, num_classes=2)
 
 

@@ -43,7 +43,7 @@ def kept_in(
         yield lambda: None
         return
     if not isinstance(rows.images, ImageSet):
-        raise UsageError("a checkpoint was asked for with a stream of images", allowed="a set that can be opened again")
+        raise UsageError("a checkpoint with a stream of images", allowed="a set that can be opened again")
     state = _State(Path(path), identity, rows, observers, every_s)
     state.restore()
     yield state.save_now_and_then

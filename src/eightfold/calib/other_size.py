@@ -51,5 +51,5 @@ def _refusal(first: ModelGraph, second: ModelGraph, what: str) -> CalibrationErr
     return CalibrationError(
         f"{first.name} and {second.name} differ in {what}, not in sizes alone",
         allowed="one network at two image sizes",
-        remedy="calibrate each size, in a bundle of its own",
+        remedy="calibrate each size, in a separate bundle",
     )

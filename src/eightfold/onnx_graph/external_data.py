@@ -44,7 +44,7 @@ def _read(tensor: onnx.TensorProto, folder: Path) -> bytes:
     try:
         offset, length = int(entries.get("offset") or 0), int(entries.get("length") or -1)
     except ValueError:
-        raise ModelError(f"tensor {tensor.name!r:.80} does not say where its data lies") from None
+        raise ModelError(f"tensor {tensor.name!r:.80} does not state the location of its data") from None
     with (folder / location).open("rb") as stream:
         stream.seek(max(offset, 0))
         data: bytes = stream.read(length)

@@ -85,8 +85,8 @@ def require_weights(path: Path) -> None:
     if absent:
         shown = f"{absent[0]:.100}"
         raise ModelError(
-            f"{path} has its weights in {shown}, which is not there",
-            allowed="an ONNX file with all that it refers to beside it",
+            f"{path} has its weights in {shown}, which is missing",
+            allowed="an ONNX file with all its weight files beside it",
             remedy=f"copy {shown} into {path.parent}",
         )
 
@@ -123,7 +123,7 @@ def references_in(data: Bytes) -> list[ExternalReference]:
 
 def _short(begin: int, end: int) -> tuple[int, int]:
     if end - begin > LONGEST_ENTRY_BYTES:
-        raise NotOnnxError(f"where a tensor lies is told in {end - begin} bytes")
+        raise NotOnnxError(f"the location of a tensor takes {end - begin} bytes")
     return begin, end
 
 
@@ -174,7 +174,7 @@ def _entry(data: Bytes, begin: int, end: int) -> tuple[str, str]:
 def _reference(entries: list[tuple[str, str]]) -> ExternalReference:
     words = dict(entries)
     if len(words) < len(entries) or not words.get("location"):
-        raise NotOnnxError("a tensor does not say once where it lies")
+        raise NotOnnxError("a tensor does not state its location exactly once")
     numbers = {key: words[key] for key in ("offset", "length") if key in words}
     for key, text in numbers.items():
         if not (text.isascii() and text.isdigit() and len(text) <= LONGEST_NUMBER_DIGITS):

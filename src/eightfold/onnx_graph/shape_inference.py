@@ -44,7 +44,7 @@ def inferred_shapes(
         inferred = onnx.shape_inference.infer_shapes(shadow, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
         raise ModelError(
-            f"the graph's shapes do not work out ({' '.join(str(error).split())})",
+            f"the graph's shapes are inconsistent ({' '.join(str(error).split())})",
             allowed="a valid ONNX graph whose operators are known",
             remedy="export it again",
         ) from None

@@ -252,7 +252,7 @@ class DetectAgreement(AgreementTask):
         if not (objects[..., 5] >= 0).any():
             raise ImageError(
                 NOTHING,
-                allowed="images of what it was trained for, prepared as then",
+                allowed="images like the training data, with the same preprocessing",
                 remedy="give other images, the right preprocess, or a lower task.options.score_threshold",
             )
         return {"objects": objects}

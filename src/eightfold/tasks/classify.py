@@ -99,7 +99,7 @@ class Classify(VisionTask):
             raise ModelError(
                 f"{seen}: the network gives {', '.join(map(str, shapes))} for one image",
                 allowed=f"(1, {classes}): one score for each of the {classes} classes",
-                remedy="name the images or the network that belong together",
+                remedy="name images and a network of the same classes",
             )
 
     def train(self, model: nn.Module, training: Training) -> float:

@@ -61,7 +61,7 @@ def compare_detectors(
 def _task(subject: Runnable, other: Runnable) -> Task:
     owner = subject.owner or other.owner
     if owner is None:
-        raise UsageError("two detectors without a bundle", allowed="one from a bundle, which says how outputs are read")
+        raise UsageError("two detectors without a bundle", allowed="one from a bundle, which names the decoder")
     return owner.manifest.task
 
 

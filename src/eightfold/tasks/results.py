@@ -137,9 +137,9 @@ def results_of(network: Network, data: Path) -> Results:
     }
     if network.task.kind not in measures:
         raise UsageError(
-            "outputs of unknown meaning have no metric",
+            "outputs without a task have no metric",
             allowed=", ".join(measures),
-            remedy="say what they mean: --task classify, --task yolo-boxes, --task FILE.json, ...",
+            remedy="name the task: --task classify, --task yolo-boxes, --task FILE.json, ...",
         )
     return measures[network.task.kind](network, data)
 

@@ -121,7 +121,7 @@ def test_the_alpha_of_a_png_is_the_fourth_channel(tmp_path: Path) -> None:
     [
         (np.zeros((4, 4, 6), np.float32), "type float32"),
         (np.zeros(7, np.uint8), r"shape \(7,\)"),
-        (np.array([{}], object), "no whole .npy file"),
+        (np.array([{}], object), "not a complete .npy file"),
         (np.zeros((4, 4, 5), np.uint8), r"allowed: \(height, width, 6\) uint8"),
         (np.zeros((6, 40, 50), np.uint8), "move its first axis to the end"),
         (np.zeros((0, 4, 6), np.uint8), "zero size"),

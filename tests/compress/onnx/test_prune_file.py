@@ -440,7 +440,7 @@ def test_bad_input_gets_one_line_and_nothing_is_written(tmp_path: Path, name: st
 def test_the_source_itself_is_never_written_over(tmp_path: Path) -> None:
     path = two_convolutions(tmp_path / "net.onnx")
     before = path.read_bytes()
-    with pytest.raises(UsageError, match="would be written over"):
+    with pytest.raises(UsageError, match="would be overwritten"):
         ef.prune(path, output=path)
     assert path.read_bytes() == before
 

@@ -244,7 +244,7 @@ def test_layers_kept_in_float_are_a_matter_of_the_graph(board: Board, version: s
     assert set(kinds.values()) == {TensorProto.FLOAT16}
     with pytest.raises(UnknownNameError, match="unknown node 'cnv'"):
         board.build(version, "fp16", float_layers=("cnv",))
-    with pytest.raises(BuildError, match="takes types from the graph, and those are not preferred but obeyed"):
+    with pytest.raises(BuildError, match="takes types from the graph, and always obeys them"):
         board.build(version, "fp16", float_layers=(first,), precision_constraints="prefer")
 
 

@@ -78,7 +78,7 @@ def test_a_flipped_byte_in_a_zip_names_the_file(zipped: Path, bundle_path: Path)
 
 def test_a_truncated_file(bundle_path: Path) -> None:
     (bundle_path / FILE).write_bytes(b"short")
-    with pytest.raises(IntegrityError, match=r"pruned-b1\.onnx has 5 bytes; allowed: \d+, as the manifest says"):
+    with pytest.raises(IntegrityError, match=r"pruned-b1\.onnx has 5 bytes; allowed: \d+, as in the manifest"):
         Bundle.open(bundle_path)
 
 

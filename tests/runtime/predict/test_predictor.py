@@ -202,7 +202,7 @@ def test_a_manifest_that_is_wrong_about_the_tensors(bundle_path: Path, change: d
             artifact["outputs"][0].update(change)
 
     rewrite_manifest(bundle_path, spoil)
-    with pytest.raises(BundleError, match="takes or gives other tensors than the manifest says"):
+    with pytest.raises(BundleError, match="has other inputs or outputs than the manifest"):
         Predictor(bundle_path, batch=1).predict(picture("red"))
 
 

@@ -202,7 +202,7 @@ def _array_of(item: Any, name: str) -> Tensor:
         raise CalibrationError(
             f"{name} is a {type(item).__name__}{inner}",
             allowed="an array or a tensor on the CPU, or a pair of one with its label",
-            remedy="pick the images out of what the data loader gives",
+            remedy="select the images from the data loader's items",
         )
     return array
 

@@ -68,7 +68,7 @@ def _read_array(path: Path) -> Pixels:
     except OSError as error:
         raise ImageError(f"cannot read {path} ({error.strerror or 'damaged'})", allowed="an .npy file") from None
     except (ValueError, EOFError):  # cut off, another file under that name, or one of Python objects
-        raise ImageError(f"{path} is no whole .npy file of numbers", allowed=ARRAYS) from None
+        raise ImageError(f"{path} is not a complete .npy file of numbers", allowed=ARRAYS) from None
     if not isinstance(array, np.ndarray) or array.ndim not in (2, 3) or array.dtype not in (np.uint8, np.uint16):
         seen = f"type {array.dtype} and shape {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
         raise ImageError(f"{path} holds {seen}", allowed=ARRAYS, remedy="scale it to one of these types")

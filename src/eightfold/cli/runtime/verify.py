@@ -21,4 +21,4 @@ def verify(
     from eightfold.runtime.bundle.bundle import Bundle
 
     count = Bundle.open(bundle, key=key).verify()
-    print(f"{bundle}: files as the manifest says: {count}; {f'signed by {key}' if key else 'no signature checked'}")
+    print(f"{bundle}: files as in the manifest: {count}; {f'signed by {key}' if key else 'no signature checked'}")

@@ -53,7 +53,7 @@ def _example(each: GraphInput, size: tuple[int, int] | None, batch: int, random:
     if not all(shape):
         shown = ", ".join(str(length or "?") for length in each.shape)
         raise ModelError(
-            f"input {each.name!r} has the shape ({shown}) and nothing says how long its dynamic axes are",
+            f"input {each.name!r} has the shape ({shown}) and its dynamic axes have no known length",
             allowed="images, or inputs of fixed shape",
             remedy="fix it first (`eightfold export MODEL.onnx --constant NAME=VALUE -o BUNDLE`)",
         )
@@ -120,8 +120,8 @@ def value_shapes(module: OnnxModule, examples: Sequence[Tensor]) -> dict[str, tu
         seen = ", ".join(str(tuple(example.shape)) for example in examples)
         raise TraceError(
             f"the graph does not run on inputs of shape {seen} ({type(error).__name__}: {first_line(error)})",
-            allowed="a graph that runs at the size that is asked for",
-            remedy="say another size with --size HEIGHTxWIDTH, or check the file with onnx.checker",
+            allowed="a graph that runs at the requested size",
+            remedy="give another size with --size HEIGHTxWIDTH, or check the file with onnx.checker",
         ) from error
     finally:
         handle.remove()

@@ -100,7 +100,7 @@ def choose_blocks(
     ranked = rank_blocks(measured_blocks(graph, batches), score)
     if isinstance(wanted, int):
         if wanted > len(ranked):
-            raise UsageError(f"{wanted} of {len(ranked)} residual blocks were to go", allowed=f"0 to {len(ranked)}")
+            raise UsageError(f"{wanted} of {len(ranked)} residual blocks to remove", allowed=f"0 to {len(ranked)}")
         return ranked[:wanted]
     by_path = {block.path: block for block in ranked}
     for path in wanted:

@@ -53,7 +53,7 @@ class CurveOptions:
 
     def __post_init__(self) -> None:
         if not self.ratios or not all(0 < ratio < 1 for ratio in self.ratios):
-            raise UsageError(f"ratios {list(self.ratios)}", allowed="shares that go, above 0 and below 1")
+            raise UsageError(f"ratios {list(self.ratios)}", allowed="shares to remove, above 0 and below 1")
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def choose_blocks(
         if wanted > len(ranked):
             kind = " with a batch norm" if score == "bn_scale" else ""
             raise UsageError(
-                f"{wanted} of {len(ranked)} residual blocks{kind} were to go", allowed=f"0 to {len(ranked)}"
+                f"{wanted} of {len(ranked)} residual blocks{kind} to remove", allowed=f"0 to {len(ranked)}"
             )
         return ranked[:wanted]
     by_path = {block.path: block for block in ranked}

@@ -87,7 +87,7 @@ def _from_pixels(
     if rules is None:
         raise UsageError(
             f"{pixels.name} takes pixels and {planes.name} does not",
-            allowed="a Preprocess that says how one becomes the other: a bundle's own, or one that is given",
+            allowed="a Preprocess that converts one into the other: a bundle's own, or a given one",
         )
     prepared = {name: _as_planes(array, rules) for name, array in feeds.items()}
     _require_alike(*subjects, [each.shape for each in prepared.values()], [spec.shape for spec in planes.inputs])

@@ -63,8 +63,8 @@ class Input:
         if not all(rest):
             shown = ", ".join(str(length or "?") for length in self.dims)
             raise ModelError(
-                f"input {self.name!r} has the shape ({shown}) and nothing says how long its dynamic axes are",
-                allowed="images of the size that is asked for, or static shapes",
+                f"input {self.name!r} has the shape ({shown}) and its dynamic axes have no known length",
+                allowed="images of the requested size, or static shapes",
                 remedy=STATE_IT,
             )
         return (batch, *rest) if self.is_by_image(fixed_batch) else self.dims

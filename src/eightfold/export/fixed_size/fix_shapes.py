@@ -151,7 +151,7 @@ def _shape_of(value: onnx.ValueInfoProto, batch: int, image_size: int | tuple[in
     if not value.type.tensor_type.HasField("shape") or not all(dims):
         shown = ", ".join(str(size or "?") for size in dims)
         raise ModelError(
-            f"input {value.name!r} has the shape ({shown}) and nothing says how long its dynamic axes are",
+            f"input {value.name!r} has the shape ({shown}) and its dynamic axes have no known length",
             allowed="static shapes",
             remedy=f"name the image size, or the whole shape of {value.name!r}",
         )

@@ -119,8 +119,8 @@ def _detector(task: Task) -> Detector:
     if not isinstance(decoder, Detector) or isinstance(decoder, EndToEnd):
         raise UsageError(
             f"the task's decoder is {task.decode!r}",
-            allowed="a detector whose boxes are still to be decoded or suppressed",
-            remedy="name what the outputs mean as the task",
+            allowed="a detector without decoding and suppression in the graph",
+            remedy="name the task of the outputs",
         )
     if decoder.nms and decoder.soft_sigma:
         raise UsageError("soft suppression in the graph", allowed="soft_sigma 0", remedy="leave it to the runtime")

@@ -143,7 +143,7 @@ def search_files(
         ImageError: `max_drop` with images that have no labels.
     """
     if images is None or preprocess is None:
-        raise UsageError("the search was asked for without images", allowed="images and the Preprocess for them")
+        raise UsageError("a search without images", allowed="images and the Preprocess for them")
     source = Path(onnx_path)
     rank_by = sqnr_score(source, images.sample(RANKING_IMAGES), preprocess)
     if bound.max_drop is not None:

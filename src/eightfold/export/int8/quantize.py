@@ -226,7 +226,7 @@ class _Work:
         why = ", ".join(f"{reason} ({count})" for reason, count in reasons) or "no layer that the target quantizes"
         raise CalibrationError(
             f"no layer of {name} becomes INT8 for {self.target.name}: {why}",
-            allowed=f"a graph with one at least of {', '.join(sorted(self.target.operators))}",
+            allowed=f"a graph with at least one of {', '.join(sorted(self.target.operators))}",
             remedy="use the float graph",
         )
 
@@ -244,7 +244,7 @@ class _Corrections:
 
     def rows(self) -> DataReader:
         if self.images is None:
-            raise UsageError("a correction was asked for without images", allowed="the calibration images")
+            raise UsageError("a correction without images", allowed="the calibration images")
         return open_data(self.images, self.preprocess, self.work.graph.input_shape[1:], self.work.graph.input_dtype)
 
     def layers(self) -> list[Layer]:

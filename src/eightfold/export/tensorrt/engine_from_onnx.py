@@ -266,8 +266,8 @@ def _serialized(
 def _given_up(tools: _Tools, options: BuildOptions) -> BuildError:
     limited = options.workspace_bytes is not None
     return BuildError(
-        f"the builder of {tools.generation.module} {tools.version} gives up ({first_error(tools.messages)})",
-        remedy="allow layers more memory: a larger workspace, or none said"
+        f"the builder of {tools.generation.module} {tools.version} failed ({first_error(tools.messages)})",
+        remedy="allow layers more memory: a larger workspace, or no limit"
         if limited
         else "compare the graph with the version's support matrix",
     )

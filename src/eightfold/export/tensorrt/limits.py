@@ -83,7 +83,7 @@ def _require_name(trt: ModuleType, holder: Any, name: str) -> None:
     if not hasattr(holder, name):
         raise BuildError(
             f"{_product(trt)} has no {name}",
-            allowed="what the installed version has: docs/engines.md",
+            allowed="options of the installed version: docs/engines.md",
             remedy="leave the option out",
         )
 
@@ -95,7 +95,7 @@ def _product(trt: ModuleType) -> str:
 def _require_types_from_options(trt: ModuleType, generation: Generation, precision: str, options: BuildOptions) -> None:
     if options.precision_constraints == "prefer" and generation.strongly_typed:
         raise BuildError(
-            f"{_product(trt)} takes types from the graph, and those are not preferred but obeyed",
+            f"{_product(trt)} takes types from the graph, and always obeys them",
             allowed="prefer with TensorRT before 10.12, or with ranges before 11",
             remedy="leave it out",
         )

@@ -49,7 +49,7 @@ class Store(ABC):
         seen = self.size(name)
         if seen != expected:
             raise IntegrityError(
-                f"{self.path}: {name} has {seen} bytes", allowed=f"{expected}, as the manifest says", remedy=REMEDY
+                f"{self.path}: {name} has {seen} bytes", allowed=f"{expected}, as in the manifest", remedy=REMEDY
             )
 
     def read(self, name: str, limit: int) -> bytes:

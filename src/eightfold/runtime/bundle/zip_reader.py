@@ -116,11 +116,11 @@ class ZipReader:
         signature, name_bytes, extra_bytes = LOCAL.unpack(header)
         at = member.header_offset + LOCAL.size
         if signature != b"PK\3\4" or self._read(at, name_bytes) != member.name_bytes:
-            raise ZipError("it does not lie where the directory says")
+            raise ZipError("it is not at the directory's offset")
         at += name_bytes + extra_bytes
         end = at + member.packed_size
         if end > self._directory_offset:
-            raise ZipError("it goes on behind the files")
+            raise ZipError("it continues after its directory")
         while at < end:
             yield self._read(at, min(CHUNK_BYTES, end - at))
             at += CHUNK_BYTES

@@ -64,7 +64,7 @@ def _check_same(artifact: Artifact, session: Session) -> None:
     stated = {spec.name: spec for spec in (*artifact.inputs, *artifact.outputs)}
     if stated != {spec.name: spec for spec in (*session.inputs, *session.outputs)}:
         raise BundleError(
-            f"{artifact.path} takes or gives other tensors than the manifest says",
+            f"{artifact.path} has other inputs or outputs than the manifest",
             allowed=", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in stated.values()),
             remedy="make the bundle again",
         )

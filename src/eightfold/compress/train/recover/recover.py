@@ -230,7 +230,7 @@ def _require_answers(answers: Sequence[Any]) -> None:
     if answers_alike(answers):
         raise ImageError(
             "the original gives the same output for all images: there is nothing to learn from them",
-            allowed="images that the network was made for",
+            allowed="images like the training data",
             remedy="check the preprocessing (scale, mean, colour order) and the weights",
         )
 

@@ -72,7 +72,7 @@ def views_of(
     """
     if isinstance(images, Tensor):
         if len(images) == 0:
-            raise ImageError("recovery got no images", allowed="one at least; some hundred do good")
+            raise ImageError("recovery got no images", allowed="at least one; several hundred are better")
         return TensorViews(images, batch, augment, seed)
     if isinstance(images, list | tuple) and images and isinstance(images[0], Tensor | tuple):
         return FixedBatches([each if isinstance(each, tuple) else (each,) for each in images], seed)

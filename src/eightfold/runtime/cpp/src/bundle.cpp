@@ -67,7 +67,7 @@ void check_files(const Manifest& manifest, const detail::Store& store, const std
     const std::uint64_t seen = store.size(name);
     if (seen != entry.bytes) {
       throw Error(ErrorCode::integrity, bundle + ": " + name + " has " + std::to_string(seen) + " bytes",
-                  std::to_string(entry.bytes) + ", as the manifest says", kRemedy);
+                  std::to_string(entry.bytes) + ", as in the manifest", kRemedy);
     }
   }
 }

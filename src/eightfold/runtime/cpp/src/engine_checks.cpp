@@ -72,7 +72,7 @@ void check_same(const std::vector<TensorSpec>& stated, const std::vector<TensorS
     return a.name == b.name && a.type == b.type && a.shape == b.shape;
   };
   if (stated.size() == seen.size() && std::equal(stated.begin(), stated.end(), seen.begin(), same)) return;
-  throw Error(ErrorCode::bundle, artifact.path + " takes or gives other tensors than the manifest says",
+  throw Error(ErrorCode::bundle, artifact.path + " has other inputs or outputs than the manifest",
               "what the manifest says", "make the bundle again");
 }
 

@@ -108,7 +108,7 @@ std::string text_of(Bytes bytes) { return {bytes.begin(), bytes.end()}; }
 
 // Adds a key and its value. Of a field that occurs twice the last counts, as in protobuf.
 void read_entry(Bytes entry, Words& words) {
-  if (entry.size() > kLongestEntryBytes) throw NotOnnx("where a tensor lies is told in too many bytes");
+  if (entry.size() > kLongestEntryBytes) throw NotOnnx("the location of a tensor takes too many bytes");
   std::string key;
   std::string value;
   Fields fields(entry);
@@ -116,7 +116,7 @@ void read_entry(Bytes entry, Words& words) {
     if (field.number == kEntryKey) key = text_of(field.bytes);
     if (field.number == kEntryValue) value = text_of(field.bytes);
   }
-  if (!words.emplace(key, value).second) throw NotOnnx("a tensor does not say once where it lies");
+  if (!words.emplace(key, value).second) throw NotOnnx("a tensor does not state its location exactly once");
 }
 
 std::uint64_t number_of(const Words& words, const std::string& key) {
@@ -133,7 +133,7 @@ std::uint64_t number_of(const Words& words, const std::string& key) {
 OnnxReference reference_of(const Words& words) {
   const auto location = words.find("location");
   if (location == words.end() || location->second.empty())
-    throw NotOnnx("a tensor does not say once where it lies");
+    throw NotOnnx("a tensor does not state its location exactly once");
   return {location->second, number_of(words, "offset"), number_of(words, "length")};
 }
 

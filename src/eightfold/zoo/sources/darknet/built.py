@@ -64,7 +64,7 @@ class Before:
         index = section.index + value if value < 0 else value
         if not 0 <= index < section.index:
             before = f"0 to {section.index - 1}, or -{section.index} to -1" if section.index else "no layer before it"
-            raise section.error(f"{key}={value} points to layer {index}, which is not there", key=key, allowed=before)
+            raise section.error(f"{key}={value} points to layer {index}, which is missing", key=key, allowed=before)
         if self.layers[index].head:
             name = self.layers[index].section.name
             raise section.error(f"{key}={value} points to the output [{name}]", key=key, allowed="a layer before it")
