@@ -66,6 +66,13 @@ def test_a_shell_can_complete_commands_and_options() -> None:
         assert done.stdout.split() == [expected]
 
 
+def test_help_loads_neither_numpy_nor_pydantic() -> None:
+    """They take longer than all else that `eightfold --help` does."""
+    code = "import sys, eightfold.cli.app; print(sorted({'numpy', 'pydantic', 'torch', 'onnx'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_the_list_of_commands_says_whole_sentences(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

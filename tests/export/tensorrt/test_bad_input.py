@@ -77,7 +77,7 @@ def test_a_graph_is_not_written_over_by_its_engine(tmp_path: Path) -> None:
     link = tmp_path / "link.onnx"
     link.symlink_to(file)
     for output in (file, link):
-        with pytest.raises(UsageError, match=r"is an input and would be overwritten; allowed: another name"):
+        with pytest.raises(UsageError, match=r"is an input and would be overwritten; allowed: another output name"):
             build_engine(file, output)
     model = onnx.load(file)
     onnx.save(model, file, save_as_external_data=True, location="net.engine.json", size_threshold=0)

@@ -11,7 +11,6 @@ import typer
 
 from eightfold.cli.network import load_network
 from eightfold.cli.options import image_size, inputs_from_images, task_named, terminal_width
-from eightfold.compress.surgery.source_record import SOURCE
 from eightfold.errors import UsageError
 
 if TYPE_CHECKING:
@@ -139,4 +138,6 @@ def _opened(name: str, classes: int | None, weights: Path | None) -> Runnable:
 
 def _exists(path: Path) -> bool:
     """True for a file or folder other than one that prune wrote, which is a network."""
+    from eightfold.compress.surgery.source_record import SOURCE
+
     return path.exists() and not (path / SOURCE).is_file()
