@@ -53,9 +53,9 @@ def test_what_is_read_is_never_written_over(
 ) -> None:
     for name in read:
         line = refused(f"{command} {name}", monkeypatch, capsys)
-        assert line.startswith(f"eightfold: {name} is an input and would be overwritten; allowed: another output name") or (
-            name == "model.eightfold.onnx" and "a file has that name" in line
-        )
+        assert line.startswith(
+            f"eightfold: {name} is an input and would be overwritten; allowed: another output name"
+        ) or (name == "model.eightfold.onnx" and "a file has that name" in line)
         assert (folder / name).read_text() == name
 
 

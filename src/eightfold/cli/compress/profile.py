@@ -30,7 +30,7 @@ def profile(
     ] = None,
     inputs: Annotated[str | None, typer.Option(help=INPUTS_HELP)] = None,
 ) -> None:
-    """Measure each layer of a network over its widths on this machine.
+    """Measure the latency of layers over their widths.
 
     Points that are known come from the cache; an interrupted profile resumes. `eightfold prune --latency` uses them.
 

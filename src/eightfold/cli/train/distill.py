@@ -41,10 +41,10 @@ def distill(
     teacher: Annotated[str, typer.Option(help=f"The network to learn from. {SOURCE_HELP}")],
     loss: Annotated[
         list[str] | None,
-        typer.Option(help="LOSS=WEIGHT, repeatable: logits, cwd, attention, features, mgd. Default: logits=1."),
+        typer.Option(help="logits, cwd, attention, features or mgd=WEIGHT. Default: logits=1."),
     ] = None,
     pair: Annotated[
-        list[str] | None, typer.Option(help="STUDENT_MODULE=TEACHER_MODULE whose features are compared, repeatable.")
+        list[str] | None, typer.Option(help="STUDENT=TEACHER modules to compare by features; repeat for more.")
     ] = None,
     temperature: Annotated[float, typer.Option(help="Of softmaxes.")] = 4.0,
     teacher_weights: Annotated[Path | None, typer.Option(help="Weights of the teacher.")] = None,
@@ -59,7 +59,7 @@ def distill(
     mosaic: Mosaic = 0.5,
     seed: Seed = 0,
 ) -> None:
-    """Train a network on labelled images with a teacher beside the labels.
+    """Train a network on labelled images and a teacher.
 
     The teacher may be the network before pruning, before or after sparse training. After an interruption, the same
     command resumes.

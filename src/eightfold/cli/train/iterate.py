@@ -53,10 +53,10 @@ def iterate(
     mosaic: Mosaic = 0.5,
     seed: Seed = 0,
 ) -> None:
-    """Prune in many small steps and train after each; the last step trains twice as long.
+    """Prune in many small steps, with training after each. The last step trains twice as long.
 
     OUTPUT/best holds the last network within --max-drop, OUTPUT/steps.svg the curves. After an interruption, the same
-    command resumes behind its last step.
+    command resumes after its last step.
 
     Example: eightfold iterate trained --data photos --steps 16 --keep 0.5 --max-drop 2 -o steps
     """

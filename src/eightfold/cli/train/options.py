@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Network = Annotated[str, typer.Argument(help=SOURCE_HELP)]
 Data = Annotated[
     str,
-    typer.Option(help="Labelled images: train/LABEL/* and test/LABEL/*; or COCO, VOC, a YOLO .yaml, a Darknet .data."),
+    typer.Option(help="Labelled: train/ and test/, COCO, VOC, YOLO .yaml or Darknet .data."),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the trained network.")]
 Epochs = Annotated[int, typer.Option(min=1, help="Passes over the training images.")]

@@ -55,7 +55,7 @@ def qat(
     mosaic: Mosaic = 0.5,
     seed: Seed = 0,
 ) -> None:
-    """Train a network with rounded weights and activations, and write its Q/DQ graph.
+    """Train a network with rounded weights and activations. Its Q/DQ graph is written.
 
     OUTPUT is the .onnx file. After an interruption, the same command resumes.
 

@@ -49,7 +49,7 @@ def sensitivity(
     preprocess: PreprocessFile = None,
     seed: Seed = 0,
 ) -> None:
-    """Prune each group of channels alone, by several ratios, and measure what that costs.
+    """Measure the cost of pruning each group, by several ratios.
 
     After an interruption, the same command resumes; points that the file has are not measured again.
 

@@ -53,7 +53,7 @@ def sparsify(
     mosaic: Mosaic = 0.5,
     seed: Seed = 0,
 ) -> None:
-    """Train with a penalty that pushes whole channels to zero, so that pruning them costs little.
+    """Train with a penalty that pushes channels to zero. Pruning them costs little.
 
     Histograms of the scales go to OUTPUT.scales.json. After an interruption, the same command resumes.
 
