@@ -104,7 +104,7 @@ def prune(
         typer.Option("--range", help="UNTIL=KEEP: pool of the groups before number UNTIL. Repeat."),
     ] = None,
     remove_blocks: Annotated[
-        str, typer.Option(help="Residual blocks to remove: a number, module paths with commas, or auto.")
+        str, typer.Option(help="Residual blocks to remove: number, module paths with commas, or auto.")
     ] = "0",
     block_score: Annotated[
         str, typer.Option(help="Block score: contribution, recoverability, bn_scale.")
