@@ -46,6 +46,7 @@ BATCH = 64
 IMAGE = torch.zeros(1, 1, 28, 28)
 RULES = ("normal", "shortcut", "slim", "regular", "global", "uniform")
 RETRAINED = ("global",)
+STUDENT_SHARE, QAT_SHARE = 0.445, 0.134  # of the steps of a whole training
 PENALTIES: tuple[tuple[float, Kind], ...] = (
     (0.0, "constant"),
     (3e-3, "constant"),
@@ -240,7 +241,7 @@ def distill_rows(bench: Bench, seed: int) -> None:
     for method in ("none", "logits", "cwd", "attention", "mgd"):
 
         def student(method: str = method) -> dict[str, Any]:
-            teacher = bench.dense(seed)
+            teacher = bench.longer(seed, 0.0, "constant")
             model = copy.deepcopy(teacher)
             ef.prune(model, IMAGE, rule="uniform", score="l2", keep_ratio=0.25, multiple=4)
             hooks = []
@@ -250,7 +251,7 @@ def distill_rows(bench: Bench, seed: int) -> None:
                 torch.manual_seed(seed)
                 hooks = [Distill(ef.Distiller(model, teacher, IMAGE, options))]
             key = f"student-{method}-{seed}"
-            return {"top1": bench.data.top1(bench.trained(key, model, seed + 70, share=0.75, hooks=hooks))}
+            return {"top1": bench.data.top1(bench.trained(key, model, seed + 70, share=STUDENT_SHARE, hooks=hooks))}
 
         bench.row(f"student/{method}/{seed}", student)
 
@@ -260,7 +261,7 @@ def qat_rows(bench: Bench, seed: int) -> None:
     for scheme, bits in (("affine", 8), ("lsq", 8), ("affine", 4), ("lsq", 4), ("dorefa", 4), ("pow2", 8)):
 
         def quantized(scheme: str = scheme, bits: int = bits) -> dict[str, Any]:
-            model = bench.dense(seed)
+            model = bench.longer(seed, 0.0, "constant")
             ranges = observed_ranges(model, [(part,) for part in bench.data.x[:512].split(64)])
             ends = ("0.0", "4.2") if bits < 8 else ()
             ef.prepare_qat(
@@ -270,7 +271,7 @@ def qat_rows(bench: Bench, seed: int) -> None:
             rate = 0.01 if scheme != "lsq" else 0.003
             key = f"qat-{scheme}{bits}-{seed}"
             hooks = [QuantizationSchedule()]
-            model = bench.trained(key, model, seed + 80, share=0.25, rate=rate, hooks=hooks)
+            model = bench.trained(key, model, seed + 80, share=QAT_SHARE, rate=rate, hooks=hooks)
             found = {"rounded": after_training, "trained": bench.data.top1(model)}
             return found | agreement(model, bench.data, bench.work / f"{key}.onnx")
 
