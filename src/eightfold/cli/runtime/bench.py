@@ -41,7 +41,7 @@ def bench(
         bool, typer.Option("--end-to-end", help="Time all from a decoded 1080p frame to the decoded answer.")
     ] = False,
     mode: Annotated[
-        str, typer.Option(help="latency, throughput (requests on all cores), single-stream or offline (MLPerf).")
+        str, typer.Option(help="latency, throughput (all cores), or MLPerf: single-stream, offline.")
     ] = "latency",
     device: Annotated[str | None, typer.Option(help="Measure on a board instead: ssh://[user@]host[:port].")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of a network (.safetensors or .pt).")] = None,
@@ -51,7 +51,7 @@ def bench(
         typer.Option("--output", "-o", help="Also write the table: .json, .csv or .md; repeat for more."),
     ] = None,
     max_slowdown: Annotated[
-        float, typer.Option(help="Of diff: share of its speed that a row may lose before the exit code is 1.")
+        float, typer.Option(help="For diff: allowed share of speed lost by a row; beyond, exit code 1.")
     ] = 0.03,
 ) -> None:
     """Measure latency by batch size. Candidates alternate in one run; outliers are kept.

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eightfold.cli.network import SOURCE_HELP
 from eightfold.cli.options import image_size
 from eightfold.cli.train.options import (
     BatchSize,
@@ -38,7 +37,7 @@ def distill(
     network: Network,
     data: Data,
     output: Output,
-    teacher: Annotated[str, typer.Option(help=f"The network to learn from. {SOURCE_HELP}")],
+    teacher: Annotated[str, typer.Option(help="Network to learn from; see `eightfold sources`.")],
     loss: Annotated[
         list[str] | None,
         typer.Option(help="logits, cwd, attention, features or mgd=WEIGHT. Default: logits=1."),
