@@ -129,6 +129,10 @@ def test_not_a_number_names_node_and_image(residual_net: ModelMaker, rows: Any) 
 def test_no_images(residual_net: ModelMaker, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="no images"):
         calibrate(residual_net(), iter([]), None)
+    empty: tuple[Any, ...] = ([], np.zeros((0, 3, 12, 12), np.float32))
+    for rows in empty:
+        with pytest.raises(ImageError, match="no images to calibrate with"):
+            calibrate(residual_net(), rows, None)
     with pytest.raises(ImageError, match="no images in"):
         calibrate(residual_net(), tmp_path, Preprocess(height=12, width=12))
 

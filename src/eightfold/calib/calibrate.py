@@ -102,7 +102,7 @@ def calibrate(
         # Pixels are bounded by themselves. A constant background would make entropy cut off what is on it.
         observers[graph.input.name] = make_observer("minmax")
     with kept_in(checkpoint, _identity(graph, rows, preprocess, options), rows, observers) as keep:
-        if rows.left != 0:
+        if rows.left != 0 or not rows.tally.used:
             observe(graph, rows, observers, options, after_batch=keep)
     return _ranges(graph, rows, preprocess, observers, options)
 

@@ -10,6 +10,7 @@ import pytest
 from onnx import helper
 
 import eightfold as ef
+from eightfold.errors import UsageError
 from eightfold.export.compare.compare import compare_artifacts
 from eightfold.export.compare.comparison import Comparison
 from eightfold.export.int8.quantize import LossyInt8Warning
@@ -81,6 +82,7 @@ def test_a_class_that_flips_is_told_where_the_decoder_is_known(tmp_path: Path) -
     assert compared(tmp_path, None).decoded is None
 
 
-def test_other_decoders_and_shapes_are_no_failure(tmp_path: Path) -> None:
+def test_a_decoder_of_other_outputs_is_refused(tmp_path: Path) -> None:
     unread = Task(kind="detect", decode="yolo-dfl", labels=("a",), options={"reg_max": 1})
-    assert compared(tmp_path, unread).decoded is None
+    with pytest.raises(UsageError, match=r"the decoder 'yolo-dfl' does not read the outputs of .*; allowed:"):
+        compared(tmp_path, unread)

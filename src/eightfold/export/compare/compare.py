@@ -60,7 +60,8 @@ def compare_artifacts(
 
     Raises:
         BackendError: this machine cannot run one of them.
-        UsageError: the inputs of the two do not fit each other, or labelled images came without a Preprocess.
+        UsageError: the inputs of the two do not fit each other, labelled images came without a Preprocess, or `task`
+            does not fit the outputs.
         ImageError: the labelled images have no labels.
     """
     subjects = runnable_of(first), runnable_of(second)
@@ -69,6 +70,11 @@ def compare_artifacts(
     known, seen = (each.run(mine) for each, mine in zip(subjects, fed, strict=True))
     outputs = compare_arrays(known, seen)
     answers, decoded = judged_answers(known, seen, subjects, task)
+    if task is not None and decoded is None:
+        raise UsageError(
+            f"the decoder {task.decode!r} does not read the outputs of {subjects[0].name}",
+            allowed="the decoder of its outputs, or none",
+        )
     found = Comparison(
         first=subjects[0].name,
         second=subjects[1].name,
