@@ -63,7 +63,7 @@ def rows_of(options: argparse.Namespace) -> list[Row]:
 
 def _fitted(case: Case, options: argparse.Namespace) -> Row:
     """The network after pruning and least squares, with its plan; read back where it was made before."""
-    stem = options.work / f"{options.network}-{options.keep:g}-{options.rule}-{options.score}-{options.seed}"
+    stem = options.work / _name(options)
     plan_file, fit_file = stem.with_name(f"{stem.name}.plan.json"), stem.with_name(f"{stem.name}.fit")
     pruned = copy.deepcopy(case.original)
     began = time.process_time()
@@ -74,6 +74,7 @@ def _fitted(case: Case, options: argparse.Namespace) -> Row:
             rule=options.rule,
             score=options.score,
             keep_ratio=options.keep,
+            max_macs=options.max_macs,
             images=case.images[:64],
             seed=options.seed,
         )
@@ -131,15 +132,19 @@ def _fine_tuned(model: nn.Module, case: Case, options: argparse.Namespace) -> Ro
 
 
 def _state(options: argparse.Namespace, method: str) -> Path:
-    name = f"{options.network}-{options.keep:g}-{options.rule}-{options.seed}-{method}-{options.cpu_minutes:g}"
-    return Path(options.work / f"{name}.safetensors")
+    return Path(options.work / f"{_name(options)}-{method}-{options.cpu_minutes:g}.safetensors")
+
+
+def _name(options: argparse.Namespace) -> str:
+    budget = "" if options.max_macs is None else f"-{options.max_macs:g}"
+    return f"{options.network}-{options.keep:g}-{options.rule}-{options.score}-{options.seed}{budget}"
 
 
 def _machine() -> str:
     return f"{platform.machine()}, {torch.get_num_threads()} thread(s)"
 
 
-KEY = ("network", "keep", "rule", "score", "method", "seed", "cpu_minutes")
+KEY = ("network", "keep", "max_macs", "rule", "score", "method", "seed", "cpu_minutes")
 
 
 def keep_rows(rows: list[Row]) -> None:
@@ -186,6 +191,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", choices=tuple(CASES))
     parser.add_argument("--keep", type=float, default=0.75)
+    parser.add_argument("--max-macs", type=float, help="share, instead of that of the uniform plan")
     parser.add_argument("--rule", default="measured")
     parser.add_argument("--score", default="l2")
     parser.add_argument("--method", nargs="+", choices=METHODS, default=["lsq", "recover"])
