@@ -14,7 +14,7 @@ from eightfold.cli.calib.calibrate import calibrate as calibrate_command
 from eightfold.cli.compress.prune import prune as prune_command
 from eightfold.cli.export.quantize import quantize as quantize_command
 from eightfold.compress.plan_pruning import plan_pruning
-from eightfold.recipe import CalibrateSection, CompressSection, QuantizeSection
+from eightfold.recipe_sections import CalibrateSection, CompressSection, QuantizeSection
 
 
 def defaults_of(source: Callable[..., Any] | type[BaseModel]) -> dict[str, Any]:

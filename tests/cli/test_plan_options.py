@@ -10,7 +10,8 @@ from eightfold.cli import app
 from eightfold.cli.compress.prune import FLAGS
 from eightfold.compress.plan_pruning import plan_pruning
 from eightfold.pipeline.steps.train import PLAN_KEYS
-from eightfold.recipe import CompressSection, Recipe
+from eightfold.recipe import Recipe
+from eightfold.recipe_sections import CompressSection
 
 # The network itself, and Python objects.
 OF_PYTHON = {"model", "example_inputs", "graph", "targets", "loss"}

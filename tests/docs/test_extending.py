@@ -53,7 +53,7 @@ USES = {
         import eightfold as ef
         from torch import nn
         from eightfold.export.opset.opsets import newest_opset
-        from eightfold.recipe import QuantizeSection
+        from eightfold.recipe_sections import QuantizeSection
 
         assert newest_opset("abacus") == 16
         ef.export_onnx(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).eval(), "net.onnx", batch=1, image_size=8)
@@ -66,7 +66,7 @@ USES = {
     "a-calibration-method": """
         import eightfold as ef, numpy as np
         from torch import nn
-        from eightfold.recipe import CalibrateSection
+        from eightfold.recipe_sections import CalibrateSection
 
         ef.export_onnx(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).eval(), "net.onnx", batch=1, image_size=8)
         rows = [np.random.default_rng(seed).normal(size=(3, 8, 8)).astype(np.float32) for seed in range(8)]
@@ -122,7 +122,7 @@ USES = {
         import numpy as np
         from eightfold.calib.images.image_set import ImageSet
         from eightfold.calib.images.preprocess import Preprocess
-        from eightfold.recipe import TaskSection
+        from eightfold.recipe_sections import TaskSection
         from eightfold.tasks.kinds import task_of
 
         task = task_of(TaskSection(kind="classify-balanced"))

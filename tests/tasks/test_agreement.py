@@ -12,7 +12,8 @@ from eightfold.arrays import Array
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import ImageError, ModelError, RecipeError
-from eightfold.recipe import DataSection, TaskSection, recipe_from
+from eightfold.recipe import recipe_from
+from eightfold.recipe_sections import DataSection, TaskSection
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.tasks.agreement import AGREEMENTS, AgreementTask
 from eightfold.tasks.answers import save_answers, with_answers

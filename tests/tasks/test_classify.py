@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import ImageError
-from eightfold.recipe import TaskSection, TrainSection
+from eightfold.recipe_sections import TaskSection, TrainSection
 from eightfold.tasks.base import Network, Training
 from eightfold.tasks.classify import Classify, TrainingBatches, labelled_images, shifted
 

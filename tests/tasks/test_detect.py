@@ -16,7 +16,8 @@ from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import EightfoldError, ImageError, ModelError, RecipeError, UnknownNameError, UsageError
 from eightfold.pipeline.job.job import Job
 from eightfold.pipeline.run import run
-from eightfold.recipe import DataSection, TaskSection, recipe_from
+from eightfold.recipe import recipe_from
+from eightfold.recipe_sections import DataSection, TaskSection
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.tasks.base import Network
 from eightfold.tasks.boxed_images import BoxedImages, Objects

@@ -15,7 +15,8 @@ import eightfold as ef
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import ImageError, RecipeError
 from eightfold.pipeline.job.job import Job
-from eightfold.recipe import DataSection, Recipe, TaskSection, TrainSection
+from eightfold.recipe import Recipe
+from eightfold.recipe_sections import DataSection, TaskSection, TrainSection
 from eightfold.tasks.base import Network, Training
 from eightfold.tasks.matte import Matte, MatteBatches, with_heads
 from eightfold.tasks.matted_images import MattedImages, open_mattes

@@ -13,7 +13,7 @@ from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.compress.surgery.source_record import SOURCE, SourceRecord
 from eightfold.errors import ImageError, ModelError, UsageError
-from eightfold.recipe import TaskSection, TrainSection
+from eightfold.recipe_sections import TaskSection, TrainSection
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.bundle.sizes import Size
 from eightfold.tasks.base import Training, VisionTask

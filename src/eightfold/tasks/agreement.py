@@ -25,7 +25,8 @@ from eightfold.export.in_graph.detections import decoded_task
 from eightfold.export.int8.score import Score
 from eightfold.extras import require
 from eightfold.json_types import JsonDict
-from eightfold.recipe import DataSection, Recipe
+from eightfold.recipe import Recipe
+from eightfold.recipe_sections import DataSection
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.postprocess import decoder_class, decoder_of
 from eightfold.runtime.postprocess.decoder import the_output

@@ -15,7 +15,8 @@ from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import RecipeError
 from eightfold.export.int8.score import Score
-from eightfold.recipe import DataSection, Recipe, TaskSection, TrainSection
+from eightfold.recipe import Recipe
+from eightfold.recipe_sections import DataSection, TaskSection, TrainSection
 from eightfold.runtime.bundle.manifest import Task
 
 if TYPE_CHECKING:

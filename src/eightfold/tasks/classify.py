@@ -18,7 +18,8 @@ from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BundleError, ImageError, ModelError, RecipeError
 from eightfold.export.int8.score import Score, top1_score
 from eightfold.files import digest_of
-from eightfold.recipe import DataSection, Recipe
+from eightfold.recipe import Recipe
+from eightfold.recipe_sections import DataSection
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.postprocess import decoder_of
 from eightfold.runtime.postprocess.decoder import the_output

@@ -10,7 +10,7 @@ from eightfold.errors import UsageError
 from eightfold.export.compare.agreement import Agreement, compare_classifiers
 from eightfold.export.compare.runnables import Runnable
 from eightfold.files import PathLike
-from eightfold.recipe import TaskSection
+from eightfold.recipe_sections import TaskSection
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.report.report_format import metric_label
 from eightfold.tasks.base import Network

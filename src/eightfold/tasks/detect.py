@@ -15,7 +15,8 @@ from eightfold.export.int8.score import Score
 from eightfold.extras import require
 from eightfold.files import atomic_directory, sha256_of_bytes
 from eightfold.json_types import JsonDict
-from eightfold.recipe import DataSection, Recipe
+from eightfold.recipe import Recipe
+from eightfold.recipe_sections import DataSection
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.postprocess import DECODERS, decoder_class, decoder_of
 from eightfold.runtime.postprocess.detect import Detector

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eightfold.errors import RecipeError, UnknownNameError, UsageError
-from eightfold.recipe import TaskSection
+from eightfold.recipe_sections import TaskSection
 from eightfold.tasks.agreement import AGREEMENTS, AgreementTask
 from eightfold.tasks.base import VisionTask
 from eightfold.tasks.classify import Classify

@@ -17,7 +17,8 @@ from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BundleError, ImageError, ModelError, RecipeError
 from eightfold.export.int8.score import Score
 from eightfold.files import atomic_directory, digest_of
-from eightfold.recipe import DataSection, Recipe
+from eightfold.recipe import Recipe
+from eightfold.recipe_sections import DataSection
 from eightfold.runtime.backends.base import Array
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.postprocess import decoder_of

@@ -13,7 +13,7 @@ from eightfold.calib.images.image_set import ImageSet, ImageWarning
 from eightfold.calib.images.images import open_images
 from eightfold.errors import ImageError
 from eightfold.files import atomic_directory
-from eightfold.recipe import DataSection
+from eightfold.recipe_sections import DataSection
 
 # One image in so many is held out to compare answers on.
 HELD_OUT = 4

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.compress.train.hooks import Run
 from eightfold.errors import ImageError, UnknownNameError, UsageError
-from eightfold.recipe import TaskSection, TrainSection
+from eightfold.recipe_sections import TaskSection, TrainSection
 from eightfold.runtime.postprocess.yolo import YoloAnchors, YoloDfl
 from eightfold.tasks.base import Training
 from eightfold.tasks.boxed_images import BoxedImages, Objects

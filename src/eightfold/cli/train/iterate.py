@@ -67,7 +67,7 @@ def iterate(
     from eightfold.compress.train.iterate.plot import plot_steps
     from eightfold.errors import UsageError
     from eightfold.pipeline.train_models import latency_ms
-    from eightfold.recipe import TrainSection
+    from eightfold.recipe_sections import TrainSection
 
     options = IterateOptions(
         steps=steps,

@@ -16,7 +16,7 @@ from eightfold.extras import require
 if TYPE_CHECKING:
     from eightfold.compress.train.hooks import Hook
     from eightfold.pipeline.train_models import TrainingSubject
-    from eightfold.recipe import TrainSection
+    from eightfold.recipe_sections import TrainSection
 
 Network = Annotated[str, typer.Argument(help=SOURCE_HELP)]
 Data = Annotated[
@@ -56,7 +56,7 @@ class TrainingArguments:
     @property
     def section(self) -> TrainSection:
         """Epochs, batch and rate as tasks take them."""
-        from eightfold.recipe import TrainSection
+        from eightfold.recipe_sections import TrainSection
 
         return TrainSection(epochs=self.epochs, batch=self.batch, learning_rate=self.rate, mosaic=self.mosaic)
 

@@ -18,7 +18,8 @@ from eightfold.files import write_text
 from eightfold.pipeline.job.artifacts import ArtifactSpec, RunArtifacts
 from eightfold.pipeline.job.network_files import BASELINE as BASELINE
 from eightfold.pipeline.job.network_files import PRUNED as PRUNED
-from eightfold.recipe import Recipe, TaskSection
+from eightfold.recipe import Recipe
+from eightfold.recipe_sections import TaskSection
 
 if TYPE_CHECKING:
     import torch

