@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from eightfold.compress.latency.report import LatencyReport, PlanPoint, PointKind
 from eightfold.compress.latency.request import LatencyRequest
 from eightfold.compress.latency.whole_network import WholeNetwork
@@ -71,8 +69,8 @@ def report_of_case(case: Case, solution: Solution, measured: float | None, solve
 
 
 def _point(case: Case, name: str, kind: PointKind, counts: Counts, measured: float | None) -> PlanPoint:
-    values = [choice.value_of(counts.get(choice.group, choice.counts[-1])) for choice in case.choices]
-    importance = float(np.mean(np.exp(np.minimum(values, 0.0)))) if values else 1.0
+    values = sum(choice.value_of(counts.get(choice.group, choice.counts[-1])) for choice in case.choices)
+    importance = math.exp(min(values, 0.0) / max(sum(choice.weight for choice in case.choices), 1))
     return PlanPoint(
         name=name,
         kind=kind,

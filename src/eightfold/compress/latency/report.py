@@ -18,7 +18,7 @@ class PlanPoint(Frozen):
 
     name: str
     kind: PointKind
-    importance: float = Field(description="mean share of importance that stays in a group, 0 to 1")
+    importance: float = Field(description="share of importance that a layer keeps, 0 to 1: geometric mean")
     predicted_ms: float
     measured_ms: float | None = None
 

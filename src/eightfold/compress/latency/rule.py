@@ -227,7 +227,7 @@ def _left_whole(solution: Solution, plan: PrunePlan, graph: ChannelGraph) -> set
 
 def _fixed(choice: Choice, graph: ChannelGraph) -> Choice:
     width = graph.group(choice.group).width
-    return Choice(choice.group, (width,), (choice.value_of(width),))
+    return Choice(choice.group, (width,), (choice.value_of(width),), choice.weight)
 
 
 def _measured(case: Case, solution: Solution) -> float:

@@ -14,7 +14,7 @@ from eightfold.compress.plan.latency.choices import Choice, allowed_counts, choi
 from eightfold.compress.plan.latency.prices import Fit, Prices, slowest
 from eightfold.compress.plan.latency.program import BlockChoice, smallest, solve
 from eightfold.compress.plan.latency.widths import NetworkLayer, Width
-from eightfold.compress.trace.groups import Group
+from eightfold.compress.trace.groups import Group, Member, Span
 from eightfold.errors import UsageError
 from eightfold.runtime.bench.profile.layer_shape import LayerShape
 
@@ -145,6 +145,15 @@ def test_more_channels_are_worth_more_and_none_is_worth_nothing() -> None:
     (choice,) = choices_by_score([group("g", 32)], {"g": np.arange(32.0)}, 8)
     assert list(choice.values) == sorted(choice.values)
     assert choice.values[-1] == pytest.approx(0.0)
+
+
+def test_a_group_counts_for_every_layer_that_reads_it() -> None:
+    readers = tuple(Member(name, 1, "consumer", (Span(0, 0, 32),)) for name in ("a.weight", "b.weight", "c.weight"))
+    stream, inner = Group("stream", 32, readers), Group("inner", 32, readers[:1])
+    scores = {"stream": np.ones(32), "inner": np.ones(32)}
+    wide, narrow = choices_by_score([stream, inner], scores, 8)
+    assert (wide.weight, narrow.weight) == (3, 1)
+    assert wide.value_of(16) == pytest.approx(3 * narrow.value_of(16))
 
 
 def test_a_count_that_the_caller_gave_is_the_only_one() -> None:

@@ -24,11 +24,13 @@ class Choice:
     Attributes:
         counts: ascending.
         values: importance of each count; larger is better.
+        weight: number of layers that read the group.
     """
 
     group: str
     counts: tuple[int, ...]
     values: tuple[float, ...]
+    weight: int = 1
 
     def value_of(self, count: int) -> float:
         """The importance of a count, between counts linear."""
@@ -58,10 +60,11 @@ def choices_by_score(
     block: int = 1,
     fixed: Mapping[str, int] | None = None,
 ) -> tuple[Choice, ...]:
-    """Choices whose value is the logarithm of the share of the score's energy that stays.
+    """Choices whose value is the logarithm of the share of the score's energy that stays, for each layer that reads it.
 
-    The signal that passes a network is the product of what each of its layers lets pass; its logarithm is a sum. A
-    group that loses nearly everything costs without bound, however small its scores are.
+    The signal that passes a network is the product of what each of its layers takes in; its logarithm is a sum. So a
+    residual stream, which many layers read, counts more than the inside of a block, and a group that loses nearly
+    everything costs without bound, however small its scores are.
 
     Args:
         scores: group id -> [width].
@@ -74,8 +77,9 @@ def choices_by_score(
         shares = np.cumsum(energies) / max(float(energies.sum()), FLOOR)
         whole = (fixed or {}).get(group.id)
         counts = allowed_counts(group, multiple, block) if whole is None else (whole,)
-        values = tuple(float(np.log(max(shares[count - 1], FLOOR))) for count in counts)
-        found.append(Choice(group.id, counts, values))
+        readers = max(1, len({member.tensor for member in group.members_as("consumer")}))
+        values = tuple(readers * float(np.log(max(shares[count - 1], FLOOR))) for count in counts)
+        found.append(Choice(group.id, counts, values, readers))
     return tuple(found)
 
 

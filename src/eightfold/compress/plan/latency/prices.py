@@ -19,7 +19,7 @@ from eightfold.runtime.bench.profile.layer_shape import LayerShape
 LayerTime = Callable[[LayerShape, float, float], float]
 Vector = npt.NDArray[np.float64]
 # Strength of the prior (factors of 1, nothing else) against one measurement with an error of 100%.
-PRIOR = np.array([0.1, 0.1, 0.03, 0.03])
+PRIOR = np.array([0.2, 0.2, 0.05, 0.05])
 WIDE = 1e6
 WHOLE = 2.0
 
