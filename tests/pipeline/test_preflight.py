@@ -33,7 +33,7 @@ from tests.pipeline.images import write_classes
         ("model", "source", "resnet19", "unknown model 'resnet19'.*did you mean"),
         ("data", "source", "no_such_folder", "no image folder no_such_folder; allowed: a folder with train/LABEL"),
         ("data", "source", "minst", "unknown data set 'minst'.*did you mean 'mnist'"),
-        ("train", "epochs", 0, r"neither trains the network nor names its weights; allowed: model\.weights with a"),
+        ("train", "distill", {"logits": 1.0}, r"train\.distill; allowed: compress\.finetune\.distill"),
     ],
 )
 def test_what_is_wrong_is_said_before_the_first_step(
@@ -44,6 +44,12 @@ def test_what_is_wrong_is_said_before_the_first_step(
         with pytest.raises(EightfoldError, match=words):
             carry_out(recipe_from(recipe), output=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_named_network_needs_weights_or_training(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    recipe = {**tiny_recipe, "model": {"source": "mobilenet_v2"}, "train": {"epochs": 0}}
+    with pytest.raises(EightfoldError, match="neither trains the network nor names its weights"):
+        preview_run(recipe_from(recipe), output=tmp_path / "run")
 
 
 def test_a_mistyped_folder_is_compared_with_its_neighbours(
