@@ -1,4 +1,4 @@
-"""Predicted against measured latency of plans, solve times, and plans within a budget beside uniform ones.
+"""Predicted against measured latency of plans, solving times, and plans within a budget beside uniform ones.
 
 Usage: python benchmarks/latency_plans.py [NETWORK:TARGET:PRECISION ...] [--plans N] [--threads T] [--work FOLDER]
 
@@ -55,7 +55,7 @@ def case_row(case: str, plans: int, threads: int, work: Path) -> dict[str, Any]:
     from eightfold.compress.plan.costs import macs_cost
     from eightfold.compress.plan.latency.choices import choices_by_score
     from eightfold.compress.plan.latency.prices import Prices
-    from eightfold.compress.plan.latency.program import solve
+    from eightfold.compress.plan.latency.program import solve_program
     from eightfold.compress.plan.latency.widths import widest
     from eightfold.compress.trace.trace import trace
     from eightfold.runtime.bench.profile.profile_layers import profile_layers
@@ -98,7 +98,7 @@ def case_row(case: str, plans: int, threads: int, work: Path) -> dict[str, Any]:
         "times": times, "predicted": {n: fitted.network_ms(sets[n]) for n in sets},
     }  # fmt: skip
     whole = fitted.network_ms({})
-    solutions = {share: solve(choices, fitted, share * times["whole"] * 0.985) for share in SHARES}
+    solutions = {share: solve_program(choices, fitted, share * times["whole"] * 0.985) for share in SHARES}
     row["solve_s"] = [s.seconds if s else None for s in solutions.values()]
     row["gaps"] = [s.gap if s else None for s in solutions.values()]
     beside: dict[str, Any] = {"whole": sets["whole"]}
@@ -113,7 +113,7 @@ def case_row(case: str, plans: int, threads: int, work: Path) -> dict[str, Any]:
         low, high, best = 0.2, 1.0, None
         for _ in range(7):  # the budget at which the plan has as many multiply-accumulates
             middle = (low + high) / 2
-            found = solve(choices, fitted, middle * whole, seconds=6)
+            found = solve_program(choices, fitted, middle * whole, seconds=6)
             if found is not None and macs(found.counts) >= MACS:
                 high, best = middle, found
             else:
@@ -130,7 +130,7 @@ def case_row(case: str, plans: int, threads: int, work: Path) -> dict[str, Any]:
         if abs(first - 0.5) > 0.015:
             seen = [(sets[n], ms) for n, ms in times.items() if not n.startswith("test")]
             refitted = fitted.fitted([*seen, (beside["half"], first * times["whole"])])
-            again = solve(choices, refitted, 0.5 * 0.985 * times["whole"])
+            again = solve_program(choices, refitted, 0.5 * 0.985 * times["whole"])
             if again is not None:
                 second = network.measure({"whole": sets["whole"], "half": again.counts})
                 found_times = {**found_times, "half": second["half"] / second["whole"] * found_times["whole"]}

@@ -25,7 +25,7 @@ from eightfold.calib.images.preprocess import Preprocess
 from eightfold.compress.onnx.graph_file import onnx_module
 from eightfold.compress.train.hooks import Batch
 from eightfold.compress.train.recover.views import Augment, PictureViews
-from eightfold.compress.train.train import Schedule, train
+from eightfold.compress.train.train import LearningRateSchedule, train
 from eightfold.runtime.postprocess.results import Detections
 from eightfold.tasks.average_precision import average_precision
 from eightfold.tasks.boxed_images import BoxedImages, Objects
@@ -214,7 +214,7 @@ def _fashion_network(inputs: Tensor, targets: Tensor, file: Path, width: int, ep
         for part in turn[: count // 128 * 128].split(128):
             yield (inputs[part].flip(3) if epoch % 2 else inputs[part]), targets[part]
 
-    schedule = Schedule(epochs, count // 128, 0.1, 5e-4, seed=0)
+    schedule = LearningRateSchedule(epochs, count // 128, 0.1, 5e-4, seed=0)
     train(model, batches, cross_entropy, schedule, checkpoint=file.with_suffix(".safetensors"))
     torch.save(model.state_dict(), file)
     return model.eval()

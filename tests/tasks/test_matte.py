@@ -18,14 +18,14 @@ from eightfold.pipeline.job.job import Job
 from eightfold.recipe import Recipe
 from eightfold.recipe_sections import DataSection, TaskSection, TrainSection
 from eightfold.tasks.base import Network, Training
-from eightfold.tasks.matte import Matte, MatteBatches, with_heads
+from eightfold.tasks.matte import MatteBatches, MatteTask, with_heads
 from eightfold.tasks.matted_images import MattedImages, open_mattes
 from eightfold.tasks.networks import module_network
 from eightfold.zoo.generated_mattes import write_mattes
 from eightfold.zoo.sources.modnet.network import MODNet
 
 RULES = Preprocess(height=64, width=64, resize="letterbox", mean=(0.5,) * 3, std=(0.5,) * 3)
-TASK = Matte(TaskSection(kind="matte"))
+TASK = MatteTask(TaskSection(kind="matte"))
 RECIPE: dict[str, Any] = {
     "name": "tiny",
     "task": {"kind": "matte"},
@@ -114,7 +114,7 @@ def test_a_network_without_heads_is_trained_on_its_matte() -> None:
 
 def test_modnet_is_pruned_with_its_heads() -> None:
     job = Job(Recipe.model_validate(RECIPE | {"model": {"source": "modnet"}}), Path("runs/tiny"))
-    assert isinstance(job.task, Matte)
+    assert isinstance(job.task, MatteTask)
     vars(job)["train_images"] = MattedImages(())
     assert job.networks.trace_arguments == (True,)
 
@@ -147,4 +147,4 @@ def test_bad_data_is_one_line(tmp_path: Path, mattes: MattedImages) -> None:
     with pytest.raises(ImageError, match=r"00003\.png has no matte in .*alphas; allowed: alphas/00003\.png"):
         open_mattes(folder)
     with pytest.raises(RecipeError, match=r"task\.decode is 'classify' for a network that gives mattes"):
-        Matte(TaskSection(kind="matte", decode="classify")).check(Recipe.model_validate(RECIPE))
+        MatteTask(TaskSection(kind="matte", decode="classify")).check(Recipe.model_validate(RECIPE))

@@ -35,7 +35,7 @@ EVALUATION_BATCH = 16
 
 
 @dataclass(frozen=True)
-class NetworkOptions:
+class TrainedNetworkOptions:
     """Properties of a network that trains, beside its source.
 
     Attributes:
@@ -123,7 +123,7 @@ class TrainingSubject:
         save_pruned(model, self.plan, output, source=self.record)
 
 
-def open_training(network: str, data: str, options: NetworkOptions | None = None) -> TrainingSubject:
+def open_training(network: str, data: str, options: TrainedNetworkOptions | None = None) -> TrainingSubject:
     """A network, and the images that it trains on.
 
     Args:
@@ -135,7 +135,7 @@ def open_training(network: str, data: str, options: NetworkOptions | None = None
         ImageError: images or labels that cannot be read or do not fit.
         ModelError: an ONNX file, or a network whose task cannot be trained.
     """
-    options = options or NetworkOptions()
+    options = options or TrainedNetworkOptions()
     if network.endswith(".onnx"):
         raise ModelError(
             f"{network} has no training code", allowed="a torch network", remedy="`eightfold recover` takes .onnx files"
@@ -169,7 +169,7 @@ def _classifies(data: Path) -> bool:
     return data.is_dir() and any(data.glob("train/*/*.*")) and not any(data.glob("train/*.json"))
 
 
-def load_network(network: str, options: NetworkOptions, classes: int | None) -> LoadedModel:
+def load_network(network: str, options: TrainedNetworkOptions, classes: int | None) -> LoadedModel:
     """A torch network from any source; `classes` is for those that are built with any number. Raises ModelError."""
     takes = classes is not None and source_of(network).takes_weights(network)
     found = load_source(

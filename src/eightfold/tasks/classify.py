@@ -106,12 +106,12 @@ class Classify(VisionTask):
     def train(self, model: nn.Module, training: Training) -> float:
         from torch.nn.functional import cross_entropy
 
-        from eightfold.compress.train.train import Schedule, train
+        from eightfold.compress.train.train import LearningRateSchedule, train
 
         section, seed = training.section, training.seed
         batch = min(section.batch, len(training.images))
         batches = TrainingBatches(training.images, training.preprocess, batch, section.shift_pixels, seed)
-        schedule = Schedule(section.epochs, len(batches), section.learning_rate, section.weight_decay, seed)
+        schedule = LearningRateSchedule(section.epochs, len(batches), section.learning_rate, section.weight_decay, seed)
         return train(
             model,
             batches,

@@ -8,9 +8,9 @@ from eightfold.tasks.agreement import AGREEMENTS, AgreementTask
 from eightfold.tasks.base import VisionTask
 from eightfold.tasks.classify import Classify
 from eightfold.tasks.detect import Detect
-from eightfold.tasks.matte import Matte
+from eightfold.tasks.matte import MatteTask
 
-KINDS: dict[str, type[VisionTask]] = {"classify": Classify, "detect": Detect, "matte": Matte}
+KINDS: dict[str, type[VisionTask]] = {"classify": Classify, "detect": Detect, "matte": MatteTask}
 
 
 def register_task(kind: str, task: type[VisionTask]) -> None:

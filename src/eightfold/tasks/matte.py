@@ -41,7 +41,7 @@ USUAL_SIDE = 128
 HEADS = "heads"
 
 
-class Matte(VisionTask):
+class MatteTask(VisionTask):
     """Folders images/ and alphas/; MODNet's losses; one minus the mean absolute difference of mattes."""
 
     metrics = ("1-mad", "1-boundary-mad")
@@ -100,11 +100,13 @@ class Matte(VisionTask):
             ) from None
 
     def train(self, model: nn.Module, training: Training) -> float:
-        from eightfold.compress.train.train import Schedule, train
+        from eightfold.compress.train.train import LearningRateSchedule, train
 
         section, images = training.section, _matted(training.images)
         batches = MatteBatches(images, training.preprocess, min(section.batch, len(images)), training.seed)
-        schedule = Schedule(section.epochs, len(batches), section.learning_rate, section.weight_decay, training.seed)
+        schedule = LearningRateSchedule(
+            section.epochs, len(batches), section.learning_rate, section.weight_decay, training.seed
+        )
         return train(
             with_heads(model), batches, matting_loss(), schedule, checkpoint=training.checkpoint, what=training.what
         )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from eightfold.compress.latency.network_layers import network_layers
-from eightfold.compress.plan.latency.widths import NetworkLayer, Width, widest
+from eightfold.compress.plan.latency.widths import GroupWidth, NetworkLayer, widest
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.surgery.surgery import applied
 from eightfold.compress.trace.trace import trace
@@ -113,5 +113,5 @@ def test_layers_of_one_shape_share_a_table_up_to_the_widest() -> None:
 
 
 def test_a_width_counts_what_each_group_adds() -> None:
-    width = Width(4.0, {"a": 1.0, "b": 2.0}, {"a": 8, "b": 4})
+    width = GroupWidth(4.0, {"a": 1.0, "b": 2.0}, {"a": 8, "b": 4})
     assert (width.whole, width.at({"a": 2}), width.at({"a": 2, "b": 1})) == (20, 14.0, 8.0)

@@ -13,7 +13,7 @@ from eightfold.compress.compensate.compensate import compensate
 from eightfold.compress.plan.costs import macs_cost
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.plan_pruning import plan_pruning
-from eightfold.compress.sensitivity.output_error import Curve, output_errors
+from eightfold.compress.sensitivity.output_error import Curve, pruning_errors
 from eightfold.compress.sensitivity.widths import kept_for_cost
 from eightfold.compress.surgery.surgery import apply_plan
 from eightfold.compress.trace.macs import count_macs
@@ -49,7 +49,7 @@ def test_copies_cost_nothing_and_the_model_is_as_before() -> None:
     model = network()
     before = copy.deepcopy(model.state_dict())
     graph = trace(model, images()[:1])
-    curves = output_errors(model, graph, [(images(),)], graph.free, shares=(0.5, 0.25))
+    curves = pruning_errors(model, graph, [(images(),)], graph.free, shares=(0.5, 0.25))
     copies, needed = curves["2.weight"], curves["0.weight"]
     assert copies.kept == needed.kept == (32, 16, 8)
     assert copies.errors[-1] < 1e-3  # re-fitting the reader to the eight that stay is exact
@@ -60,7 +60,7 @@ def test_copies_cost_nothing_and_the_model_is_as_before() -> None:
 def test_a_point_is_what_pruning_and_least_squares_give() -> None:
     model = network()
     graph = trace(model, images()[:1])
-    curve = output_errors(model, graph, [(images(),)], [graph.group("0.weight")], shares=(0.5,))["0.weight"]
+    curve = pruning_errors(model, graph, [(images(),)], [graph.group("0.weight")], shares=(0.5,))["0.weight"]
     kept = np.sort(np.argsort(-curve.order, kind="stable")[:16])
     plan = PrunePlan.from_graph(graph, {"0.weight": kept})
     pruned = copy.deepcopy(model)

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from eightfold.compress.train.train import Batch, Schedule, train
+from eightfold.compress.train.train import Batch, LearningRateSchedule, train
 from eightfold.errors import ModelError
 
-SCHEDULE = Schedule(epochs=4, steps_per_epoch=8, learning_rate=0.1, weight_decay=1e-4, seed=3)
+SCHEDULE = LearningRateSchedule(epochs=4, steps_per_epoch=8, learning_rate=0.1, weight_decay=1e-4, seed=3)
 
 
 def network() -> nn.Module:

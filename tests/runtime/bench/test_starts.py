@@ -19,14 +19,14 @@ from eightfold.runtime.bench.candidates import Candidate
 from eightfold.runtime.bench.clocks import ClockWatch
 from eightfold.runtime.bench.interleave import Samples, Schedule, WarmUp
 from eightfold.runtime.bench.placement import pin_thread, restored_affinity, select_cores
-from eightfold.runtime.bench.start import Opened, Start, StartOptions
+from eightfold.runtime.bench.start import OpenedCandidate, Start, StartOptions
 from eightfold.runtime.bench.starts import clocks_moved, measure_starts, start_in_process
 from eightfold.runtime.bench.sweep import thread_counts
 from eightfold.runtime.devices.device_cpu import CoreSeconds
 from eightfold.runtime.devices.device_probe import DeviceProbe
 from eightfold.runtime.devices.devices import DeviceState
 
-OPENED = Opened(
+OPENED = OpenedCandidate(
     backend="b", version="1", provider="", threads=1, cores=(0,), pinned=True, input_shapes={}, scope="model"
 )
 SHORT = Schedule(seconds=0.04, rounds=4, block_s=0.005, warmup_s=0.02, starts=2)

@@ -72,10 +72,10 @@ def distill(
     def hooks(subject: TrainingSubject) -> Sequence[Hook]:
         from eightfold.compress.train.distill.distiller import Distiller, DistillOptions
         from eightfold.compress.train.distill.hook import Distill
-        from eightfold.pipeline.train_models import NetworkOptions, load_network
+        from eightfold.pipeline.train_models import TrainedNetworkOptions, load_network
 
         options = DistillOptions(_weights(loss or ["logits=1"]), _pairs(pair or []), temperature)
-        found = NetworkOptions(
+        found = TrainedNetworkOptions(
             weights=teacher_weights,
             num_classes=classes,
             size=subject.loaded.size if size is None else image_size(size),

@@ -64,9 +64,9 @@ class TrainingArguments:
         """The network and its images."""
         require("torch", "train a network")
         from eightfold.calib.images.preprocess import Preprocess
-        from eightfold.pipeline.train_models import NetworkOptions, open_training
+        from eightfold.pipeline.train_models import TrainedNetworkOptions, open_training
 
-        options = NetworkOptions(
+        options = TrainedNetworkOptions(
             weights=self.weights,
             num_classes=self.classes,
             size=None if self.size is None else image_size(self.size),

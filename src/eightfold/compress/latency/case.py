@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from eightfold.compress.latency.report import LatencyReport, PlanPoint, PointKind
 from eightfold.compress.latency.request import LatencyRequest
 from eightfold.compress.latency.whole_network import WholeNetwork
-from eightfold.compress.plan.latency.choices import Choice
+from eightfold.compress.plan.latency.choices import WidthChoice
 from eightfold.compress.plan.latency.prices import Prices
-from eightfold.compress.plan.latency.program import Solution, solve
+from eightfold.compress.plan.latency.program import Solution, solve_program
 from eightfold.compress.plan.latency.widths import Counts
 
 FRONT = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
@@ -23,7 +23,7 @@ class Case:
 
     request: LatencyRequest
     prices: Prices
-    choices: tuple[Choice, ...]
+    choices: tuple[WidthChoice, ...]
     multiple: int
     network: WholeNetwork | None
     whole_ms: float = 0.0
@@ -41,7 +41,7 @@ def report_of_case(case: Case, solution: Solution, measured: float | None, solve
     whole = case.prices.network_ms({})
     points = [_point(case, "the plan", "chosen", solution.counts, measured)]
     for share in FRONT:
-        found = solve(case.choices, case.prices, share * whole, seconds=FRONT_S)
+        found = solve_program(case.choices, case.prices, share * whole, seconds=FRONT_S)
         if found is not None:
             points.append(_point(case, f"optimal at {share:g}x", "optimal", found.counts, None))
     kinds: dict[str, PointKind] = {"whole": "whole", "plan": "fit"}

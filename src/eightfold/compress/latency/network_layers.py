@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from eightfold.compress.latency.op_watch import SeenOp, watch
-from eightfold.compress.plan.latency.widths import NetworkLayer, Width, width_of
+from eightfold.compress.plan.latency.widths import GroupWidth, NetworkLayer, width_of
 from eightfold.compress.trace.groups import ChannelGraph, LayerCall
 from eightfold.runtime.bench.profile.layer_shape import LayerKind, LayerShape
 
@@ -63,7 +63,7 @@ class _Fusing:
                     found.append(layer)
         return tuple(found)
 
-    def layer_widths(self, op: SeenOp, x: int, dim: int) -> tuple[Width, Width]:
+    def layer_widths(self, op: SeenOp, x: int, dim: int) -> tuple[GroupWidth, GroupWidth]:
         """Input and output widths of a layer, from the trace's own record of it where there is one."""
         calls = self._calls.get(op.parameter, []) if op.parameter else []
         call = calls.pop(0) if calls else None
@@ -73,13 +73,13 @@ class _Fusing:
             )
         return self.input_width(op, x, dim), self.output_width(op, len(op.out) - 1 if len(op.out) < 4 else 1)
 
-    def input_width(self, op: SeenOp, position: int, dim: int) -> Width:
+    def input_width(self, op: SeenOp, position: int, dim: int) -> GroupWidth:
         """Of a tensor argument."""
         source = op.sources[position]
         places = self.ops[source].channels.get(dim) if source >= 0 else None
         return width_of(places, op.shapes[position][dim], self.graph)
 
-    def output_width(self, op: SeenOp, dim: int) -> Width:
+    def output_width(self, op: SeenOp, dim: int) -> GroupWidth:
         return width_of(op.channels.get(dim), op.out[dim], self.graph)
 
     def tail(self, op: SeenOp, *, sums: bool) -> tuple[str, bool]:

@@ -20,9 +20,9 @@ from eightfold.compress.latency.network_layers import network_layers
 from eightfold.compress.latency.request import LatencyRequest
 from eightfold.compress.latency.whole_network import WholeNetwork, fitting_plans
 from eightfold.compress.plan.latency.budget_text import LatencyBudget
-from eightfold.compress.plan.latency.choices import Choice, choices_by_error, choices_by_score
+from eightfold.compress.plan.latency.choices import WidthChoice, choices_by_error, choices_by_score
 from eightfold.compress.plan.latency.prices import Prices, slowest
-from eightfold.compress.plan.latency.program import BlockChoice, Solution, smallest, solve
+from eightfold.compress.plan.latency.program import BlockChoice, Solution, smallest, solve_program
 from eightfold.compress.plan.latency.widths import NetworkLayer, widest
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.plan.select import Selection, matches, prunable, round_count, top
@@ -204,7 +204,7 @@ def _fit(case: Case) -> None:
 
 def _solved(case: Case, blocks: Sequence[BlockChoice] = ()) -> Solution:
     limit = case.limit_ms
-    found = solve(case.choices, case.prices, limit * AIM, blocks=blocks) or solve(
+    found = solve_program(case.choices, case.prices, limit * AIM, blocks=blocks) or solve_program(
         case.choices, case.prices, limit, blocks=blocks
     )
     if found is None:
@@ -225,9 +225,9 @@ def _left_whole(solution: Solution, plan: PrunePlan, graph: ChannelGraph) -> set
     return planned - {group.id for group in plan.groups}
 
 
-def _fixed(choice: Choice, graph: ChannelGraph) -> Choice:
+def _fixed(choice: WidthChoice, graph: ChannelGraph) -> WidthChoice:
     width = graph.group(choice.group).width
-    return Choice(choice.group, (width,), (choice.value_of(width),), choice.weight)
+    return WidthChoice(choice.group, (width,), (choice.value_of(width),), choice.weight)
 
 
 def _measured(case: Case, solution: Solution) -> float:

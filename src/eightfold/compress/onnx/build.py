@@ -21,7 +21,7 @@ from eightfold.compress.onnx.host import Host
 from eightfold.compress.onnx.module import Choice, GraphInput, OnnxModule, Program
 from eightfold.compress.onnx.operators import OPERATORS, Node, cannot_run
 from eightfold.compress.onnx.operators.base import DTYPES
-from eightfold.compress.onnx.step import Step
+from eightfold.compress.onnx.step import NodeStep
 from eightfold.errors import ModelError
 from eightfold.onnx_graph.names import inner_graphs
 from eightfold.onnx_graph.onnx_files import opset_of
@@ -73,12 +73,12 @@ def build_module(model: onnx.ModelProto, folder: Path, held: Mapping[str, Tensor
     return OnnxModule(tuple(_inputs(graph)), program, paths, parameters, buffers, hosts, order)
 
 
-def require_operators(graph: onnx.GraphProto) -> None:
+def require_executable(graph: onnx.GraphProto) -> None:
     """Raise TraceError, before any weight is read, for the first node that cannot run in torch."""
     for node in graph.node:
         if kind(node) == "If":
             for inner in inner_graphs(node):
-                require_operators(inner)
+                require_executable(inner)
         elif kind(node) != "Constant":
             _require_operator(node)
 
@@ -101,7 +101,7 @@ class _Builder:
         ]
         return Program.of(steps, [value.name for value in graph.output])
 
-    def _step(self, node: onnx.NodeProto, biases: dict[str, tuple[str, str]]) -> Step | Choice:
+    def _step(self, node: onnx.NodeProto, biases: dict[str, tuple[str, str]]) -> NodeStep | Choice:
         name = node.name or node.output[0]
         if kind(node) == "If":
             return self._choice(node, name)
@@ -113,7 +113,7 @@ class _Builder:
         made = sum(1 for output in node.output if output)
         attributes = {each.name: _value(each) for each in node.attribute}
         outputs = len(node.output) if made > 1 else 1
-        return Step(
+        return NodeStep(
             Node(node.op_type, name, self._opset, outputs, attributes),
             OPERATORS[node.op_type],
             node.output[0],

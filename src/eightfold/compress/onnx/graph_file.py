@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eightfold.compress.onnx.build import build_module, require_operators
+from eightfold.compress.onnx.build import build_module, require_executable
 from eightfold.compress.onnx.constants import require_external
 from eightfold.compress.onnx.inputs import example_inputs, settle, value_shapes
 from eightfold.compress.onnx.module import OnnxModule
@@ -85,7 +85,7 @@ def require_prunable(path: PathLike) -> None:
     path = Path(path)
     graph = load_onnx(path, external=False, normal=False).graph
     _require_float(graph, path)
-    require_operators(graph)
+    require_executable(graph)
 
 
 def onnx_module(path: PathLike, *, size: tuple[int, int] | None = None) -> OnnxModule:

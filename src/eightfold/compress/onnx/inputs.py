@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from eightfold.compress.modules.modules import plain_attention
 from eightfold.compress.onnx.host import Host
 from eightfold.compress.onnx.module import GraphInput, OnnxModule
-from eightfold.compress.onnx.step import Step
+from eightfold.compress.onnx.step import NodeStep
 from eightfold.compress.trace.fake.fake_run import FakeRun
 from eightfold.errors import ModelError, TraceError, first_line
 
@@ -107,7 +107,7 @@ def value_shapes(module: OnnxModule, examples: Sequence[Tensor]) -> dict[str, tu
     shapes: dict[str, tuple[int, ...]] = {}
 
     def note(step: nn.Module, _: object, made: object) -> None:
-        if isinstance(step, Step) and isinstance(made, tuple):
+        if isinstance(step, NodeStep) and isinstance(made, tuple):
             tensors = [value.tensor if isinstance(value, Host) else value for value in made]
             shapes.update((name, tuple(tensor.shape)) for name, tensor in zip(step.makes, tensors, strict=False))
             shapes[step.key] = tuple(tensors[0].shape)

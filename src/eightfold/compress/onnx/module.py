@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from eightfold.compress.onnx.host import Host, Value, tensor_of
-from eightfold.compress.onnx.step import Step
+from eightfold.compress.onnx.step import NodeStep
 from eightfold.errors import TraceError
 
 
@@ -26,12 +26,12 @@ class GraphInput:
 class Program:
     """Nodes in order, and what can be forgotten behind each."""
 
-    steps: tuple[Step | Choice, ...]
+    steps: tuple[NodeStep | Choice, ...]
     outputs: tuple[str, ...]
     forget: tuple[tuple[str, ...], ...] = field(repr=False, default=())
 
     @classmethod
-    def of(cls, steps: Sequence[Step | Choice], outputs: Sequence[str]) -> Program:
+    def of(cls, steps: Sequence[NodeStep | Choice], outputs: Sequence[str]) -> Program:
         """Work out after which step each value has been read for the last time."""
         last: dict[str, int] = {}
         for place, step in enumerate(steps):

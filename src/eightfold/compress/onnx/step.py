@@ -22,7 +22,7 @@ _OF_SHAPES = ("Shape", "Size")
 _FILLED = ("ConstantOfShape",)
 
 
-class Step(nn.Module):
+class NodeStep(nn.Module):
     """Runs one node.
 
     Attributes:

@@ -12,7 +12,7 @@ from torch import Tensor
 from eightfold.compress.onnx.constants import Uses, as_proto, uses_of
 from eightfold.compress.onnx.host import constant_and_place
 from eightfold.compress.onnx.module import Choice, OnnxModule, Program
-from eightfold.compress.onnx.step import COMPUTED, OF_THE_NODE, Step
+from eightfold.compress.onnx.step import COMPUTED, OF_THE_NODE, NodeStep
 from eightfold.errors import ModelError
 from eightfold.onnx_graph.graph_index import GraphIndex, set_attribute
 from eightfold.onnx_graph.names import inner_graphs
@@ -44,10 +44,10 @@ def write_back(model: onnx.ModelProto, module: OnnxModule, shapes: Mapping[str, 
     return made
 
 
-def _steps(module: OnnxModule) -> Iterator[Step]:
-    def of(program: Program) -> Iterator[Step]:
+def _steps(module: OnnxModule) -> Iterator[NodeStep]:
+    def of(program: Program) -> Iterator[NodeStep]:
         for step in program.steps:
-            if isinstance(step, Step):
+            if isinstance(step, NodeStep):
                 yield step
             elif isinstance(step, Choice):
                 for inner in step.branches.values():
@@ -93,7 +93,7 @@ def _sizes_of(module: OnnxModule, uses: Uses) -> _Sizes:
     return sizes
 
 
-def _claims(module: OnnxModule) -> Iterator[tuple[Step, int | None, str, dict[int, int]]]:
+def _claims(module: OnnxModule) -> Iterator[tuple[NodeStep, int | None, str, dict[int, int]]]:
     """Step, input, constant, and the values that the step needs in it."""
     for step in _steps(module):
         for attribute, origins in step.origins.items():
@@ -185,7 +185,7 @@ def _replace(tensor: onnx.TensorProto, content: onnx.TensorProto) -> None:
         tensor.doc_string = words
 
 
-def _write_attributes(graph: onnx.GraphProto, steps: Mapping[str, Step]) -> None:
+def _write_attributes(graph: onnx.GraphProto, steps: Mapping[str, NodeStep]) -> None:
     for node in graph.node:
         step = steps.get(node.output[0]) if node.output else None
         for attribute, origins in step.origins.items() if step is not None else ():

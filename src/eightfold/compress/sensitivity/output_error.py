@@ -80,7 +80,7 @@ class _Reader:
     sink: Sink | None
 
 
-def output_errors(
+def pruning_errors(
     model: nn.Module,
     graph: ChannelGraph,
     batches: Sequence[tuple[Any, ...]],

@@ -12,7 +12,7 @@ from eightfold.compress.plan.costs import macs_cost
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.plan.select import Selection, matches, select
 from eightfold.compress.plan.selection_rules import LayerScores
-from eightfold.compress.sensitivity.output_error import Curve, output_errors
+from eightfold.compress.sensitivity.output_error import Curve, pruning_errors
 from eightfold.compress.sensitivity.widths import kept_for_cost
 from eightfold.compress.trace.groups import ChannelGraph, Group, Kept
 from eightfold.errors import UsageError
@@ -45,7 +45,7 @@ def measured_plan(
     if not budgets:
         cost = macs_cost(graph)
         budgets = [Budget(cost, cost(uniform), f"MACs of keep ratio {selection.keep_ratio:g}")]
-    curves = output_errors(model, graph, batches, free, multiple=selection.multiple)
+    curves = pruning_errors(model, graph, batches, free, multiple=selection.multiple)
     kept = _kept(free, curves, uniform, selection.multiple, budgets)
     plan = plan_of(kept)
     whole = {name for name in kept if len(kept[name]) < graph.group(name).width} - {group.id for group in plan.groups}
@@ -66,7 +66,7 @@ def error_curves(
 ) -> dict[str, Curve]:
     """Measured output errors of the groups that may shrink. Raises UsageError without images."""
     _require_images(batches)
-    return output_errors(model, graph, batches, _free(graph, scores, selection)[1], multiple=selection.multiple)
+    return pruning_errors(model, graph, batches, _free(graph, scores, selection)[1], multiple=selection.multiple)
 
 
 def _require_images(batches: Sequence[tuple[Any, ...]]) -> None:

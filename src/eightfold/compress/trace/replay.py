@@ -14,7 +14,7 @@ from eightfold.compress.trace.op_trace import OpTrace, TracedOp
 from eightfold.compress.types import Args, Kwargs
 
 
-def factors_of(operator: str, args: Args) -> tuple[float, ...]:
+def scalar_factors_of(operator: str, args: Args) -> tuple[float, ...]:
     """The floating-point numbers among the arguments of an operator, or the number that becomes a tensor."""
     if operator == "lift_fresh" and isinstance(args[0], torch.Tensor) and args[0].numel() == 1:
         return (float(args[0]),)
@@ -57,7 +57,7 @@ class Replay(FakeRun):  # type: ignore[no-untyped-call]  # torch's base class ha
         leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
         if step is None or _plain(step.operator) != _plain(operator) or step.dims != tuple(x.dim() for x in leaves):
             self._following = False
-        elif step.factors != (given := factors_of(operator, args)):
+        elif step.factors != (given := scalar_factors_of(operator, args)):
             raise Misfit(step, f"is given {given} instead of {step.factors}")
         elif any(leaves[axis.result].shape[axis.dim] != self._widths[axis.vector] for axis in step.axes):
             raise Misfit(step, f"gives {[tuple(leaf.shape) for leaf in leaves]}")

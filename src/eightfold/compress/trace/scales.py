@@ -41,7 +41,7 @@ def settled(record: Record) -> list[Fold]:
     return found
 
 
-def links(folds: Iterable[Fold], names: Mapping[int, str], grouping: Grouping) -> tuple[ScaleLink, ...]:
+def scale_links(folds: Iterable[Fold], names: Mapping[int, str], grouping: Grouping) -> tuple[ScaleLink, ...]:
     """The folds in terms of groups, without those whose channels all stay."""
     found = []
     for weight, factor in folds:

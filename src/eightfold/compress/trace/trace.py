@@ -34,7 +34,7 @@ from eightfold.compress.trace.fake.fake_run import run_or_fake
 from eightfold.compress.trace.groups import ChannelGraph, LayerCall, Role, Suspect
 from eightfold.compress.trace.labels import LabelSpace, axes_of, clear_axes, set_axes
 from eightfold.compress.trace.op_trace import OpTraceNotes
-from eightfold.compress.trace.replay import factors_of
+from eightfold.compress.trace.replay import scalar_factors_of
 from eightfold.compress.trace.rules import RULES, Call
 from eightfold.compress.trace.rules.base import RawLayer, Record, has_offset, marked_uniform, set_offset
 from eightfold.compress.trace.rules.elementwise import elementwise, factory
@@ -161,7 +161,9 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's bas
         self.record.data_dependent |= call.name in _DATA_DEPENDENT
         _apply_rule(call)
         if self.trail is not None:
-            self.trail.add(call.name, factors_of(call.name, args), [(out.dim(), axes_of(out)) for out in call.outs])
+            self.trail.add(
+                call.name, scalar_factors_of(call.name, args), [(out.dim(), axes_of(out)) for out in call.outs]
+            )
         return result
 
 
@@ -213,7 +215,7 @@ def _graph(
         shapes_of(model),
         sizes=sizes.links(model, record, grouping),
         suspects=_suspects(model, record, grouping),
-        scales=scales.links(folds, names, grouping),
+        scales=scales.scale_links(folds, names, grouping),
         trail=record.trail.solved(grouping.place),
         outputs=record.outputs,
         data_dependent=record.data_dependent,

@@ -22,7 +22,7 @@ ONE_CYCLE = LearningRate("onecycle", warm_up=0.2)
 
 
 @dataclass(frozen=True)
-class Schedule:
+class LearningRateSchedule:
     """SGD with Nesterov momentum under a one-cycle learning rate (linear warm-up over 20%, then cosine to zero).
 
     Attributes:
@@ -52,7 +52,7 @@ def train(
     model: nn.Module,
     batches: Callable[[int], Iterator[Batch]],
     loss: Loss,
-    schedule: Schedule,
+    schedule: LearningRateSchedule,
     *,
     checkpoint: Path,
     what: str = "training",
@@ -64,7 +64,7 @@ def train(
         model: any module that maps inputs to what `loss` takes.
         batches: epoch number -> (inputs, targets), the same batches for the same epoch every time.
         loss: (outputs, targets) -> scalar tensor.
-        schedule: see Schedule.
+        schedule: see LearningRateSchedule.
         checkpoint: where the state goes meanwhile. The caller removes it when the result is safe elsewhere.
         what: names the work in the progress line.
         hooks: penalties, teachers, quantizers.
@@ -110,7 +110,7 @@ class EpochBatches:
         return LoopBatch((inputs,), target)
 
 
-def _optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.SGD:
+def _optimizer(model: nn.Module, schedule: LearningRateSchedule) -> torch.optim.SGD:
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": schedule.weight_decay},

@@ -170,7 +170,7 @@ def prune_baseline(job: Job, _: Path) -> str:
         seed=job.recipe.seed,
         **{name: getattr(section, name) for name in PLAN_KEYS},
     )
-    before = layer_widths(model)
+    before = widths_by_layer(model)
     report = apply_plan(model, plan)
     plan.save(job.path(at.PLAN))
     if request is not None and request.reports:
@@ -223,7 +223,7 @@ def _training_inputs(job: Job, count: int) -> Any:
     return job.networks.batches(torch.from_numpy(rows))
 
 
-def layer_widths(model: nn.Module) -> dict[str, tuple[int, int]]:
+def widths_by_layer(model: nn.Module) -> dict[str, tuple[int, int]]:
     """Name -> (inputs, outputs) of each convolution and linear layer. A grouped one counts the inputs of all groups."""
     from torch import nn
 
@@ -252,7 +252,7 @@ def width_facts(model: nn.Module, before: dict[str, tuple[int, int]]) -> list[Js
             "out_before": before[name][1],
             "out_after": outputs,
         }
-        for name, (inputs, outputs) in layer_widths(model).items()
+        for name, (inputs, outputs) in widths_by_layer(model).items()
     ]
 
 

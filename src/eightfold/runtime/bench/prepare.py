@@ -23,7 +23,7 @@ FRAME_HEIGHT, FRAME_WIDTH = 1080, 1920
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedCandidate:
     """A candidate with its model loaded, ready to be called again and again.
 
     Attributes:
@@ -40,7 +40,7 @@ class Prepared:
     caller_cores: tuple[int, ...] = ()
 
 
-def prepare_candidate(candidate: Candidate, options: SessionOptions, end_to_end: bool, seed: int) -> Prepared:
+def prepare_candidate(candidate: Candidate, options: SessionOptions, end_to_end: bool, seed: int) -> PreparedCandidate:
     """Load a candidate.
 
     Args:
@@ -57,7 +57,7 @@ def prepare_candidate(candidate: Candidate, options: SessionOptions, end_to_end:
     caller = cores[:1] if alone and session.pinned and BACKENDS[candidate.backend].caller_computes else cores
     made = [_call(candidate, session, end_to_end, seed) for _ in range(options.requests)]
     scope: Scope = "end-to-end" if end_to_end else session.scope
-    return Prepared(candidate, session, tuple(made), scope, cores, caller)
+    return PreparedCandidate(candidate, session, tuple(made), scope, cores, caller)
 
 
 def _call(candidate: Candidate, session: Session, end_to_end: bool, seed: int) -> Callable[[], object]:

@@ -26,7 +26,7 @@ from eightfold.runtime.bench.interleave import Samples, Schedule, WarmUp
 from eightfold.runtime.bench.modes import Mode, measure
 from eightfold.runtime.bench.peak_memory import MODULES, UNKNOWN_BACKEND
 from eightfold.runtime.bench.placement import pin_thread, restored_affinity
-from eightfold.runtime.bench.prepare import Prepared, prepare_candidate
+from eightfold.runtime.bench.prepare import PreparedCandidate, prepare_candidate
 from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.bundle.manifest import Precision
 from eightfold.runtime.devices.devices import DeviceState, read_state
@@ -60,7 +60,7 @@ class StartOptions:
     seed: int = 0
 
 
-class Opened(Frozen):
+class OpenedCandidate(Frozen):
     """A candidate as its backend opened it. `cores` are those of its threads; `pinned` if each has one to itself."""
 
     backend: str
@@ -78,7 +78,7 @@ class Start:
     """Times and facts of one start, by the candidates' names; `clocks_mhz` of the first core, after each round."""
 
     samples: dict[str, Samples]
-    opened: dict[str, Opened]
+    opened: dict[str, OpenedCandidate]
     before: DeviceState
     after: DeviceState
     clocks_mhz: tuple[float, ...] = ()
@@ -148,7 +148,7 @@ class _Result(Value):
     error: ClassVar[type[EightfoldError]] = EightfoldError
 
     names: tuple[str, ...]  # in the order of the files; JSON's keys are sorted
-    opened: dict[str, Opened]
+    opened: dict[str, OpenedCandidate]
     warm_ups: dict[str, dict[str, Any]]
     before: DeviceState
     after: DeviceState
@@ -179,9 +179,9 @@ def run_start(candidates: Sequence[Candidate], options: StartOptions) -> Start:
     return Start(samples, opened, before, after, clocks.seen_mhz)
 
 
-def _opened(ready: Prepared) -> Opened:
+def _opened(ready: PreparedCandidate) -> OpenedCandidate:
     session = ready.session
-    return Opened(
+    return OpenedCandidate(
         backend=session.backend,
         version=session.version,
         provider=session.provider,

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eightfold.compress.plan.latency.budget_text import LatencyBudget
-from eightfold.compress.plan.latency.choices import Choice, allowed_counts, choices_by_error, choices_by_score
-from eightfold.compress.plan.latency.prices import Fit, Prices, slowest
-from eightfold.compress.plan.latency.program import BlockChoice, smallest, solve
-from eightfold.compress.plan.latency.widths import NetworkLayer, Width
+from eightfold.compress.plan.latency.choices import WidthChoice, allowed_counts, choices_by_error, choices_by_score
+from eightfold.compress.plan.latency.prices import PriceFit, Prices, slowest
+from eightfold.compress.plan.latency.program import BlockChoice, smallest, solve_program
+from eightfold.compress.plan.latency.widths import GroupWidth, NetworkLayer
 from eightfold.compress.trace.groups import Group, Member, Span
 from eightfold.errors import UsageError
 from eightfold.runtime.bench.profile.layer_shape import LayerShape
@@ -23,8 +23,8 @@ POOL = LayerShape(kind="max_pool", size=(8, 8), kernel=(2, 2))
 COUNTS = (8, 16, 24, 32)
 
 
-def width(*groups: str, fixed: float = 0.0) -> Width:
-    return Width(fixed, dict.fromkeys(groups, 1.0), dict.fromkeys(groups, COUNTS[-1]))
+def width(*groups: str, fixed: float = 0.0) -> GroupWidth:
+    return GroupWidth(fixed, dict.fromkeys(groups, 1.0), dict.fromkeys(groups, COUNTS[-1]))
 
 
 def stairs(shape: LayerShape, inputs: float, outputs: float) -> float:
@@ -33,26 +33,26 @@ def stairs(shape: LayerShape, inputs: float, outputs: float) -> float:
     return 0.01 * blocks * (inputs**0.8 if shape.two_sided else 1) + 0.02
 
 
-def network(seed: int, groups: int) -> tuple[tuple[Choice, ...], Prices]:
+def network(seed: int, groups: int) -> tuple[tuple[WidthChoice, ...], Prices]:
     """A chain of convolutions with a residual connection, a pooling, and a layer that reads two groups."""
     random = np.random.default_rng(seed)
     names = [f"g{number}" for number in range(groups)]
-    layers = [NetworkLayer("stem", CONV, Width(3.0), width(names[0]))]
+    layers = [NetworkLayer("stem", CONV, GroupWidth(3.0), width(names[0]))]
     layers += [NetworkLayer(f"{a}-{b}", CONV, width(a), width(b)) for a, b in itertools.pairwise(names)]
     layers += [
         NetworkLayer("back", CONV, width(names[-1]), width(names[0])),
         NetworkLayer("loop", CONV, width(names[0]), width(names[0])),
         NetworkLayer("pool", POOL, width(names[-1]), width(names[-1])),
-        NetworkLayer("head", CONV, width(names[-1]), Width(10.0)),
+        NetworkLayer("head", CONV, width(names[-1]), GroupWidth(10.0)),
     ]
     choices = []
     for name in names:
         values = np.sort(-random.exponential(1.0, len(COUNTS)))
-        choices.append(Choice(name, COUNTS, tuple(values.tolist())))
+        choices.append(WidthChoice(name, COUNTS, tuple(values.tolist())))
     return tuple(choices), Prices(tuple(layers), stairs)
 
 
-def best(choices: tuple[Choice, ...], prices: Prices, budget: float) -> float | None:
+def best(choices: tuple[WidthChoice, ...], prices: Prices, budget: float) -> float | None:
     """By trying everything."""
     found = None
     for counts in itertools.product(COUNTS, repeat=len(choices)):
@@ -68,7 +68,7 @@ def best(choices: tuple[Choice, ...], prices: Prices, budget: float) -> float | 
 def test_no_combination_is_better(seed: int, groups: int, share: float) -> None:
     choices, prices = network(seed, groups)
     budget = share * prices.network_ms({})
-    wanted, found = best(choices, prices, budget), solve(choices, prices, budget)
+    wanted, found = best(choices, prices, budget), solve_program(choices, prices, budget)
     assert (found is None) == (wanted is None)
     if found is not None and wanted is not None:
         assert prices.network_ms(found.counts) <= budget * (1 + 1e-6)
@@ -79,15 +79,15 @@ def test_no_combination_is_better(seed: int, groups: int, share: float) -> None:
 
 def test_a_budget_below_the_smallest_widths_has_no_plan() -> None:
     choices, prices = network(0, 3)
-    assert solve(choices, prices, 0.99 * prices.network_ms(smallest(choices))) is None
+    assert solve_program(choices, prices, 0.99 * prices.network_ms(smallest(choices))) is None
 
 
 def test_concatenated_inputs_follow_the_sum_of_their_groups() -> None:
     both = width("a", "b", fixed=4.0)
-    layers = (NetworkLayer("joint", CONV, both, width("c")), NetworkLayer("a", CONV, Width(3.0), width("a")))
+    layers = (NetworkLayer("joint", CONV, both, width("c")), NetworkLayer("a", CONV, GroupWidth(3.0), width("a")))
     prices = Prices(layers, lambda shape, i, o: 0.001 * i * o)
-    choices = tuple(Choice(name, COUNTS, (-3.0, -2.0, -1.0, 0.0)) for name in "abc")
-    found = solve(choices, prices, 0.5 * prices.network_ms({}))
+    choices = tuple(WidthChoice(name, COUNTS, (-3.0, -2.0, -1.0, 0.0)) for name in "abc")
+    found = solve_program(choices, prices, 0.5 * prices.network_ms({}))
     assert found is not None
     assert prices.network_ms(found.counts) <= 0.5 * prices.network_ms({}) * 1.001
     assert found.predicted_ms == pytest.approx(prices.network_ms(found.counts), rel=0.01)
@@ -95,26 +95,26 @@ def test_concatenated_inputs_follow_the_sum_of_their_groups() -> None:
 
 def test_a_block_that_goes_costs_nothing_and_saves_its_layers() -> None:
     layers = (
-        NetworkLayer("first", CONV, Width(3.0), width("a")),
+        NetworkLayer("first", CONV, GroupWidth(3.0), width("a")),
         NetworkLayer("inner1", CONV, width("a"), width("b")),
         NetworkLayer("inner2", CONV, width("b"), width("a")),
     )
     prices = Prices(layers, lambda shape, i, o: 0.001 * i * o)
-    choices = (Choice("a", COUNTS, (-9.0, -6.0, -3.0, 0.0)), Choice("b", COUNTS, (-3.0, -2.0, -1.0, 0.0)))
+    choices = (WidthChoice("a", COUNTS, (-9.0, -6.0, -3.0, 0.0)), WidthChoice("b", COUNTS, (-3.0, -2.0, -1.0, 0.0)))
     block = BlockChoice("block", frozenset({"inner1", "inner2"}), -0.5)
     budget = 1.01 * prices.of_layer(layers[0], 3, 32)
-    found = solve(choices, prices, budget, blocks=[block])
+    found = solve_program(choices, prices, budget, blocks=[block])
     assert found is not None
     assert found.removed == ("block",)
     assert found.counts["a"] == 32
-    kept = solve(choices, prices, prices.network_ms({}), blocks=[block])
+    kept = solve_program(choices, prices, prices.network_ms({}), blocks=[block])
     assert kept is not None
     assert kept.removed == ()
 
 
 def test_the_fit_finds_what_a_network_adds_to_its_layers() -> None:
     choices, prices = network(3, 3)
-    truth = Prices(prices.layers, prices.time, Fit(1.3, 1.1, 40.0, 0.5))
+    truth = Prices(prices.layers, prices.time, PriceFit(1.3, 1.1, 40.0, 0.5))
     random = np.random.default_rng(0)
     plans = [{choice.group: int(random.choice(COUNTS)) for choice in choices} for _ in range(8)]
     fitted = prices.fitted([(plan, truth.network_ms(plan)) for plan in plans[:6]])

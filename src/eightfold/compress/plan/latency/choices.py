@@ -18,7 +18,7 @@ FLOOR = 1e-6
 
 
 @dataclass(frozen=True)
-class Choice:
+class WidthChoice:
     """The counts that one group may keep.
 
     Attributes:
@@ -59,7 +59,7 @@ def choices_by_score(
     *,
     block: int = 1,
     fixed: Mapping[str, int] | None = None,
-) -> tuple[Choice, ...]:
+) -> tuple[WidthChoice, ...]:
     """Choices whose value is the logarithm of the share of the score's energy that stays, for each layer that reads it.
 
     The signal that passes a network is the product of what each of its layers takes in; its logarithm is a sum. So a
@@ -79,13 +79,13 @@ def choices_by_score(
         counts = allowed_counts(group, multiple, block) if whole is None else (whole,)
         readers = max(1, len({member.tensor for member in group.members_as("consumer")}))
         values = tuple(readers * float(np.log(max(shares[count - 1], FLOOR))) for count in counts)
-        found.append(Choice(group.id, counts, values, readers))
+        found.append(WidthChoice(group.id, counts, values, readers))
     return tuple(found)
 
 
 def choices_by_error(
-    groups: Iterable[Group], error_at: Mapping[str, Mapping[int, float]], choices: Iterable[Choice]
-) -> tuple[Choice, ...]:
+    groups: Iterable[Group], error_at: Mapping[str, Mapping[int, float]], choices: Iterable[WidthChoice]
+) -> tuple[WidthChoice, ...]:
     """The same counts with measured output errors as values: less error is better. Groups without errors stay as they
     are."""
     by_group = {choice.group: choice for choice in choices}
@@ -93,5 +93,5 @@ def choices_by_error(
         if group.id in error_at:
             counts = by_group[group.id].counts
             values = tuple(-error_at[group.id][count] for count in counts)
-            by_group[group.id] = Choice(group.id, counts, values)
+            by_group[group.id] = WidthChoice(group.id, counts, values)
     return tuple(by_group.values())

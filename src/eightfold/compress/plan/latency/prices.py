@@ -25,7 +25,7 @@ WHOLE = 2.0
 
 
 @dataclass(frozen=True)
-class Fit:
+class PriceFit:
     """Coefficients of the four parts of a network's latency.
 
     Attributes:
@@ -48,7 +48,7 @@ class Prices:
 
     layers: tuple[NetworkLayer, ...]
     time: LayerTime
-    fit: Fit = Fit()
+    fit: PriceFit = PriceFit()
 
     def of_layer(self, layer: NetworkLayer, inputs: float, outputs: float) -> float:
         """Milliseconds that a layer adds to the network."""
@@ -88,7 +88,7 @@ class Prices:
         found = nnls(np.concatenate([rows * weights[:, None], prior]), wanted)[0]
         error = float(np.abs(rows @ found - 1).max())
         dense, other, per_megabyte, constant = (found * scale).tolist()
-        return Prices(self.layers, self.time, Fit(dense, other, per_megabyte, constant, error))
+        return Prices(self.layers, self.time, PriceFit(dense, other, per_megabyte, constant, error))
 
 
 def slowest(prices: Prices, counts: Counts, most: int = 3) -> list[tuple[str, float]]:

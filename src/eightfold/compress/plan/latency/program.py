@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from eightfold.compress.plan.latency.choices import Choice
+from eightfold.compress.plan.latency.choices import WidthChoice
 from eightfold.compress.plan.latency.prices import Prices
 from eightfold.compress.plan.latency.rows import Rows
-from eightfold.compress.plan.latency.widths import NetworkLayer, Width
+from eightfold.compress.plan.latency.widths import GroupWidth, NetworkLayer
 
 GRID = 6  # points of a width that many groups make up
 GAP = 0.005
@@ -63,8 +63,8 @@ class Solution:
     proven: bool = field(default=True)
 
 
-def solve(
-    choices: Sequence[Choice],
+def solve_program(
+    choices: Sequence[WidthChoice],
     prices: Prices,
     budget_ms: float,
     *,
@@ -91,7 +91,7 @@ def solve(
 class _Program:
     """Variables and constraints in the making."""
 
-    def __init__(self, choices: Sequence[Choice], prices: Prices, blocks: Sequence[BlockChoice]) -> None:
+    def __init__(self, choices: Sequence[WidthChoice], prices: Prices, blocks: Sequence[BlockChoice]) -> None:
         self._choices = {choice.group: choice for choice in choices}
         self._prices = prices
         self.rows = Rows()
@@ -120,7 +120,7 @@ class _Program:
         }
         return counts, tuple(path for path, variable in self._goes.items() if values[variable] > 0.5)
 
-    def _group(self, choice: Choice) -> list[int]:
+    def _group(self, choice: WidthChoice) -> list[int]:
         variables = self.rows.variables(len(choice.counts), integer=True)
         self._value.update(zip(variables, choice.values, strict=True))
         self.rows.equal(dict.fromkeys(variables, 1.0), 1.0)
@@ -194,7 +194,7 @@ class _Program:
             else:
                 self.rows.at_least({**row, goes: max(axis.widths)}, axis.fixed)
 
-    def _axis(self, width: Width) -> _Axis:
+    def _axis(self, width: GroupWidth) -> _Axis:
         """A width as a group's counts, or as a grid where many groups make it up."""
         free = {group: share for group, share in width.groups.items() if len(self._counts(group)) > 1}
         fixed = width.fixed + sum(
@@ -217,7 +217,7 @@ class _Program:
     def _counts(self, group: str) -> tuple[int, ...]:
         return self._choices[group].counts if group in self._choices else ()
 
-    def _only(self, group: str, width: Width) -> int:
+    def _only(self, group: str, width: GroupWidth) -> int:
         """The count of a group that has no choice."""
         return self._counts(group)[0] if group in self._choices else width.full[group]
 
@@ -241,6 +241,6 @@ class _Axis:
         return self.keeps is not None and self.keeps == other.keeps
 
 
-def smallest(choices: Iterable[Choice]) -> dict[str, int]:
+def smallest(choices: Iterable[WidthChoice]) -> dict[str, int]:
     """The least counts of all groups."""
     return {choice.group: min(choice.counts) for choice in choices}

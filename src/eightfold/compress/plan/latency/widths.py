@@ -14,10 +14,10 @@ Counts = Mapping[str, int]
 
 
 @dataclass(frozen=True)
-class Width:
+class GroupWidth:
     """A number of channels: a constant, and for each group what one kept channel adds.
 
-    >>> Width(16, {"conv1": 2.0}).at({"conv1": 8})
+    >>> GroupWidth(16, {"conv1": 2.0}).at({"conv1": 8})
     32.0
     """
 
@@ -37,10 +37,10 @@ class Width:
         return round(self.at({}))
 
 
-def width_of(places: Index | None, size: int, graph: ChannelGraph) -> Width:
+def width_of(places: Index | None, size: int, graph: ChannelGraph) -> GroupWidth:
     """The width of a dimension of `size` indices whose groups and channels are `places`, [size, 2] or None."""
     if places is None:
-        return Width(float(size))
+        return GroupWidth(float(size))
     numbers, counts = np.unique(places[:, 0], return_counts=True)
     fixed, groups, full = 0.0, dict[str, float](), dict[str, int]()
     for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
@@ -50,7 +50,7 @@ def width_of(places: Index | None, size: int, graph: ChannelGraph) -> Width:
         else:
             groups[group.id] = count / group.width
             full[group.id] = group.width
-    return Width(fixed, groups, full)
+    return GroupWidth(fixed, groups, full)
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class NetworkLayer:
 
     name: str
     shape: LayerShape
-    inputs: Width
-    outputs: Width
+    inputs: GroupWidth
+    outputs: GroupWidth
 
     def widths(self, counts: Counts) -> tuple[float, float]:
         """Input and output channels when `counts` stay."""

@@ -41,7 +41,7 @@ def channel_wise(student: Tensor, teacher: Tensor, temperature: float = TEMPERAT
     return temperature**2 * F.kl_div(seen, wanted, log_target=True, reduction="none").sum(2).mean()
 
 
-def attention(student: Tensor, teacher: Tensor, temperature: float = TEMPERATURE) -> Tensor:
+def attention_loss(student: Tensor, teacher: Tensor, temperature: float = TEMPERATURE) -> Tensor:
     """Mean squared difference of attention maps: the mean over channels of squares, normalized to length 1 (Zagoruyko
     and Komodakis 2017, arXiv:1612.03928). The numbers of channels may differ; the temperature is not used.
 
@@ -68,7 +68,7 @@ def features(student: Tensor, teacher: Tensor, temperature: float = TEMPERATURE)
 LOSSES: dict[str, PairLoss] = {
     "logits": logits,
     "cwd": channel_wise,
-    "attention": attention,
+    "attention": attention_loss,
     "features": features,
 }
 OF_OUTPUTS = frozenset({"logits"})  # the others compare features

@@ -54,7 +54,7 @@ class ConvIBNormReLU(nn.Module):
         return y
 
 
-class SqueezeExcite(nn.Module):
+class ModnetSqueezeExcite(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         hidden = channels // REDUCTION
@@ -73,7 +73,7 @@ class LowResolutionBranch(nn.Module):
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
-        self.se_block = SqueezeExcite(TAP_CHANNELS[2])
+        self.se_block = ModnetSqueezeExcite(TAP_CHANNELS[2])
         self.conv_lr16x = ConvIBNormReLU(TAP_CHANNELS[2], LOW[0], 5)
         self.conv_lr8x = ConvIBNormReLU(LOW[0], LOW[1], 5)
         self.conv_lr = ConvIBNormReLU(LOW[1], 1, 3, stride=2, plain=True)
