@@ -114,6 +114,7 @@ def file_of(folder: Path, name: str, exporter: str, form: str) -> Path:
 
 def export(model: nn.Module, example: torch.Tensor, exporter: str, raw: Path, simple: Path | None) -> None:
     """Write the files that are missing, the simplified one where it has a path."""
+    from eightfold.export.fixed_size.fix_shapes import freeze_onnx
     from eightfold.export.simplify.simplify import simplify
 
     if not raw.exists():
@@ -125,7 +126,7 @@ def export(model: nn.Module, example: torch.Tensor, exporter: str, raw: Path, si
             )  # fmt: skip
         half_done.rename(raw)
     if simple is not None and not simple.exists():
-        simplify(raw, simple)
+        simplify(freeze_onnx(raw, simple))  # torch leaves the shapes of some outputs open
 
 
 def export_all(name: str, folder: Path) -> None:

@@ -165,9 +165,10 @@ def _measured(
 
 
 def _is_odd(width: Width) -> bool:
-    """Whether the first width of a weight changed and is no multiple of 8. The second is that of one group of a
-    grouped convolution."""
-    return width.before[0] != width.after[0] and width.after[0] % 8 != 0
+    """Whether the outputs of a convolution or product changed, and are no multiple of 8. The second width of a weight
+    is that of one group of a grouped convolution; a vector may count heads of attention."""
+    layer = sum(size > 1 for size in width.before) > 1
+    return layer and width.before[0] != width.after[0] and width.after[0] % 8 != 0
 
 
 def _compared(module: PrunePlan, file: PrunePlan) -> str:
@@ -213,12 +214,13 @@ def table(rows: list[Row]) -> str:
     compared = [row for row in exported if row.same_plan]
     same = sum(row.same_plan == "same" for row in compared)
     networks = len({row.name for row in exported if row.name not in SHIPPED})
+    shipped = sum(row.name in SHIPPED for row in exported)
     lines = [
         "# Pruning of ONNX files",
         "",
-        f"{works} of {len(exported)} files of {networks} networks and {len(SHIPPED)} packages' files work; {same} of "
-        f"{len(compared)} have the module's plan; engines of {sum(bool(row.engine) for row in exported)} files build. "
-        "Keep ratio 0.5.",
+        f"{works} of {len(exported)} files work: exports of {networks} networks, and {shipped} that packages ship; "
+        f"{same} of {len(compared)} have the module's plan; "
+        f"engines of {sum(bool(row.engine) for row in exported)} files build. Keep ratio 0.5.",
         f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}, {platform.machine()}",
         "",
         "| network | file | result | plan | error | free channels | parameters left | CPU s | engines | remarks |",

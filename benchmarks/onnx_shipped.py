@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
+from onnx import version_converter
 
 import eightfold as ef
 from eightfold.export.fixed_size.file_inputs import FileInputs
@@ -18,6 +20,7 @@ from eightfold.export.fixed_size.fix_shapes import freeze_onnx
 
 TARGET = "rtx:sm86"
 ROWS = 16
+OPSET = 17
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,9 @@ def quantized_and_built(pruned: Path, size: tuple[int, int] | None, folder: Path
     """Quantize the pruned file for two targets and build an engine of each precision; the words for the table."""
     fixed = folder / "fixed.onnx"
     freeze_onnx(pruned, fixed, batch=1, image_size=size)
+    graph = onnx.load(str(fixed))
+    if graph.opset_import[0].version < OPSET:
+        onnx.save(version_converter.convert_version(graph, OPSET), str(fixed))
     shape = FileInputs.of(fixed).image.dims[1:]
     rows = np.random.default_rng(0).random((ROWS, *shape), dtype=np.float32)
     ranges = ef.calibrate(fixed, rows, None)
