@@ -222,6 +222,9 @@ def test_the_report_is_json_and_a_plot(device: list[str], tmp_path: Path) -> Non
     assert LatencyReport.load(written[0]) == done.latency
     assert "<svg" in written[1].read_text()
     assert "the plan" in done.describe()
+    assert "MISSED" not in done.describe()
+    slow = done.latency.model_copy(update={"measured_ms": 1.1 * done.latency.budget_ms})
+    assert "the budget is MISSED by 10.0%" in slow.describe()
 
 
 def test_fitting_plans_span_the_widths() -> None:

@@ -10,6 +10,7 @@ from eightfold.runtime.bench.profile.roofline import UNCERTAINTY
 from eightfold.text_table import text_table
 from eightfold.values import Frozen, Value
 
+MISSED = 1.03  # measured over asked for
 PointKind = Literal["whole", "chosen", "optimal", "uniform", "fit"]
 
 
@@ -60,6 +61,11 @@ class LatencyReport(Value):
             lines.append(
                 "no device of this target is here: latencies are a roofline's, uncertain by a factor of "
                 f"{UNCERTAINTY:g}; measure the result on the device"
+            )
+        if self.measured_ms is not None and self.measured_ms > MISSED * self.budget_ms:
+            lines.append(
+                f"the budget is MISSED by {self.measured_ms / self.budget_ms - 1:.1%}; ask for less, or measure "
+                "on a quiet machine"
             )
         head = ("plan", "importance", "predicted ms", "measured ms")
         shown = sorted((each for each in self.points if each.kind != "fit"), key=lambda each: -each.predicted_ms)
