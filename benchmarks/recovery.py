@@ -47,9 +47,9 @@ def rows_of(options: argparse.Namespace) -> list[Row]:
     rows = []
     for method in options.method:
         model = copy.deepcopy(start["model"])
-        row: Row = {name: getattr(options, name) for name in ("network", "keep", "rule", "score", "seed")} | {
-            "method": method
-        }
+        row: Row = {
+            name: getattr(options, name) for name in ("network", "keep", "max_macs", "rule", "score", "seed")
+        } | {"method": method}
         began = time.process_time()
         done = _trained(model, case, start["plan"], method, options)
         row["cpu_minutes"] = options.cpu_minutes if method != "lsq" else 0
