@@ -204,7 +204,7 @@ def test_targets_without_a_common_form(targets: tuple[str, ...], words: str) -> 
         ("yolo-boxes", (5,), {}, r"puts out out \(1, 5\); allowed: one output with 3 axes"),
         ("yolo-boxes", (4, 9), {}, r"puts out out \(1, 4, 9\); allowed: \(batch, 4 \+ classes, locations\)"),
         ("yolo-boxes", (7, 9), {"soft_sigma": 0.5}, "soft suppression in the graph; allowed: soft_sigma 0"),
-        ("end-to-end", (9, 6), {}, "decoder is 'end-to-end'; allowed: a detector whose boxes are still to be"),
+        ("end-to-end", (9, 6), {}, "decoder is 'end-to-end'; allowed: a detector without decoding and suppression"),
         ("classify", (9,), {}, "decoder is 'classify'"),
         ("ssd", (9, 4), {"grids": [[1, 1]], "aspect_ratios": [[2]], "scales": [0.1, 0.2]}, "an output 'cls_logits'"),
         ("yolo-dfl", (64, 3, 3), {}, r"allowed: maps \(batch, 64 \+ classes, height, width\)"),
