@@ -110,8 +110,10 @@ def test_decoded_graphs_find_the_same(raw_run: Path, decoded_run: Path) -> None:
     before, after = artifacts(raw_run), artifacts(decoded_run)
     assert set(after) == set(before)
     for name, artifact in after.items():
-        # Preprocessing in the graph rounds differently, too, and a box at a threshold may fall on either side.
-        assert metrics(artifact) == pytest.approx(metrics(before[name]), abs=0.01), name
+        # Preprocessing in the graph rounds differently, too, and a box at a threshold may fall on either side. INT8
+        # rounds everything behind it, and saturates on processors without VNNI.
+        bound = 0.03 if "int8" in name else 0.01
+        assert metrics(artifact) == pytest.approx(metrics(before[name]), abs=bound), name
 
 
 def test_decoded_graphs_put_out_detections(decoded_run: Path) -> None:
