@@ -98,7 +98,10 @@ def test_the_table_compares_what_has_one_size(directory: Path) -> None:
 def test_the_report_s_headlines_are_about_the_first_size(directory: Path) -> None:
     content = content_of(Job(recipe_from(sized()), directory))
     assert "tiny_classifier:tiny at 32x32 and 48x40, " in content.subtitle
-    assert {card.note for card in content.cards if card.note} == {"pruned-int8-cpu-x86-32x32"}
+    notes = {card.note for card in content.cards if card.note}
+    # FP32 or INT8, whichever was faster here.
+    assert notes <= {"pruned-int8-cpu-x86-32x32", "pruned-fp32-32x32"}
+    assert notes
     unchanged = {row.artifact for row in content.accuracy if row.change is None and row.value is not None}
     assert unchanged == {f"baseline-fp32-{size}-b{batch}" for size in ("32x32", "40x48") for batch in (1, 2)}
     assert not any("40x48" in check.name for check in content.checks)

@@ -374,8 +374,7 @@ void require_own_places(const BuildOptions& options) {
   for (const std::string& written :
        {options.engine_path, options.engine_path + ".json", options.timing_cache_path}) {
     if (is_same_file(written, options.onnx_path)) {
-      throw Error(ErrorCode::usage, written + " is an input and would be overwritten",
-                  "another output name");
+      throw Error(ErrorCode::usage, written + " is an input and would be overwritten", "another output name");
     }
   }
 }
