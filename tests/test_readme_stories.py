@@ -122,6 +122,7 @@ def test_i_have_only_a_torch_module(
     (folder / "my_nets.py").write_text(MY_NETS)
     monkeypatch.delitem(sys.modules, "my_nets", raising=False)
     run("I have only a torch module", monkeypatch)
-    table = capfd.readouterr().out.rpartition("batch  candidate")[2]
-    assert re.search(r"^ +1 +build onnxruntime", table, re.MULTILINE)
-    assert re.search(r"^ +1 +.*pruned-fp32", table, re.MULTILINE)
+    printed = capfd.readouterr().out
+    # In narrow terminals a candidate's name stands on a line of its own.
+    assert re.search(r"^(?: +1 +)?build onnxruntime", printed, re.MULTILINE)
+    assert re.search(r"^(?: +1 +)?bundle pruned-fp32", printed, re.MULTILINE)

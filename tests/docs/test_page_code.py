@@ -122,7 +122,7 @@ def test_the_page_on_exporting(here: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.filterwarnings("ignore::eightfold.SlowInt8Warning")  # so small a network has nothing to gain
 def test_the_page_on_int8(fixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run_commands("int8.md", monkeypatch) == 3
+    assert run_commands("int8.md", monkeypatch) == 4
     made = Path("model-int8.onnx")
     made.unlink()
     exec(compile(python_of("int8.md"), "int8.md", "exec"), {})
