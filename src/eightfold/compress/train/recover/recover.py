@@ -32,6 +32,7 @@ from eightfold.compress.train.recover.options import RecoverOptions, Recovery
 from eightfold.compress.train.recover.points import Point, points_of
 from eightfold.compress.train.recover.rates import relative_groups
 from eightfold.compress.train.recover.views import Views, views_of
+from eightfold.defaults import RECOVERY_MINUTES
 from eightfold.errors import ImageError, ModelError, UsageError
 from eightfold.export.verify.module_runs import evaluating, output_tensors
 from eightfold.files import PathLike
@@ -107,7 +108,7 @@ def recover(
     file = Path(checkpoint) if checkpoint is not None else None
     loop_options = LoopOptions(
         steps=steps,
-        seconds=None if steps is not None else 60 * (minutes if minutes is not None else 20.0),
+        seconds=None if steps is not None else 60 * (RECOVERY_MINUTES if minutes is None else minutes),
         clock=options.clock,
         clip=5.0,
         average=AVERAGE,
