@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from eightfold.runtime.bench.latency import LatencyRow, LatencyTable
+from eightfold.runtime.bench.latency import MARKS, LatencyRow, LatencyTable
 from eightfold.runtime.bench.timing import Timing, speedup
 from eightfold.runtime.bundle.manifest import Metric, Step
 from eightfold.runtime.devices.device_cpu import Cpu
@@ -194,7 +195,7 @@ def test_has_five_plots_in_the_page_s_colours(html: str) -> None:
 
 
 def test_marks_rows_during_which_the_hardware_slowed_down(html: str) -> None:
-    assert html.count('title="the hardware slowed itself down"') == 4
+    assert html.count('title="the hardware slowed itself down during this row"') == 4
     assert "the hardware slowed itself down during this row" in html
 
 
@@ -306,3 +307,17 @@ def test_a_builders_log_is_not_printed(html: str) -> None:
     assert 'details class="log"' in html
     assert "details.log > pre { display: none; }" in html.partition("@media print")[2]
     assert "1 line of the builder's log: on a screen only" in html
+
+
+def test_the_page_has_every_mark_and_note_of_the_table() -> None:
+    content = full_content()
+    assert content.latency is not None
+    first, *others = content.latency.rows
+    doubtful = first.model_copy(update={"two_values_ms": (1.5, 2.5), "clocks_moved": True})
+    table = content.latency.model_copy(update={"rows": (doubtful, *others)})
+    html = render_report(content.model_copy(update={"latency": table}))
+    assert set("#^") <= set(doubtful.marks)
+    for mark in doubtful.marks:
+        assert f'title="{MARKS[mark]}">{mark}</b>' in html
+    for note in table.notes():
+        assert escape(note, quote=False) in html

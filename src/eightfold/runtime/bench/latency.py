@@ -27,6 +27,8 @@ MARKS = {
     "^": "the clock moved by more than 5% during this row",
     "~": "not settled after the warm-up",
     "|": f"stalls: one call in ten took more than {STALL:g} times the median, as where threads wait for a core",
+    "#": "the times have two values and no single one",
+    "*": "other work kept cores busy meanwhile",
 }
 
 
@@ -225,8 +227,10 @@ class LatencyTable(Value):
         notes = {note for row in self.rows for note in row.notes}
         if any(row.timing.p99_ms is None for row in self.rows):
             notes.add("-: too few runs for this percentile; give more --seconds")
+        # Tables say which two values, and how many cores.
+        general = {mark: meaning for mark, meaning in MARKS.items() if mark not in "#*"}
         notes |= {
-            f"{mark}: {meaning}" for mark, meaning in MARKS.items() if any(mark in row.marks for row in self.rows)
+            f"{mark}: {meaning}" for mark, meaning in general.items() if any(mark in row.marks for row in self.rows)
         }
         notes |= {row.two_values_note() for row in self.rows if row.two_values_ms}
         notes |= {row.sweep_note() for row in self.rows if row.threads_tried_ms}

@@ -10,6 +10,7 @@ import eightfold
 from eightfold.extras import require
 from eightfold.files import PathLike, write_text
 from eightfold.json_types import JsonDict
+from eightfold.runtime.bench.latency import MARKS
 from eightfold.runtime.report import report_format, report_plots
 from eightfold.runtime.report.report_content import ArtifactSteps, ReportContent
 
@@ -60,6 +61,7 @@ def _drawings(content: ReportContent) -> JsonDict:
     drawn = table is not None and bool(table.rows)
     return {
         "table": table if drawn else None,
+        "marks": MARKS,
         "busy": table is not None and table.others_cores >= BUSY_CORES,
         "series": report_plots.series_of(table) if table else {},
         "glyphs": report_plots.GLYPHS,
