@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from eightfold.compress.check import checked
@@ -25,9 +24,9 @@ from eightfold.compress.plan.select import matches, round_count, top
 from eightfold.compress.surgery.surgery import apply_plan
 from eightfold.compress.trace.groups import ChannelGraph, Group, Kept
 from eightfold.compress.trace.trace import trace
+from eightfold.compress.train.reestimate import reestimate_norms
 from eightfold.compress.types import ExampleInputs, ImageBatches
 from eightfold.errors import UsageError
-from eightfold.export.verify.module_runs import evaluating
 from eightfold.progress import track
 
 DRAWS_PER_CANDIDATE = 2000
@@ -106,21 +105,6 @@ def search_pruning(
         plan = checked(model, example_inputs, plan, graph)
         found.append(PrunedCandidate(plan, _metric(model, plan, batches, evaluate), share))
     return SearchResult(tuple(sorted(found, key=lambda candidate: -candidate.metric)))
-
-
-def reestimate_norms(model: nn.Module, images: ImageBatches) -> None:
-    """Replace the running statistics of every batch norm by the mean over `images`, in place; modes are restored."""
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    momenta = [norm.momentum for norm in norms]
-    with evaluating(model), torch.no_grad():
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the plain mean over all batches
-            norm.train()
-        for args in batches_of(images):
-            model(*args)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
 
 
 def _metric(model: nn.Module, plan: PrunePlan, batches: Sequence[Any], evaluate: Callable[[nn.Module], float]) -> float:
