@@ -9,23 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eightfold.cli.options import image_size
-from eightfold.cli.train.options import (
-    BatchSize,
-    Classes,
-    Data,
-    Epochs,
-    ImageSize,
-    Mosaic,
-    Network,
-    Output,
-    PreprocessFile,
-    Rate,
-    Seed,
-    TaskName,
-    TrainingArguments,
-    Weights,
-    train_and_save,
-)
+from eightfold.cli.train.options import Output, TrainingArguments, train_and_save, training_command
 from eightfold.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,9 +17,9 @@ if TYPE_CHECKING:
     from eightfold.pipeline.train_models import TrainingSubject
 
 
+@training_command(epochs=10, rate=0.02)
 def distill(
-    network: Network,
-    data: Data,
+    arguments: TrainingArguments,
     output: Output,
     teacher: Annotated[str, typer.Option(help="Network to learn from; see `eightfold sources`.")],
     loss: Annotated[
@@ -47,16 +31,6 @@ def distill(
     ] = None,
     temperature: Annotated[float, typer.Option(help="Of softmaxes.")] = 4.0,
     teacher_weights: Annotated[Path | None, typer.Option(help="Weights of the teacher.")] = None,
-    epochs: Epochs = 10,
-    batch: BatchSize = 64,
-    rate: Rate = 0.02,
-    weights: Weights = None,
-    classes: Classes = None,
-    size: ImageSize = None,
-    task: TaskName = "",
-    preprocess: PreprocessFile = None,
-    mosaic: Mosaic = 0.5,
-    seed: Seed = 0,
 ) -> None:
     """Train a network on labelled images and a teacher.
 
@@ -65,9 +39,6 @@ def distill(
 
     Example: eightfold distill pruned --teacher trained --data photos --loss logits=1 --loss cwd=0.5 -o distilled
     """
-    arguments = TrainingArguments(
-        network, data, epochs, batch, rate, weights, classes, size, task, preprocess, mosaic, seed
-    )
 
     def hooks(subject: TrainingSubject) -> Sequence[Hook]:
         from eightfold.compress.train.distill.distiller import Distiller, DistillOptions
@@ -77,9 +48,9 @@ def distill(
         options = DistillOptions(_weights(loss or ["logits=1"]), _pairs(pair or []), temperature)
         found = TrainedNetworkOptions(
             weights=teacher_weights,
-            num_classes=classes,
-            size=subject.loaded.size if size is None else image_size(size),
-            seed=seed,
+            num_classes=arguments.classes,
+            size=subject.loaded.size if arguments.size is None else image_size(arguments.size),
+            seed=arguments.seed,
         )
         whole = load_network(teacher, found, len(subject.train_images.classes))
         return [Distill(Distiller(subject.module, whole.module.eval(), subject.images(2), options))]

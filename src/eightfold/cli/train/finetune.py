@@ -2,47 +2,15 @@
 
 from __future__ import annotations
 
-from eightfold.cli.train.options import (
-    BatchSize,
-    Classes,
-    Data,
-    Epochs,
-    ImageSize,
-    Mosaic,
-    Network,
-    Output,
-    PreprocessFile,
-    Rate,
-    Seed,
-    TaskName,
-    TrainingArguments,
-    Weights,
-    train_and_save,
-)
+from eightfold.cli.train.options import Output, TrainingArguments, train_and_save, training_command
 
 
-def finetune(
-    network: Network,
-    data: Data,
-    output: Output,
-    epochs: Epochs = 5,
-    batch: BatchSize = 64,
-    rate: Rate = 0.01,
-    weights: Weights = None,
-    classes: Classes = None,
-    size: ImageSize = None,
-    task: TaskName = "",
-    preprocess: PreprocessFile = None,
-    mosaic: Mosaic = 0.5,
-    seed: Seed = 0,
-) -> None:
+@training_command(epochs=5, rate=0.01)
+def finetune(arguments: TrainingArguments, output: Output) -> None:
     """Train a pruned network on labelled images, at a low rate.
 
     After an interruption, the same command resumes.
 
     Example: eightfold finetune pruned --data photos --epochs 5 -o tuned
     """
-    arguments = TrainingArguments(
-        network, data, epochs, batch, rate, weights, classes, size, task, preprocess, mosaic, seed
-    )
     train_and_save(arguments, output, "fine-tuning")

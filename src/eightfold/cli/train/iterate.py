@@ -7,21 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eightfold.cli.train.options import (
-    BatchSize,
-    Classes,
-    Data,
-    Epochs,
-    ImageSize,
-    Mosaic,
-    Network,
-    PreprocessFile,
-    Rate,
-    Seed,
-    TaskName,
-    TrainingArguments,
-    Weights,
-)
+from eightfold.cli.train.options import TrainingArguments, training_command
 from eightfold.extras import installed, require
 
 if TYPE_CHECKING:
@@ -30,9 +16,9 @@ if TYPE_CHECKING:
     from eightfold.compress.train.iterate.iterate import StepTraining
 
 
+@training_command(epochs=5, rate=0.01)
 def iterate(
-    network: Network,
-    data: Data,
+    arguments: TrainingArguments,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for all steps and the result, OUTPUT/best.")],
     steps: Annotated[int, typer.Option(min=1, help="Steps; those that change no aligned width are merged.")] = 16,
     keep: Annotated[float, typer.Option(help="Share of the original channels at the end.")] = 0.5,
@@ -42,16 +28,6 @@ def iterate(
         float | None, typer.Option(help="Stop where the metric falls by more points (0-100). Default: never.")
     ] = None,
     latency: Annotated[bool, typer.Option(help="Measure the latency of every step on this CPU.")] = True,
-    epochs: Epochs = 5,
-    batch: BatchSize = 64,
-    rate: Rate = 0.01,
-    weights: Weights = None,
-    classes: Classes = None,
-    size: ImageSize = None,
-    task: TaskName = "",
-    preprocess: PreprocessFile = None,
-    mosaic: Mosaic = 0.5,
-    seed: Seed = 0,
 ) -> None:
     """Prune in many small steps, with training after each. The last step trains twice as long.
 
@@ -74,19 +50,22 @@ def iterate(
         keep_ratio=keep,
         multiple=multiple,
         score=score,
-        epochs=(epochs,),
-        rate=(rate,),
-        batch=(batch,),
+        epochs=(arguments.epochs,),
+        rate=(arguments.rate,),
+        batch=(arguments.batch,),
         max_drop=None if max_drop is None else max_drop / 100,
     )
-    subject = TrainingArguments(
-        network, data, epochs, batch, rate, weights, classes, size, task, preprocess, mosaic, seed
-    ).open()
+    subject = arguments.open()
     if subject.plan.groups:
-        raise UsageError(f"{network} is pruned already", allowed="the network before pruning")
+        raise UsageError(f"{arguments.network} is pruned already", allowed="the network before pruning")
 
     def finetune(model: nn.Module, training: StepTraining) -> None:
-        section = TrainSection(epochs=training.epochs, batch=training.batch, learning_rate=training.rate, mosaic=mosaic)
+        section = TrainSection(
+            epochs=training.epochs,
+            batch=training.batch,
+            learning_rate=training.rate,
+            mosaic=arguments.mosaic,
+        )
         what = f"step {training.step}/{training.steps}"
         subject.train(model, section, training.checkpoint, what)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -36,22 +38,22 @@ Mosaic = Annotated[float, typer.Option(min=0, max=1, help="To detect: share of i
 Seed = Annotated[int, typer.Option(help="Random seed.")]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingArguments:
-    """The shared options of a command."""
+    """The options that every command has that trains, in the order of its help."""
 
-    network: str
-    data: str
-    epochs: int
-    batch: int
-    rate: float
-    weights: Path | None = None
-    classes: int | None = None
-    size: str | None = None
-    task: str = ""
-    preprocess: Path | None = None
-    mosaic: float = 0.5
-    seed: int = 0
+    network: Network
+    data: Data
+    epochs: Epochs
+    batch: BatchSize = 64
+    rate: Rate
+    weights: Weights = None
+    classes: Classes = None
+    size: ImageSize = None
+    task: TaskName = ""
+    preprocess: PreprocessFile = None
+    mosaic: Mosaic = 0.5
+    seed: Seed = 0
 
     @property
     def section(self) -> TrainSection:
@@ -75,6 +77,53 @@ class TrainingArguments:
             seed=self.seed,
         )
         return open_training(self.network, self.data, options)
+
+
+def training_command(*, epochs: int, rate: float) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of `TrainingArguments`, which it takes as its first argument.
+
+    Its own arguments stand behind the network and the images in its help, its own options before those that are shared.
+
+    Args:
+        epochs, rate: their defaults.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(command, include_extras=True)
+        _, *own = inspect.signature(command).parameters.values()
+        own = [parameter.replace(annotation=hints[parameter.name]) for parameter in own]
+        shared = _shared_options({"epochs": epochs, "rate": rate})
+        required, optional = (
+            [each for each in shared if (each.default is each.empty) == is_one] for is_one in (True, False)
+        )
+        signature = inspect.Signature([*required, *own, *optional])
+
+        @functools.wraps(command)
+        def run(*args: Any, **kwargs: Any) -> None:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            given = bound.arguments
+            command(TrainingArguments(**{each.name: given.pop(each.name) for each in shared}), **given)
+
+        # What typer reads options from.
+        vars(run)["__signature__"] = signature
+        run.__annotations__ = {each.name: each.annotation for each in signature.parameters.values()}
+        return run
+
+    return decorate
+
+
+def _shared_options(defaults: dict[str, Any]) -> list[inspect.Parameter]:
+    hints = get_type_hints(TrainingArguments, include_extras=True)
+    return [
+        inspect.Parameter(
+            each.name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=defaults.get(each.name, inspect.Parameter.empty if each.default is MISSING else each.default),
+            annotation=hints[each.name],
+        )
+        for each in fields(TrainingArguments)
+    ]
 
 
 def checkpoint_beside(output: Path) -> Path:

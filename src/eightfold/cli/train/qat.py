@@ -6,31 +6,15 @@ from typing import Annotated
 
 import typer
 
-from eightfold.cli.train.options import (
-    BatchSize,
-    Classes,
-    Data,
-    Epochs,
-    ImageSize,
-    Mosaic,
-    Network,
-    Output,
-    PreprocessFile,
-    Rate,
-    Seed,
-    TaskName,
-    TrainingArguments,
-    Weights,
-    checkpoint_beside,
-)
+from eightfold.cli.train.options import Output, TrainingArguments, checkpoint_beside, training_command
 from eightfold.errors import UsageError
 from eightfold.extras import require
 from eightfold.files import require_output
 
 
+@training_command(epochs=3, rate=0.005)
 def qat(
-    network: Network,
-    data: Data,
+    arguments: TrainingArguments,
     output: Output,
     scheme: Annotated[str, typer.Option(help="affine, lsq, dorefa or pow2.")] = "affine",
     weight_bits: Annotated[int, typer.Option(help="Bits of weights, 2 to 8.")] = 8,
@@ -44,16 +28,6 @@ def qat(
     ] = None,
     calibration: Annotated[int, typer.Option(min=1, help="Training images for the first ranges.")] = 128,
     export_batch: Annotated[int, typer.Option(min=1, help="Batch of the graph.")] = 1,
-    epochs: Epochs = 3,
-    batch: BatchSize = 64,
-    rate: Rate = 0.005,
-    weights: Weights = None,
-    classes: Classes = None,
-    size: ImageSize = None,
-    task: TaskName = "",
-    preprocess: PreprocessFile = None,
-    mosaic: Mosaic = 0.5,
-    seed: Seed = 0,
 ) -> None:
     """Train a network with rounded weights and activations. Its Q/DQ graph is written.
 
@@ -61,9 +35,6 @@ def qat(
 
     Example: eightfold qat trained --data photos --weight-bits 4 --scheme lsq --epochs 3 -o int4.onnx
     """
-    arguments = TrainingArguments(
-        network, data, epochs, batch, rate, weights, classes, size, task, preprocess, mosaic, seed
-    )
     torch = require("torch", "train a network")
     from eightfold.compress.train.qat.export import export_qat
     from eightfold.compress.train.qat.hook import QuantizationSchedule
@@ -72,7 +43,7 @@ def qat(
 
     if output.suffix != ".onnx":
         raise UsageError(f"-o {output}", allowed="the name of an .onnx file")
-    require_output(output, reads=[network, data, weights, preprocess])
+    require_output(output, reads=[arguments.network, arguments.data, arguments.weights, arguments.preprocess])
     options = QatOptions(
         scheme, weight_bits, activation_bits, target, tuple(float_layer or ()), tuple(eight_bit_layer or ())
     )
@@ -88,5 +59,5 @@ def qat(
     after = subject.measure(model)
     export_qat(model, output, batch=export_batch, image_size=subject.loaded.size, targets=[target])
     checkpoint.unlink(missing_ok=True)
-    print(f"{subject.metric} {start:.1%} in float, {rounded:.1%} rounded, {after:.1%} after {epochs} epochs")
+    print(f"{subject.metric} {start:.1%} in float, {rounded:.1%} rounded, {after:.1%} after {arguments.epochs} epochs")
     print(f"wrote {output}")

@@ -64,7 +64,18 @@ def sensitivity(
         raise UsageError("--data and --images both given or both missing", allowed="one of them")
     options = CurveOptions(tuple(ratio or RATIOS), score, multiple, tuple(group or ("*",)))
     if data is not None:
-        arguments = TrainingArguments(network, data, 1, 1, 0.0, weights, classes, size, task, preprocess, seed=seed)
+        arguments = TrainingArguments(
+            network=network,
+            data=data,
+            epochs=1,
+            rate=0.0,
+            weights=weights,
+            classes=classes,
+            size=size,
+            task=task,
+            preprocess=preprocess,
+            seed=seed,
+        )
         subject = arguments.open()
         model, example = subject.module.eval(), subject.images(1)
         curves = sensitivity_curves(model, example, metric=subject.measure, options=options, output=output)

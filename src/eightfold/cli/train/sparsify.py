@@ -7,23 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eightfold.cli.train.options import (
-    BatchSize,
-    Classes,
-    Data,
-    Epochs,
-    ImageSize,
-    Mosaic,
-    Network,
-    Output,
-    PreprocessFile,
-    Rate,
-    Seed,
-    TaskName,
-    TrainingArguments,
-    Weights,
-    train_and_save,
-)
+from eightfold.cli.train.options import Output, TrainingArguments, train_and_save, training_command
 from eightfold.extras import require
 
 if TYPE_CHECKING:
@@ -32,9 +16,9 @@ if TYPE_CHECKING:
     from eightfold.pipeline.train_models import TrainingSubject
 
 
+@training_command(epochs=10, rate=0.05)
 def sparsify(
-    network: Network,
-    data: Data,
+    arguments: TrainingArguments,
     output: Output,
     s: Annotated[
         float | None, typer.Option("--s", help="Strength of the penalty. Default: fitted to rate and epochs.")
@@ -42,16 +26,6 @@ def sparsify(
     layers: Annotated[str, typer.Option(help="Batch norms: all, normal, shortcut or layer.")] = "all",
     schedule: Annotated[str, typer.Option(help="Of the strength: constant, global, local or dynamic.")] = "constant",
     penalty: Annotated[str, typer.Option(help="scales (L1 on batch norms) or group-lasso.")] = "scales",
-    epochs: Epochs = 10,
-    batch: BatchSize = 64,
-    rate: Rate = 0.05,
-    weights: Weights = None,
-    classes: Classes = None,
-    size: ImageSize = None,
-    task: TaskName = "",
-    preprocess: PreprocessFile = None,
-    mosaic: Mosaic = 0.5,
-    seed: Seed = 0,
 ) -> None:
     """Train with a penalty that pushes channels to zero. Pruning them costs little.
 
@@ -59,9 +33,6 @@ def sparsify(
 
     Example: eightfold sparsify trained --data photos --s 1e-3 --epochs 10 -o sparse
     """
-    arguments = TrainingArguments(
-        network, data, epochs, batch, rate, weights, classes, size, task, preprocess, mosaic, seed
-    )
     require("torch", "train a network")
     from eightfold.compress.train.sparsity.scales import LAYER_SETS, batch_norm_scales
     from eightfold.compress.train.sparsity.strength import KINDS, Strength
@@ -75,8 +46,8 @@ def sparsify(
         from eightfold.compress.train.sparsity.hook import Sparsity
         from eightfold.compress.train.sparsity.sparsify import penalty_of
 
-        steps = max(1, epochs * len(subject.train_images) // batch)
-        strength = suggested_strength(subject.module, rate=rate, steps=steps) if s is None else s
+        steps = max(1, arguments.epochs * len(subject.train_images) // arguments.batch)
+        strength = suggested_strength(subject.module, rate=arguments.rate, steps=steps) if s is None else s
         print(f"s = {strength:.3g}")
         example = subject.images(1)
         found = Sparsity(penalty_of(penalty, subject.module, Strength(strength, kind), chosen, example))
