@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -155,6 +156,23 @@ def test_a_wrong_name_gets_the_nearest(text: str, words: str) -> None:
     pytest.importorskip("ultralytics", reason="the extra [ultralytics] is not installed")
     with pytest.raises(UnknownNameError, match=words):
         source_of(text)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "size"), [("[320, 416]", (320, 416)), ("all", (224, 224)), ("[0, 0]", (224, 224))]
+)
+def test_an_onnx_file_of_any_size_takes_the_size_that_it_records(
+    tmp_path: Path, recorded: str, size: tuple[int, int]
+) -> None:
+    image = onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, ["batch", 3, "height", "width"])
+    output = onnx.helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, ["batch", 3, "height", "width"])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["images"], ["output"])], "net", [image], [output])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    onnx.helper.set_model_props(model, {"imgsz": recorded})
+    onnx.save(model, tmp_path / "net.onnx")
+    path = str(tmp_path / "net.onnx")
+    assert load_source(path).size == size
+    assert load_source(path, SourceOptions(size=(64, 96))).size == (64, 96)
 
 
 def test_an_onnx_file_has_its_own_weights_and_size(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from eightfold.errors import EightfoldError, ModelError, UsageError
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.bundle.sizes import Size, size_text
 from eightfold.zoo.sources.base import RAW_OUTPUTS, LoadedModel, ModelSource, SourceOptions
-from eightfold.zoo.sources.onnx_task import preprocess_of_task, task_of_graph
+from eightfold.zoo.sources.onnx_task import preprocess_of_task, recorded_size, task_of_graph
 
 if TYPE_CHECKING:
     import onnx
@@ -48,6 +48,7 @@ class OnnxFileSource(ModelSource):
     def load(self, text: str, options: SourceOptions) -> LoadedModel:
         from eightfold.export.bundle.export_bundle import as_file_takes
         from eightfold.export.fixed_size.file_inputs import FileInputs
+        from eightfold.onnx_graph.onnx_files import load_onnx
 
         path = Path(text)
         if not path.is_file():
@@ -60,7 +61,7 @@ class OnnxFileSource(ModelSource):
                 allowed=size_text(own),
                 remedy="export the network again with dynamic height and width",
             )
-        height, width = own or options.size or DEFAULT_SIZE
+        height, width = own or options.size or recorded_size(load_onnx(path, external=False)) or DEFAULT_SIZE
         preprocess = Preprocess(height=height, width=width, channels=inputs.image_channels or 3)
         if inputs.image.takes_images:
             preprocess = as_file_takes(inputs, preprocess)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from eightfold.calib.images.preprocess import Preprocess
@@ -18,6 +19,13 @@ def task_of_graph(model: onnx.ModelProto, size: Size) -> Task:
     outputs = [[dim.dim_value for dim in each.type.tensor_type.shape.dim] for each in model.graph.output]
     names = next((entry.value for entry in model.metadata_props if entry.key == "names"), "")
     return guess_task(outputs, size, names)
+
+
+def recorded_size(model: onnx.ModelProto) -> Size | None:
+    """(height, width) that Ultralytics writes into the metadata of a file, as "imgsz"; None where there is none."""
+    text = next((entry.value for entry in model.metadata_props if entry.key == "imgsz"), "")
+    found = [int(number) for number in re.findall(r"\d+", text)]
+    return (found[0], found[1]) if len(found) == 2 and min(found) > 0 else None
 
 
 def preprocess_of_task(task: Task, preprocess: Preprocess) -> Preprocess:
