@@ -221,6 +221,9 @@ class QuantizeSection(Frozen):
         default=INT8_FORM,
         description="`fastest` times Q/DQ, QOperator and FP32 for this machine's CPU and keeps the fastest",
     )
+    weight_bits: Literal[7, 8] | None = Field(
+        default=None, description="bits of INT8 weights; by default 7 where this machine's CPU lacks VNNI, else 8"
+    )
     equalize: bool = Field(default=False, description="balance channels across layers before calibrating")
     rounding: Literal["nearest", "adaround"] = Field(
         default=INT8_ROUNDING, description="rounding of weights; adaround uses the calibration images"

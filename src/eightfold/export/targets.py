@@ -32,6 +32,7 @@ class Target:
         integer_bias: biases are int32 at the scale of the product; else they stay float.
         operators: what may be quantized.
         least_channels: convolutions of fewer input channels get channels of zeros up to this number.
+        weight_levels: the largest magnitude of a quantized weight.
         qoperator: also reads onnxruntime's QLinear operators.
         opset: the newest ONNX opset that it reads; those of TensorRT's versions are in `export/opset/opsets.py`.
         source: where these rules are written down or were measured; URLs, separated by spaces, behind what they say.
@@ -48,6 +49,7 @@ class Target:
     source: str
     per_channel: bool = True
     least_channels: int = 1
+    weight_levels: int = 127
     qoperator: bool = False
     opset: int = 17
     refusal: str = ""

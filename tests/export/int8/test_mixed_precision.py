@@ -45,7 +45,7 @@ def test_the_spoilt_layers_go_back_to_float(
     path, ranges = spoilt
     score = sqnr_score(path, images, PREPROCESS)
     options = SearchOptions(max_drop=35.0, ranking=ranking, measure=False)
-    output, report = quantize_within(path, ranges, tmp_path / "int8.onnx", score, options)
+    output, report = quantize_within(path, ranges, tmp_path / "int8.onnx", score, options, weight_bits=8)
     assert report.met
     # The clipped tensor lies between these two; both read or write it.
     assert set(report.steps[-1].kept_float) <= {"depthwise", "point"}

@@ -35,6 +35,7 @@ def quantize(
     min_sqnr: Annotated[float | None, typer.Option(help="Least SQNR of the outputs in dB; needs no labels.")] = None,
     task: Annotated[str, typer.Option(help="Decoder or task JSON: compare decoded answers on the images.")] = "",
     form: Annotated[str, typer.Option(help="fastest (measured, cpu-x86), qdq or qoperator.")] = INT8_FORM,
+    weight_bits: Annotated[int | None, typer.Option(help="7 or 8; by default 7 where this CPU lacks VNNI.")] = None,
 ) -> None:
     """Quantize a graph to INT8 for a target. The ranges hold for all targets.
 
@@ -63,7 +64,9 @@ def quantize(
     kept = tuple(keep_float or ())
     if bound.is_set:
         measure = chosen_form == "fastest"
-        search = search_files(model, found, output, bound, chosen, rules, target=target, measure=measure)
+        search = search_files(
+            model, found, output, bound, chosen, rules, target=target, weight_bits=weight_bits, measure=measure
+        )
         print(search.describe())
         kept += search.steps[-1].kept_float
     path, report = write(
@@ -76,6 +79,7 @@ def quantize(
         rounding=chosen_rounding,
         bias_correction=correction,
         form=chosen_form,
+        weight_bits=weight_bits,
         images=chosen,
         preprocess=rules,
         task=task_named(task) if task else None,

@@ -18,6 +18,7 @@ WEIGHTS = {
     "export": 5,
     "quantize": 4,
     "evaluate": 5,
+    "bench": 30,
 }
 # Before so much of the work is done, an estimate says little.
 FIRST = 0.08

@@ -35,7 +35,9 @@ WARM_UP = 0.2  # share of the steps without that term
 STRETCH_LOW, STRETCH_HIGH = -0.1, 1.1  # the rectified sigmoid's ends, as in the paper
 
 
-def round_adaptively_(graph: ModelGraph, layers: list[Layer], rows: DataReader) -> dict[str, float]:
+def round_adaptively_(
+    graph: ModelGraph, layers: list[Layer], rows: DataReader, *, levels: int = 127
+) -> dict[str, float]:
     """Replace the weights of `layers` by what their integers will stand for, rounded adaptively, in place.
 
     Args:
@@ -44,13 +46,14 @@ def round_adaptively_(graph: ModelGraph, layers: list[Layer], rows: DataReader) 
             products per output are rounded in blocks of input channels, as if what different blocks add were not
             correlated.
         rows: the calibration images.
+        levels: the largest magnitude of an integer, as `quantize_weight` takes it.
 
     Returns:
         layer name -> expected squared error of its outputs, as a share of what rounding to nearest gives.
     """
     suited = [layer for layer in layers if _is_suited(layer)]
     grams = _grams(graph, suited, rows)
-    return {layer.name: _round(graph, layer, grams[layer.name]) for layer in track(suited, "rounding weights")}
+    return {layer.name: _round(graph, layer, grams[layer.name], levels) for layer in track(suited, "rounding weights")}
 
 
 def _is_suited(layer: Layer) -> bool:
@@ -155,9 +158,9 @@ def _patches(layer: Layer, row: Floats, random: np.random.Generator) -> Floats:
     return np.ascontiguousarray(grouped.reshape(layer.groups, count, -1), np.float32)
 
 
-def _round(graph: ModelGraph, layer: Layer, gram: Floats) -> float:
+def _round(graph: ModelGraph, layer: Layer, gram: Floats, levels: int) -> float:
     weight = value_of(graph.weights[layer.weight])
-    nearest = quantize_weight(weight, layer.output_axis)
+    nearest = quantize_weight(weight, layer.output_axis, levels=levels)
     shape = [1] * weight.ndim
     shape[layer.output_axis] = -1
     scale = layer.view(np.broadcast_to(nearest.scale.reshape(shape), weight.shape).copy())
@@ -165,7 +168,7 @@ def _round(graph: ModelGraph, layer: Layer, gram: Floats) -> float:
     blocks = _blocks(layer)
     exact = _cut((viewed / scale).reshape(*viewed.shape[:2], -1), blocks)
     gram = gram / np.trace(gram, axis1=1, axis2=2).mean() * gram.shape[1]
-    rounded = np.concatenate([adaptive_rounding(part, gram)[0] for part in _slices(exact)], axis=1)
+    rounded = np.concatenate([adaptive_rounding(part, gram, levels)[0] for part in _slices(exact)], axis=1)
     before, after = (_error(values - exact, gram).sum() for values in (np.rint(exact), rounded))
     values = _joined(rounded, blocks).reshape(viewed.shape) * scale
     tensor = graph.weights[layer.weight]
@@ -179,12 +182,13 @@ def _slices(exact: Floats) -> list[Floats]:
     return np.array_split(exact, min(count, exact.shape[1]), axis=1)
 
 
-def adaptive_rounding(exact: Floats, gram: Floats) -> tuple[Floats, float]:
+def adaptive_rounding(exact: Floats, gram: Floats, levels: int = 127) -> tuple[Floats, float]:
     """Integers next to `exact` whose difference d from it makes d G d' small.
 
     Args:
         exact: (groups, outputs, K) weights divided by their scale.
         gram: (groups, K, K), scaled to a mean diagonal of about 1.
+        levels: the magnitude of the weight that defines a channel's scale.
 
     Returns:
         The integers, as floats, and their error as a share of rounding to nearest. An output for which the search found
@@ -195,7 +199,7 @@ def adaptive_rounding(exact: Floats, gram: Floats) -> tuple[Floats, float]:
     fraction = np.clip(exact - low, 0.0, 1.0)
     nearest = np.rint(exact)
     # The largest weight of a channel defines its scale: moving it would move the scale.
-    fixed = np.abs(exact) > 126.5
+    fixed = np.abs(exact) > levels - 0.5
     raised = _search(fraction, gram.astype(np.float32)) >= 0.5
     found = _polished(np.where(fixed, nearest, low + raised), low, exact, gram, fixed)
     before, after = _error(nearest - exact, gram), _error(found - exact, gram)

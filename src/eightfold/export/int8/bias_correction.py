@@ -34,16 +34,19 @@ def corrected_layers(graph: ModelGraph, quantized: frozenset[str]) -> list[Layer
     return [layer for layer in layers_of(graph) if layer.node.op_type in BIAS_INPUT and layer.name in quantized]
 
 
-def correct_analytically(graph: ModelGraph, layers: list[Layer], rows: DataReader) -> dict[str, float]:
+def correct_analytically(
+    graph: ModelGraph, layers: list[Layer], rows: DataReader, *, levels: int = 127
+) -> dict[str, float]:
     """Subtract from each bias what the weights' rounding adds on average: (rounded W - W) E[x], in place.
 
     E[x] is the mean of each input channel of the float network, in one pass over `rows`; padding is not accounted for.
+    `levels` is the largest magnitude of a rounded weight, as `quantize_weight` takes it.
 
     Returns:
         layer name -> root mean square of the shift over its channels.
     """
     means = _means(graph, {layer.node.input[0] for layer in layers}, rows)
-    shifts = {layer.name: -_rounding_shift(graph, layer, means[layer.node.input[0]]) for layer in layers}
+    shifts = {layer.name: -_rounding_shift(graph, layer, means[layer.node.input[0]], levels) for layer in layers}
     return _shift_biases_(graph, layers, shifts)
 
 
@@ -76,9 +79,9 @@ def _means(graph: ModelGraph, names: set[str], rows: DataReader, *, optimize: bo
     return {name: observer.mean() for name, observer in observers.items()}
 
 
-def _rounding_shift(graph: ModelGraph, layer: Layer, mean: Floats) -> Floats:
+def _rounding_shift(graph: ModelGraph, layer: Layer, mean: Floats, levels: int) -> Floats:
     weight = value_of(graph.weights[layer.weight])
-    rounded = quantize_weight(weight, layer.output_axis).real()
+    rounded = quantize_weight(weight, layer.output_axis, levels=levels).real()
     added = layer.view(rounded.astype(np.float64) - weight).sum(axis=3)  # (groups, outputs, inputs)
     shift: Floats = np.einsum("goi,gi->go", added, mean.reshape(layer.groups, -1)).reshape(-1)
     return shift

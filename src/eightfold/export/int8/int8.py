@@ -63,7 +63,7 @@ def _scale(value: float) -> float:
 
 
 def quantize_weight(
-    weight: Floats, axis: int | None, *, bias: Floats | None = None, input_scale: float = 1.0
+    weight: Floats, axis: int | None, *, bias: Floats | None = None, input_scale: float = 1.0, levels: int = 127
 ) -> QuantizedWeight:
     """Symmetric int8, rounded half to even.
 
@@ -72,15 +72,16 @@ def quantize_weight(
         axis: the output channels' axis, or None for one scale.
         bias: where given, scales are kept large enough for `bias / (input_scale * scale)` to fit into int32.
         input_scale: scale of the activations that the weights are multiplied with.
+        levels: the largest magnitude of an integer.
     """
     others = tuple(i for i in range(weight.ndim) if i != axis)
     reach = np.abs(weight).max(axis=others, keepdims=True) if axis is not None else np.abs(weight).max(keepdims=True)
-    scale = np.maximum(reach.astype(np.float64) / 127, TINY)
+    scale = np.maximum(reach.astype(np.float64) / levels, TINY)
     if bias is not None:
         needed = np.abs(bias.astype(np.float64)) / (input_scale * MAX_BIAS)
         scale = np.maximum(scale, needed.reshape(scale.shape) if axis is not None else needed.max())
     scale = scale.astype(np.float32)
-    values = np.clip(np.rint(weight / scale), -127, 127).astype(np.int8)
+    values = np.clip(np.rint(weight / scale), -levels, levels).astype(np.int8)
     return QuantizedWeight(values, scale.reshape(-1) if axis is not None else scale.reshape(()), axis)
 
 

@@ -22,6 +22,7 @@ from eightfold.export.int8.mixed_precision_report import SearchReport, SearchSte
 from eightfold.export.int8.qdq import apply_qdq
 from eightfold.export.int8.qdq_plan import FloatRules, plan_qdq
 from eightfold.export.int8.score import Score, sqnr_score, top1_score
+from eightfold.export.int8.weight_bits import checked_bits, with_weight_bits
 from eightfold.export.targets import Target, target_named
 from eightfold.files import PathLike, sha256_of_bytes, write_bytes, write_text
 from eightfold.onnx_graph.fold import prepare_for_int8
@@ -69,12 +70,13 @@ def quantize_within(
     *,
     rank_by: Score | None = None,
     target: str = "cpu-x86",
+    weight_bits: int | None = None,
     state: PathLike | None = None,
 ) -> tuple[Path, SearchReport]:
     """Write the INT8 form that keeps as few layers in float as the allowed drop needs.
 
     Args:
-        onnx_path, ranges, output, target: as for `quantize`.
+        onnx_path, ranges, output, target, weight_bits: as for `quantize`.
         score: what may drop; see `export.score`.
         options: how much, and how to search.
         rank_by: a cheaper score to rank layers by, such as `sqnr_score` on a few images; `score` by default.
@@ -86,11 +88,11 @@ def quantize_within(
     """
     graph = read_graph(onnx_path)
     ranges.check_graph(graph.digest(), str(onnx_path))
+    rules = with_weight_bits(target_named(target), checked_bits(weight_bits))
     with scratch_folder() as folder:
-        forms = _Forms(
-            Path(onnx_path), ModelGraph(prepare_for_int8(graph), graph.name), ranges, target_named(target), folder
-        )
-        memory = _Memory(None if state is None else Path(state), _identity(ranges, target, score, rank_by))
+        prepared = ModelGraph(prepare_for_int8(graph), graph.name)
+        forms = _Forms(Path(onnx_path), prepared, ranges, rules, folder)
+        memory = _Memory(None if state is None else Path(state), _identity(forms, target, score, rank_by))
         search = _Search(forms, memory, score, rank_by or score, options)
         report = search.run()
         write_bytes(output, forms.write(FloatRules(keep=frozenset(report.steps[-1].kept_float))).read_bytes())
@@ -127,6 +129,7 @@ def search_files(
     preprocess: Preprocess | None,
     *,
     target: str = "cpu-x86",
+    weight_bits: int | None = None,
     measure: bool = True,
     beside: PathLike | None = None,
     score: Score | None = None,
@@ -153,7 +156,17 @@ def search_files(
         score, options = sqnr_score(source, images, preprocess, ceiling_db=goal), SearchOptions(0.0, measure=measure)
     plot = Path(beside or output).with_suffix(".svg")
     state = plot.with_suffix(".search.json")
-    _, report = quantize_within(source, ranges, output, score, options, rank_by=rank_by, target=target, state=state)
+    _, report = quantize_within(
+        source,
+        ranges,
+        output,
+        score,
+        options,
+        rank_by=rank_by,
+        target=target,
+        weight_bits=weight_bits,
+        state=state,
+    )
     report = report.model_copy(update={"is_goal": bound.max_drop is None})
     state.unlink(missing_ok=True)
     if len(report.steps) > 1:
@@ -161,11 +174,12 @@ def search_files(
     return report
 
 
-def _identity(ranges: Ranges, target: str, score: Score, rank_by: Score | None) -> str:
+def _identity(forms: _Forms, target: str, score: Score, rank_by: Score | None) -> str:
     """The facts that two searches must share for one to use the other's scores."""
     ranked = rank_by.data if rank_by else ""
     device = str(device_identity(describe_device()))  # scores are kept beside times
-    parts = (ranges.digest(), target, score.name, score.data, ranked, identity_of(DECIDING), device)
+    levels = str(forms.target.weight_levels)
+    parts = (forms.ranges.digest(), target, levels, score.name, score.data, ranked, identity_of(DECIDING), device)
     return sha256_of_bytes(" ".join(parts).encode())
 
 

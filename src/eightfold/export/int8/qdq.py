@@ -127,7 +127,9 @@ class _Writer:
         bias = self._bias(node) if self.plan.target.integer_bias else None
         input_scale = activation.scale if activation else 1.0
         extra_inputs = self.plan.padded.get((edge[0], 0), 0)
-        weight = quantize_weight(self._value(name), axis, bias=bias, input_scale=input_scale).padded(extra_inputs)
+        levels = self.plan.target.weight_levels
+        weight = quantize_weight(self._value(name), axis, bias=bias, input_scale=input_scale, levels=levels)
+        weight = weight.padded(extra_inputs)
         stem = f"{name}_{edge[0]}"
         stored = self._stored(name, stem, weight)
         extra = {} if axis is None else {"axis": axis}

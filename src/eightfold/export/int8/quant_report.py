@@ -8,6 +8,7 @@ from eightfold.export.int8.costly_layers import CostlyLayer
 from eightfold.export.int8.decoded_errors import DecodedErrors
 from eightfold.export.int8.int8_speed import SHOWN, Form, Int8Speed
 from eightfold.export.int8.output_errors import OutputError
+from eightfold.export.int8.weight_bits import WeightBits
 from eightfold.runtime.bundle.manifest import Step
 from eightfold.values import Frozen
 
@@ -24,6 +25,7 @@ class QuantReport(Frozen):
         rounding: layer -> expected squared error of its outputs after AdaRound, as a share of rounding to nearest.
         nearest: layers that AdaRound was asked for and does not handle.
         form: "qdq" for Q/DQ pairs, "qoperator" for QLinear operators.
+        weight_bits: of quantized weights.
         speed: against FP32, where it was measured.
         step: what the comparison with the float graph found, as a manifest keeps it.
         images: number of images that the ranges come from; 0 where it is not known.
@@ -41,6 +43,7 @@ class QuantReport(Frozen):
     rounding: dict[str, float] = Field(default_factory=dict)
     nearest: tuple[str, ...] = ()
     form: Form = "qdq"
+    weight_bits: WeightBits = 8
     speed: Int8Speed | None = None
     step: Step
     images: int = 0
@@ -62,6 +65,8 @@ class QuantReport(Frozen):
     def notes(self) -> tuple[str, ...]:
         """Steps beside quantizing, one line each."""
         lines = [f"ranges by {self.method} from {self.images} images"] if self.images else []
+        if self.weight_bits == 7:
+            lines.append("weights of 7 bits, whose products do not overflow without VNNI")
         lines += [*(each.describe() for each in self.costly), *self.losses]
         if self.bias_shifts:
             name = max(self.bias_shifts, key=lambda key: self.bias_shifts[key])

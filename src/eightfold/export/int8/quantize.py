@@ -30,6 +30,7 @@ from eightfold.export.int8.qdq import apply_qdq
 from eightfold.export.int8.qdq_plan import FloatRules, QdqPlan, plan_qdq
 from eightfold.export.int8.quant_report import QuantReport
 from eightfold.export.int8.quantize_step import verify_quantized
+from eightfold.export.int8.weight_bits import WeightBits, bits_of, checked_bits, with_weight_bits
 from eightfold.export.targets import Target, target_named
 from eightfold.extras import require
 from eightfold.files import PathLike, atomic_path
@@ -70,6 +71,7 @@ class QuantOptions:
     rounding: Rounding = INT8_ROUNDING
     bias_correction: Correction = BIAS_CORRECTION
     form: FormChoice = INT8_FORM
+    weight_bits: WeightBits | None = None
 
     def __post_init__(self) -> None:
         one_of("form", self.form, FORM_CHOICES)
@@ -88,6 +90,7 @@ def quantize(
     rounding: Rounding = INT8_ROUNDING,
     bias_correction: Correction = BIAS_CORRECTION,
     form: FormChoice = INT8_FORM,
+    weight_bits: int | None = None,
     images: ImageSource | None = None,
     preprocess: Preprocess | None = None,
     task: Task | None = None,
@@ -108,6 +111,8 @@ def quantize(
             "empirical" what is measured in the quantized network, one partial pass per layer.
         form: "qdq" writes Q/DQ pairs, "qoperator" (CPU targets only) QLinear operators as this onnxruntime merges
             them; "fastest" times both and FP32 where the target is this machine's CPU, and writes pairs elsewhere.
+        weight_bits: 7 or 8 of quantized weights. By default 7 for "cpu-x86" and "openvino" on an x86 without VNNI,
+            where sums of 8-bit products saturate, else 8.
         images, preprocess: as for `calibrate`; what the corrections look at. On up to 16 of them the result is
             compared with the float graph; without any, on random values, where nothing is judged but that answers are
             finite.
@@ -124,17 +129,19 @@ def quantize(
 
     Raises:
         UnknownNameError: no such target or correction.
-        UsageError: a correction without images; `keep_float` names no node.
+        UsageError: a correction without images; `keep_float` names no node; weights of other than 7 or 8 bits.
         CalibrationError: the ranges belong to another network, or the graph cannot be quantized.
         VerificationError: over all images together an output of several numbers has a cosine below 0.5 to the float
             graph, and is not near zero; or an answer is not finite where that is.
     """
     if Path(output).resolve() == Path(onnx_path).resolve():
         raise UsageError(f"{output} is the float graph itself", allowed="another name for the INT8 graph")
-    options = QuantOptions(frozenset(keep_float), float_outputs, rounding, bias_correction, form)
+    options = QuantOptions(
+        frozenset(keep_float), float_outputs, rounding, bias_correction, form, checked_bits(weight_bits)
+    )
     source = read_graph(onnx_path)
     ranges.check_graph(source.digest(), str(onnx_path))
-    rules = target_named(target)
+    rules = with_weight_bits(target_named(target), options.weight_bits)
     if form == "qoperator" and not rules.qoperator:
         raise UsageError(
             f"the form 'qoperator' for {rules.name}", allowed="Q/DQ pairs there", remedy="leave `form` out"
@@ -166,6 +173,7 @@ def quantize(
         rounding=rounded,
         nearest=corrections.rounded_to_nearest(rounded),
         form=written,
+        weight_bits=bits_of(rules),
         speed=speed,
         step=answers.step,
         images=ranges.images,
@@ -253,7 +261,7 @@ class _Corrections:
     def round_(self) -> dict[str, float]:
         if self.work.options.rounding == "nearest":
             return {}
-        return round_adaptively_(self.work.graph, self.layers(), self.rows())
+        return round_adaptively_(self.work.graph, self.layers(), self.rows(), levels=self.work.target.weight_levels)
 
     def rounded_to_nearest(self, adaptively: Collection[str]) -> tuple[str, ...]:
         """The quantized layers with weights that were meant to be rounded adaptively and were not."""
@@ -268,7 +276,7 @@ class _Corrections:
             return {}
         graph, layers = self.work.graph, self.layers()
         if how == "analytic":
-            return correct_analytically(graph, layers, self.rows())
+            return correct_analytically(graph, layers, self.rows(), levels=self.work.target.weight_levels)
         return correct_empirically(graph, layers, self.rows, lambda g: ModelGraph(self.work.quantized_model(), g.name))
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eightfold.export.targets import target_named
 from eightfold.files import write_text
 from eightfold.pipeline.job import job as at
 from eightfold.pipeline.job.artifacts import Artifacts, ArtifactSpec
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from eightfold.calib.images.image_set import ImageSet
     from eightfold.calib.ranges import Ranges
     from eightfold.export.int8.quant_report import QuantReport
+    from eightfold.recipe_sections import QuantizeSection
 
 
 def int8_steps(job: Job) -> list[PipelineStep]:
@@ -107,11 +109,18 @@ def _quantize_steps(job: Job) -> list[PipelineStep]:
             f"quantize {target}",
             tuple(dict.fromkeys(sources)),
             (*job.artifacts.int8[target].files, at.facts_of(f"int8-{target}")),
-            {"target": target, **settings},
+            {**settings, "target": target, "weight_bits": _weight_bits(section, target)},
             partial(quantize_pruned, job, target),
         )
         for target in section.targets
     ]
+
+
+def _weight_bits(section: QuantizeSection, target: str) -> int:
+    """What the section asks for, or what this machine's processor makes of it."""
+    from eightfold.export.int8.weight_bits import bits_of, with_weight_bits
+
+    return bits_of(with_weight_bits(target_named(target), section.weight_bits))
 
 
 def quantize_pruned(job: Job, target: str, _: Path) -> str:
@@ -154,6 +163,7 @@ def _quantize(
         target=target,
         keep_float=kept,
         form=section.form,
+        weight_bits=section.weight_bits,
         rounding=section.rounding,
         bias_correction=section.bias_correction,
         images=_calibration_images(job),
@@ -181,6 +191,7 @@ def _layers_kept_float(job: Job, ranges: Ranges, target: str) -> tuple[str, ...]
             _calibration_images(job),
             job.fed,
             target=target,
+            weight_bits=section.weight_bits,
             measure=section.form == "fastest",
             beside=trade,
             score=job.task.score(_calibration_images(job), job.fed),
