@@ -17,6 +17,7 @@ import typer
 import eightfold
 from eightfold.cli.metavars import Command, with_metavars
 from eightfold.cli.signals import TERMINATED, exit_on_signals
+from eightfold.compress.train.processes import LOST_A_PEER, OURS, lost_a_peer
 from eightfold.errors import EightfoldError
 from eightfold.extras import EXTRA_OF, installed
 
@@ -164,9 +165,11 @@ def main() -> int:
     except Exception as error:  # the outermost edge: what gets here ends as one line
         if "--debug" in itertools.takewhile(lambda word: word.startswith("-"), sys.argv[1:]):
             raise
+        if OURS in os.environ and lost_a_peer(error):
+            return LOST_A_PEER  # the process that started this one says which has gone
         way_on = _way_on(sys.argv[1:]) if NO_SPACE in str(error) else ""
         print(f"eightfold: {_in_one_line(error)}{way_on}", file=sys.stderr)
         return error.exit_code if isinstance(error, EightfoldError) else 1
-    if code in STOPPED:  # typer turns Ctrl-C into 130, without a word
+    if code in STOPPED and OURS not in os.environ:  # typer turns Ctrl-C into 130, without a word
         print(f"eightfold: {STOPPED[code]}{_way_on(sys.argv[1:])}", file=sys.stderr)
     return code

@@ -43,6 +43,7 @@ class TrainedNetworkOptions:
         preprocess: how an image becomes its input; the source's own by default.
         task: what its outputs mean; the source's own by default.
         seed: of random weights, order and augmentation.
+        device: "cpu", "cuda" or "auto": where it trains.
     """
 
     weights: Path | None = None
@@ -51,6 +52,7 @@ class TrainedNetworkOptions:
     preprocess: Preprocess | None = None
     task: Task | None = None
     seed: int = 0
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class TrainingSubject:
     test_images: ImageSet
     preprocess: Preprocess
     seed: int
+    device: str = "cpu"
 
     @property
     def module(self) -> nn.Module:
@@ -85,7 +88,9 @@ class TrainingSubject:
     ) -> float:
         """Train `model` in place; returns the last loss. A killed run goes on at `checkpoint`, which the caller
         removes."""
-        training = Training(self.train_images, self.preprocess, section, self.seed, checkpoint, what, hooks)
+        training = Training(
+            self.train_images, self.preprocess, section, self.seed, checkpoint, what, hooks, self.device
+        )
         return self.task.train(model, training)
 
     def images(self, count: int) -> torch.Tensor:
@@ -158,7 +163,8 @@ def open_training(network: str, data: str, options: TrainedNetworkOptions | None
             )
         section = TaskSection(kind=found.kind, decode=found.decode, options=found.options, labels=tuple(found.labels))
     preprocess = options.preprocess or loaded.preprocess
-    return TrainingSubject(loaded, task_of(section), train, test, preprocess.at_size(*loaded.size), options.seed)
+    ready = preprocess.at_size(*loaded.size)
+    return TrainingSubject(loaded, task_of(section), train, test, ready, options.seed, options.device)
 
 
 def _classifies(data: Path) -> bool:

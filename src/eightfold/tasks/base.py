@@ -39,6 +39,7 @@ class Training:
         checkpoint: where the state after each epoch goes, so that a run that was killed goes on there.
         what: names the work in the progress line.
         hooks: penalties, teachers, quantizers of the training loop.
+        device: "cpu", "cuda" or "auto".
     """
 
     images: ImageSet
@@ -48,6 +49,7 @@ class Training:
     checkpoint: Path
     what: str
     hooks: Sequence[Hook] = ()
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)

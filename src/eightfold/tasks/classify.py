@@ -120,6 +120,7 @@ class Classify(VisionTask):
             checkpoint=training.checkpoint,
             what=training.what,
             hooks=training.hooks,
+            device=training.device,
         )
 
     def evaluate(self, network: Network, images: ImageSet) -> dict[str, float]:

@@ -156,7 +156,7 @@ class Detect(VisionTask):
         )
         loss = detection_loss(self.section.decode, _decoder(self.outputs_mean(images.classes)), classes)
         options = DetectionTraining(
-            section.epochs, section.learning_rate, section.weight_decay, hooks=training.hooks, device="cpu"
+            section.epochs, section.learning_rate, section.weight_decay, hooks=training.hooks, device=training.device
         )
         done = train_detector(model, loss, batches, options, checkpoint=training.checkpoint, what=training.what)
         if done.stopped:

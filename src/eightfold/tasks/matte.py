@@ -108,7 +108,14 @@ class MatteTask(VisionTask):
             section.epochs, len(batches), section.learning_rate, section.weight_decay, training.seed
         )
         return train(
-            with_heads(model), batches, matting_loss(), schedule, checkpoint=training.checkpoint, what=training.what
+            with_heads(model),
+            batches,
+            matting_loss(),
+            schedule,
+            checkpoint=training.checkpoint,
+            what=training.what,
+            hooks=training.hooks,
+            device=training.device,
         )
 
     def evaluate(self, network: Network, images: ImageSet) -> dict[str, float]:

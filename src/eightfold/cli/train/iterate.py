@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eightfold.cli.train.options import TrainingArguments, training_command
+from eightfold.compress.train.processes import is_main
 from eightfold.extras import installed, require
 
 if TYPE_CHECKING:
@@ -70,12 +71,14 @@ def iterate(
         subject.train(model, section, training.checkpoint, what)
 
     side = subject.loaded.size
-    measured = (lambda model: latency_ms(model, side)) if latency and installed("onnxruntime") else None
+    measures = latency and is_main() and installed("onnxruntime")
+    measured = (lambda model: latency_ms(model, side)) if measures else None
     done = prune_in_steps(
         subject.module.eval(), subject.images(1), finetune, subject.measure, output, options=options, latency=measured
     )
-    save_pruned(done.model, done.plan, output / "best", source=subject.record)
-    if installed("matplotlib"):
-        plot_steps(done.rows, output / "steps.svg", metric=subject.metric)
+    if is_main():
+        save_pruned(done.model, done.plan, output / "best", source=subject.record)
+        if installed("matplotlib"):
+            plot_steps(done.rows, output / "steps.svg", metric=subject.metric)
     print(done.describe())
     print(f"wrote {output / 'best'}")

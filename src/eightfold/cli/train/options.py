@@ -13,6 +13,16 @@ import typer
 
 from eightfold.cli.network import SOURCE_HELP
 from eightfold.cli.options import image_size, task_named
+from eightfold.compress.train.processes import (
+    Processes,
+    command_again,
+    end_with_parent,
+    is_main,
+    is_worker,
+    quiet_beside_main,
+    run_workers,
+)
+from eightfold.errors import UsageError
 from eightfold.extras import require
 
 if TYPE_CHECKING:
@@ -20,6 +30,7 @@ if TYPE_CHECKING:
     from eightfold.pipeline.train_models import TrainingSubject
     from eightfold.recipe_sections import TrainSection
 
+DEVICES = ("cpu", "cuda", "auto")
 Network = Annotated[str, typer.Argument(help=SOURCE_HELP)]
 Data = Annotated[
     str,
@@ -36,6 +47,10 @@ TaskName = Annotated[str, typer.Option(help="Decoder of the outputs, or a JSON f
 PreprocessFile = Annotated[Path | None, typer.Option(help="JSON file of a Preprocess. Default: the source's own.")]
 Mosaic = Annotated[float, typer.Option(min=0, max=1, help="To detect: share of images made of four.")]
 Seed = Annotated[int, typer.Option(help="Random seed.")]
+NumberOfProcesses = Annotated[
+    int | None, typer.Option("--nproc", min=1, help="Processes that train together. Default: 1, or one for a GPU.")
+]
+DeviceNames = Annotated[str, typer.Option("--devices", help="cpu, cuda, auto, or numbers of GPUs: 0,1.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +69,23 @@ class TrainingArguments:
     preprocess: PreprocessFile = None
     mosaic: Mosaic = 0.5
     seed: Seed = 0
+    devices: DeviceNames = "cpu"
+    nproc: NumberOfProcesses = None
+
+    @property
+    def device(self) -> str:
+        """Device of each process: "cpu", "cuda" or "auto"."""
+        return self.devices if self.devices in DEVICES else "cuda"
+
+    @property
+    def processes(self) -> Processes:
+        """The processes that train together. Raises UsageError."""
+        if self.devices in DEVICES:
+            return Processes(self.nproc or 1)
+        if not all(each.isdigit() for each in self.devices.split(",")):
+            raise UsageError(f"--devices {self.devices}", allowed="cpu, cuda, auto, or numbers of GPUs such as 0,1")
+        gpus = tuple(map(int, self.devices.split(",")))
+        return Processes(self.nproc or len(gpus), gpus)
 
     @property
     def section(self) -> TrainSection:
@@ -63,7 +95,7 @@ class TrainingArguments:
         return TrainSection(epochs=self.epochs, batch=self.batch, learning_rate=self.rate, mosaic=self.mosaic)
 
     def open(self) -> TrainingSubject:
-        """The network and its images."""
+        """The network and its images. Where several processes train, they meet here."""
         require("torch", "train a network")
         from eightfold.calib.images.preprocess import Preprocess
         from eightfold.pipeline.train_models import TrainedNetworkOptions, open_training
@@ -75,7 +107,12 @@ class TrainingArguments:
             preprocess=None if self.preprocess is None else Preprocess.load(self.preprocess),
             task=task_named(self.task) if self.task else None,
             seed=self.seed,
+            device=self.device,
         )
+        if is_worker():
+            from eightfold.compress.train.devices import Devices, as_device
+
+            Devices(as_device(self.device), "off")
         return open_training(self.network, self.data, options)
 
 
@@ -103,7 +140,8 @@ def training_command(*, epochs: int, rate: float) -> Callable[[Callable[..., Non
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
             given = bound.arguments
-            command(TrainingArguments(**{each.name: given.pop(each.name) for each in shared}), **given)
+            arguments = TrainingArguments(**{each.name: given.pop(each.name) for each in shared})
+            in_processes(lambda: command(arguments, **given), arguments)
 
         # What typer reads options from.
         vars(run)["__signature__"] = signature
@@ -111,6 +149,23 @@ def training_command(*, epochs: int, rate: float) -> Callable[[Callable[..., Non
         return run
 
     return decorate
+
+
+def in_processes(work: Callable[[], None], arguments: TrainingArguments) -> None:
+    """Do the work here, or start this command again in several processes and wait for them."""
+    processes = arguments.processes
+    if is_worker():
+        end_with_parent()
+        with quiet_beside_main():
+            work()
+    elif processes.count > 1:
+        if processes.count > arguments.batch:
+            raise UsageError(
+                f"--nproc {processes.count} with --batch {arguments.batch}", allowed="an image for each process"
+            )
+        run_workers(command_again(), processes)
+    else:
+        work()
 
 
 def _shared_options(defaults: dict[str, Any]) -> list[inspect.Parameter]:
@@ -148,8 +203,9 @@ def train_and_save(
     checkpoint = checkpoint_beside(output)
     loss = subject.train(subject.module, arguments.section, checkpoint, what, hooks(subject))
     after = subject.measure(subject.module)
-    subject.save(subject.module, output)
-    checkpoint.unlink(missing_ok=True)
+    if is_main():
+        subject.save(subject.module, output)
+        checkpoint.unlink(missing_ok=True)
     print(f"{subject.metric} {before:.1%} before, {after:.1%} after {arguments.epochs} epochs; last loss {loss:.4g}")
     print(f"wrote {output}")
     return subject

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from eightfold.cli.train.options import Output, TrainingArguments, checkpoint_beside, training_command
+from eightfold.compress.train.processes import is_main
 from eightfold.errors import UsageError
 from eightfold.extras import require
 from eightfold.files import require_output
@@ -57,7 +58,8 @@ def qat(
     checkpoint = checkpoint_beside(output)
     subject.train(model, arguments.section, checkpoint, "quantizing", [QuantizationSchedule()])
     after = subject.measure(model)
-    export_qat(model, output, batch=export_batch, image_size=subject.loaded.size, targets=[target])
-    checkpoint.unlink(missing_ok=True)
+    if is_main():
+        export_qat(model, output, batch=export_batch, image_size=subject.loaded.size, targets=[target])
+        checkpoint.unlink(missing_ok=True)
     print(f"{subject.metric} {start:.1%} in float, {rounded:.1%} rounded, {after:.1%} after {arguments.epochs} epochs")
     print(f"wrote {output}")

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from eightfold.compress.train.hooks import Batch
-from eightfold.errors import UsageError
+from eightfold.errors import UsageError, one_of
 from eightfold.extras import require
 
 Amp = Literal["auto", "off", "bf16"]
+DeviceName = Literal["auto", "cpu", "cuda"]
+DEVICE_NAMES: tuple[DeviceName, ...] = ("auto", "cpu", "cuda")
 
 
 class Devices:
@@ -29,7 +31,7 @@ class Devices:
         amp: "bf16" computes forward passes in bfloat16; "auto" does where the hardware multiplies bfloat16.
     """
 
-    def __init__(self, device: str = "auto", amp: Amp = "auto") -> None:
+    def __init__(self, device: DeviceName = "auto", amp: Amp = "auto") -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise UsageError("device cuda, and torch sees no GPU", allowed="auto or cpu on this machine")
         accelerate = require("accelerate", "train")
@@ -96,6 +98,17 @@ class Devices:
     def wait(self) -> None:
         """Wait until all processes are here."""
         self._accelerator.wait_for_everyone()
+
+
+def as_device(name: str) -> DeviceName:
+    """Raises UsageError for a name that is none."""
+    return one_of("device", name, DEVICE_NAMES)
+
+
+def wait_for_others() -> None:
+    """Wait until all processes that train together are here; nothing where one trains alone."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
 
 
 def multiplies_bf16(device: torch.device) -> bool:

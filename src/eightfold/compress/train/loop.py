@@ -100,6 +100,7 @@ class _Loop:
 
     def train(self) -> Trained:
         self._resume()
+        self.devices.wait()  # all have read the checkpoint before one writes it
         for hook in self.hooks:
             hook.on_start(self.run)
         self.begun, self.saved = self._now(), time.monotonic()

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from eightfold.compress.train import loop
-from eightfold.compress.train.devices import Devices
+from eightfold.compress.train.devices import Devices, as_device
 from eightfold.compress.train.hooks import Batch as LoopBatch
 from eightfold.compress.train.hooks import Hook
 from eightfold.compress.train.options import LoopOptions
@@ -57,6 +57,7 @@ def train(
     checkpoint: Path,
     what: str = "training",
     hooks: Sequence[Hook] = (),
+    device: str = "cpu",
 ) -> float:
     """Train `model` in place; resume from `checkpoint` if it exists. Returns the mean loss of the last steps.
 
@@ -68,13 +69,13 @@ def train(
         checkpoint: where the state goes meanwhile. The caller removes it when the result is safe elsewhere.
         what: names the work in the progress line.
         hooks: penalties, teachers, quantizers.
+        device: "cpu", "cuda" or "auto"; the model is back on the CPU afterwards.
 
     Raises:
         DivergedError: the loss or a gradient became NaN or infinite.
     """
     options = LoopOptions(steps=schedule.steps, rate=ONE_CYCLE, seed=schedule.seed, what=what)
     batch_at = EpochBatches(batches, schedule.steps_per_epoch)
-    devices = Devices("cpu", "off")
     done = loop.fit(
         model,
         batch_at,
@@ -83,8 +84,9 @@ def train(
         loss=loss,
         hooks=hooks,
         checkpoint=checkpoint,
-        devices=devices,
+        devices=Devices(as_device(device), "off"),
     )
+    model.to("cpu")
     if done.stopped:
         raise KeyboardInterrupt
     return done.loss

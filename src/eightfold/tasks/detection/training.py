@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from eightfold.compress.train.devices import Devices
+from eightfold.compress.train.devices import Devices, as_device
 from eightfold.compress.train.hooks import Hook, Run
 from eightfold.compress.train.loop import fit
 from eightfold.compress.train.options import LoopOptions, Trained
@@ -102,8 +102,9 @@ def train_detector(
         hooks=[burn_in, *options.hooks],
         check=check,
         checkpoint=checkpoint,
-        devices=Devices(options.device, "off"),
+        devices=Devices(as_device(options.device), "off"),
     )
+    model.to("cpu")
     _warn(loss, batches)
     return done
 

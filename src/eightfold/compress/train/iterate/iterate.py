@@ -27,7 +27,9 @@ from eightfold.compress.surgery.surgery import apply_plan
 from eightfold.compress.trace.groups import ChannelGraph, Group
 from eightfold.compress.trace.macs import count_parameters
 from eightfold.compress.trace.trace import trace
+from eightfold.compress.train.devices import wait_for_others
 from eightfold.compress.train.iterate.steps import WidthStep, width_steps
+from eightfold.compress.train.processes import is_main
 from eightfold.errors import ModelError, UsageError
 from eightfold.files import PathLike, write_text
 
@@ -193,7 +195,7 @@ class _Run:
         ]
 
     def _first(self, graph: ChannelGraph) -> None:
-        save_pruned(self.original, PrunePlan.from_graph(graph, {}), self._folder(0))
+        self._save(self.original, PrunePlan.from_graph(graph, {}), 0)
         metric = self.evaluate(self.original)
         self._add(self._row(self.original, 0, 1.0, metric, metric))
 
@@ -211,10 +213,17 @@ class _Run:
         number = len(self.rows)
         self.finetune(model, self.options.training(number, steps, self.directory / f"step-{step.number}.safetensors"))
         row = self._row(model, step.number, step.keep_ratio, pruned, self.evaluate(model))
-        save_pruned(model, merged, self._folder(step.number))
+        self._save(model, merged, step.number)
         self._add(row)
-        (self.directory / f"step-{step.number}.safetensors").unlink(missing_ok=True)
+        if is_main():
+            (self.directory / f"step-{step.number}.safetensors").unlink(missing_ok=True)
         return merged
+
+    def _save(self, model: nn.Module, plan: PrunePlan, step: int) -> None:
+        """One process writes, and the others wait for it."""
+        if is_main():
+            save_pruned(model, plan, self._folder(step))
+        wait_for_others()
 
     def _kept(self, model: nn.Module, graph: ChannelGraph, step: WidthStep) -> dict[str, Any]:
         """The best channels of each group, as many as the step leaves; groups are paired in order, since the ids of
@@ -246,11 +255,14 @@ class _Run:
 
     def _add(self, row: StepRow) -> None:
         self.rows.append(row)
-        write_text(self.directory / ROWS, json.dumps([asdict(each) for each in self.rows], indent=1) + "\n")
+        if is_main():
+            write_text(self.directory / ROWS, json.dumps([asdict(each) for each in self.rows], indent=1) + "\n")
 
     def _resume(self, steps: Sequence[WidthStep]) -> None:
         path = self.directory / ROWS
-        if not path.is_file():
+        found = path.is_file()
+        wait_for_others()  # before the first one writes it
+        if not found:
             return
         try:
             self.rows = [StepRow(**row) for row in json.loads(path.read_text(encoding="utf-8"))]

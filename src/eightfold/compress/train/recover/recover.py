@@ -21,7 +21,7 @@ from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.surgery.blocks import bypassed
 from eightfold.compress.trace.trace import trace
 from eightfold.compress.train.averaging import restore, snapshot
-from eightfold.compress.train.devices import Devices
+from eightfold.compress.train.devices import Devices, as_device
 from eightfold.compress.train.hooks import Batch
 from eightfold.compress.train.log import Log
 from eightfold.compress.train.loop import fit
@@ -104,7 +104,7 @@ def recover(
     plan.check_fits(_original_shapes(original, plan))
     _require_pruned(pruned, plan)
     views = views_of(images, preprocess, batch=options.batch, augment=options.augment, seed=seed, size=image_size)
-    session = _Session(pruned, original, plan, views, options, Devices(options.device, options.amp))
+    session = _Session(pruned, original, plan, views, options, Devices(as_device(options.device), options.amp))
     file = Path(checkpoint) if checkpoint is not None else None
     loop_options = LoopOptions(
         steps=steps,
