@@ -105,6 +105,11 @@ class TrainSection(Frozen):
     mosaic: float = Field(default=0.5, ge=0, le=1, description="to detect: share of images made of four")
     multi_scale: bool = Field(default=False, description="to detect: sides of 67% to 150%, new for every step")
     sparsity: float = Field(default=0.0, ge=0, description="L1 penalty on batch norm scales, per scale; 1e-4 is usual")
+    sparsity_schedule: Literal["release", "constant", "global", "local", "dynamic"] = Field(
+        default="release",
+        description="of `sparsity`: release ends it after 60% of the run, and dead channels stay dead; constant keeps "
+        "it; global, local and dynamic lower it late, for all scales or the largest",
+    )
     distill: dict[str, float] = Field(
         default={},
         description="of finetune: loss -> weight, with the network before pruning as the teacher: logits, cwd, "

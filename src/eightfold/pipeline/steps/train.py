@@ -337,11 +337,11 @@ def _hooks(job: Job, model: nn.Module, section: TrainSection) -> list[Hook]:
     hooks: list[Hook] = []
     if section.epochs and section.sparsity:
         from eightfold.compress.train.sparsity.hook import Sparsity
-        from eightfold.compress.train.sparsity.penalties import ScalePenalty
-        from eightfold.compress.train.sparsity.scales import penalized_scales
+        from eightfold.compress.train.sparsity.sparsify import penalty_of
         from eightfold.compress.train.sparsity.strength import Strength
 
-        hooks.append(Sparsity(ScalePenalty(penalized_scales(model), Strength(section.sparsity))))
+        strength = Strength(section.sparsity, section.sparsity_schedule)
+        hooks.append(Sparsity(penalty_of("scales", model, strength, "all", None)))
     if section.epochs and section.distill:
         from eightfold.compress.train.distill.distiller import Distiller, DistillOptions
         from eightfold.compress.train.distill.hook import Distill

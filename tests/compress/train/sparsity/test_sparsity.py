@@ -22,6 +22,7 @@ from eightfold.compress.train.schedule import LearningRate
 from eightfold.compress.train.sparsity.history import dead_share
 from eightfold.compress.train.sparsity.hook import Sparsity
 from eightfold.compress.train.sparsity.penalties import PENALTIES, GroupLasso, ScalePenalty, register_penalty
+from eightfold.compress.train.sparsity.proximal import UPDATES, Update
 from eightfold.compress.train.sparsity.scales import batch_norm_scales, penalized_scales
 from eightfold.compress.train.sparsity.strength import Strength
 from eightfold.compress.train.sparsity.suggest import suggested_ratio, suggested_strength
@@ -80,10 +81,12 @@ def assert_same(ours: nn.Module, reference: nn.Module) -> None:
         torch.testing.assert_close(a, b)
 
 
-def test_the_hook_equals_a_loss_term_under_accumulation() -> None:
+@pytest.mark.parametrize("update", UPDATES)
+def test_the_hook_equals_a_loss_term_under_accumulation(update: Update) -> None:
+    """A proximal step without momentum, in which no scale changes its sign, is one along the subgradient."""
     ours = two_layers()
     reference = copy.deepcopy(ours)
-    hook = Sparsity(ScalePenalty(batch_norm_scales(ours), Strength(S)))
+    hook = Sparsity(ScalePenalty(batch_norm_scales(ours), Strength(S)), update)
     options = LoopOptions(steps=3, accumulate=2, rate=LearningRate("constant", warm_up=0))
     optimizer = torch.optim.SGD(ours.parameters(), lr=0.05)
     fit(ours, batch_at, optimizer, options, loss=mse_loss, hooks=[hook], devices=Devices("cpu", "off"))
@@ -97,7 +100,7 @@ def test_a_foreign_loop_feels_the_penalty_once_and_unscaled(kind: str) -> None:
     reference = copy.deepcopy(ours)
     optimizer = torch.optim.SGD(ours.parameters(), lr=0.05, fused=kind == "fused")
     scaler = torch.amp.GradScaler("cpu", init_scale=256.0, enabled=kind != "plain")
-    with ef.sparsify(ours, s=S) as sparse:
+    with ef.sparsify(ours, s=S, update="subgradient") as sparse:
         for step in range(3):
             optimizer.zero_grad()
             for part in range(2):
@@ -136,6 +139,54 @@ def test_the_group_lasso_is_the_gradient_of_norms_of_coupled_weights() -> None:
             torch.testing.assert_close(found[name], each.grad, msg=name)
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (torch.optim.SGD, {"lr": 0.02}),
+        (torch.optim.SGD, {"lr": 0.002, "momentum": 0.9, "nesterov": True}),
+        (torch.optim.Adam, {"lr": 0.01}),
+    ],
+)
+def test_proximal_steps_end_at_the_soft_threshold(kind: Any, options: dict[str, Any]) -> None:
+    """0.5 (x - a)^2 + s |x| is least at sign(a) max(|a| - s, 0), whatever the optimizer."""
+    wanted = torch.tensor([1.5, -0.8, 0.1, -0.05, 0.0])
+    scale = nn.Parameter(torch.tensor([1.0, 1.0, 1.0, -1.0, 0.5]))
+    penalty, optimizer = ScalePenalty({"scale": scale}, Strength(0.2)), kind([scale], **options)
+    for _ in range(2500):
+        optimizer.zero_grad()
+        (0.5 * (scale - wanted).square().sum()).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        penalty.shrink(0.5, optimizer)
+    torch.testing.assert_close(scale.detach()[:2], torch.tensor([1.3, -0.6]), atol=1e-3, rtol=0)
+    assert scale[2:].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_channels_that_are_dead_at_the_release_give_nothing_from_then_on() -> None:
+    model = two_layers()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    with ef.sparsify(model, s=0.06, schedule="release", steps=60):
+        train_some(model, optimizer, 60)
+    scale, shift = model.get_parameter("1.weight"), model.get_parameter("1.bias")
+    dead = scale == 0
+    assert 0 < int(dead.sum()) < 8
+    assert not shift[dead].any()
+    assert shift[~dead].all()
+    images = batch_at(0).inputs[0]
+    before = model.eval()(images)
+    with torch.no_grad():
+        model.get_parameter("3.weight")[:, dead] = 1e6  # nothing arrives there
+    assert torch.equal(model(images), before)
+
+
+def test_a_layer_keeps_a_channel_and_a_group_has_no_proximal_step() -> None:
+    model = two_layers()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    ScalePenalty(batch_norm_scales(model), Strength(1e6)).shrink(0.0, optimizer)
+    assert int((model.get_parameter("1.weight") != 0).sum()) == 1
+    with pytest.raises(UsageError, match="GroupLasso, which has none; allowed: subgradient"):
+        Sparsity(PENALTIES["group-lasso"](residual_network(), Strength(S), "all", torch.rand(1, 3, 8, 8)), "proximal")
+
+
 def test_layer_sets_are_those_of_the_rules() -> None:
     model, image = residual_network(), torch.rand(1, 3, 8, 8)
     assert list(penalized_scales(model)) == ["1.weight", "3.norm1.weight", "3.norm2.weight"]
@@ -157,6 +208,9 @@ def test_the_strength_follows_its_schedule() -> None:
     assert Strength(1.0, "local").of(sizes, 0.49).tolist() == [1.0] * 20
     assert Strength(1.0, "local").of(sizes, 0.5).tolist() == pytest.approx([1.0] * 17 + [0.01] * 3)
     assert Strength(1.0, "dynamic").of(sizes, 0.4).tolist() == pytest.approx([1.0] * 13 + [0.01] * 7)
+    release = Strength(2.0, "release")
+    assert [float(release.of(sizes, at)[3]) for at in (0.0, 0.1, 0.2, 0.59, 0.6, 1.0)] == [0, 1, 2, 2, 0, 0]
+    assert [release.released(at) for at in (0.59, 0.6)] == [False, True]
     with pytest.raises(UsageError, match="penalty of 0"):
         Strength(0.0)
     with pytest.raises(UsageError, match="schedule"):

@@ -12,21 +12,24 @@ from torch.optim import Optimizer
 from eightfold.compress.train.hooks import Hook, Run
 from eightfold.compress.train.sparsity.history import ScaleHistory
 from eightfold.compress.train.sparsity.penalties import Penalty
-from eightfold.errors import ModelError, UsageError
+from eightfold.compress.train.sparsity.proximal import UPDATES, Update
+from eightfold.errors import ModelError, UsageError, one_of
 
 SNAPSHOTS = 20  # over a run
 LEAST_SIZE = 0.02  # of the largest at the start: a channel below it has died
 
 
 class Sparsity(Hook):
-    """Adds a penalty's subgradient once per step.
+    """Applies a penalty once per step.
 
     Attributes:
+        update: "proximal" shrinks after the optimizer's step; "subgradient" adds to gradients; by default proximal
+            where the penalty has that.
         history: histograms of channel sizes; a resumed run has those of its own part.
     """
 
-    def __init__(self, penalty: Penalty) -> None:
-        self.penalty, self.history = penalty, ScaleHistory()
+    def __init__(self, penalty: Penalty, update: Update | None = None) -> None:
+        self.penalty, self.update, self.history = penalty, update_of(penalty, update), ScaleHistory()
         self._guard, self._next = DeathGuard(penalty), 0.0
 
     def on_start(self, run: Run) -> None:
@@ -34,9 +37,14 @@ class Sparsity(Hook):
         self.history.add(run.step, self.penalty.magnitudes())
 
     def after_backward(self, run: Run) -> None:
-        self.penalty.add_gradients(run.progress)
+        if self.update == "proximal":
+            self.penalty.before_step(run.progress)
+        else:
+            self.penalty.add_gradients(run.progress)
 
     def after_step(self, run: Run) -> None:
+        if self.update == "proximal":
+            self.penalty.shrink(run.progress, run.optimizer)
         if run.progress >= self._next:
             self._next = run.progress + 1 / SNAPSHOTS
             sizes = self.penalty.magnitudes()
@@ -49,6 +57,16 @@ class Sparsity(Hook):
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         if "largest" in tensors:
             self._guard.largest = float(tensors["largest"])
+
+
+def update_of(penalty: Penalty, update: Update | None) -> Update:
+    """The way in which a penalty acts. Raises UsageError where it has no proximal step."""
+    if update is None:
+        return "proximal" if penalty.has_proximal else "subgradient"
+    one_of("update of a sparsity penalty", update, UPDATES)
+    if update == "proximal" and not penalty.has_proximal:
+        penalty.before_step(0.0)  # says so
+    return update
 
 
 class DeathGuard:

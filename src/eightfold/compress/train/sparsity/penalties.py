@@ -1,15 +1,15 @@
-"""Penalties as subgradients: L1 on batch norm scales, and the group lasso over all weights of a coupled channel.
+"""Penalties on channels: L1 on batch norm scales, and the group lasso over all weights of a coupled channel.
 
-A penalty adds to gradients once per optimizer step, when they are complete and unscaled, so that neither the number of
-accumulated batches nor a gradient scaler changes its strength.
+A penalty acts once per optimizer step: its subgradient joins gradients that are complete and unscaled, or a proximal
+step shrinks parameters after the optimizer's. Neither accumulated batches nor a gradient scaler change its strength.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from eightfold.compress.criteria.evidence import Evidence
 from eightfold.compress.trace.groups import Group
 from eightfold.compress.trace.trace import trace
-from eightfold.compress.train.sparsity.scales import LayerSet, Scales, penalized_scales
+from eightfold.compress.train.sparsity.proximal import Stepped, step_sizes
+from eightfold.compress.train.sparsity.scales import LayerSet, Scales, penalized_scales, shifts_of
 from eightfold.compress.train.sparsity.strength import Strength
 from eightfold.errors import ModelError, UsageError
 
@@ -25,7 +26,13 @@ TINY = 1e-12
 
 
 class Penalty(ABC):
-    """A penalty on some parameters of a model."""
+    """A penalty on some parameters of a model.
+
+    Attributes:
+        has_proximal: whether `shrink` is there.
+    """
+
+    has_proximal: ClassVar[bool] = False
 
     @abstractmethod
     def parameters(self) -> Iterable[nn.Parameter]:
@@ -39,22 +46,68 @@ class Penalty(ABC):
     def magnitudes(self) -> dict[str, Tensor]:
         """Name of each layer or group -> size of each of its channels, at least 0, [channels]."""
 
+    def before_step(self, progress: float) -> None:
+        """Called before an optimizer's step that `shrink` follows."""
+        raise self._no_proximal()
+
+    def shrink(self, progress: float, optimizer: Stepped) -> None:
+        """The proximal step, after the optimizer's own."""
+        raise self._no_proximal()
+
+    def _no_proximal(self) -> UsageError:
+        return UsageError(f"a proximal step of {type(self).__name__}, which has none", allowed="subgradient")
+
 
 class ScalePenalty(Penalty):
-    """s * sum |gamma| (Liu et al. 2017, arXiv:1708.06519, section 3). Biases and convolutions are left alone."""
+    """s * sum |gamma| (Liu et al. 2017, arXiv:1708.06519, section 3). Convolutions are left alone.
 
-    def __init__(self, scales: Scales, strength: Strength) -> None:
-        self._scales, self._strength = scales, strength
+    Args:
+        scales: by name.
+        strength: over the run.
+        shifts: of the same batch norms. After the penalty's release, channels whose scale is zero get a shift of zero
+            as well: they give nothing at all behind activations that keep zero, and removing them changes nothing.
+    """
+
+    has_proximal = True
+
+    def __init__(self, scales: Scales, strength: Strength, shifts: Mapping[str, nn.Parameter] | None = None) -> None:
+        self._scales, self._strength, self._shifts = scales, strength, dict(shifts or {})
+        self._dead: dict[str, Tensor] = {}
 
     def parameters(self) -> Iterable[nn.Parameter]:
         return self._scales.values()
 
     @torch.no_grad()
     def add_gradients(self, progress: float, factor: float = 1.0) -> None:
-        scales = list(self._scales.values())
-        strength = self._strength.of(torch.cat([scale.abs() for scale in scales]), progress)
-        for scale, own in zip(scales, torch.split(strength, [len(scale) for scale in scales]), strict=True):
+        for scale, own in zip(self._scales.values(), self._strengths(progress), strict=True):
             _add(scale, factor * own * scale.sign())
+
+    def before_step(self, progress: float) -> None:
+        """Dead channels are those at zero, so that a resumed run knows them."""
+        released = self._strength.released(progress)
+        self._dead = {name: scale.detach() == 0 for name, scale in self._scales.items()} if released else {}
+
+    @torch.no_grad()
+    def shrink(self, progress: float, optimizer: Stepped) -> None:
+        """Soft thresholding; the largest scale of a layer at most halves, so that no layer dies in one step."""
+        for name, dead in self._dead.items():
+            for each in (self._scales[name], self._shifts.get(name)):
+                if each is not None:
+                    each.masked_fill_(dead, 0.0)
+        if self._dead:
+            return
+        sizes = step_sizes(optimizer, self._scales.values())
+        for scale, own in zip(self._scales.values(), self._strengths(progress), strict=True):
+            if id(scale) in sizes:
+                size = scale.abs()
+                left = (size - own * sizes[id(scale)]).clamp(min=0)
+                top = size.argmax()
+                left[top] = torch.maximum(left[top], 0.5 * size[top])
+                scale.copy_(scale.sign() * left)
+
+    def _strengths(self, progress: float) -> tuple[Tensor, ...]:
+        scales = [scale.detach().abs() for scale in self._scales.values()]
+        return torch.split(self._strength.of(torch.cat(scales), progress), [len(scale) for scale in scales])
 
     def magnitudes(self) -> dict[str, Tensor]:
         return {name: scale.detach().abs() for name, scale in self._scales.items()}
@@ -143,7 +196,8 @@ PenaltyMaker = Callable[[nn.Module, Strength, LayerSet, Any], Penalty]
 
 
 def _scale_penalty(model: nn.Module, strength: Strength, layers: LayerSet, example_inputs: Any) -> Penalty:
-    return ScalePenalty(penalized_scales(model, layers, example_inputs), strength)
+    scales = penalized_scales(model, layers, example_inputs)
+    return ScalePenalty(scales, strength, shifts_of(model, scales))
 
 
 def _group_lasso(model: nn.Module, strength: Strength, layers: LayerSet, example_inputs: Any) -> Penalty:

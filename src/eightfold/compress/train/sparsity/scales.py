@@ -55,6 +55,12 @@ def batch_norm_scales(model: nn.Module) -> Scales:
     return dict(scales.values())
 
 
+def shifts_of(model: nn.Module, scales: Scales) -> Scales:
+    """The shift of each batch norm whose scale is given, by the scale's name."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    return {name: parameters[name.removesuffix("weight") + "bias"] for name in scales}
+
+
 def _found(model: nn.Module, layers: LayerSet, example_inputs: Any) -> Scales:
     scales = batch_norm_scales(model)
     if layers == "all":

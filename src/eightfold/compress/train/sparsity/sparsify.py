@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from eightfold.compress.train.sparsity.history import ScaleHistory, dead_share
-from eightfold.compress.train.sparsity.hook import SNAPSHOTS, DeathGuard, require_owned
+from eightfold.compress.train.sparsity.hook import SNAPSHOTS, DeathGuard, require_owned, update_of
 from eightfold.compress.train.sparsity.penalties import PENALTIES, Penalty
+from eightfold.compress.train.sparsity.proximal import Update
 from eightfold.compress.train.sparsity.scales import LayerSet
 from eightfold.compress.train.sparsity.strength import Kind, Strength
 from eightfold.errors import UnknownNameError, UsageError
@@ -24,13 +25,14 @@ class Sparsifier:
     """State of `sparsify` inside its context.
 
     Attributes:
-        penalty: what is added to gradients.
+        penalty: what acts on each step.
         steps: optimizer steps that felt it.
         history: histograms of channel sizes.
     """
 
-    def __init__(self, penalty: Penalty, total: int | None) -> None:
+    def __init__(self, penalty: Penalty, total: int | None, update: Update | None = None) -> None:
         self.penalty, self.steps, self.history = penalty, 0, ScaleHistory()
+        self._update = update_of(penalty, update)
         self._total, self._guard = total, DeathGuard(penalty)
         self._own = {id(parameter) for parameter in penalty.parameters()}
         self._others: list[Any] = []
@@ -43,7 +45,7 @@ class Sparsifier:
 
     def before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Optimizer pre-hook. A gradient scaler has unscaled by now, or tells a fused optimizer its scale."""
-        if not any(id(each) in self._own for group in optimizer.param_groups for each in group["params"]):
+        if not self._owns(optimizer):
             self._others.append(optimizer)
             return
         if any(callable(each) for each in (*args, *kwargs.values())):
@@ -51,14 +53,27 @@ class Sparsifier:
                 "an optimizer that is stepped with a closure inside sparsify",
                 allowed="loss.backward(), then optimizer.step()",
             )
-        scale = getattr(optimizer, "grad_scale", None)
-        self.penalty.add_gradients(self._progress(), 1.0 if scale is None else float(scale))
+        if self._update == "proximal":
+            self.penalty.before_step(self._progress())
+        else:
+            scale = getattr(optimizer, "grad_scale", None)
+            self.penalty.add_gradients(self._progress(), 1.0 if scale is None else float(scale))
+
+    def after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        """Optimizer post-hook."""
+        if not self._owns(optimizer):
+            return
+        if self._update == "proximal":
+            self.penalty.shrink(self._progress(), optimizer)
         self.steps += 1
         every = CONSTANT_SNAPSHOT if self._total is None else max(1, self._total // SNAPSHOTS)
         if self.steps % every == 0:
             sizes = self.penalty.magnitudes()
             self.history.add(self.steps, sizes)
             self._guard.check(self.steps, sizes)
+
+    def _owns(self, optimizer: Optimizer) -> bool:
+        return any(id(each) in self._own for group in optimizer.param_groups for each in group["params"])
 
     def finish(self) -> None:
         """Last snapshot. Raises UsageError where only optimizers of other models took steps."""
@@ -85,20 +100,23 @@ def sparsify(
     layers: LayerSet = "all",
     schedule: Kind = "constant",
     penalty: str = "scales",
+    update: Update | None = None,
     steps: int | None = None,
     example_inputs: Any = None,
 ) -> Iterator[Sparsifier]:
-    """Train sparsely inside: each step of an optimizer of `model` first adds the penalty's subgradient.
+    """Train sparsely inside: each step of an optimizer of `model` feels the penalty.
 
-    The gradients are complete and unscaled then, so that accumulation, clipping, torch's gradient scaler and
+    Gradients are complete and unscaled then, so that accumulation, clipping, torch's gradient scaler and
     DistributedDataParallel need no change in the loop.
 
     Args:
         model: the network that the loop trains.
         s: strength of the penalty, per scale. 1e-4 is usual; `suggested_strength` fits it to a schedule.
         layers: for "scales": "all" batch norms, or those that a rule prunes: "normal", "shortcut", "layer".
-        schedule: "constant", "global", "local" or "dynamic", see `Strength`; all but the first need `steps`.
+        schedule: "constant", "global", "local", "dynamic" or "release", see `Strength`; all but the first need `steps`.
         penalty: "scales" (L1 on batch norm scales) or "group-lasso" (over all weights of each coupled channel).
+        update: "proximal": scales shrink by a threshold after each step, exactly to zero; "subgradient": the penalty
+            joins the gradients. By default proximal where the penalty has that.
         steps: optimizer steps of the whole training.
         example_inputs: what the model is called with; needed by all layer sets but "all", and by the group lasso.
 
@@ -123,10 +141,11 @@ def sparsify(
     """
     if schedule != "constant" and steps is None:
         raise UsageError(f"the schedule {schedule!r} without steps", allowed="steps=... of the whole training")
-    state = Sparsifier(penalty_of(penalty, model, Strength(s, schedule), layers, example_inputs), steps)
-    handle = register_optimizer_step_pre_hook(state.before_step)
+    state = Sparsifier(penalty_of(penalty, model, Strength(s, schedule), layers, example_inputs), steps, update)
+    handles = register_optimizer_step_pre_hook(state.before_step), register_optimizer_step_post_hook(state.after_step)
     try:
         yield state
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     state.finish()

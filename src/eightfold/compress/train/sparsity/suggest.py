@@ -10,6 +10,7 @@ from torch import nn
 from eightfold.compress.train.schedule import LearningRate
 from eightfold.compress.train.sparsity.history import DEAD
 from eightfold.compress.train.sparsity.scales import batch_norm_scales
+from eightfold.compress.train.sparsity.strength import RELEASE, Kind, Strength
 from eightfold.errors import ModelError
 
 HALF = 0.5
@@ -17,9 +18,15 @@ SAMPLES = 200  # of the schedule
 
 
 def suggested_strength(
-    model: nn.Module, *, rate: float, steps: int, momentum: float = 0.9, schedule: LearningRate | None = None
+    model: nn.Module,
+    *,
+    rate: float,
+    steps: int,
+    momentum: float = 0.9,
+    schedule: LearningRate | None = None,
+    kind: Kind = "constant",
 ) -> float:
-    """The s at which a scale of median size, that no loss holds, is zero after half of the run.
+    """The s at which a scale of median size, that no loss holds, is zero after half of the time that the penalty acts.
 
     SGD with momentum m moves such a scale by s * (sum of rates) / (1 - m). Scales that the loss holds stay; with a
     larger s more of them go, and accuracy with them.
@@ -28,12 +35,14 @@ def suggested_strength(
         rate: peak learning rate of SGD.
         steps: optimizer steps.
         schedule: of the rate; a cosine by default.
+        kind: schedule of the penalty.
     """
     scales = _scales(model)
-    schedule = schedule or LearningRate()
-    factors = [schedule.factor(HALF * (place + 0.5) / SAMPLES) for place in range(SAMPLES)]
-    travelled = rate * HALF * steps * sum(factors) / SAMPLES / (1 - momentum)
-    return float(torch.cat(scales).median()) / travelled
+    schedule, strength = schedule or LearningRate(), Strength(1.0, kind)
+    acts = HALF * (RELEASE if kind == "release" else 1.0)
+    places = [acts * (place + 0.5) / SAMPLES for place in range(SAMPLES)]
+    mean = sum(schedule.factor(place) * strength.share(place) for place in places) / SAMPLES
+    return float(torch.cat(scales).median()) / (rate * acts * steps * mean / (1 - momentum))
 
 
 @dataclass(frozen=True)
