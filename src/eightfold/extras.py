@@ -30,6 +30,7 @@ EXTRA_OF = {
     "safetensors": "compress",
     "segmentation_models_pytorch": "smp",
     "scipy": "compress",
+    "tensorboard": "tensorboard",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "rtx",
     "timm": "timm",

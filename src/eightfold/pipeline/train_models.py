@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from eightfold.compress.plan.plan import PrunePlan
     from eightfold.compress.train.hooks import Hook
+    from eightfold.compress.train.log import Log
 
 EVALUATION_BATCH = 16
 
@@ -84,12 +85,18 @@ class TrainingSubject:
         return self.task.evaluate(network, self.test_images)[self.metric]
 
     def train(
-        self, model: nn.Module, section: TrainSection, checkpoint: Path, what: str, hooks: Sequence[Hook] = ()
+        self,
+        model: nn.Module,
+        section: TrainSection,
+        checkpoint: Path,
+        what: str,
+        hooks: Sequence[Hook] = (),
+        log: Log | None = None,
     ) -> float:
         """Train `model` in place; returns the last loss. A killed run goes on at `checkpoint`, which the caller
         removes."""
         training = Training(
-            self.train_images, self.preprocess, section, self.seed, checkpoint, what, hooks, self.device
+            self.train_images, self.preprocess, section, self.seed, checkpoint, what, hooks, self.device, log
         )
         return self.task.train(model, training)
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from eightfold.compress.criteria.evidence import Loss
     from eightfold.compress.train.hooks import Hook
+    from eightfold.compress.train.log import Log
 
 
 PARTS = 10  # of a set of images, to see how much a metric varies
@@ -40,6 +41,7 @@ class Training:
         what: names the work in the progress line.
         hooks: penalties, teachers, quantizers of the training loop.
         device: "cpu", "cuda" or "auto".
+        log: of losses; none by default.
     """
 
     images: ImageSet
@@ -50,6 +52,7 @@ class Training:
     what: str
     hooks: Sequence[Hook] = ()
     device: str = "cpu"
+    log: Log | None = None
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,7 @@ class Classify(VisionTask):
             what=training.what,
             hooks=training.hooks,
             device=training.device,
+            log=training.log,
         )
 
     def evaluate(self, network: Network, images: ImageSet) -> dict[str, float]:

@@ -158,7 +158,9 @@ class Detect(VisionTask):
         options = DetectionTraining(
             section.epochs, section.learning_rate, section.weight_decay, hooks=training.hooks, device=training.device
         )
-        done = train_detector(model, loss, batches, options, checkpoint=training.checkpoint, what=training.what)
+        done = train_detector(
+            model, loss, batches, options, checkpoint=training.checkpoint, what=training.what, log=training.log
+        )
         if done.stopped:
             raise KeyboardInterrupt
         return done.loss

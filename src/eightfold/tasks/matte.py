@@ -116,6 +116,7 @@ class MatteTask(VisionTask):
             what=training.what,
             hooks=training.hooks,
             device=training.device,
+            log=training.log,
         )
 
     def evaluate(self, network: Network, images: ImageSet) -> dict[str, float]:

@@ -13,11 +13,11 @@ from torch.nn.functional import mse_loss
 from eightfold.compress.train.checkpoint import Checkpoint
 from eightfold.compress.train.devices import Devices
 from eightfold.compress.train.hooks import Batch, Hook, Run
-from eightfold.compress.train.log import Log, plot_log, read_log
+from eightfold.compress.train.log import Log, TensorBoardLog, log_beside, plot_log, read_log
 from eightfold.compress.train.loop import fit
 from eightfold.compress.train.options import DivergedError, LoopOptions
 from eightfold.compress.train.schedule import LearningRate
-from eightfold.errors import ModelError, UsageError
+from eightfold.errors import MissingExtraError, ModelError, UsageError
 
 CPU = Devices("cpu", "off")
 FLAT = LearningRate("constant", warm_up=0.0)
@@ -166,3 +166,32 @@ def test_a_log_is_read_back_and_drawn(tmp_path: Path) -> None:
     again.resume(1)
     assert again.rows == log.rows[:2]
     assert plot_log(log.rows, tmp_path / "log.svg").read_text().startswith("<?xml")
+
+
+def test_a_log_for_tensorboard_has_every_step_once(tmp_path: Path) -> None:
+    """TensorBoard's own reader is the oracle; the second run goes on behind step 3 of the first."""
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed: pip install 'eightfold[tensorboard]'")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for start in (0, 3):
+        log = log_beside(tmp_path / "net", "tensorboard")
+        assert isinstance(log, TensorBoardLog)
+        if start:
+            log.resume(start)
+        for step in range(start + 1, start + 6):
+            log.add({"step": step, "seconds": 0.1 * step, "loss": 1 / step})
+            log.write()
+    found = EventAccumulator(str(tmp_path / "net.tensorboard"))
+    found.Reload()
+    assert found.Tags()["scalars"] == ["loss"]
+    points = {event.step: event.value for event in found.Scalars("loss")}
+    assert points == pytest.approx({step: 1 / step for step in range(1, 9)})
+    assert [row["step"] for row in read_log(tmp_path / "net.log.csv")] == list(range(1, 9))
+
+
+def test_tensorboard_that_is_not_installed_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eightfold.extras.installed", lambda module: module != "tensorboard")
+    with pytest.raises(MissingExtraError, match=r"pip install 'eightfold\[tensorboard\]'"):
+        log_beside(tmp_path / "net", "tensorboard")
+    with pytest.raises(UsageError, match="log 'wandb'"):
+        log_beside(tmp_path / "net", "wandb")

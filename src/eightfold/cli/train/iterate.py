@@ -42,6 +42,7 @@ def iterate(
     from eightfold.compress.train.iterate.iterate import IterateOptions
     from eightfold.compress.train.iterate.iterate import iterate as prune_in_steps
     from eightfold.compress.train.iterate.plot import plot_steps
+    from eightfold.compress.train.log import log_beside
     from eightfold.errors import UsageError
     from eightfold.pipeline.train_models import latency_ms
     from eightfold.recipe_sections import TrainSection
@@ -68,7 +69,8 @@ def iterate(
             mosaic=arguments.mosaic,
         )
         what = f"step {training.step}/{training.steps}"
-        subject.train(model, section, training.checkpoint, what)
+        log = log_beside(output / f"step-{training.step}", arguments.log)
+        subject.train(model, section, training.checkpoint, what, log=log)
 
     side = subject.loaded.size
     measures = latency and is_main() and installed("onnxruntime")

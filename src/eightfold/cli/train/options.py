@@ -50,6 +50,7 @@ Seed = Annotated[int, typer.Option(help="Random seed.")]
 NumberOfProcesses = Annotated[
     int | None, typer.Option("--nproc", min=1, help="Processes that train together. Default: 1, or one for a GPU.")
 ]
+LogName = Annotated[str, typer.Option(help="csv, or tensorboard beside it: OUTPUT.log.csv, OUTPUT.tensorboard.")]
 DeviceNames = Annotated[str, typer.Option("--devices", help="cpu, cuda, auto, or numbers of GPUs: 0,1.")]
 
 
@@ -71,6 +72,7 @@ class TrainingArguments:
     seed: Seed = 0
     devices: DeviceNames = "cpu"
     nproc: NumberOfProcesses = None
+    log: LogName = "csv"
 
     @property
     def device(self) -> str:
@@ -196,12 +198,14 @@ def train_and_save(
     """Train with hooks, print the metric before and after, write the folder. Returns the subject."""
     require("torch", "train a network")
     from eightfold.compress.surgery.artifacts import require_pruned_output
+    from eightfold.compress.train.log import log_beside
 
     require_pruned_output(output)
+    log = log_beside(output, arguments.log)
     subject = arguments.open()
     before = subject.measure(subject.module)
     checkpoint = checkpoint_beside(output)
-    loss = subject.train(subject.module, arguments.section, checkpoint, what, hooks(subject))
+    loss = subject.train(subject.module, arguments.section, checkpoint, what, hooks(subject), log)
     after = subject.measure(subject.module)
     if is_main():
         subject.save(subject.module, output)

@@ -37,6 +37,7 @@ def qat(
     Example: eightfold qat trained --data photos --weight-bits 4 --scheme lsq --epochs 3 -o int4.onnx
     """
     torch = require("torch", "train a network")
+    from eightfold.compress.train.log import log_beside
     from eightfold.compress.train.qat.export import export_qat
     from eightfold.compress.train.qat.hook import QuantizationSchedule
     from eightfold.compress.train.qat.prepare import QatOptions, prepare_qat
@@ -48,6 +49,7 @@ def qat(
     options = QatOptions(
         scheme, weight_bits, activation_bits, target, tuple(float_layer or ()), tuple(eight_bit_layer or ())
     )
+    log = log_beside(output, arguments.log)
     subject = arguments.open()
     model = subject.module.eval()
     images = subject.images(calibration)
@@ -56,7 +58,7 @@ def qat(
     print(prepare_qat(model, images[:1], ranges=ranges, options=options).describe())
     rounded = subject.measure(model)
     checkpoint = checkpoint_beside(output)
-    subject.train(model, arguments.section, checkpoint, "quantizing", [QuantizationSchedule()])
+    subject.train(model, arguments.section, checkpoint, "quantizing", [QuantizationSchedule()], log)
     after = subject.measure(model)
     if is_main():
         export_qat(model, output, batch=export_batch, image_size=subject.loaded.size, targets=[target])

@@ -1,4 +1,4 @@
-"""The log of a training run as CSV, and its plot: losses over steps, and the value of each check."""
+"""The log of a training run as CSV, and for TensorBoard as well; its plot: losses over steps, and each check."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
+from eightfold.errors import one_of
 from eightfold.extras import require
 from eightfold.files import atomic_path, write_text
 
 CHECK = "check"
+LogKind = Literal["csv", "tensorboard"]
+LOG_KINDS: tuple[LogKind, ...] = ("csv", "tensorboard")
 Row = Mapping[str, float]
 
 
@@ -41,6 +45,53 @@ class Log:
             lines = [",".join(columns)]
             lines += [",".join(f"{row[name]:.9g}" if name in row else "" for name in columns) for row in self.rows]
             write_text(self.path, "\n".join(lines) + "\n")
+
+
+@dataclass
+class TensorBoardLog(Log):
+    """A log whose rows also become scalars in a folder that TensorBoard reads.
+
+    A resumed run purges what came behind its checkpoint, and a new one what an older one left.
+    """
+
+    folder: Path = Path("tensorboard")
+    _written: int = 0
+    _purge: int = 0
+    _writer: Any = None
+
+    def __post_init__(self) -> None:
+        require("tensorboard", "write a log for TensorBoard")
+
+    def resume(self, step: int) -> None:
+        super().resume(step)
+        self._written, self._purge = len(self.rows), step + 1
+
+    def write(self) -> None:
+        super().write()
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self.folder), purge_step=self._purge)
+        for row in self.rows[self._written :]:
+            for name, value in row.items():
+                if name not in ("step", "seconds"):
+                    self._writer.add_scalar(name, value, int(row["step"]))
+        self._written = len(self.rows)
+        self._writer.flush()
+
+
+def log_beside(output: Path, kind: str) -> Log:
+    """The log of a training whose result is `output`: OUTPUT.log.csv, and OUTPUT.tensorboard where that is asked for.
+
+    Raises:
+        UsageError: a kind that does not exist.
+        MissingExtraError: TensorBoard is not installed.
+    """
+    path = output.absolute()
+    csv_path = path.with_name(f"{path.name}.log.csv")
+    if one_of("log", kind, LOG_KINDS) == "csv":
+        return Log(csv_path)
+    return TensorBoardLog(csv_path, folder=path.with_name(f"{path.name}.tensorboard"))
 
 
 def read_log(path: Path) -> list[Row]:

@@ -13,6 +13,7 @@ from eightfold.compress.train import loop
 from eightfold.compress.train.devices import Devices, as_device
 from eightfold.compress.train.hooks import Batch as LoopBatch
 from eightfold.compress.train.hooks import Hook
+from eightfold.compress.train.log import Log
 from eightfold.compress.train.options import LoopOptions
 from eightfold.compress.train.schedule import LearningRate
 
@@ -58,6 +59,7 @@ def train(
     what: str = "training",
     hooks: Sequence[Hook] = (),
     device: str = "cpu",
+    log: Log | None = None,
 ) -> float:
     """Train `model` in place; resume from `checkpoint` if it exists. Returns the mean loss of the last steps.
 
@@ -70,6 +72,7 @@ def train(
         what: names the work in the progress line.
         hooks: penalties, teachers, quantizers.
         device: "cpu", "cuda" or "auto"; the model is back on the CPU afterwards.
+        log: of losses; none by default.
 
     Raises:
         DivergedError: the loss or a gradient became NaN or infinite.
@@ -84,6 +87,7 @@ def train(
         loss=loss,
         hooks=hooks,
         checkpoint=checkpoint,
+        log=log,
         devices=Devices(as_device(device), "off"),
     )
     model.to("cpu")

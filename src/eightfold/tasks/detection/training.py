@@ -13,6 +13,7 @@ from torch.optim import SGD
 
 from eightfold.compress.train.devices import Devices, as_device
 from eightfold.compress.train.hooks import Hook, Run
+from eightfold.compress.train.log import Log
 from eightfold.compress.train.loop import fit
 from eightfold.compress.train.options import LoopOptions, Trained
 from eightfold.compress.train.schedule import LearningRate
@@ -63,6 +64,7 @@ def train_detector(
     checkpoint: Path | None = None,
     check: Callable[[nn.Module], float] | None = None,
     what: str = "training",
+    log: Log | None = None,
 ) -> Trained:
     """Train `model` in place; its outputs in training mode are the raw maps of `loss`.
 
@@ -102,6 +104,7 @@ def train_detector(
         hooks=[burn_in, *options.hooks],
         check=check,
         checkpoint=checkpoint,
+        log=log,
         devices=Devices(as_device(options.device), "off"),
     )
     model.to("cpu")
