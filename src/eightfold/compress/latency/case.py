@@ -59,6 +59,7 @@ def report_of_case(case: Case, solution: Solution, measured: float | None, solve
         predicted_ms=solution.predicted_ms,
         measured_ms=measured,
         gap=solution.gap,
+        proven=solution.proven,
         solve_s=solution.seconds,
         solves=solves,
         fit_error=None if math.isnan(case.prices.fit.error) else case.prices.fit.error,

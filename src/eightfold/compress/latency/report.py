@@ -39,6 +39,7 @@ class LatencyReport(Value):
     predicted_ms: float
     measured_ms: float | None = None
     gap: float = Field(description="relative distance of the plan to the best bound that the solver proved")
+    proven: bool = Field(default=True, description="false: the solver was stopped by its time limit")
     solve_s: float
     solves: int = Field(default=1, description="times that the program was solved: once more after a miss of over 3%")
     fit_error: float | None = Field(default=None, description="largest relative error where prices were fitted")
@@ -55,7 +56,8 @@ class LatencyReport(Value):
         lines = [
             f"latency budget {self.budget} = {self.budget_ms:.3f} ms at batch {self.batch}: {self.settings}",
             f"predicted {self.predicted_ms:.3f} ms" + self._measurement(),
-            f"solved in {self.solve_s:.1f} s, gap {self.gap:.2%}, channel multiple {self.multiple}",
+            f"{'solved' if self.proven else 'stopped by the time limit'} in {self.solve_s:.1f} s, gap {self.gap:.2%}, "
+            f"channel multiple {self.multiple}",
         ]
         if not self.measured:
             lines.append(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from eightfold.compress.plan.latency.budget_text import LatencyBudget
 from eightfold.compress.plan.latency.choices import WidthChoice, allowed_counts, choices_by_error, choices_by_score
 from eightfold.compress.plan.latency.prices import PriceFit, Prices, slowest
-from eightfold.compress.plan.latency.program import BlockChoice, smallest, solve_program
+from eightfold.compress.plan.latency.program import BlockChoice, lower_hull, smallest, solve_program
 from eightfold.compress.plan.latency.widths import GroupWidth, NetworkLayer
 from eightfold.compress.trace.groups import Group, Member, Span
 from eightfold.errors import UsageError
@@ -91,6 +91,39 @@ def test_concatenated_inputs_follow_the_sum_of_their_groups() -> None:
     assert found is not None
     assert prices.network_ms(found.counts) <= 0.5 * prices.network_ms({}) * 1.001
     assert found.predicted_ms == pytest.approx(prices.network_ms(found.counts), rel=0.01)
+
+
+@given(ms=st.lists(st.floats(1, 100), min_size=1, max_size=7))
+def test_the_hull_keeps_the_cheapest_mean_at_every_width(ms: list[float]) -> None:
+    widths = np.cumsum(np.linspace(1, 3, len(ms))).tolist()
+    hull = lower_hull(widths, ms)
+    for n, width_here in enumerate(widths):
+        means = [ms[n]]
+        for i, k in itertools.combinations(range(len(ms)), 2):
+            if i <= n <= k:
+                share = (width_here - widths[i]) / (widths[k] - widths[i])
+                means.append((1 - share) * ms[i] + share * ms[k])
+        found = np.interp(width_here, [widths[i] for i in hull], [ms[i] for i in hull])
+        assert found >= min(means) - 1e-9
+        assert found <= min(means) * 1.005
+
+
+def test_points_on_a_line_are_left_out_and_a_bend_stays() -> None:
+    assert lower_hull([0, 10, 20, 30], [1.0, 2.0, 3.0, 4.0]) == [0, 3]
+    assert lower_hull([0, 10, 20, 30], [1.0, 1.0, 2.0, 4.0]) == [0, 1, 2, 3]
+
+
+def test_a_concatenation_takes_the_best_of_all_combinations() -> None:
+    joint = NetworkLayer("joint", CONV, width("a", "b", fixed=8.0), width("c"))
+    stems = [NetworkLayer(name, CONV, GroupWidth(3.0), width(name)) for name in "ab"]
+    prices = Prices((joint, *stems), lambda shape, i, o: 0.001 * i * o + 0.02 * (o > 16))
+    random = np.random.default_rng(1)
+    choices = tuple(WidthChoice(n, COUNTS, tuple(np.sort(-random.exponential(1, 4)).tolist())) for n in "abc")
+    for share in (0.3, 0.5, 0.8):
+        budget = share * prices.network_ms({})
+        found = solve_program(choices, prices, budget)
+        assert found is not None
+        assert found.importance == pytest.approx(best(choices, prices, budget), abs=0.01)
 
 
 def test_a_block_that_goes_costs_nothing_and_saves_its_layers() -> None:

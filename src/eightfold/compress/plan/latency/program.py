@@ -4,8 +4,8 @@ One binary variable says that a group keeps one of its counts. The price of a la
 width, which are counts of two groups: a continuous variable for every pair of counts, whose sums over rows and columns
 are the two groups' binaries, makes that price linear. (HALP, arXiv:2210.06659, prices layers by output width alone;
 MDP, arXiv:2504.02168, multiplies the binaries of both sides.) Where concatenation makes a width a sum over many groups,
-the pairs are points of a grid of widths, whose weighted mean is the width. Residual blocks that may go are one more
-binary each.
+the pairs are points of a grid of widths, whose weighted mean is the width; only points on the lower convex hull of the
+price are needed, as a cheapest mean never uses another. Residual blocks that may go are one more binary each.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from eightfold.compress.plan.latency.widths import GroupWidth, NetworkLayer
 
 GRID = 6  # points of a width that many groups make up
 GAP = 0.005
+SECONDS = 25.0  # to solve one program
+FLAT = 0.002  # of a price: grid points that lie so near to a straight line are left out
 Key = tuple[str, int]
 
 
@@ -46,12 +48,13 @@ class Solution:
     """Result of the program.
 
     Attributes:
-        counts: group id -> channels that stay; empty where no plan fits.
+        counts: group id -> channels that stay.
         importance: sum of the values of these counts.
         predicted_ms: latency by the prices.
         gap: relative distance to the best bound that was proven.
         seconds: time to solve.
         removed: paths of the residual blocks that go.
+        proven: false where the time limit came first.
     """
 
     counts: dict[str, int]
@@ -69,7 +72,7 @@ def solve_program(
     budget_ms: float,
     *,
     blocks: Sequence[BlockChoice] = (),
-    seconds: float = 20.0,
+    seconds: float = SECONDS,
 ) -> Solution | None:
     """The counts with the largest sum of values whose predicted latency is at most `budget_ms`; None if none is.
 
@@ -164,12 +167,10 @@ class _Program:
         self._bind({(n,): part for n, part in enumerate(parts)}, 0, axis, goes)
 
     def _price_pairs(self, layer: NetworkLayer, inputs: _Axis, outputs: _Axis, goes: int | None) -> None:
-        pairs = [(i, o) for i in range(len(inputs.widths)) for o in range(len(outputs.widths))]
-        variables = self.rows.variables(len(pairs))
-        parts: dict[tuple[int, ...], int] = {}
-        for (i, o), variable in zip(pairs, variables, strict=True):
-            parts[i, o] = variable
-            self._cost[variable] = self._prices.of_layer(layer, inputs.widths[i], outputs.widths[o])
+        ms = np.array([[self._prices.of_layer(layer, i, o) for o in outputs.widths] for i in inputs.widths])
+        pairs = _needed(ms, inputs, outputs)
+        parts: dict[tuple[int, ...], int] = dict(zip(pairs, self.rows.variables(len(pairs)), strict=True))
+        self._cost.update((variable, float(ms[pair])) for pair, variable in parts.items())
         self._bind(parts, 0, inputs, goes)
         self._bind(parts, 1, outputs, goes)
 
@@ -239,6 +240,45 @@ class _Axis:
     def same(self, other: _Axis) -> bool:
         """True if both follow the same group, so that their widths move together."""
         return self.keeps is not None and self.keeps == other.keeps
+
+
+def _needed(ms: np.ndarray, inputs: _Axis, outputs: _Axis) -> list[tuple[int, int]]:
+    """The pairs that a cheapest mean can use: along a grid, those on the lower convex hull of the price."""
+    lines: dict[tuple[int, int], None] = {}
+    for o in range(len(outputs.widths)):
+        for i in (
+            range(len(inputs.widths)) if inputs.keeps is not None else lower_hull(inputs.widths, ms[:, o].tolist())
+        ):
+            lines[i, o] = None
+    if outputs.keeps is None:
+        return [
+            (i, o)
+            for i in range(len(inputs.widths))
+            for o in lower_hull(outputs.widths, ms[i].tolist())
+            if (i, o) in lines
+        ]
+    return list(lines)
+
+
+def lower_hull(widths: Sequence[float], ms: Sequence[float]) -> list[int]:
+    """Numbers of the points on the lower convex hull, give or take `FLAT` of a price.
+
+    >>> lower_hull([0, 1, 2, 3], [0.0, 2.0, 2.0, 3.0])
+    [0, 3]
+    """
+    hull: list[int] = []
+    for n in range(len(widths)):
+        while len(hull) > 1 and _above(widths, ms, hull[-2], n):
+            hull.pop()
+        hull.append(n)
+    return hull
+
+
+def _above(widths: Sequence[float], ms: Sequence[float], left: int, right: int) -> bool:
+    """True if no point between two others lies below the line that joins them."""
+    between = slice(left + 1, right)
+    line = np.interp(widths[between], [widths[left], widths[right]], [ms[left], ms[right]])
+    return bool(np.all(np.asarray(ms[between]) * (1 + FLAT) >= line))
 
 
 def smallest(choices: Iterable[WidthChoice]) -> dict[str, int]:
