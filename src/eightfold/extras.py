@@ -27,6 +27,7 @@ EXTRA_OF = {
     "onnxslim": "export",
     "openvino": "openvino",
     "pycuda": "pycuda",
+    "ray": "ray",
     "safetensors": "compress",
     "segmentation_models_pytorch": "smp",
     "scipy": "compress",

@@ -41,6 +41,7 @@ def sensitivity(
     max_macs: Annotated[
         float | None, typer.Option(help="Print the ratios that stay under these MACs; up to 1, a share.")
     ] = None,
+    ray: Annotated[str | None, typer.Option(help="Measure on Ray: local workers (2), or a cluster's address.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Also draw the curves: .svg or .png.")] = None,
     weights: Weights = None,
     classes: Classes = None,
@@ -57,11 +58,13 @@ def sensitivity(
     """
     torch = require("torch", "prune a network")
     from eightfold.cli.network import load_network, model_images, preprocess_for
+    from eightfold.compress.sensitivity.cluster import ray_spread
     from eightfold.compress.sensitivity.curves import RATIOS, CurveOptions, sensitivity_curves
     from eightfold.compress.sensitivity.ratios import plot_curves, ratios_for_budget
 
     if (data is None) == (images is None):
         raise UsageError("--data and --images both given or both missing", allowed="one of them")
+    spread = None if ray is None else ray_spread(ray)
     options = CurveOptions(tuple(ratio or RATIOS), score, multiple, tuple(group or ("*",)))
     if data is not None:
         arguments = TrainingArguments(
@@ -78,13 +81,15 @@ def sensitivity(
         )
         subject = arguments.open()
         model, example = subject.module.eval(), subject.images(1)
-        curves = sensitivity_curves(model, example, metric=subject.measure, options=options, output=output)
+        curves = sensitivity_curves(
+            model, example, metric=subject.measure, options=options, output=output, spread=spread
+        )
     else:
         loaded = load_network(network, weights=weights, classes=classes, size=size, seed=seed)
         batch = model_images(images, preprocess_for(loaded, preprocess), count, seed)
         model = loaded.module.eval()
         example = torch.as_tensor(batch[:1])
-        curves = sensitivity_curves(model, example, images=[(batch,)], options=options, output=output)
+        curves = sensitivity_curves(model, example, images=[(batch,)], options=options, output=output, spread=spread)
     print(curves.describe())
     if loss is not None:
         _show(f"ratios at a loss of {loss:g}", curves.ratios_by_loss(loss))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import fnmatch
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,35 @@ class CurveOptions:
     def __post_init__(self) -> None:
         if not self.ratios or not all(0 < ratio < 1 for ratio in self.ratios):
             raise UsageError(f"ratios {list(self.ratios)}", allowed="shares to remove, above 0 and below 1")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A group, the share of its channels that goes, and the plan that removes them."""
+
+    group: str
+    share: float
+    plan: PrunePlan
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The metric of a copy of the model, pruned by a point's plan."""
+
+    model: nn.Module
+    metric: Metric
+
+    def __call__(self, point: Point) -> float:
+        with applied(copy.deepcopy(self.model), point.plan) as narrow:
+            return self.metric(narrow)
+
+
+Spread = Callable[[Measure, Sequence[Point]], Iterator[tuple[Point, float]]]
+
+
+def _here(measure: Measure, points: Sequence[Point]) -> Iterator[tuple[Point, float]]:
+    for point in points:
+        yield point, measure(point)
 
 
 @dataclass(frozen=True)
@@ -128,6 +157,7 @@ def sensitivity_curves(
     images: Any = None,
     options: CurveOptions | None = None,
     output: Path | None = None,
+    spread: Spread | None = None,
 ) -> SensitivityCurves:
     """Measure curves. The model is left as it is.
 
@@ -136,6 +166,10 @@ def sensitivity_curves(
         images: batches of model inputs without labels, on which outputs are compared with the whole network's.
         options: see CurveOptions.
         output: JSON file that is written after each point, and read first.
+        spread: carries the points out, on a cluster for example (`ray_spread`); here, one after the other, by default.
+
+    Returns:
+        The curves, groups and ratios in order, however the points were spread.
 
     Raises:
         UsageError: both or neither of `metric` and `images`, or a baseline of 0.
@@ -152,19 +186,24 @@ def sensitivity_curves(
     scores = layer_scores(Evidence(model, graph), options.score)
     curves = _started(model, metric, options, output)
     points = [
-        (group, count)
+        Point(
+            group.id,
+            _share(group, count),
+            PrunePlan.from_graph(graph, {group.id: top(scores[group.id].mean(0), count)}),
+        )
         for group in groups
         for count in _counts(group, options)
         if _share(group, count) not in curves.losses.get(group.id, {})
     ]
-    for group, count in track(points, "measuring sensitivity"):
-        kept = {group.id: top(scores[group.id].mean(0), count)}
-        with applied(copy.deepcopy(model), PrunePlan.from_graph(graph, kept)) as narrow:
-            value = metric(narrow)
-        curves.losses.setdefault(group.id, {})[_share(group, count)] = 1 - value / curves.baseline
+    found = (spread or _here)(Measure(model, metric), points)
+    for point, value in track(found, "measuring sensitivity", total=len(points)):
+        curves.losses.setdefault(point.group, {})[point.share] = 1 - value / curves.baseline
         if output is not None:
             curves.save(output)
-    return curves
+    ordered = merge_curves([curves])
+    if output is not None:
+        ordered.save(output)
+    return ordered
 
 
 def _agreement(model: nn.Module, images: Any) -> Metric:
