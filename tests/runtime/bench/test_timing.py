@@ -10,6 +10,7 @@ from scipy import stats
 from eightfold.runtime.bench.timing import (
     QUANTILES,
     Timing,
+    for_other_runs,
     interval_over_starts,
     samples_needed,
     speedup,
@@ -104,6 +105,22 @@ def test_an_interval_over_two_valued_starts_covers_their_mean() -> None:
 def test_rounds_of_one_start_miss_the_truth() -> None:
     """Why starts are needed: the bootstrap over the rounds of one of these starts holds it in fewer than half."""
     assert coverage(lambda random: float(np.exp(random.normal(0, 0.05))), 2.0, starts=1) < 0.6
+
+
+def test_an_interval_holds_what_differs_from_run_to_run() -> None:
+    """Each run has a factor of its own of 0.7%; all its starts share it, so that Student's interval alone misses."""
+    values, alone, held = [], 0, 0
+    for seed in range(300):
+        random = np.random.default_rng(seed)
+        run = random.normal(0, 0.007)
+        starts = interval_over_starts([float(2 * np.exp(run + random.normal(0, 0.002))) for _ in range(6)])
+        wider = for_other_runs(starts)
+        values.append(wider.value / starts.value)
+        alone += starts.low <= 2 <= starts.high
+        held += wider.low <= 2 <= wider.high
+    assert alone < 0.5 * 300
+    assert held >= 0.94 * 300
+    assert set(values) == {1.0}
 
 
 def test_the_interval_of_starts_says_how_many() -> None:

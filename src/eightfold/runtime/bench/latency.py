@@ -9,7 +9,7 @@ from pydantic import Field
 from eightfold.errors import BackendError, EightfoldError
 from eightfold.runtime.backends.base import Scope
 from eightfold.runtime.bench.modes import Mode
-from eightfold.runtime.bench.timing import Interval, Timing, interval_over_starts
+from eightfold.runtime.bench.timing import Interval, Timing, for_other_runs, interval_over_starts
 from eightfold.runtime.bundle.manifest import Metric, Precision
 from eightfold.runtime.devices.devices import Device, DeviceState
 from eightfold.text_table import folded_table, wrapped
@@ -139,7 +139,7 @@ class LatencyRow(Frozen):
     @property
     def p50_interval_ms(self) -> Interval | None:
         """Of the median over starts; None with a single start."""
-        return interval_over_starts(self.start_p50_ms) if len(self.start_p50_ms) > 1 else None
+        return for_other_runs(interval_over_starts(self.start_p50_ms)) if len(self.start_p50_ms) > 1 else None
 
 
 class MissingRow(Frozen):

@@ -14,6 +14,9 @@ from eightfold.values import Frozen
 
 QUANTILES = {"p50_ms": 0.50, "p90_ms": 0.90, "p95_ms": 0.95, "p99_ms": 0.99, "p999_ms": 0.999}
 CONFIDENCE = 0.95
+# Half of the 95% interval, as a share, of what stays the same within a run and differs from run to run (the state of a
+# shared host, its memory and clock): no run sees its own. Measured by benchmarks/bench_intervals.py.
+BETWEEN_RUNS = 0.015
 
 
 def samples_needed(quantile: float, confidence: float = CONFIDENCE) -> int:
@@ -111,14 +114,23 @@ def speedup_over_starts(pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.fl
     Where code and buffers lie in memory is drawn anew at each start and stays for its duration: rounds of one start
     share it, so that they alone give an interval that excludes the next start (Kalibera & Jones, ISMM 2013). Here a
     start counts as one sample, the median over its rounds of the paired ratio, and the interval is Student's over the
-    logarithms of the starts. With one start it is `speedup`, over rounds.
+    logarithms of the starts, with `BETWEEN_RUNS` added. With one start it is `speedup`, over rounds.
 
     Args:
         pairs: baseline's and candidate's seconds of each start, as for `speedup`.
     """
     if len(pairs) == 1:
         return speedup(*pairs[0])
-    return interval_over_starts([float(np.median(_ratios(*pair))) for pair in pairs])
+    return for_other_runs(interval_over_starts([float(np.median(_ratios(*pair))) for pair in pairs]))
+
+
+def for_other_runs(interval: Interval) -> Interval:
+    """The interval with what differs from run to run, `BETWEEN_RUNS`, added in quadrature on the logarithmic scale."""
+    low, high = (
+        interval.value * math.exp(sign * math.hypot(math.log(end / interval.value), BETWEEN_RUNS))
+        for sign, end in ((-1, interval.low), (1, interval.high))
+    )
+    return interval.model_copy(update={"low": low, "high": high})
 
 
 def interval_over_starts(values: Sequence[float]) -> Interval:
