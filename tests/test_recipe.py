@@ -37,6 +37,8 @@ def change(data: dict[str, Any], place: str, value: object) -> None:
     [
         ("colour", "red", r"unknown key colour; allowed: the keys name, output, seed"),
         ("train.epoch", 2, r"unknown key train\.epoch; allowed: the keys epochs, batch"),
+        ("compress.multiple", "wide", r"compress\.multiple.*seen 'wide'"),
+        ("compress.rounds", 0, r"compress\.rounds.*seen 0"),
         ("compress.finetune.batch", "x", r"compress\.finetune\.batch: input should be a valid integer.*seen 'x'"),
         ("compress.keep_ratio", 1.5, r"compress\.keep_ratio: input should be less than or equal to 1"),
         ("calibrate.method", "best", r"calibrate\.method: no method 'best'; allowed: minmax"),
@@ -79,6 +81,12 @@ def test_wrong_recipes_are_one_line(place: str, value: object, words: str) -> No
         recipe_from(data)
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def test_the_multiple_may_be_the_device_s() -> None:
+    data = demo()
+    change(data, "compress.multiple", "auto")
+    assert recipe_from(data, source="a test").compress.multiple == "auto"
 
 
 def test_a_missing_section_lists_the_sections() -> None:

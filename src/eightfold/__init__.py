@@ -91,7 +91,7 @@ _HOME: dict[str, str] = {
     "quantize": "eightfold.export.int8.quantize",
     "read_ranges": "eightfold.calib.trt_cache",
     "recover": "eightfold.compress.train.recover.recover",
-    "reestimate_norms": "eightfold.compress.train.reestimate",
+    "reestimate_norms": "eightfold.compress.modules.reestimate",
     "refit_engine": "eightfold.export.tensorrt.refit",
     "run": "eightfold.pipeline.run",
     "save_pruned": "eightfold.compress.surgery.artifacts",

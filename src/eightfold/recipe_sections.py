@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -142,6 +142,11 @@ class CompressSection(Frozen):
     precision: Literal["fp32", "int8"] = Field(default="fp32", description="precision of `latency`")
     batch: int = Field(default=1, ge=1, description="images per call of `latency`")
     threads: int | None = Field(default=None, ge=1, description="threads of `latency`; the physical cores by default")
+    rounds: int = Field(
+        default=1,
+        ge=1,
+        description="steps to `latency`: after each, batch norms are re-estimated and channels scored anew",
+    )
     rounding: Literal["nearest", "up", "down"] | None = Field(
         default=None, description="of counts to the multiple; nearest by default, up for the rule regular"
     )
@@ -159,7 +164,10 @@ class CompressSection(Frozen):
         default="contribution",
         description="which blocks go first: by contribution or recoverability on training images, or batch norm",
     )
-    multiple: int = Field(default=MULTIPLE, ge=1, description="channel multiple of every width")
+    multiple: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default=MULTIPLE,
+        description="channel multiple of every width; auto: the width step that `target` shows, never less than 8",
+    )
     ignore: tuple[str, ...] = Field(default=(), description="parameter names (with wildcards: stem.*) not to prune")
     compensate: Literal["none", "bn_beta", "mean", "lsq"] = Field(
         default="none", description="compensation before fine-tuning, without labels; lsq re-fits each layer on images"

@@ -7,10 +7,10 @@ import torch
 import torchvision
 from torch import nn
 
+from eightfold.compress.modules.reestimate import reestimate_norms
 from eightfold.compress.search import search_pruning
 from eightfold.compress.surgery.surgery import apply_plan
 from eightfold.compress.trace.macs import count_macs
-from eightfold.compress.train.reestimate import reestimate_norms
 from eightfold.errors import UsageError
 
 

@@ -52,6 +52,8 @@ def plan_pruning(model: nn.Module | PathLike, example_inputs: ExampleInputs | No
             machine's) or "openvino"; for other targets a roofline estimates.
         precision, batch, threads: of that budget: "fp32" or "int8"; images per call; the physical cores by default.
         profile: latencies of layers that `eightfold profile` wrote; the user's cache by default.
+        rounds: steps to that budget: after each, batch norms are re-estimated on `images`, if any, and channels are
+            scored anew on the network as it is then.
         rounding: of counts to the multiple: "nearest", "up" or "down".
         layer_keep: for "slim": the least share of a layer.
         merge: for "slim": how coupled layers agree: "union", "intersection", "least" or "most".

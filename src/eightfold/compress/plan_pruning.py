@@ -14,10 +14,12 @@ from eightfold.compress.check import checked
 from eightfold.compress.criteria.evidence import Evidence, Loss
 from eightfold.compress.criteria.scores import Criterion, layer_scores
 from eightfold.compress.latency.request import LatencyRequest, device_multiple, latency_request
+from eightfold.compress.latency.rounds import Rescoring
 from eightfold.compress.latency.rule import AUTO, LATENCY, blocks_to_remove, latency_plan
 from eightfold.compress.modules.batches import batches_of, target_batches
 from eightfold.compress.modules.modules import is_several_calls
 from eightfold.compress.plan.budget import Budget, budgets_of, within
+from eightfold.compress.plan.latency.budget_text import LatencyBudget
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.plan.select import LayerRange, Rounding, Selection, selection_threshold
 from eightfold.compress.plan.selection_rules import MEASURED, LayerScores, Merge, suggested_limit
@@ -53,6 +55,7 @@ def plan_pruning(
     batch: int = 1,
     threads: int | None = None,
     profile: PathLike | None = None,
+    rounds: int = 1,
     rounding: Rounding | None = None,
     layer_keep: float = 0.01,
     merge: Merge = "union",
@@ -68,10 +71,11 @@ def plan_pruning(
     """`eightfold.plan_pruning` of a torch module, which documents the arguments."""
     batches = batches_of(images)
     require_images_for_blocks(remove_blocks, block_score, batches)
-    multiple = device_multiple(multiple, target, precision, threads)
     request = latency_request(
-        latency, target=target, precision=precision, batch=batch, threads=threads, profile=profile
+        latency, target=target, precision=precision, batch=batch, threads=threads, profile=profile, rounds=rounds
     )
+    conditions = request or LatencyRequest(LatencyBudget(), target, precision, batch, threads, profile)
+    multiple = device_multiple(multiple, conditions.store)
     calls = example_inputs if is_several_calls(example_inputs) else [example_inputs]
     selection = Selection(
         rule=rule,
@@ -119,7 +123,10 @@ def plan_pruning(
 
         if request is not None:
             curves = error_curves(model, graph, batches, scores, selection) if rule == MEASURED else None
-            plan = latency_plan(model, example_inputs, graph, scores, selection, request, plan_of, curves)
+            rescored = Rescoring(
+                model, example_inputs, graph, scores, score, batches, target_batches(targets), loss, seed
+            )
+            plan = latency_plan(model, example_inputs, graph, scores, selection, request, plan_of, rescored, curves)
         elif rule == MEASURED:
             plan = measured_plan(model, graph, batches, scores, selection, budgets, plan_of)
         else:

@@ -18,13 +18,13 @@ from eightfold.compress.check import checked
 from eightfold.compress.criteria.evidence import Evidence
 from eightfold.compress.criteria.scores import Criterion, combined, layer_scores
 from eightfold.compress.modules.batches import batches_of
+from eightfold.compress.modules.reestimate import reestimate_norms
 from eightfold.compress.plan.costs import macs_cost
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.plan.select import matches, round_count, top
 from eightfold.compress.surgery.surgery import apply_plan
 from eightfold.compress.trace.groups import ChannelGraph, Group, Kept
 from eightfold.compress.trace.trace import trace
-from eightfold.compress.train.reestimate import reestimate_norms
 from eightfold.compress.types import ExampleInputs, ImageBatches
 from eightfold.errors import UsageError
 from eightfold.progress import track

@@ -48,6 +48,6 @@ def _unpruned(job: Job) -> str:
     if not wanted or plan.groups or plan.removed_blocks:
         return ""
     return (
-        f"the network is small already, nothing was pruned (groups of up to {section.multiple} channels stay whole; "
+        f"the network is small already, nothing was pruned (groups of up to {plan.multiple} channels stay whole; "
         f"eightfold inspect tells what keeps the others)"
     )

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import eightfold as ef
+from eightfold.compress.criteria.evidence import Evidence, LayerScores
+from eightfold.compress.criteria.scores import layer_scores
 from eightfold.compress.latency import case, rule
 from eightfold.compress.latency.plot import save_report
 from eightfold.compress.latency.report import LatencyReport
 from eightfold.compress.latency.request import LatencyRequest, latency_request
+from eightfold.compress.latency.rounds import Rescoring
 from eightfold.compress.latency.rule import RooflineWarning
 from eightfold.compress.latency.whole_network import WholeNetwork, fitting_plans
 from eightfold.compress.plan.latency.budget_text import LatencyBudget
 from eightfold.compress.plan.latency.prices import Prices
 from eightfold.compress.plan.latency.widths import widest
+from eightfold.compress.plan.plan import PrunePlan
 from eightfold.errors import TraceError, UnknownNameError, UsageError
 from eightfold.runtime.bench.profile.grid import Point
 from eightfold.runtime.bench.profile.profile_layers import LayerProfile, profile_layers
@@ -181,6 +187,88 @@ class Block(nn.Module):
         return torch.relu(x + self.second(torch.relu(self.first(x))))
 
 
+def test_each_round_scores_what_the_round_before_left(device: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    plans: list[PrunePlan] = []
+
+    def counted(self: Rescoring, plan: PrunePlan) -> LayerScores:
+        plans.append(plan)
+        return whole(self, plan)
+
+    whole = Rescoring.__call__
+    monkeypatch.setattr(Rescoring, "__call__", counted)
+    wanted = request("0.4x", rounds=3)
+    net = network()
+    final = ef.plan_pruning(net, INPUT, latency=wanted, score="l1")
+    (report,) = wanted.reports
+    assert report.rounds == 3
+    assert report.measured_ms is not None
+    assert report.measured_ms <= report.budget_ms * 1.0001
+    assert len(plans) == 2
+    for earlier, later in zip(plans, [*plans[1:], final], strict=True):
+        assert later.kept.keys() >= earlier.kept.keys()
+        assert all(set(later.kept[name].tolist()) <= set(kept.tolist()) for name, kept in earlier.kept.items())
+
+
+def test_scores_after_a_round_are_those_of_the_pruned_network() -> None:
+    net = network()
+    graph = ef.trace(net, INPUT)
+    kept = {"0.weight": np.array([1, 3, 4, 6, 8, 12, 20, 31]), "2.weight": np.arange(8, 40)}
+    plan = PrunePlan.from_graph(graph, kept)
+    scores = layer_scores(Evidence(net, graph), "l1")
+    found = Rescoring(net, INPUT, graph, scores, "l1")(plan)
+    small = copy.deepcopy(net)
+    ef.apply_plan(small, plan)
+    alone = layer_scores(Evidence(small, ef.trace(small, INPUT)), "l1")
+    for name, places in kept.items():
+        np.testing.assert_allclose(found[name][:, places], alone[name])
+        assert not np.delete(found[name], places, axis=1).any()
+    np.testing.assert_allclose(found["4.weight"], alone["4.weight"])
+    assert not np.allclose(found["2.weight"], scores["2.weight"])
+
+
+def test_the_batch_norms_of_a_round_are_estimated_anew() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.Conv2d(16, 16, 3), nn.BatchNorm2d(16)).eval()
+    seen: list[float] = []
+
+    def variance(evidence: Evidence) -> LayerScores:
+        seen.append(dict(evidence.model.named_buffers())["3.running_var"].mean().item())
+        return {group.id: np.ones((1, group.width)) for group in evidence.graph.free}
+
+    images = torch.rand(8, 3, 16, 16)
+    graph = ef.trace(net, INPUT)
+    scores = variance(Evidence(net, graph))
+    plan = PrunePlan.from_graph(graph, {"0.weight": np.arange(8)})
+    Rescoring(net, INPUT, graph, scores, variance, [(images,)])(plan)
+    small = copy.deepcopy(net)
+    ef.apply_plan(small, plan)
+    first, _, second, _ = small
+    with torch.no_grad():
+        features = first(images)
+        mean, var = features.mean((0, 2, 3), keepdim=True), features.var((0, 2, 3), keepdim=True)
+        wanted = second((features - mean) / (var + 1e-5).sqrt()).var((0, 2, 3)).mean().item()
+    assert seen == [pytest.approx(1.0), pytest.approx(wanted, rel=1e-2)]
+    assert dict(net.named_buffers())["3.running_var"].mean().item() == 1.0
+
+
+def test_a_measured_step_of_the_asked_precision_is_the_multiple(
+    device: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int | None]] = []
+
+    def store(self: LatencyRequest) -> ProfileStore:
+        asked.append((self.precision, self.threads))
+        found = ProfileStore(SETTINGS, None)
+        profile_layers({}, found, timer=timer)
+        return found
+
+    monkeypatch.setattr(LatencyRequest, "store", store)
+    done = ef.prune(network(), INPUT, multiple="auto", precision="int8", threads=3, keep_ratio=0.55)
+    assert asked == [("int8", 3)]
+    assert done.plan.multiple == 16
+    assert all(len(group.kept) % 16 == 0 for group in done.plan.groups)
+
+
 def test_the_block_that_adds_least_goes_before_channels_do(device: list[str]) -> None:
     images = torch.rand(4, 3, 32, 32)
     wanted = request("0.6x")
@@ -195,6 +283,8 @@ def test_the_block_that_adds_least_goes_before_channels_do(device: list[str]) ->
     ("options", "message"),
     [
         ({"latency": "fast"}, "a latency budget of 'fast'"),
+        ({"latency": "0.5x", "rounds": 0}, "0 rounds of a latency budget"),
+        ({"latency": "0.5x", "rounds": 2, "rule": "measured", "images": torch.rand(2, 3, 32, 32)}, "2 rounds with the"),
         ({"latency": "0.5x", "batch": 0}, "batch 0 of a latency budget"),
         ({"latency": "0.5x", "max_macs": 0.5}, "beside one of MACs"),
         ({"latency": "0.5x", "precision": "fp8"}, "unknown precision"),

@@ -36,6 +36,7 @@ FLAGS = {
     "batch": "--batch",
     "threads": "--threads",
     "profile": "--profile",
+    "rounds": "--rounds",
     "rounding": "--rounding",
     "layer_keep": "--layer-keep",
     "merge": "--merge",
@@ -95,6 +96,7 @@ def prune(
         int | None, typer.Option(min=1, help="Threads of --latency. Default: the physical cores.")
     ] = None,
     profile: Annotated[Path | None, typer.Option(help="File of `eightfold profile -o`. Default: the cache.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Steps to --latency, with channels scored anew after each.")] = 1,
     rounding: Annotated[
         Rounding | None, typer.Option(help="Rounding to the multiple. Default: nearest; up for the rule regular.")
     ] = None,
@@ -174,6 +176,7 @@ def prune(
         "batch": batch,
         "threads": threads,
         "profile": profile,
+        "rounds": rounds,
         "rounding": rounding,
         "layer_keep": layer_keep,
         "ranges": _ranges(range or []),

@@ -19,7 +19,8 @@ FRONT_S = 4.0  # to solve each point of the front
 
 @dataclass
 class Case:
-    """One network under one request; `prices` grow better with every measurement."""
+    """One network under one request; `prices` grow better with every measurement. `round_ms` is the limit of a round
+    before the last, `first_choices` are those by the scores of the whole network."""
 
     request: LatencyRequest
     prices: Prices
@@ -28,6 +29,11 @@ class Case:
     network: WholeNetwork | None
     whole_ms: float = 0.0
     measured: tuple[tuple[str, Counts, float], ...] = ()
+    round_ms: float | None = None
+    first_choices: tuple[WidthChoice, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.first_choices = self.first_choices or self.choices
 
     @property
     def limit_ms(self) -> float:
@@ -41,7 +47,7 @@ def report_of_case(case: Case, solution: Solution, measured: float | None, solve
     whole = case.prices.network_ms({})
     points = [_point(case, "the plan", "chosen", solution.counts, measured)]
     for share in FRONT:
-        found = solve_program(case.choices, case.prices, share * whole, seconds=FRONT_S)
+        found = solve_program(case.first_choices, case.prices, share * whole, seconds=FRONT_S)
         if found is not None:
             points.append(_point(case, f"optimal at {share:g}x", "optimal", found.counts, None))
     kinds: dict[str, PointKind] = {"whole": "whole", "plan": "fit"}
@@ -62,6 +68,7 @@ def report_of_case(case: Case, solution: Solution, measured: float | None, solve
         proven=solution.proven,
         solve_s=solution.seconds,
         solves=solves,
+        rounds=case.request.rounds,
         fit_error=None if math.isnan(case.prices.fit.error) else case.prices.fit.error,
         counts=solution.counts,
         removed_blocks=solution.removed,
@@ -70,8 +77,8 @@ def report_of_case(case: Case, solution: Solution, measured: float | None, solve
 
 
 def _point(case: Case, name: str, kind: PointKind, counts: Counts, measured: float | None) -> PlanPoint:
-    values = sum(choice.value_of(counts.get(choice.group, choice.counts[-1])) for choice in case.choices)
-    importance = math.exp(min(values, 0.0) / max(sum(choice.weight for choice in case.choices), 1))
+    values = sum(choice.value_of(counts.get(choice.group, choice.counts[-1])) for choice in case.first_choices)
+    importance = math.exp(min(values, 0.0) / max(sum(choice.weight for choice in case.first_choices), 1))
     return PlanPoint(
         name=name,
         kind=kind,

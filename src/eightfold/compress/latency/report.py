@@ -42,6 +42,7 @@ class LatencyReport(Value):
     proven: bool = Field(default=True, description="false: the solver was stopped by its time limit")
     solve_s: float
     solves: int = Field(default=1, description="times that the program was solved: once more after a miss of over 3%")
+    rounds: int = Field(default=1, description="steps of pruning and scoring anew")
     fit_error: float | None = Field(default=None, description="largest relative error where prices were fitted")
     counts: dict[str, int] = Field(description="group -> channels that stay")
     removed_blocks: tuple[str, ...] = ()

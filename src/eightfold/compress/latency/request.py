@@ -17,7 +17,11 @@ from eightfold.runtime.bench.profile.settings import ProfileSettings, settings_f
 from eightfold.runtime.bench.profile.store import ProfileStore, default_store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from eightfold.compress.latency.report import LatencyReport
+
+OPTIONS = ("target", "precision", "batch", "threads", "profile", "rounds")
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class LatencyRequest:
         threads: of the back end; the physical cores by default.
         profile: a file of `eightfold profile`; the user's cache by default.
         fitting: whole networks that predictions are fitted to, beside the whole one.
+        rounds: steps from the whole network to the budget; channels are scored anew after each on the network as it is
+            then, with its batch norms re-estimated where there are images.
         write: how a pruned module becomes a file, where `export_onnx` cannot.
         reports: filled with the report of each plan.
     """
@@ -44,12 +50,15 @@ class LatencyRequest:
     threads: int | None = None
     profile: PathLike | None = None
     fitting: int = 4
+    rounds: int = 1
     write: Writer | None = field(default=None, compare=False)
     reports: list[LatencyReport] = field(default_factory=list, compare=False)
 
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise UsageError(f"batch {self.batch} of a latency budget", allowed="1 or more")
+        if self.rounds < 1:
+            raise UsageError(f"{self.rounds} rounds of a latency budget", allowed="1 or more")
         target_named(self.target_name)
 
     @property
@@ -85,15 +94,19 @@ def latency_request(
     batch: int = 1,
     threads: int | None = None,
     profile: PathLike | None = None,
+    rounds: int = 1,
 ) -> LatencyRequest | None:
     """The request that options make; None without a budget."""
     if latency is None or isinstance(latency, LatencyRequest):
         return latency
-    return LatencyRequest(LatencyBudget.parse(latency), target, precision, batch, threads, profile)
+    return LatencyRequest(LatencyBudget.parse(latency), target, precision, batch, threads, profile, rounds=rounds)
 
 
-def device_multiple(multiple: int | Literal["auto"], target: str, precision: str, threads: int | None) -> int:
+def device_multiple(multiple: int | Literal["auto"], store: Callable[[], ProfileStore]) -> int:
     """The channel multiple: a number as it is, or the measured width step of the device, never less than 8.
+
+    Args:
+        store: gives the measured points; called for "auto" alone.
 
     Raises UsageError for a target that is not here, and for any other word.
     """
@@ -101,15 +114,15 @@ def device_multiple(multiple: int | Literal["auto"], target: str, precision: str
         return multiple
     if multiple != "auto":
         raise UsageError(f"a multiple of {multiple!r}", allowed="a whole number, or auto")
-    return profile_layers({}, default_store(settings_for(target or cpu_target(), precision, threads))).multiple
+    return profile_layers({}, store()).multiple
 
 
 def taken_request(options: dict[str, Any]) -> LatencyRequest | None:
-    """Take the options of a latency budget out of others', as one request."""
-    named = {
-        name: options.pop(name) for name in ("target", "precision", "batch", "threads", "profile") if name in options
-    }
-    return latency_request(options.pop("latency", None), **named)
+    """Take the options of a latency budget out of others', as one request; without one they stay."""
+    latency = options.pop("latency", None)
+    if latency is None:
+        return None
+    return latency_request(latency, **{name: options.pop(name) for name in OPTIONS if name in options})
 
 
 def report_of(request: LatencyRequest | None) -> LatencyReport | None:

@@ -18,9 +18,15 @@ from torch import nn
 from eightfold.compress.latency.case import Case, report_of_case
 from eightfold.compress.latency.network_layers import network_layers
 from eightfold.compress.latency.request import LatencyRequest
+from eightfold.compress.latency.rounds import round_limits
 from eightfold.compress.latency.whole_network import WholeNetwork, fitting_plans
 from eightfold.compress.plan.latency.budget_text import LatencyBudget
-from eightfold.compress.plan.latency.choices import WidthChoice, choices_by_error, choices_by_score
+from eightfold.compress.plan.latency.choices import (
+    WidthChoice,
+    choices_by_error,
+    choices_by_score,
+    rescored_choices,
+)
 from eightfold.compress.plan.latency.prices import Prices, slowest
 from eightfold.compress.plan.latency.program import BlockChoice, Solution, smallest, solve_program
 from eightfold.compress.plan.latency.widths import NetworkLayer, widest
@@ -55,6 +61,7 @@ def latency_plan(
     selection: Selection,
     request: LatencyRequest,
     plan_of: Callable[[Kept], PrunePlan],
+    rescored: Callable[[PrunePlan], LayerScores],
     curves: Mapping[str, Curve] | None = None,
 ) -> PrunePlan:
     """The plan with the most importance within the budget of `request`, whose `reports` gets the report.
@@ -62,11 +69,18 @@ def latency_plan(
     Args:
         scores: group id -> [layers, width].
         plan_of: kept channels -> a plan that was checked to run; groups that it leaves whole are left out.
+        rescored: scores after a plan, for the rounds of `request`.
         curves: measured output errors by group: they then decide instead of the scores.
 
     Raises:
-        UsageError: the budget is out of reach; names the fastest that can be reached, and what limits it.
+        UsageError: rounds beside `curves`; or the budget is out of reach: names the fastest that can be reached, and
+            what limits it.
     """
+    if curves and request.rounds > 1:
+        raise UsageError(
+            f"{request.rounds} rounds with the rule measured, whose errors hold for the whole network",
+            allowed="rounds with scores, or one round",
+        )
     case = _prepared(model, example_inputs, graph, scores, selection, request, curves)
     orders = {name: matrix.mean(axis=0) for name, matrix in scores.items()}
     orders |= {name: curve.order for name, curve in (curves or {}).items()}
@@ -74,13 +88,24 @@ def latency_plan(
     def checked(solution: Solution) -> PrunePlan:
         return plan_of({name: top(orders[name], count) for name, count in solution.counts.items()})
 
-    solution = _solved(case)
-    plan = checked(solution)
-    stuck = _left_whole(solution, plan, graph)
-    if stuck:
-        case.choices = tuple(_fixed(choice, graph) if choice.group in stuck else choice for choice in case.choices)
+    def solved() -> tuple[Solution, PrunePlan]:
         solution = _solved(case)
         plan = checked(solution)
+        stuck = _left_whole(solution, plan, graph)
+        if stuck:
+            case.choices = tuple(_fixed(choice, graph) if choice.group in stuck else choice for choice in case.choices)
+            solution = _solved(case)
+            plan = checked(solution)
+        return solution, plan
+
+    for limit in round_limits(case.whole_ms, case.limit_ms, request.rounds):
+        case.round_ms = limit
+        _, plan = solved()
+        scores = rescored(plan)
+        orders = {name: matrix.mean(axis=0) for name, matrix in scores.items()}
+        case.choices = rescored_choices(case.choices, prunable(graph, selection), orders)
+    case.round_ms = None
+    solution, plan = solved()
     measured, solves = None, 1
     if case.network is not None:
         measured = _measured(case, solution)
@@ -203,7 +228,7 @@ def _fit(case: Case) -> None:
 
 
 def _solved(case: Case, blocks: Sequence[BlockChoice] = ()) -> Solution:
-    limit = case.limit_ms
+    limit = case.round_ms or case.limit_ms
     found = solve_program(case.choices, case.prices, limit * AIM, blocks=blocks) or solve_program(
         case.choices, case.prices, limit, blocks=blocks
     )

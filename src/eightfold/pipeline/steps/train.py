@@ -163,6 +163,9 @@ def prune_baseline(job: Job, _: Path) -> str:
         model,
         (*job.model_inputs(), *job.networks.trace_arguments),
         latency=request,
+        target=section.target,
+        precision=section.precision,
+        threads=section.threads,
         images=inputs,
         targets=targets,
         loss=loss,
@@ -185,7 +188,7 @@ def _latency_request(job: Job) -> LatencyRequest | None:
     from eightfold.compress.latency.request import latency_request
 
     section = job.recipe.compress
-    options = {name: getattr(section, name) for name in ("target", "precision", "batch", "threads")}
+    options = {name: getattr(section, name) for name in ("target", "precision", "batch", "threads", "rounds")}
     request = latency_request(section.latency, **options)
     return None if request is None else replace(request, write=job.networks.writer())
 

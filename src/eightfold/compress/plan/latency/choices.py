@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -73,14 +73,36 @@ def choices_by_score(
     """
     found = []
     for group in groups:
-        energies = np.sort(np.square(scores[group.id]))[::-1]
-        shares = np.cumsum(energies) / max(float(energies.sum()), FLOOR)
         whole = (fixed or {}).get(group.id)
         counts = allowed_counts(group, multiple, block) if whole is None else (whole,)
-        readers = max(1, len({member.tensor for member in group.members_as("consumer")}))
-        values = tuple(readers * float(np.log(max(shares[count - 1], FLOOR))) for count in counts)
-        found.append(WidthChoice(group.id, counts, values, readers))
+        readers = _readers(group)
+        found.append(WidthChoice(group.id, counts, _values(scores[group.id], counts, readers), readers))
     return tuple(found)
+
+
+def rescored_choices(
+    choices: Iterable[WidthChoice], groups: Iterable[Group], scores: Mapping[str, Vector]
+) -> tuple[WidthChoice, ...]:
+    """The same counts with values by other scores.
+
+    Args:
+        scores: group id -> [width].
+    """
+    by_id = {group.id: group for group in groups}
+    return tuple(
+        replace(choice, values=_values(np.abs(scores[choice.group]), choice.counts, _readers(by_id[choice.group])))
+        for choice in choices
+    )
+
+
+def _readers(group: Group) -> int:
+    return max(1, len({member.tensor for member in group.members_as("consumer")}))
+
+
+def _values(scores: Vector, counts: Iterable[int], readers: int) -> tuple[float, ...]:
+    energies = np.sort(np.square(scores))[::-1]
+    shares = np.cumsum(energies) / max(float(energies.sum()), FLOOR)
+    return tuple(readers * float(np.log(max(shares[count - 1], FLOOR))) for count in counts)
 
 
 def choices_by_error(
