@@ -10,11 +10,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eightfold.compress.train.qat.joins import joins_of
 from eightfold.compress.train.qat.layers import QuantizedLayer, quantized_layers
+from eightfold.compress.train.qat.quantizers import ActivationQuantizer
 from eightfold.errors import ModelError
 from eightfold.export.torch.onnx_export import export_onnx
 from eightfold.extras import require
 from eightfold.files import PathLike, atomic_directory
+
+
+class _DeployedInput(nn.Module):
+    """The rounding of an activation as an operator that exporters turn into a Q/DQ pair."""
+
+    def __init__(self, name: str, source: ActivationQuantizer) -> None:
+        super().__init__()
+        if not bool(source.seen):
+            raise ModelError(f"{name} has no range", remedy="train some steps, or prepare with ranges")
+        step, zero = (value.detach() for value in source.scale_and_zero())
+        self.form, self.step, self.zero = source.form, float(step), int(zero)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the source in evaluation mode."""
+        grid = self.form.grid
+        if self.form.bits < 8:
+            x = torch.clamp(x, (grid.low - self.zero) * self.step, (grid.high - self.zero) * self.step)
+        ends = (-128, 127) if self.form.signed else (0, 255)
+        return torch.fake_quantize_per_tensor_affine(x, self.step, self.zero, *ends)
 
 
 class _Deployed(nn.Module):
@@ -26,25 +47,16 @@ class _Deployed(nn.Module):
 
     def __init__(self, name: str, source: QuantizedLayer) -> None:
         super().__init__()
-        if not bool(source.input_quantizer.seen):
-            raise ModelError(
-                f"the layer {name!r} has no range of its input", remedy="train some steps, or prepare with ranges"
-            )
+        self.input = _DeployedInput(f"the input of the layer {name!r}", source.input_quantizer)
         weight, bias, scale = source.deployed()
         self.source, self.bias = copy.copy(source), bias
         self.register_buffer("weight", weight)
         self.register_buffer("scale", scale)
         self.register_buffer("zeros", torch.zeros(len(scale), dtype=torch.int32))
-        step, zero = (value.detach() for value in source.input_quantizer.scale_and_zero())
-        self.form, self.step, self.zero = source.input_quantizer.form, float(step), int(zero)
 
     def forward(self, x: Tensor) -> Tensor:
         """As the source in evaluation mode."""
-        grid = self.form.grid
-        if self.form.bits < 8:
-            x = torch.clamp(x, (grid.low - self.zero) * self.step, (grid.high - self.zero) * self.step)
-        ends = (-128, 127) if self.form.signed else (0, 255)
-        x = torch.fake_quantize_per_tensor_affine(x, self.step, self.zero, *ends)
+        x = self.input(x)
         weight = torch.fake_quantize_per_channel_affine(self.weight, self.scale, self.zeros, 0, -128, 127)
         return self.source.apply_layer(x, weight, self.bias)
 
@@ -61,6 +73,11 @@ def deployed(model: nn.Module) -> nn.Module:
     for name, layer in quantized_layers(twin).items():
         parent, _, own = name.rpartition(".")
         setattr(twin.get_submodule(parent), own, _Deployed(name, layer))
+    joins = joins_of(twin)
+    if joins is not None:
+        for name, quantizer in joins.quantizers.items():
+            if isinstance(quantizer, ActivationQuantizer):
+                joins.quantizers[name] = _DeployedInput(f"the join {name}", quantizer)
     return twin
 
 
@@ -82,7 +99,7 @@ def export_qat(
 def save_integers(model: nn.Module, directory: PathLike) -> Path:
     """Write a power-of-two network as integers: `weights.safetensors` (int8 NAME.weight, int32 NAME.bias) and
     `shifts.json` with, for each layer, -log2 of the scales of input, weight and bias, and how many values a shift
-    would overflow.
+    would overflow; for each addition and concatenation ("add0", "cat1" ...) that of its operands and its result.
 
     Raises:
         ModelError: scales that are no powers of two.
@@ -100,6 +117,10 @@ def save_integers(model: nn.Module, directory: PathLike) -> Path:
             integers = torch.round(bias.double() / float(scales[0] * inputs))
             tensors[f"{name}.bias"] = integers.clamp(-(2**31), 2**31 - 1).to(torch.int32)
             shifts[name]["bias_overflows"] = int((integers.abs() >= 2**31).sum())
+    joins = joins_of(model)
+    for name, quantizer in () if joins is None else joins.quantizers.items():
+        if isinstance(quantizer, ActivationQuantizer):
+            shifts[name] = {"operands": _shift(quantizer.scale_and_zero()[0].detach(), name)}
     with atomic_directory(Path(directory), replaces=("shifts.json",)) as folder:
         save_file(tensors, str(folder / "weights.safetensors"))
         (folder / "shifts.json").write_text(json.dumps(shifts, indent=1) + "\n")

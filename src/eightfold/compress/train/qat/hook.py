@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 
 from eightfold.compress.train.hooks import Hook, Run
+from eightfold.compress.train.qat.joins import joins_of
 from eightfold.compress.train.qat.layers import QuantizedLayer, quantized_layers
-from eightfold.compress.train.qat.quantizers import LearnedActivation, LearnedStep, require_bits
+from eightfold.compress.train.qat.quantizers import ActivationQuantizer, LearnedActivation, LearnedStep, require_bits
 from eightfold.errors import UsageError
 
 
@@ -60,8 +62,14 @@ class QuantizationSchedule(Hook):
             if stage is not None:
                 set_bits(layer, max(weights, stage.weight_bits), max(activations, stage.activation_bits))
             layer.frozen_norm = layer.norm is not None and run.progress >= self._norms
-            if run.progress >= self._ranges and bool(layer.input_quantizer.seen):
-                layer.input_quantizer.frozen = True
+            self._freeze(run, layer.input_quantizer)
+        joins = joins_of(run.model)
+        for quantizer in () if joins is None else joins.quantizers.values():
+            self._freeze(run, quantizer)
+
+    def _freeze(self, run: Run, quantizer: nn.Module) -> None:
+        if isinstance(quantizer, ActivationQuantizer) and run.progress >= self._ranges and bool(quantizer.seen):
+            quantizer.frozen = True
 
 
 @torch.no_grad()

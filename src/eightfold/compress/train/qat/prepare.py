@@ -12,8 +12,9 @@ from torch import nn
 
 from eightfold.calib.ranges import TensorRange
 from eightfold.compress.modules.norms import running_means_behind
+from eightfold.compress.train.qat.joins import FoundJoin, Joins, find_joins
 from eightfold.compress.train.qat.layers import QuantizedLayer, quantized_layers
-from eightfold.compress.train.qat.quantizers import ActivationForm, require_bits, scheme_named
+from eightfold.compress.train.qat.quantizers import ActivationForm, ActivationQuantizer, require_bits, scheme_named
 from eightfold.errors import ModelError, UnknownNameError
 from eightfold.export.targets import target_named
 from eightfold.export.verify.module_runs import evaluating
@@ -53,14 +54,17 @@ class QatOptions:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The layers that round, and those left in float with the reason."""
+    """The layers that round, those left in float with the reason, and the joins of branches that share a scale."""
 
     quantized: tuple[str, ...]
     kept_float: Mapping[str, str]
+    joins: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """One line, and one for each layer left in float."""
         lines = [f"{len(self.quantized)} layers round their weights and inputs"]
+        if self.joins:
+            lines.append(f"{len(self.joins)} additions and concatenations round their operands with one scale each")
         return "\n".join([*lines, *(f"  float: {name} ({why})" for name, why in self.kept_float.items())])
 
 
@@ -73,7 +77,8 @@ def prepare_qat(
 ) -> Prepared:
     """Replace convolutions and linear layers, in place, by ones that round their input and weight.
 
-    Train the model as before (optimizers must be made afterwards), then `export_qat` writes the Q/DQ graph.
+    Train the model as before (optimizers must be made afterwards), then `export_qat` writes the Q/DQ graph. Under
+    "pow2", additions and concatenations of maps round their operands, too, with one scale that covers the result.
 
     Args:
         example_inputs: what the model is called with.
@@ -90,6 +95,7 @@ def prepare_qat(
         raise ModelError("the model is prepared for quantization already", remedy="prepare a float copy of it")
     args = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     signs = input_signs(model, args)
+    joins = find_joins(model, args) if scheme_named(options.scheme).shifts else []
     for pattern in (*options.float_layers, *options.eight_bit_layers):
         if not any(fnmatch.fnmatch(name, pattern) for name in signs):
             raise UnknownNameError.of("layer", pattern, signs)
@@ -102,7 +108,15 @@ def prepare_qat(
     for name in names:
         mean = means.get(f"{name}.weight" if name else "weight", "")
         _replace(model, name, mean.rpartition(".")[0], (ranges or {}).get(name), signs[name], options)
-    return Prepared(tuple(names), kept)
+    if joins:
+        Joins({each.name: _join_quantizer(each, ranges or {}, options) for each in joins}).attach(model)
+    return Prepared(tuple(names), kept, tuple(each.name for each in joins))
+
+
+def _join_quantizer(join: FoundJoin, ranges: Mapping[str, TensorRange], options: QatOptions) -> ActivationQuantizer:
+    found = ranges.get(join.name)
+    negative = join.negative or (found is not None and found.low < 0)
+    return scheme_named(options.scheme).activation(options.form(options.activation_bits, negative), found)
 
 
 def _obstacle(name: str, module: nn.Module, signs: Mapping[str, bool], options: QatOptions) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from eightfold.calib.observers import Observer, make_observer
 from eightfold.calib.ranges import Ranges, TensorRange
+from eightfold.compress.train.qat.joins import find_joins
 from eightfold.compress.train.qat.prepare import input_signs
 from eightfold.errors import CalibrationError
 from eightfold.export.verify.module_runs import evaluating
@@ -51,7 +52,8 @@ def layer_ranges(model: nn.Module, example_inputs: Any, onnx_path: PathLike, ran
 def observed_ranges(
     model: nn.Module, batches: Iterable[tuple[Any, ...]], *, method: str = "mse"
 ) -> dict[str, TensorRange]:
-    """Name of each layer of a float module -> range of its input over batches.
+    """Name of each layer of a float module -> range of its input over batches; likewise of each join of branches
+    ("add0", "cat1" ...), for schemes that round those.
 
     Args:
         batches: positional arguments of one forward call each.
@@ -60,15 +62,17 @@ def observed_ranges(
     names = {id(module): name for name, module in model.named_modules() if type(module) in (nn.Conv2d, nn.Linear)}
     observers: dict[str, Observer] = {}
 
+    def join(name: str, value: Tensor) -> None:
+        observers.setdefault(name, make_observer(method)).see(value.detach().float().cpu().numpy())
+
     def see(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        observer = observers.setdefault(names[id(module)], make_observer(method))
-        observer.see(inputs[0].detach().float().cpu().numpy())
+        join(names[id(module)], inputs[0])
 
     handles = [m.register_forward_pre_hook(see) for m in model.modules() if id(m) in names]
     try:
         with evaluating(model), torch.no_grad():
             for args in batches:
-                model(*args)
+                find_joins(model, args, join)
     finally:
         for handle in handles:
             handle.remove()
