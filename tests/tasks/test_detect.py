@@ -23,6 +23,7 @@ from eightfold.tasks.base import Network
 from eightfold.tasks.boxed_images import BoxedImages, Objects
 from eightfold.tasks.detect import Detect
 from eightfold.tasks.kinds import task_of
+from eightfold.zoo.datasets.scenes import SceneOptions, scene
 
 SIZE = 32
 RECIPE: dict[str, Any] = {
@@ -191,3 +192,18 @@ def test_networks_with_a_name_say_how_they_are_read(tmp_path: Path) -> None:
     assert options == {**section.options, "max_detections": 20}
     other = {"kind": "detect", "decode": "yolo-boxes"}
     assert Job(recipe_from({**RECIPE, **named, "task": other}), tmp_path).task.section == TaskSection(**other)
+
+
+def test_scenes_are_generated(tmp_path: Path) -> None:
+    """Their boxes are those of the shapes: what the data set says is what `scene` drew."""
+    task = task_of(TaskSection(kind="detect", decode="yolo-dfl"))
+    data = DataSection(source="scenes:64:5", train_images=3, test_images=2)
+    task.write_data(data, tmp_path / "data", seed=7)
+    test = task.labelled_images(tmp_path / "data" / "test")
+    assert isinstance(test, BoxedImages)
+    assert len(test) == 2
+    assert len(test.classes) == 5
+    drawn = scene(3, SceneOptions(classes=5, size=64, seed=7))
+    assert test.objects[0].boxes == pytest.approx(drawn.boxes)
+    assert list(test.objects[0].classes) == list(drawn.labels)
+    assert task.data_digest(data) == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,10 +28,12 @@ from eightfold.tasks.boxed_images import BoxedImages
 from eightfold.tasks.boxes import FILE, from_coco, open_part, write_part
 from eightfold.tasks.inputs import full_batches
 from eightfold.tasks.networks import onnx_network
+from eightfold.zoo.datasets.scenes import SceneOptions, write_scenes
 
 if TYPE_CHECKING:
     from torch import nn
 
+GENERATED = re.compile(r"scenes(?::(\d+)(?::(\d+))?)?")  # side in pixels, classes
 NO_BOXES, WITH_BOXES = "these images have no boxes", "images with a COCO .json, or a YOLO .yaml"
 # With these a decoder lets every class of every location through.
 EVERYTHING = {
@@ -88,10 +91,19 @@ class Detect(VisionTask):
             )
 
     def data_digest(self, data: DataSection) -> str:
+        if GENERATED.fullmatch(data.source):
+            return ""
         parts = [part.digest() for part in self._parts(data)]
         return sha256_of_bytes("\n".join(parts).encode())
 
     def write_data(self, data: DataSection, directory: Path, *, seed: int) -> None:
+        generated = GENERATED.fullmatch(data.source)
+        if generated:
+            usual = SceneOptions()
+            side, classes = int(generated[1] or usual.size), int(generated[2] or usual.classes)
+            options = SceneOptions(size=side, classes=classes, seed=seed)
+            write_scenes(directory, train=data.train_images, test=data.test_images, options=options)
+            return
         train, test = self._parts(data)
         with atomic_directory(directory) as temporary:
             write_part(train, temporary / "train")
@@ -102,7 +114,7 @@ class Detect(VisionTask):
         if not source.exists():
             raise ImageError(
                 f"no images at {source}",
-                allowed="a folder with train/ and test/, one of Pascal VOC, a YOLO .yaml, a Darknet .data",
+                allowed="a folder with train/ and test/, one of Pascal VOC, a YOLO .yaml, a Darknet .data, scenes:SIDE",
             )
         train = open_part(source, "train", data.train, self.section.labels)
         return train, open_part(source, "test", data.test, train.classes)
