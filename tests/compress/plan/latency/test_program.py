@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from eightfold.compress.plan.latency.budget_text import LatencyBudget
 from eightfold.compress.plan.latency.choices import WidthChoice, allowed_counts, choices_by_error, choices_by_score
-from eightfold.compress.plan.latency.prices import PriceFit, Prices, slowest
-from eightfold.compress.plan.latency.program import BlockChoice, lower_hull, smallest, solve_program
+from eightfold.compress.plan.latency.prices import PriceFit, Prices, WeightedPrices, slowest
+from eightfold.compress.plan.latency.program import BlockChoice, Limit, Mixed, lower_hull, smallest, solve_program
 from eightfold.compress.plan.latency.widths import GroupWidth, NetworkLayer
 from eightfold.compress.trace.groups import Group, Member, Span
 from eightfold.errors import UsageError
@@ -75,6 +75,84 @@ def test_no_combination_is_better(seed: int, groups: int, share: float) -> None:
         assert found.predicted_ms == pytest.approx(prices.network_ms(found.counts), rel=1e-5)
         assert found.importance >= wanted - 0.01 * abs(wanted) - 1e-6
         assert found.gap <= 0.01
+
+
+def slow_inputs(shape: LayerShape, inputs: float, outputs: float) -> float:
+    """Another device, which minds inputs more than outputs."""
+    return 0.002 * inputs**1.2 + 0.004 * outputs**0.5 + 0.01
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000), shares=st.tuples(st.floats(0.4, 1.0), st.floats(0.4, 1.0)))
+def test_a_plan_holds_every_limit_and_none_that_does_is_better(seed: int, shares: tuple[float, float]) -> None:
+    choices, prices = network(seed, 3)
+    other = Prices(prices.layers, slow_inputs)
+    budgets = [share * each.network_ms({}) for share, each in zip(shares, (prices, other), strict=True)]
+    best_value = None
+    for counts in itertools.product(COUNTS, repeat=len(choices)):
+        kept = dict(zip((choice.group for choice in choices), counts, strict=True))
+        if prices.network_ms(kept) <= budgets[0] and other.network_ms(kept) <= budgets[1]:
+            value = sum(choice.value_of(kept[choice.group]) for choice in choices)
+            best_value = value if best_value is None else max(best_value, value)
+    found = solve_program(choices, prices, budgets[0], further=[Limit(other, budgets[1])])
+    assert (found is None) == (best_value is None)
+    if found is not None and best_value is not None:
+        assert found.further == (pytest.approx(other.network_ms(found.counts), rel=1e-5),)
+        assert found.further[0] <= budgets[1] * (1 + 1e-6)
+        assert prices.network_ms(found.counts) <= budgets[0] * (1 + 1e-6)
+        assert found.importance >= best_value - 0.01 * abs(best_value) - 1e-6
+
+
+def test_weighted_prices_add_up() -> None:
+    _, prices = network(1, 3)
+    other = Prices(prices.layers, slow_inputs, PriceFit(constant=0.5))
+    both = WeightedPrices(((0.25, prices), (2.0, other)))
+    counts = {"g0": 16, "g1": 8}
+    assert both.network_ms(counts) == pytest.approx(0.25 * prices.network_ms(counts) + 2 * other.network_ms(counts))
+    total = both.constant + sum(both.of_layer(layer, *layer.widths(counts)) for layer in both.layers)
+    assert total == pytest.approx(both.network_ms(counts))
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000), share=st.floats(0.5, 1.0))
+def test_precisions_and_widths_are_chosen_together(seed: int, share: float) -> None:
+    choices, prices = network(seed, 2)
+    floats = Prices(prices.layers, lambda shape, i, o: 2.5 * stairs(shape, i, o))
+    random = np.random.default_rng(seed)
+    damage = {name: -float(random.exponential(0.5)) for name in ("g0-g1", "back", "loop", "head")}
+    budget = share * 1.5 * prices.network_ms({})
+    wanted = -np.inf
+    for counts in itertools.product(COUNTS, repeat=2):
+        kept = dict(zip(("g0", "g1"), counts, strict=True))
+        ms = {layer.name: prices.of_layer(layer, *layer.widths(kept)) for layer in prices.layers}
+        for stays in itertools.product((False, True), repeat=len(damage)):
+            in_float = {name for name, here in zip(damage, stays, strict=True) if here}
+            if sum(time * (2.5 if name in in_float else 1) for name, time in ms.items()) <= budget:
+                value = sum(choice.value_of(kept[choice.group]) for choice in choices)
+                wanted = max(wanted, value + sum(each for name, each in damage.items() if name not in in_float))
+    found = solve_program(choices, prices, budget, mixed=Mixed(floats, damage))
+    assert found is not None
+    ms = {layer.name: prices.of_layer(layer, *layer.widths(found.counts)) for layer in prices.layers}
+    took = sum(time * (2.5 if name in found.keep_float else 1) for name, time in ms.items())
+    assert took == pytest.approx(found.predicted_ms, rel=1e-5)
+    assert took <= budget * (1 + 1e-6)
+    assert set(found.keep_float) <= set(damage)
+    assert found.importance >= wanted - 0.01 * abs(wanted) - 1e-6
+
+
+def test_a_block_that_goes_needs_no_precision() -> None:
+    layers = (
+        NetworkLayer("first", CONV, GroupWidth(3.0), width("a")),
+        NetworkLayer("inner", CONV, width("a"), width("a")),
+    )
+    prices = Prices(layers, lambda shape, i, o: 0.001 * i * o)
+    choices = (WidthChoice("a", COUNTS, (-9.0, -6.0, -3.0, 0.0)),)
+    mixed = Mixed(Prices(layers, lambda shape, i, o: 0.003 * i * o), {"inner": -4.0})
+    block = BlockChoice("block", frozenset({"inner"}), -0.5)
+    found = solve_program(choices, prices, 1.01 * prices.of_layer(layers[0], 3, 32), blocks=[block], mixed=mixed)
+    assert found is not None
+    assert (found.removed, found.counts) == (("block",), {"a": 32})
+    assert found.importance == pytest.approx(-0.5)
 
 
 def test_a_budget_below_the_smallest_widths_has_no_plan() -> None:

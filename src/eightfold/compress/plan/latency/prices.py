@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,47 @@ class PriceFit:
     error: float = float("nan")
 
 
+class LayerPrices(Protocol):
+    """Anything that a network's layers cost: time, memory or energy."""
+
+    @property
+    def layers(self) -> tuple[NetworkLayer, ...]:
+        """The layers."""
+
+    @property
+    def constant(self) -> float:
+        """Costs of no layer."""
+
+    def of_layer(self, layer: NetworkLayer, inputs: float, outputs: float) -> float:
+        """Cost of a layer at these widths."""
+
+    def network_ms(self, counts: Counts) -> float:
+        """Cost of the network when `counts` channels stay."""
+
+
+@dataclass(frozen=True)
+class WeightedPrices:
+    """A weighted sum of prices of the same layers."""
+
+    parts: tuple[tuple[float, LayerPrices], ...]
+
+    @property
+    def layers(self) -> tuple[NetworkLayer, ...]:
+        return self.parts[0][1].layers
+
+    @property
+    def constant(self) -> float:
+        return sum(weight * prices.constant for weight, prices in self.parts)
+
+    def of_layer(self, layer: NetworkLayer, inputs: float, outputs: float) -> float:
+        """The weighted sum of the layer's costs."""
+        return sum(weight * prices.of_layer(layer, inputs, outputs) for weight, prices in self.parts)
+
+    def network_ms(self, counts: Counts) -> float:
+        """The weighted sum of the network's costs."""
+        return sum(weight * prices.network_ms(counts) for weight, prices in self.parts)
+
+
 @dataclass(frozen=True)
 class Prices:
     """Latency of a network's layers at any widths."""
@@ -49,6 +91,11 @@ class Prices:
     layers: tuple[NetworkLayer, ...]
     time: LayerTime
     fit: PriceFit = PriceFit()
+
+    @property
+    def constant(self) -> float:
+        """Milliseconds of no layer."""
+        return self.fit.constant
 
     def of_layer(self, layer: NetworkLayer, inputs: float, outputs: float) -> float:
         """Milliseconds that a layer adds to the network."""
@@ -91,7 +138,7 @@ class Prices:
         return Prices(self.layers, self.time, PriceFit(dense, other, per_megabyte, constant, error))
 
 
-def slowest(prices: Prices, counts: Counts, most: int = 3) -> list[tuple[str, float]]:
+def slowest(prices: LayerPrices, counts: Counts, most: int = 3) -> list[tuple[str, float]]:
     """The layers that take longest at these counts, with their milliseconds."""
     times: Iterable[tuple[str, float]] = (
         (layer.name, prices.of_layer(layer, *layer.widths(counts))) for layer in prices.layers

@@ -5,7 +5,8 @@ width, which are counts of two groups: a continuous variable for every pair of c
 are the two groups' binaries, makes that price linear. (HALP, arXiv:2210.06659, prices layers by output width alone;
 MDP, arXiv:2504.02168, multiplies the binaries of both sides.) Where concatenation makes a width a sum over many groups,
 the pairs are points of a grid of widths, whose weighted mean is the width; only points on the lower convex hull of the
-price are needed, as a cheapest mean never uses another. Residual blocks that may go are one more binary each.
+price are needed, as a cheapest mean never uses another. Residual blocks that may go are one more binary each, and so
+is the precision of a layer that may be INT8 or float, whose pairs are there twice.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from eightfold.compress.plan.latency.choices import WidthChoice
-from eightfold.compress.plan.latency.prices import Prices
+from eightfold.compress.plan.latency.prices import LayerPrices
 from eightfold.compress.plan.latency.rows import Rows
 from eightfold.compress.plan.latency.widths import GroupWidth, NetworkLayer
 
@@ -44,17 +45,46 @@ class BlockChoice:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """A further quantity that a plan stays within: latency on another device, memory, or energy.
+
+    Attributes:
+        prices: of the layers, in the unit of `most`.
+        floats: of layers that stay in float where the program chooses precisions; `prices` by default.
+    """
+
+    prices: LayerPrices
+    most: float
+    floats: LayerPrices | None = None
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """A choice between INT8 and float for some layers.
+
+    Attributes:
+        floats: prices of layers that stay in float.
+        damage: layer of the network -> change of importance where it is INT8; not positive. Other layers have no choice.
+    """
+
+    floats: LayerPrices
+    damage: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Solution:
     """Result of the program.
 
     Attributes:
         counts: group id -> channels that stay.
-        importance: sum of the values of these counts.
+        importance: sum of the values of these counts, of the blocks that go, and of the damage of layers in INT8.
         predicted_ms: latency by the prices.
         gap: relative distance to the best bound that was proven.
         seconds: time to solve.
         removed: paths of the residual blocks that go.
         proven: false where the time limit came first.
+        keep_float: names of the layers that stay in float where others are INT8.
+        further: of each further limit, what the plan takes.
     """
 
     counts: dict[str, int]
@@ -63,48 +93,64 @@ class Solution:
     gap: float
     seconds: float
     removed: tuple[str, ...] = ()
-    proven: bool = field(default=True)
+    proven: bool = True
+    keep_float: tuple[str, ...] = ()
+    further: tuple[float, ...] = ()
 
 
 def solve_program(
     choices: Sequence[WidthChoice],
-    prices: Prices,
+    prices: LayerPrices,
     budget_ms: float,
     *,
+    further: Sequence[Limit] = (),
+    mixed: Mixed | None = None,
     blocks: Sequence[BlockChoice] = (),
     seconds: float = SECONDS,
 ) -> Solution | None:
     """The counts with the largest sum of values whose predicted latency is at most `budget_ms`; None if none is.
 
     Args:
+        further: limits that hold as well, of the same layers.
+        mixed: layers of which the program chooses the precision; `prices` are those in INT8.
         seconds: time limit; the best plan found by then counts, and its gap says how far it may be from the best.
     """
     start = time.perf_counter()
-    program = _Program(choices, prices, blocks)
-    found = program.rows.solve(program.objective, program.prices, budget_ms - program.constant, seconds, GAP)
+    limits = (Limit(prices, budget_ms, mixed.floats if mixed else None), *further)
+    program = _Program(choices, limits, blocks, {} if mixed is None else mixed.damage)
+    rooms = [limit.most - constant for limit, constant in zip(limits, program.constants, strict=True)]
+    found = program.rows.solve(program.objective, program.costs, rooms, seconds, GAP)
     if found is None:
         return None
-    counts, removed = program.read(found.values)
-    importance = sum(choice.value_of(counts[choice.group]) for choice in choices if choice.group in counts)
-    importance += sum(block.value for block in blocks if block.path in removed)
-    predicted = float(found.values @ program.prices + program.constant)
-    return Solution(counts, importance, predicted, found.gap, time.perf_counter() - start, removed, found.proven)
+    counts, removed, keep_float = program.read(found.values)
+    importance = float(program.objective @ found.values) + sum(program.damage.values())
+    first, *others = (program.costs @ found.values + program.constants).tolist()
+    took = time.perf_counter() - start
+    return Solution(counts, importance, first, found.gap, took, removed, found.proven, keep_float, tuple(others))
 
 
 class _Program:
     """Variables and constraints in the making."""
 
-    def __init__(self, choices: Sequence[WidthChoice], prices: Prices, blocks: Sequence[BlockChoice]) -> None:
+    def __init__(
+        self,
+        choices: Sequence[WidthChoice],
+        limits: Sequence[Limit],
+        blocks: Sequence[BlockChoice] = (),
+        damage: Mapping[str, float] | None = None,
+    ) -> None:
         self._choices = {choice.group: choice for choice in choices}
-        self._prices = prices
+        self._limits = limits
+        self.damage = dict(damage or {})
         self.rows = Rows()
-        self.constant = prices.fit.constant
-        self._cost: dict[int, float] = {}
+        self.constants = [limit.prices.constant for limit in limits]
+        self._costs: list[dict[int, float]] = [{} for _ in limits]
         self._value: dict[int, float] = {}
         self._keeps = {choice.group: self._group(choice) for choice in choices}
         self._goes = {block.path: self._block(block) for block in blocks}
+        self._floats: dict[str, int] = {}
         home = {name: block.path for block in blocks for name in block.layers}
-        for layer in prices.layers:
+        for layer in limits[0].prices.layers:
             self._price(layer, self._goes.get(home.get(layer.name, "")))
 
     @property
@@ -112,16 +158,18 @@ class _Program:
         return self.rows.dense(self._value)
 
     @property
-    def prices(self) -> np.ndarray:
-        return self.rows.dense(self._cost)
+    def costs(self) -> np.ndarray:
+        """[limits, variables]."""
+        return np.array([self.rows.dense(costs) for costs in self._costs])
 
-    def read(self, values: np.ndarray) -> tuple[dict[str, int], tuple[str, ...]]:
-        """Counts and removed blocks of a solution."""
+    def read(self, values: np.ndarray) -> tuple[dict[str, int], tuple[str, ...], tuple[str, ...]]:
+        """Counts, removed blocks, and layers in float of a solution."""
         counts = {
             group: self._choices[group].counts[int(np.argmax(values[variables]))]
             for group, variables in self._keeps.items()
         }
-        return counts, tuple(path for path, variable in self._goes.items() if values[variable] > 0.5)
+        removed = tuple(path for path, variable in self._goes.items() if values[variable] > 0.5)
+        return counts, removed, tuple(name for name, variable in self._floats.items() if values[variable] > 0.5)
 
     def _group(self, choice: WidthChoice) -> list[int]:
         variables = self.rows.variables(len(choice.counts), integer=True)
@@ -139,40 +187,71 @@ class _Program:
         alone = not layer.shape.two_sided or layer.inputs == layer.outputs
         inputs = outputs if alone else self._axis(layer.inputs)
         if inputs is outputs or len(inputs.widths) == 1 or len(outputs.widths) == 1 or inputs.same(outputs):
-            self._price_line(layer, inputs, outputs, goes)
+            axis = outputs if len(outputs.widths) > 1 else inputs
+            together = len(inputs.widths) > 1 and len(outputs.widths) > 1
+            points: list[tuple[int, ...]] = [(n,) for n in range(len(axis.widths))]
+            widths = [
+                (
+                    inputs.widths[n if together or axis is inputs else 0],
+                    outputs.widths[n if together or axis is outputs else 0],
+                )
+                for (n,) in points
+            ]
+            self._add(layer, (axis,), points, widths, goes)
         else:
-            self._price_pairs(layer, inputs, outputs, goes)
+            points = [(i, o) for i in range(len(inputs.widths)) for o in range(len(outputs.widths))]
+            widths = [(inputs.widths[i], outputs.widths[o]) for i, o in points]
+            self._add(layer, (inputs, outputs), points, widths, goes)
 
-    def _price_line(self, layer: NetworkLayer, inputs: _Axis, outputs: _Axis, goes: int | None) -> None:
-        """A layer whose price follows one axis."""
-        axis = outputs if len(outputs.widths) > 1 else inputs
-        together = len(inputs.widths) > 1 and len(outputs.widths) > 1
-        ms = [
-            self._prices.of_layer(
-                layer,
-                inputs.widths[n] if together or axis is inputs else inputs.widths[0],
-                outputs.widths[n] if together or axis is outputs else outputs.widths[0],
-            )
-            for n in range(len(axis.widths))
-        ]
-        if len(axis.widths) == 1 and goes is None:
-            self.constant += ms[0]
+    def _add(
+        self,
+        layer: NetworkLayer,
+        axes: tuple[_Axis, ...],
+        points: list[tuple[int, ...]],
+        widths: list[tuple[float, float]],
+        goes: int | None,
+    ) -> None:
+        """A layer whose price follows its axes, in each precision that it may have."""
+        ms = np.array(
+            [[[source.of_layer(layer, *each) for each in widths] for source in form] for form in self._forms(layer)]
+        )
+        choice = len(ms) > 1
+        if goes is None and not choice and len(axes) == 1 and self._add_alone(axes[0], ms[0]):
             return
-        if goes is None and axis.keeps is not None:
-            for variable, price in zip(axis.keeps, ms, strict=True):
-                self._cost[variable] = self._cost.get(variable, 0.0) + price
-            return
-        parts = self.rows.variables(len(ms))
-        self._cost.update(zip(parts, ms, strict=True))
-        self._bind({(n,): part for n, part in enumerate(parts)}, 0, axis, goes)
+        needed = range(len(points)) if len(axes) == 1 else _needed(ms.reshape(-1, len(points)), points, *axes)
+        parts = {(*points[n], form): n for form in range(len(ms)) for n in needed}
+        variables = dict(zip(parts, self.rows.variables(len(parts)), strict=True))
+        for part, n in parts.items():
+            for costs, price in zip(self._costs, ms[part[-1], :, n], strict=True):
+                costs[variables[part]] = float(price)
+        for place, axis in enumerate(axes):
+            self._bind(variables, place, axis, goes)
+        if choice:
+            (stays,) = self.rows.variables(1, integer=True)
+            self._floats[layer.name] = stays
+            self._value[stays] = -self.damage[layer.name]
+            if goes is not None:  # where the block goes, there is nothing to damage
+                self._value[goes] -= self.damage[layer.name]
+            self.rows.equal({**{v: 1.0 for part, v in variables.items() if part[-1]}, stays: -1.0}, 0.0)
 
-    def _price_pairs(self, layer: NetworkLayer, inputs: _Axis, outputs: _Axis, goes: int | None) -> None:
-        ms = np.array([[self._prices.of_layer(layer, i, o) for o in outputs.widths] for i in inputs.widths])
-        pairs = _needed(ms, inputs, outputs)
-        parts: dict[tuple[int, ...], int] = dict(zip(pairs, self.rows.variables(len(pairs)), strict=True))
-        self._cost.update((variable, float(ms[pair])) for pair, variable in parts.items())
-        self._bind(parts, 0, inputs, goes)
-        self._bind(parts, 1, outputs, goes)
+    def _forms(self, layer: NetworkLayer) -> list[list[LayerPrices]]:
+        """Prices under each limit, in INT8 or the one precision, and in float where the layer may stay so."""
+        forms = [[limit.prices for limit in self._limits]]
+        if layer.name in self.damage:
+            forms.append([limit.floats or limit.prices for limit in self._limits])
+        return forms
+
+    def _add_alone(self, axis: _Axis, ms: np.ndarray) -> bool:
+        """Add the price to a constant, or to the binaries of one group; False where it needs variables."""
+        if len(axis.widths) == 1:
+            self.constants = [total + float(price[0]) for total, price in zip(self.constants, ms, strict=True)]
+            return True
+        if axis.keeps is None:
+            return False
+        for costs, line in zip(self._costs, ms, strict=True):
+            for variable, price in zip(axis.keeps, line, strict=True):
+                costs[variable] = costs.get(variable, 0.0) + float(price)
+        return True
 
     def _bind(self, parts: Mapping[tuple[int, ...], int], place: int, axis: _Axis, goes: int | None) -> None:
         """The sums of pair variables along one axis are what that axis keeps; nothing where the block goes."""
@@ -242,22 +321,23 @@ class _Axis:
         return self.keeps is not None and self.keeps == other.keeps
 
 
-def _needed(ms: np.ndarray, inputs: _Axis, outputs: _Axis) -> list[tuple[int, int]]:
-    """The pairs that a cheapest mean can use: along a grid, those on the lower convex hull of the price."""
-    lines: dict[tuple[int, int], None] = {}
-    for o in range(len(outputs.widths)):
-        for i in (
-            range(len(inputs.widths)) if inputs.keeps is not None else lower_hull(inputs.widths, ms[:, o].tolist())
-        ):
-            lines[i, o] = None
-    if outputs.keeps is None:
-        return [
-            (i, o)
-            for i in range(len(inputs.widths))
-            for o in lower_hull(outputs.widths, ms[i].tolist())
-            if (i, o) in lines
-        ]
-    return list(lines)
+def _needed(ms: np.ndarray, points: list[tuple[int, ...]], inputs: _Axis, outputs: _Axis) -> list[int]:
+    """Numbers of the points that a cheapest mean can use: along a grid, those on the lower convex hull of a price."""
+    needed = set()
+    for prices in ms.reshape(len(ms), len(inputs.widths), len(outputs.widths)):
+        kept = np.ones(prices.shape, dtype=bool)
+        if inputs.keeps is None:
+            for o in range(len(outputs.widths)):
+                kept[:, o] = _on_hull(inputs.widths, prices[:, o])
+        if outputs.keeps is None:
+            for i in range(len(inputs.widths)):
+                kept[i] &= _on_hull(outputs.widths, prices[i])
+        needed |= set(np.flatnonzero(kept.ravel()).tolist())
+    return [n for n in range(len(points)) if n in needed]
+
+
+def _on_hull(widths: Sequence[float], ms: np.ndarray) -> np.ndarray:
+    return np.isin(np.arange(len(widths)), lower_hull(widths, ms.tolist()))
 
 
 def lower_hull(widths: Sequence[float], ms: Sequence[float]) -> list[int]:

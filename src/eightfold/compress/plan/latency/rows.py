@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -66,16 +66,17 @@ class Rows:
         return found
 
     def solve(
-        self, objective: np.ndarray, costs: np.ndarray, budget: float, seconds: float, gap: float
+        self, objective: np.ndarray, costs: np.ndarray, budgets: Sequence[float], seconds: float, gap: float
     ) -> Optimum | None:
-        """The largest objective whose costs are at most `budget`; None where the constraints cannot all hold."""
+        """The largest objective whose costs, [budgets, variables], are at most `budgets`; None where the constraints
+        cannot all hold."""
         from scipy.optimize import Bounds, LinearConstraint, milp
         from scipy.sparse import csr_array, vstack
 
         shape = (len(self._low), len(self.integer))
         matrix = csr_array((self._entries, (self._rows, self._columns)), shape=shape)
         limits = LinearConstraint(
-            vstack([matrix, csr_array(costs[None])]), [*self._low, -np.inf], [*self._high, budget]
+            vstack([matrix, csr_array(costs)]), [*self._low, *[-np.inf] * len(budgets)], [*self._high, *budgets]
         )
         with suppress_logs():
             found = milp(
