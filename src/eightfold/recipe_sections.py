@@ -139,9 +139,22 @@ class CompressSection(Frozen):
         default=None, description="measured latency to stay under: `0.5x` of the network's own, or `12ms`"
     )
     target: str = Field(
-        default="", description="where `latency` holds: cpu-x86, cpu-arm or openvino; by default this processor"
+        default="",
+        description="where `latency` holds: cpu-x86, cpu-arm or openvino, several with commas; default: this processor",
     )
-    precision: Literal["fp32", "int8"] = Field(default="fp32", description="precision of `latency`")
+    precision: str = Field(
+        default="fp32",
+        pattern=r"^(fp32|int8|fp32,int8|int8,fp32|mixed)$",
+        description="precision of `latency`: fp32, int8 or both with a comma; mixed: the layers that stay in float are "
+        "chosen with the widths, and `quantize` keeps them so",
+    )
+    target_weights: tuple[float, ...] = Field(
+        default=(), description="of several targets and precisions: their weighted mean share is limited, not each"
+    )
+    memory: str | None = Field(default=None, description="measured memory to keep to beside `latency`: `0.5x`, `64MB`")
+    energy: str | None = Field(
+        default=None, description="measured energy per call to stay under beside `latency` (Jetson): `0.5x`, `20mJ`"
+    )
     batch: int = Field(default=1, ge=1, description="images per call of `latency`")
     threads: int | None = Field(default=None, ge=1, description="threads of `latency`; the physical cores by default")
     rounds: int = Field(

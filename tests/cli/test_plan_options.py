@@ -19,7 +19,7 @@ OPTIONS = set(inspect.signature(plan_pruning).parameters) - OF_PYTHON
 # Recipes have images and a seed for every step.
 OF_THE_RECIPE = {"images": "data", "seed": "seed"}
 # These go into one request, which a recipe makes of them; measured times are kept on the machine, not in a file.
-OF_LATENCY = {"latency", "target", "precision", "batch", "threads", "rounds"}
+OF_LATENCY = {"latency", "target", "precision", "batch", "threads", "rounds", "target_weights", "memory", "energy"}
 KEPT_ELSEWHERE = {"profile"}
 
 

@@ -49,9 +49,13 @@ def plan_pruning(model: nn.Module | PathLike, example_inputs: ExampleInputs | No
             integer program over the layers' measured latencies finds the counts, in whole blocks of the device; with
             the rule "measured", output errors decide, else the score.
         target: where the budget holds: "cpu-x86" or "cpu-arm" (onnxruntime on this processor; the default is this
-            machine's) or "openvino"; for other targets a roofline estimates.
-        precision, batch, threads: of that budget: "fp32" or "int8"; images per call; the physical cores by default.
-        profile: latencies of layers that `eightfold profile` wrote; the user's cache by default.
+            machine's) or "openvino"; several with commas; for other targets a profile or a roofline estimates.
+        precision, batch, threads: of that budget: "fp32", "int8", or both with a comma; images per call; the physical
+            cores by default. "mixed" chooses, on `images`, which layers stay in float where the others are INT8.
+        target_weights: of several targets and precisions: their weighted mean share is limited instead of each.
+        memory, energy: measured budgets beside that of latency: "0.5x", "64MB", "20mJ" per call.
+        profile: latencies of layers that `eightfold profile` wrote (several files with commas); the user's cache by
+            default.
         rounds: steps to that budget: after each, batch norms are re-estimated on `images`, if any, and channels are
             scored anew on the network as it is then.
         rounding: of counts to the multiple: "nearest", "up" or "down".

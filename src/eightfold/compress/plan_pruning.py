@@ -13,6 +13,7 @@ from torch import nn
 from eightfold.compress.check import checked
 from eightfold.compress.criteria.evidence import Evidence, Loss
 from eightfold.compress.criteria.scores import Criterion, layer_scores
+from eightfold.compress.latency.prepare import Subject
 from eightfold.compress.latency.request import LatencyRequest, device_multiple, latency_request
 from eightfold.compress.latency.rounds import Rescoring
 from eightfold.compress.latency.rule import AUTO, LATENCY, blocks_to_remove, latency_plan
@@ -56,6 +57,9 @@ def plan_pruning(
     threads: int | None = None,
     profile: PathLike | None = None,
     rounds: int = 1,
+    target_weights: Sequence[float] = (),
+    memory: str | None = None,
+    energy: str | None = None,
     rounding: Rounding | None = None,
     layer_keep: float = 0.01,
     merge: Merge = "union",
@@ -72,10 +76,11 @@ def plan_pruning(
     batches = batches_of(images)
     require_images_for_blocks(remove_blocks, block_score, batches)
     request = latency_request(
-        latency, target=target, precision=precision, batch=batch, threads=threads, profile=profile, rounds=rounds
-    )
+        latency, target=target, precision=precision, batch=batch, threads=threads, profile=profile, rounds=rounds,
+        target_weights=target_weights, memory=memory, energy=energy,
+    )  # fmt: skip
     conditions = request or LatencyRequest(LatencyBudget(), target, precision, batch, threads, profile)
-    multiple = device_multiple(multiple, conditions.store)
+    multiple = device_multiple(multiple, [each.store for each in conditions.conditions])
     calls = example_inputs if is_several_calls(example_inputs) else [example_inputs]
     selection = Selection(
         rule=rule,
@@ -93,7 +98,8 @@ def plan_pruning(
             raise UsageError("remove_blocks='auto' without a latency budget", allowed="latency=..., or a number")
         graph = graph or trace(model, example_inputs)
         scores = layer_scores(Evidence(model, graph, batches, target_batches(targets), loss, seed), score)
-        remove_blocks, request = blocks_to_remove(model, example_inputs, graph, scores, selection, request, batches)
+        subject = Subject(model, example_inputs, graph, scores, selection, batches=batches)
+        remove_blocks, request = blocks_to_remove(subject, request)
     blocks = choose_blocks(model, batches or batches_of(calls), remove_blocks, block_score)
     removed = tuple(block.removed() for block in blocks)
     with bypassed(model, removed):
@@ -126,7 +132,8 @@ def plan_pruning(
             rescored = Rescoring(
                 model, example_inputs, graph, scores, score, batches, target_batches(targets), loss, seed
             )
-            plan = latency_plan(model, example_inputs, graph, scores, selection, request, plan_of, rescored, curves)
+            subject = Subject(model, example_inputs, graph, scores, selection, curves, batches)
+            plan = latency_plan(subject, request, plan_of, rescored)
         elif rule == MEASURED:
             plan = measured_plan(model, graph, batches, scores, selection, budgets, plan_of)
         else:
@@ -140,8 +147,9 @@ def _words(budgets: Sequence[Budget], request: LatencyRequest | None) -> str:
         return ", ".join(budget.words for budget in budgets)
     if budgets:
         raise UsageError("a latency budget beside one of MACs or parameters", allowed="one of them")
-    where = f"{request.target_name} {request.precision} at batch {request.batch}"
-    return f"at most {request.budget} of latency on {where}"
+    where = " and ".join(f"{each.target_name} {each.precision}" for each in request.conditions)
+    further = [f"{text} of {name}" for name, text in (("memory", request.memory), ("energy", request.energy)) if text]
+    return ", ".join([f"at most {request.budget} of latency on {where} at batch {request.batch}", *further])
 
 
 def _tell_unreached(plan: PrunePlan) -> None:

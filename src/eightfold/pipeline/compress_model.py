@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from eightfold.calib.images.images import open_images
 from eightfold.calib.images.preprocess import Preprocess
+from eightfold.compress.plan.latency.budget_text import MIXED
 from eightfold.compress.plan.selection_rules import MEASURED
 from eightfold.defaults import RECOVERY_MINUTES
 from eightfold.errors import ModelError, UsageError
@@ -23,6 +24,7 @@ from eightfold.pipeline.job.dry_run import StepPreview
 from eightfold.pipeline.job.runner import Listener
 from eightfold.pipeline.run import RunResult, preview_run, run
 from eightfold.recipe import Recipe, recipe_from
+from eightfold.runtime.backends.targets import cpu_target
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.bundle.sizes import Size
 from eightfold.threads import most_threads
@@ -45,8 +47,9 @@ class CompressOptions:
         targets: what the result is for: "cpu-x86", "openvino", "rtx:sm86", "tensorrt:10.3", ...
         keep: mean share of the widths that stays. Measured output errors decide which widths keep more, at no more
             multiply-accumulates than this share of every width has.
-        latency: a budget of measured latency instead of `keep`: "0.5x" of the network's own, or "12ms", at the first
-            target and the first batch, in `precision`, with `threads` (the physical cores by default).
+        latency: a budget of measured latency instead of `keep`: "0.5x" of the network's own, or "12ms", on each target
+            of this machine (else the first) at the first batch, in `precision`, with `threads` (the physical cores by
+            default). Precision "mixed" also chooses the layers that stay in float.
         labelled: labelled test images: FOLDER/LABEL/*, a COCO .json or a YOLO .yaml.
         minutes: time limit of recovery from the unlabelled images; 20 where anything is pruned, 0 leaves it out.
         max_drop: points of the metric, or of the agreement, that any artifact may lose.
@@ -60,7 +63,7 @@ class CompressOptions:
     targets: tuple[str, ...] = ("cpu-x86",)
     keep: float = 0.5
     latency: str | None = None
-    precision: Literal["fp32", "int8"] = "int8"
+    precision: Literal["fp32", "int8", "mixed"] = "int8"
     threads: int | None = None
     labelled: str | None = None
     minutes: float | None = None
@@ -179,9 +182,10 @@ def recipe_for(model: str, images: str, output: PathLike, options: CompressOptio
 def _latency(options: CompressOptions, targets: Sequence[str], batches: Sequence[int]) -> dict[str, Any]:
     if options.latency is None:
         return {}
+    here = [each for each in targets if each in (cpu_target(), "openvino")]
     return {
         "latency": options.latency,
-        "target": targets[0],
+        "target": ",".join(here[:1] if options.precision == MIXED else here) or targets[0],
         "precision": options.precision,
         "batch": batches[0],
         "threads": options.threads or min(2, most_threads()),

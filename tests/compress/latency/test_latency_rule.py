@@ -15,12 +15,12 @@ from torch import nn
 import eightfold as ef
 from eightfold.compress.criteria.evidence import Evidence, LayerScores
 from eightfold.compress.criteria.scores import layer_scores
-from eightfold.compress.latency import case, rule
+from eightfold.compress.latency import case, prepare
 from eightfold.compress.latency.plot import save_report
+from eightfold.compress.latency.prepare import RooflineWarning
 from eightfold.compress.latency.report import LatencyReport
 from eightfold.compress.latency.request import LatencyRequest, latency_request
 from eightfold.compress.latency.rounds import Rescoring
-from eightfold.compress.latency.rule import RooflineWarning
 from eightfold.compress.latency.whole_network import WholeNetwork, fitting_plans
 from eightfold.compress.plan.latency.budget_text import LatencyBudget
 from eightfold.compress.plan.latency.prices import Prices
@@ -73,7 +73,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return {name: 0.05 + 1.2 * sums.network_ms(kept) for name, kept in counts.items()}
 
     monkeypatch.setattr(case, "FRONT", (0.5,))
-    monkeypatch.setattr(rule, "_profile", profile)
+    monkeypatch.setattr(prepare, "layer_profile", profile)
     monkeypatch.setattr(WholeNetwork, "measure", measure)
     return measured
 

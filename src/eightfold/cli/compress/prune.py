@@ -37,6 +37,9 @@ FLAGS = {
     "threads": "--threads",
     "profile": "--profile",
     "rounds": "--rounds",
+    "target_weights": "--target-weights",
+    "memory": "--memory",
+    "energy": "--energy",
     "rounding": "--rounding",
     "layer_keep": "--layer-keep",
     "merge": "--merge",
@@ -88,15 +91,20 @@ def prune(
         str | None, typer.Option(help="Measured latency to stay under: 0.5x of the network's own, or 12ms.")
     ] = None,
     target: Annotated[
-        str, typer.Option(help="Where --latency holds: cpu-x86, cpu-arm, openvino. Default: this CPU.")
+        str, typer.Option(help="Where --latency holds: cpu-x86, openvino, or both. Default: this CPU.")
     ] = "",
-    precision: Annotated[str, typer.Option(help="Precision of --latency: fp32 or int8.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="Of --latency: fp32, int8, both, or mixed. Default: fp32.")] = "fp32",
     batch: Annotated[int, typer.Option(min=1, help="Images per call of --latency.")] = 1,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of --latency. Default: the physical cores.")
     ] = None,
     profile: Annotated[Path | None, typer.Option(help="File of `eightfold profile -o`. Default: the cache.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Steps to --latency, with channels scored anew after each.")] = 1,
+    target_weights: Annotated[
+        str | None, typer.Option(help="Weights of several targets: 2,1. Default: each holds.")
+    ] = None,
+    memory: Annotated[str | None, typer.Option(help="Memory to stay under beside --latency: 0.5x, or 64MB.")] = None,
+    energy: Annotated[str | None, typer.Option(help="Energy per call to stay under (Jetson): 0.5x, or 20mJ.")] = None,
     rounding: Annotated[
         Rounding | None, typer.Option(help="Rounding to the multiple. Default: nearest; up for the rule regular.")
     ] = None,
@@ -177,6 +185,9 @@ def prune(
         "threads": threads,
         "profile": profile,
         "rounds": rounds,
+        "target_weights": _weights(target_weights),
+        "memory": memory,
+        "energy": energy,
         "rounding": rounding,
         "layer_keep": layer_keep,
         "ranges": _ranges(range or []),
@@ -207,6 +218,13 @@ def _save_report(done: Pruned, output: Path) -> None:
 
         for path in save_report(done.latency, output if output.is_dir() else output.with_suffix("")):
             print(f"wrote {path}")
+
+
+def _weights(text: str | None) -> tuple[float, ...]:
+    try:
+        return tuple(float(each) for each in text.split(",")) if text else ()
+    except ValueError:
+        raise UsageError(f"--target-weights {text}", allowed="numbers with commas, such as 2,1") from None
 
 
 def _ratios(options: list[str]) -> dict[str, float]:

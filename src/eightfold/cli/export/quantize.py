@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from eightfold.defaults import BIAS_CORRECTION, INT8_FORM, INT8_ROUNDING
+from eightfold.errors import UsageError
 
 
 def quantize(
@@ -18,6 +19,9 @@ def quantize(
         str, typer.Option(help="cpu-x86, cpu-arm, openvino, tensorrt[:8.2], rtx:sm86, tensorrt-dla.")
     ] = "cpu-x86",
     keep_float: Annotated[list[str] | None, typer.Option(help="Node to keep in float; repeat for more.")] = None,
+    latency_report: Annotated[
+        Path | None, typer.Option(help="latency.json of a plan; its layers stay in float.")
+    ] = None,
     float_outputs: Annotated[bool, typer.Option(help="Keep the layers that make the outputs in float.")] = False,
     rounding: Annotated[
         str, typer.Option(help="Rounding of weights: nearest, or adaround (needs images).")
@@ -61,7 +65,7 @@ def quantize(
     chosen = None if images is None else open_images(images)
     rules = None if preprocess is None else Preprocess.load(preprocess)
     bound = SearchBound(max_drop=max_drop, min_sqnr_db=min_sqnr)
-    kept = tuple(keep_float or ())
+    kept = (*(keep_float or ()), *_planned_float(model, latency_report))
     if bound.is_set:
         measure = chosen_form == "fastest"
         search = search_files(
@@ -86,3 +90,18 @@ def quantize(
     )
     print(report.describe())
     typer.echo(f"wrote {path}", err=True)
+
+
+def _planned_float(model: Path, latency_report: Path | None) -> tuple[str, ...]:
+    """Layers that a plan within a latency budget keeps in float."""
+    if latency_report is None:
+        return ()
+    from eightfold.compress.latency.report import LatencyReport
+    from eightfold.export.int8.float_layers import labels_at
+
+    report = LatencyReport.load(latency_report)
+    if not report.weighted_layers:
+        raise UsageError(
+            f"{latency_report} chooses no precisions", allowed="a report of eightfold prune --latency --precision mixed"
+        )
+    return tuple(labels_at(model, report.float_places, report.weighted_layers))

@@ -15,7 +15,7 @@ from eightfold.cli.pipeline.run import show_end, show_preview, write_result
 if TYPE_CHECKING:
     from eightfold.pipeline.compress_model import CompressOptions
 
-Precision = Literal["fp32", "int8"]
+Precision = Literal["fp32", "int8", "mixed"]
 
 
 def compress(
@@ -27,7 +27,7 @@ def compress(
     ] = None,
     keep: Annotated[float, typer.Option(min=0.01, max=1, help="Mean share of widths to keep, at its MACs.")] = 0.5,
     latency: Annotated[str | None, typer.Option(help="Latency to stay under instead of --keep: 0.5x, or 12ms.")] = None,
-    precision: Annotated[Precision, typer.Option(help="Precision of --latency: fp32 or int8.")] = "int8",
+    precision: Annotated[Precision, typer.Option(help="Precision of --latency: fp32, int8 or mixed.")] = "int8",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of --latency. Default: 2.")] = None,
     labels: Annotated[str | None, typer.Option(help="Labelled test images: FOLDER/LABEL/*.")] = None,
     data: Annotated[str | None, typer.Option(help="Labelled test images: a COCO .json or a YOLO .yaml.")] = None,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from eightfold.compress.latency.damage import Damage
 from eightfold.compress.latency.report import LatencyReport, PlanPoint, PointKind
 from eightfold.compress.latency.request import LatencyRequest
+from eightfold.compress.latency.side import MISS, Side
 from eightfold.compress.latency.whole_network import WholeNetwork
 from eightfold.compress.plan.latency.choices import WidthChoice
-from eightfold.compress.plan.latency.prices import Prices
-from eightfold.compress.plan.latency.program import Solution, solve_program
+from eightfold.compress.plan.latency.prices import Prices, WeightedPrices
+from eightfold.compress.plan.latency.program import Mixed, Solution, solve_program
 from eightfold.compress.plan.latency.widths import Counts
 
 FRONT = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
@@ -19,8 +21,16 @@ FRONT_S = 4.0  # to solve each point of the front
 
 @dataclass
 class Case:
-    """One network under one request; `prices` grow better with every measurement. `round_ms` is the limit of a round
-    before the last, `first_choices` are those by the scores of the whole network."""
+    """One network under one request; `prices` grow better with every measurement.
+
+    Attributes:
+        round_share: of the limits, in a round before the last.
+        first_choices: those by the scores of the whole network.
+        weight: of the first target in a weighted sum; 0 where each target has a limit.
+        sides: further targets, memory and energy.
+        profiled: settings of the profile; empty where prices are a roofline's.
+        mixed, damage: where the program chooses precisions.
+    """
 
     request: LatencyRequest
     prices: Prices
@@ -29,8 +39,13 @@ class Case:
     network: WholeNetwork | None
     whole_ms: float = 0.0
     measured: tuple[tuple[str, Counts, float], ...] = ()
-    round_ms: float | None = None
+    round_share: float = 1.0
     first_choices: tuple[WidthChoice, ...] = ()
+    weight: float = 0.0
+    sides: tuple[Side, ...] = ()
+    profiled: str = ""
+    mixed: Mixed | None = None
+    damage: Damage | None = None
 
     def __post_init__(self) -> None:
         self.first_choices = self.first_choices or self.choices
@@ -40,10 +55,73 @@ class Case:
         """The budget in milliseconds."""
         return self.request.budget.limit_ms(self.whole_ms)
 
+    def measure(self, solution: Solution) -> Measured:
+        """The plan's latency, scaled to the machine's speed at the time of the fit by the whole network beside it, and
+        the further quantities."""
+        ms = None
+        if self.network is not None:
+            plans = {"whole": self.measured[0][1], "plan": solution.counts}
+            if self.damage is None:
+                times = self.network.measure(plans)
+                self.measured = (
+                    *self.measured,
+                    ("plan", solution.counts, times["plan"] / times["whole"] * self.whole_ms),
+                )
+            else:
+                times = self.network.measure(plans, {"plan": self.places(solution)})
+            ms = times["plan"] / times["whole"] * self.whole_ms
+        return Measured(ms, tuple(side.check(solution.counts) for side in self.sides))
 
-def report_of_case(case: Case, solution: Solution, measured: float | None, solves: int) -> LatencyReport:
+    def missed(self, solution: Solution, measured: Measured) -> bool:
+        """True if a measurement is over its budget, or over 3% off its prediction."""
+        ms, limit = measured.ms, math.inf if self.weight else self.limit_ms
+        main = ms is not None and (abs(solution.predicted_ms / ms - 1) > MISS or ms > limit)
+        main = main or self._over_weighted(measured)
+        predicted = [side.prices.network_ms(solution.counts) for side in self.sides]
+        sides = zip(self.sides, predicted, measured.sides, strict=True)
+        return main or any(side.missed(each, value) for side, each, value in sides)
+
+    def _over_weighted(self, measured: Measured) -> bool:
+        """True if the weighted mean of the measured shares is over the budget."""
+        if not self.weight or measured.ms is None:
+            return False
+        parts = [(self.weight, measured.ms / self.whole_ms)]
+        parts += [
+            (side.weight, value / side.whole)
+            for side, value in zip(self.sides, measured.sides, strict=True)
+            if side.weight and value is not None
+        ]
+        mean = sum(weight * share for weight, share in parts) / sum(weight for weight, _ in parts)
+        return mean > (self.request.budget.share or 1.0)
+
+    def refit(self, solution: Solution, measured: Measured) -> None:
+        """Fit the prices to all that was measured; of chosen precisions, scale them to the plan."""
+        if self.mixed is not None and measured.ms is not None:
+            factor = measured.ms / solution.predicted_ms
+            self.mixed = Mixed(WeightedPrices(((factor, self.mixed.floats),)), self.mixed.damage)
+            self.prices = self.prices.scaled(factor)
+        elif measured.ms is not None:
+            self.prices = self.prices.fitted([(counts, ms) for _, counts, ms in self.measured])
+        for side in self.sides:
+            side.refit()
+
+    def places(self, solution: Solution) -> tuple[int, ...]:
+        """Places of the layers that stay in float."""
+        return () if self.damage is None else tuple(self.damage.places[name] for name in solution.keep_float)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A plan's latency, and the further quantities, in the order of the sides; None where nothing is measured."""
+
+    ms: float | None
+    sides: tuple[float | None, ...]
+
+
+def report_of_case(case: Case, solution: Solution, outcome: Measured, solves: int) -> LatencyReport:
     """The report of a plan, with the Pareto front and the networks that were measured."""
-    settings = case.network.settings.describe() if case.network else f"{case.request.target_name}, roofline"
+    measured = outcome.ms
+    settings = case.profiled or f"{case.request.target_name}, roofline"
     whole = case.prices.network_ms({})
     points = [_point(case, "the plan", "chosen", solution.counts, measured)]
     for share in FRONT:
@@ -61,6 +139,7 @@ def report_of_case(case: Case, solution: Solution, measured: float | None, solve
         budget_ms=case.limit_ms,
         multiple=case.multiple,
         measured=case.network is not None,
+        profiled=bool(case.profiled),
         whole_ms=case.whole_ms,
         predicted_ms=solution.predicted_ms,
         measured_ms=measured,
@@ -72,6 +151,10 @@ def report_of_case(case: Case, solution: Solution, measured: float | None, solve
         fit_error=None if math.isnan(case.prices.fit.error) else case.prices.fit.error,
         counts=solution.counts,
         removed_blocks=solution.removed,
+        sides=tuple(side.report(solution.counts, value) for side, value in zip(case.sides, outcome.sides, strict=True)),
+        keep_float=solution.keep_float,
+        float_places=case.places(solution),
+        weighted_layers=0 if case.damage is None else case.damage.layers,
         points=tuple(points),
     )
 

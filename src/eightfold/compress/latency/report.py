@@ -24,6 +24,26 @@ class PlanPoint(Frozen):
     measured_ms: float | None = None
 
 
+class SideReport(Frozen):
+    """A further quantity that the plan stays within: latency on another target, memory or energy."""
+
+    name: str
+    unit: str
+    budget: str
+    limit: float | None = Field(description="in the unit; null where a weighted sum of latencies is limited")
+    whole: float = Field(description="of the whole network")
+    predicted: float
+    measured: float | None = None
+
+    def describe(self) -> str:
+        """One line for a person."""
+        most = "" if self.limit is None else f", budget {self.budget} = {self.limit:.3f} {self.unit}"
+        seen = "not measured" if self.measured is None else f"measured {self.measured:.3f}"
+        missed = self.limit is not None and self.measured is not None and self.measured > MISSED * self.limit
+        line = f"{self.name}: predicted {self.predicted:.3f} {self.unit}, {seen}{most}"
+        return line + (" MISSED" if missed else "")
+
+
 class LatencyReport(Value):
     """Everything that tells how a plan within a latency budget was found, and whether it holds."""
 
@@ -34,7 +54,8 @@ class LatencyReport(Value):
     budget: str
     budget_ms: float
     multiple: int
-    measured: bool = Field(description="false: prices are a roofline's, and nothing was timed")
+    measured: bool = Field(description="false: no whole network was timed, as the target's device is not here")
+    profiled: bool = Field(default=True, description="false: prices are a roofline's")
     whole_ms: float
     predicted_ms: float
     measured_ms: float | None = None
@@ -46,6 +67,10 @@ class LatencyReport(Value):
     fit_error: float | None = Field(default=None, description="largest relative error where prices were fitted")
     counts: dict[str, int] = Field(description="group -> channels that stay")
     removed_blocks: tuple[str, ...] = ()
+    sides: tuple[SideReport, ...] = Field(default=(), description="further targets, memory and energy")
+    keep_float: tuple[str, ...] = Field(default=(), description="layers that stay in float where others are INT8")
+    float_places: tuple[int, ...] = Field(default=(), description="their places among the layers with weights")
+    weighted_layers: int = Field(default=0, description="number of layers with weights, where precisions were chosen")
     points: tuple[PlanPoint, ...] = Field(default=(), description="the Pareto front, the plan, and naive plans")
 
     @property
@@ -60,7 +85,15 @@ class LatencyReport(Value):
             f"{'solved' if self.proven else 'stopped by the time limit'} in {self.solve_s:.1f} s, gap {self.gap:.2%}, "
             f"channel multiple {self.multiple}",
         ]
-        if not self.measured:
+        lines += [side.describe() for side in self.sides]
+        if self.weighted_layers:
+            kept = ", ".join(self.keep_float) or "none"
+            lines.append(f"layers that stay in float, of {self.weighted_layers}: {kept}")
+        if not self.measured and self.profiled:
+            lines.append(
+                "layers were profiled on another machine, and no whole network was timed: measure the result there"
+            )
+        elif not self.measured:
             lines.append(
                 "no device of this target is here: latencies are a roofline's, uncertain by a factor of "
                 f"{UNCERTAINTY:g}; measure the result on the device"

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eightfold.compress.plan.latency.budget_text import MIXED
 from eightfold.export.targets import target_named
 from eightfold.files import write_text
 from eightfold.pipeline.job import job as at
@@ -94,7 +95,8 @@ def calibrate_pruned(job: Job, _: Path) -> str:
 
 def _quantize_steps(job: Job) -> list[PipelineStep]:
     floats = (*job.artifacts.calibrated.files, *job.artifacts.floats["pruned"].files)
-    sources = (at.RANGES, *floats, at.DATA)
+    planned = (at.LATENCY_PLAN,) if _chooses_precisions(job) else ()
+    sources = (at.RANGES, *floats, at.DATA, *planned)
     section = job.recipe.quantize
     settings = {
         **section.model_dump(exclude={"targets"}),
@@ -128,7 +130,7 @@ def quantize_pruned(job: Job, target: str, _: Path) -> str:
     from eightfold.calib.ranges import Ranges
 
     ranges = Ranges.load(job.path(at.RANGES))
-    kept = _layers_kept_float(job, ranges, target)
+    kept = tuple(dict.fromkeys((*_layers_planned_float(job), *_layers_kept_float(job, ranges, target))))
     sources, graphs = job.artifacts.calibrated, job.artifacts.int8[target]
     steps = {}
     for place, (source, wanted) in enumerate(zip(sources, graphs, strict=True)):
@@ -171,6 +173,23 @@ def _quantize(
         task=job.outputs,
     )
     return report
+
+
+def _chooses_precisions(job: Job) -> bool:
+    section = job.recipe.compress
+    return section.latency is not None and section.precision == MIXED
+
+
+def _layers_planned_float(job: Job) -> list[str]:
+    """The layers that the plan within a latency budget keeps in float."""
+    from eightfold.compress.latency.report import LatencyReport
+    from eightfold.export.int8.float_layers import labels_at
+
+    if not _chooses_precisions(job):
+        return []
+    plan = LatencyReport.load(job.path(at.LATENCY_PLAN))
+    graph = job.path(job.artifacts.calibration.path)
+    return labels_at(graph, plan.float_places, plan.weighted_layers) if plan.weighted_layers else []
 
 
 def _layers_kept_float(job: Job, ranges: Ranges, target: str) -> tuple[str, ...]:

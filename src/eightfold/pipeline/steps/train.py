@@ -13,6 +13,7 @@ import numpy as np
 
 from eightfold.calib.images.image_set import warn_of_overlap
 from eightfold.calib.images.images import open_images
+from eightfold.compress.plan.latency.budget_text import MIXED
 from eightfold.compress.plan.selection_rules import MEASURED
 from eightfold.files import atomic_directory
 from eightfold.json_types import JsonDict
@@ -51,6 +52,9 @@ PLAN_KEYS = (
     "block_score",
 )
 
+# Keys of `compress` that make a latency request.
+LATENCY_KEYS = ("target", "precision", "batch", "threads", "rounds", "target_weights", "memory", "energy")
+
 
 def train_steps(job: Job) -> list[PipelineStep]:
     recipe = job.recipe
@@ -63,11 +67,14 @@ def train_steps(job: Job) -> list[PipelineStep]:
     baseline, answers = job.networks.baseline, (at.ANSWERS,) if job.by_agreement else ()
     looked_at = (at.DATA,) if _looks_at_images(recipe.compress) else ()
     made = (baseline, at.BASELINE_FACTS, *answers)
+    report = () if recipe.compress.latency is None else (at.LATENCY_PLAN,)
     pruned = (at.PLAN, baseline, at.DATA, *answers)
     return [
         PipelineStep("data", (), (at.DATA,), _data_settings(job), partial(write_data, job)),
         PipelineStep(baseline_step(recipe), (at.DATA,), made, train, partial(train_baseline, job)),
-        PipelineStep("prune", (baseline, *looked_at), (at.PLAN, at.WIDTHS), prune, partial(prune_baseline, job)),
+        PipelineStep(
+            "prune", (baseline, *looked_at), (at.PLAN, at.WIDTHS, *report), prune, partial(prune_baseline, job)
+        ),
         PipelineStep(
             pruned_step(recipe), pruned, (at.PRUNED, at.PRUNED_FACTS), finetune, partial(finetune_pruned, job)
         ),
@@ -188,7 +195,7 @@ def _latency_request(job: Job) -> LatencyRequest | None:
     from eightfold.compress.latency.request import latency_request
 
     section = job.recipe.compress
-    options = {name: getattr(section, name) for name in ("target", "precision", "batch", "threads", "rounds")}
+    options = {name: getattr(section, name) for name in LATENCY_KEYS}
     request = latency_request(section.latency, **options)
     return None if request is None else replace(request, write=job.networks.writer())
 
@@ -209,7 +216,8 @@ def _looks_at_images(section: CompressSection) -> bool:
     from eightfold.compress.criteria.scores import needs_of
 
     blocks = bool(section.remove_blocks) and section.block_score != "bn_scale"
-    return needs_of(section.score) != "weights" or blocks or section.rule == MEASURED
+    mixed = section.latency is not None and section.precision == MIXED
+    return needs_of(section.score) != "weights" or blocks or section.rule == MEASURED or mixed
 
 
 def _training_inputs(job: Job, count: int) -> Any:

@@ -79,7 +79,7 @@ def test_no_combination_is_better(seed: int, groups: int, share: float) -> None:
 
 def slow_inputs(shape: LayerShape, inputs: float, outputs: float) -> float:
     """Another device, which minds inputs more than outputs."""
-    return 0.002 * inputs**1.2 + 0.004 * outputs**0.5 + 0.01
+    return float(0.002 * inputs**1.2 + 0.004 * outputs**0.5 + 0.01)
 
 
 @settings(max_examples=15, deadline=None)
@@ -97,7 +97,7 @@ def test_a_plan_holds_every_limit_and_none_that_does_is_better(seed: int, shares
     found = solve_program(choices, prices, budgets[0], further=[Limit(other, budgets[1])])
     assert (found is None) == (best_value is None)
     if found is not None and best_value is not None:
-        assert found.further == (pytest.approx(other.network_ms(found.counts), rel=1e-5),)
+        assert found.further == pytest.approx((other.network_ms(found.counts),), rel=1e-5)
         assert found.further[0] <= budgets[1] * (1 + 1e-6)
         assert prices.network_ms(found.counts) <= budgets[0] * (1 + 1e-6)
         assert found.importance >= best_value - 0.01 * abs(best_value) - 1e-6

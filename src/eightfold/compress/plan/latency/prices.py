@@ -116,6 +116,14 @@ class Prices:
             parts[2] += layer.shape.values(*map(round, widths))[1] / WIDE
         return parts
 
+    def scaled(self, factor: float) -> Prices:
+        """All parts times a factor."""
+        fit = self.fit
+        dense, other, per_megabyte, constant = (
+            factor * part for part in (fit.dense, fit.other, fit.per_megabyte, fit.constant)
+        )
+        return Prices(self.layers, self.time, PriceFit(dense, other, per_megabyte, constant, fit.error))
+
     def fitted(self, measured: Sequence[tuple[Counts, float]]) -> Prices:
         """The prices that explain measurements of whole networks best, in relative error, without negative parts.
 

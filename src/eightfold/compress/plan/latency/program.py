@@ -64,7 +64,7 @@ class Mixed:
 
     Attributes:
         floats: prices of layers that stay in float.
-        damage: layer of the network -> change of importance where it is INT8; not positive. Other layers have no choice.
+        damage: layer -> change of importance where it is INT8; not positive. Other layers have no choice.
     """
 
     floats: LayerPrices

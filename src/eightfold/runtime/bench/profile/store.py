@@ -102,6 +102,12 @@ def _settings(line: str, path: Path) -> ProfileSettings:
         ) from None
 
 
+def settings_of(path: Path) -> ProfileSettings:
+    """The settings of a file. Raises BackendError where it is none."""
+    with path.open(errors="replace") as file:
+        return _settings(file.readline(), path)
+
+
 def default_store(settings: ProfileSettings) -> ProfileStore:
     """The store in the user's cache folder, which all networks share."""
     folder = cache_folder("profiles")
