@@ -12,6 +12,7 @@ from torch import nn
 
 from eightfold.errors import ModelError, UnknownNameError, UsageError
 from eightfold.zoo.models import build_model
+from eightfold.zoo.user_code import code_of
 from eightfold.zoo.weights import load_weights
 
 
@@ -53,6 +54,29 @@ def test_a_function_of_your_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ModelError, match="cannot find mynets:absent"):
         build_model("mynets:absent", num_classes=7)
     del sys.modules["mynets"]
+
+
+def test_a_function_below_folders_without_init_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of the folders has been imported when its code is looked at."""
+    (tmp_path / "outer_nets" / "inner").mkdir(parents=True)
+    (tmp_path / "outer_nets" / "inner" / "parts.py").write_text("from torch import nn\nLAYER = nn.Linear(4, 3)\n")
+    code = "from outer_nets.inner.parts import LAYER\ndef net():\n    return LAYER\n"
+    (tmp_path / "outer_nets" / "inner" / "nets.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert set(code_of("outer_nets.inner.nets").modules) == {"outer_nets.inner.nets", "outer_nets.inner.parts"}
+    assert build_model("outer_nets.inner.nets:net", num_classes=3).get_parameter("weight").shape == (3, 4)
+
+
+def test_packages_of_another_environment_are_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A .pth file or PYTHONPATH may add them: their files are no code of the user's own."""
+    (tmp_path / "site-packages").mkdir()
+    (tmp_path / "site-packages" / "other_library.py").write_text("import json\n")
+    (tmp_path / "uses_a_library.py").write_text("import other_library\n")
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = code_of("uses_a_library")
+    assert set(found.modules) == {"uses_a_library"}
+    assert found.libraries == {"other_library"}
 
 
 def test_a_function_that_needs_nothing_is_called_with_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from eightfold.files import sha256_of_file
 from eightfold.versions import installed_version
 
 IMPORTERS = ("import_module", "__import__")
+PACKAGE_FOLDERS = frozenset({"site-packages", "dist-packages"})
 LONGEST_FILE_NAME = 200  # a longer string in code is no file's name
 # Module -> the digests of its files when this process imported it.
 _IMPORTED: dict[str, dict[str, str]] = {}
@@ -141,9 +142,18 @@ def _spec(name: str) -> importlib.machinery.ModuleSpec | None:
         above = _spec(parent)
         if above is None or above.submodule_search_locations is None:
             return None
-        return importlib.machinery.PathFinder.find_spec(name, list(above.submodule_search_locations)) if last else None
+        return _spec_below(list(above.submodule_search_locations), name, last) if last else None
     except (ImportError, ValueError, AttributeError):  # a module without a spec, such as __main__
         return None
+
+
+def _spec_below(folders: list[str], name: str, last: str) -> importlib.machinery.ModuleSpec | None:
+    try:
+        return importlib.machinery.PathFinder.find_spec(name, folders)
+    except KeyError:  # Python asks the imported parent of a folder without __init__.py for its path
+        spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = [str(Path(folder, last)) for folder in folders if Path(folder, last).is_dir()]
+        return spec
 
 
 @cache
@@ -156,6 +166,8 @@ def _installed_folders() -> tuple[Path, ...]:
 
 def _is_installed(path: Path) -> bool:
     resolved = path.resolve()
+    if not PACKAGE_FOLDERS.isdisjoint(resolved.parts):  # of another environment, which a .pth file or PYTHONPATH adds
+        return True
     return any(resolved.is_relative_to(folder) for folder in _installed_folders())
 
 
