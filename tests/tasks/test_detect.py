@@ -207,3 +207,20 @@ def test_scenes_are_generated(tmp_path: Path) -> None:
     assert test.objects[0].boxes == pytest.approx(drawn.boxes)
     assert list(test.objects[0].classes) == list(drawn.labels)
     assert task.data_digest(data) == ""
+
+
+@pytest.mark.parametrize("labels", ["", "cat"])
+def test_labelled_test_images_are_a_coco_file(tmp_path: Path, labels: str) -> None:
+    """As `eightfold compress --data coco.json` names them, beside images without labels."""
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 20, 3), np.uint8))
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [2, 2, 5, 5], "area": 25, "iscrowd": 0}
+    image = {"id": 1, "file_name": "a.png", "height": 20, "width": 20}
+    content = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    task = Detect(TaskSection(kind="detect", decode="yolo-dfl", labels=(labels,) if labels else ()))
+    data, file = DataSection(source="photos"), str(tmp_path / "coco.json")
+    before = task.test_digest(data, file)
+    task.write_test(file, tmp_path / "test")
+    assert task.labelled_images(tmp_path / "test").classes == ("cat",)
+    (tmp_path / "coco.json").write_text(json.dumps(content | {"annotations": [box | {"bbox": [3, 2, 5, 5]}]}))
+    assert task.test_digest(data, file) != before

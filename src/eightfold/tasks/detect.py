@@ -119,10 +119,15 @@ class Detect(VisionTask):
         train = open_part(source, "train", data.train, self.section.labels)
         return train, open_part(source, "test", data.test, train.classes)
 
+    def test_digest(self, data: DataSection, source: str) -> str:
+        return self._test_part(source).digest()
+
     def write_test(self, source: str, folder: Path) -> None:
+        write_part(self._test_part(source), folder)
+
+    def _test_part(self, source: str) -> BoxedImages:
         path, labels = Path(source), self.section.labels
-        found = from_coco(path, labels) if path.suffix == ".json" else open_part(path, "test", None, labels)
-        write_part(found, folder)
+        return from_coco(path, labels) if path.suffix == ".json" else open_part(path, "test", None, labels)
 
     def labelled_images(self, folder: Path) -> BoxedImages:
         return from_coco(folder / FILE)
