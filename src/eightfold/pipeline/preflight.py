@@ -14,7 +14,7 @@ from eightfold.tasks.kinds import KINDS
 from eightfold.threads import most_threads
 from eightfold.zoo.sources.base import rest_of
 from eightfold.zoo.sources.function import FORM, FunctionSource
-from eightfold.zoo.sources.onnx_file import OnnxFileSource
+from eightfold.zoo.sources.pruned_folder import onnx_file_of
 from eightfold.zoo.sources.registry import source_of
 from eightfold.zoo.sources.timm import TimmSource
 from eightfold.zoo.user_code import names_in
@@ -70,10 +70,10 @@ def require_network(text: str) -> None:
     source = source_of(text)
     if isinstance(source, FunctionSource):
         require_function(text)
-    elif isinstance(source, OnnxFileSource) and Path(text).is_file():
+    elif (file := onnx_file_of(text)) is not None and file.is_file():
         from eightfold.compress.onnx.graph_file import require_prunable
 
-        require_prunable(text)
+        require_prunable(file)
     elif isinstance(source, TimmSource):
         timm, name = require("timm", "build a timm model"), rest_of(text)
         if not timm.is_model(name):

@@ -144,22 +144,23 @@ def prune(
     from eightfold.compress.prune import prune as prune_network
     from eightfold.compress.surgery.artifacts import require_pruned_output, save_pruned
     from eightfold.compress.surgery.blocks import require_images_for_blocks
+    from eightfold.zoo.sources.pruned_folder import onnx_file_of
 
-    file = model.endswith(".onnx")
-    if file:
+    file = onnx_file_of(model)
+    if file is not None:
         from eightfold.compress.onnx.artifacts import require_file_output
         from eightfold.compress.onnx.prune_file import apply_plan_file, prune_file
 
-        require_file_output(output, Path(model))
+        require_file_output(output, file)
     else:
         require_pruned_output(output)
     if plan is not None:
-        if not file:
+        if file is None:
             raise UsageError(
                 f"--plan {plan} for {model}", allowed="an .onnx file", remedy="use ef.apply_plan in Python"
             )
         read = PrunePlan.load(plan / "plan.json" if plan.is_dir() else plan)
-        apply_plan_file(model, read, output, size=None if size is None else image_size(size))
+        apply_plan_file(file, read, output, size=None if size is None else image_size(size))
         print(f"wrote {output}")
         return
     blocks = _blocks(remove_blocks)
@@ -195,8 +196,8 @@ def prune(
         "block_score": block_score,
         "seed": seed,
     }
-    if file:
-        pruned = prune_file(model, output=output, size=loaded.size, **options)
+    if file is not None:
+        pruned = prune_file(file, output=output, size=loaded.size, **options)
         print(pruned.describe())
         print(f"wrote {output}")
         _save_report(pruned, output)

@@ -14,6 +14,7 @@ from eightfold.extras import require
 from eightfold.files import atomic_directory, atomic_path
 from eightfold.pipeline.job import network_files as at
 from eightfold.zoo.sources.base import LoadedModel, SourceOptions
+from eightfold.zoo.sources.pruned_folder import onnx_file_of
 from eightfold.zoo.sources.registry import load_source, source_of
 
 if TYPE_CHECKING:
@@ -167,16 +168,15 @@ class ModuleNetworks(RunNetworks):
         save_pruned(network, plan, self.job.path(at.PRUNED), source=self.loaded().record())
 
 
+@dataclass(frozen=True)
 class FileNetworks(RunNetworks):
     """An ONNX file: the graph keeps its names, inputs and outputs."""
+
+    source: Path
 
     @property
     def baseline(self) -> str:
         return at.BASELINE_GRAPH
-
-    @property
-    def source(self) -> Path:
-        return Path(self.job.recipe.model.source)
 
     @property
     def inputs(self) -> FileInputs:
@@ -236,12 +236,12 @@ class FileNetworks(RunNetworks):
 
 def networks_of(job: RunContext) -> RunNetworks:
     """The networks of a recipe. Raises ModelError or RecipeError where an ONNX file is not one of images."""
-    source = job.recipe.model.source
-    if not source.endswith(".onnx"):
+    source = onnx_file_of(job.recipe.model.source)
+    if source is None:
         return ModuleNetworks(job)
-    if not Path(source).is_file():
+    if not source.is_file():
         raise ModelError(f"no ONNX file {source}", allowed="an .onnx file that exists", remedy="check the path")
-    networks = FileNetworks(job)
+    networks = FileNetworks(job, source)
     inputs = networks.inputs
     inputs.require_one()
     if not inputs.image.takes_images:

@@ -14,6 +14,14 @@ from eightfold.runtime.bundle.sizes import Size
 from eightfold.zoo.sources.base import LoadedModel, ModelSource, SourceOptions, SourceWarning, sized
 
 
+def onnx_file_of(text: str) -> Path | None:
+    """The ONNX file that `text` names, or that is in the pruned folder that it names; None of a torch network."""
+    if text.endswith(".onnx"):
+        return Path(text)
+    folder = Path(text)
+    return folder / MODEL if (folder / SOURCE).is_file() and (folder / MODEL).is_file() else None
+
+
 class PrunedFolderSource(ModelSource):
     """`FOLDER` with plan.json, weights and source.json: needs no option, since its record names the network."""
 
