@@ -93,8 +93,6 @@ def test_the_commands_on_the_page_on_paddledetection(here: Path, monkeypatch: py
     assert Path("rcnn-bundle/manifest.json").is_file()
 
 
-# The raw head does without the constant convolution of the decoded one.
-@pytest.mark.filterwarnings("ignore::eightfold.compress.plan_pruning.UnreachedWarning")
 def test_the_page_on_yolov8(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ultralytics")
     assert run_commands("yolov8.md", monkeypatch) == 4

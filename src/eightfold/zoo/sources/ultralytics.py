@@ -10,6 +10,7 @@ import contextlib
 import logging
 import re
 import warnings
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 PURPOSE = "build a model of Ultralytics"
+# The module of its networks, as a pickle names it.
+NETWORKS = b"ultralytics.nn.tasks\n"
 # A family's name takes the scale behind its number; the .yaml lists the scales.
 FAMILY = re.compile(r"yolo(?:e-)?v?\d+")
 SCALES = re.compile(r"^ +([nslmx]): \[", re.MULTILINE)
@@ -42,12 +45,15 @@ DEFAULT_SIDE = 640
 
 
 class UltralyticsSource(ModelSource):
-    """`ultralytics:NAME`, `FILE.yaml` with random weights, or `FILE.pt` with its own."""
+    """`ultralytics:NAME`, `FILE.yaml` with random weights, or `FILE.pt` with its own, which needs no prefix."""
 
     name = "ultralytics"
     form = "ultralytics:NAME|FILE.yaml|FILE.pt"
     gives = "a YOLO of Ultralytics by its raw head; a .pt is unpickled by their library"
     extra = "ultralytics"
+
+    def takes(self, text: str) -> bool:
+        return super().takes(text) or is_checkpoint(text)
 
     def brings_weights(self, text: str) -> bool:
         return text.endswith(".pt")
@@ -66,7 +72,7 @@ class UltralyticsSource(ModelSource):
     def load(self, text: str, options: SourceOptions) -> LoadedModel:
         torch = require("torch", "build a model")
         torch.manual_seed(options.seed)
-        name = rest_of(text)
+        name = rest_of(text) if super().takes(text) else text
         network, labels = _from_pt(name) if name.endswith(".pt") else (_from_yaml(name, options), ())
         task = require("ultralytics.nn.tasks", PURPOSE).guess_model_task(network)
         side = SIDES.get(task, DEFAULT_SIDE)
@@ -75,7 +81,14 @@ class UltralyticsSource(ModelSource):
             preprocess = Preprocess(height=side, width=side, resize="center-crop", shorter_side=side, antialias=True)
         raw, read = raw_network(network, task)
         read = read.model_copy(update={"labels": labels})
-        return LoadedModel(text, raw, sized(preprocess, options.size), read, brings_weights=name.endswith(".pt"))
+        return LoadedModel(
+            text,
+            raw,
+            sized(preprocess, options.size),
+            read,
+            brings_weights=name.endswith(".pt"),
+            trace_arguments=(True,) if read.decode == "yolo-dfl" else (),
+        )
 
 
 def _configurations() -> dict[str, Path]:
@@ -132,6 +145,15 @@ _BUILDERS = {
     "pose": "PoseModel",
     "obb": "OBBModel",
 }
+
+
+def is_checkpoint(text: str) -> bool:
+    """True if a .pt file holds a network of Ultralytics. Nothing is unpickled: its classes are looked for by name."""
+    if not text.endswith(".pt") or not Path(text).is_file() or not zipfile.is_zipfile(text):
+        return False
+    with zipfile.ZipFile(text) as archive:
+        pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        return any(NETWORKS in archive.read(name) for name in pickles)
 
 
 def _from_pt(name: str) -> tuple[nn.Module, tuple[str, ...]]:
