@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from torch import nn
 
 import eightfold as ef
-from eightfold.errors import BackendError, UsageError
+from eightfold.errors import BackendError, ModelError, UsageError
 from eightfold.pipeline import bench_models
 from eightfold.runtime.bench import bench as bench_module
 from eightfold.runtime.bench.latency import LatencyTable
@@ -96,6 +97,27 @@ def test_a_killed_process_is_too_large(tmp_path: Path, monkeypatch: pytest.Monke
     script.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(script))
     assert "does not fit: needs more than" in probe_memory(tmp_path / "x.onnx", "onnxruntime").failed
+
+
+def test_a_file_of_any_batch_and_size_is_fixed_first(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    path = ef.export_onnx(network, tmp_path / "any.onnx", batch=1, image_size=16)
+    model = onnx.load(path)
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for axis in (0, 2, 3):
+            value.type.tensor_type.shape.dim[axis].dim_param = f"axis{axis}_{value.name}"
+    onnx.save(model, path)
+    options = {"backends": ["onnxruntime"], "threads": 1, "seconds": 0.01}
+    table = ef.bench(path, sizes=[16], batches=[1, 2], **options)
+    assert [(row.name, row.batch, row.input_shapes["images"]) for row in table.rows] == [
+        ("any onnxruntime", batch, (batch, 3, 16, 16)) for batch in (1, 2)
+    ]
+
+
+def test_further_inputs_of_a_network_are_passed_on(own_code: Path) -> None:
+    asked = bench_models.NetworkOptions(inputs={"mode": 1})
+    with pytest.raises(ModelError, match="forward has no argument 'mode'"):
+        ef.bench("bench_nets:net", networks=asked, backends=["torch"])
 
 
 def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:

@@ -35,6 +35,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     layers = (nn.Conv2d(3, 16, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
     ef.export_onnx(nn.Sequential(*layers), folder / "net.onnx", batch=1, image_size=SIDE)
+    (folder / "vit").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (folder / "vit" / name).write_text("{}")
     for name, write in ODD.items():
         onnx.save(write(), folder / f"{name}.onnx")
     (folder / "broken.onnx").write_bytes(b"nonsense")
@@ -118,13 +121,16 @@ def test_labels_of_another_number_of_classes(place: Path, tmp_path: Path) -> Non
         ("timm:resnet18", "timm", "timm"),
         ("smp:Unet/resnet18", "segmentation_models_pytorch", "smp"),
         ("ultralytics:yolov8n", "ultralytics", "ultralytics"),
+        ("hf:vit", "transformers", "hf"),
     ],
 )
 def test_an_extra_that_is_missing(
     place: Path, model: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    options = CompressOptions(weights=place / "net.onnx", num_classes=3)
+    monkeypatch.chdir(place)
+    brings = model.startswith("hf:")
+    options = CompressOptions() if brings else CompressOptions(weights=place / "net.onnx", num_classes=3)
     with pytest.raises(EightfoldError, match=rf"pip install 'eightfold\[{extra}\]'") as caught:
         preview_compress(model, place / "photos", tmp_path / "out", options=options)
     assert "\n" not in str(caught.value)

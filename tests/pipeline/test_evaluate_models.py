@@ -15,6 +15,7 @@ from eightfold.cli.pipeline.evaluate import evaluate as command
 from eightfold.cli.runtime.pack import pack
 from eightfold.cli.runtime.predict import predict
 from eightfold.errors import ImageError, ModelError, UnknownNameError, UsageError
+from eightfold.pipeline.evaluate_models import EvaluateOptions
 from eightfold.runtime.bundle.guess_task import guess_task
 from eightfold.tasks.paired import bootstrap, mcnemar
 
@@ -65,6 +66,19 @@ def test_a_classifier_by_class_with_its_confusion(place: Path, capsys: pytest.Ca
     assert told["by_class"]["2"] == {"top-1": 0.0, "top-5": 1.0}
     assert told["confusion"] == {"0": {"0": 3}, "1": {"1": 3}, "2": {"1": 3}}
     assert "2 for 1: 3" in capsys.readouterr().out
+
+
+def test_a_file_of_any_batch_and_size_gives_what_the_fixed_one_gives(place: Path) -> None:
+    model = onnx.load("wrong.onnx")
+    for axis, name in enumerate(("batch", "", "height", "width")):
+        if name:
+            model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.save(model, "any.onnx")
+    found = ef.evaluate("any.onnx", "wrong.onnx", data="data", options=EvaluateOptions(size=(SIDE, SIDE))).results
+    assert found["any.onnx"].metrics == found["wrong.onnx"].metrics
+    with pytest.raises(UsageError, match="fixed at 8x8"):
+        ef.evaluate("wrong.onnx", data="data", options=EvaluateOptions(size=(16, 16)))
 
 
 def test_two_classifiers_with_mcnemars_test(place: Path) -> None:

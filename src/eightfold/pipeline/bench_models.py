@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from eightfold.errors import ModelError, UsageError
 from eightfold.files import PathLike
+from eightfold.json_types import JsonMapping
+from eightfold.pipeline.dynamic_files import is_dynamic
 from eightfold.runtime.backends import backend_named
 from eightfold.runtime.backends.targets import cpu_backends
 from eightfold.runtime.bench.bench import BenchOptions, compare_latency
@@ -25,9 +26,6 @@ from eightfold.zoo.sources.base import LoadedModel, SourceOptions
 from eightfold.zoo.sources.registry import SOURCES, load_source
 from eightfold.zoo.torch_backend import CUDA_NAME, NAME, SUFFIX, write_torch_model
 
-if TYPE_CHECKING:
-    from torch import nn
-
 Subject = Bundle | PathLike
 TORCH = (NAME, CUDA_NAME)
 
@@ -38,6 +36,7 @@ class NetworkOptions:
 
     weights: Path | None = None
     num_classes: int | None = None
+    inputs: JsonMapping = dataclasses.field(default_factory=dict)
 
 
 def bench(
@@ -58,7 +57,7 @@ def bench(
 
     Args:
         subjects: bundles (opened or paths), fixed-size `.onnx` files, engines, and networks from any model source,
-            which are exported first; see `load_source`.
+            which are exported first, and ONNX files with dynamic axes, which are fixed first; see `load_source`.
         batches: batch sizes to measure; all that there are by default, 1 of networks.
         sizes: image sizes to measure, one side or (height, width); all that there are by default. Networks: the first.
         backends: "onnxruntime", "openvino", "tensorrt", or "torch" and "torch-cuda" for networks in torch itself
@@ -133,10 +132,12 @@ def _on_device(
 
 def is_network(subject: Subject) -> bool:
     """True if a subject is a network of some model source, and neither a bundle nor a file that a backend opens."""
-    if isinstance(subject, Bundle) or is_model_file(subject):
+    if isinstance(subject, Bundle):
         return False
     path = Path(subject)
-    if (path / "manifest.json").is_file() or path.is_file() or path.suffix == ".eightfold":
+    if is_model_file(subject):
+        return is_dynamic(path)
+    if (path / "manifest.json").is_file() or path.suffix == ".eightfold":
         return False
     return any(source.takes(str(subject)) for source in SOURCES) or not path.exists()
 
@@ -155,7 +156,7 @@ def _candidates(
             return []
         return at_sizes(candidates_of(subject, others), sizes)
     size = None if not sizes else size_of(sizes[0])
-    asked = SourceOptions(num_classes=networks.num_classes, size=size, weights=networks.weights)
+    asked = SourceOptions(networks.num_classes, size, networks.weights, networks.inputs)
     loaded = load_source(str(subject), asked)
     names = list(backends or cpu_backends() or ("onnxruntime",))
     wanted = list(batches or (1,))
@@ -179,6 +180,7 @@ def _exported(loaded: LoadedModel, batches: Sequence[int], backends: Sequence[st
     """The network as a simplified graph at each batch, for each backend."""
     if not backends:
         return []
+    from eightfold.export.fixed_size.fix_shapes import freeze_onnx
     from eightfold.export.simplify.simplify import simplify
     from eightfold.export.torch.onnx_export import export_onnx
 
@@ -186,12 +188,14 @@ def _exported(loaded: LoadedModel, batches: Sequence[int], backends: Sequence[st
         raise ModelError(
             f"{loaded.source} cannot be exported: {loaded.exportable}", allowed="--backend torch", remedy="give that"
         )
-    module: nn.Module = loaded.module
     made = []
     for batch in batches:
         path = folder / f"{loaded.name}-b{batch}.onnx"
-        channels = loaded.preprocess.channels
-        simplify(export_onnx(module, path, batch=batch, image_size=loaded.size, channels=channels))
+        if isinstance(loaded.network, Path):
+            simplify(freeze_onnx(loaded.network, path, batch=batch, image_size=loaded.size))
+        else:
+            channels = loaded.preprocess.channels
+            simplify(export_onnx(loaded.network, path, batch=batch, image_size=loaded.size, channels=channels))
         made += [
             Candidate(f"{loaded.name} {backend}", path, batch=batch, backend=backend, size=loaded.size)
             for backend in backends

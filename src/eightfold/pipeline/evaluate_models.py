@@ -9,11 +9,14 @@ from eightfold.arrays import Array, Arrays
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import UsageError
 from eightfold.files import PathLike
-from eightfold.json_types import JsonDict
+from eightfold.json_types import JsonDict, JsonMapping
+from eightfold.pipeline.dynamic_files import fixed_file
 from eightfold.runtime.backends import open_session
 from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.bundle.manifest import Task
+from eightfold.runtime.bundle.sizes import Size
 from eightfold.runtime.predict.onnx_bundle import bundle_of_onnx
+from eightfold.scratch import scratch_folder
 from eightfold.tasks.base import Network
 from eightfold.tasks.networks import module_network
 from eightfold.tasks.paired import Paired
@@ -30,13 +33,15 @@ class EvaluateOptions:
     Attributes:
         task: the meaning of the outputs.
         preprocess: how an image becomes the input.
-        weights, num_classes: of a named network.
+        weights, num_classes, size, inputs: of a named network, as for `load_source`.
     """
 
     task: Task | None = None
     preprocess: Preprocess | None = None
     weights: Path | None = None
     num_classes: int | None = None
+    size: Size | None = None
+    inputs: JsonMapping = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,13 +99,16 @@ def evaluate(
     """
     options = options or EvaluateOptions()
     subjects = [first, *([] if second is None else [second])]
-    networks = {str(subject): _network(str(subject), options) for subject in subjects}
-    if len(networks) < len(subjects):
+    if len({str(subject) for subject in subjects}) < len(subjects):
         raise UsageError(f"{first} twice", allowed="two different subjects")
-    kinds = {network.task.kind for network in networks.values()}
-    if len(kinds) > 1:
-        raise UsageError(f"tasks {' and '.join(sorted(kinds))}", allowed="two subjects of one task")
-    results = {name: results_of(network, Path(data)) for name, network in networks.items()}
+    with scratch_folder() as folder:
+        networks = {
+            str(subject): _network(str(subject), options, folder / str(place)) for place, subject in enumerate(subjects)
+        }
+        kinds = {network.task.kind for network in networks.values()}
+        if len(kinds) > 1:
+            raise UsageError(f"tasks {' and '.join(sorted(kinds))}", allowed="two subjects of one task")
+        results = {name: results_of(network, Path(data)) for name, network in networks.items()}
     found = list(results.values())
     paired = found[0].paired(found[1]) if len(found) == 2 else None
     return EvaluationTable(found[0].images, results, paired)
@@ -110,14 +118,17 @@ def _shown(value: float) -> str:
     return f"{value:.1%}" if 0 <= value <= 1 else f"{value:.4g}"
 
 
-def _network(text: str, options: EvaluateOptions) -> Network:
+def _network(text: str, options: EvaluateOptions, folder: Path) -> Network:
     path, _, artifact = text.rpartition(":") if _bundle_path(text.rpartition(":")[0]) else (text, "", "")
     if _bundle_path(path):
         return _of_bundle(Bundle.open(path), artifact)
+    given = options.preprocess
+    size = options.size if given is None or options.size else (given.height, given.width)
     if path.endswith(".onnx"):
-        return _of_bundle(bundle_of_onnx(path, task=options.task, preprocess=options.preprocess), "")
-    loaded = load_source(text, SourceOptions(num_classes=options.num_classes, weights=options.weights))
-    rules = loaded.preprocess if options.preprocess is None else options.preprocess
+        file = fixed_file(Path(path), folder, size)
+        return _of_bundle(bundle_of_onnx(file, task=options.task, preprocess=given), "")
+    loaded = load_source(text, SourceOptions(options.num_classes, size, options.weights, options.inputs))
+    rules = loaded.preprocess if given is None else given.at_size(*loaded.size)
     return module_network(loaded.module, rules, options.task or loaded.task, batch=8)
 
 

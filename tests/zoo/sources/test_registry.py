@@ -12,10 +12,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from eightfold.compress.masked_reference import masked_error
 from eightfold.errors import ModelError, UnknownNameError, UsageError
 from eightfold.export.verify.module_runs import output_tensors
-from eightfold.zoo.sources.base import LoadedModel, SourceOptions
+from eightfold.zoo.sources.base import LoadedModel, SourceOptions, SourceWarning
 from eightfold.zoo.sources.registry import SOURCES, load_source, source_of
+from tests.zoo.sources.tiny import ultralytics_checkpoint
 
 OWN = """
 from torch import nn
@@ -126,6 +128,45 @@ def test_a_checkpoint_of_ultralytics_warns_that_it_unpickles(tmp_path: Path) -> 
     (tmp_path / "bad.pt").write_bytes(b"nonsense")
     with pytest.warns(UserWarning, match="unpickled"), pytest.raises(ModelError, match="cannot load"):
         load_source(f"ultralytics:{tmp_path / 'bad.pt'}")
+
+
+@pytest.mark.parametrize("prefix", ["ultralytics:", ""])
+def test_a_checkpoint_of_ultralytics_is_their_network_with_its_weights(tmp_path: Path, prefix: str) -> None:
+    pytest.importorskip("ultralytics", reason="the extra [ultralytics] is not installed")
+    from ultralytics.models import YOLO as Yolo
+
+    path = ultralytics_checkpoint(tmp_path)
+    with pytest.warns(SourceWarning, match=r"best\.pt is unpickled by Ultralytics' library"):
+        loaded = load_source(f"{prefix}{path}", SourceOptions(size=(32, 32)))
+    theirs: Any = Yolo(path).model
+    images = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        maps = loaded.module.eval()(images)
+        _, known = theirs.eval()(images)
+    boxes = torch.cat([each[:, : 4 * 16].flatten(2) for each in maps], 2)
+    assert torch.equal(boxes, known["boxes"])
+    assert (loaded.brings_weights, loaded.task.labels) == (True, ("0", "1", "2"))
+    with pytest.raises(UsageError, match="this one has its own"):
+        load_source(f"{prefix}{path}", SourceOptions(num_classes=3))
+
+
+def test_a_bare_file_of_weights_alone_is_no_network(tmp_path: Path) -> None:
+    """It is looked at without unpickling: a list of tensors is no network of Ultralytics."""
+    torch.save({"ultralytics.nn.tasks": torch.zeros(1)}, tmp_path / "weights.pt")
+    with pytest.raises(UsageError, match="such a file holds weights without the network"):
+        load_source(str(tmp_path / "weights.pt"))
+
+
+@pytest.mark.parametrize("name", ["yolov8n", "yolov10n", "yolo26n"])
+def test_pruning_reaches_what_only_the_training_of_a_yolo_runs(name: str) -> None:
+    pytest.importorskip("ultralytics", reason="the extra [ultralytics] is not installed")
+    import eightfold as ef
+
+    loaded = load_source(f"ultralytics:{name}", SourceOptions(num_classes=4, size=(64, 64)))
+    network, calls = loaded.module.eval(), (*loaded.example_inputs(), *loaded.trace_arguments)
+    plan = ef.plan_pruning(network, calls)
+    assert plan.unreached == ()
+    assert masked_error(network, calls, plan) < 1e-4
 
 
 def test_further_arguments_of_forward_are_fixed(own_code: None) -> None:

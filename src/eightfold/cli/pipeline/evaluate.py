@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from eightfold.cli.options import task_named
+from eightfold.cli.network import INPUTS_HELP, json_inputs
+from eightfold.cli.options import image_size, task_named
 
 
 def evaluate(
@@ -24,6 +25,10 @@ def evaluate(
     preprocess: Annotated[Path | None, typer.Option(help="JSON of the Preprocess of a network or file.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of a named network.")] = None,
     classes: Annotated[int | None, typer.Option(help="Number of outputs of a named network.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Image size: SIDE or HEIGHTxWIDTH. Default: the source's own.")
+    ] = None,
+    inputs: Annotated[str | None, typer.Option(help=INPUTS_HELP)] = None,
     json: Annotated[Path | None, typer.Option(help="Also write the metrics to this file.")] = None,
 ) -> None:
     """Measure a network on labelled images. For two, a paired test shows if they differ.
@@ -43,6 +48,8 @@ def evaluate(
         preprocess=None if preprocess is None else Preprocess.load(preprocess),
         weights=weights,
         num_classes=classes,
+        size=None if size is None else image_size(size),
+        inputs=json_inputs(inputs),
     )
     table = measure(first, second, data=data, options=options)
     print(table.describe())
