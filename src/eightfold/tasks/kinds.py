@@ -9,8 +9,14 @@ from eightfold.tasks.base import VisionTask
 from eightfold.tasks.classify import Classify
 from eightfold.tasks.detect import Detect
 from eightfold.tasks.matte import MatteTask
+from eightfold.tasks.segment import SegmentTask
 
-KINDS: dict[str, type[VisionTask]] = {"classify": Classify, "detect": Detect, "matte": MatteTask}
+KINDS: dict[str, type[VisionTask]] = {
+    "classify": Classify,
+    "detect": Detect,
+    "segment": SegmentTask,
+    "matte": MatteTask,
+}
 
 
 def register_task(kind: str, task: type[VisionTask]) -> None:

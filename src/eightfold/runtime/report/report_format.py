@@ -18,6 +18,8 @@ PERCENTAGES = {
     **SHARES,
     "map50-95": "mAP50-95",
     "map50": "mAP50",
+    "miou": "mIoU",
+    "pixel-accuracy": "pixel accuracy",
     "1-mad": "1 - MAD",
     "1-boundary-mad": "1 - MAD at boundaries",
     "agreement-map50": "mAP50 agreement",

@@ -58,11 +58,13 @@ class SceneOptions:
 
 @dataclass(frozen=True)
 class Scene:
-    """An image uint8 [size, size, 3] RGB; boxes float64 [n, 4] as x0, y0, x1, y1 in pixels; labels int64 [n]."""
+    """An image uint8 [size, size, 3] RGB; boxes float64 [n, 4] as x0, y0, x1, y1 in pixels; labels int64 [n]; classes
+    uint8 [size, size] of the pixels, 0 for the background, a label plus 1 on a shape, however little of it shows."""
 
     image: NDArray[np.uint8]
     boxes: NDArray[np.float64]
     labels: NDArray[np.int64]
+    classes: NDArray[np.uint8]
 
 
 def scene(number: int, options: SceneOptions | None = None) -> Scene:
@@ -86,7 +88,10 @@ def scene(number: int, options: SceneOptions | None = None) -> Scene:
     kept = [i for i in range(len(labels)) if (owner == i).sum() > max(16, LEAST_SHOWN * areas[i])]
     boxes = [_box(owner == i) for i in kept]
     return Scene(
-        _photographed(image, rng), np.array(boxes).reshape(-1, 4), np.array([labels[i] for i in kept], np.int64)
+        _photographed(image, rng),
+        np.array(boxes).reshape(-1, 4),
+        np.array([labels[i] for i in kept], np.int64),
+        np.array([*(label + 1 for label in labels), 0], np.uint8)[owner],  # owner -1 is the background
     )
 
 

@@ -1,0 +1,238 @@
+"""Semantic segmentation: images with masks, cross-entropy over pixels, mean intersection over union."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eightfold.arrays import Array
+from eightfold.calib.images.image_set import ImageSet
+from eightfold.calib.images.preprocess import Preprocess
+from eightfold.errors import BundleError, ImageError, ModelError, RecipeError
+from eightfold.export.int8.score import Score
+from eightfold.files import atomic_directory, digest_of
+from eightfold.recipe import Recipe
+from eightfold.recipe_sections import DataSection
+from eightfold.runtime.bundle.manifest import Task
+from eightfold.runtime.postprocess import decoder_of
+from eightfold.runtime.postprocess.dense import Segment
+from eightfold.tasks.base import Network, Training, VisionTask
+from eightfold.tasks.inputs import full_batches, tensors
+from eightfold.tasks.masked_images import CLASSES, UNKNOWN, MaskedImages, mask_in_tensor, open_masks
+from eightfold.tasks.networks import onnx_network
+from eightfold.zoo.datasets.masked_scenes import write_masked_scenes
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from eightfold.compress.criteria.evidence import Loss
+
+DECODE = "segment"
+GENERATED = re.compile(r"masks(?::(\d+))?")
+USUAL_SIDE = 128
+
+
+class SegmentTask(VisionTask):
+    """Folders images/ and masks/; cross-entropy; mean IoU over the classes, and the share of pixels that are right."""
+
+    metrics = ("miou", "pixel-accuracy")
+
+    def check(self, recipe: Recipe) -> None:
+        if self.section.decode not in ("", DECODE):
+            raise RecipeError(
+                f"task.decode is {self.section.decode!r} for a network that segments",
+                allowed=DECODE,
+                remedy="leave it out",
+            )
+        if recipe.export.decode:
+            raise RecipeError("export.decode for masks", allowed="networks that detect", remedy="leave it out")
+        try:
+            decoder_of(self.outputs_mean(()))
+        except BundleError as error:
+            raise RecipeError(f"task.options: {error.seen}", allowed=error.allowed) from None
+
+    def data_digest(self, data: DataSection) -> str:
+        return "" if GENERATED.fullmatch(data.source) else digest_of(self._folder(data)) or ""
+
+    def write_data(self, data: DataSection, directory: Path, *, seed: int) -> None:
+        generated = GENERATED.fullmatch(data.source)
+        if generated:
+            side = int(generated[1] or USUAL_SIDE)
+            write_masked_scenes(directory, train=data.train_images, test=data.test_images, side=side, seed=seed)
+            return
+        source = self._folder(data)
+        classes = open_masks(source / "train", self.section.labels).classes
+        open_masks(source / "test", classes)
+        with atomic_directory(directory) as temporary:
+            for part in ("train", "test"):
+                shutil.copytree(source / part, temporary / part)
+            (temporary / CLASSES).write_text("\n".join(classes) + "\n", encoding="utf-8")
+
+    def _folder(self, data: DataSection) -> Path:
+        if not Path(data.source).is_dir():
+            raise ImageError(
+                f"no folder of images with masks at {data.source}",
+                allowed="train/ and test/ with images/* and masks/* in each, or masks:SIDE for generated ones",
+            )
+        return Path(data.source)
+
+    def labelled_images(self, folder: Path) -> MaskedImages:
+        return open_masks(folder)
+
+    def outputs_mean(self, classes: tuple[str, ...], *, decoded: bool = False) -> Task:
+        return Task(kind="segment", decode=DECODE, labels=classes, options=self.section.options)
+
+    def require_outputs(self, network: Network, image: Array, seen: str) -> None:
+        size, classes = (network.preprocess.height, network.preprocess.width), len(network.task.labels)
+        outputs = network.predict(image)
+        try:
+            _decoder(network.task)(outputs, [network.preprocess.place(*size)] * len(image))
+        except BundleError as error:
+            raise ModelError(f"{seen}: {error.seen}", allowed=error.allowed) from None
+        (scores,) = outputs.values()
+        if scores.shape[1] != classes and (scores.shape[1], classes) != (1, 2):
+            raise ModelError(
+                f"{seen}: the network knows {scores.shape[1]} classes and the masks {classes}",
+                allowed="as many, or one map of scores for two classes",
+                remedy=f"name all classes in {CLASSES}, or build the network with as many",
+            )
+
+    def train(self, model: nn.Module, training: Training) -> float:
+        from eightfold.compress.train.train import LearningRateSchedule, train
+
+        section, images = training.section, _masked(training.images)
+        batches = MaskBatches(images, training.preprocess, min(section.batch, len(images)), training.seed)
+        schedule = LearningRateSchedule(
+            section.epochs, len(batches), section.learning_rate, section.weight_decay, training.seed
+        )
+        return train(
+            model,
+            batches,
+            segmentation_loss,
+            schedule,
+            checkpoint=training.checkpoint,
+            what=training.what,
+            hooks=training.hooks,
+            device=training.device,
+            log=training.log,
+        )
+
+    def evaluate(self, network: Network, images: ImageSet) -> dict[str, float]:
+        counts = self._confusion(network, images)
+        right = np.diag(counts).astype(float)
+        either = counts.sum(0) + counts.sum(1) - right
+        mean = float((right[either > 0] / either[either > 0]).mean()) if either.any() else 0.0
+        return dict(zip(self.metrics, (mean, float(right.sum() / max(counts.sum(), 1))), strict=True))
+
+    def _confusion(self, network: Network, images: ImageSet) -> NDArray[np.int64]:
+        """[truth, answer] in pixels; answers outside of the tensor are wrong in a column of their own."""
+        masked, decode = _masked(images), _decoder(network.task)
+        size = 1 + max(len(masked.classes), 2)
+        counts = np.zeros((size, size), np.int64)
+        for batch in full_batches(images, network.preprocess, network.batch):
+            found = decode(network.predict(batch.rows), batch.placements)
+            for answer, place in zip(found, batch.places.tolist(), strict=True):
+                truth = masked.mask(place)
+                known = truth != UNKNOWN
+                answers = np.minimum(answer.classes[known], size - 1).astype(np.int64)
+                pairs = truth[known].astype(np.int64) * size + answers
+                counts += np.bincount(pairs, minlength=size * size).reshape(size, size)
+        counts[-1, -1] = 0
+        return counts
+
+    def supervision(self, images: ImageSet) -> tuple[Loss, torch.Tensor] | None:
+        """None: masks depend on the preprocessing, which scores by gradient do not hand on."""
+        return None
+
+    def chance(self, images: ImageSet) -> float:
+        """Mean IoU of the most common class everywhere."""
+        masked = _masked(images)
+        pixels = np.zeros(256, np.int64)
+        for index in range(len(masked)):
+            pixels += np.bincount(masked.mask(index).ravel(), minlength=256)
+        known = pixels[:UNKNOWN]
+        return float(known.max() / known.sum() / np.count_nonzero(known))
+
+    def score(self, images: ImageSet, preprocess: Preprocess) -> Score:
+        task = self.outputs_mean(images.classes)
+
+        def of(path: Path) -> float:
+            return 100 * self.evaluate(onnx_network(path, preprocess, task), images)[self.metrics[0]]
+
+        return Score("mIoU", "%", of, data=images.digest() + preprocess.digest() + task.model_dump_json())
+
+
+def segmentation_loss(outputs: Any, target: Tensor) -> Tensor:
+    """Mean cross-entropy of the pixels that are known; scores of a coarser grid are interpolated to the target's.
+
+    Args:
+        outputs: (batch, classes, h, w), the first such tensor where there are several; one class: scores of class 1.
+        target: (batch, H, W) classes, 255 where unknown.
+    """
+    from torch.nn import functional as F
+
+    from eightfold.export.verify.module_runs import output_tensors
+
+    scores = next(tensor for _, tensor in output_tensors(outputs) if tensor.dim() == 4).float()
+    if scores.shape[2:] != target.shape[1:]:
+        scores = F.interpolate(scores, target.shape[1:], mode="bilinear", align_corners=False)
+    known = (target != UNKNOWN).float()
+    if scores.shape[1] > 1:
+        losses = F.cross_entropy(scores, target, ignore_index=UNKNOWN, reduction="none")
+    else:
+        losses = known * F.binary_cross_entropy_with_logits(scores[:, 0], (target == 1).float(), reduction="none")
+    return losses.sum() / known.sum().clamp(min=1)
+
+
+@dataclass(frozen=True)
+class MaskBatches:
+    """Shuffled batches, half of the images mirrored; the same for an epoch's number every time.
+
+    Calling it gives pairs (b, 3, h, w) and (b, h, w): images and classes, in the geometry of the preprocessing.
+    """
+
+    images: MaskedImages
+    preprocess: Preprocess
+    batch: int
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.images) // self.batch
+
+    def __call__(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        import torch
+
+        random = np.random.default_rng((self.seed, epoch))
+        order = random.permutation(len(self.images))
+        for start in range(0, len(self) * self.batch, self.batch):
+            chosen = order[start : start + self.batch]
+            rows = tensors(self.images, chosen, self.preprocess)
+            masks = np.stack([self._placed(index) for index in chosen.tolist()])
+            mirrored = random.random(len(chosen)) < 0.5
+            rows[mirrored], masks[mirrored] = rows[mirrored][..., ::-1], masks[mirrored][..., ::-1]
+            yield torch.from_numpy(rows), torch.from_numpy(masks.astype(np.int64))
+
+    def _placed(self, index: int) -> NDArray[np.uint8]:
+        mask = self.images.mask(index)
+        return mask_in_tensor(mask, self.preprocess.place(*mask.shape))
+
+
+def _masked(images: ImageSet) -> MaskedImages:
+    if not isinstance(images, MaskedImages):
+        raise ImageError("these images have no masks", allowed="folders images/ and masks/ of the same names")
+    return images
+
+
+def _decoder(task: Task) -> Segment:
+    decoder = decoder_of(task)
+    if not isinstance(decoder, Segment):
+        raise RecipeError(f"task.decode is {task.decode!r}", allowed=DECODE)
+    return decoder
