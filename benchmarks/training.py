@@ -77,22 +77,24 @@ class Block(nn.Module):
 
 
 class FashionNet(nn.Sequential):
-    """A ResNet of four blocks, 16 to 64 channels wide."""
+    """A ResNet of four blocks, `width` to four times as many channels wide."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 16) -> None:
+        w = width
         super().__init__(
-            nn.Sequential(nn.Conv2d(1, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()),
-            nn.Sequential(Block(16, 16, 1)),
-            nn.Sequential(Block(16, 32, 2), Block(32, 32, 1)),
-            nn.Sequential(Block(32, 64, 2)),
-            nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)),
+            nn.Sequential(nn.Conv2d(1, w, 3, 2, 1, bias=False), nn.BatchNorm2d(w), nn.ReLU()),
+            nn.Sequential(Block(w, w, 1)),
+            nn.Sequential(Block(w, 2 * w, 2), Block(2 * w, 2 * w, 1)),
+            nn.Sequential(Block(2 * w, 4 * w, 2)),
+            nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * w, 10)),
         )
 
 
 class Data:
     """Images [n, 1, 28, 28] and labels; batches are shuffled, shifted by up to 2 pixels and mirrored by number."""
 
-    def __init__(self, train: int) -> None:
+    def __init__(self, train: int, batch: int = BATCH) -> None:
+        self.batch = batch
         self.x, self.y = self._part("train", train)
         self.test_x, self.test_y = self._part("test", 10_000)
 
@@ -102,12 +104,12 @@ class Data:
         return images, torch.from_numpy(part.labels[:count].astype(np.int64))
 
     def batches(self, seed: int) -> Callable[[int], Batch]:
-        per_epoch = len(self.x) // BATCH
+        per_epoch = len(self.x) // self.batch
 
         def at(number: int) -> Batch:
             epoch, place = divmod(number, per_epoch)
             order = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(1000 * seed + epoch))
-            rows = order[place * BATCH : (place + 1) * BATCH]
+            rows = order[place * self.batch : (place + 1) * self.batch]
             draw = torch.Generator().manual_seed(number)
             images = self.x[rows]
             if bool(torch.randint(2, (1,), generator=draw)):
