@@ -116,7 +116,7 @@ class TrainSection(Frozen):
     distill: dict[str, float] = Field(
         default={},
         description="of finetune: loss -> weight, with the network before pruning as the teacher: logits, cwd, "
-        "attention, features, mgd",
+        "attention, features, mgd; detection-1 to detection-5 for detectors with anchors",
     )
 
 

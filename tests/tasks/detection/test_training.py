@@ -13,12 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from eightfold.calib.images.preprocess import Preprocess
-from eightfold.compress.train.hooks import Run
-from eightfold.errors import ImageError, UnknownNameError, UsageError
+from eightfold.compress.train.distill.detection import HeadMaps, detection_distillation
+from eightfold.compress.train.distill.hook import Distill
+from eightfold.compress.train.hooks import Batch, Run
+from eightfold.errors import ImageError, ModelError, UnknownNameError, UsageError
 from eightfold.recipe_sections import TaskSection, TrainSection
 from eightfold.runtime.postprocess.yolo import YoloAnchors, YoloDfl
 from eightfold.tasks.base import Training
 from eightfold.tasks.boxed_images import BoxedImages, Objects
+from eightfold.tasks.classify import Classify
 from eightfold.tasks.detect import Detect
 from eightfold.tasks.detection.anchor_loss import AnchorLoss
 from eightfold.tasks.detection.augment import (
@@ -36,6 +39,7 @@ from eightfold.tasks.detection.augment import (
     warp,
 )
 from eightfold.tasks.detection.batches import DetectionBatches
+from eightfold.tasks.detection.distilling import DetectionDistill
 from eightfold.tasks.detection.losses import DETECTION_LOSSES, detection_loss, register_detection_loss
 from eightfold.tasks.detection.training import (
     BurnIn,
@@ -44,6 +48,7 @@ from eightfold.tasks.detection.training import (
     parameter_groups,
     train_detector,
 )
+from eightfold.tasks.distilling import distillation_hooks
 from eightfold.tasks.networks import module_network
 from eightfold.zoo.datasets.scenes import SceneOptions, scene
 
@@ -197,6 +202,50 @@ def test_a_recipe_trains_a_detector(tmp_path: Path) -> None:
     assert np.isnan(
         task.train(Head(17), Training(scenes(1), preprocess, TrainSection(epochs=0), 0, checkpoint, "training"))
     )
+
+
+def test_a_teacher_beside_a_detector_adds_its_strategies_losses() -> None:
+    """The hook's terms are those of `detection_distillation` on both networks' maps; none for the teacher itself."""
+    options, channels = KINDS["yolo-anchors"]
+    torch.manual_seed(0)
+    student, teacher = Head(channels), Head(channels).eval()
+    task = Detect(TaskSection(kind="detect", decode="yolo-anchors", options=options))
+    batch = DetectionBatches(scenes(4), Preprocess(height=SIDE, width=SIDE), 4, NONE)(0)
+    batch = Batch(batch.inputs, (batch.target, (SIDE, SIDE)))
+    weights = {"detection-1": 1.0, "detection-3": 2.0, "detection-4": 1.0, "attention": 1.0}
+    plain, special = distillation_hooks(task, student, teacher, weights, batch.inputs[0], ("disc",))
+    assert isinstance(plain, Distill)
+    assert isinstance(special, DetectionDistill)
+    run = Run(student, torch.optim.SGD(student.parameters(), lr=0.1))
+    with special.around_forward(run, batch):
+        outputs = student(*batch.inputs)
+    found = special.terms(run, batch, outputs)
+    anchors = [torch.tensor(options["anchors"][0]) / 8]
+    own, theirs = (HeadMaps(maps, anchors) for maps in (outputs, teacher(*batch.inputs)))
+    loss = AnchorLoss(YoloAnchors(**options), 1)
+    matched = loss.positives(outputs, batch.target[0], (SIDE, SIDE))
+    assert len(matched[0].image)
+    torch.testing.assert_close(found["detection-1"], detection_distillation(1, own, theirs))
+    torch.testing.assert_close(found["detection-3"], 2 * detection_distillation(3, own, theirs, matched))
+    assert found["detection-4"].detach() > 0
+    assert special._loss.matched == 0
+    itself = DetectionDistill(teacher, teacher, loss, {"detection-3": 1.0}, batch.inputs[0])
+    nothing = itself.terms(run, batch, teacher(*batch.inputs))["detection-3"]
+    torch.testing.assert_close(nothing.detach(), torch.tensor(0.0), atol=1e-6, rtol=0)
+
+
+def test_a_teacher_that_does_not_fit_a_detector_is_refused() -> None:
+    task = Detect(TaskSection(kind="detect", decode="yolo-anchors", options=KINDS["yolo-anchors"][0]))
+    image = torch.rand(1, 3, SIDE, SIDE)
+    with pytest.raises(ModelError, match=r"the student gives maps .* and the teacher"):
+        distillation_hooks(task, Head(18), Head(21), {"detection-1": 1.0}, image, ("disc",))
+    with pytest.raises(UsageError, match="detection distillation 'detection-6'"):
+        distillation_hooks(task, Head(18), Head(18), {"detection-6": 1.0}, image, ("disc",))
+    free = Detect(TaskSection(kind="detect", decode="yolo-dfl", options={"reg_max": 4}))
+    with pytest.raises(UsageError, match="of a head without anchors; allowed: the decoder yolo-anchors"):
+        distillation_hooks(free, Head(17), Head(17), {"detection-1": 1.0}, image, ("disc",))
+    with pytest.raises(UsageError, match="'detection-1' for classify"):
+        distillation_hooks(Classify(TaskSection()), Head(18), Head(18), {"detection-1": 1.0}, image, ("disc",))
 
 
 def test_objects_that_no_anchor_matches_are_told(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def distill(
     teacher: Annotated[str, typer.Option(help="Network to learn from; see `eightfold sources`.")],
     loss: Annotated[
         list[str] | None,
-        typer.Option(help="logits, cwd, attention, features or mgd=WEIGHT. Default: logits=1."),
+        typer.Option(help="logits, cwd, attention, features, mgd, detection-N=WEIGHT."),
     ] = None,
     pair: Annotated[
         list[str] | None, typer.Option(help="STUDENT=TEACHER modules to compare by features; repeat for more.")
@@ -34,18 +34,17 @@ def distill(
 ) -> None:
     """Train a network on labelled images and a teacher.
 
-    The teacher may be the network before pruning, before or after sparse training. After an interruption, the same
-    command resumes.
+    Losses: logits=1 by default; detection-1 to detection-5 are for detectors with anchors. The teacher may be the
+    network before pruning, before or after sparse training. After an interruption, the same command resumes.
 
     Example: eightfold distill pruned --teacher trained --data photos --loss logits=1 --loss cwd=0.5 -o distilled
     """
 
     def hooks(subject: TrainingSubject) -> Sequence[Hook]:
-        from eightfold.compress.train.distill.distiller import Distiller, DistillOptions
-        from eightfold.compress.train.distill.hook import Distill
         from eightfold.pipeline.train_models import TrainedNetworkOptions, load_network
+        from eightfold.tasks.distilling import distillation_hooks
 
-        options = DistillOptions(_weights(loss or ["logits=1"]), _pairs(pair or []), temperature)
+        weights, pairs, classes = _weights(loss or ["logits=1"]), _pairs(pair or []), subject.train_images.classes
         found = TrainedNetworkOptions(
             weights=teacher_weights,
             num_classes=arguments.classes,
@@ -53,7 +52,16 @@ def distill(
             seed=arguments.seed,
         )
         whole = load_network(teacher, found, len(subject.train_images.classes))
-        return [Distill(Distiller(subject.module, whole.module.eval(), subject.images(2), options))]
+        return distillation_hooks(
+            subject.task,
+            subject.module,
+            whole.module.eval(),
+            weights,
+            subject.images(2),
+            tuple(classes),
+            pairs=pairs,
+            temperature=temperature,
+        )
 
     train_and_save(arguments, output, "distilling", hooks)
 

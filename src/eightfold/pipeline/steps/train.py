@@ -354,9 +354,9 @@ def _hooks(job: Job, model: nn.Module, section: TrainSection) -> list[Hook]:
         strength = Strength(section.sparsity, section.sparsity_schedule)
         hooks.append(Sparsity(penalty_of("scales", model, strength, "all", None)))
     if section.epochs and section.distill:
-        from eightfold.compress.train.distill.distiller import Distiller, DistillOptions
-        from eightfold.compress.train.distill.hook import Distill
+        from eightfold.tasks.distilling import distillation_hooks
 
         teacher = job.baseline_model()
-        hooks.append(Distill(Distiller(model, teacher, job.model_inputs(), DistillOptions(section.distill))))
+        classes = tuple(job.train_images.classes)
+        hooks += distillation_hooks(job.task, model, teacher, section.distill, job.model_inputs(), classes)
     return hooks
