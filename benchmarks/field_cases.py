@@ -1,10 +1,11 @@
 """Runs the kinds of field cases over generated variants, and counts how many of each are right, refused in one line, or
 wrong. The last column has to be 0.
 
-    python benchmarks/field_cases.py [--kind NAME ...] [--limit N] [--seed N] [--list]
+    python benchmarks/field_cases.py [--kind NAME ...] [--limit N] [--seed N] [--list] [--rows FILE] [--any-code]
 
 Kinds lie in `benchmarks/field_kinds/`. `--limit` takes so many cases of each kind, drawn by the seed; without
-it all run, and a run of all kinds writes `benchmarks/results/field_cases.md`.
+it all run, and a run of all kinds writes `benchmarks/results/field_cases.md`. Counts of finished kinds are kept
+in build/, and a run goes on behind those that the same code gave (`--any-code`: any code). `--kind` counts anew.
 """
 
 from __future__ import annotations
@@ -16,17 +17,19 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 from random import Random
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "field_cases.md"
+ROWS = ROOT / "build" / "field_cases.jsonl"
 # The graphs of the tests are used here as well.
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests" / "export" / "int8")]
 
 from field_kinds import Case, Kind, WrongResult, load_kinds  # noqa: E402 - they lie beside this file
+from kept_rows import SOURCE, KeptRows  # noqa: E402 - as above
 
 from eightfold.errors import EightfoldError  # noqa: E402 - as above
 
@@ -111,6 +114,8 @@ def main() -> int:
     parser.add_argument("--limit", type=int, help="at most so many cases of each kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--list", action="store_true", help="only name the kinds")
+    parser.add_argument("--rows", type=Path, default=ROWS, help="counts of finished kinds, one JSON object a line")
+    parser.add_argument("--any-code", action="store_true", help="take kept counts that other code gave, too")
     chosen = parser.parse_args()
     kinds = load_kinds()
     unknown = set(chosen.kind or ()) - kinds.keys()
@@ -121,9 +126,19 @@ def main() -> int:
         print("\n".join(f"{each.entry:>4}  {each.name}" for each in wanted))
         return 0
     print(f"{'entry':>5}  {'kind':<40} {'right':>6} {'refused':>8} {'wrong':>6}")
+    kept = KeptRows(
+        None if chosen.limit is not None else chosen.rows,
+        any_code=chosen.any_code,
+        code_in=(SOURCE, ROOT / "benchmarks" / "field_kinds"),
+    )
     counts = {}
     for each in wanted:
-        found = counts[each.name] = count(each, limit=chosen.limit, seed=chosen.seed)
+        if each.name in kept.rows and not chosen.kind:
+            found = Count(**kept.rows[each.name])
+        else:
+            found = count(each, limit=chosen.limit, seed=chosen.seed)
+            kept.add(each.name, asdict(found))
+        counts[each.name] = found
         print(f"{each.entry:>5}  {each.name:<40} {found.right:>6} {found.refused:>8} {len(found.wrong):>6}", flush=True)
     if chosen.limit is None and not chosen.kind:
         RESULT.write_text(markdown(wanted, counts))

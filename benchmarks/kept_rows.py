@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,24 @@ from eightfold.files import sha256_of_bytes
 SOURCE = Path(__file__).parent.parent / "src" / "eightfold"
 
 
-def code_state() -> str:
-    """Changes with any line of the packages that calibrate and export."""
-    files = sorted(file for stage in ("calib", "export") for file in (SOURCE / stage).rglob("*.py"))
+EXPORTING = (SOURCE / "calib", SOURCE / "export")
+
+
+def code_state(folders: Sequence[Path] = EXPORTING) -> str:
+    """Changes with any line of code in the folders: by default the packages that calibrate and export."""
+    files = sorted(file for folder in folders for file in folder.rglob("*.py"))
     return sha256_of_bytes(b"".join(file.read_bytes() for file in files))[:12]
 
 
 class KeptRows:
     """Rows by name, each with the state of the code that made it."""
 
-    def __init__(self, path: Path | None, *, any_code: bool = False) -> None:
-        """Without a path nothing is kept; with `any_code` rows count that another state of the code made."""
-        self.path, self.code = path, code_state()
+    def __init__(self, path: Path | None, *, any_code: bool = False, code_in: Sequence[Path] = EXPORTING) -> None:
+        """Without a path nothing is kept; with `any_code` rows count that another state of the code made.
+
+        `code_in` are the folders whose code decides the rows.
+        """
+        self.path, self.code = path, code_state(code_in)
         lines = path.read_text().splitlines() if path and path.exists() else []
         found = [json.loads(line) for line in lines]
         self.rows: dict[str, dict[str, Any]] = {
