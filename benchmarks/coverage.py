@@ -44,6 +44,7 @@ from eightfold.compress.trace.groups import ChannelGraph
 HERE = Path(__file__).parent
 MULTIPLE = 8
 TOLERANCE = 1e-4
+NORMS_SECTION = "## With layer norms\n"  # of `coverage_norms.py`
 
 
 @dataclass(frozen=True)
@@ -369,7 +370,9 @@ def main() -> None:
             with options.rows.open("a") as file:
                 file.write(json.dumps(asdict(rows[-1])) + "\n")
         print(_line(rows[-1]), flush=True)
-        options.output.write_text(markdown(rows))
+        # Another program makes the last section.
+        _, mark, section = (options.output.read_text() if options.output.exists() else "").partition(NORMS_SECTION)
+        options.output.write_text(markdown(rows) + (f"\n{mark}{section}" if mark else ""))
 
 
 def _read(path: Path | None) -> list[Row]:

@@ -36,6 +36,7 @@ PRUNING: list[Names] = [
     ("score", "score", "score"),
     ("keep_ratio", "keep_ratio", "keep"),
     ("multiple", "multiple", "multiple"),
+    ("layer_norms", "layer_norms", "layer_norms"),
     (None, "compensate_images", "count"),
 ]
 QUANTIZATION: list[Names] = [

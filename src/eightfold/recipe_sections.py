@@ -180,6 +180,10 @@ class CompressSection(Frozen):
         default="contribution",
         description="which blocks go first: by contribution or recoverability on training images, or batch norm",
     )
+    layer_norms: bool = Field(
+        default=False,
+        description="prune channels below layer norms as well; `compensate: lsq` re-fits the norms",
+    )
     multiple: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default=MULTIPLE,
         description="channel multiple of every width; auto: the width step that `target` shows, never less than 8",

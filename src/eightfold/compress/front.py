@@ -68,6 +68,8 @@ def plan_pruning(model: nn.Module | PathLike, example_inputs: ExampleInputs | No
         block_score: which go first: those that contribute least ("contribution", measured on `images`), that a linear
             map of their input replaces best ("recoverability", likewise), or whose last batch norm has the smallest
             scales ("bn_scale").
+        layer_norms: prune channels that layer norms take their mean and variance over as well, such as the width of a
+            transformer. The norms change with them: least-squares compensation re-fits them, or training does.
         images: for scores that look at images: one tensor [n, channels, height, width], or batches of model inputs.
         targets: for scores that need a loss: labels [n] beside a tensor of images, or one target for each batch.
         loss: (output, target) -> scalar tensor.

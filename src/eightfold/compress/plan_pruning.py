@@ -66,6 +66,7 @@ def plan_pruning(
     ranges: Sequence[LayerRange] = (),
     remove_blocks: int | Sequence[str] = 0,
     block_score: str = "contribution",
+    layer_norms: bool = False,
     images: ImageBatches = (),
     targets: Iterable[Any] = (),
     loss: Loss | None = None,
@@ -96,7 +97,7 @@ def plan_pruning(
     if not isinstance(remove_blocks, int) and tuple(remove_blocks) == AUTO:
         if request is None:
             raise UsageError("remove_blocks='auto' without a latency budget", allowed="latency=..., or a number")
-        graph = graph or trace(model, example_inputs)
+        graph = graph or trace(model, example_inputs, layer_norms=layer_norms)
         scores = layer_scores(Evidence(model, graph, batches, target_batches(targets), loss, seed), score)
         subject = Subject(model, example_inputs, graph, scores, selection, batches=batches)
         remove_blocks, request = blocks_to_remove(subject, request)
@@ -105,7 +106,7 @@ def plan_pruning(
     with bypassed(model, removed):
         if graph is None or removed:
             with collector_paused():
-                graph = trace(model, example_inputs)
+                graph = trace(model, example_inputs, layer_norms=layer_norms)
         scores = layer_scores(Evidence(model, graph, batches, target_batches(targets), loss, seed), score)
         budgets = budgets_of(model, graph, max_macs=max_macs, max_params=max_params)
 

@@ -77,7 +77,8 @@ def prune(
     """`eightfold.prune` of a torch module, which documents the arguments."""
     images = images if isinstance(images, Tensor) else list(images)
     with collector_paused():
-        graph = options.pop("graph", None) or trace(model, example_inputs)
+        norms = options.get("layer_norms", False)
+        graph = options.pop("graph", None) or trace(model, example_inputs, layer_norms=norms)
     request = taken_request(options)
     plan = plan_pruning(model, example_inputs, images=images, graph=graph, latency=request, **options)
     costs = {**_costs(model, example_inputs, graph, plan), "latency": report_of(request)}
@@ -100,7 +101,7 @@ def _costs(model: nn.Module, example_inputs: ExampleInputs, graph: ChannelGraph,
     left = graph
     if plan.removed_blocks:
         with bypassed(model, plan.removed_blocks), collector_paused():
-            left = trace(model, example_inputs)
+            left = trace(model, example_inputs, layer_norms=plan.layer_norms)
     return pruning_costs(graph, left, plan)
 
 

@@ -46,6 +46,7 @@ FLAGS = {
     "ranges": "--range",
     "remove_blocks": "--remove-blocks",
     "block_score": "--block-score",
+    "layer_norms": "--layer-norms",
     "images": "--images",
     "seed": "--seed",
 }
@@ -119,6 +120,9 @@ def prune(
     block_score: Annotated[
         str, typer.Option(help="Block score: contribution, recoverability, bn_scale.")
     ] = "contribution",
+    layer_norms: Annotated[
+        bool, typer.Option("--layer-norms", help="Prune channels below layer norms as well; use with lsq.")
+    ] = False,
     compensate: Annotated[
         str, typer.Option(help="Compensation for removed channels: none, bn_beta, mean, lsq.")
     ] = "none",
@@ -194,6 +198,7 @@ def prune(
         "ranges": _ranges(range or []),
         "remove_blocks": blocks,
         "block_score": block_score,
+        "layer_norms": layer_norms,
         "seed": seed,
     }
     if file is not None:

@@ -89,7 +89,7 @@ def compensate(
         return CompensationReport(method, (), ())
     if graph is None:
         with bypassed(original, plan.removed_blocks):
-            graph = trace(original, batches[0])
+            graph = trace(original, batches[0], layer_norms=plan.layer_norms)
     with evaluating(pruned, original):
         sites = consumers_of(graph, plan, running_means_behind(original, batches[0]))
         if method == "lsq":
@@ -98,5 +98,7 @@ def compensate(
             constants = (
                 mean_inputs(original, batches) if method == "mean" else constants_from_beta(original, plan, batches[0])
             )
-            changed = fold_constants(pruned, original, sites, constants)
-    return CompensationReport(method, changed, tuple(name for name in sites if sites[name].sink is None))
+            layers = {name: site for name, site in sites.items() if not site.norm}
+            changed = fold_constants(pruned, original, layers, constants)
+    without_sink = (name for name, site in sites.items() if site.sink is None and not site.norm)
+    return CompensationReport(method, changed, tuple(without_sink))

@@ -1,5 +1,5 @@
 """Finds the layers that compensation acts on: for each layer of a pruned network the inputs it lost and the tensor that
-can take an offset."""
+can take an offset. Norms whose statistics lost channels are among them, by the name of their scale."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eightfold.compress.plan.plan import PrunePlan
-from eightfold.compress.trace.groups import ChannelGraph, Index, LayerCall
+from eightfold.compress.trace.groups import ChannelGraph, Index, LayerCall, NormCall
 
 
 class Sink(NamedTuple):
@@ -30,6 +30,7 @@ class Consumer:
     removed_inputs: Index
     sink: Sink | None  # None: no bias and no batch norm of its own, so that an offset has nowhere to go
     calls: int  # how often one forward pass runs it
+    norm: bool = False
 
 
 def consumers_of(graph: ChannelGraph, plan: PrunePlan, running_means: Mapping[str, str]) -> Mapping[str, Consumer]:
@@ -42,7 +43,22 @@ def consumers_of(graph: ChannelGraph, plan: PrunePlan, running_means: Mapping[st
     by_weight: dict[str, list[LayerCall]] = {}
     for call in graph.layers:
         by_weight.setdefault(call.weight, []).append(call)
-    return {weight: _consumer(calls, stays, running_means) for weight, calls in by_weight.items()}
+    layers = {weight: _consumer(calls, stays, running_means) for weight, calls in by_weight.items()}
+    return {**layers, **_norms(graph, stays)}
+
+
+def _norms(graph: ChannelGraph, stays: list[npt.NDArray[np.bool_]]) -> Mapping[str, Consumer]:
+    """Scale name -> Consumer, for each norm whose statistics lost channels and that has a scale to re-fit."""
+    by_scale: dict[str, list[NormCall]] = {}
+    for norm in graph.norms:
+        if norm.weight and not _staying(norm.channels, stays).all():
+            by_scale.setdefault(norm.weight, []).append(norm)
+    found = {}
+    for weight, calls in by_scale.items():
+        staying = _staying(calls[0].channels, stays)
+        sink = Sink(calls[0].bias, +1) if calls[0].bias else None
+        found[weight] = Consumer(weight, np.flatnonzero(staying), np.flatnonzero(~staying), sink, len(calls), norm=True)
+    return found
 
 
 def _consumer(calls: list[LayerCall], stays: list[npt.NDArray[np.bool_]], running_means: Mapping[str, str]) -> Consumer:

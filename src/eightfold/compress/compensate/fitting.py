@@ -1,5 +1,6 @@
 """Least-squares compensation: the original and the pruned network advance side by side, one layer at a time, over all
-calibration images at once; at each layer the pruned weights are fitted before the pruned network goes on.
+calibration images at once; at each layer the pruned weights are fitted before the pruned network goes on. So are the
+scales and shifts of layer norms that lost channels, each channel by itself: mean and variance are over fewer channels.
 
 Nothing is stored but what the paused forward passes hold. Where that would exceed the memory budget (high resolutions),
 fewer batches take part, and the others catch up later through the layers already fitted.
@@ -7,7 +8,7 @@ fewer batches take part, and the others catch up later through the layers alread
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -47,21 +48,22 @@ def fit_layers(
         on_layer: called after each layer, for progress.
     """
     fitter = _Fitter(pruned, original, sites, seed)
-    room = _room(pruned, original, batches[0], memory_bytes)
+    norms = frozenset(weight for weight, site in sites.items() if site.norm)
+    room = _room(pruned, original, batches[0], memory_bytes, norms)
 
     def start(args: Args, skip: int) -> _Pair:
-        return _Pair(pruned, original, args, skip=skip)
+        return _Pair(pruned, original, args, skip=skip, norms=norms)
 
     for layer, pairs in in_step(start, batches, room):
         on_layer(fitter.step(pairs, layer))
     return tuple(fitter.fitted)
 
 
-def _room(pruned: nn.Module, original: nn.Module, args: Args, memory_bytes: int) -> list[int]:
+def _room(pruned: nn.Module, original: nn.Module, args: Args, memory_bytes: int, norms: Collection[str]) -> list[int]:
     """Number of batches like `args` that fit into memory at each layer of the pruned network."""
     names = {name for name, _ in pruned.named_parameters()}
-    mine = live_bytes(pruned, args)
-    theirs = [item for item in live_bytes(original, args) if item[0] in names]
+    mine = live_bytes(pruned, args, norms)
+    theirs = [item for item in live_bytes(original, args, norms) if item[0] in names]
     if [name for name, _ in mine] != [name for name, _ in theirs]:
         raise ModelError(
             "the pruned and the original network do not run the same layers on the same images",
@@ -73,14 +75,16 @@ def _room(pruned: nn.Module, original: nn.Module, args: Args, memory_bytes: int)
 class _Pair:
     """One batch's forward passes through both networks, each paused before the same layer."""
 
-    def __init__(self, pruned: nn.Module, original: nn.Module, args: Args, *, skip: int) -> None:
+    def __init__(
+        self, pruned: nn.Module, original: nn.Module, args: Args, *, skip: int, norms: Collection[str]
+    ) -> None:
         self._args = args
         self._names = {name for name, _ in pruned.named_parameters()}
         self._limit, self._seed = 0, 0
         self._target: tuple[Positions, Tensor] | None = None
         self._input_shape: tuple[int, ...] = ()
-        self._pruned = layer_calls(pruned, args)
-        self._original = layer_calls(original, args, observe=self._sample)
+        self._pruned = layer_calls(pruned, args, norms=norms)
+        self._original = layer_calls(original, args, observe=self._sample, norms=norms)
         self.call: PausedCall | None = None
         self._advance_original()
         self.advance()

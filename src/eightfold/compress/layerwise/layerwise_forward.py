@@ -4,6 +4,7 @@
 and goes on when the next one is asked for. Several passes can thus advance in step (the pruned network beside the
 original, many batches side by side), and a layer's weights can be changed between two of its pauses, whatever Python
 control flow the model has. It costs one forward pass, and activations live no longer than the model itself holds them.
+The scales of norms that are asked for count as layers, too: each channel is a convolution group of its own.
 
 Each pass lives on a thread of its own, but only one thread ever runs: a pass holds the baton, or its caller does.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +43,12 @@ Observer = Callable[[PausedCall, Tensor], None]
 
 
 def layer_calls(
-    model: nn.Module, args: Sequence[Any], *, observe: Observer | None = None, measure: bool = False
+    model: nn.Module,
+    args: Sequence[Any],
+    *,
+    observe: Observer | None = None,
+    measure: bool = False,
+    norms: Collection[str] = (),
 ) -> Iterator[PausedCall]:
     """Pause before each convolution and linear layer of `model(*args)`, in execution order, without gradients.
 
@@ -53,8 +59,9 @@ def layer_calls(
         args: the positional arguments of one forward call.
         observe: called with each call and its output.
         measure: fill `live_bytes` (slower: every operation is accounted).
+        norms: scales of layer norms, or group norms, before which to pause as well; their input is normalized already.
     """
-    passing = _Pass(model, args, observe, measure)
+    passing = _Pass(model, args, observe, measure, norms)
     passing.start()
     try:
         while (call := passing.until_pause()) is not None:
@@ -70,10 +77,13 @@ class _Abandoned(BaseException):
 
 
 class _Pass(threading.Thread):
-    def __init__(self, model: nn.Module, args: Sequence[Any], observe: Observer | None, measure: bool) -> None:
+    def __init__(
+        self, model: nn.Module, args: Sequence[Any], observe: Observer | None, measure: bool, norms: Collection[str]
+    ) -> None:
         super().__init__(daemon=True)
         self._model, self._args = model, args
-        self._mode = _LayerMode(_weight_names(model), self._pause, observe, LiveBytes(model) if measure else None)
+        live = LiveBytes(model) if measure else None
+        self._mode = _LayerMode(_weight_names(model), norms, self._pause, observe, live)
         self._to_caller, self._to_model = threading.Semaphore(0), threading.Semaphore(0)
         self._call: PausedCall | None = None
         self._error: BaseException | None = None
@@ -126,12 +136,13 @@ class _LayerMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
     def __init__(
         self,
         names: Mapping[int, str],
+        norms: Collection[str],
         pause: Callable[[PausedCall], None],
         observe: Observer | None,
         live: LiveBytes | None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # as above
-        self._names, self._pause, self._observe, self._live = names, pause, observe, live
+        self._names, self._norms, self._pause, self._observe, self._live = names, norms, pause, observe, live
         self._transposed: dict[int, tuple[str, Tensor]] = {}
 
     def __torch_dispatch__(
@@ -145,7 +156,7 @@ class _LayerMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
             # Keeping the view keeps its id from being given to another tensor.
             self._transposed[id(output)] = (self._names[id(args[0])], output)
         if call is not None and self._observe is not None:
-            self._observe(call, _without_bias(func, args, output))
+            self._observe(call, _without_bias(func, args, output, call))
         if self._live is not None:
             self._live.made(output)
         return output
@@ -154,6 +165,8 @@ class _LayerMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
         live_bytes = self._live.total() if self._live is not None else 0
         if func is aten.convolution.default and id(args[1]) in self._names:
             return PausedCall(self._names[id(args[1])], args[0], _geometry(args), live_bytes)
+        if func in _NORMALIZED:
+            return self._norm(func, args, live_bytes)
         operands = _LINEAR.get(func)
         if operands is None:
             return None
@@ -164,7 +177,32 @@ class _LayerMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
             return PausedCall(self._names[id(weight)], x, Geometry(transposed=True), live_bytes)
         return None
 
+    def _norm(self, func: Any, args: Args, live_bytes: int) -> PausedCall | None:
+        weight = args[_SCALE[func]]
+        name = self._names.get(id(weight), "")
+        if name not in self._norms:
+            return None
+        return PausedCall(name, _NORMALIZED[func](args), Geometry(groups=weight.numel()), live_bytes)
 
+
+def _layer_normalized(args: Args) -> Tensor:
+    x, shape, _, _, epsilon = args[:5]
+    normalized: Tensor = aten.native_layer_norm(x, shape, None, None, epsilon)[0]
+    return normalized.reshape(-1, shape[-1])
+
+
+def _group_normalized(args: Args) -> Tensor:
+    x, _, _, batch, channels, positions, groups, epsilon = args[:8]
+    normalized: Tensor = aten.native_group_norm(x, None, None, batch, channels, positions, groups, epsilon)[0]
+    return normalized.movedim(1, -1).reshape(-1, channels)
+
+
+# Norms as rows (positions, channels) before scale and shift, and which argument is the scale.
+_NORMALIZED: Mapping[Any, Callable[[Args], Tensor]] = {
+    aten.native_layer_norm.default: _layer_normalized,
+    aten.native_group_norm.default: _group_normalized,
+}
+_SCALE = {aten.native_layer_norm.default: 2, aten.native_group_norm.default: 1}
 _LINEAR = {aten.mm.default: (0, 1), aten.addmm.default: (1, 2)}  # which arguments are the input and the weight
 _BIAS = {aten.addmm.default: 0, aten.convolution.default: 2}
 
@@ -181,7 +219,10 @@ def _geometry(args: Args) -> Geometry:
     )
 
 
-def _without_bias(func: Any, args: Args, output: Tensor) -> Tensor:
+def _without_bias(func: Any, args: Args, output: Tensor, call: PausedCall) -> Tensor:
+    if func in _NORMALIZED:
+        scale: Tensor = args[_SCALE[func]]
+        return call.input * scale
     position = _BIAS.get(func)
     bias: Tensor | None = None if position is None else args[position]
     return output if bias is None else output - bias.reshape(-1, *[1] * (output.dim() - 2))

@@ -6,7 +6,7 @@ memory. So batches join as the maps shrink, catching up through the layers behin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from math import prod
 from operator import attrgetter
 from typing import Any, Protocol, TypeVar
@@ -62,10 +62,10 @@ def in_step(
             each.close()
 
 
-def live_bytes(model: nn.Module, args: Args) -> list[tuple[str, int]]:
+def live_bytes(model: nn.Module, args: Args, norms: Collection[str] = ()) -> list[tuple[str, int]]:
     """For each layer call of a pass, its weight and the memory that activations hold at that moment."""
     # map() drops each call before it asks for the next; a loop variable would keep one more activation alive.
-    return list(map(attrgetter("weight", "live_bytes"), layer_calls(model, args, measure=True)))
+    return list(map(attrgetter("weight", "live_bytes"), layer_calls(model, args, measure=True, norms=norms)))
 
 
 def inputs_of(call: PausedCall) -> int:

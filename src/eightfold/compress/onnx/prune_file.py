@@ -163,8 +163,9 @@ def _planned(
     removed = tuple(block.removed() for block in blocks)
     left = without_blocks(graph, removed) if removed else graph
     with collector_paused():
-        original = trace(module, given)
-        channels = trace(left.module, given) if removed else original
+        norms = bool(options.get("layer_norms"))
+        original = trace(module, given, layer_norms=norms)
+        channels = trace(left.module, given, layer_norms=norms) if removed else original
     request = taken_request(options)
     if request is not None:
         request = replace(request, write=writer_of(left, size))

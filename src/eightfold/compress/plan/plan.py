@@ -51,7 +51,7 @@ class PrunePlan(Value):
 
     kind: ClassVar[str] = "prune plan"
     error: ClassVar[type[PlanMismatchError]] = PlanMismatchError
-    omitted_when_empty: ClassVar[frozenset[str]] = frozenset({"unreached", "scales"})
+    omitted_when_empty: ClassVar[frozenset[str]] = frozenset({"unreached", "scales", "layer_norms"})
 
     shapes: dict[str, tuple[int, ...]] = Field(
         description="every parameter and buffer of the original architecture, once `removed_blocks` are bypassed"
@@ -60,6 +60,9 @@ class PrunePlan(Value):
     groups: tuple[GroupPlan, ...] = Field(description="the groups that lose channels; others stay whole")
     sizes: tuple[SizeLink, ...] = Field(default=(), description="module attributes that follow a group's width")
     scales: tuple[ScaleLink, ...] = Field(default=(), description="weights that follow a mean over a group's channels")
+    layer_norms: bool = Field(
+        default=False, description="whether channels below layer norms may go: the norms' statistics change with them"
+    )
     removed_blocks: tuple[RemovedBlock, ...] = Field(default=(), description="residual blocks taken out first")
     multiple: int = Field(default=8, ge=1, description="kept widths are multiples of this")
     rule: str = Field(default="uniform", description="how the scores were turned into kept channels")
@@ -99,6 +102,7 @@ class PrunePlan(Value):
                 "groups": groups,
                 "sizes": sizes,
                 "scales": scales,
+                "layer_norms": graph.layer_norms,
                 "unreached": graph.unreached if groups else (),
                 **about,
             }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,13 +157,22 @@ def _scale_tensors(model: nn.Module, plan: PrunePlan) -> None:
 
 
 def _update_attributes(model: nn.Module, plan: PrunePlan) -> None:
-    changed = {tensor.rpartition(".")[0] for group in plan.groups for tensor in {m.tensor for m in group.members}}
+    names = {member.tensor for group in plan.groups for member in group.members}
     modules = dict(model.named_modules())
-    for path in changed:
+    for path in {name.rpartition(".")[0] for name in names} | _tied_owners(model, modules, names):
         _sync_owner(modules, path)
     kept = plan.kept
     for link in plan.sizes:
         _update_size(model, link, kept)
+
+
+def _tied_owners(model: nn.Module, modules: Mapping[str, nn.Module], names: Set[str]) -> set[str]:
+    """Paths of the modules that hold one of the tensors under another name."""
+    tensors = all_tensors(model)
+    changed = {id(tensors[name]) for name in names}
+    return {
+        path for path, module in modules.items() if any(id(each) in changed for each in module._parameters.values())
+    }
 
 
 def _sync_owner(modules: Mapping[str, nn.Module], path: str) -> None:
@@ -218,7 +227,8 @@ def _sync_norm(module: nn.modules.batchnorm._NormBase | nn.GroupNorm) -> None:
     if width is None:
         return
     if isinstance(module, nn.GroupNorm):
-        module.num_groups = width * module.num_groups // module.num_channels  # whole groups go
+        if module.num_groups > 1:
+            module.num_groups = width * module.num_groups // module.num_channels  # whole groups go
         module.num_channels = width
     else:
         module.num_features = width

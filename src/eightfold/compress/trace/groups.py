@@ -148,6 +148,15 @@ class LayerCall:
         return self.groups > 1 and self.groups == len(self.inputs)
 
 
+@dataclass(frozen=True, eq=False)
+class NormCall:
+    """One execution of a norm whose statistics are over channels that may go, as layer norms are."""
+
+    weight: str  # its scale's name; "" when there is none
+    bias: str  # its shift's
+    channels: Index  # int64 [C, 2]: a Place for each channel
+
+
 @dataclass(frozen=True)
 class SizeLink:
     """An integer attribute of a module that the forward pass reads as a number of channels.
@@ -218,6 +227,8 @@ class ChannelGraph:
     groups: tuple[Group, ...]
     layers: tuple[LayerCall, ...]
     shapes: Mapping[str, tuple[int, ...]]  # every parameter and buffer; tied ones by their first name
+    norms: tuple[NormCall, ...] = ()
+    layer_norms: bool = False  # whether the trace let channels go that a layer norm takes statistics over
     sizes: tuple[SizeLink, ...] = ()
     suspects: tuple[Suspect, ...] = ()
     scales: tuple[ScaleLink, ...] = ()

@@ -70,7 +70,7 @@ def integers_of(model: nn.Module, path: str, value: int) -> list[str]:
     if type(module).__module__.startswith("torch.nn") and not _bare_norm(module):
         return []
     synced = _SYNCED if isinstance(module, _TORCH_LAYERS) and not _bare_norm(module) else frozenset()
-    names = [name for name, held in _integers(module) if held == value and name not in synced]
+    names = [name for name, held in _integers(module) if held == value and name.partition("[")[0] not in synced]
     return [name for name in names if not any(part in name for part in _NO_WIDTH) or _is_width(name)]
 
 
@@ -86,7 +86,7 @@ def _at(names: list[str], position: int) -> list[str]:
 
 def _bare_norm(module: nn.Module) -> bool:
     """A norm without tensors: only its integers give its width."""
-    norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm)
+    norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
     return isinstance(module, norms) and not any(True for _ in (*module.parameters(), *module.buffers()))
 
 

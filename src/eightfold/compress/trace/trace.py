@@ -31,12 +31,12 @@ from eightfold.compress.modules.modules import (
 from eightfold.compress.trace import scales, sizes
 from eightfold.compress.trace.components import Grouping, group_channels, solve
 from eightfold.compress.trace.fake.fake_run import run_or_fake
-from eightfold.compress.trace.groups import ChannelGraph, LayerCall, Role, Suspect
+from eightfold.compress.trace.groups import ChannelGraph, LayerCall, NormCall, Role, Suspect
 from eightfold.compress.trace.labels import LabelSpace, axes_of, clear_axes, set_axes
 from eightfold.compress.trace.op_trace import OpTraceNotes
 from eightfold.compress.trace.replay import scalar_factors_of
 from eightfold.compress.trace.rules import RULES, Call
-from eightfold.compress.trace.rules.base import RawLayer, Record, has_offset, marked_uniform, set_offset
+from eightfold.compress.trace.rules.base import RawLayer, RawNorm, Record, has_offset, marked_uniform, set_offset
 from eightfold.compress.trace.rules.elementwise import elementwise, factory
 from eightfold.compress.trace.rules.means import factors_of as growth_of
 from eightfold.compress.trace.rules.means import follow_factors
@@ -45,7 +45,7 @@ from eightfold.errors import TraceError
 from eightfold.export.verify.module_runs import set_evaluation
 
 
-def trace(model: nn.Module, example_inputs: ExampleInputs) -> ChannelGraph:
+def trace(model: nn.Module, example_inputs: ExampleInputs, *, layer_norms: bool = False) -> ChannelGraph:
     """Find every group of coupled channels of `model`.
 
     The model runs on `example_inputs` in evaluation mode, and once more in training mode when some parameters were not
@@ -57,15 +57,17 @@ def trace(model: nn.Module, example_inputs: ExampleInputs) -> ChannelGraph:
         model: any module.
         example_inputs: one tensor, or a tuple of positional arguments, or a dictionary of keyword arguments; or a list
             of such tuples and dictionaries: several calls, whose traces are merged.
+        layer_norms: let channels go that a layer norm takes its mean and variance over. These change then, and the
+            least-squares compensation, or training, has to make that good.
 
     Raises:
         TraceError: the model does not run on the inputs.
     """
     model = unwrapped(model)
-    graph, stuck = _follow(model, example_inputs, frozenset())
+    graph, stuck = _follow(model, example_inputs, frozenset(), layer_norms)
     if not stuck:
         return graph
-    other, _ = _follow(model, example_inputs, stuck)
+    other, _ = _follow(model, example_inputs, stuck, layer_norms)
     return max(graph, other, key=_free_outputs)
 
 
@@ -82,12 +84,12 @@ _FREEZES_A_FACTOR = (
 
 
 def _follow(
-    model: nn.Module, inputs: ExampleInputs, second_choice: frozenset[int]
+    model: nn.Module, inputs: ExampleInputs, second_choice: frozenset[int], layer_norms: bool
 ) -> tuple[ChannelGraph, frozenset[int]]:
     """The graph, and the splits of modules where a larger factor turned out frozen, though the smaller might not be."""
     tensors = named_tensors(model)
     integers = functools.partial(sizes.integers_of, model)
-    record = Record(LabelSpace(), integers, second_choice, weights=scales.weights_of(model))
+    record = Record(LabelSpace(), integers, layer_norms, second_choice, weights=scales.weights_of(model))
     used: set[int] = set()
     with _labelled(record.space, tensors), module_paths(model) as path:
         _run(model, inputs, record, used, path, training=False)
@@ -213,6 +215,8 @@ def _graph(
         grouping.groups,
         layers,
         shapes_of(model),
+        norms=tuple(_norm(norm, grouping, names) for norm in record.norms),
+        layer_norms=record.layer_norms,
         sizes=sizes.links(model, record, grouping),
         suspects=_suspects(model, record, grouping),
         scales=scales.scale_links(folds, names, grouping),
@@ -257,6 +261,11 @@ def _layer(raw: RawLayer, grouping: Grouping, names: Mapping[int, str]) -> Layer
         macs=raw.macs,
         **raw.geometry,
     )
+
+
+def _norm(raw: RawNorm, grouping: Grouping, names: Mapping[int, str]) -> NormCall:
+    weight, bias = names.get(id(raw.weight), ""), names.get(id(raw.bias), "")
+    return NormCall(weight, bias, grouping.places(raw.channels))
 
 
 def _suspects(model: nn.Module, record: Record, grouping: Grouping) -> tuple[Suspect, ...]:

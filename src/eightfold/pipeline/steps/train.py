@@ -50,6 +50,7 @@ PLAN_KEYS = (
     "merge",
     "remove_blocks",
     "block_score",
+    "layer_norms",
 )
 
 # Keys of `compress` that make a latency request.

@@ -38,6 +38,15 @@ class RawLayer:
 
 
 @dataclass(frozen=True)
+class RawNorm:
+    """A norm whose statistics are over channels that may go; its scale and shift where the model holds them."""
+
+    weight: torch.Tensor | None
+    bias: torch.Tensor | None
+    channels: Vector
+
+
+@dataclass(frozen=True)
 class RawSize:
     """A size argument that equals a labelled width: it must follow the width, or the width is fixed."""
 
@@ -67,9 +76,11 @@ class Record:
 
     space: LabelSpace
     integers: Callable[[str, int], list[str]]  # (module path, value) -> its attributes of that value that may be widths
+    layer_norms: bool = False  # whether channels that a norm takes statistics over may go
     second_choice: frozenset[int] = frozenset()  # numbers of the splits that free their second factor
     splits: list[Split] = field(default_factory=list)  # every channel dimension that was split
     layers: list[RawLayer] = field(default_factory=list)
+    norms: list[RawNorm] = field(default_factory=list)
     sizes: list[RawSize] = field(default_factory=list)
     dimensions: list[RawSize] = field(default_factory=list)  # labelled dimensions of results that were given sizes
     trail: OpTraceNotes = field(default_factory=OpTraceNotes)

@@ -9,6 +9,7 @@ import torch
 
 from eightfold.compress.trace.labels import Axes, Vector, axes_of, set_axes
 from eightfold.compress.trace.rules.base import Call, RawLayer, carry, has_offset, note_size, positive, rule, set_offset
+from eightfold.compress.trace.rules.norms import may_shrink, note_norm
 
 
 @rule("convolution", "_convolution", "convolution_overrideable", "mkldnn_convolution", "cudnn_convolution")
@@ -155,40 +156,15 @@ def batch_norm(call: Call) -> None:
     if any(tensor.shape[0] == x.shape[1] for tensor in vectors):
         for tensor in vectors:
             call.join(axes.get(1), axes_of(tensor).get(0))
-    call.freeze(x, "statistics over channels", [dim for dim in axes if dim != 1])
+    for dim in (each for each in axes if each != 1):
+        # Exporters write a group norm with one group as an instance norm of one channel that holds them all.
+        if may_shrink(call, x, axes[dim]):
+            note_norm(call, axes[dim])
+        else:
+            call.freeze(x, "statistics over channels", [dim])
     set_axes(call.out, axes)
     # Zeroed scales and shifts give zero; without them, a running mean is subtracted from the zero.
     set_offset(call.out, call.args[1] is None and (has_offset(x) or call.args[3] is not None))
-
-
-@rule("native_layer_norm", "layer_norm", "_fused_rms_norm", "rms_norm")
-def layer_norm(call: Call) -> None:
-    """Statistics over channels change with their number, so those channels cannot go."""
-    x, normalized = call.args[0], call.args[1]
-    first = x.dim() - len(normalized)
-    call.freeze(x, "layer norm over channels", range(first, x.dim()))
-    for tensor in call.args[2:4]:
-        if isinstance(tensor, torch.Tensor):
-            call.freeze(tensor, "layer norm over channels")
-    set_axes(call.out, axes_of(x))
-
-
-@rule("native_group_norm", "group_norm")
-def group_norm(call: Call) -> None:
-    """The channels of a norm group share statistics: they stay or go together."""
-    x, groups = call.args[0], call.args[6] if call.name == "native_group_norm" else call.args[1]
-    axes = axes_of(x)
-    vectors = [tensor for tensor in call.args[1:4] if isinstance(tensor, torch.Tensor)]
-    for tensor in vectors:
-        call.join(axes.get(1), axes_of(tensor).get(0))
-    if groups == 1:
-        call.freeze(x, "one group norm over all channels", [1])
-    elif 1 in axes:
-        # What shares statistics goes together: whole norm groups.
-        call.space.unite_rows(np.ascontiguousarray(axes[1].reshape(groups, -1).T), call.why("group norm"))
-        note_size(call, np.ascontiguousarray(axes[1].reshape(groups, -1)[:, 0]))
-    set_axes(call.out, axes)
-    set_offset(call.out, bool(axes) and (not vectors and has_offset(x)))
 
 
 @rule("_weight_norm_interface", "_weight_norm")

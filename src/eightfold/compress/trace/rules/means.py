@@ -6,6 +6,9 @@ it: surgery multiplies that weight by the inverse, and nothing else changes. RMS
 this kind. An operator that does not pass a factor on freezes the channels.
 
 The small constant that such a norm adds against a division by zero counts as zero.
+
+A mean that is subtracted leaves nothing to scale. A trace with `layer_norms` lets its channels go all the same: the
+mean, and the variance made from what is centred so, are then of the channels that are left; see `rules.norms`.
 """
 
 from __future__ import annotations
@@ -17,11 +20,14 @@ import torch
 
 from eightfold.compress.trace.labels import axes_of
 from eightfold.compress.trace.rules.base import Call, ChannelFactor, dims_of, has_offset, rule
+from eightfold.compress.trace.rules.norms import may_shrink, note_norm
 from eightfold.compress.trace.rules.reduction import drop_dims
 
 REASON = "mean over channels"
 LARGEST_EPSILON = 1e-4
 _FACTORS = "_eightfold_factors"
+# Marks tensors whose mean over channels is zero by construction, and products of such tensors.
+_CENTRED = "_eightfold_centred"
 
 # Several factors of one tensor: of means over different channels.
 Factors = tuple[ChannelFactor, ...]
@@ -41,7 +47,7 @@ def mean(call: Call) -> None:
     x = call.args[0]
     dims = dims_of(call.arg(1, "dim"), x)
     counted = [axes_of(x)[dim] for dim in dims if dim in axes_of(x)]
-    if counted and has_offset(x):
+    if counted and has_offset(x) and not _is_centred(x):
         call.freeze(x, f"{REASON} that stay nonzero without their layer", dims)
     drop_dims(call, dims, call.out.dim() == x.dim())
 
@@ -51,6 +57,8 @@ def follow_factors(call: Call) -> None:
     name = call.name.rstrip("_")
     if name not in _MOVING:
         call.record.count_uses(call.tensors)
+    if name in ("mul", "pow", "square") and all(_is_centred(tensor) for tensor in call.tensors if axes_of(tensor)):
+        _set_centred(call)
     if name != "mean" and not any(factors_of(tensor) for tensor in call.tensors):
         return
     handler = _HANDLERS.get(name)
@@ -93,6 +101,8 @@ def _same(call: Call) -> Factors | None:
 @_handles("mean")
 def _mean(call: Call) -> Factors | None:
     x = call.args[0]
+    if _is_centred(x):
+        return factors_of(x)
     dims = dims_of(call.arg(1, "dim"), x)
     counted = (ChannelFactor(axes_of(x)[dim], 1.0) for dim in dims if dim in axes_of(x))
     return _times(factors_of(x), tuple(counted))
@@ -107,8 +117,12 @@ def _power(call: Call) -> Factors | None:
 
 @_handles("add", "sub", "clamp_min", "clamp", "maximum")
 def _epsilon(call: Call) -> Factors | None:
-    """Small numbers, or a tensor with the same factors."""
+    """Small numbers, or a tensor with the same factors; or the mean of the channels that it is taken from."""
     x, *others = call.args
+    if call.name.startswith("sub") and _centres(call, x, others[0]):
+        note_norm(call, factors_of(others[0])[0].labels)
+        _set_centred(call)
+        return ()
     if call.name.startswith(("add", "maximum")) and not factors_of(x):
         x, others = others[0], [x, *others[1:]]
     numbers = [_number(other) for other in (*others, *call.kwargs.values()) if other is not None]
@@ -116,6 +130,24 @@ def _epsilon(call: Call) -> Factors | None:
         return factors_of(x)
     first, second = factors_of(x), factors_of(others[0]) if others else ()
     return first if first and _times(first, _raised(second, -1.0)) == () else None
+
+
+def _centres(call: Call, x: object, mean: object) -> bool:
+    """True for x minus its own mean over channels, which may be a mean over fewer."""
+    factors = factors_of(mean)
+    if not isinstance(x, torch.Tensor) or factors_of(x) or len(factors) != 1 or factors[0].power != 1:
+        return False
+    own = any(labels.tobytes() == factors[0].labels.tobytes() for labels in axes_of(x).values())
+    return own and not axes_of(mean).keys() & axes_of(x).keys() and may_shrink(call, x, factors[0].labels)
+
+
+def _is_centred(tensor: object) -> bool:
+    return bool(getattr(tensor, _CENTRED, False))
+
+
+def _set_centred(call: Call) -> None:
+    for out in call.outs:
+        setattr(out, _CENTRED, True)
 
 
 @_handles("mul", "div")

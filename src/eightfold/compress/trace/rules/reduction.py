@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from eightfold.compress.trace.labels import Axes, axes_of, set_axes
 from eightfold.compress.trace.rules.base import Call, dims_of, has_offset, positive, rule, set_offset
+from eightfold.compress.trace.rules.norms import may_shrink, note_norm
 
 
 @rule("sum", "nansum", "linalg_vector_norm", "norm")
@@ -17,13 +18,20 @@ def additive(call: Call) -> None:
     drop_dims(call, dims_of(call.arg(position, "dim"), x), bool(call.arg(keep, "keepdim", False)))
 
 
+_VARIANCES = ("var", "std", "var_mean", "std_mean")
+
+
 @rule("var", "std", "var_mean", "std_mean", "amax", "amin", "prod", "logsumexp", "all", "any", "max", "min",
       "median", "argmax", "argmin", "aminmax", "mode", "nanmean")  # fmt: skip
 def reduce(call: Call) -> None:
     """A reduction over channels depends on how many there are."""
     x = call.args[0]
     dims = dims_of(call.arg(1, "dim"), x)
-    call.freeze(x, f"{call.name} over channels", dims)
+    for dim in (each for each in dims if each in axes_of(x)):
+        if call.name in _VARIANCES and may_shrink(call, x, axes_of(x)[dim]):
+            note_norm(call, axes_of(x)[dim])
+        else:
+            call.freeze(x, f"{call.name} over channels", [dim])
     drop_dims(call, dims, any(out.dim() == x.dim() for out in call.outs))
     if call.name == "logsumexp":
         set_offset(call.out, True)

@@ -32,6 +32,9 @@ def view(call: Call) -> None:
             if merged is not None:
                 dim, labels = _split(call, merged, [out.shape[d] for d in outs])
                 axes[outs[dim]] = labels
+                # A scale beside a norm, `scale.view(self.shape)`: it stays whole unless the stream may go.
+                if call.record.layer_norms and len(outs) == 1 and call.record.weight(x) is not None:
+                    note_size(call, labels, outs[dim])
         call.freeze(x, "reshaped while it is empty", unpaired)
         _freeze_single(call, x, before)
     set_axes(out, axes)

@@ -217,7 +217,7 @@ class _Session:
     def _points(self) -> Sequence[Point]:
         example = self.samples[0]
         with bypassed(self.teacher, self.plan.removed_blocks):
-            graph = trace(self.teacher, example)
+            graph = trace(self.teacher, example, layer_norms=self.plan.layer_norms)
         consumers = consumers_of(graph, self.plan, running_means_behind(self.teacher, example))
         own = dict(self.pruned.named_parameters())
         chosen = [name for name in own if any(fnmatch(name, pattern) for pattern in self.options.points)]
