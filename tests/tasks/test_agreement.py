@@ -18,7 +18,7 @@ from eightfold.runtime.bundle.manifest import Task
 from eightfold.tasks.agreement import AGREEMENTS, AgreementTask
 from eightfold.tasks.answers import save_answers, with_answers
 from eightfold.tasks.base import Network
-from eightfold.tasks.photos import is_unlabelled, write_photos
+from eightfold.tasks.photos import is_unlabelled, open_photos, write_photos
 
 SIDE = 32
 PREPROCESS = Preprocess(height=SIDE, width=SIDE)
@@ -142,3 +142,17 @@ def test_photos_are_divided_and_unreadable_ones_left_out(tmp_path: Path) -> None
     with pytest.raises(ImageError, match=r"none of the 1 images in .* can be read; allowed: JPEG"):
         write_photos(DataSection(source=str(source)), tmp_path / "none", seed=0)
     assert not (tmp_path / "none").exists()
+
+
+def test_the_folder_above_a_labelled_data_set_is_no_set_of_photos(tmp_path: Path) -> None:
+    """Its test images would be among those that the network is fitted to."""
+    cv2 = pytest.importorskip("cv2", reason="the extra [images] is not installed")
+    for part in ("train", "test"):
+        folder = tmp_path / "flowers" / part / "rose"
+        folder.mkdir(parents=True)
+        cv2.imwrite(str(folder / "0.png"), np.full((4, 4, 3), len(part), np.uint8))
+    assert is_unlabelled(str(tmp_path))
+    with pytest.raises(ImageError, match=r"has no train/LABEL/\* .*; did you mean .*flowers\?"):
+        open_photos(str(tmp_path))
+    cv2.imwrite(str(tmp_path / "own.png"), np.zeros((4, 4, 3), np.uint8))
+    assert len(open_photos(str(tmp_path))) == 3

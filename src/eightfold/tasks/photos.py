@@ -23,9 +23,33 @@ def is_unlabelled(source: str) -> bool:
     """True if a source of images is a folder without the parts train/ and test/ of a labelled data set, or a list."""
     path = Path(source)
     if path.is_dir():
-        parts = [part for names in (("train",), ("test", "valid", "val")) for part in names if (path / part).is_dir()]
-        return len(parts) < 2
+        return not _has_parts(path)
     return path.suffix.lower() in (".txt", ".jpg", ".jpeg", ".png", ".bmp", ".webp") or any(c in source for c in "*?[")
+
+
+def _has_parts(folder: Path) -> bool:
+    parts = [part for names in (("train",), ("test", "valid", "val")) for part in names if (folder / part).is_dir()]
+    return len(parts) >= 2
+
+
+def open_photos(source: str) -> ImageSet:
+    """The images of a source without labels.
+
+    Raises:
+        ImageError: there are none, or all lie in a labelled data set below the folder: its test images would be among
+            those that the network is fitted to.
+    """
+    images, path = open_images(source), Path(source)
+    if not path.is_dir():
+        return images
+    for below in sorted(each for each in path.iterdir() if each.is_dir() and _has_parts(each)):
+        if all(isinstance(item, Path) and item.is_relative_to(below) for item in images.items):
+            raise ImageError(
+                f"{source} has no train/LABEL/* and test/LABEL/* files, but {below}, where all its images lie",
+                allowed="train/LABEL/* and test/LABEL/*, or images without such parts",
+                remedy=f"did you mean {below}?",
+            )
+    return images
 
 
 def write_photos(data: DataSection, directory: Path, *, seed: int, held_out: bool = True) -> None:
@@ -40,7 +64,7 @@ def write_photos(data: DataSection, directory: Path, *, seed: int, held_out: boo
     Raises:
         ImageError: none can be read.
     """
-    found = _readable(open_images(data.source), data.train_images + data.test_images, seed, data.source)
+    found = _readable(open_photos(data.source), data.train_images + data.test_images, seed, data.source)
     kept = min(data.test_images, max(1, len(found) // HELD_OUT)) if held_out else 0
     order = np.random.default_rng(seed).permutation(len(found)).tolist()
     test, train = order[:kept], order[kept:][: data.train_images] or order

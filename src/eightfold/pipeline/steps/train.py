@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eightfold.calib.images.image_set import warn_of_overlap
-from eightfold.calib.images.images import open_images
 from eightfold.compress.plan.latency.budget_text import MIXED
 from eightfold.compress.plan.selection_rules import MEASURED
 from eightfold.files import atomic_directory
@@ -24,7 +23,7 @@ from eightfold.pipeline.job.step_keys import IMAGES, MODULES, image_key, model_k
 from eightfold.recipe import Recipe
 from eightfold.recipe_sections import CompressSection, TrainSection
 from eightfold.runtime.report.report_format import metric_label
-from eightfold.tasks.photos import write_photos
+from eightfold.tasks.photos import open_photos, write_photos
 
 if TYPE_CHECKING:
     from torch import nn
@@ -100,7 +99,7 @@ def pruned_step(recipe: Recipe) -> str:
 def _data_settings(job: Job) -> JsonDict:
     """With a digest of the user's own images: what was added or changed makes the run start over."""
     task, data = job.recipe.task, job.recipe.data
-    content = open_images(data.source).digest() if job.unlabelled else job.task.data_digest(data)
+    content = open_photos(data.source).digest() if job.unlabelled else job.task.data_digest(data)
     settings = {**data.model_dump(), "labels": task.labels, "content": content}
     if data.labelled is not None:
         settings["labelled content"] = job.task.test_digest(data, data.labelled)
