@@ -46,6 +46,12 @@ def test_what_is_wrong_is_said_before_the_first_step(
     assert not (tmp_path / "run").exists()
 
 
+def test_layer_norms_are_refitted_or_left_alone(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    recipe = {**tiny_recipe, "compress": {**tiny_recipe["compress"], "layer_norms": True, "compensate": "mean"}}
+    with pytest.raises(EightfoldError, match=r"compress\.compensate is mean.*; allowed: none or lsq; take lsq"):
+        preview_run(recipe_from(recipe), output=tmp_path / "run")
+
+
 def test_a_named_network_needs_weights_or_training(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
     recipe = {**tiny_recipe, "model": {"source": "mobilenet_v2"}, "train": {"epochs": 0}}
     with pytest.raises(EightfoldError, match="neither trains the network nor names its weights"):

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from eightfold.compress.compensate.compensate import CompensationReport, compensate
+from eightfold.compress.compensate.compensate import CompensationReport, compensate, require_method
 from eightfold.compress.latency.report import LatencyReport
 from eightfold.compress.latency.request import report_of, taken_request
 from eightfold.compress.modules.batches import batches_of
@@ -75,6 +75,7 @@ def prune(
     **options: Any,
 ) -> Pruned:
     """`eightfold.prune` of a torch module, which documents the arguments."""
+    require_method(compensation, options.get("layer_norms", False))
     images = images if isinstance(images, Tensor) else list(images)
     with collector_paused():
         norms = options.get("layer_norms", False)

@@ -103,6 +103,7 @@ def require_function(text: str) -> None:
 def _check_names(recipe: Recipe) -> None:
     section = recipe.compress
     require("torch", "prune a network")
+    from eightfold.compress.compensate.compensate import WITH_LAYER_NORMS
     from eightfold.compress.criteria.scores import CRITERIA, needs_of
     from eightfold.compress.plan.selection_rules import MEASURED, RULES
 
@@ -110,6 +111,12 @@ def _check_names(recipe: Recipe) -> None:
         raise UnknownNameError.of("rule", section.rule, [*RULES, MEASURED])
     if section.score not in CRITERIA:
         raise UnknownNameError.of("score", section.score, CRITERIA)
+    if section.layer_norms and section.compensate not in WITH_LAYER_NORMS:
+        raise RecipeError(
+            f"compress.compensate is {section.compensate}, which does nothing for layer_norms",
+            allowed=" or ".join(WITH_LAYER_NORMS),
+            remedy="take lsq, which re-fits the norms",
+        )
     if recipe.train.distill:
         raise RecipeError(
             "train.distill", allowed="compress.finetune.distill: the network before pruning is the teacher"

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 import eightfold as ef
 from eightfold.compress.compensate.compensate import compensate
 from eightfold.compress.surgery.surgery import apply_plan
+from eightfold.errors import UsageError
 
 WIDTH = 32
 
@@ -126,3 +127,14 @@ def test_layers_alone_are_touched_without_layer_norms() -> None:
     pruned = copy.deepcopy(original)
     apply_plan(pruned, plan)
     assert compensate(pruned, original, plan, images).changed == ("make.weight", "read.weight")
+
+
+@pytest.mark.parametrize("method", ["mean", "bn_beta"])
+def test_constants_of_other_norms_are_refused(method: str) -> None:
+    original = seeded(Behind(nn.LayerNorm(WIDTH)))
+    images = torch.randn(4, 3, 10, 10, dtype=torch.float64)
+    with pytest.raises(UsageError, match=rf"compensation '{method}' .*; allowed: none or lsq; take lsq"):
+        ef.prune(original, images[:1], layer_norms=True, compensation=method, images=images)
+    plan = ef.plan_pruning(original, images[:1], layer_norms=True)
+    with pytest.raises(UsageError, match="allowed: none or lsq"):
+        compensate(copy.deepcopy(original), original, plan, images, method=method)

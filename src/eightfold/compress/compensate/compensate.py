@@ -31,6 +31,8 @@ from eightfold.errors import UnknownNameError, UsageError
 from eightfold.export.verify.module_runs import evaluating
 
 METHODS = ("none", "bn_beta", "mean", "lsq")
+# Constants of the original's norms are not those of norms over fewer channels: measured, they cost accuracy.
+WITH_LAYER_NORMS = ("none", "lsq")
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,18 @@ class CompensationReport:
         lines = [f"compensation {self.method}: {len(self.changed)} layers changed"]
         lines += [f"  no bias and no norm of its own to take an offset: {name}" for name in self.without_sink]
         return "\n".join(lines)
+
+
+def require_method(method: str, layer_norms: bool) -> None:
+    """Raises UnknownNameError for a method that does not exist, UsageError for one that layer norms rule out."""
+    if method not in METHODS:
+        raise UnknownNameError.of("compensation", method, METHODS)
+    if layer_norms and method not in WITH_LAYER_NORMS:
+        raise UsageError(
+            f"compensation {method!r} with channels below layer norms pruned",
+            allowed=" or ".join(WITH_LAYER_NORMS),
+            remedy="take lsq, which re-fits the norms, or leave layer_norms out",
+        )
 
 
 def compensate(
@@ -77,11 +91,10 @@ def compensate(
 
     Raises:
         UnknownNameError: no such method.
-        UsageError: `images` is empty.
+        UsageError: `images` is empty, or the method is of no use to a plan with `layer_norms`.
         ModelError: the two networks do not run the same layers on the same images.
     """
-    if method not in METHODS:
-        raise UnknownNameError.of("compensation", method, METHODS)
+    require_method(method, plan.layer_norms)
     batches = batches_of(images, batch)
     if not batches:
         raise UsageError("compensation got no images", allowed="at least one batch", remedy="pass some 256 images")

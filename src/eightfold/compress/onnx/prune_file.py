@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eightfold.compress.compensate.compensate import CompensationReport, compensate
+from eightfold.compress.compensate.compensate import CompensationReport, compensate, require_method
 from eightfold.compress.inspection import ModelInspection, frozen_by, inspect_model
 from eightfold.compress.latency.report import LatencyReport
 from eightfold.compress.latency.request import report_of, taken_request
@@ -93,6 +93,7 @@ def prune_file(
     """
     if compensation not in COMPENSATIONS:
         raise UnknownNameError.of("compensation of an ONNX file", compensation, COMPENSATIONS)
+    require_method(compensation, bool(options.get("layer_norms")))
     require_file_output(output, Path(path))
     work = _planned(Path(path), example_inputs, **options)
     before = output_shapes(work.graph.module, work.examples)
