@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -62,6 +64,7 @@ class Board:
         self._address = address
         self._control = tempfile.TemporaryDirectory(prefix="eightfold-ssh-")
         self.folder = ""
+        self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Board:
         try:
@@ -89,13 +92,38 @@ class Board:
     def watch(self, command: str) -> None:
         """Run a shell command whose messages appear here as it speaks. Raises as `output`."""
         said: list[bytes] = []
-        words = [*self._ssh(), *self._address.arguments, f"{command} > /dev/null"]
+        words = [*self._ssh(), *self._address.arguments, _whole(f"{command} > /dev/null")]
         with subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
             for line in process.stderr or ():
                 said.append(line)
                 print(line.decode(errors="replace"), end="", file=sys.stderr, flush=True)
         if process.returncode:
             raise self._failed(process.returncode, b"".join(said))
+
+    def lines(self, command: str) -> Iterator[str]:
+        """Lines that a shell command prints, as it prints them. Raises as `output` at the end."""
+        words = [*self._ssh(), *self._address.arguments, _whole(command)]
+        with tempfile.TemporaryFile() as said:
+            process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said)
+            self._process = process
+            try:
+                for line in process.stdout or ():
+                    if line.endswith(b"\n"):  # the last one may be torn where the connection broke
+                        yield line.decode(errors="replace").rstrip("\n")
+            finally:
+                self._process = None
+                if process.stdout is not None:
+                    process.stdout.close()
+                process.wait()
+            if process.returncode:
+                said.seek(0)
+                raise self._failed(process.returncode, said.read())
+
+    def interrupt(self) -> None:
+        """End the command whose lines are being read. For another thread."""
+        process = self._process
+        if process is not None:
+            process.terminate()
 
     def upload(self, path: Path) -> str:
         """Copy a file or a directory into the folder; returns its path there."""
@@ -110,7 +138,7 @@ class Board:
     def _run(
         self, command: str, *, stdin: IO[bytes] | None = None, check: bool = True
     ) -> subprocess.CompletedProcess[bytes]:
-        words = [*self._ssh(), *self._address.arguments, command]
+        words = [*self._ssh(), *self._address.arguments, _whole(command)]
         done = subprocess.run(words, stdin=stdin or subprocess.DEVNULL, capture_output=True, check=False)
         if check and done.returncode:
             raise self._failed(done.returncode, done.stderr)
@@ -119,13 +147,27 @@ class Board:
     def _ssh(self) -> list[str]:
         program = shlex.split(os.environ.get("EIGHTFOLD_SSH", "ssh"))
         shared = {"ControlMaster": "auto", "ControlPath": f"{self._control.name}/%C", "ControlPersist": "60"}
-        options = shared | {"ConnectTimeout": str(CONNECT_TIMEOUT_S)}
+        alive = {"ServerAliveInterval": str(CONNECT_TIMEOUT_S), "ServerAliveCountMax": "4"}
+        options = shared | alive | {"ConnectTimeout": str(CONNECT_TIMEOUT_S)}
         return [*program, *(word for name, value in options.items() for word in ("-o", f"{name}={value}"))]
 
     def _failed(self, code: int, said: bytes) -> BackendError:
         lines = [line for line in said.decode(errors="replace").splitlines() if line.strip()]
-        reason = lines[-1] if lines else f"exit code {code}"
+        reason = _killed(code) or (lines[-1] if lines else f"exit code {code}")
         host = self._address.host
         if code == UNREACHABLE:
             return BackendError(f"cannot reach {host} ({reason})", remedy=f"check that this works: ssh {host}")
         return BackendError(f"{host} answered: {reason}")
+
+
+def _whole(command: str) -> str:
+    """A command whose shell outlives it: of one that a signal killed, ssh tells no more than of a broken connection."""
+    return f"{command}; exit $?"
+
+
+def _killed(code: int) -> str:
+    """Words for the exit code of a program that a signal killed, to which a shell adds 128; nothing for others."""
+    try:
+        return f"the program was killed by {signal.Signals(code - 128).name}" if code != UNREACHABLE else ""
+    except ValueError:
+        return ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -25,10 +25,12 @@ REFERENCE = "reference"  # the line of the point that tells how fast the machine
 
 
 class ProfileStore:
-    """Points on disk; without a path, in memory only."""
+    """Points on disk; without a path, in memory only. `echo` gets every line that is added."""
 
-    def __init__(self, settings: ProfileSettings, path: Path | None) -> None:
-        self.settings, self.path = settings, path
+    def __init__(
+        self, settings: ProfileSettings, path: Path | None, *, echo: Callable[[str], object] | None = None
+    ) -> None:
+        self.settings, self.path, self._echo = settings, path, echo
         self.points: dict[LayerShape, dict[Widths, float]] = {}
         self.reference_ms: float | None = None
         if path is not None and path.exists():
@@ -50,11 +52,14 @@ class ProfileStore:
         self._append([{REFERENCE: ms}])
 
     def _append(self, lines: Iterable[object]) -> None:
+        made = [json.dumps(line, separators=(",", ":")) for line in lines]
+        for line in made if self._echo is not None else ():
+            self._echo(line)  # type: ignore[misc]  # it is not None
         if self.path is None:
             return
-        text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+        text = "".join(line + "\n" for line in made)
         if not self.path.exists():
-            text = json.dumps({"format": FORMAT, **self.settings.model_dump()}) + "\n" + text
+            text = header_line(self.settings) + "\n" + text
         file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             os.write(file, text.encode())
@@ -70,7 +75,7 @@ class ProfileStore:
         if not lines:
             path.unlink()
             return
-        require_same(self.settings, _settings(lines[0], path), str(path))
+        require_same(self.settings, _settings(lines[0], str(path)), str(path))
         for number, line in enumerate(lines[1:], start=2):
             self._take(line, path, number)
 
@@ -90,7 +95,7 @@ class ProfileStore:
             ) from None
 
 
-def _settings(line: str, path: Path) -> ProfileSettings:
+def _settings(line: str, source: str) -> ProfileSettings:
     try:
         data = json.loads(line)
         if data.pop("format", None) != FORMAT:
@@ -98,14 +103,24 @@ def _settings(line: str, path: Path) -> ProfileSettings:
         return ProfileSettings.model_validate(data)
     except (ValueError, AttributeError, ValidationError):
         raise BackendError(
-            f"{path} is no layer profile", allowed="a file that eightfold profile wrote", remedy="name another file"
+            f"{source} is no layer profile", allowed="a file that eightfold profile wrote", remedy="name another file"
         ) from None
+
+
+def header_line(settings: ProfileSettings) -> str:
+    """The first line of a file."""
+    return json.dumps({"format": FORMAT, **settings.model_dump()})
 
 
 def settings_of(path: Path) -> ProfileSettings:
     """The settings of a file. Raises BackendError where it is none."""
     with path.open(errors="replace") as file:
-        return _settings(file.readline(), path)
+        return settings_in(file.readline(), str(path))
+
+
+def settings_in(line: str, source: str) -> ProfileSettings:
+    """The settings in the first line of a file. Raises BackendError where there are none."""
+    return _settings(line, source)
 
 
 def default_store(settings: ProfileSettings) -> ProfileStore:
