@@ -3,7 +3,8 @@
     nice -n 19 python benchmarks/quarter.py                          # every row that is missing, then the table
     python benchmarks/quarter.py --networks resnet --seeds 1
 
-`labels`: pruned with least squares on images, then trained with labels and with the dense network's logits.
+`labels`: pruned with least squares on images, then trained with labels and with the dense network's logits; `labels
+alone` without the logits.
 `no labels`: the same pruned network after `ef.recover` on training images whose labels nobody reads. Both start from
 one plan (`rule="measured"`). INT8 is calibrated on 512 training images, and runs in onnxruntime. Rows are kept in
 --work one by one, where a training in progress has its checkpoint: a run that was killed goes on when called again.
@@ -44,7 +45,7 @@ RESULTS = Path(__file__).parent / "results" / "quarter.md"
 IMAGE = torch.zeros(1, 1, 28, 28)
 BATCH, FITTED, CALIBRATION = 128, 512, 512
 SHARE = 0.25  # of the MACs
-ROWS = ("dense", "dense INT8", "labels", "labels INT8", "no labels", "no labels INT8")
+ROWS = ("dense", "dense INT8", "labels", "labels INT8", "labels alone", "no labels", "no labels INT8")
 
 
 def mobilenet() -> nn.Module:
@@ -75,7 +76,7 @@ class Quarter:
         file = self.work / f"{name.replace(' ', '-')}.json"
         if not file.is_file():
             begun = time.process_time()
-            made = {"dense": self.dense, "labels": self.tuned, "no labels": self.recovered}
+            made = {"dense": self.dense, "labels": self.tuned, "labels alone": self.alone, "no labels": self.recovered}
             model = made[name.removesuffix(" INT8")]()
             right = self.int8(model, name) if name.endswith("INT8") else self.right(model)
             found = {
@@ -115,6 +116,10 @@ class Quarter:
         model, teacher = self.pruned()[0], self.dense()
         hooks = [Distill(ef.Distiller(model, teacher, IMAGE, ef.DistillOptions({"logits": 1.0})))]
         return self.trained("tuned", model, self.arguments.tune_steps, 0.05, self.seed + 100, hooks)
+
+    def alone(self) -> nn.Module:
+        """Pruned, and trained as long with labels alone."""
+        return self.trained("alone", self.pruned()[0], self.arguments.tune_steps, 0.05, self.seed + 100)
 
     def recovered(self) -> nn.Module:
         """Pruned, and trained to answer as the dense network, without labels."""

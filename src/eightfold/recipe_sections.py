@@ -113,6 +113,10 @@ class TrainSection(Frozen):
         description="of `sparsity`: release ends it after 60% of the run, and dead channels stay dead; constant keeps "
         "it; global, local and dynamic lower it late, for all scales or the largest",
     )
+    sparsity_penalty: Literal["scales", "coupled-scales", "group-lasso"] = Field(
+        default="scales",
+        description="on each batch norm scale, on those of a coupled channel together, or on all its weights",
+    )
     distill: dict[str, float] = Field(
         default={},
         description="of finetune: loss -> weight, with the network before pruning as the teacher: logits, cwd, "

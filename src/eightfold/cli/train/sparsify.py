@@ -29,7 +29,7 @@ def sparsify(
         str | None,
         typer.Option(help="release, constant, global, local or dynamic. Default: by penalty."),
     ] = None,
-    penalty: Annotated[str, typer.Option(help="scales (L1 on batch norms) or group-lasso.")] = "scales",
+    penalty: Annotated[str, typer.Option(help="scales (L1 on batch norms), coupled-scales or group-lasso.")] = "scales",
     update: Annotated[str | None, typer.Option(help="proximal or subgradient. Default: by penalty.")] = None,
 ) -> None:
     """Train with a penalty that pushes channels to zero. Pruning them costs little.

@@ -352,7 +352,8 @@ def _hooks(job: Job, model: nn.Module, section: TrainSection) -> list[Hook]:
         from eightfold.compress.train.sparsity.strength import Strength
 
         strength = Strength(section.sparsity, section.sparsity_schedule)
-        hooks.append(Sparsity(penalty_of("scales", model, strength, "all", None)))
+        example = (*job.model_inputs(), *job.networks.trace_arguments)
+        hooks.append(Sparsity(penalty_of(section.sparsity_penalty, model, strength, "all", example)))
     if section.epochs and section.distill:
         from eightfold.tasks.distilling import distillation_hooks
 

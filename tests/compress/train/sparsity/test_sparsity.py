@@ -161,6 +161,53 @@ def test_proximal_steps_end_at_the_soft_threshold(kind: Any, options: dict[str, 
     assert scale[2:].tolist() == [0.0, 0.0, 0.0]
 
 
+def test_coupled_scales_end_at_the_block_soft_threshold_and_die_together() -> None:
+    """0.5 |x - a|^2 + s sqrt(n) |x| is least at max(1 - s sqrt(n) / |a|, 0) a, channel by channel."""
+    model = residual_network()
+    penalty = PENALTIES["coupled-scales"](model, Strength(0.2), "all", torch.rand(1, 3, 8, 8))
+    scales = batch_norm_scales(model)
+    assert {id(each) for each in penalty.parameters()} == {id(each) for each in scales.values()}
+    torch.manual_seed(2)
+    wanted = {name: 0.4 * torch.randn(16) for name in scales}
+    optimizer = torch.optim.SGD(scales.values(), lr=0.01, momentum=0.9)
+    for _ in range(600):
+        optimizer.zero_grad()
+        sum(0.5 * (scales[name] - wanted[name]).square().sum() for name in scales).backward()  # type: ignore[union-attr]
+        optimizer.step()
+        penalty.shrink(0.5, optimizer)
+    for names in (["1.weight", "3.norm2.weight"], ["3.norm1.weight"]):
+        norm = torch.stack([wanted[name] for name in names]).norm(dim=0)
+        factor = (1 - 0.2 * len(names) ** 0.5 / norm).clamp(min=0)
+        assert 0 < int((factor == 0).sum()) < 16
+        for name in names:
+            torch.testing.assert_close(scales[name].detach(), factor * wanted[name], atol=2e-3, rtol=0)
+            assert torch.equal(scales[name] == 0, factor == 0)
+
+
+def test_what_sparse_training_killed_goes_from_a_residual_stream_for_nothing() -> None:
+    model = residual_network()
+    image = torch.rand(1, 3, 8, 8)
+    for scale in batch_norm_scales(model).values():
+        nn.init.uniform_(scale, 0.2, 2.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    options: dict[str, Any] = {"penalty": "coupled-scales", "schedule": "release", "example_inputs": image}
+    with ef.sparsify(model, s=0.06, steps=60, **options):
+        for step in range(60):
+            batch = batch_at(step)
+            optimizer.zero_grad()
+            mse_loss(model(batch.inputs[0][..., :6, :6]), batch.target).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    dead = model.get_parameter("1.weight") == 0
+    assert torch.equal(dead, model.get_parameter("3.norm2.weight") == 0)
+    assert 0 < int(dead.sum()) < 16
+    images = batch_at(0).inputs[0]
+    before = model.eval()(images)
+    left = {"0.weight": 1 - float(dead.float().mean())}
+    ef.prune(model, image, rule="global", score="bn_scale", keep_ratio=1.0, keep=left, multiple=1)
+    assert model.get_parameter("0.weight").shape[0] == int((~dead).sum())
+    torch.testing.assert_close(model(images), before)
+
+
 def test_channels_that_are_dead_at_the_release_give_nothing_from_then_on() -> None:
     model = two_layers()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)

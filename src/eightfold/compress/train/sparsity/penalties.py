@@ -18,7 +18,7 @@ from eightfold.compress.criteria.evidence import Evidence
 from eightfold.compress.trace.groups import Group
 from eightfold.compress.trace.trace import trace
 from eightfold.compress.train.sparsity.proximal import Stepped, step_sizes
-from eightfold.compress.train.sparsity.scales import LayerSet, Scales, penalized_scales, shifts_of
+from eightfold.compress.train.sparsity.scales import LayerSet, Scales, batch_norm_scales, penalized_scales, shifts_of
 from eightfold.compress.train.sparsity.strength import Strength
 from eightfold.errors import ModelError, UsageError
 
@@ -161,6 +161,65 @@ class GroupLasso(Penalty):
         return {name: (squares / counts).sqrt() for name, (squares, counts) in moments.items()}
 
 
+class CoupledScales(GroupLasso):
+    """s * sum over coupled channels of sqrt(n) * norm of its n batch norm scales: those of a residual stream die in all
+    of its layers at once, so that the channel can go. The subgradient is the group lasso's; the proximal step is exact,
+    because each scale belongs to one channel.
+
+    Args:
+        groups: those whose batch norms are penalized.
+    """
+
+    has_proximal = True
+
+    def __init__(self, model: nn.Module, groups: Iterable[Group], strength: Strength) -> None:
+        super().__init__(model, groups, strength)
+        scales = batch_norm_scales(model)
+        shifts = shifts_of(model, scales)
+        self._shifts = {id(scale): shifts[name] for name, scale in scales.items()}
+        for name, (width, parts) in list(self._groups.items()):
+            kept = [part for part in parts if id(part.parameter) in self._shifts]
+            self._groups[name] = width, kept
+            if not kept:
+                del self._groups[name]
+        self._dead: dict[str, Tensor] = {}
+        if not self._groups:
+            raise ModelError("no batch norm scales in the groups that can be pruned", remedy="choose the group lasso")
+
+    def before_step(self, progress: float) -> None:
+        released = self._strength.released(progress)
+        self._dead = {name: size == 0 for name, size in self.magnitudes().items()} if released else {}
+
+    @torch.no_grad()
+    def shrink(self, progress: float, optimizer: Stepped) -> None:
+        """Block soft thresholding; the largest channel of a group at most halves."""
+        for name, dead in self._dead.items():
+            self._scale(name, (~dead).float(), shifts=True)
+        if self._dead:
+            return
+        steps, sizes = step_sizes(optimizer, self.parameters()), self.magnitudes()
+        pool = self._strength.of(torch.cat([*sizes.values()]), progress)
+        strengths = torch.split(pool, [len(size) for size in sizes.values()])
+        for (name, size), own in zip(sizes.items(), strengths, strict=True):
+            step = _mean_step(steps, self._groups[name][1])
+            left = (1 - step * own / size.clamp(min=TINY)).clamp(min=0)
+            left[size.argmax()] = left[size.argmax()].clamp(min=0.5)
+            self._scale(name, left)
+
+    def _scale(self, name: str, factors: Tensor, *, shifts: bool = False) -> None:
+        """Multiply the scales of each channel of a group, and the shifts as well."""
+        for part in self._groups[name][1]:
+            own = factors[part.channels]
+            for each in (part.parameter, self._shifts[id(part.parameter)]) if shifts else (part.parameter,):
+                each[part.positions] *= own.to(each.dtype)
+
+
+def _mean_step(steps: Mapping[int, float | Tensor], parts: Iterable[_Slice]) -> float:
+    """One step size for coupled parameters, which adaptive optimizers give each its own."""
+    found = [steps[id(part.parameter)] for part in parts if id(part.parameter) in steps]
+    return float(sum(float(each.mean()) if isinstance(each, Tensor) else each for each in found)) / max(len(found), 1)
+
+
 def _slices(group: Group, tensors: dict[str, nn.Parameter]) -> list[_Slice]:
     members = [m for m in group.members if m.tensor in tensors and not m.tensor.endswith("bias")]
     return [
@@ -211,7 +270,17 @@ def _group_lasso(model: nn.Module, strength: Strength, layers: LayerSet, example
     return GroupLasso(model, groups, strength)
 
 
-PENALTIES: dict[str, PenaltyMaker] = {"scales": _scale_penalty, "group-lasso": _group_lasso}
+def _coupled_scales(model: nn.Module, strength: Strength, layers: LayerSet, example_inputs: Any) -> Penalty:
+    if example_inputs is None:
+        raise UsageError("the penalty 'coupled-scales' without example inputs", allowed="example_inputs=...")
+    return CoupledScales(model, trace(model, example_inputs).free, strength)
+
+
+PENALTIES: dict[str, PenaltyMaker] = {
+    "scales": _scale_penalty,
+    "coupled-scales": _coupled_scales,
+    "group-lasso": _group_lasso,
+}
 
 
 def register_penalty(name: str, make: PenaltyMaker) -> None:

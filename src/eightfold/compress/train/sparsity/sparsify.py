@@ -114,11 +114,13 @@ def sparsify(
         s: strength of the penalty, per scale. 1e-4 is usual; `suggested_strength` fits it to a schedule.
         layers: for "scales": "all" batch norms, or those that a rule prunes: "normal", "shortcut", "layer".
         schedule: "constant", "global", "local", "dynamic" or "release", see `Strength`; all but the first need `steps`.
-        penalty: "scales" (L1 on batch norm scales) or "group-lasso" (over all weights of each coupled channel).
+        penalty: "scales" (L1 on batch norm scales), "coupled-scales" (a group lasso over the scales of each coupled
+            channel) or "group-lasso" (over all weights of each coupled channel).
         update: "proximal": scales shrink by a threshold after each step, exactly to zero; "subgradient": the penalty
             joins the gradients. By default proximal where the penalty has that.
         steps: optimizer steps of the whole training.
-        example_inputs: what the model is called with; needed by all layer sets but "all", and by the group lasso.
+        example_inputs: what the model is called with; needed by all layer sets but "all", and by penalties on coupled
+            channels.
 
     Yields:
         The state: `dead_share`, `history`.
