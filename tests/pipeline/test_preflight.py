@@ -46,10 +46,17 @@ def test_what_is_wrong_is_said_before_the_first_step(
     assert not (tmp_path / "run").exists()
 
 
-def test_layer_norms_are_refitted_or_left_alone(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
-    recipe = {**tiny_recipe, "compress": {**tiny_recipe["compress"], "layer_norms": True, "compensate": "mean"}}
-    with pytest.raises(EightfoldError, match=r"compress\.compensate is mean.*; allowed: none or lsq; take lsq"):
-        preview_run(recipe_from(recipe), output=tmp_path / "run")
+@pytest.mark.parametrize(("method", "epochs", "good"), [("mean", 1, False), ("none", 0, False), ("none", 1, True)])
+def test_layer_norms_are_refitted_or_trained(
+    tiny_recipe: dict[str, Any], tmp_path: Path, method: str, epochs: int, good: bool
+) -> None:
+    section = {**tiny_recipe["compress"], "layer_norms": True, "compensate": method, "finetune": {"epochs": epochs}}
+    recipe = recipe_from({**tiny_recipe, "compress": section})
+    if good:
+        assert preview_run(recipe, output=tmp_path / "run")
+    else:
+        with pytest.raises(EightfoldError, match=rf"compress\.compensate is {method}.*; allowed: lsq.*; take lsq"):
+            preview_run(recipe, output=tmp_path / "run")
 
 
 def test_a_named_network_needs_weights_or_training(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:

@@ -103,7 +103,6 @@ def require_function(text: str) -> None:
 def _check_names(recipe: Recipe) -> None:
     section = recipe.compress
     require("torch", "prune a network")
-    from eightfold.compress.compensate.compensate import WITH_LAYER_NORMS
     from eightfold.compress.criteria.scores import CRITERIA, needs_of
     from eightfold.compress.plan.selection_rules import MEASURED, RULES
 
@@ -111,10 +110,11 @@ def _check_names(recipe: Recipe) -> None:
         raise UnknownNameError.of("rule", section.rule, [*RULES, MEASURED])
     if section.score not in CRITERIA:
         raise UnknownNameError.of("score", section.score, CRITERIA)
-    if section.layer_norms and section.compensate not in WITH_LAYER_NORMS:
+    trains = section.compensate == "none" and (section.finetune.epochs or section.recover_minutes)
+    if section.layer_norms and section.compensate != "lsq" and not trains:
         raise RecipeError(
-            f"compress.compensate is {section.compensate}, which does nothing for layer_norms",
-            allowed=" or ".join(WITH_LAYER_NORMS),
+            f"compress.compensate is {section.compensate}, which leaves the norms of compress.layer_norms as they are",
+            allowed="lsq, or none before compress.finetune or compress.recover_minutes",
             remedy="take lsq, which re-fits the norms",
         )
     if recipe.train.distill:

@@ -96,8 +96,9 @@ def test_a_norm_is_over_the_channels_that_are_left(how: str) -> None:
 def test_the_same_in_an_onnx_file(how: str, tmp_path: Path) -> None:
     model = network(how)
     path = ef.export_onnx(copy.deepcopy(model).float(), tmp_path / "model.onnx", batch=2, image_size=8)
-    done = ef.prune(path, output=tmp_path / "pruned.onnx", layer_norms=True)
-    (group,) = done.plan.groups
+    plan = ef.plan_pruning(path, layer_norms=True)
+    ef.apply_plan(path, plan, output=tmp_path / "pruned.onnx")
+    (group,) = plan.groups
     session = onnxruntime.InferenceSession(tmp_path / "pruned.onnx")
     (seen,) = session.run(None, {session.get_inputs()[0].name: IMAGE.float().numpy()})
     expected = by_hand(model, list(group.kept), IMAGE).detach().numpy()

@@ -121,7 +121,7 @@ def prune(
         str, typer.Option(help="Block score: contribution, recoverability, bn_scale.")
     ] = "contribution",
     layer_norms: Annotated[
-        bool, typer.Option("--layer-norms", help="Prune channels below layer norms as well; use with lsq.")
+        bool, typer.Option("--layer-norms", help="Prune channels below layer norms as well; needs --compensate lsq.")
     ] = False,
     compensate: Annotated[
         str, typer.Option(help="Compensation for removed channels: none, bn_beta, mean, lsq.")

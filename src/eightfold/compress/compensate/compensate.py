@@ -13,6 +13,7 @@ Three methods, from cheap to strong:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -32,7 +33,7 @@ from eightfold.export.verify.module_runs import evaluating
 
 METHODS = ("none", "bn_beta", "mean", "lsq")
 # Constants of the original's norms are not those of norms over fewer channels: measured, they cost accuracy.
-WITH_LAYER_NORMS = ("none", "lsq")
+_WITH_LAYER_NORMS = ("none", "lsq")
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,20 @@ class CompensationReport:
 
 
 def require_method(method: str, layer_norms: bool) -> None:
-    """Raises UnknownNameError for a method that does not exist, UsageError for one that layer norms rule out."""
+    """Raises UnknownNameError for a method that does not exist, UsageError for one that leaves changed layer norms as
+    they are: a network that nothing trains afterwards loses far more by them than by other channels."""
     if method not in METHODS:
         raise UnknownNameError.of("compensation", method, METHODS)
-    if layer_norms and method not in WITH_LAYER_NORMS:
-        raise UsageError(
-            f"compensation {method!r} with channels below layer norms pruned",
-            allowed=" or ".join(WITH_LAYER_NORMS),
-            remedy="take lsq, which re-fits the norms, or leave layer_norms out",
-        )
+    if layer_norms and method != "lsq":
+        raise _no_use(method, ("lsq",))
+
+
+def _no_use(method: str, allowed: Sequence[str]) -> UsageError:
+    return UsageError(
+        f"compensation {method!r} with channels below layer norms pruned",
+        allowed=" or ".join(allowed),
+        remedy="take lsq with images, which re-fits the norms; to train instead, use plan_pruning and apply_plan",
+    )
 
 
 def compensate(
@@ -94,7 +100,10 @@ def compensate(
         UsageError: `images` is empty, or the method is of no use to a plan with `layer_norms`.
         ModelError: the two networks do not run the same layers on the same images.
     """
-    require_method(method, plan.layer_norms)
+    if method not in METHODS:
+        raise UnknownNameError.of("compensation", method, METHODS)
+    if plan.layer_norms and method not in _WITH_LAYER_NORMS:
+        raise _no_use(method, _WITH_LAYER_NORMS)
     batches = batches_of(images, batch)
     if not batches:
         raise UsageError("compensation got no images", allowed="at least one batch", remedy="pass some 256 images")
