@@ -10,7 +10,7 @@ NOT_BENCHMARKS := gpu_report digit_networks onnx_cases onnx_exports onnx_shipped
 	node_counts int8_sizes fashion_networks coverage_norms
 BENCHMARKS := $(filter-out $(NOT_BENCHMARKS:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
-.PHONY: demo demo-mobilenetv2 test test-pages test-gpu gpu-report gpu-wheels check check-cpp check-arm64 check-tensorrt cpp-deps \
+.PHONY: demo demo-mobilenetv2 test test-install test-pages test-gpu gpu-report gpu-wheels check check-cpp check-arm64 check-tensorrt cpp-deps \
 	bench coverage node-counts int8-sizes docs picture clean
 
 demo: $(VENV)/demo.installed  ## train, compress, export, calibrate, quantize, build, measure
@@ -23,10 +23,13 @@ test: $(VENV)/dev.installed  ## all tests that need no GPU, with coverage
 	# One thread for each of the two test processes: more only wait for each other.
 	# The last lines say how long it took; the ten slowest tests stand above them.
 	@start=$$(date +%s); \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadscope --durations=10 \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not install" -n 2 --dist loadscope --durations=10 \
 		--cov --cov-report=term:skip-covered; \
 	status=$$?; took=$$(( $$(date +%s) - start )); \
 	echo "make test took $$(( took / 60 )) min $$(( took % 60 )) s"; exit $$status
+
+test-install: $(VENV)/dev.installed  ## the wheel with [cpu,images] and with [all] in clean environments; some gigabytes
+	$(BIN)/python -m pytest -m install -v --durations=0 tests/test_wheel.py
 
 test-pages: $(VENV)/dev.installed  ## each page's commands as they are written, without the tests' small sizes; under 10 minutes a page
 	EIGHTFOLD_WHOLE_PAGES=1 OMP_NUM_THREADS=2 $(BIN)/python -m pytest -v --durations=0 tests/docs/test_system_pages.py
