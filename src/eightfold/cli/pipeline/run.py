@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 def run(
     recipe: Annotated[Path, typer.Argument(help="YAML recipe; recipes/demo.yaml is a commented example.")],
-    output: Annotated[Path | None, typer.Option(help="Run directory, instead of the recipe's.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Run directory, instead of the recipe's.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the steps that are done or would run, with reasons; run nothing.")
     ] = False,
