@@ -161,17 +161,17 @@ def open_training(network: str, data: str, options: TrainedNetworkOptions | None
     if dense:
         task = task_of(TaskSection(kind=dense, options=options.task.options if options.task is not None else {}))
         train, test = task.labelled_images(Path(data) / "train"), task.labelled_images(Path(data) / "test")
-        loaded = load_network(network, options, None if folder or not train.classes else len(train.classes))
+        loaded = load_trained(network, options, None if folder or not train.classes else len(train.classes))
         section = task.section
     elif options.task is None and _classifies(Path(data)):
         train, test = labelled_images(Path(data) / "train"), labelled_images(Path(data) / "test")
-        loaded = load_network(network, options, None if folder else len(train.classes))
+        loaded = load_trained(network, options, None if folder else len(train.classes))
         section = TaskSection(kind="classify")
     else:
         labels = options.task.labels if options.task is not None else ()
         train = open_part(Path(data), "train", None, labels)
         test = open_part(Path(data), "test", None, train.classes)
-        loaded = load_network(network, options, None if folder else len(train.classes))
+        loaded = load_trained(network, options, None if folder else len(train.classes))
         found = options.task or loaded.task
         if found.kind == "tensors":
             raise UsageError(
@@ -198,7 +198,7 @@ def _classifies(data: Path) -> bool:
     return data.is_dir() and any(data.glob("train/*/*.*")) and not any(data.glob("train/*.json"))
 
 
-def load_network(network: str, options: TrainedNetworkOptions, classes: int | None) -> LoadedModel:
+def load_trained(network: str, options: TrainedNetworkOptions, classes: int | None) -> LoadedModel:
     """A torch network from any source; `classes` is for those that are built with any number. Raises ModelError."""
     takes = classes is not None and source_of(network).takes_weights(network)
     found = load_source(

@@ -41,7 +41,7 @@ def distill(
     """
 
     def hooks(subject: TrainingSubject) -> Sequence[Hook]:
-        from eightfold.pipeline.train_models import TrainedNetworkOptions, load_network
+        from eightfold.pipeline.train_models import TrainedNetworkOptions, load_trained
         from eightfold.tasks.distilling import distillation_hooks
 
         weights, pairs, classes = _weights(loss or ["logits=1"]), _pairs(pair or []), subject.train_images.classes
@@ -51,7 +51,7 @@ def distill(
             size=subject.loaded.size if arguments.size is None else image_size(arguments.size),
             seed=arguments.seed,
         )
-        whole = load_network(teacher, found, len(subject.train_images.classes))
+        whole = load_trained(teacher, found, len(subject.train_images.classes))
         return distillation_hooks(
             subject.task,
             subject.module,

@@ -18,7 +18,7 @@ from eightfold.compress.onnx.file_images import Batches, Images, batches_for
 from eightfold.compress.onnx.fixed_writer import writer_of
 from eightfold.compress.onnx.graph_file import OnnxGraph, open_onnx
 from eightfold.compress.onnx.inputs import example_inputs, output_shapes
-from eightfold.compress.onnx.residual_blocks import choose_blocks, without_blocks
+from eightfold.compress.onnx.residual_blocks import choose_graph_blocks, without_blocks
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.plan_pruning import collector_paused, plan_pruning
 from eightfold.compress.prune import Pruned, pruning_costs
@@ -160,7 +160,7 @@ def _planned(
         raise UsageError(
             f"remove_blocks='auto' for {path}", allowed="a number of blocks, or their Add nodes, for an ONNX file"
         )
-    blocks = choose_blocks(graph, batches or [given], remove_blocks, block_score)
+    blocks = choose_graph_blocks(graph, batches or [given], remove_blocks, block_score)
     removed = tuple(block.removed() for block in blocks)
     left = without_blocks(graph, removed) if removed else graph
     with collector_paused():

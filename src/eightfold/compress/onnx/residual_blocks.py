@@ -86,7 +86,7 @@ def _branch(index: GraphIndex, add: onnx.NodeProto, skip: int) -> Branch | None:
     return Branch(add, skip, tuple(nodes.values())) if private and layers else None
 
 
-def choose_blocks(
+def choose_graph_blocks(
     graph: OnnxGraph, batches: Sequence[tuple[Any, ...]], wanted: int | Sequence[str], score: str
 ) -> tuple[Block, ...]:
     """The blocks to remove: the number of least important ones, or those named by their Add node.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from eightfold.compress.sensitivity.curves import Measure, Point, Spread
+from eightfold.compress.sensitivity.curves import CurvePoint, Measure, Spread
 from eightfold.errors import ModelError, UsageError
 from eightfold.extras import require
 
@@ -32,7 +32,9 @@ def ray_spread(cluster: str) -> Spread:
     return lambda measure, points: _spread(ray, cluster, measure, points)
 
 
-def _spread(ray: Any, cluster: str, measure: Measure, points: Sequence[Point]) -> Iterator[tuple[Point, float]]:
+def _spread(
+    ray: Any, cluster: str, measure: Measure, points: Sequence[CurvePoint]
+) -> Iterator[tuple[CurvePoint, float]]:
     own = not ray.is_initialized()
     if own:
         _start(ray, cluster)
@@ -60,7 +62,7 @@ def _start(ray: Any, cluster: str) -> None:
         ) from None
 
 
-def _measured(measure: Measure, point: Point) -> float:
+def _measured(measure: Measure, point: CurvePoint) -> float:
     return measure(point)
 
 

@@ -57,7 +57,7 @@ class CurveOptions:
 
 
 @dataclass(frozen=True)
-class Point:
+class CurvePoint:
     """A group, the share of its channels that goes, and the plan that removes them."""
 
     group: str
@@ -72,15 +72,15 @@ class Measure:
     model: nn.Module
     metric: Metric
 
-    def __call__(self, point: Point) -> float:
+    def __call__(self, point: CurvePoint) -> float:
         with applied(copy.deepcopy(self.model), point.plan) as narrow:
             return self.metric(narrow)
 
 
-Spread = Callable[[Measure, Sequence[Point]], Iterator[tuple[Point, float]]]
+Spread = Callable[[Measure, Sequence[CurvePoint]], Iterator[tuple[CurvePoint, float]]]
 
 
-def _here(measure: Measure, points: Sequence[Point]) -> Iterator[tuple[Point, float]]:
+def _here(measure: Measure, points: Sequence[CurvePoint]) -> Iterator[tuple[CurvePoint, float]]:
     for point in points:
         yield point, measure(point)
 
@@ -186,7 +186,7 @@ def sensitivity_curves(
     scores = layer_scores(Evidence(model, graph), options.score)
     curves = _started(model, metric, options, output)
     points = [
-        Point(
+        CurvePoint(
             group.id,
             _share(group, count),
             PrunePlan.from_graph(graph, {group.id: top(scores[group.id].mean(0), count)}),

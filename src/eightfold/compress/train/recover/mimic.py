@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from eightfold.compress.modules.output_kinds import OutputKinds
 from eightfold.compress.train.hooks import Batch, Hook, Run
 from eightfold.compress.train.recover.layer_outputs import LayerOutputs
-from eightfold.compress.train.recover.points import Point, mismatch
+from eightfold.compress.train.recover.points import MatchPoint, mismatch
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Mimic(Hook):
     """
 
     original: nn.Module
-    points: Sequence[Point]
+    points: Sequence[MatchPoint]
     kinds: OutputKinds
     output_weight: float = 1.0
     phase_in: float = 0.2

@@ -24,7 +24,7 @@ POSITIONS = 400  # of a map that one step compares; others are left out, at rand
 
 
 @dataclass(frozen=True)
-class Point:
+class MatchPoint:
     """One layer's output.
 
     Attributes:
@@ -47,7 +47,7 @@ def points_of(
     *,
     dependence: float = 0.5,
     seed: int = 0,
-) -> tuple[Point, ...]:
+) -> tuple[MatchPoint, ...]:
     """Every layer that both networks have, with its weight.
 
     Args:
@@ -86,10 +86,10 @@ def _requiring_gradients(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(False)
 
 
-def _point(name: str, consumer: Consumer, variance: Tensor, weight: float, device: torch.device) -> Point:
+def _point(name: str, consumer: Consumer, variance: Tensor, weight: float, device: torch.device) -> MatchPoint:
     kept = torch.from_numpy(consumer.kept_outputs)
     scale = 1 / (variance[kept] + LEAST_VARIANCE * variance.mean() + 1e-12)
-    return Point(name, kept.to(device), scale.float().to(device), weight)
+    return MatchPoint(name, kept.to(device), scale.float().to(device), weight)
 
 
 def _measured(
@@ -150,7 +150,7 @@ def _gradients(
     return gradients
 
 
-def mismatch(points: Sequence[Point], wanted: LayerOutputs, seen: LayerOutputs) -> Tensor:
+def mismatch(points: Sequence[MatchPoint], wanted: LayerOutputs, seen: LayerOutputs) -> Tensor:
     """Weighted mean over points of the squared difference in units of the original's variance.
 
     Large maps are compared at a random grid of positions, drawn from torch's generator.

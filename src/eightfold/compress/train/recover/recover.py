@@ -29,7 +29,7 @@ from eightfold.compress.train.options import DivergedError, LoopOptions
 from eightfold.compress.train.recover.folders import PrunedFolder
 from eightfold.compress.train.recover.mimic import Mimic
 from eightfold.compress.train.recover.options import RecoverOptions, Recovery
-from eightfold.compress.train.recover.points import Point, points_of
+from eightfold.compress.train.recover.points import MatchPoint, points_of
 from eightfold.compress.train.recover.rates import relative_groups
 from eightfold.compress.train.recover.views import Views, views_of
 from eightfold.defaults import RECOVERY_MINUTES
@@ -214,7 +214,7 @@ class _Session:
         restore(self.pruned, own)
         return before
 
-    def _points(self) -> Sequence[Point]:
+    def _points(self) -> Sequence[MatchPoint]:
         example = self.samples[0]
         with bypassed(self.teacher, self.plan.removed_blocks):
             graph = trace(self.teacher, example, layer_norms=self.plan.layer_norms)
