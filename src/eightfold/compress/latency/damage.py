@@ -33,7 +33,7 @@ WEIGHTED = frozenset({"conv", "conv_transpose", "depthwise", "linear"})
 
 @dataclass(frozen=True)
 class Damage:
-    """What INT8 costs each layer.
+    """Cost of INT8 by layer.
 
     Attributes:
         values: layer -> change of importance where it alone is INT8; not positive.

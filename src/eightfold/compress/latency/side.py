@@ -78,7 +78,7 @@ class Side:
         return abs(predicted / value - 1) > MISS or (not self.weight and value > self.most)
 
     def report(self, counts: Counts, value: float | None) -> SideReport:
-        """What came of it."""
+        """The result as a report."""
         return SideReport(
             name=self.name,
             unit=self.unit,

@@ -1,4 +1,4 @@
-"""How many bits quantized weights have, where products of eight overflow.
+"""Bits of quantized weights: 7 where products of 8 overflow.
 
 x86 without VNNI multiplies unsigned activations with signed weights by `vpmaddubsw`, which adds two products in 16 bits
 and saturates: 2 * 255 * 127 does not fit, 2 * 255 * 64 does. onnxruntime's documentation names the fault and the way
@@ -39,7 +39,7 @@ def with_weight_bits(target: Target, bits: WeightBits | None, cpu: Cpu | None = 
 
 
 def bits_of(target: Target) -> WeightBits:
-    """How many bits the target's weights have."""
+    """Number of bits of the target's weights."""
     return 7 if target.weight_levels <= LEVELS[7] else 8
 
 

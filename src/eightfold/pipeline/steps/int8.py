@@ -119,7 +119,7 @@ def _quantize_steps(job: Job) -> list[PipelineStep]:
 
 
 def _weight_bits(section: QuantizeSection, target: str) -> int:
-    """What the section asks for, or what this machine's processor makes of it."""
+    """Bits that the section asks for, or those that this machine's processor needs."""
     from eightfold.export.int8.weight_bits import bits_of, with_weight_bits
 
     return bits_of(with_weight_bits(target_named(target), section.weight_bits))

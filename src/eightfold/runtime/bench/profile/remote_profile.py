@@ -61,13 +61,13 @@ class DeviceJob:
         return re.sub(r"[^\w.-]+", "-", self.device.removeprefix("ssh://")) + f"-{digest}.jsonl"
 
     def command(self) -> str:
-        """What makes the same profile."""
+        """The command that makes the same profile."""
         return shlex.join(["eightfold", "profile", "MODEL", *self.words, "--device", self.device])
 
 
 @dataclass
 class DeviceResult:
-    """What came of a job.
+    """Result of a job.
 
     Attributes:
         path: file of the points, kept whatever happened.
