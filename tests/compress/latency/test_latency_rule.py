@@ -312,6 +312,10 @@ def test_the_report_is_json_and_a_plot(device: list[str], tmp_path: Path) -> Non
     assert LatencyReport.load(written[0]) == done.latency
     assert "<svg" in written[1].read_text()
     assert "the plan" in done.describe()
+    kinds = {point.kind for point in done.latency.points}
+    assert kinds == {"whole", "chosen", "optimal", "uniform", "global", "fit"}
+    assert {point.name for point in done.latency.points} >= {"uniform at 0.5", "global at 0.5", "optimal at 0.5x"}
+    assert all(kind in written[1].read_text() for kind in ("budget", "importance that stays"))
     assert "MISSED" not in done.describe()
     slow = done.latency.model_copy(update={"measured_ms": 1.1 * done.latency.budget_ms})
     assert "the budget is MISSED by 10.0%" in slow.describe()

@@ -11,11 +11,13 @@ from eightfold.compress.latency.request import LatencyRequest
 from eightfold.compress.latency.side import MISS, Side
 from eightfold.compress.latency.whole_network import WholeNetwork
 from eightfold.compress.plan.latency.choices import WidthChoice
+from eightfold.compress.plan.latency.naive import global_plan, uniform_plan
 from eightfold.compress.plan.latency.prices import Prices, WeightedPrices
 from eightfold.compress.plan.latency.program import Mixed, Solution, solve_program
 from eightfold.compress.plan.latency.widths import Counts
 
 FRONT = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+NAIVE = (0.8, 0.65, 0.5, 0.35)  # of the channels
 FRONT_S = 4.0  # to solve each point of the front
 
 
@@ -128,6 +130,9 @@ def report_of_case(case: Case, solution: Solution, outcome: Measured, solves: in
         found = solve_program(case.first_choices, case.prices, share * whole, seconds=FRONT_S)
         if found is not None:
             points.append(_point(case, f"optimal at {share:g}x", "optimal", found.counts, None))
+    for share in NAIVE:
+        points.append(_point(case, f"uniform at {share:g}", "uniform", uniform_plan(case.first_choices, share), None))
+        points.append(_point(case, f"global at {share:g}", "global", global_plan(case.first_choices, share), None))
     kinds: dict[str, PointKind] = {"whole": "whole", "plan": "fit"}
     for name, counts, ms in case.measured:
         kind = kinds.get(name, "uniform" if name.startswith("uniform") else "fit")

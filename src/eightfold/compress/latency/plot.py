@@ -8,7 +8,7 @@ from eightfold.compress.latency.report import LatencyReport
 from eightfold.extras import installed, require
 from eightfold.files import write_text
 
-MARKS = {"chosen": "*", "optimal": "o", "uniform": "s", "whole": "D", "fit": "P"}
+MARKS = {"chosen": "*", "optimal": "o", "uniform": "s", "global": "^", "whole": "D", "fit": "P"}
 
 
 def save_report(report: LatencyReport, place: Path) -> list[Path]:
@@ -26,6 +26,7 @@ def front_svg(report: LatencyReport) -> str:
     """The plot: importance over latency, predicted and measured, of the front, the plan and the naive plans."""
     import io
 
+    matplotlib = require("matplotlib", "plot a Pareto front")
     figures = require("matplotlib.figure", "plot a Pareto front")
     figure = figures.Figure(figsize=(6.4, 4.2))
     axes = figure.subplots()
@@ -38,10 +39,11 @@ def front_svg(report: LatencyReport) -> str:
         timed = [(p.measured_ms, p.importance) for p in points if p.measured_ms is not None]
         if timed:
             axes.scatter(*zip(*timed, strict=True), marker=mark, facecolors="none", edgecolors="black")
-    axes.axvline(report.budget_ms, color="0.4", linestyle=":")
+    axes.axvline(report.budget_ms, color="0.4", linestyle=":", label="budget")
     axes.set_xlabel("latency, ms (filled: predicted; outlined: measured)")
     axes.set_ylabel("importance that stays")
     axes.legend()
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", bbox_inches="tight")
+    with matplotlib.rc_context({"svg.fonttype": "none"}):  # text that can be searched
+        figure.savefig(stream, format="svg", bbox_inches="tight")
     return stream.getvalue()

@@ -11,7 +11,7 @@ from eightfold.text_table import text_table
 from eightfold.values import Frozen, Value
 
 MISSED = 1.03  # measured over asked for
-PointKind = Literal["whole", "chosen", "optimal", "uniform", "fit"]
+PointKind = Literal["whole", "chosen", "optimal", "uniform", "global", "fit"]
 
 
 class PlanPoint(Frozen):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from eightfold.compress.plan.latency.budget_text import LatencyBudget
 from eightfold.compress.plan.latency.choices import WidthChoice, allowed_counts, choices_by_error, choices_by_score
+from eightfold.compress.plan.latency.naive import global_plan, uniform_plan
 from eightfold.compress.plan.latency.prices import PriceFit, Prices, WeightedPrices, slowest
 from eightfold.compress.plan.latency.program import BlockChoice, Limit, Mixed, lower_hull, smallest, solve_program
 from eightfold.compress.plan.latency.widths import GroupWidth, NetworkLayer
@@ -265,6 +266,30 @@ def test_a_group_counts_for_every_layer_that_reads_it() -> None:
     wide, narrow = choices_by_score([stream, inner], scores, 8)
     assert (wide.weight, narrow.weight) == (3, 1)
     assert wide.value_of(16) == pytest.approx(3 * narrow.value_of(16))
+
+
+def test_naive_plans_keep_their_share_of_the_channels() -> None:
+    choices, _ = network(5, 4)
+    assert uniform_plan(choices, 0.5) == dict.fromkeys(("g0", "g1", "g2", "g3"), 16)
+    for share in (0.3, 0.5, 0.75, 1.0):
+        found = global_plan(choices, share)
+        kept = sum(found.values())
+        assert kept >= share * 4 * COUNTS[-1]
+        value = sum(choice.value_of(found[choice.group]) for choice in choices)
+        for counts in itertools.product(COUNTS, repeat=4):  # none with as few channels is worth more
+            if sum(counts) <= kept:
+                each = sum(c.value_of(n) for c, n in zip(choices, counts, strict=True))
+                assert each <= value + 1e-9
+
+
+def test_no_naive_plan_is_worth_more_at_its_latency() -> None:
+    choices, prices = network(5, 4)
+    for share in (0.5, 0.75):
+        for naive in (uniform_plan(choices, share), global_plan(choices, share)):
+            best_plan = solve_program(choices, prices, prices.network_ms(naive) * (1 + 1e-6))
+            assert best_plan is not None
+            value = sum(choice.value_of(naive[choice.group]) for choice in choices)
+            assert best_plan.importance >= value - 0.01 * abs(value)
 
 
 def test_a_count_that_the_caller_gave_is_the_only_one() -> None:
