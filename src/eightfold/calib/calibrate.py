@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from eightfold.calib.images.data_reader import DataReader, batched, open_data, p
 from eightfold.calib.images.image_set import ImageSet, ImageWarning
 from eightfold.calib.images.images import ImageSource
 from eightfold.calib.images.preprocess import Preprocess
-from eightfold.calib.observers import METHODS, Observer, Seeing, make_observer
+from eightfold.calib.observers import METHODS, Checking, Observer, Seeing, make_observer
 from eightfold.calib.range_losses import FAR_DB, loss_of, with_sample
 from eightfold.calib.ranges import Method, Ranges
 from eightfold.calib.session import open_runner
@@ -134,15 +135,35 @@ def observe(
     """
     threads = options.threads or os.cpu_count() or 1
     first, stream = peeked(rows, what)
-    runner = open_runner(graph, tuple(observers), first, batch=options.batch, threads=threads, optimize=optimize)
+    runner = open_runner(
+        graph, tuple(observers), first, batch=options.batch, threads=threads, optimize=optimize, reuse=True
+    )
     with ThreadPoolExecutor(threads) as pool:
         for named in batched(stream, runner.rows):
             for part in runner([row for _, row in named]):
-                for fault in pool.map(partial(_see, observers), part.items()):
-                    if fault is not None:
+                found = pool.map(partial(_see_all, observers), _shares(part, threads))
+                faults = {fault for each in found for fault in each}
+                for fault in part if faults else ():  # the first in the graph's order is the cause
+                    if fault in faults:
                         raise _not_finite(graph, fault, part[fault], [name for name, _ in named])
                 del part  # before the next run makes as much again
             after_batch()
+
+
+def _shares(part: Mapping[str, Tensor], threads: int) -> list[list[tuple[str, Tensor]]]:
+    """Tensors for each thread, about as many values for each: a task for every small tensor would cost more than it."""
+    shares: list[list[tuple[str, Tensor]]] = [[] for _ in range(threads)]
+    sizes = [0] * threads
+    for name, values in sorted(part.items(), key=lambda item: -item[1].size):
+        least = sizes.index(min(sizes))
+        shares[least].append((name, values))
+        sizes[least] += values.size
+    return shares
+
+
+def _see_all(observers: Mapping[str, Seeing], share: Iterable[tuple[str, Tensor]]) -> list[str]:
+    """Show tensors to their observers; returns the names of those that are not finite."""
+    return [fault for item in share if (fault := _see(observers, item)) is not None]
 
 
 def _see(observers: Mapping[str, Seeing], item: tuple[str, Tensor]) -> str | None:
@@ -150,9 +171,13 @@ def _see(observers: Mapping[str, Seeing], item: tuple[str, Tensor]) -> str | Non
     name, values = item
     if not values.size:
         return None
+    observer = observers[name]
+    if hasattr(observer, "see_checked"):
+        # It looks at the extremes anyway, which tell.
+        return None if cast("Checking", observer).see_checked(values) else name
     if not _is_finite(values):
         return name
-    observers[name].see(values)
+    observer.see(values)
     return None
 
 

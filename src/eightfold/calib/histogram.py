@@ -8,6 +8,7 @@ number of threads. The largest value lies in the upper half of the bins, so at l
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,14 +49,21 @@ class Histogram:
         """Width of a bin. Bin k covers [(k - bins) * width, (k + 1 - bins) * width)."""
         return 2.0**self.exponent / self.bins
 
-    def add(self, values: Floats) -> None:
-        """Count finite values of any shape."""
+    def add(self, values: Floats) -> bool:
+        """Count finite values of any shape; False, and no use any more, where one is not finite.
+
+        Values come from memory once: a slice in the cache is looked at for its extremes, then counted.
+        """
         flat = values.reshape(-1)
-        low, high = float(flat.min()), float(flat.max())
-        self.min, self.max = min(self.min, low), max(self.max, high)
-        self._cover(max(-low, high))
         for start in range(0, flat.size, SLICE):
-            self._count(flat[start : start + SLICE], signed=low < 0)
+            part = flat[start : start + SLICE]
+            low, high = float(part.min()), float(part.max())  # of a NaN, both are NaN
+            if not (math.isfinite(low) and math.isfinite(high)):
+                return False
+            self.min, self.max = min(self.min, low), max(self.max, high)
+            self._cover(max(-low, high))
+            self._count(part, signed=low < 0)
+        return True
 
     def merge(self, other: Histogram) -> None:
         """Add what another histogram counted; `other` may be widened by it."""

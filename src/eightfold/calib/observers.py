@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from eightfold.calib.histogram import Histogram
+from eightfold.calib.histogram import SLICE, Histogram
 from eightfold.calib.ranges import Method, TensorRange
 from eightfold.calib.thresholds import full_range, range_of
 from eightfold.errors import UsageError, one_of
@@ -20,11 +21,29 @@ State = npt.NDArray[np.float64]
 MOMENTUM = 0.99  # of the moving average, per row
 
 
+def extremes(values: Floats) -> tuple[float, float]:
+    """The least and the largest value; both are NaN where one value is. Values come from memory once."""
+    flat = values.reshape(-1)
+    lows, highs = [], []
+    for start in range(0, flat.size, SLICE):
+        part = flat[start : start + SLICE]
+        lows.append(part.min())
+        highs.append(part.max())  # while it is in the cache
+    return float(np.min(lows)), float(np.max(highs))
+
+
 class Seeing(Protocol):
     """Sees values."""
 
     def see(self, values: Floats) -> None:
-        """Take in finite values; their first axis is the batch."""
+        """Take in finite values; their first axis is the batch. They are overwritten afterwards: keep no view."""
+
+
+class Checking(Seeing, Protocol):
+    """Sees values, and finds those that are not finite on the way."""
+
+    def see_checked(self, values: Floats) -> bool:
+        """Take in values; False where one of them is not finite."""
 
 
 class Observer(Seeing, Protocol):
@@ -49,7 +68,13 @@ class MinMax:
 
     def see(self, values: Floats) -> None:
         """Widen the range by `values`."""
-        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+        self.see_checked(values)
+
+    def see_checked(self, values: Floats) -> bool:
+        """Widen the range by `values`; False where one of them is not finite."""
+        low, high = extremes(values)
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        return math.isfinite(low) and math.isfinite(high)
 
     def range(self) -> TensorRange:
         """The range from the least to the largest value."""
@@ -73,11 +98,18 @@ class MovingAverage:
 
     def see(self, values: Floats) -> None:
         """Move the averages by the extremes of every image in `values`."""
-        self.extremes.see(values)
-        rows = values.reshape(values.shape[0] if values.ndim else 1, -1).astype(np.float64)
-        for low, high in zip(rows.min(axis=1), rows.max(axis=1), strict=True):
-            self.low = self._moved(self.low, float(low))
-            self.high = self._moved(self.high, float(high))
+        self.see_checked(values)
+
+    def see_checked(self, values: Floats) -> bool:
+        """Move the averages by the extremes of every image in `values`; False where one of them is not finite."""
+        seen = self.extremes
+        for row in values.reshape(values.shape[0] if values.ndim else 1, -1):
+            low, high = extremes(row)
+            if not (math.isfinite(low) and math.isfinite(high)):
+                return False
+            seen.low, seen.high = min(seen.low, low), max(seen.high, high)
+            self.low, self.high = self._moved(self.low, low), self._moved(self.high, high)
+        return True
 
     def _moved(self, average: float | None, value: float) -> float:
         return value if average is None else self.momentum * average + (1 - self.momentum) * value
@@ -113,6 +145,10 @@ class Histogrammed:
     def see(self, values: Floats) -> None:
         """Add `values` to the histogram."""
         self.histogram.add(values)
+
+    def see_checked(self, values: Floats) -> bool:
+        """Add `values` to the histogram; False where one of them is not finite."""
+        return self.histogram.add(values)
 
     def range(self) -> TensorRange:
         """The range by the method."""

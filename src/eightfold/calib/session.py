@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,13 +31,33 @@ Tensor = Array
 
 
 @dataclass(frozen=True, eq=False)
+class _Kept:
+    """Tensors that a session writes its answers to."""
+
+    binding: Any
+    tensors: list[Tensor]
+
+    @classmethod
+    def of(cls, session: Any, names: Sequence[str], tensors: list[Tensor]) -> _Kept:
+        binding = session.io_binding()
+        for name, tensor in zip(names, tensors, strict=True):
+            binding.bind_output(name, "cpu", 0, tensor.dtype.type, tensor.shape, tensor.ctypes.data)
+        return cls(binding, tensors)
+
+
+@dataclass(frozen=True, eq=False)
 class Runner:
-    """Runs rows through a graph. `parts` are sessions that each give some of the tensors; `rows` go in at a time."""
+    """Runs rows through a graph. `parts` are sessions that each give some of the tensors; `rows` go in at a time.
+
+    With `reuse`, tensors are overwritten by the next run: new memory for each would take longer than the values do.
+    """
 
     input_name: str
     parts: tuple[tuple[Any, tuple[str, ...]], ...]
     rows: int
     fixed: bool
+    reuse: bool = False
+    _kept: dict[tuple[int, ...], _Kept] = field(default_factory=dict)
 
     def __call__(self, rows: Sequence[Tensor]) -> Iterator[dict[str, Tensor]]:
         """The activations for at most `rows` rows, by tensor name, a part at a time."""
@@ -48,8 +68,21 @@ class Runner:
             yield self._run(session, names, batch, used)
 
     def _run(self, session: Any, names: tuple[str, ...], batch: Tensor, used: int) -> dict[str, Tensor]:
-        found = session.run(list(names), {self.input_name: batch})
+        found = self._found(session, names, batch)
         return {name: self._shown(value, used) for name, value in zip(names, found, strict=True)}
+
+    def _found(self, session: Any, names: tuple[str, ...], batch: Tensor) -> list[Tensor]:
+        kept = self._kept.get(batch.shape) if self.reuse else None
+        if kept is not None:
+            kept.binding.bind_cpu_input(self.input_name, np.ascontiguousarray(batch))
+            session.run_with_iobinding(kept.binding)
+            # An output that is the input itself is not copied to its buffer.
+            return [batch if name == self.input_name else t for name, t in zip(names, kept.tensors, strict=True)]
+        found: list[Tensor] = session.run(list(names), {self.input_name: batch})
+        if self.reuse:
+            self._kept.clear()  # of another number of rows
+            self._kept[batch.shape] = _Kept.of(session, names, found)
+        return found
 
     def _shown(self, value: Tensor, used: int) -> Tensor:
         filled_up = self.fixed and used < self.rows and value.ndim and value.shape[0] == self.rows
@@ -57,7 +90,14 @@ class Runner:
 
 
 def open_runner(
-    graph: ModelGraph, names: Sequence[str], probe: Tensor, *, batch: int = 8, threads: int = 0, optimize: bool = True
+    graph: ModelGraph,
+    names: Sequence[str],
+    probe: Tensor,
+    *,
+    batch: int = 8,
+    threads: int = 0,
+    optimize: bool = True,
+    reuse: bool = False,
 ) -> Runner:
     """A runner for the activations `names`.
 
@@ -68,6 +108,7 @@ def open_runner(
         batch: rows to run at a time; fewer where their activations would not fit into MAX_BYTES.
         threads: for onnxruntime; 0 for one per core.
         optimize: let onnxruntime rewrite the graph. Without, Q/DQ nodes do exactly what they say.
+        reuse: let the next run overwrite what was handed out, where one session does all and shapes are known.
     """
     threads = threads or os.cpu_count() or 1
     freed = _freed(graph)
@@ -80,7 +121,7 @@ def open_runner(
     for chunk in _chunks(names, [size * rows for size in sizes]):
         _set_outputs(model, chunk)
         parts.append((open_ort_session(model, threads=threads, optimize=optimize), tuple(chunk)))
-    return Runner(graph.input.name, tuple(parts), rows, fixed)
+    return Runner(graph.input.name, tuple(parts), rows, fixed, reuse and len(parts) == 1 and _known(graph, names))
 
 
 def open_ort_session(model: onnx.ModelProto, *, threads: int, quiet: bool = False, optimize: bool = True) -> Any:
@@ -114,6 +155,12 @@ def _chunks(names: Sequence[str], sizes: Sequence[int]) -> list[list[str]]:
         chunks[-1].append(name)
         filled += size
     return chunks
+
+
+def _known(graph: ModelGraph, names: Sequence[str]) -> bool:
+    """True if the shapes of these tensors are known before the network runs, the batch excepted."""
+    shapes = [graph.types[name][1] for name in names]
+    return all(shape and all(size > 0 for size in shape[1:]) for shape in shapes)
 
 
 def _bytes_per_row(graph: ModelGraph, name: str) -> int:
