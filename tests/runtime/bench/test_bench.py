@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from eightfold.errors import UsageError
-from eightfold.runtime.bench.bench import BenchOptions, bench, compare_latency
+from eightfold.runtime.bench.bench import BenchInterrupted, BenchOptions, bench, compare_latency
 from eightfold.runtime.bench.candidates import Candidate, candidates_of
 from eightfold.runtime.bench.interleave import Schedule
 from eightfold.runtime.bench.latency import LatencyTable
@@ -133,3 +133,32 @@ def test_two_candidates_of_one_name(bundle_path: Path) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no file"):
         bench(tmp_path / "absent.onnx")
+
+
+def test_ctrl_c_keeps_the_batches_that_were_done(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from eightfold.cli.app import main
+    from eightfold.runtime.bench import bench as module
+
+    done: list[int] = []
+    whole = module._measure_batch
+
+    def measured(candidates: list[Candidate], *rest: object) -> object:
+        done.append(candidates[0].batch)
+        if len(done) % 2 == 0:
+            raise KeyboardInterrupt
+        return whole(candidates, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "_measure_batch", measured)
+    with pytest.raises(BenchInterrupted) as caught:
+        bench(bundle_path, batches=[1, 4], backends=["onnxruntime"], sizes=[8], seconds=0.02, threads=1)
+    assert {row.batch for row in caught.value.table.rows} == {1}
+    out = tmp_path / "table.md"
+    words = ["bench", bundle_path, "--batch", 1, "--batch", 4, "--backend", "onnxruntime", "--size", 8, "-o", out]
+    monkeypatch.setattr("sys.argv", ["eightfold", *map(str, words), "--seconds", "0.02", "--threads", "1"])
+    assert main() == 130
+    said = capsys.readouterr()
+    assert "p50" in said.out
+    assert out.exists()
+    assert "interrupted" in said.err.splitlines()[-1]

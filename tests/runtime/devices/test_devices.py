@@ -145,6 +145,14 @@ def test_jetson_with_free_clocks_says_what_to_type(tmp_path: Path) -> None:
     assert "clocks NOT locked (sudo jetson_clocks)" in device.describe()
 
 
+def test_a_power_mode_that_cannot_be_read_is_unknown(tmp_path: Path) -> None:
+    silent = {path: text for path, text in ORIN.items() if "nvpmodel" not in path}
+    device = describe_device(recorded(tmp_path, silent, "aarch64"))
+    assert device.jetson is not None
+    assert device.jetson.power_mode is None
+    assert "power mode unknown" in device.describe()
+
+
 def test_jetpack_4_rails(tmp_path: Path) -> None:
     monitor = "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0/"
     files = {f"{monitor}rail_name_0": "POM_5V_IN\n", f"{monitor}in_power0_input": "2450\n"}

@@ -11,6 +11,7 @@ from eightfold.cli.network import INPUTS_HELP, json_inputs
 from eightfold.cli.options import image_size, terminal_width
 
 if TYPE_CHECKING:
+    from eightfold.runtime.bench.latency import LatencyTable
     from eightfold.runtime.bench.modes import Mode
     from eightfold.runtime.bench.sweep import Threads
 
@@ -71,7 +72,8 @@ def bench(
     from eightfold.files import require_output
     from eightfold.pipeline.bench_models import NetworkOptions
     from eightfold.pipeline.bench_models import bench as measure
-    from eightfold.runtime.bench.table_files import require_form, write_table
+    from eightfold.runtime.bench.bench import BenchInterrupted
+    from eightfold.runtime.bench.table_files import require_form
 
     if subjects[0] == DIFF and len(subjects) == 3:
         _diff(Path(subjects[1]), Path(subjects[2]), max_slowdown)
@@ -80,20 +82,31 @@ def bench(
         require_output(each, reads=[*subjects, weights])
         require_form(each)
     kept = next((each for each in output or () if each.suffix == ".json"), None)
-    table = measure(
-        *subjects,
-        batches=batch,
-        sizes=[image_size(each) for each in size] if size else None,
-        backends=backend,
-        seconds=seconds,
-        threads=_threads(threads),
-        baseline=baseline,
-        end_to_end=end_to_end,
-        mode=_mode(mode),
-        device=device,
-        networks=NetworkOptions(weights, classes, json_inputs(inputs)),
-        save=kept,
-    )
+    try:
+        table = measure(
+            *subjects,
+            batches=batch,
+            sizes=[image_size(each) for each in size] if size else None,
+            backends=backend,
+            seconds=seconds,
+            threads=_threads(threads),
+            baseline=baseline,
+            end_to_end=end_to_end,
+            mode=_mode(mode),
+            device=device,
+            networks=NetworkOptions(weights, classes, json_inputs(inputs)),
+            save=kept,
+        )
+    except BenchInterrupted as stop:
+        if stop.table.rows:
+            _show(stop.table, output)
+        raise
+    _show(table, output)
+
+
+def _show(table: LatencyTable, output: list[Path] | None) -> None:
+    from eightfold.runtime.bench.table_files import write_table
+
     print(table.describe(terminal_width()))
     for each in output or ():
         typer.echo(f"wrote {write_table(table, each)}", err=True)

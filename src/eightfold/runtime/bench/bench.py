@@ -131,6 +131,14 @@ def bench(
     return compare_latency(at_batches(candidates, batches), baseline=baseline, options=options)
 
 
+class BenchInterrupted(KeyboardInterrupt):
+    """Ctrl-C in the middle of a measurement. `table` has the rows of the batches that were done."""
+
+    def __init__(self, table: LatencyTable) -> None:
+        super().__init__()
+        self.table = table
+
+
 def compare_latency(
     candidates: Sequence[Candidate], *, baseline: str | None = None, options: BenchOptions | None = None
 ) -> LatencyTable:
@@ -141,6 +149,9 @@ def compare_latency(
         baseline: the name that speed-ups refer to, of networks with images of its size; the first candidate's by
             default.
         options: how long and with which threads.
+
+    Raises:
+        BenchInterrupted: on Ctrl-C; it has the table so far.
     """
     options = options or BenchOptions()
     baseline = checked_baseline(candidates, baseline)
@@ -155,8 +166,11 @@ def compare_latency(
     )
     memory = _Memory(options)
     for batch in track(batches, "measuring batch sizes"):
-        fitting, missing = memory.fitting([each for each in candidates if each.batch == batch])
-        rows = _measure_batch(fitting, baseline, options, memory) if fitting else []
+        try:
+            fitting, missing = memory.fitting([each for each in candidates if each.batch == batch])
+            rows = _measure_batch(fitting, baseline, options, memory) if fitting else []
+        except KeyboardInterrupt:
+            raise BenchInterrupted(table) from None
         table = table.model_copy(update={"rows": (*table.rows, *rows), "missing": (*table.missing, *missing)})
         if options.save is not None:
             table.save(options.save)
