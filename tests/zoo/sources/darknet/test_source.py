@@ -66,8 +66,6 @@ def test_wrong_ways_to_name_it_say_the_right_one(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"write darknet:nets/a\.cfg\+nets/a\.weights"):
         source_of("nets/a.weights")
     (tmp_path / "net.cfg").write_text(RESIDUAL)
-    with pytest.raises(UsageError, match=r"5 classes beside darknet:.*allowed: classes= and filters= in the cfg"):
-        load_source(f"darknet:{tmp_path / 'net.cfg'}", SourceOptions(num_classes=5))
     (tmp_path / "net.weights").write_bytes(b"0" * 64)
     with pytest.raises(ModelError, match=r"net\.weights is a file of Darknet; .*darknet:FILE\.cfg\+"):
         load_source(f"darknet:{tmp_path / 'net.cfg'}", SourceOptions(weights=tmp_path / "net.weights"))
@@ -93,6 +91,23 @@ def test_yolo_heads_become_options_of_the_decoder(tmp_path: Path) -> None:
     assert (task.kind, task.decode) == ("detect", "yolo-anchors")
     assert task.options == {"anchors": [[[8, 9], [14, 12], [20, 25]]], "scale_xy": [1], "box": "exp"}
     decoder_of(task)
+
+
+@pytest.mark.parametrize(
+    ("filters", "head", "classes"),
+    [
+        (14, "[yolo]\nclasses=2\nnum=2\nanchors=4,5, 6,7\n", 2),
+        (8, "[region]\nclasses=3\nnum=1\nanchors=1,1\n", 3),
+        (4, "[avgpool]\n[softmax]\n", 4),
+    ],
+)
+def test_a_number_of_classes_is_that_of_the_cfg(tmp_path: Path, filters: int, head: str, classes: int) -> None:
+    path, convolution = tmp_path / "net.cfg", f"[convolutional]\nfilters={filters}\nsize=1\nactivation=linear\n"
+    path.write_text(NET + convolution + head)
+    with pytest.warns(SourceWarning):
+        load_source(f"darknet:{path}", SourceOptions(num_classes=classes))
+    with pytest.raises(UsageError, match=rf"7 classes for darknet:.*allowed: {classes}, .*classes= and filters= in"):
+        load_source(f"darknet:{path}", SourceOptions(num_classes=7))
 
 
 def test_new_coords_are_the_sigmoid_form(tmp_path: Path) -> None:

@@ -43,12 +43,17 @@ class DarknetSource(ModelSource):
 
     def load(self, text: str, options: SourceOptions) -> LoadedModel:
         require("torch", "build a Darknet network")
-        from eightfold.zoo.sources.darknet.source import darknet_task, open_darknet, split_source
+        from eightfold.zoo.sources.darknet.source import class_count, darknet_task, open_darknet, split_source
         from eightfold.zoo.sources.darknet.write import write_pair
 
-        if options.num_classes is not None:
-            raise UsageError(f"{options.num_classes} classes beside {text}", allowed="classes= and filters= in the cfg")
         opened = open_darknet(rest_of(text), seed=options.seed, size=options.size)
+        known = class_count(opened.network)
+        if options.num_classes is not None and known not in (None, options.num_classes):
+            raise UsageError(
+                f"{options.num_classes} classes for {text}",
+                allowed=f"{known}, as its cfg has",
+                remedy="change classes= and filters= in the cfg",
+            )
         if not opened.whole and options.weights is None:
             warnings.warn(opened.origin, SourceWarning, stacklevel=4)
         task = darknet_task(opened.network.cfg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -77,6 +78,18 @@ def darknet_task(cfg: Cfg | PathLike) -> Task:
     if len(heads) == 1 and isinstance(heads[0], Softmax) and heads[0].groups == 1:
         return Task(kind="classify", decode="classify")
     return Task(kind="tensors", decode="tensors")
+
+
+def class_count(network: DarknetNetwork) -> int | None:
+    """The classes of the network's heads; None where no head names them."""
+    for _, head in network.in_order():
+        if isinstance(head, (Yolo, Region)):
+            return head.anchors.classes
+        if isinstance(head, Detection):
+            return head.grid.classes
+        if isinstance(head, Softmax):
+            return math.prod(network.shapes[network.heads[0]])
+    return None
 
 
 def _region_options(head: Region, network: DarknetNetwork) -> dict[str, object]:
