@@ -177,10 +177,11 @@ def attempt(name: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*")
+    parser.add_argument("--any-code", action="store_true", help="take kept rows that other code gave, too")
     parser.add_argument("--rows", type=Path, default=HERE.parent / "build" / "coverage_norms.jsonl")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    kept = KeptRows(options.rows, code_in=(SOURCE / "compress",))
+    kept = KeptRows(options.rows, any_code=options.any_code, code_in=(SOURCE / "compress",))
     names = options.names or concerned()
     for name in names:
         if name not in kept.rows:

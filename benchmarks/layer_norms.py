@@ -85,11 +85,16 @@ def table(rows: Mapping[str, Mapping[str, Any]], dense: Mapping[str, float]) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--any-code", action="store_true", help="take kept rows that other code gave, too")
     parser.add_argument("--rows", type=Path, default=HERE.parent / "build" / "layer_norms.jsonl")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    data, kept, dense = load_fashion(), KeptRows(asked.rows, code_in=(SOURCE / "compress",)), {}
+    data, kept, dense = (
+        load_fashion(),
+        KeptRows(asked.rows, any_code=asked.any_code, code_in=(SOURCE / "compress",)),
+        {},
+    )
     names = []
     for name in asked.networks:
         model = trained(name, data)
