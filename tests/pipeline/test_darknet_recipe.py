@@ -1,4 +1,4 @@
-"""A Darknet network trained, pruned and measured by a recipe on generated scenes, and the recipe that the project ships."""
+"""A Darknet network trained, pruned and measured by a recipe on generated scenes; the recipe that the project ships."""
 
 from __future__ import annotations
 
