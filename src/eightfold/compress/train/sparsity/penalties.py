@@ -115,12 +115,25 @@ class ScalePenalty(Penalty):
 
 @dataclass(frozen=True)
 class _Slice:
-    """The part of a parameter that belongs to a group: positions along a dimension, and the channel of each."""
+    """The part of a parameter that belongs to a group: places along a dimension, and the channel of each.
+
+    The model may move to another device after a penalty was made, so that indices follow the parameter.
+    """
 
     parameter: nn.Parameter
     dim: int
-    positions: Tensor
-    channels: Tensor
+    places: Tensor
+    owners: Tensor
+
+    @property
+    def positions(self) -> Tensor:
+        """Places along the dimension, on the parameter's device."""
+        return self.places.to(self.parameter.device)
+
+    @property
+    def channels(self) -> Tensor:
+        """The channel of each position, on the parameter's device."""
+        return self.owners.to(self.parameter.device)
 
     def rows(self) -> Tensor:
         return self.parameter.detach().index_select(self.dim, self.positions)
@@ -226,8 +239,8 @@ def _slices(group: Group, tensors: dict[str, nn.Parameter]) -> list[_Slice]:
         _Slice(
             tensors[m.tensor],
             m.dim,
-            torch.from_numpy(m.indices()).to(tensors[m.tensor].device),
-            torch.from_numpy(m.channels()).to(tensors[m.tensor].device),
+            torch.from_numpy(m.indices()),
+            torch.from_numpy(m.channels()),
         )
         for m in members
     ]
