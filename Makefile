@@ -10,7 +10,7 @@ NOT_BENCHMARKS := gpu_report digit_networks onnx_cases onnx_exports onnx_shipped
 	node_counts int8_sizes fashion_networks coverage_norms
 BENCHMARKS := $(filter-out $(NOT_BENCHMARKS:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
-.PHONY: demo demo-mobilenetv2 test test-install test-pages test-gpu gpu-report gpu-wheels check check-cpp check-arm64 check-tensorrt cpp-deps \
+.PHONY: demo demo-mobilenetv2 test test-coverage test-install test-pages test-gpu gpu-report gpu-wheels check check-cpp check-arm64 check-tensorrt cpp-deps \
 	bench coverage node-counts int8-sizes docs picture clean
 
 demo: $(VENV)/demo.installed  ## train, compress, export, calibrate, quantize, build, measure
@@ -19,12 +19,15 @@ demo: $(VENV)/demo.installed  ## train, compress, export, calibrate, quantize, b
 demo-mobilenetv2: $(VENV)/demo.installed  ## the same with depthwise convolutions
 	$(BIN)/eightfold run recipes/mobilenetv2.yaml
 
-test: $(VENV)/dev.installed  ## all tests that need no GPU, with coverage
+test-coverage: PYTEST_MORE := --cov --cov-report=term:skip-covered
+test-coverage: test  ## the same, and which lines they reach; slower
+
+test: $(VENV)/dev.installed  ## all tests that need no GPU
 	# One thread for each of the two test processes: more only wait for each other.
 	# The last lines say how long it took; the ten slowest tests stand above them.
 	@start=$$(date +%s); \
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not install" -n 2 --dist loadscope --durations=10 \
-		--cov --cov-report=term:skip-covered; \
+		$(PYTEST_MORE); \
 	status=$$?; took=$$(( $$(date +%s) - start )); \
 	echo "make test took $$(( took / 60 )) min $$(( took % 60 )) s"; exit $$status
 
