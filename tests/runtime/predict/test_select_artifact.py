@@ -151,7 +151,17 @@ def _table(bundle_path: Path, times_ms: dict[str, float]) -> LatencyTable:
 
 def _row(row: LatencyRow, name: str, mean_ms: float) -> LatencyRow:
     timing = row.timing.model_copy(update={"mean_ms": mean_ms})
-    return row.model_copy(update={"artifact": name, "name": name, "timing": timing})
+    return row.model_copy(update={"artifact": name, "name": name, "timing": timing, "start_p50_ms": ()})
+
+
+def test_the_median_of_starts_counts_where_there_are_some(bundle_path: Path) -> None:
+    """A stall in one start moves its mean, and not the choice."""
+    table = _table(bundle_path, {"pruned-fp32-any-b1": 1.0, f"pruned-int8-{HERE}-b1": 9.0})
+    fp32, int8 = table.rows
+    table = table.model_copy(update={"rows": (fp32, int8.model_copy(update={"start_p50_ms": (20.0, 0.6, 0.4, 0.1)}))})
+    choice = select_artifact(ALL, PREPROCESS, ["onnxruntime"], ArtifactRequest(), table)
+    assert choice.precision == "int8"
+    assert choice.reason.endswith("0.50 ms per image")
 
 
 def test_a_table_of_this_device_overrules_the_rule(bundle_path: Path) -> None:

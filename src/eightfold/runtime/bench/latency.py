@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import ClassVar
 
 from pydantic import Field
@@ -135,6 +136,12 @@ class LatencyRow(Frozen):
         """The result of the sweep over threads in words; for rows that have one."""
         tried = ", ".join(f"{threads}: {_ms(ms)}" for threads, ms in self.threads_tried_ms.items())
         return f"{self.name}, batch {self.batch} is fastest with threads: {self.threads} (ms by threads: {tried})"
+
+    @property
+    def usual_ms(self) -> float:
+        """Of a call: the median of the starts' medians, which a stall does not move; the mean where starts are not told
+        apart."""
+        return statistics.median(self.start_p50_ms) if self.start_p50_ms else self.timing.mean_ms
 
     @property
     def p50_interval_ms(self) -> Interval | None:

@@ -156,7 +156,7 @@ def ms_per_image(backend: str, artifacts: Sequence[str], table: LatencyTable) ->
     for artifact in artifacts:
         for row in table.rows:
             if (row.artifact, row.backend) == (artifact, backend):
-                return row.timing.mean_ms / row.batch
+                return row.usual_ms / row.batch
     return None
 
 

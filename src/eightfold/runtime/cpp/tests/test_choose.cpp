@@ -41,7 +41,8 @@ const Manifest kBundle = manifest_of(
 
 constexpr const char* kTable = R"({"kind": "latency table", "schema": 1,
   "device": {"cpu": {"model": "C", "cores": 2, "quota_cores": null}, "board": null, "gpus": [{"name": "G"}]},
-  "rows": [{"artifact": "int8-b1", "backend": "onnxruntime", "batch": 1, "timing": {"mean_ms": 3}},
+  "rows": [{"artifact": "int8-b1", "backend": "onnxruntime", "batch": 1, "timing": {"mean_ms": 9},
+            "start_p50_ms": [20, 3.5, 2.5, 1]},
            {"artifact": "fp32-b1", "backend": "onnxruntime-cuda", "batch": 1, "timing": {"mean_ms": 1}},
            {"artifact": "fp32-b4", "backend": "onnxruntime", "batch": 4, "timing": {"mean_ms": 8}},
            {"artifact": "base", "backend": "onnxruntime", "batch": 1, "timing": {"mean_ms": 0.5}}]})";
