@@ -125,11 +125,12 @@ def report_of_case(case: Case, solution: Solution, outcome: Measured, solves: in
     measured = outcome.ms
     settings = case.profiled or f"{case.request.target_name}, roofline"
     whole = case.prices.network_ms({})
-    points = [_point(case, "the plan", "chosen", solution.counts, measured)]
+    points = [_point(case, "the plan", "chosen", solution.counts, measured, solution.predicted_ms)]
     for share in FRONT:
-        found = solve_program(case.first_choices, case.prices, share * whole, seconds=FRONT_S)
+        found = solve_program(case.first_choices, case.prices, share * whole, mixed=case.mixed, seconds=FRONT_S)
         if found is not None:
-            points.append(_point(case, f"optimal at {share:g}x", "optimal", found.counts, None))
+            name = f"optimal at {share:g}x"
+            points.append(_point(case, name, "optimal", found.counts, None, found.predicted_ms))
     for share in NAIVE:
         points.append(_point(case, f"uniform at {share:g}", "uniform", uniform_plan(case.first_choices, share), None))
         points.append(_point(case, f"global at {share:g}", "global", global_plan(case.first_choices, share), None))
@@ -164,13 +165,16 @@ def report_of_case(case: Case, solution: Solution, outcome: Measured, solves: in
     )
 
 
-def _point(case: Case, name: str, kind: PointKind, counts: Counts, measured: float | None) -> PlanPoint:
+def _point(
+    case: Case, name: str, kind: PointKind, counts: Counts, measured: float | None, predicted: float | None = None
+) -> PlanPoint:
+    """A point; `predicted` where the prices of the counts alone do not tell, as with chosen precisions."""
     values = sum(choice.value_of(counts.get(choice.group, choice.counts[-1])) for choice in case.first_choices)
     importance = math.exp(min(values, 0.0) / max(sum(choice.weight for choice in case.first_choices), 1))
     return PlanPoint(
         name=name,
         kind=kind,
         importance=importance,
-        predicted_ms=case.prices.network_ms(counts),
+        predicted_ms=case.prices.network_ms(counts) if predicted is None else predicted,
         measured_ms=measured,
     )
