@@ -58,6 +58,14 @@ def test_normal_leaves_coupled_groups_whole_and_takes_the_threshold_itself() -> 
     assert kept_of(graph, scores, rule="normal", keep_ratio=0.625) == {"a.0.weight": [3], "b.0.weight": [0, 1, 2, 3]}
 
 
+@pytest.mark.parametrize("rule", ["normal", "regular", "shortcut"])
+def test_scores_of_zero_go_even_where_more_than_asked_for_are_zero(rule: str) -> None:
+    """The threshold of half of the channels is 0 here: all would reach it."""
+    graph = graph_of(group("a", 4), group("b", 4))
+    scores = {"a.0.weight": np.array([[0.0, 0, 3, 0]]), "b.0.weight": np.array([[0.0, 6, 0, 8]])}
+    assert kept_of(graph, scores, rule=rule, keep_ratio=0.5) == {"a.0.weight": [2], "b.0.weight": [1, 3]}
+
+
 def test_regular_rounds_up_and_never_above_the_width() -> None:
     graph = graph_of(group("a", 24), group("b", 24))
     scores = {"a.0.weight": rising(24), "b.0.weight": rising(24) + 100}

@@ -6,7 +6,8 @@ is the scores of all channels in question, ascending; the threshold is the entry
 - uniform: every group is its own pool, and keeps its keep_ratio best.
 - global: scores divided by their group's mean, in one pool; what exceeds the threshold stays, and of channels that
   score exactly the threshold the share that makes up the keep_ratio.
-- normal: only groups that one layer makes; those that a shortcut couples stay whole. Score >= threshold stays.
+- normal: only groups that one layer makes; those that a shortcut couples stay whole. Score >= threshold stays,
+  but for scores of zero, of which proximal sparse training leaves many.
 - regular: as normal, with counts rounded up.
 - shortcut: the first layer of each group makes the pool and decides (score >= threshold); the others follow it.
 - slim: all layers make the pool and vote (score > threshold); each keeps layer_keep of its width at least, and the
@@ -93,14 +94,19 @@ def normal(groups: Sequence[Group], scores: LayerScores, options: RuleOptions) -
     """Cut groups of a single layer by one threshold; coupled groups stay whole."""
     alone = _alone(groups, scores, options)
     cut = threshold(list(alone.values()), options.keep_ratio)
-    return {name: GroupRequest(float((values >= cut).sum()), values) for name, values in alone.items()}
+    return {name: GroupRequest(float(_reached(values, cut).sum()), values) for name, values in alone.items()}
 
 
 def shortcut(groups: Sequence[Group], scores: LayerScores, options: RuleOptions) -> dict[str, GroupRequest]:
     """Cut every group by one threshold over the scores of its first layer."""
     leaders = {g.id: scores[g.id][0] for g in groups}
     cut = threshold(list(leaders.values()), options.keep_ratio)
-    return {name: GroupRequest(float((values >= cut).sum()), values) for name, values in leaders.items()}
+    return {name: GroupRequest(float(_reached(values, cut).sum()), values) for name, values in leaders.items()}
+
+
+def _reached(values: Vector, cut: float) -> Mask:
+    """Channels at the threshold or above; a score of zero never reaches it, even where more than asked for are zero."""
+    return values > 0 if cut == 0 else values >= cut
 
 
 def slim(groups: Sequence[Group], scores: LayerScores, options: RuleOptions) -> dict[str, GroupRequest]:
