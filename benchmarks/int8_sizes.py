@@ -64,7 +64,7 @@ def table(rows: dict[str, dict[str, Any]], left: int = 0) -> str:
         "",
         f"{len(sized) - len(larger)} of {len(sized)} INT8 files ({TARGET}, Q/DQ) are smaller than their FP32 files; "
         f"{len(rows) - len(sized)} networks of the list give none"
-        + (f", and {left}, the largest, have not been measured yet" if left else "")
+        + (f", and {left} have not been measured yet" if left else "")
         + ". Made by `python benchmarks/int8_sizes.py`.",
         "",
         "| network | FP32 (MB) | INT8 (MB) | INT8 / FP32 | layers in INT8 |",
