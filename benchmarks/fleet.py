@@ -107,7 +107,7 @@ def add_device(folder: Path, name: str, number: int, drops: bool) -> None:
         "step": STEPS[number % len(STEPS)],
         "noise": NOISES[number // len(STEPS) % len(NOISES)],
         "speed": float(10 ** random.uniform(6.5, 8.5)),
-        "dies_after": int(random.integers(70, 140)),
+        "dies_after": int(random.integers(60, 100)),
     }
     (place / "facts.json").write_text(json.dumps(facts))
     if drops:
