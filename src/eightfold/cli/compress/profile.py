@@ -38,7 +38,7 @@ def profile(
     inputs: Annotated[str | None, typer.Option(help=INPUTS_HELP)] = None,
     device: Annotated[
         list[str] | None,
-        typer.Option(help="Profile there: ssh://[user@]host[:port], or a .yaml file of devices. Repeat."),
+        typer.Option(help="Profile there: ssh://[user@]host[:port], or a .yaml file. Repeat."),
     ] = None,
     stream: Annotated[bool, typer.Option("--stream", hidden=True)] = False,
 ) -> None:
