@@ -104,6 +104,28 @@ TAILS: dict[str, tuple[list[NodeProto], dict[str, Array]]] = {
         [make("Resize", ["c", "", "", "sizes"], ["z"], "resize", mode="linear")],
         {"sizes": np.array([1, 32, 32, 32]), "w2": random(8, 32, 1, 1)},
     ),
+    "resize to the same size": (
+        [make("Resize", ["c", "", "", "sizes"], ["s"], "resize", mode="linear"), make("Add", ["c", "s"], ["z"], "sum")],
+        {"sizes": np.array([1, 32, 16, 16]), "w2": random(8, 32, 1, 1)},
+    ),
+    "resize to odd sizes": (
+        [make("Resize", ["c", "", "", "sizes"], ["z"], "resize", mode="cubic")],
+        {"sizes": np.array([1, 32, 21, 11]), "w2": random(8, 32, 1, 1)},
+    ),
+    "group norm as an instance norm": (
+        [
+            make("Reshape", ["c", "fold"], ["f"], "fold"),
+            make("InstanceNormalization", ["f", "ones", "zeros"], ["n"], "norm"),
+            make("Reshape", ["n", "unfold"], ["u"], "unfold"),
+            make("Mul", ["u", "g"], ["m"], "scale"),
+            make("Add", ["m", "h"], ["z"], "shift"),
+        ],
+        {
+            "fold": np.array([0, 16, -1]), "unfold": np.array([1, 32, 16, 16]), "ones": np.ones(16, np.float32),
+            "zeros": np.zeros(16, np.float32), "g": random(32, 1, 1), "h": random(32, 1, 1, seed=1),
+            "w2": random(8, 32, 1, 1),
+        },
+    ),
     "unequal split": (
         [
             make("Split", ["c", "sizes"], ["p", "q"], "split", axis=1),

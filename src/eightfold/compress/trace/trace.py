@@ -79,7 +79,7 @@ def _free_outputs(graph: ChannelGraph) -> int:
 # Reasons that freeze the width of a head, but not the number of heads.
 _FREEZES_A_FACTOR = (
     "the scale of attention", "layer norm over channels", "softmax over channels", "mean over channels",
-    "var over channels",
+    "var over channels", "statistics over channels",
 )  # fmt: skip
 
 

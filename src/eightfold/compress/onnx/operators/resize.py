@@ -55,7 +55,12 @@ def resize(
             x = _resampled(node, x, axis, coordinates, mode)
     if outside is not None:
         x = x.masked_fill(outside, node.real("extrapolation_value"))
-    return x
+    return _with_stated_size(x)
+
+
+def _with_stated_size(x: Tensor) -> Tensor:
+    """The same values, by a call from which a trace learns that `sizes` states each dimension."""
+    return x.view(x.shape)
 
 
 def _axes(node: Node, x: Tensor, roi: Tensor | None, scales: Tensor | None, sizes: Tensor | None) -> list[_Axis]:
@@ -95,7 +100,7 @@ def _with_interpolate(node: Node, x: Tensor, axes: Sequence[_Axis], mode: str) -
     """Torch's own operators where they mean the same: one call, and fast."""
     changed = [axis for axis in axes if axis.out != axis.size]
     if not changed:
-        return x if _transform(node) != "tf_crop_and_resize" else None
+        return _with_stated_size(x) if _transform(node) != "tf_crop_and_resize" else None
     exact = all(axis.out == axis.size * axis.scale for axis in axes)
     if x.dim() != 4 or not x.is_floating_point() or not exact or any(axis.dim < 2 for axis in changed):
         return None
@@ -138,12 +143,20 @@ def _coordinates(node: Node, axis: _Axis, mode: str) -> Floats:
 def _resampled(node: Node, x: Tensor, axis: _Axis, coordinates: Floats, mode: str) -> Tensor:
     if mode == "nearest":
         return x.index_select(axis.dim, torch.from_numpy(_nearest(node, coordinates).clip(0, axis.size - 1)))
-    matrix = torch.from_numpy(_weights(node, axis, coordinates, mode))
+    matrix = _weights(node, axis, coordinates, mode)
+    taps = int((matrix != 0).sum(axis=1).max())
+    assert taps, "every output position reads something"
     data = x if x.is_floating_point() else x.double()
-    taps = np.flatnonzero(matrix.abs().sum(1) > 0)
-    assert len(taps), "every output position reads something"
-    made = torch.movedim(data, axis.dim, -1) @ matrix.T.to(data.dtype)
-    made = torch.movedim(made, -1, axis.dim)
+    # As a sum of taps, not as a product with a matrix: that would hold the sizes of all other dimensions fast.
+    columns = np.argsort(-np.abs(matrix), axis=1, kind="stable")[:, :taps]
+    weights = np.take_along_axis(matrix, columns, axis=1)
+    shape = [-1 if dim == axis.dim else 1 for dim in range(x.dim())]
+    made = sum(
+        data.index_select(axis.dim, torch.from_numpy(columns[:, tap].copy()))
+        * torch.from_numpy(weights[:, tap].copy()).to(data.dtype).reshape(shape)
+        for tap in range(taps)
+    )
+    assert isinstance(made, Tensor)
     return made if x.is_floating_point() else made.round().to(x.dtype)
 
 
