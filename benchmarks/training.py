@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,7 +35,8 @@ from eightfold.compress.train.schedule import LearningRate
 from eightfold.compress.train.sparsity.history import dead_share
 from eightfold.compress.train.sparsity.hook import Sparsity
 from eightfold.compress.train.sparsity.penalties import ScalePenalty
-from eightfold.compress.train.sparsity.scales import batch_norm_scales
+from eightfold.compress.train.sparsity.proximal import Update
+from eightfold.compress.train.sparsity.scales import batch_norm_scales, shifts_of
 from eightfold.compress.train.sparsity.strength import Kind, Strength
 from eightfold.files import write_text
 from eightfold.zoo.datasets.fashion import read_fashion
@@ -47,12 +47,17 @@ IMAGE = torch.zeros(1, 1, 28, 28)
 RULES = ("normal", "shortcut", "slim", "regular", "global", "uniform")
 RETRAINED = ("global",)
 STUDENT_SHARE, QAT_SHARE = 0.445, 0.134  # of the steps of a whole training
-PENALTIES: tuple[tuple[float, Kind], ...] = (
-    (0.0, "constant"),
-    (3e-3, "constant"),
-    (1e-2, "constant"),
-    (1.5e-2, "global"),
-)
+PENALTIES: tuple[tuple[float, Kind], ...] = ((0.0, "constant"), (1e-2, "release"), (1.6e-2, "release"))
+# Method -> weights of its losses, temperature, weight of the labels' loss.
+STUDENTS: dict[str, tuple[dict[str, float], float, float]] = {
+    "none": ({}, 4.0, 1.0),
+    "logits": ({"logits": 1.0}, 4.0, 1.0),
+    "logits-t2": ({"logits": 1.0}, 2.0, 1.0),
+    "logits-mostly": ({"logits": 1.0}, 4.0, 0.1),
+    "cwd": ({"cwd": 0.3}, 4.0, 1.0),
+    "attention": ({"attention": 100.0}, 4.0, 1.0),
+}
+EVERY_SEED = ("none", "logits-t2", "cwd")  # the others once
 
 
 class Block(nn.Module):
@@ -132,11 +137,12 @@ class Bench:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.data, self.steps, self.work = Data(arguments.images), arguments.steps, Path(arguments.work)
+        self.width = arguments.width
         self.rate, self.work_rate = 0.1, 0.05
         self.work.mkdir(parents=True, exist_ok=True)
         self.file = self.work / "rows.json"
         self.rows: dict[str, Any] = json.loads(self.file.read_text()) if self.file.is_file() else {}
-        self.about = {"images": arguments.images, "steps": self.steps, "batch": BATCH, "machine": platform.processor()}
+        self.about = {"width": self.width, "images": arguments.images, "steps": self.steps, "batch": BATCH}
 
     def row(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The row of that name, made where it is missing."""
@@ -158,6 +164,7 @@ class Bench:
         share: float = 1.0,
         rate: float | None = None,
         hooks: Sequence[Hook] = (),
+        loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
     ) -> nn.Module:
         """`model` after `share` of the steps; kept as a file."""
         file = self.work / f"{name}.pt"
@@ -174,7 +181,7 @@ class Bench:
             self.data.batches(seed),
             optimizer,
             options,
-            loss=cross_entropy,
+            loss=loss,
             hooks=hooks,
             checkpoint=self.work / f"{name}.safetensors",
             devices=Devices("cpu", "off"),
@@ -185,12 +192,14 @@ class Bench:
     def dense(self, seed: int) -> nn.Module:
         """The network that all rows of a seed start from."""
         torch.manual_seed(seed)
-        return self.trained(f"dense-{seed}", FashionNet(), seed, rate=self.rate)
+        return self.trained(f"dense-{seed}", FashionNet(self.width), seed, rate=self.rate)
 
     def longer(self, seed: int, s: float, kind: Kind) -> nn.Module:
         """The dense network after as many steps again, with a penalty of `s`, or none."""
         model = self.dense(seed)
-        hooks = [Sparsity(ScalePenalty(batch_norm_scales(model), Strength(s, kind)))] if s else []
+        scales = batch_norm_scales(model)
+        update: Update = "subgradient" if kind == "constant" else "proximal"
+        hooks = [Sparsity(ScalePenalty(scales, Strength(s, kind), shifts_of(model, scales)), update)] if s else []
         return self.trained(f"longer-{seed}-{penalty_name(s, kind)}", model, seed + 50, hooks=hooks)
 
 
@@ -239,21 +248,30 @@ def sparse_rows(bench: Bench, seed: int) -> None:
 
 
 def distill_rows(bench: Bench, seed: int) -> None:
-    """The same narrow student, trained with labels alone and with a teacher beside them."""
-    for method in ("none", "logits", "cwd", "attention", "mgd"):
+    """The same narrow student of one teacher, trained with labels alone and with the teacher beside them."""
+    for method, (weights, temperature, labels) in STUDENTS.items():
+        if seed and method not in EVERY_SEED:
+            continue
 
-        def student(method: str = method) -> dict[str, Any]:
-            teacher = bench.longer(seed, 0.0, "constant")
+        def student(
+            method: str = method,
+            weights: dict[str, float] = weights,
+            temperature: float = temperature,
+            labels: float = labels,
+        ) -> dict[str, Any]:
+            teacher = bench.longer(0, 0.0, "constant")
             model = copy.deepcopy(teacher)
             ef.prune(model, IMAGE, rule="uniform", score="l2", keep_ratio=0.25, multiple=4)
             hooks = []
-            if method != "none":
-                weights = {"logits": 1.0, "cwd": 0.3, "attention": 100.0, "mgd": 0.3}
-                options = ef.DistillOptions({method: weights[method]})
+            if weights:
                 torch.manual_seed(seed)
+                options = ef.DistillOptions(weights, temperature=temperature)
                 hooks = [Distill(ef.Distiller(model, teacher, IMAGE, options))]
             key = f"student-{method}-{seed}"
-            return {"top1": bench.data.top1(bench.trained(key, model, seed + 70, share=STUDENT_SHARE, hooks=hooks))}
+            model = bench.trained(
+                key, model, seed + 70, share=STUDENT_SHARE, hooks=hooks, loss=lambda o, y: labels * cross_entropy(o, y)
+            )
+            return {"top1": bench.data.top1(model)}
 
         bench.row(f"student/{method}/{seed}", student)
 
@@ -307,7 +325,8 @@ def table(bench: Bench) -> str:
     lines = [
         "# Training: sparse, distilled, quantized",
         "",
-        f"`python benchmarks/training.py`: a ResNet of four blocks (16 to 64 channels) on {about['images']} images of",
+        f"`python benchmarks/training.py`: a ResNet of four blocks ({about['width']} to {4 * about['width']} channels)",
+        f"on {about['images']} images of",
         f"Fashion-MNIST, {about['steps']} steps of {about['batch']} for a whole training; top-1 on 10,000 test images,",
         "in percent. Seconds are of one CPU core. Trainings are short: rows compare methods, no more.",
         "",
@@ -322,8 +341,9 @@ def table(bench: Bench) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=12_000)
-    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", nargs="*", default=["sparse", "qat", "distill"])
     parser.add_argument("--work", default="runs/training")

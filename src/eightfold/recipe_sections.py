@@ -122,6 +122,7 @@ class TrainSection(Frozen):
         description="of finetune: loss -> weight, with the network before pruning as the teacher: logits, cwd, "
         "attention, features, mgd; detection-1 to detection-5 for detectors with anchors",
     )
+    distill_temperature: float = Field(default=4.0, gt=0, description="of the softmaxes of `distill`")
 
 
 class RangeSection(Frozen):

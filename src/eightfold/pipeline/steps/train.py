@@ -359,5 +359,13 @@ def _hooks(job: Job, model: nn.Module, section: TrainSection) -> list[Hook]:
 
         teacher = job.baseline_model()
         classes = tuple(job.train_images.classes)
-        hooks += distillation_hooks(job.task, model, teacher, section.distill, job.model_inputs(), classes)
+        hooks += distillation_hooks(
+            job.task,
+            model,
+            teacher,
+            section.distill,
+            job.model_inputs(),
+            classes,
+            temperature=section.distill_temperature,
+        )
     return hooks
