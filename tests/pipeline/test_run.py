@@ -158,7 +158,7 @@ def test_the_headline_is_about_what_a_predictor_runs(copied: Path, tiny_recipe: 
     content = json.loads(path.read_text())
     for row in content["rows"]:
         if row["precision"] == "int8":
-            row["timing"]["mean_ms"] *= factor
+            row["start_p50_ms"] = [factor * each for each in row["start_p50_ms"]]
     path.write_text(json.dumps(content))
     manifest, table = Bundle.open(copied / "bundle").manifest, LatencyTable.load(path)
     picked = select_artifact(manifest.artifacts, manifest.preprocess, ["onnxruntime"], ArtifactRequest(), table)
@@ -176,7 +176,7 @@ def test_the_headline_names_the_faster_backend(copied: Path, tiny_recipe: dict[s
     others = copy.deepcopy(content["rows"])
     for row in others:
         row |= {"backend": "openvino", "name": f"{row['name']} openvino"}
-        row["timing"]["mean_ms"] /= 2
+        row["start_p50_ms"] = [each / 2 for each in row["start_p50_ms"]]
         row["speedup"] = row["speedup"] or {"value": 2, "low": 2, "high": 2}
     content["rows"] += others
     path.write_text(json.dumps(content))
