@@ -10,6 +10,7 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 from onnx import version_converter
@@ -19,6 +20,7 @@ from eightfold.export.fixed_size.file_inputs import FileInputs
 from eightfold.export.fixed_size.fix_shapes import freeze_onnx
 
 TARGET = "rtx:sm86"
+MEAN, STD = np.array((0.485, 0.456, 0.406)), np.array((0.229, 0.224, 0.225))
 ROWS = 16
 OPSET = 17
 
@@ -56,6 +58,23 @@ def shipped_file(name: str) -> Path:
     if spec is None or spec.origin is None:
         raise SystemExit(f"{SHIPPED[name].package} is not installed; see the head of {Path(__file__).name}")
     return Path(spec.origin).parent / SHIPPED[name].file
+
+
+def photograph(shape: tuple[int, ...]) -> np.ndarray:
+    """A photographed page of text from scikit-image, as these networks take pixels: normalized as for ImageNet.
+
+    Args:
+        shape: of the input, (1, channels, height, width) or (1, height, width, 3).
+    """
+    spec = importlib.util.find_spec("skimage")
+    if spec is None or spec.origin is None:
+        raise SystemExit(f"scikit-image is not installed; see the head of {Path(__file__).name}")
+    last = shape[3] in (1, 3)
+    height, width = shape[1:3] if last else shape[2:]
+    page = cv2.imread(str(Path(spec.origin).parent / "data" / "page.png"))
+    pixels = cv2.resize(page, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    rows = ((pixels - MEAN) / STD).astype(np.float32)[..., : shape[3] if last else shape[1]]
+    return np.ascontiguousarray(rows[None] if last else rows.transpose(2, 0, 1)[None])
 
 
 def quantized_and_built(pruned: Path, size: tuple[int, int] | None, folder: Path) -> str:
