@@ -24,7 +24,7 @@ import numpy as np
 from eightfold.calib.calibrate import calibrate
 from eightfold.calib.histogram import Histogram
 from eightfold.calib.observers import METHODS, extremes
-from eightfold.calib.session import _freed, open_runner
+from eightfold.calib.session import open_runner
 from eightfold.onnx_graph.graph import read_graph
 from eightfold.runtime.devices.devices import describe_device
 
@@ -33,8 +33,8 @@ NETWORKS = ("mobilenet_v2", "resnet50", "yolov8n")
 BATCH = 8
 
 
-def make_file(name: str, folder: Path) -> tuple[Path, int]:
-    """A network with random weights as a file, and its image size."""
+def make_files(name: str, folder: Path) -> tuple[Path, Path, int]:
+    """A network with random weights as a file for one image and one for a batch, and its image size."""
     import torch
     from torchvision import models
 
@@ -47,10 +47,11 @@ def make_file(name: str, folder: Path) -> tuple[Path, int]:
         model, size = YOLO(f"{name}.yaml").model.eval(), 320
     else:
         model, size = models.get_model(name, weights=None).eval(), 224
-    return export_onnx(model, folder / f"{name}.onnx", batch=1, image_size=size), size
+    one, many = (export_onnx(model, folder / f"b{batch}.onnx", batch=batch, image_size=size) for batch in (1, BATCH))
+    return Path(one), Path(many), size
 
 
-def parts_of(path: Path, images: list[Any]) -> dict[str, Callable[[], object]]:
+def parts_of(path: Path, batched: Path, images: list[Any]) -> dict[str, Callable[[], object]]:
     """What is timed, by its name."""
     import onnxruntime
 
@@ -58,7 +59,7 @@ def parts_of(path: Path, images: list[Any]) -> dict[str, Callable[[], object]]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    plain = onnxruntime.InferenceSession(_freed(graph).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    plain = onnxruntime.InferenceSession(str(batched), options, providers=["CPUExecutionProvider"])
     runner = open_runner(graph, graph.observed, images[0], batch=BATCH, threads=1, reuse=True)
     (values,) = list(runner(images[: runner.rows]))
     repeats = len(images) // runner.rows
@@ -108,10 +109,10 @@ def main() -> None:
     columns: dict[str, dict[str, float]] = {}
     for name in asked.networks:
         with tempfile.TemporaryDirectory() as folder:
-            path, size = make_file(name, Path(folder))
+            path, batched, size = make_files(name, Path(folder))
             random = np.random.default_rng(0)
             images = [random.random((3, size, size), dtype=np.float32) for _ in range(asked.images)]
-            columns[name] = measured(parts_of(path, images), asked.rounds)
+            columns[name] = measured(parts_of(path, batched, images), asked.rounds)
         print(name, columns[name], flush=True)
         RESULTS.write_text(table(columns, asked.images))
     print(table(columns, asked.images))

@@ -24,7 +24,7 @@ from eightfold.compress.plan.latency.widths import GroupWidth, NetworkLayer
 
 GRID = 6  # points of a width that many groups make up
 GAP = 0.005
-SECONDS = 25.0  # to solve one program
+SECONDS = 45.0  # to solve one program
 FLAT = 0.002  # of a price: grid points that lie so near to a straight line are left out
 Key = tuple[str, int]
 
