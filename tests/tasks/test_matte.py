@@ -18,8 +18,8 @@ from eightfold.pipeline.job.job import Job
 from eightfold.recipe import Recipe
 from eightfold.recipe_sections import DataSection, TaskSection, TrainSection
 from eightfold.tasks.base import Network, Training
+from eightfold.tasks.dense.matted_images import MattedImages, open_mattes
 from eightfold.tasks.matte import MatteBatches, MatteTask, with_heads
-from eightfold.tasks.matted_images import MattedImages, open_mattes
 from eightfold.tasks.networks import module_network
 from eightfold.zoo.generated_mattes import write_mattes
 from eightfold.zoo.sources.modnet.network import MODNet

@@ -20,7 +20,7 @@ from eightfold.recipe import Recipe
 from eightfold.recipe_sections import DataSection, TaskSection, TrainSection
 from eightfold.runtime.postprocess.dense import labels_in_image
 from eightfold.tasks.base import Network, Training
-from eightfold.tasks.masked_images import UNKNOWN, MaskedImages, mask_in_tensor, open_masks
+from eightfold.tasks.dense.masked_images import UNKNOWN, MaskedImages, mask_in_tensor, open_masks
 from eightfold.tasks.networks import module_network
 from eightfold.tasks.results import results_of
 from eightfold.tasks.segment import MaskBatches, SegmentTask, segmentation_loss

@@ -19,9 +19,9 @@ from eightfold.runtime.bundle.sizes import Size
 from eightfold.tasks.base import Training, VisionTask
 from eightfold.tasks.boxes import open_part
 from eightfold.tasks.classify import labelled_images
+from eightfold.tasks.dense.masked_images import MASKS
+from eightfold.tasks.dense.matted_images import ALPHAS
 from eightfold.tasks.kinds import task_of
-from eightfold.tasks.masked_images import MASKS
-from eightfold.tasks.matted_images import ALPHAS
 from eightfold.tasks.networks import module_network
 from eightfold.zoo.sources.base import LoadedModel, SourceOptions
 from eightfold.zoo.sources.registry import load_source, source_of

@@ -24,9 +24,9 @@ from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.postprocess import decoder_of
 from eightfold.runtime.postprocess.dense import AlphaMatte
 from eightfold.tasks.base import Evaluation, Network, Training, VisionTask
+from eightfold.tasks.dense.matted_images import MattedImages, open_mattes
+from eightfold.tasks.dense.matting_metrics import matting_errors, mean_errors, trimap
 from eightfold.tasks.inputs import full_batches, tensors
-from eightfold.tasks.matted_images import MattedImages, open_mattes
-from eightfold.tasks.matting_metrics import matting_errors, mean_errors, trimap
 from eightfold.tasks.networks import onnx_network
 from eightfold.zoo.generated_mattes import write_mattes
 
@@ -173,7 +173,7 @@ def with_heads(model: nn.Module) -> nn.Module:
 
 def matting_loss() -> Any:
     """(output, target) -> scalar; a target is (batch, 5, h, w) of `MatteBatches`."""
-    from eightfold.tasks.matting_losses import MattingLoss
+    from eightfold.tasks.dense.matting_losses import MattingLoss
 
     loss = MattingLoss()
     return lambda output, target: loss(output, target[:, :3], target[:, 3:4], target[:, 4:])

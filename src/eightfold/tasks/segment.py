@@ -24,8 +24,8 @@ from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.postprocess import decoder_of
 from eightfold.runtime.postprocess.dense import Segment
 from eightfold.tasks.base import Network, Training, VisionTask
+from eightfold.tasks.dense.masked_images import CLASSES, UNKNOWN, MaskedImages, mask_in_tensor, open_masks
 from eightfold.tasks.inputs import full_batches, tensors
-from eightfold.tasks.masked_images import CLASSES, UNKNOWN, MaskedImages, mask_in_tensor, open_masks
 from eightfold.tasks.networks import onnx_network
 from eightfold.zoo.datasets.masked_scenes import write_masked_scenes
 

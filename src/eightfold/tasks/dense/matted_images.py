@@ -15,7 +15,7 @@ from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.images import open_images
 from eightfold.errors import ImageError
 from eightfold.files import sha256_of_bytes, sha256_of_file
-from eightfold.tasks.matting_metrics import Alpha
+from eightfold.tasks.dense.matting_metrics import Alpha
 
 IMAGES, ALPHAS = "images", "alphas"
 

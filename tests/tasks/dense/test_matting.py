@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from eightfold.errors import UsageError
-from eightfold.tasks.matting_losses import MattingLoss, blurred, of_detail, of_semantic
-from eightfold.tasks.matting_metrics import matting_errors, mean_errors, trimap
+from eightfold.tasks.dense.matting_losses import MattingLoss, blurred, of_detail, of_semantic
+from eightfold.tasks.dense.matting_metrics import matting_errors, mean_errors, trimap
 from eightfold.zoo.generated_mattes import generate_mattes, write_mattes
 
 
