@@ -146,7 +146,7 @@ def test_training_learns_and_wrong_data_is_one_line(scenes: MaskedImages, tmp_pa
         TASK.evaluate(network(model, few.classes), few)
     with pytest.raises(ImageError, match=r"no folder of images with masks at nowhere; allowed: .* or masks:SIDE"):
         TASK.write_data(DataSection(source="nowhere"), tmp_path / "no", seed=0)
-    scenes.masks[0].unlink()
+    scenes.truths[0].unlink()
     with pytest.raises(ImageError, match=r"000000\.png has no mask in"):
         open_masks(tmp_path / "data" / "train")
     with pytest.raises(RecipeError, match="'yolo-dfl' for a network that segments"):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
@@ -31,6 +31,14 @@ if TYPE_CHECKING:
 PARTS = 10  # of a set of images, to see how much a metric varies
 
 
+class Batches(Protocol):
+    """Training data by epoch: the same batches for the same number every time."""
+
+    def __len__(self) -> int: ...
+
+    def __call__(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]: ...
+
+
 @dataclass(frozen=True)
 class Training:
     """Data and settings to train a network with.
@@ -53,6 +61,26 @@ class Training:
     hooks: Sequence[Hook] = ()
     device: str = "cpu"
     log: Log | None = None
+
+    def fit(self, model: nn.Module, batches: Batches, loss: Loss) -> float:
+        """Train `model` in place by SGD on `batches`; returns the last epoch's mean loss, NaN without an epoch."""
+        from eightfold.compress.train.train import LearningRateSchedule, train
+
+        section = self.section
+        schedule = LearningRateSchedule(
+            section.epochs, len(batches), section.learning_rate, section.weight_decay, self.seed
+        )
+        return train(
+            model,
+            batches,
+            loss,
+            schedule,
+            checkpoint=self.checkpoint,
+            what=self.what,
+            hooks=self.hooks,
+            device=self.device,
+            log=self.log,
+        )
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.postprocess import decoder_of
 from eightfold.runtime.postprocess.decoder import the_output
 from eightfold.tasks.base import Evaluation, Network, Training, VisionTask
-from eightfold.tasks.inputs import full_batches, tensors
+from eightfold.tasks.inputs import full_batches, shuffled, tensors
 from eightfold.zoo.datasets.folders import SHIPPED, require_source, write_dataset
 
 if TYPE_CHECKING:
@@ -106,23 +106,9 @@ class Classify(VisionTask):
     def train(self, model: nn.Module, training: Training) -> float:
         from torch.nn.functional import cross_entropy
 
-        from eightfold.compress.train.train import LearningRateSchedule, train
-
-        section, seed = training.section, training.seed
-        batch = min(section.batch, len(training.images))
-        batches = TrainingBatches(training.images, training.preprocess, batch, section.shift_pixels, seed)
-        schedule = LearningRateSchedule(section.epochs, len(batches), section.learning_rate, section.weight_decay, seed)
-        return train(
-            model,
-            batches,
-            cross_entropy,
-            schedule,
-            checkpoint=training.checkpoint,
-            what=training.what,
-            hooks=training.hooks,
-            device=training.device,
-            log=training.log,
-        )
+        section, batch = training.section, min(training.section.batch, len(training.images))
+        batches = TrainingBatches(training.images, training.preprocess, batch, section.shift_pixels, training.seed)
+        return training.fit(model, batches, cross_entropy)
 
     def evaluate(self, network: Network, images: ImageSet) -> dict[str, float]:
         """Share of images whose highest score is at their label."""
@@ -189,10 +175,8 @@ class TrainingBatches:
         import torch
 
         rng = np.random.default_rng((self.seed, epoch))
-        order = rng.permutation(len(self.images))
         labels = labels_of(self.images)
-        for start in range(0, len(self) * self.batch, self.batch):
-            chosen = order[start : start + self.batch]
+        for chosen in shuffled(len(self.images), self.batch, rng):
             inputs = shifted(tensors(self.images, chosen, self.preprocess), self.shift_pixels, rng)
             yield torch.from_numpy(inputs), torch.from_numpy(labels[chosen])
 

@@ -39,6 +39,13 @@ def tensors(images: ImageSet, chosen: Places, preprocess: Preprocess) -> Array:
     return np.stack([row for row, _ in _loaded(images, chosen, preprocess)])
 
 
+def shuffled(count: int, batch: int, random: np.random.Generator) -> Iterator[Places]:
+    """The places of `count` images in a random order, `batch` at a time; a last batch that is not full is dropped."""
+    order = random.permutation(count)
+    for start in range(0, count // batch * batch, batch):
+        yield order[start : start + batch]
+
+
 def full_batches(images: ImageSet, preprocess: Preprocess, batch: int) -> Iterator[ImageBatch]:
     """All images in their order, `batch` at a time."""
     for start in range(0, len(images), batch):

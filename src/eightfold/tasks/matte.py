@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,80 +13,44 @@ import numpy as np
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BundleError, ImageError, ModelError, RecipeError
-from eightfold.export.int8.score import Score
-from eightfold.files import atomic_directory, digest_of
-from eightfold.recipe import Recipe
-from eightfold.recipe_sections import DataSection
 from eightfold.runtime.backends.base import Array
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.postprocess import decoder_of
 from eightfold.runtime.postprocess.dense import AlphaMatte
-from eightfold.tasks.base import Evaluation, Network, Training, VisionTask
-from eightfold.tasks.dense.matted_images import MattedImages, open_mattes
+from eightfold.tasks.base import Evaluation, Network, Training
+from eightfold.tasks.dense.dense_task import DenseTask
+from eightfold.tasks.dense.matted_images import ALPHAS, MattedImages, open_mattes
 from eightfold.tasks.dense.matting_metrics import matting_errors, mean_errors, trimap
-from eightfold.tasks.inputs import full_batches, tensors
-from eightfold.tasks.networks import onnx_network
+from eightfold.tasks.inputs import full_batches, shuffled, tensors
 from eightfold.zoo.generated_mattes import write_mattes
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-DECODE = "matte"
-GENERATED = re.compile(r"mattes(?::(\d+))?")
-USUAL_SIDE = 128
 # The argument of forward() with which a network gives (semantic, detail, matte), as MODNet's training needs it.
 HEADS = "heads"
 
 
-class MatteTask(VisionTask):
+class MatteTask(DenseTask):
     """Folders images/ and alphas/; MODNet's losses; one minus the mean absolute difference of mattes."""
 
     metrics = ("1-mad", "1-boundary-mad")
+    decode, gives, plural, truths, leading = "matte", "gives mattes", "mattes", ALPHAS, "1 - MAD"
 
-    def check(self, recipe: Recipe) -> None:
-        if self.section.decode not in ("", DECODE):
-            raise RecipeError(
-                f"task.decode is {self.section.decode!r} for a network that gives mattes",
-                allowed=DECODE,
-                remedy="leave it out",
-            )
-        if recipe.export.decode:
-            raise RecipeError("export.decode for mattes", allowed="networks that detect", remedy="leave it out")
-        try:
-            decoder_of(self.outputs_mean(()))
-        except BundleError as error:
-            raise RecipeError(f"task.options: {error.seen}", allowed=error.allowed) from None
+    def generate(self, directory: Path, *, train: int, test: int, side: int, seed: int) -> Path:
+        return write_mattes(directory, train=train, test=test, side=side, seed=seed)
 
-    def data_digest(self, data: DataSection) -> str:
-        return "" if GENERATED.fullmatch(data.source) else digest_of(self._folder(data)) or ""
-
-    def write_data(self, data: DataSection, directory: Path, *, seed: int) -> None:
-        generated = GENERATED.fullmatch(data.source)
-        if generated:
-            side = int(generated[1] or USUAL_SIDE)
-            write_mattes(directory, train=data.train_images, test=data.test_images, side=side, seed=seed)
-            return
-        source = self._folder(data)
+    def checked_classes(self, source: Path) -> tuple[str, ...]:
         for part in ("train", "test"):
             open_mattes(source / part)
-        with atomic_directory(directory) as temporary:
-            for part in ("train", "test"):
-                shutil.copytree(source / part, temporary / part)
-
-    def _folder(self, data: DataSection) -> Path:
-        if not Path(data.source).is_dir():
-            raise ImageError(
-                f"no folder of images with mattes at {data.source}",
-                allowed="train/ and test/ with images/* and alphas/* in each, or mattes:SIDE for generated ones",
-            )
-        return Path(data.source)
+        return ()
 
     def labelled_images(self, folder: Path) -> MattedImages:
         return open_mattes(folder)
 
     def outputs_mean(self, classes: tuple[str, ...], *, decoded: bool = False) -> Task:
-        return Task(kind="matte", decode=DECODE, options=self.section.options)
+        return Task(kind="matte", decode=self.decode, options=self.section.options)
 
     def require_outputs(self, network: Network, image: Array, seen: str) -> None:
         size = network.preprocess.height, network.preprocess.width
@@ -100,24 +62,9 @@ class MatteTask(VisionTask):
             ) from None
 
     def train(self, model: nn.Module, training: Training) -> float:
-        from eightfold.compress.train.train import LearningRateSchedule, train
-
-        section, images = training.section, _matted(training.images)
-        batches = MatteBatches(images, training.preprocess, min(section.batch, len(images)), training.seed)
-        schedule = LearningRateSchedule(
-            section.epochs, len(batches), section.learning_rate, section.weight_decay, training.seed
-        )
-        return train(
-            with_heads(model),
-            batches,
-            matting_loss(),
-            schedule,
-            checkpoint=training.checkpoint,
-            what=training.what,
-            hooks=training.hooks,
-            device=training.device,
-            log=training.log,
-        )
+        images, batch = _matted(training.images), min(training.section.batch, len(training.images))
+        batches = MatteBatches(images, training.preprocess, batch, training.seed)
+        return training.fit(with_heads(model), batches, matting_loss())
 
     def evaluate(self, network: Network, images: ImageSet) -> dict[str, float]:
         return self.measure(network, images).values
@@ -134,23 +81,11 @@ class MatteTask(VisionTask):
         values = dict(zip(self.metrics, (1 - mean.mad, 1 - mean.boundary_mad), strict=True))
         return Evaluation(values, tuple(1 - each.mad for each in errors))
 
-    def supervision(self, images: ImageSet) -> tuple[Any, torch.Tensor] | None:
-        """None: the losses look at the input too, which scores by gradient do not hand on."""
-        return None
-
     def chance(self, images: ImageSet) -> float:
         """The better of all opaque and all transparent."""
         mattes = _matted(images)
         covered = float(np.mean([mattes.alpha(index).mean() for index in range(len(mattes))]))
         return max(covered, 1 - covered)
-
-    def score(self, images: ImageSet, preprocess: Preprocess) -> Score:
-        task = self.outputs_mean(())
-
-        def of(path: Path) -> float:
-            return 100 * self.evaluate(onnx_network(path, preprocess, task), images)[self.metrics[0]]
-
-        return Score("1 - MAD", "%", of, data=images.digest() + preprocess.digest() + task.model_dump_json())
 
 
 def with_heads(model: nn.Module) -> nn.Module:
@@ -198,9 +133,7 @@ class MatteBatches:
         import torch
 
         random = np.random.default_rng((self.seed, epoch))
-        order = random.permutation(len(self.images))
-        for start in range(0, len(self) * self.batch, self.batch):
-            chosen = order[start : start + self.batch]
+        for chosen in shuffled(len(self.images), self.batch, random):
             rows = tensors(self.images, chosen, self.preprocess)
             joined = np.concatenate((rows, np.stack([self._alpha_and_trimap(index) for index in chosen])), axis=1)
             mirrored = random.random(len(chosen)) < 0.5
@@ -210,7 +143,7 @@ class MatteBatches:
 
     def _alpha_and_trimap(self, index: int) -> Array:
         """(2, h, w), placed as the image is."""
-        alpha = _alpha_rules(self.preprocess)(self.images.alpha_pixels(index))[0]
+        alpha = _alpha_rules(self.preprocess)(self.images.truth(index))[0]
         return np.stack((alpha, trimap(alpha)))
 
 
@@ -229,5 +162,5 @@ def _matted(images: ImageSet) -> MattedImages:
 def _decoder(task: Task) -> AlphaMatte:
     decoder = decoder_of(task)
     if not isinstance(decoder, AlphaMatte):
-        raise RecipeError(f"task.decode is {task.decode!r}", allowed=DECODE)
+        raise RecipeError(f"task.decode is {task.decode!r}", allowed=MatteTask.decode)
     return decoder

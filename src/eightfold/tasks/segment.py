@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,79 +14,39 @@ from eightfold.arrays import Array
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BundleError, ImageError, ModelError, RecipeError
-from eightfold.export.int8.score import Score
-from eightfold.files import atomic_directory, digest_of
-from eightfold.recipe import Recipe
-from eightfold.recipe_sections import DataSection
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.postprocess import decoder_of
 from eightfold.runtime.postprocess.dense import Segment
-from eightfold.tasks.base import Network, Training, VisionTask
-from eightfold.tasks.dense.masked_images import CLASSES, UNKNOWN, MaskedImages, mask_in_tensor, open_masks
-from eightfold.tasks.inputs import full_batches, tensors
-from eightfold.tasks.networks import onnx_network
+from eightfold.tasks.base import Network, Training
+from eightfold.tasks.dense.dense_task import DenseTask
+from eightfold.tasks.dense.masked_images import CLASSES, MASKS, UNKNOWN, MaskedImages, mask_in_tensor, open_masks
+from eightfold.tasks.inputs import full_batches, shuffled, tensors
 from eightfold.zoo.datasets.masked_scenes import write_masked_scenes
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from eightfold.compress.criteria.evidence import Loss
 
-DECODE = "segment"
-GENERATED = re.compile(r"masks(?::(\d+))?")
-USUAL_SIDE = 128
-
-
-class SegmentTask(VisionTask):
+class SegmentTask(DenseTask):
     """Folders images/ and masks/; cross-entropy; mean IoU over the classes, and the share of pixels that are right."""
 
     metrics = ("miou", "pixel-accuracy")
+    decode, gives, plural, truths, leading = "segment", "segments", "masks", MASKS, "mIoU"
 
-    def check(self, recipe: Recipe) -> None:
-        if self.section.decode not in ("", DECODE):
-            raise RecipeError(
-                f"task.decode is {self.section.decode!r} for a network that segments",
-                allowed=DECODE,
-                remedy="leave it out",
-            )
-        if recipe.export.decode:
-            raise RecipeError("export.decode for masks", allowed="networks that detect", remedy="leave it out")
-        try:
-            decoder_of(self.outputs_mean(()))
-        except BundleError as error:
-            raise RecipeError(f"task.options: {error.seen}", allowed=error.allowed) from None
+    def generate(self, directory: Path, *, train: int, test: int, side: int, seed: int) -> Path:
+        return write_masked_scenes(directory, train=train, test=test, side=side, seed=seed)
 
-    def data_digest(self, data: DataSection) -> str:
-        return "" if GENERATED.fullmatch(data.source) else digest_of(self._folder(data)) or ""
-
-    def write_data(self, data: DataSection, directory: Path, *, seed: int) -> None:
-        generated = GENERATED.fullmatch(data.source)
-        if generated:
-            side = int(generated[1] or USUAL_SIDE)
-            write_masked_scenes(directory, train=data.train_images, test=data.test_images, side=side, seed=seed)
-            return
-        source = self._folder(data)
+    def checked_classes(self, source: Path) -> tuple[str, ...]:
         classes = open_masks(source / "train", self.section.labels).classes
         open_masks(source / "test", classes)
-        with atomic_directory(directory) as temporary:
-            for part in ("train", "test"):
-                shutil.copytree(source / part, temporary / part)
-            (temporary / CLASSES).write_text("\n".join(classes) + "\n", encoding="utf-8")
-
-    def _folder(self, data: DataSection) -> Path:
-        if not Path(data.source).is_dir():
-            raise ImageError(
-                f"no folder of images with masks at {data.source}",
-                allowed="train/ and test/ with images/* and masks/* in each, or masks:SIDE for generated ones",
-            )
-        return Path(data.source)
+        return classes
 
     def labelled_images(self, folder: Path) -> MaskedImages:
         return open_masks(folder)
 
     def outputs_mean(self, classes: tuple[str, ...], *, decoded: bool = False) -> Task:
-        return Task(kind="segment", decode=DECODE, labels=classes, options=self.section.options)
+        return Task(kind="segment", decode=self.decode, labels=classes, options=self.section.options)
 
     def require_outputs(self, network: Network, image: Array, seen: str) -> None:
         size, classes = (network.preprocess.height, network.preprocess.width), len(network.task.labels)
@@ -106,24 +64,8 @@ class SegmentTask(VisionTask):
             )
 
     def train(self, model: nn.Module, training: Training) -> float:
-        from eightfold.compress.train.train import LearningRateSchedule, train
-
-        section, images = training.section, _masked(training.images)
-        batches = MaskBatches(images, training.preprocess, min(section.batch, len(images)), training.seed)
-        schedule = LearningRateSchedule(
-            section.epochs, len(batches), section.learning_rate, section.weight_decay, training.seed
-        )
-        return train(
-            model,
-            batches,
-            segmentation_loss,
-            schedule,
-            checkpoint=training.checkpoint,
-            what=training.what,
-            hooks=training.hooks,
-            device=training.device,
-            log=training.log,
-        )
+        images, batch = _masked(training.images), min(training.section.batch, len(training.images))
+        return training.fit(model, MaskBatches(images, training.preprocess, batch, training.seed), segmentation_loss)
 
     def evaluate(self, network: Network, images: ImageSet) -> dict[str, float]:
         counts = self._confusion(network, images)
@@ -148,10 +90,6 @@ class SegmentTask(VisionTask):
         counts[-1, -1] = 0
         return counts
 
-    def supervision(self, images: ImageSet) -> tuple[Loss, torch.Tensor] | None:
-        """None: masks depend on the preprocessing, which scores by gradient do not hand on."""
-        return None
-
     def chance(self, images: ImageSet) -> float:
         """Mean IoU of the most common class everywhere."""
         masked = _masked(images)
@@ -160,14 +98,6 @@ class SegmentTask(VisionTask):
             pixels += np.bincount(masked.mask(index).ravel(), minlength=256)
         known = pixels[:UNKNOWN]
         return float(known.max() / known.sum() / np.count_nonzero(known))
-
-    def score(self, images: ImageSet, preprocess: Preprocess) -> Score:
-        task = self.outputs_mean(images.classes)
-
-        def of(path: Path) -> float:
-            return 100 * self.evaluate(onnx_network(path, preprocess, task), images)[self.metrics[0]]
-
-        return Score("mIoU", "%", of, data=images.digest() + preprocess.digest() + task.model_dump_json())
 
 
 def segmentation_loss(outputs: Any, target: Tensor) -> Tensor:
@@ -211,9 +141,7 @@ class MaskBatches:
         import torch
 
         random = np.random.default_rng((self.seed, epoch))
-        order = random.permutation(len(self.images))
-        for start in range(0, len(self) * self.batch, self.batch):
-            chosen = order[start : start + self.batch]
+        for chosen in shuffled(len(self.images), self.batch, random):
             rows = tensors(self.images, chosen, self.preprocess)
             masks = np.stack([self._placed(index) for index in chosen.tolist()])
             mirrored = random.random(len(chosen)) < 0.5
@@ -234,5 +162,5 @@ def _masked(images: ImageSet) -> MaskedImages:
 def _decoder(task: Task) -> Segment:
     decoder = decoder_of(task)
     if not isinstance(decoder, Segment):
-        raise RecipeError(f"task.decode is {task.decode!r}", allowed=DECODE)
+        raise RecipeError(f"task.decode is {task.decode!r}", allowed=SegmentTask.decode)
     return decoder
