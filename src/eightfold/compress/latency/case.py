@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from eightfold.compress.latency.damage import Damage
 from eightfold.compress.latency.report import LatencyReport, PlanPoint, PointKind
 from eightfold.compress.latency.request import LatencyRequest
-from eightfold.compress.latency.side import MISS, Side
+from eightfold.compress.latency.side import Side
 from eightfold.compress.latency.whole_network import WholeNetwork
 from eightfold.compress.plan.latency.choices import WidthChoice
 from eightfold.compress.plan.latency.naive import global_plan, uniform_plan
@@ -23,27 +23,25 @@ FRONT_S = 4.0  # to solve each point of the front
 
 @dataclass
 class Case:
-    """One network under one request; `prices` grow better with every measurement.
+    """One network under one request.
 
     Attributes:
+        main: the latency on the first target, in milliseconds.
+        network: measures it; None where the target is not here.
         round_share: of the limits, in a round before the last.
         first_choices: those by the scores of the whole network.
-        weight: of the first target in a weighted sum; 0 where each target has a limit.
         sides: further targets, memory and energy.
         profiled: settings of the profile; empty where prices are a roofline's.
         mixed, damage: where the program chooses precisions.
     """
 
     request: LatencyRequest
-    prices: Prices
+    main: Side
     choices: tuple[WidthChoice, ...]
     multiple: int
     network: WholeNetwork | None
-    whole_ms: float = 0.0
-    measured: tuple[tuple[str, Counts, float], ...] = ()
     round_share: float = 1.0
     first_choices: tuple[WidthChoice, ...] = ()
-    weight: float = 0.0
     sides: tuple[Side, ...] = ()
     profiled: str = ""
     mixed: Mixed | None = None
@@ -53,41 +51,43 @@ class Case:
         self.first_choices = self.first_choices or self.choices
 
     @property
+    def prices(self) -> Prices:
+        """Milliseconds of plans."""
+        return self.main.prices
+
+    @property
+    def whole_ms(self) -> float:
+        """Milliseconds of the whole network."""
+        return self.main.whole
+
+    @property
     def limit_ms(self) -> float:
         """The budget in milliseconds."""
         return self.request.budget.limit_ms(self.whole_ms)
 
     def measure(self, solution: Solution) -> Measured:
-        """The plan's latency, scaled to the machine's speed at the time of the fit by the whole network beside it, and
-        the further quantities."""
-        ms = None
-        if self.network is not None:
-            plans = {"whole": self.measured[0][1], "plan": solution.counts}
-            if self.damage is None:
-                times = self.network.measure(plans)
-                self.measured = (
-                    *self.measured,
-                    ("plan", solution.counts, times["plan"] / times["whole"] * self.whole_ms),
-                )
-            else:
-                times = self.network.measure(plans, {"plan": self.places(solution)})
-            ms = times["plan"] / times["whole"] * self.whole_ms
-        return Measured(ms, tuple(side.check(solution.counts) for side in self.sides))
+        """The plan's latency, and the further quantities."""
+        return Measured(self._latency(solution), tuple(side.check(solution.counts) for side in self.sides))
+
+    def _latency(self, solution: Solution) -> float | None:
+        if self.network is None or self.damage is None:
+            return self.main.check(solution.counts)
+        plans = {"whole": self.main.measured[0][1], "plan": solution.counts}
+        times = self.network.measure(plans, {"plan": self.places(solution)})
+        return times["plan"] / times["whole"] * self.whole_ms
 
     def missed(self, solution: Solution, measured: Measured) -> bool:
         """True if a measurement is over its budget, or over 3% off its prediction."""
-        ms, limit = measured.ms, math.inf if self.weight else self.limit_ms
-        main = ms is not None and (abs(solution.predicted_ms / ms - 1) > MISS or ms > limit)
-        main = main or self._over_weighted(measured)
+        main = self.main.missed(solution.predicted_ms, measured.ms) or self._over_weighted(measured)
         predicted = [side.prices.network_ms(solution.counts) for side in self.sides]
         sides = zip(self.sides, predicted, measured.sides, strict=True)
         return main or any(side.missed(each, value) for side, each, value in sides)
 
     def _over_weighted(self, measured: Measured) -> bool:
         """True if the weighted mean of the measured shares is over the budget."""
-        if not self.weight or measured.ms is None:
+        if not self.main.weight or measured.ms is None:
             return False
-        parts = [(self.weight, measured.ms / self.whole_ms)]
+        parts = [(self.main.weight, measured.ms / self.whole_ms)]
         parts += [
             (side.weight, value / side.whole)
             for side, value in zip(self.sides, measured.sides, strict=True)
@@ -101,9 +101,9 @@ class Case:
         if self.mixed is not None and measured.ms is not None:
             factor = measured.ms / solution.predicted_ms
             self.mixed = Mixed(WeightedPrices(((factor, self.mixed.floats),)), self.mixed.damage)
-            self.prices = self.prices.scaled(factor)
-        elif measured.ms is not None:
-            self.prices = self.prices.fitted([(counts, ms) for _, counts, ms in self.measured])
+            self.main.prices = self.prices.scaled(factor)
+        else:
+            self.main.refit()
         for side in self.sides:
             side.refit()
 
@@ -135,7 +135,7 @@ def report_of_case(case: Case, solution: Solution, outcome: Measured, solves: in
         points.append(_point(case, f"uniform at {share:g}", "uniform", uniform_plan(case.first_choices, share), None))
         points.append(_point(case, f"global at {share:g}", "global", global_plan(case.first_choices, share), None))
     kinds: dict[str, PointKind] = {"whole": "whole", "plan": "fit"}
-    for name, counts, ms in case.measured:
+    for name, counts, ms in case.main.measured:
         kind = kinds.get(name, "uniform" if name.startswith("uniform") else "fit")
         points.append(_point(case, name, kind, counts, ms))
     return LatencyReport(

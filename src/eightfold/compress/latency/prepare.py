@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -71,16 +72,15 @@ def prepared(subject: Subject, request: LatencyRequest) -> Case:
     profiles = [layer_profile(layers, each) for each in conditions]
     multiple = subject.selection.multiple
     choices = _choices(subject, max([multiple, *(each.multiple for each in profiles if each is not None)]))
-    main, *others = (_side(subject, layers, each, profile) for each, profile in zip(conditions, profiles, strict=True))
-    network = _network(subject, conditions[0], profiles[0])
-    case = Case(request, main.prices, choices, multiple, network)
+    networks = [_network(subject, each, profile) for each, profile in zip(conditions, profiles, strict=True)]
+    main, *others = map(_side, repeat(layers), conditions, profiles, networks)
+    if request.target_weights:
+        for side, weight in zip((main, *others), request.target_weights, strict=True):
+            side.weight = weight
+    case = Case(request, main, choices, multiple, networks[0])
     case.profiled = "" if profiles[0] is None else profiles[0].settings.describe()
     plans = fitting_plans({each.group: each.counts for each in choices}, draws=max(0, request.fitting - 2))
     main.fit(plans)
-    case.prices, case.whole_ms, case.measured = main.prices, main.whole, main.measured
-    case.weight = request.target_weights[0] if request.target_weights else 0.0
-    for side, weight in zip(others, request.target_weights[1:] or [0.0] * len(others), strict=True):
-        side.weight = weight
     case.sides = (*others, *_resources(request, case, layers))
     for side in case.sides:
         side.fit(plans)
@@ -137,13 +137,15 @@ def _choices(subject: Subject, block: int) -> tuple[WidthChoice, ...]:
 
 
 def _side(
-    subject: Subject, layers: tuple[NetworkLayer, ...], request: LatencyRequest, profile: LayerProfile | None
+    layers: tuple[NetworkLayer, ...],
+    request: LatencyRequest,
+    profile: LayerProfile | None,
+    network: WholeNetwork | None,
 ) -> Side:
     if profile is None:
         warnings.warn(
-            f"no {request.target_name} device is here: latencies are a roofline's", RooflineWarning, stacklevel=6
+            f"no {request.target_name} device is here: latencies are a roofline's", RooflineWarning, stacklevel=5
         )
-    network = _network(subject, request, profile)
     name = f"latency on {request.target_name} {request.precision}"
     prices = Prices(layers, profile.at if profile else _roofline(request))
     return Side(name, "ms", request.budget.plain, prices, None if network is None else network.measure)

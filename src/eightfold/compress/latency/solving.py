@@ -27,13 +27,13 @@ def solved(case: Case, blocks: Sequence[BlockChoice] = ()) -> Solution:
 def _solved(case: Case, share: float, blocks: Sequence[BlockChoice]) -> Solution | None:
     part = share * case.round_share
     further = [side.limit(part) for side in case.sides if not side.weight]
-    if not case.weight:
+    if not case.main.weight:
         return solve_program(
             case.choices, case.prices, case.limit_ms * part, further=further, mixed=case.mixed, blocks=blocks
         )
     weighted = [side for side in case.sides if side.weight]
-    total = case.weight + sum(side.weight for side in weighted)
-    parts = ((case.weight / case.whole_ms, case.prices), *((s.weight / s.whole, s.prices) for s in weighted))
+    total = case.main.weight + sum(side.weight for side in weighted)
+    parts = ((case.main.weight / case.whole_ms, case.prices), *((s.weight / s.whole, s.prices) for s in weighted))
     share_left = (case.request.budget.share or 1.0) * total * part
     found = solve_program(case.choices, WeightedPrices(parts), share_left, further=further, blocks=blocks)
     return None if found is None else replace(found, predicted_ms=case.prices.network_ms(found.counts))
