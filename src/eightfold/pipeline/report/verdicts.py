@@ -83,13 +83,13 @@ def judge_drop(name: str, evidence: AccuracyEvidence, max_drop: float, remedy: s
     """Checks that at most `max_drop` points are lost; `passed` is None if the images cannot show it."""
     before, after, chance = evidence.before.percent, evidence.after.percent, evidence.chance_percent
     width, drop = evidence.half_width, evidence.drop
-    wanted = f"at most {max_drop:g} points less"
+    wanted = f"at most {max_drop:g} {'point' if max_drop == 1 else 'points'} less"
     seen = f"{before:.1f}% before, {after:.1f}% after, on {evidence.images} images"
     if before < evidence.clear_percent:
         seen += f"; the baseline is not clearly above chance, {chance:.1f}%"
         return Check(name=name, passed=None, seen=seen, wanted=wanted, remedy=_of_weak_baseline(evidence))
     if math.isfinite(width):
-        seen += f"; lost {drop:.1f} points, 95% interval {drop - width:.1f} to {drop + width:.1f}"
+        seen += f"; change {-drop:+.1f} points, 95% interval {-drop - width:+.1f} to {width - drop:+.1f}"
     if drop - width > max_drop:
         return Check(name=name, passed=False, seen=seen, wanted=wanted, remedy=remedy)
     unsure = before - half_width(evidence.before.parts, evidence.images) < evidence.clear_percent

@@ -193,10 +193,14 @@ def _timing_advice(device: Device) -> Iterable[str]:
 
 def _table(findings: Iterable[Finding]) -> list[str]:
     """Short cells in columns; errors of broken packages and remedies on separate lines."""
-    lines = []
-    for finding in findings:
+    lines, found = [], list(findings)
+    module_width = max([13, *(len(finding.module) for finding in found)])
+    version_width = max([12, *(len(finding.version) for finding in found)])
+    for finding in found:
         rest = finding.remedy if finding.state == "missing" else finding.detail
-        lines.append(f"  {finding.state:<8} {finding.module:<13} {finding.version:<12} {rest}".rstrip())
+        lines.append(
+            f"  {finding.state:<8} {finding.module:<{module_width}} {finding.version:<{version_width}} {rest}".rstrip()
+        )
         if finding.state == "broken":
             lines.append(f"{'':<11}try: {finding.remedy}")
     return lines
