@@ -20,6 +20,7 @@ from eightfold.cli.train.sensitivity import sensitivity
 from eightfold.cli.train.sparsify import sparsify
 from eightfold.cli.train.train import train
 from eightfold.errors import ImageError, ModelError, UnknownNameError, UsageError
+from tests.cli.pictures import write_dark_and_bright
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* imports your code")  # the network is code of the test
 
@@ -43,17 +44,10 @@ OPTIONS: dict[str, Any] = {"size": "16", "batch": 8}
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Dark and bright images, and a network."""
-    cv2 = pytest.importorskip("cv2")
     (tmp_path / "tiny_networks.py").write_text(NETWORK)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 8), ("test", 4)):
-        for label, base in (("dark", 20), ("bright", 150)):
-            (tmp_path / "data" / part / label).mkdir(parents=True)
-            for number in range(count):
-                pixels = base + rng.integers(0, 60, (16, 16, 3))
-                cv2.imwrite(str(tmp_path / "data" / part / label / f"{number}.png"), pixels.astype(np.uint8))
+    write_dark_and_bright(tmp_path / "data", train=8)
     return tmp_path
 
 

@@ -15,6 +15,7 @@ from eightfold.cli.train.options import TrainingArguments
 from eightfold.cli.train.train import train
 from eightfold.compress.train.processes import Processes, lost_a_peer
 from eightfold.errors import UsageError
+from tests.cli.pictures import write_dark_and_bright
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* imports your code")  # the network is code of the test
 
@@ -41,17 +42,10 @@ def small(num_classes=2):
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    cv2 = pytest.importorskip("cv2")
     (tmp_path / "networks_that_die.py").write_text(NETWORK)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 16), ("test", 4)):
-        for label, base in (("dark", 20), ("bright", 150)):
-            (tmp_path / "data" / part / label).mkdir(parents=True)
-            for number in range(count):
-                pixels = base + rng.integers(0, 60, (16, 16, 3))
-                cv2.imwrite(str(tmp_path / "data" / part / label / f"{number}.png"), pixels.astype(np.uint8))
+    write_dark_and_bright(tmp_path / "data", train=16)
     return tmp_path
 
 
