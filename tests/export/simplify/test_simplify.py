@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +14,22 @@ import pytest
 from onnx import helper
 
 from eightfold.errors import ModelError, UsageError
+from eightfold.export.simplify import simplifiers
 from eightfold.export.simplify import simplify as module
+from eightfold.export.simplify.simplifiers import Simplifier, close_waiting
 from eightfold.export.simplify.simplify import simplify, simplify_onnx
 from eightfold.export.torch.onnx_export import export_onnx
 from eightfold.export.verify.test_inputs import NOT_FINITE, RANDOM
 from eightfold.export.verify.verify import run_onnx
 from eightfold.files import sha256_of_file
+from eightfold.onnx_graph.external_weights import write_without_weights
 from tests.export.networks import graph, images, saved, small_net
 
 
 @pytest.fixture
-def exported(tmp_path: Path) -> Path:
-    return export_onnx(small_net(), tmp_path / "net.onnx", batch=2, image_size=16)
+def exported(tmp_path: Path) -> Iterator[Path]:
+    yield export_onnx(small_net(), tmp_path / "net.onnx", batch=2, image_size=16)
+    close_waiting()  # a test may have broken them
 
 
 def test_fewer_nodes_and_the_same_answer(exported: Path, tmp_path: Path) -> None:
@@ -132,7 +141,8 @@ def test_a_truncated_file_is_refused(exported: Path) -> None:
 
 
 def _break_onnxslim(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str = "import os; os.abort()") -> None:
-    """Let the child processes find another `onnxslim` first."""
+    """Let processes that start from now on find another `onnxslim` first; the `exported` fixture ends them."""
+    close_waiting()
     place = folder / "path"
     place.mkdir()
     (place / "onnxslim.py").write_text(code)
@@ -189,3 +199,72 @@ def test_what_a_float16_graph_rounds_is_no_difference(tmp_path: Path) -> None:
     done = simplify_onnx(saved(model, tmp_path / "half.onnx"))
     assert not [note for note in done.step.notes if "passed over" in note]
     assert done.nodes_after <= 4
+
+
+def test_a_loaded_tool_serves_one_graph_after_another(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = simplify_onnx(exported, tmp_path / "a.onnx")
+    monkeypatch.setattr(Simplifier, "_launch", None)  # none can be started
+    second = simplify_onnx(exported, tmp_path / "b.onnx")
+    assert first.step.notes == second.step.notes
+    assert sha256_of_file(first.path) == sha256_of_file(second.path)
+
+
+def test_a_tool_that_ended_because_it_had_nothing_to_do_is_started_again(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(simplifiers, "IDLE_S", 0.0)
+    with Simplifier.started("onnxslim") as tool:
+        while tool.usable():
+            time.sleep(0.01)
+        assert tool.run(_lean(exported), exported.with_name("slim.onnx"), 60) == ""
+    assert onnx.load(exported.with_name("slim.onnx"), load_external_data=False).graph.node
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_the_processes_end_with_the_one_that_started_them(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, idle: bool
+) -> None:
+    """SIGKILL leaves no time to end others: they notice."""
+    if not idle:
+        _break_onnxslim(monkeypatch, exported.parent, "import time\ndef slim(model):\n    time.sleep(600)\n")
+    code = """
+import sys
+from pathlib import Path
+from eightfold.export.simplify.simplifiers import Simplifier
+with Simplifier.started("onnxslim") as tool:
+    print(tool._process.pid, flush=True)
+    if sys.argv[1] == "False":
+        tool.run(Path(sys.argv[2]), Path(sys.argv[2] + "x"), 600)
+sys.stdin.read()
+"""
+    command = [sys.executable, "-c", code, str(idle), str(_lean(exported))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as asking:
+        assert asking.stdout is not None
+        group = int(asking.stdout.readline())
+        if not idle:
+            _until(lambda: _members(group) == 2)
+        asking.kill()
+    _until(lambda: _members(group) == 0)
+
+
+def _lean(exported: Path) -> Path:
+    target = exported.with_name("lean.onnx")
+    write_without_weights(onnx.load(exported), target)
+    return target
+
+
+def _members(group: int) -> int:
+    """Living processes of a process group."""
+    states = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, of = stat.read_text().rpartition(")")[2].split()[:3]
+            states += [state] if int(of) == group else []
+    return sum(state != "Z" for state in states)
+
+
+def _until(true: Callable[[], bool]) -> None:
+    while not true():
+        time.sleep(0.01)

@@ -1,15 +1,21 @@
-"""`python -m eightfold.export.simplify._simplify_child TOOL`: runs one simplifier in a process of its own.
+"""`python -m eightfold.export.simplify._simplify_child TOOL SECONDS`: runs one simplifier in processes of its own.
 
-The process may crash or hang without harm. It loads, then reads the names of a lean graph and of its result from its
-input, one a line. Exit code 0 means that the second holds the simplified graph."""
+It loads, then reads requests, a line of JSON each: the paths of a lean graph and of its result. Each is answered by a
+fork, which may crash or hang without harm, and with a line of JSON: exit code (that of a signal below zero) and what
+was written to stderr. Code 0 means that the result is there."""
 
 from __future__ import annotations
 
+import json
 import os
+import select
+import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from eightfold.onnx_graph.external_weights import (
     bytes_beside,
@@ -25,19 +31,51 @@ from eightfold.onnx_graph.shape_inference import state_shapes
 LARGEST_FOR_ONNXSIM_BYTES = 2**16
 
 
-def main(tool: str) -> None:
-    """Run one simplifier on the file named on standard input, in this process."""
+def main(tool: str, idle_s: str) -> None:
+    """Answer requests until their pipe is closed, or none has come for `idle_s` seconds."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the tools print
     simplified = _simplifier(tool)
-    source, target = (Path(sys.stdin.readline().rstrip("\n")) for _ in range(2))
-    if not source.is_file():  # nothing comes where the one who asked has gone
-        return
+    requests = os.fdopen(0, "rb", buffering=0)
+    while select.select([requests], [], [], float(idle_s))[0] and (line := requests.readline()):
+        source, target = map(Path, json.loads(line))
+        replies.write(json.dumps(_forked(lambda: _simplify(tool, simplified, source, target), requests)) + "\n")  # noqa: B023
+        replies.flush()
+
+
+def _forked(work: Callable[[], None], requests: IO[bytes]) -> tuple[int, str]:
+    """Exit code and stderr of a fork that does `work`. It is killed when `requests` end: who asked is gone."""
+    alive, held = os.pipe()  # closed for good when the fork ends
+    with tempfile.TemporaryFile("w+") as stderr:
+        child = os.fork()
+        if not child:
+            os.dup2(stderr.fileno(), 2)
+            code = 1
+            try:
+                work()
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(code)  # taking the tool's graphs apart, object by object, would take longer than the result
+        os.close(held)
+        if (
+            requests.fileno() in select.select([alive, requests.fileno()], [], [])[0]
+        ):  # nothing but the end: one request at a time
+            os.kill(child, signal.SIGKILL)
+        os.close(alive)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        stderr.seek(0)
+        return code, stderr.read()
+
+
+def _simplify(tool: str, simplified: Callable[[Any], Any], source: Path, target: Path) -> None:
     all_seen = tool != "onnxsim" and bytes_beside(source) < PROTOBUF_LIMIT_BYTES
     model, known = load_without_weights(source, hidden_bytes=sys.maxsize if all_seen else LARGEST_FOR_ONNXSIM_BYTES)
     result = simplified(model)
     restore_weights(result, known)
     write_without_weights(result, target, known)
-    sys.stderr.flush()
-    os._exit(0)  # taking the tool's graphs apart, object by object, would take longer than writing the result
 
 
 def _simplifier(tool: str) -> Callable[[Any], Any]:

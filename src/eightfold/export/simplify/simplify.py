@@ -141,11 +141,11 @@ def _found(
     """
     with scratch_folder() as folder, contextlib.ExitStack() as children:
         # They load while the graph is read.
-        tools = [children.enter_context(Simplifier.started(tool, time_limit_s)) for tool in TOOLS]
+        tools = [children.enter_context(Simplifier.started(tool)) for tool in TOOLS]
         network = _opened(path, folder, inputs, prepare=prepare)
         with ThreadPoolExecutor(1) as pool:
             reference = pool.submit(Reference, network.run, network.input_sets, OnnxProbe(path))
-            candidates = [*_candidates(tools, network.graph, notes)]
+            candidates = [*_candidates(tools, network.graph, time_limit_s, notes)]
             if prepare:
                 candidates.insert(0, _candidate("", network.graph))
         best = _best(candidates, reference.result(), network.tolerance, notes)
@@ -229,7 +229,9 @@ def _cleaned(source: Path) -> Path:
     return target
 
 
-def _candidates(tools: Sequence[Simplifier], source: Path, notes: list[str]) -> Iterator[_Candidate]:
+def _candidates(
+    tools: Sequence[Simplifier], source: Path, time_limit_s: float, notes: list[str]
+) -> Iterator[_Candidate]:
     """Each attempt that answered.
 
     The second tool starts from the first one's result: it finds more there than either finds alone, in a fraction
@@ -238,7 +240,7 @@ def _candidates(tools: Sequence[Simplifier], source: Path, notes: list[str]) -> 
     start, done = source, ""
     for child in tools:
         target = source.with_name(f"{child.tool}.onnx")
-        failure = child.run(start, target)
+        failure = child.run(start, target, time_limit_s)
         if failure:
             notes.append(f"{child.tool}: {failure}")
             continue
