@@ -16,7 +16,7 @@ from eightfold.cli.app import main
 from eightfold.export.torch.onnx_export import export_onnx
 from eightfold.onnx_graph.onnx_files import opset_of
 from eightfold.runtime.bundle.bundle import Bundle
-from eightfold.zoo.models import task_of_source
+from eightfold.zoo.sources.registry import source_of
 from tests.export.networks import graph, saved, small_net
 
 
@@ -126,8 +126,10 @@ def test_a_task_is_read_from_json_and_decoded_in_the_graph(
 
 def test_named_models_are_classifiers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = 320, 320
-    assert task_of_source("resnet18", size).kind == task_of_source("timm:resnet18", size).kind == "classify"
-    assert task_of_source("my.module:net", size).kind == task_of_source("resnet18.onnx", size).kind == "tensors"
+    kinds = {
+        name: source_of(name).task(name, size).kind for name in ("resnet18", "timm:resnet18", "my.module:net", "a.onnx")
+    }
+    assert list(kinds.values()) == ["classify", "classify", "tensors", "tensors"]
 
 
 def test_build_says_what_the_engine_needs(

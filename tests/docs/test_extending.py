@@ -172,10 +172,11 @@ USES = {
         assert float(loss([torch.full((2, 6, 3, 3), -50.0)], targets, (8, 8))) == 0.5
     """,
     "a-model-source": """
-        from eightfold.zoo.models import build_model
+        from eightfold.zoo.sources.base import SourceOptions
+        from eightfold.zoo.sources.registry import load_source
         from eightfold.zoo.sources.registry import forms
 
-        network = build_model("plain:24", num_classes=3)
+        network = load_source("plain:24", SourceOptions(num_classes=3)).module
         assert network[0].out_channels == 24 and network[-1].out_features == 3
         assert "plain:WIDTH" in forms()
     """,

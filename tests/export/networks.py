@@ -12,6 +12,13 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from eightfold.export.verify.verify import random_inputs_of
+from eightfold.onnx_graph.onnx_files import load_onnx, tensor_specs
+
+
+def random_inputs(path: Path) -> dict[str, NDArray[Any]]:
+    return random_inputs_of(tensor_specs(load_onnx(path))[0])
+
 
 class SmallNet(torch.nn.Module):
     """Convolution, batch norm, residual, depthwise, pooling, linear: what edge networks are made of."""

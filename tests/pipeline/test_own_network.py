@@ -20,7 +20,8 @@ from eightfold.pipeline.report.content import content_of, recovery_of
 from eightfold.pipeline.run import run
 from eightfold.pipeline.steps.train import train_steps
 from eightfold.recipe import recipe_from
-from eightfold.zoo.models import build_model
+from eightfold.zoo.sources.base import SourceOptions
+from eightfold.zoo.sources.registry import load_source
 
 CODE = """
 import torch
@@ -50,7 +51,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str
     (tmp_path / "own_net.py").write_text(CODE)
     monkeypatch.syspath_prepend(tmp_path)
     weights = tmp_path / "weights.safetensors"
-    save_file(build_model("own_net:Net", num_classes=10, seed=5).state_dict(), str(weights))
+    save_file(load_source("own_net:Net", SourceOptions(num_classes=10, seed=5)).module.state_dict(), str(weights))
     yield {
         "name": "own",
         "output": str(tmp_path / "run"),
@@ -84,7 +85,7 @@ def test_given_weights_are_pruned_without_training(recipe: dict[str, Any]) -> No
 
 def test_outputs_that_are_not_the_classes_are_refused(recipe: dict[str, Any]) -> None:
     weights = recipe["model"]["weights"]
-    save_file(build_model("own_net:thousand", num_classes=10).state_dict(), weights)
+    save_file(load_source("own_net:thousand", SourceOptions(num_classes=10)).module.state_dict(), weights)
     recipe["model"]["source"] = "own_net:thousand"
     with pytest.raises(
         ModelError, match=r"own_net:thousand on mnist: the network gives \(1, 1000\) for one image; allowed: \(1, 10\)"

@@ -11,9 +11,14 @@ import torch
 from torch import nn
 
 from eightfold.errors import ModelError, UnknownNameError, UsageError
-from eightfold.zoo.models import build_model
+from eightfold.zoo.sources.base import SourceOptions
+from eightfold.zoo.sources.registry import load_source
 from eightfold.zoo.user_code import code_of
 from eightfold.zoo.weights import load_weights
+
+
+def build_model(source: str, *, num_classes: int, seed: int = 0) -> nn.Module:
+    return load_source(source, SourceOptions(num_classes=num_classes, seed=seed)).module
 
 
 def small() -> nn.Module:

@@ -14,8 +14,9 @@ from eightfold.calib.images.geometry import Placement
 from eightfold.errors import ModelError
 from eightfold.runtime.postprocess import decoder_of
 from eightfold.runtime.postprocess.results import Detections
-from eightfold.zoo.models import build_model, task_of_source
 from eightfold.zoo.raw_heads import RawHead, raw_head_names, raw_head_task
+from eightfold.zoo.sources.base import SourceOptions
+from eightfold.zoo.sources.registry import load_source, source_of
 
 CLASSES = 3
 # name -> the side of its images, and what makes torchvision leave them at that size
@@ -52,7 +53,7 @@ def test_the_decoder_finds_what_torchvision_finds(name: str) -> None:
     side, settings = NETWORKS[name]
     background = int(name.startswith("ssd"))
     whole = detector(name, background, settings)
-    raw = build_model(name, num_classes=CLASSES)
+    raw = load_source(name, SourceOptions(num_classes=CLASSES)).module
     raw.load_state_dict(whole.state_dict())
     image = torch.rand(3, side, side, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -60,7 +61,7 @@ def test_the_decoder_finds_what_torchvision_finds(name: str) -> None:
         prepared, _ = whole.get_submodule("transform")([image])
         outputs = {key: tensor.numpy() for key, tensor in raw.eval()(prepared.tensors).items()}
     size = side, side
-    (found,) = decoder_of(task_of_source(name, size))(outputs, [Placement(size, size, (0, 0), size)])
+    (found,) = decoder_of(source_of(name).task(name, size))(outputs, [Placement(size, size, (0, 0), size)])
     assert isinstance(found, Detections)
     assert len(found) == len(expected["scores"]) > 10
     np.testing.assert_allclose(found.scores, expected["scores"], atol=1e-5)

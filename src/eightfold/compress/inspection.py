@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import nn
 
 from eightfold.compress.trace.groups import ChannelGraph
@@ -82,11 +81,6 @@ def inspect_model(model: nn.Module, example_inputs: ExampleInputs, *, multiple: 
         multiple=multiple,
         misaligned=tuple(_misaligned(graph, multiple)),
     )
-
-
-def inspect_image_network(model: nn.Module, size: tuple[int, int], *, multiple: int = 8) -> ModelInspection:
-    """`inspect_model` for one RGB image of `size` (height, width)."""
-    return inspect_model(model, torch.zeros(1, 3, *size), multiple=multiple)
 
 
 def parameter_table(model: nn.Module) -> list[str]:

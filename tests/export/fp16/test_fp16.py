@@ -17,9 +17,9 @@ from eightfold.export.fp16.fp16_range import nodes_not_finite, nodes_out_of_rang
 from eightfold.export.torch.onnx_export import export_onnx
 from eightfold.export.verify.checks import verify_onnx
 from eightfold.export.verify.test_inputs import runs_of
-from eightfold.export.verify.verify import Tolerance, random_inputs, run_onnx
+from eightfold.export.verify.verify import Tolerance, run_onnx
 from eightfold.onnx_graph.onnx_files import input_specs
-from tests.export.networks import graph, saved, small_net
+from tests.export.networks import graph, random_inputs, saved, small_net
 
 TRIALS = ["on 4 images", "on zeros", "on ones", "on extremes", "on noise"]
 

@@ -13,8 +13,8 @@ from onnx import helper
 from eightfold.errors import ModelError, VerificationError
 from eightfold.export.torch.onnx_export import export_onnx
 from eightfold.export.verify.checks import verify_module, verify_onnx
-from eightfold.export.verify.verify import Tolerance, compare_arrays, difference, random_inputs
-from tests.export.networks import graph, images, saved, small_net
+from eightfold.export.verify.verify import Tolerance, compare_arrays, difference
+from tests.export.networks import graph, images, random_inputs, saved, small_net
 
 FINITE = st.floats(-100, 100, width=32)
 

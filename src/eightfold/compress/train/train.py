@@ -44,10 +44,6 @@ class LearningRateSchedule:
     def steps(self) -> int:
         return self.epochs * self.steps_per_epoch
 
-    def learning_rate_at(self, step: int) -> float:
-        """Learning rate at a step: linear warm-up, then a cosine to zero."""
-        return self.learning_rate * ONE_CYCLE.factor(step / max(1, self.steps))
-
 
 def train(
     model: nn.Module,

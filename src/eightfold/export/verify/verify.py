@@ -16,7 +16,7 @@ from eightfold.errors import ModelError, VerificationError, first_line
 from eightfold.export.verify.sqnr import NO_ERROR_DB, sqnr_db
 from eightfold.extras import require
 from eightfold.files import PathLike
-from eightfold.onnx_graph.onnx_files import fits_protobuf, load_onnx, save_onnx, tensor_specs
+from eightfold.onnx_graph.onnx_files import fits_protobuf, save_onnx
 from eightfold.onnx_graph.tensor_specs import TensorSpec
 from eightfold.runtime.bundle.manifest import Step
 from eightfold.scratch import scratch_folder
@@ -229,13 +229,8 @@ def _refusals(path: Runnable) -> Iterator[None]:
         ) from error
 
 
-def random_inputs(path: PathLike, seed: int = 0) -> dict[str, Array]:
-    """One array per input of a fixed-size ONNX file: uniform in [0, 1) for floats, pixels for integers."""
-    return random_inputs_of(tensor_specs(load_onnx(path))[0], seed)
-
-
 def random_inputs_of(specs: Sequence[TensorSpec], seed: int = 0) -> dict[str, Array]:
-    """The same for given inputs."""
+    """One array per input: uniform in [0, 1) for floats, pixels for integers."""
     rng = np.random.default_rng(seed)
     return {spec.name: _random(spec, rng) for spec in specs}
 

@@ -93,9 +93,10 @@ class Job:
     @cached_property
     def task(self) -> VisionTask:
         from eightfold.tasks.kinds import agreement_of, task_of
-        from eightfold.zoo import models
+        from eightfold.zoo.sources.registry import source_of
 
-        known = models.task_of_source(self.recipe.model.source, self.image_size)
+        source = self.recipe.model.source
+        known = source_of(source).task(source, self.image_size)
         section = completed(self.recipe.task, known, labelled=not self.by_agreement)
         return agreement_of(section) if self.by_agreement else task_of(section)
 
@@ -190,10 +191,6 @@ class Job:
     def baseline_model(self) -> nn.Module:
         """The network before pruning, in evaluation mode."""
         return self.networks.module("baseline")
-
-    def pruned_model(self) -> nn.Module:
-        """The network after pruning, in evaluation mode."""
-        return self.networks.module("pruned")
 
 
 def completed(section: TaskSection, known: Task, *, labelled: bool = True) -> TaskSection:

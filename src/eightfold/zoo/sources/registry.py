@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib.util
-from collections.abc import Sequence
 from pathlib import Path
 
 from eightfold.errors import ModelError, UnknownNameError, UsageError
@@ -154,8 +153,3 @@ def _refuse_file(text: str) -> None:
             allowed="a folder that eightfold prune wrote, with plan.json and source.json",
             remedy="prune the network again, or load it in a function of your own with ef.load_pruned",
         )
-
-
-def describe_sources() -> Sequence[tuple[str, str, str]]:
-    """(form, what it loads, pip extra) of every source."""
-    return [(source.form, source.gives, source.extra) for source in SOURCES]
