@@ -115,7 +115,7 @@ def decoded_run(tmp_path_factory: pytest.TempPathFactory, shapes: Path, raw_run:
 
 @pytest.fixture(scope="session")
 def compress_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with net.onnx, whose input and output have names of their own, and 12 photographs."""
+    """A folder with net.onnx, of an opset without Q/DQ by channel and with names of its own, and 12 photographs."""
     cv2 = pytest.importorskip("cv2", reason="the extra [images] is not installed")
     folder = tmp_path_factory.mktemp("front")
     (folder / "photos").mkdir()
@@ -125,7 +125,7 @@ def compress_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     layers = (nn.Conv2d(3, 16, 3, 2), nn.ReLU(), nn.Conv2d(16, 32, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
     network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(32, 10))
-    ef.export_onnx(network, folder / "net.onnx", batch=1, image_size=32)
+    ef.export_onnx(network, folder / "net.onnx", batch=1, image_size=32, opset=11)
     onnx.save(_renamed(onnx.load(folder / "net.onnx"), {"images": "pixels", "logits": "scores"}), folder / "net.onnx")
     return folder
 

@@ -130,8 +130,10 @@ def test_photos_are_divided_and_unreadable_ones_left_out(tmp_path: Path) -> None
         cv2.imwrite(str(source / f"{place}.png"), np.full((4, 4, 3), place, np.uint8))
     (source / "broken.jpg").write_bytes(b"no picture")
     assert is_unlabelled(str(source))
-    with pytest.warns(UserWarning, match=r"1 images in .* cannot be read"):
-        write_photos(DataSection(source=str(source)), tmp_path / "data", seed=0)
+    cv2.imwrite(str(source / "deep.png"), np.full((4, 4, 3), 4000, np.uint16))
+    preprocess = Preprocess(height=4, width=4)
+    with pytest.warns(UserWarning, match=r"2 images in .* cannot be read and are left out, the first: "):
+        write_photos(DataSection(source=str(source)), tmp_path / "data", seed=0, preprocess=preprocess)
     parts = {
         part: {p.read_bytes() for p in (tmp_path / "data" / part / "images").iterdir()} for part in ("train", "test")
     }
@@ -139,7 +141,7 @@ def test_photos_are_divided_and_unreadable_ones_left_out(tmp_path: Path) -> None
     assert not parts["train"] & parts["test"]
     for path in source.glob("*.png"):
         path.unlink()
-    with pytest.raises(ImageError, match=r"none of the 1 images in .* can be read; allowed: JPEG"):
+    with pytest.raises(ImageError, match=r"none of the 1 images in .* can be read \(.*broken.jpg .*; allowed: JPEG"):
         write_photos(DataSection(source=str(source)), tmp_path / "none", seed=0)
     assert not (tmp_path / "none").exists()
 

@@ -56,7 +56,7 @@ def full_batches(images: ImageSet, preprocess: Preprocess, batch: int) -> Iterat
 
 def _loaded(images: ImageSet, chosen: Places, preprocess: Preprocess) -> list[tuple[Array, Placement]]:
     def load(index: int) -> tuple[Array, Placement]:
-        pixels = images.load(index, as_stored=preprocess.as_stored)
+        pixels = images.load_for(index, preprocess)
         return preprocess(pixels), preprocess.place(*pixels.shape[:2])
 
     return list(DECODERS.map(load, chosen.tolist()))

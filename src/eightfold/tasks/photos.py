@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from eightfold.calib.images.decode import read_image
 from eightfold.calib.images.image_set import ImageSet, ImageWarning
 from eightfold.calib.images.images import open_images
+from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import ImageError
 from eightfold.files import atomic_directory
 from eightfold.recipe_sections import DataSection
@@ -52,19 +52,23 @@ def open_photos(source: str) -> ImageSet:
     return images
 
 
-def write_photos(data: DataSection, directory: Path, *, seed: int, held_out: bool = True) -> None:
+def write_photos(
+    data: DataSection, directory: Path, *, seed: int, preprocess: Preprocess | None = None, held_out: bool = True
+) -> None:
     """Copy readable images into `directory`, as `train/images` and `test/images`.
 
     At most `data.train_images` and `data.test_images`; one in four is held out for the test. A single image serves for
     both. Images that cannot be read are left out with a warning.
 
     Args:
+        preprocess: images that it does not take are left out like those that cannot be read.
         held_out: whether images are held out for the test; else all are for training.
 
     Raises:
         ImageError: none can be read.
     """
-    found = _readable(open_photos(data.source), data.train_images + data.test_images, seed, data.source)
+    most = data.train_images + data.test_images
+    found = _readable(open_photos(data.source), most, seed, data.source, preprocess)
     kept = min(data.test_images, max(1, len(found) // HELD_OUT)) if held_out else 0
     order = np.random.default_rng(seed).permutation(len(found)).tolist()
     test, train = order[:kept], order[kept:][: data.train_images] or order
@@ -76,26 +80,27 @@ def write_photos(data: DataSection, directory: Path, *, seed: int, held_out: boo
                 shutil.copyfile(found[place], folder / f"{number:06d}-{found[place].name}")
 
 
-def _readable(images: ImageSet, most: int, seed: int, source: str) -> list[Path]:
+def _readable(images: ImageSet, most: int, seed: int, source: str, preprocess: Preprocess | None) -> list[Path]:
     """At most `most` of the readable images, in random order."""
     readable: list[Path] = []
-    lost = 0
+    lost: list[ImageError] = []
     for place in np.random.default_rng(seed).permutation(len(images)).tolist():
         item = images.items[place]
         if len(readable) == most or not isinstance(item, Path):
             break
         try:
-            read_image(item)
-        except ImageError:
-            lost += 1
+            images.load(place) if preprocess is None else images.load_for(place, preprocess)
+        except ImageError as error:
+            lost.append(error)
         else:
             readable.append(item)
     if not readable:
         raise ImageError(
-            f"none of the {len(images)} images in {source} can be read",
-            allowed="JPEG, PNG and other pictures that OpenCV reads",
-            remedy="look at one of them with another program",
+            f"none of the {len(images)} images in {source} can be read ({lost[0].seen})",
+            allowed="JPEG, PNG and other pictures that OpenCV reads, of the preprocessing's channels and bits",
+            remedy=lost[0].remedy or "look at one of them with another program",
         )
     if lost:
-        warnings.warn(ImageWarning(f"{lost} images in {source} cannot be read and are left out"), stacklevel=2)
+        text = f"{len(lost)} images in {source} cannot be read and are left out, the first: {lost[0].seen}"
+        warnings.warn(ImageWarning(text), stacklevel=2)
     return readable

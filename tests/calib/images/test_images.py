@@ -105,6 +105,17 @@ def test_a_folder_of_folders_has_classes(tmp_path: Path) -> None:
     assert images.labels == (0, 0, 0, 1, 1)
 
 
+def test_folders_behind_links_are_classes_like_others(tmp_path: Path) -> None:
+    """A data set is often put together from links; one that leads back up is not followed for ever."""
+    far = pictures(tmp_path / "elsewhere" / "cats", 2)
+    pictures(tmp_path / "set" / "dog", 3)
+    (tmp_path / "set" / "cat").symlink_to(far[0].parent)
+    (tmp_path / "set" / "dog" / "again").symlink_to(tmp_path / "set")
+    images = open_images(tmp_path / "set")
+    assert images.classes == ("cat", "dog")
+    assert images.labels == (0, 0, 1, 1, 1)
+
+
 def test_hidden_files_and_folders_are_neither_images_nor_classes(tmp_path: Path) -> None:
     for name in ("cat/a.png", "dog/b.png", "dog/._b.png", ".ipynb_checkpoints/a.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -71,6 +71,18 @@ def test_a_damaged_picture_costs_the_others_no_answer(bundle_path: Path, folder:
     assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 2
 
 
+def test_a_picture_of_other_bits_costs_the_others_no_answer(bundle_path: Path, folder: Path) -> None:
+    """Its preprocessing takes 8 bits a channel."""
+    cv2.imwrite(str(folder / "aa.png"), np.full((8, 8), 4000, np.uint16))
+    skipped: list[ImageError] = []
+    with Predictor(bundle_path) as predictor:
+        seen = list(predict_sources(predictor, [folder], unreadable=skipped.append))
+        assert [Path(each.frame.source).name for each in seen] == ["a.jpg", "b.png"]
+        with pytest.raises(ImageError, match=r"aa.png: an image of shape .* uint16; allowed: .* uint8; it has"):
+            predictor.predict(folder / "aa.png")
+    assert [error.seen for error in skipped] == [f"{folder / 'aa.png'}: an image of shape (8, 8, 3) and type uint16"]
+
+
 def test_the_command_names_damaged_pictures_and_fails(
     bundle_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -110,14 +110,10 @@ class DataReader:
         if isinstance(self.images, ImageSet):
             # What a checkpoint counts is not read again.
             for index in range(self.tally.used + self.tally.skipped, len(self.images)):
-                yield self.images.name(index), _reader(self.images, index, as_stored=self._as_stored)
+                yield self.images.name(index), _reader(self.images, index, self.preprocess)
         else:
             for index, image in enumerate(self.images):
                 yield f"image {index}", _hasher(_array_of(image, f"image {index}"))
-
-    @property
-    def _as_stored(self) -> bool:
-        return self.preprocess is not None and self.preprocess.as_stored
 
     def _rows_of(self, image: Tensor, name: str) -> list[Tensor]:
         """One row, or the rows of a batch that is ready for the model."""
@@ -177,8 +173,11 @@ class DataReader:
         )
 
 
-def _reader(images: ImageSet, index: int, *, as_stored: bool) -> Callable[[], tuple[bytes, Tensor]]:
-    return lambda: (bytes.fromhex(images.digests[index]), images.load(index, as_stored=as_stored))
+def _reader(images: ImageSet, index: int, preprocess: Preprocess | None) -> Callable[[], tuple[bytes, Tensor]]:
+    def read() -> Tensor:
+        return images.load(index) if preprocess is None else images.load_for(index, preprocess)
+
+    return lambda: (bytes.fromhex(images.digests[index]), read())
 
 
 def _hasher(image: Tensor) -> Callable[[], tuple[bytes, Tensor]]:

@@ -4,7 +4,8 @@ grey as decoders do."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,27 @@ ARRAYS = "an array (height, width) or (height, width, channels) of uint8 or uint
 
 
 def images_in(folder: Path, *, deep: bool = True) -> list[Path]:
-    """The image files of a folder in name order; of the folders in it as well when `deep`.
+    """The image files of a folder in name order; of the folders in it as well when `deep`, behind links, too.
 
     What is hidden is passed over: other systems and editors leave `._photo.jpg` and `.ipynb_checkpoints/` behind.
     """
-    found = folder.rglob("*") if deep else folder.iterdir()
+    found = _files_below(folder) if deep else folder.iterdir()
     return image_files(sorted(path for path in found if not _hidden(path, folder)))
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """As `rglob`, which leaves out folders behind symbolic links. A folder that lies in itself is entered once."""
+    above: dict[Path, tuple[Path, ...]] = {folder: (folder.resolve(),)}
+    for name, folders, files in os.walk(folder, followlinks=True):
+        here = Path(name)
+        real = above.pop(here)
+        for each in list(folders):
+            below = (here / each).resolve()
+            if below in real:
+                folders.remove(each)
+            else:
+                above[here / each] = (*real, below)
+        yield from (here / each for each in files)
 
 
 def image_files(paths: Iterable[Path]) -> list[Path]:

@@ -20,6 +20,7 @@ from eightfold.arrays import Array
 from eightfold.calib.images.decode import read_image
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.images.resize import Pixels
+from eightfold.calib.images.transform import require_fit
 from eightfold.errors import UsageError
 from eightfold.files import sha256_of_bytes, sha256_of_file
 
@@ -59,10 +60,16 @@ class ImageSet:
         item = self.items[index]
         return read_image(item, as_stored=as_stored) if isinstance(item, Path) else item
 
+    def load_for(self, index: int, preprocess: Preprocess) -> Pixels:
+        """The pixels that `preprocess` takes. Raises ImageError, which names the image, where they do not fit it."""
+        pixels = self.load(index, as_stored=preprocess.as_stored)
+        require_fit(preprocess, pixels, name=self.name(index))
+        return pixels
+
     def prepared(self, preprocess: Preprocess) -> Iterator[Array]:
         """Each image as one row of the model's input."""
         for index in range(len(self)):
-            yield preprocess(self.load(index, as_stored=preprocess.as_stored))
+            yield preprocess(self.load_for(index, preprocess))
 
     @cached_property
     def digests(self) -> tuple[str, ...]:

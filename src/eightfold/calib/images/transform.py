@@ -38,6 +38,14 @@ def reference_tensor_from_image(preprocess: PreprocessRules, image: npt.ArrayLik
     return _carry_out(preprocess, image, None, fast=False)
 
 
+def require_fit(preprocess: PreprocessRules, image: npt.ArrayLike, *, name: str) -> None:
+    """Refuse an image of another type or other channels than `preprocess` takes. Raises ImageError, which names it."""
+    try:
+        _checked(preprocess, image)
+    except ImageError as error:
+        raise ImageError(f"{name}: {error.seen}", allowed=error.allowed, remedy=error.remedy) from None
+
+
 def _carry_out(preprocess: PreprocessRules, image: npt.ArrayLike, out: Tensor | None, *, fast: bool) -> Tensor:
     pixels = _pixels_for(preprocess, image)
     placement = place(preprocess, *pixels.shape[:2])
@@ -65,10 +73,14 @@ def _placed(preprocess: PreprocessRules, resized: Pixels, placement: Placement) 
 
 def _pixels_for(preprocess: PreprocessRules, image: npt.ArrayLike) -> Pixels:
     """(H, W, channels) in the type that `preprocess` takes, or ImageError."""
+    pixels = _checked(preprocess, image)
     if preprocess.as_stored:
-        return _stored_channels(image, preprocess)
-    pixels = checked_pixels(image, preprocess.pixels)
+        return pixels
     return grey_of(pixels) if preprocess.color == "grey" else _three_channels(pixels)
+
+
+def _checked(preprocess: PreprocessRules, image: npt.ArrayLike) -> Pixels:
+    return _stored_channels(image, preprocess) if preprocess.as_stored else checked_pixels(image, preprocess.pixels)
 
 
 def checked_pixels(image: npt.ArrayLike, dtype: str = "uint8") -> Pixels:

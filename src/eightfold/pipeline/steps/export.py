@@ -73,6 +73,19 @@ def export_variant(job: Job, variant: str, _: Path) -> str:
     return f"{len(steps)} graphs, largest relative error {worst:.1g}"
 
 
+def _least_opset(model: nn.Module | FileInputs, targets: Sequence[str]) -> int | None:
+    """The opset that INT8 needs, where a file's own is older and the targets read it; None: the export chooses."""
+    from torch import nn
+
+    from eightfold.export.opset.opsets import newest_opset
+    from eightfold.onnx_graph.graph import MIN_OPSET
+    from eightfold.onnx_graph.onnx_files import load_onnx, opset_of
+
+    if isinstance(model, nn.Module) or opset_of(load_onnx(model.path, external=False)) >= MIN_OPSET:
+        return None
+    return min([MIN_OPSET, *map(newest_opset, targets)])
+
+
 def _export_size(
     job: Job, model: nn.Module | FileInputs, graphs: Sequence[ArtifactSpec]
 ) -> dict[str, tuple[ManifestStep, ...]]:
@@ -87,7 +100,7 @@ def _export_size(
         model,
         {each.batch: job.path(each.path) for each in graphs},
         images=job.first_test_images(COMPARED_IMAGES, plain),
-        opset=recipe.export.opset,
+        opset=recipe.export.opset or _least_opset(model, recipe.targets),
         targets=recipe.targets,
         tolerance=tolerance,
     )

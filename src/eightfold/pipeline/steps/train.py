@@ -101,6 +101,12 @@ def _data_settings(job: Job) -> JsonDict:
     task, data = job.recipe.task, job.recipe.data
     content = open_photos(data.source).digest() if job.unlabelled else job.task.data_digest(data)
     settings = {**data.model_dump(), "labels": task.labels, "content": content}
+    if job.unlabelled:
+        settings["fitting"] = [
+            job.recipe.preprocess.color,
+            job.recipe.preprocess.channels,
+            job.recipe.preprocess.pixels,
+        ]
     if data.labelled is not None:
         settings["labelled content"] = job.task.test_digest(data, data.labelled)
     return {"data": settings, "seed": job.recipe.seed, **versions((*IMAGES, "mlxtend"))}
@@ -108,11 +114,14 @@ def _data_settings(job: Job) -> JsonDict:
 
 def write_data(job: Job, _: Path) -> str:
     data, directory = job.recipe.data, job.path(at.DATA)
-    if data.labelled is None:
-        job.task.write_data(data, directory, seed=job.recipe.seed)
+    seed, preprocess = job.recipe.seed, job.recipe.preprocess
+    if job.by_agreement:
+        write_photos(data, directory, seed=seed, preprocess=preprocess)
+    elif data.labelled is None:
+        job.task.write_data(data, directory, seed=seed)
     else:
         with atomic_directory(directory) as temporary:
-            write_photos(data, temporary / "photos", seed=job.recipe.seed, held_out=False)
+            write_photos(data, temporary / "photos", seed=seed, preprocess=preprocess, held_out=False)
             (temporary / "photos" / "train").rename(temporary / "train")
             shutil.rmtree(temporary / "photos")
             job.task.write_test(data.labelled, temporary / "test")

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eightfold.calib.images.decode import SUFFIXES, images_in, read_image
+from eightfold.calib.images.preprocess_rules import PreprocessRules
 from eightfold.calib.images.resize import Pixels
+from eightfold.calib.images.transform import require_fit
 from eightfold.errors import ImageError
 from eightfold.extras import require
 from eightfold.files import PathLike
@@ -46,7 +48,7 @@ def frames_of(
     sources: Iterable[PathLike],
     *,
     unreadable: Callable[[ImageError], object] | None = None,
-    as_stored: bool = False,
+    preprocess: PreprocessRules | None = None,
 ) -> Iterator[Frame]:
     """Pictures of several sources, one after the other.
 
@@ -54,12 +56,12 @@ def frames_of(
         sources: image files, folders (their images in name order, not those of folders inside), video files, camera
             numbers ("0"), or addresses of streams ("rtsp://...").
         unreadable: called for an image file that cannot be read, which is then passed over; None: it is raised.
-        as_stored: image files keep their channels; see `read_image`.
+        preprocess: image files that it does not take count as those that cannot be read.
 
     Raises ImageError naming what cannot be read.
     """
     for source in sources:
-        yield from _frames(str(source), unreadable or _raise, as_stored)
+        yield from _frames(str(source), unreadable or _raise, preprocess)
 
 
 def _raise(error: ImageError) -> None:
@@ -72,18 +74,28 @@ def is_live(source: PathLike) -> bool:
     return text.isdigit() or text.startswith(STREAM_SCHEMES)
 
 
-def _frames(source: str, unreadable: Callable[[ImageError], object], as_stored: bool) -> Iterator[Frame]:
+def _frames(
+    source: str, unreadable: Callable[[ImageError], object], preprocess: PreprocessRules | None
+) -> Iterator[Frame]:
     path = Path(source)
     if is_live(source) or path.suffix.lower() in VIDEO_SUFFIXES:
         yield from _video(source)
         return
     for image in _images_in(path) if path.is_dir() else [path]:
         try:
-            pixels = read_image(image, as_stored=as_stored)
+            pixels = read_for(preprocess, image)
         except ImageError as error:
             unreadable(error)
         else:
             yield Frame(str(image), pixels)
+
+
+def read_for(preprocess: PreprocessRules | None, path: PathLike) -> Pixels:
+    """The pixels of an image file that `preprocess` takes. Raises ImageError naming the file."""
+    pixels = read_image(path, as_stored=preprocess is not None and preprocess.as_stored)
+    if preprocess is not None:
+        require_fit(preprocess, pixels, name=str(path))
+    return pixels
 
 
 def _images_in(folder: Path) -> list[Path]:

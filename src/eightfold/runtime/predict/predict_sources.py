@@ -70,7 +70,7 @@ def predict_sources(
     largest = 1 if live else max(predictor.choice.batches)
     with contextlib.ExitStack() as stack:
         sinks = _sinks(stack, json_lines, annotated, live)
-        pictures = frames_of(sources, unreadable=unreadable, as_stored=predictor.preprocess.as_stored)
+        pictures = frames_of(sources, unreadable=unreadable, preprocess=predictor.preprocess)
         for frames in _chunks(itertools.islice(pictures, limit), largest):
             for frame, result in zip(frames, predictor.predict_batch([each.pixels for each in frames]), strict=True):
                 prediction = Prediction(frame, result)

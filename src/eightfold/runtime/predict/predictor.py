@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eightfold.arrays import Array
-from eightfold.calib.images.decode import read_image
 from eightfold.calib.images.geometry import Placement, place
 from eightfold.errors import BackendError, BundleError, ImageError, UsageError
 from eightfold.files import PathLike
@@ -24,6 +23,7 @@ from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.bundle.sizes import Size, size_of
 from eightfold.runtime.postprocess import decoder_of
 from eightfold.runtime.predict.batching_queue import RequestQueue
+from eightfold.runtime.predict.frames import read_for
 from eightfold.runtime.predict.model_pools import ModelPools, check_open
 from eightfold.runtime.predict.only_classes import only_classes
 from eightfold.runtime.predict.packing import pack
@@ -222,8 +222,7 @@ class Predictor:
             return self._decode(slot.outputs, placements)
 
     def _load(self, image: Image, row: Array) -> Placement:
-        as_stored = self.preprocess.as_stored
-        pixels = image if isinstance(image, np.ndarray) else read_image(_path(image), as_stored=as_stored)
+        pixels = image if isinstance(image, np.ndarray) else read_for(self.preprocess, _path(image))
         self.preprocess(pixels, row)
         return place(self.preprocess, *pixels.shape[:2])
 

@@ -112,7 +112,7 @@ class PictureViews:
         pictures, first, used = [], "", 0
         for place in np.random.default_rng((seed, 0)).permutation(len(images)).tolist():
             try:
-                picture = _limited(images.load(place))
+                picture = _limited(images.load_for(place, preprocess))
             except ImageError as error:
                 first = first or str(error)
                 continue
