@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from eightfold.compress.plan_pruning import plan_pruning
-from eightfold.compress.surgery.surgery import apply_plan
+from eightfold.compress.plan_pruning import plan_module
+from eightfold.compress.surgery.surgery import apply_plan_to_module
 from eightfold.runtime.devices.devices import describe_device
 from eightfold.zoo.sources.darknet.cfg import Cfg, read_cfg
 from eightfold.zoo.sources.darknet.network import DarknetNetwork, build_network
@@ -60,7 +60,7 @@ def compared(path: Path, folder: Path) -> Row:
     parameters, largest, difference = [], [], []
     for pruned in (False, True):
         if pruned:
-            apply_plan(network, plan_pruning(network, torch.rand(1, *network.size)))
+            apply_plan_to_module(network, plan_module(network, torch.rand(1, *network.size)))
         top, apart = _against_darknet(network, *write_pair(network, folder / "net"))
         parameters.append(sum(each.numel() for each in network.parameters()))
         largest.append(top)

@@ -13,7 +13,7 @@ import eightfold as ef
 from eightfold.cli.calib.calibrate import calibrate as calibrate_command
 from eightfold.cli.compress.prune import prune as prune_command
 from eightfold.cli.export.quantize import quantize as quantize_command
-from eightfold.compress.plan_pruning import plan_pruning
+from eightfold.compress.plan_pruning import plan_module
 from eightfold.recipe_sections import CalibrateSection, CompressSection, QuantizeSection
 
 
@@ -60,7 +60,7 @@ def test_calibration(names: Names) -> None:
 
 @pytest.mark.parametrize("names", PRUNING)
 def test_pruning(names: Names) -> None:
-    agreeing(plan_pruning, CompressSection, prune_command, names)
+    agreeing(plan_module, CompressSection, prune_command, names)
 
 
 @pytest.mark.parametrize("names", QUANTIZATION)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from eightfold.pipeline.job.dry_run import foresee
 from eightfold.pipeline.job.runner import run_steps
-from eightfold.pipeline.report.verdicts import AccuracyEvidence, Measured, judge_drop
+from eightfold.pipeline.report.verdicts import AccuracyEvidence, MeasuredMetric, judge_drop
 from eightfold.pipeline.run import _job, _steps, preview_run
 from eightfold.recipe import recipe_from
 from field_kinds import Case, kind, require
@@ -202,7 +202,7 @@ def _verdict(
         rng = np.random.default_rng(seed)
         before = rng.random(images) < accuracy
         after = before & (rng.random(images) >= drop)
-        measured = [Measured(100 * each.mean(), tuple(100.0 * each)) for each in (before, after)]
+        measured = [MeasuredMetric(100 * each.mean(), tuple(100.0 * each)) for each in (before, after)]
         found = judge_drop("x", AccuracyEvidence(*measured, images, 100 / classes, "top-1"), limit, "next")
         if accuracy < 0.5 or (classes == 2 and accuracy == 0.5) or images <= 10:
             # A clear loss may be shown by ten images; that the accuracy holds may not.

@@ -8,14 +8,14 @@ import typer
 
 from eightfold.cli import app
 from eightfold.cli.compress.prune import FLAGS
-from eightfold.compress.plan_pruning import plan_pruning
+from eightfold.compress.plan_pruning import plan_module
 from eightfold.pipeline.steps.train import PLAN_KEYS
 from eightfold.recipe import Recipe
 from eightfold.recipe_sections import CompressSection
 
 # The network itself, and Python objects.
 OF_PYTHON = {"model", "example_inputs", "graph", "targets", "loss"}
-OPTIONS = set(inspect.signature(plan_pruning).parameters) - OF_PYTHON
+OPTIONS = set(inspect.signature(plan_module).parameters) - OF_PYTHON
 # Recipes have images and a seed for every step.
 OF_THE_RECIPE = {"images": "data", "seed": "seed"}
 # These go into one request, which a recipe makes of them; measured times are kept on the machine, not in a file.

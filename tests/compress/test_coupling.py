@@ -14,7 +14,7 @@ from torchvision.ops import DeformConv2d
 
 from eightfold.compress.check import checked
 from eightfold.compress.masked_reference import masked_error, random_plan
-from eightfold.compress.surgery.surgery import apply_plan
+from eightfold.compress.surgery.surgery import apply_plan_to_module
 from eightfold.compress.trace.trace import trace
 
 IMAGE = torch.linspace(-1, 1, 2 * 3 * 12 * 12).reshape(2, 3, 12, 12)
@@ -229,7 +229,7 @@ def test_random_plan_equals_zeroed_channels(name: str) -> None:
     plan = checked(model, IMAGE, random_plan(graph), graph)
     assert plan.groups
     assert masked_error(model, IMAGE, plan) < 1e-5
-    report = apply_plan(model, plan)
+    report = apply_plan_to_module(model, plan)
     assert report.parameters_after < report.parameters_before
     assert model.train()(IMAGE).shape == (2, 5)
 
@@ -266,7 +266,7 @@ def test_whole_heads_go_where_the_head_width_cannot() -> None:
     plan = checked(model, x, random_plan(graph), graph)
     assert len(plan.kept["2.qkv.weight"]) == 2
     assert masked_error(model, x, plan) < 1e-5
-    apply_plan(model, plan)
+    apply_plan_to_module(model, plan)
     assert isinstance(model[2], Attention)
     assert (model[2].heads, model[2].head, model[2].inner) == (2, 8, 16)
 
@@ -346,7 +346,7 @@ def test_recurrent_layers_lose_inputs_and_units(kind: str) -> None:
     assert {group.width for group in graph.free} == {32, 48}
     plan = checked(model, IMAGE, random_plan(graph), graph)
     assert masked_error(model, IMAGE, plan) < 1e-5
-    apply_plan(model, plan)
+    apply_plan_to_module(model, plan)
     assert (model.read.input_size, model.read.hidden_size) == (16, 24)
     assert model.train()(IMAGE).shape == (2, 5)
 

@@ -12,9 +12,9 @@ from torch import nn
 
 from eightfold.compress.masked_reference import masked_error, outputs, random_plan
 from eightfold.compress.modules.modules import shapes_of
-from eightfold.compress.plan_pruning import plan_pruning
+from eightfold.compress.plan_pruning import plan_module
 from eightfold.compress.surgery.artifacts import load_pruned, save_pruned
-from eightfold.compress.surgery.surgery import apply_plan
+from eightfold.compress.surgery.surgery import apply_plan_to_module
 from eightfold.compress.trace.macs import count_macs, count_parameters
 from eightfold.compress.trace.trace import trace
 from eightfold.errors import PlanMismatchError
@@ -62,8 +62,8 @@ def test_random_plans_equal_zeroed_channels(name: str, seed: int) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_width_is_a_multiple_of_eight(name: str) -> None:
     model = build(name)
-    plan = plan_pruning(model, IMAGE)
-    report = apply_plan(model, plan)
+    plan = plan_module(model, IMAGE)
+    report = apply_plan_to_module(model, plan)
     assert report.changed
     odd = [value for width in report.widths for value in width.after if value % 8]
     assert set(odd) <= {1, 3}  # depthwise kernels and the image
@@ -77,15 +77,15 @@ def test_every_width_is_a_multiple_of_eight(name: str) -> None:
 def test_tracing_and_planning_leave_the_model_as_it_was() -> None:
     model = build("mobilenet_v2").train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    plan_pruning(model, IMAGE)
+    plan_module(model, IMAGE)
     assert model.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_save_and_load(tmp_path: Path) -> None:
     model = build("resnet18")
-    plan = plan_pruning(model, IMAGE)
-    apply_plan(model, plan)
+    plan = plan_module(model, IMAGE)
+    apply_plan_to_module(model, plan)
     save_pruned(model, plan, tmp_path / "pruned")
     assert {path.name for path in (tmp_path / "pruned").iterdir()} == {"weights.safetensors", "plan.json"}
     loaded = load_pruned(lambda: build("resnet18"), tmp_path / "pruned")
@@ -94,8 +94,8 @@ def test_save_and_load(tmp_path: Path) -> None:
 
 def test_another_architecture_is_refused_with_the_first_tensor_and_both_shapes(tmp_path: Path) -> None:
     model = build("resnet18")
-    plan = plan_pruning(model, IMAGE)
-    apply_plan(model, plan)
+    plan = plan_module(model, IMAGE)
+    apply_plan_to_module(model, plan)
     save_pruned(model, plan, tmp_path)
     with pytest.raises(PlanMismatchError, match=r"layer1\.0\.conv1\.weight.*\(64, 64, 1, 1\).*\(64, 64, 3, 3\)"):
         load_pruned(lambda: build("resnet50"), tmp_path)
@@ -103,15 +103,15 @@ def test_another_architecture_is_refused_with_the_first_tensor_and_both_shapes(t
 
 def test_plan_says_the_shapes_that_surgery_gives() -> None:
     model = build("mobilenet_v2")
-    plan = plan_pruning(model, IMAGE, rule="global", score="bn_scale")
-    apply_plan(model, plan)
+    plan = plan_module(model, IMAGE, rule="global", score="bn_scale")
+    apply_plan_to_module(model, plan)
     assert dict(plan.pruned_shapes()) == dict(shapes_of(model))
 
 
 def test_counts_fall() -> None:
     model = build("resnet18")
     macs, parameters = count_macs(model, IMAGE), count_parameters(model)
-    apply_plan(model, plan_pruning(model, IMAGE))
+    apply_plan_to_module(model, plan_module(model, IMAGE))
     assert count_macs(model, IMAGE) < macs / 3
     assert count_parameters(model) < parameters / 3
 
@@ -127,6 +127,6 @@ def test_macs_are_half_the_flops_of_torch(name: str) -> None:
 
 
 def test_ignored_groups_stay_whole() -> None:
-    plan = plan_pruning(build("resnet18"), IMAGE, ignore=("layer1.*",))
+    plan = plan_module(build("resnet18"), IMAGE, ignore=("layer1.*",))
     assert not any(group.id.startswith("layer1.") for group in plan.groups)
     assert any(group.id.startswith("layer2.") for group in plan.groups)

@@ -9,7 +9,7 @@ from torch import nn
 
 from eightfold.compress.modules.reestimate import reestimate_norms
 from eightfold.compress.search import search_pruning
-from eightfold.compress.surgery.surgery import apply_plan
+from eightfold.compress.surgery.surgery import apply_plan_to_module
 from eightfold.compress.trace.macs import count_macs
 from eightfold.errors import UsageError
 
@@ -44,7 +44,7 @@ def test_candidates_meet_the_budget_and_the_best_comes_first() -> None:
     assert len(metrics) == 4
     assert all(abs(candidate.macs_share - 0.5) <= 0.05 for candidate in result.candidates)
     pruned = copy.deepcopy(model)
-    apply_plan(pruned, result.best)
+    apply_plan_to_module(pruned, result.best)
     share = count_macs(pruned, images[:1]) / count_macs(model, images[:1])
     assert share == pytest.approx(result.candidates[0].macs_share)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

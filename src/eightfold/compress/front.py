@@ -7,15 +7,12 @@ from typing import Any, overload
 
 from torch import nn
 
-from eightfold.compress import inspection
-from eightfold.compress import plan_pruning as modules
-from eightfold.compress import prune as one_call
-from eightfold.compress.inspection import ModelInspection
+from eightfold.compress.inspection import ModelInspection, inspect_module
 from eightfold.compress.onnx.prune_file import PrunedFile, apply_plan_file, inspect_file, plan_file, prune_file
 from eightfold.compress.plan.plan import PrunePlan
-from eightfold.compress.prune import Pruned
-from eightfold.compress.surgery import surgery
-from eightfold.compress.surgery.surgery import PruneReport
+from eightfold.compress.plan_pruning import plan_module
+from eightfold.compress.prune import Pruned, prune_module
+from eightfold.compress.surgery.surgery import PruneReport, apply_plan_to_module
 from eightfold.compress.types import ExampleInputs
 from eightfold.errors import UsageError
 from eightfold.files import PathLike
@@ -84,7 +81,7 @@ def plan_pruning(model: nn.Module | PathLike, example_inputs: ExampleInputs | No
     """
     if isinstance(model, str | Path):
         return plan_file(model, example_inputs, **options)
-    return modules.plan_pruning(model, _of_module(example_inputs), **options)
+    return plan_module(model, _of_module(example_inputs), **options)
 
 
 @overload
@@ -121,7 +118,7 @@ def prune(model: nn.Module | PathLike, example_inputs: ExampleInputs | None = No
     """
     if isinstance(model, str | Path):
         return prune_file(model, example_inputs, **options)
-    return one_call.prune(model, _of_module(example_inputs), **options)
+    return prune_module(model, _of_module(example_inputs), **options)
 
 
 @overload
@@ -144,7 +141,7 @@ def apply_plan(model: nn.Module | PathLike, plan: PrunePlan, **options: Any) -> 
     """
     if isinstance(model, str | Path):
         return apply_plan_file(model, plan, **options)
-    return surgery.apply_plan(model, plan, **options)
+    return apply_plan_to_module(model, plan, **options)
 
 
 def inspect_model(
@@ -162,7 +159,7 @@ def inspect_model(
     """
     if isinstance(model, str | Path):
         return inspect_file(model, **options)
-    return inspection.inspect_model(model, _of_module(example_inputs), **options)
+    return inspect_module(model, _of_module(example_inputs), **options)
 
 
 def _of_module(example_inputs: ExampleInputs | None) -> ExampleInputs:

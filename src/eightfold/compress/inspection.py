@@ -66,7 +66,7 @@ def _first(lines: Iterable[str]) -> list[str]:
     return found if len(found) <= SHOWN else [*found[:SHOWN], f"  ... and {len(found) - SHOWN} more"]
 
 
-def inspect_model(model: nn.Module, example_inputs: ExampleInputs, *, multiple: int = 8) -> ModelInspection:
+def inspect_module(model: nn.Module, example_inputs: ExampleInputs, *, multiple: int = 8) -> ModelInspection:
     """Trace `model` and tell its parameters, MACs, their share by child module, groups and what is frozen.
 
     Raises:

@@ -19,7 +19,7 @@ from eightfold.compress.latency.rounds import Rescoring
 from eightfold.compress.latency.rule import AUTO, LATENCY, blocks_to_remove, latency_plan
 from eightfold.compress.modules.batches import batches_of, target_batches
 from eightfold.compress.modules.modules import is_several_calls
-from eightfold.compress.plan.budget import Budget, budgets_of, within
+from eightfold.compress.plan.budget import CostBudget, budgets_of, within
 from eightfold.compress.plan.latency.budget_text import LatencyBudget
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.plan.select import LayerRange, Rounding, Selection, selection_threshold
@@ -38,7 +38,7 @@ class UnreachedWarning(UserWarning):
     """Some parameters took no part in the calls that were traced."""
 
 
-def plan_pruning(
+def plan_module(
     model: nn.Module,
     example_inputs: ExampleInputs,
     *,
@@ -143,7 +143,7 @@ def plan_pruning(
     return plan
 
 
-def _words(budgets: Sequence[Budget], request: LatencyRequest | None) -> str:
+def _words(budgets: Sequence[CostBudget], request: LatencyRequest | None) -> str:
     if request is None:
         return ", ".join(budget.words for budget in budgets)
     if budgets:

@@ -15,9 +15,9 @@ from eightfold.compress.modules.batches import batches_of
 from eightfold.compress.modules.modules import is_several_calls
 from eightfold.compress.plan.costs import macs_cost
 from eightfold.compress.plan.plan import PrunePlan
-from eightfold.compress.plan_pruning import collector_paused, plan_pruning
+from eightfold.compress.plan_pruning import collector_paused, plan_module
 from eightfold.compress.surgery.blocks import bypassed, find_blocks, remove_blocks
-from eightfold.compress.surgery.surgery import PruneReport, apply_plan
+from eightfold.compress.surgery.surgery import PruneReport, apply_plan_to_module
 from eightfold.compress.trace.groups import ChannelGraph
 from eightfold.compress.trace.trace import trace
 from eightfold.compress.types import ExampleInputs, ImageBatches
@@ -65,7 +65,7 @@ class Pruned:
         return "\n".join([self.surgery.describe(), self.costs(), self.compensation.describe(), *hints])
 
 
-def prune(
+def prune_module(
     model: nn.Module,
     example_inputs: ExampleInputs,
     *,
@@ -81,14 +81,14 @@ def prune(
         norms = options.get("layer_norms", False)
         graph = options.pop("graph", None) or trace(model, example_inputs, layer_norms=norms)
     request = taken_request(options)
-    plan = plan_pruning(model, example_inputs, images=images, graph=graph, latency=request, **options)
+    plan = plan_module(model, example_inputs, images=images, graph=graph, latency=request, **options)
     costs = {**_costs(model, example_inputs, graph, plan), "latency": report_of(request)}
     original = copy.deepcopy(model) if compensation != "none" else model
     seen = batches_of(images)
     if plan.removed_blocks and compensation != "none" and seen:
         means = {block.path: block.mean for block in find_blocks(model, seen)}
         remove_blocks(model, plan.removed_blocks, means)
-    surgery = apply_plan(model, plan)
+    surgery = apply_plan_to_module(model, plan)
     if compensation == "none":
         return Pruned(plan, surgery, CompensationReport("none", (), ()), **costs)
     if not seen and compensation == "bn_beta":  # which needs a call of the network, whatever the images show

@@ -22,7 +22,7 @@ from eightfold.compress.modules.reestimate import reestimate_norms
 from eightfold.compress.plan.costs import macs_cost
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.plan.select import matches, round_count, top
-from eightfold.compress.surgery.surgery import apply_plan
+from eightfold.compress.surgery.surgery import apply_plan_to_module
 from eightfold.compress.trace.groups import ChannelGraph, Group, Kept
 from eightfold.compress.trace.trace import trace
 from eightfold.compress.types import ExampleInputs, ImageBatches
@@ -109,7 +109,7 @@ def search_pruning(
 
 def _metric(model: nn.Module, plan: PrunePlan, batches: Sequence[Any], evaluate: Callable[[nn.Module], float]) -> float:
     pruned = copy.deepcopy(model)
-    apply_plan(pruned, plan)
+    apply_plan_to_module(pruned, plan)
     reestimate_norms(pruned, batches)
     return evaluate(pruned.eval())
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from eightfold.compress.compensate.compensate import METHODS, compensate
 from eightfold.compress.compensate.constants import silenced
 from eightfold.compress.plan.plan import PrunePlan
-from eightfold.compress.prune import prune
-from eightfold.compress.surgery.surgery import apply_plan
+from eightfold.compress.prune import prune_module
+from eightfold.compress.surgery.surgery import apply_plan_to_module
 from eightfold.compress.trace.groups import ChannelGraph, Group, Member
 from eightfold.compress.trace.trace import trace
 from eightfold.errors import UnknownNameError, UsageError
@@ -139,7 +139,7 @@ def test_least_squares_loses_nothing_when_the_removed_channels_are_copies(name: 
     for group in plan.groups:
         make_second_half_a_copy(original, graph.group(group.id))
     pruned = copy.deepcopy(original)
-    apply_plan(pruned, plan)
+    apply_plan_to_module(pruned, plan)
     before = relative_error(pruned, original, images)
     report = compensate(pruned, original, plan, images, method="lsq", batch=8)
     fresh = torch.randn(8, 3, 8, 8, dtype=torch.float64)
@@ -161,7 +161,7 @@ def test_bn_beta_is_exact_away_from_padding(name: str, activation: Callable[[], 
     graph = trace(original, images[:1])
     plan = half_plan(graph)
     pruned = copy.deepcopy(original)
-    apply_plan(pruned, plan)
+    apply_plan_to_module(pruned, plan)
     compensate(pruned, original, plan, images, method="bn_beta", graph=graph)
     assert relative_error(pruned, silenced(original, plan), images) < 1e-9
 
@@ -178,7 +178,7 @@ def test_bn_beta_is_exact_in_the_interior_behind_zero_padding() -> None:
     images = torch.randn(2, 3, 9, 9, dtype=torch.float64)
     plan = half_plan(trace(original, images[:1]))
     pruned = copy.deepcopy(original)
-    apply_plan(pruned, plan)
+    apply_plan_to_module(pruned, plan)
     compensate(pruned, original, plan, images, method="bn_beta")
     seen, expected = outputs(pruned, images), outputs(silenced(original, plan), images)
     torch.testing.assert_close(seen[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1])
@@ -189,11 +189,11 @@ def test_bn_beta_needs_no_images() -> None:
     """Which images it is given has never made a difference."""
     original, images = lively(NETWORKS["conv"]()), torch.randn(2, 3, 9, 9, dtype=torch.float64)
     with_images, without = copy.deepcopy(original), copy.deepcopy(original)
-    prune(with_images, images[:1], compensation="bn_beta", images=images)
-    prune(without, torch.zeros_like(images[:1]), compensation="bn_beta")
+    prune_module(with_images, images[:1], compensation="bn_beta", images=images)
+    prune_module(without, torch.zeros_like(images[:1]), compensation="bn_beta")
     torch.testing.assert_close(without(images), with_images(images), rtol=0, atol=0)
     with pytest.raises(UsageError, match="got no images"):
-        prune(copy.deepcopy(original), images[:1], compensation="mean")
+        prune_module(copy.deepcopy(original), images[:1], compensation="mean")
 
 
 def test_mean_is_exact_for_constant_channels_and_a_linear_consumer() -> None:
@@ -203,7 +203,7 @@ def test_mean_is_exact_for_constant_channels_and_a_linear_consumer() -> None:
     rows = torch.randn(10, 6, dtype=torch.float64)
     plan = half_plan(trace(original, rows))
     pruned = copy.deepcopy(original)
-    apply_plan(pruned, plan)
+    apply_plan_to_module(pruned, plan)
     compensate(pruned, original, plan, rows, method="mean")
     assert relative_error(pruned, original, rows) < 1e-12
 
@@ -213,7 +213,7 @@ def test_modes_and_the_original_are_left_as_they_were() -> None:
     images = torch.randn(4, 3, 8, 8, dtype=torch.float64)
     plan = half_plan(trace(original, images[:1]))
     pruned = copy.deepcopy(original)
-    apply_plan(pruned, plan)
+    apply_plan_to_module(pruned, plan)
     before = copy.deepcopy(original.state_dict())
     for method in METHODS:
         compensate(pruned, original, plan, images, method=method)
@@ -228,7 +228,7 @@ def test_a_small_memory_budget_gives_nearly_the_same_network() -> None:
     images = torch.randn(32, 3, 24, 24, dtype=torch.float64)
     plan = half_plan(trace(original, images[:1]))
     bare = copy.deepcopy(original)
-    apply_plan(bare, plan)
+    apply_plan_to_module(bare, plan)
     errors = []
     for memory_mb in (0, 64):
         pruned = copy.deepcopy(bare)
@@ -243,7 +243,7 @@ def test_a_batch_may_be_a_tuple_of_arguments() -> None:
     batches = [(torch.randn(4, 3, 8, 8, dtype=torch.float64),) for _ in range(2)]
     plan = half_plan(trace(original, batches[0]))
     pruned = copy.deepcopy(original)
-    apply_plan(pruned, plan)
+    apply_plan_to_module(pruned, plan)
     assert compensate(pruned, original, plan, batches, method="mean").changed
 
 
@@ -261,7 +261,7 @@ def test_a_layer_without_a_place_for_an_offset_is_named() -> None:
     images = torch.randn(4, 3, 8, 8, dtype=torch.float64)
     plan = half_plan(trace(original, images[:1]))
     pruned = copy.deepcopy(original)
-    apply_plan(pruned, plan)
+    apply_plan_to_module(pruned, plan)
     report = compensate(pruned, original, plan, images, method="mean")
     assert report.without_sink == ("1.weight",)
     assert "1.weight" in report.describe()

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import eightfold as ef
 from eightfold.compress.compensate.compensate import compensate
-from eightfold.compress.surgery.surgery import apply_plan
+from eightfold.compress.surgery.surgery import apply_plan_to_module
 from eightfold.errors import UsageError
 
 WIDTH = 32
@@ -61,7 +61,7 @@ def test_each_channel_is_a_line(name: str) -> None:
     plan = ef.plan_pruning(original, images[:1], layer_norms=True)
     kept = plan.kept["make.weight"].tolist()
     pruned = copy.deepcopy(original)
-    apply_plan(pruned, plan)
+    apply_plan_to_module(pruned, plan)
     norm: Any = pruned.norm
     scale, shift = norm.weight.clone(), getattr(norm, "bias", None)
     with torch.no_grad():
@@ -111,7 +111,7 @@ def test_a_stream_whose_channels_are_twins_loses_nothing() -> None:
     chosen = plan.groups[0].model_copy(update={"kept": tuple(range(WIDTH // 2))})
     plan = plan.model_copy(update={"groups": (chosen,)})
     pruned = copy.deepcopy(model)
-    apply_plan(pruned, plan)
+    apply_plan_to_module(pruned, plan)
     with torch.no_grad():
         before = (pruned(tokens) - model(tokens)).norm() / model(tokens).norm()
         compensate(pruned, model, plan, tokens)
@@ -125,7 +125,7 @@ def test_layers_alone_are_touched_without_layer_norms() -> None:
     images = torch.randn(4, 3, 10, 10, dtype=torch.float64)
     plan = ef.plan_pruning(original, images[:1])
     pruned = copy.deepcopy(original)
-    apply_plan(pruned, plan)
+    apply_plan_to_module(pruned, plan)
     assert compensate(pruned, original, plan, images).changed == ("make.weight", "read.weight")
 
 

@@ -14,12 +14,12 @@ from torch import nn
 from eightfold.compress.criteria.evidence import Evidence
 from eightfold.compress.criteria.scores import layer_scores
 from eightfold.compress.masked_reference import random_plan
-from eightfold.compress.plan.budget import Budget, _filled, budgets_of
+from eightfold.compress.plan.budget import CostBudget, _filled, budgets_of
 from eightfold.compress.plan.costs import macs_cost, parameters_cost
 from eightfold.compress.plan.select import Selection, select
 from eightfold.compress.plan.selection_rules import LayerScores
-from eightfold.compress.plan_pruning import plan_pruning
-from eightfold.compress.surgery.surgery import apply_plan
+from eightfold.compress.plan_pruning import plan_module
+from eightfold.compress.surgery.surgery import apply_plan_to_module
 from eightfold.compress.trace.groups import ChannelGraph, Index, Kept
 from eightfold.compress.trace.macs import count_macs, count_parameters
 from eightfold.compress.trace.trace import trace
@@ -44,7 +44,7 @@ def test_costs_are_those_of_the_pruned_model(name: str) -> None:
     assert macs({}) == count_macs(model, INPUT)
     assert parameters({}) == count_parameters(model)
     expected = macs(plan.kept), parameters(plan.kept)
-    apply_plan(model, plan)
+    apply_plan_to_module(model, plan)
     assert (count_macs(model, INPUT), count_parameters(model)) == pytest.approx(expected)
 
 
@@ -73,7 +73,7 @@ def test_what_is_left_goes_where_it_gains_most_for_its_cost(name: str) -> None:
 
 
 def _filled_by_trying_all(
-    budgets: Sequence[Budget], graph: ChannelGraph, scores: LayerScores, kept: dict[str, Index]
+    budgets: Sequence[CostBudget], graph: ChannelGraph, scores: LayerScores, kept: dict[str, Index]
 ) -> Kept:
     """Every step of every group costed as a whole plan, the best one taken, until none fits."""
     while True:
@@ -94,9 +94,9 @@ def _filled_by_trying_all(
 
 @pytest.mark.parametrize("rule", ["uniform", "global"])
 def test_a_macs_budget_is_met_and_used(rule: str, mobilenet: nn.Module) -> None:
-    plan = plan_pruning(mobilenet, INPUT, rule=rule, max_macs=0.5)
+    plan = plan_module(mobilenet, INPUT, rule=rule, max_macs=0.5)
     pruned = copy.deepcopy(mobilenet)
-    apply_plan(pruned, plan)
+    apply_plan_to_module(pruned, plan)
     assert 0.48 < count_macs(pruned, INPUT) / count_macs(mobilenet, INPUT) <= 0.5
     assert "MACs" in plan.budget
     assert "suggested limit" in plan.describe()
@@ -105,19 +105,19 @@ def test_a_macs_budget_is_met_and_used(rule: str, mobilenet: nn.Module) -> None:
 def test_both_budgets_hold(mobilenet: nn.Module) -> None:
     most = 1_200_000
     pruned = copy.deepcopy(mobilenet)
-    apply_plan(pruned, plan_pruning(mobilenet, INPUT, max_macs=0.8, max_params=most))
+    apply_plan_to_module(pruned, plan_module(mobilenet, INPUT, max_macs=0.8, max_params=most))
     assert 0.95 * most < count_parameters(pruned) <= most
     assert count_macs(pruned, INPUT) <= 0.8 * count_macs(mobilenet, INPUT)
 
 
 def test_every_width_stays_a_multiple(mobilenet: nn.Module) -> None:
-    plan = plan_pruning(mobilenet, INPUT, max_macs=0.37)
+    plan = plan_module(mobilenet, INPUT, max_macs=0.37)
     assert all(len(group.kept) % 8 == 0 for group in plan.groups)
     assert all(np.all(np.diff(group.kept) > 0) for group in plan.groups)
 
 
 def test_a_budget_out_of_reach_says_what_is_within(mobilenet: nn.Module) -> None:
     with pytest.raises(UsageError, match="at most 100 MACs is out of reach; allowed"):
-        plan_pruning(mobilenet, INPUT, max_macs=100)
+        plan_module(mobilenet, INPUT, max_macs=100)
     with pytest.raises(UsageError, match="budget of -1 parameters"):
-        plan_pruning(mobilenet, INPUT, max_params=-1)
+        plan_module(mobilenet, INPUT, max_params=-1)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from eightfold.compress.compensate.compensate import compensate
 from eightfold.compress.plan.costs import macs_cost
 from eightfold.compress.plan.plan import PrunePlan
-from eightfold.compress.plan_pruning import plan_pruning
+from eightfold.compress.plan_pruning import plan_module
 from eightfold.compress.sensitivity.output_error import Curve, pruning_errors
 from eightfold.compress.sensitivity.widths import kept_for_cost
-from eightfold.compress.surgery.surgery import apply_plan
+from eightfold.compress.surgery.surgery import apply_plan_to_module
 from eightfold.compress.trace.macs import count_macs
 from eightfold.compress.trace.trace import trace
 from eightfold.errors import UnknownNameError, UsageError
@@ -64,7 +64,7 @@ def test_a_point_is_what_pruning_and_least_squares_give() -> None:
     kept = np.sort(np.argsort(-curve.order, kind="stable")[:16])
     plan = PrunePlan.from_graph(graph, {"0.weight": kept})
     pruned = copy.deepcopy(model)
-    apply_plan(pruned, plan)
+    apply_plan_to_module(pruned, plan)
     compensate(pruned, model, plan, images(), method="lsq")
     with torch.no_grad():
         wanted, seen = model(images()), pruned(images())
@@ -76,13 +76,13 @@ def test_a_point_is_what_pruning_and_least_squares_give() -> None:
 def test_the_measured_plan_costs_no_more_and_keeps_more() -> None:
     model = network()
     plans = {
-        rule: plan_pruning(model, images()[:1], rule=rule, keep_ratio=0.5, images=images())
+        rule: plan_module(model, images()[:1], rule=rule, keep_ratio=0.5, images=images())
         for rule in ("uniform", "measured")
     }
     errors, macs = {}, {}
     for rule, plan in plans.items():
         pruned = copy.deepcopy(model)
-        apply_plan(pruned, plan)
+        apply_plan_to_module(pruned, plan)
         compensate(pruned, model, plan, images(), method="lsq")
         macs[rule] = count_macs(pruned, images()[:1])
         with torch.no_grad():
@@ -93,9 +93,7 @@ def test_the_measured_plan_costs_no_more_and_keeps_more() -> None:
 
 
 def test_names_with_a_ratio_of_their_own_keep_it() -> None:
-    plan = plan_pruning(
-        network(), images()[:1], rule="measured", images=images(), max_macs=0.5, keep={"2.weight": 0.75}
-    )
+    plan = plan_module(network(), images()[:1], rule="measured", images=images(), max_macs=0.5, keep={"2.weight": 0.75})
     assert len(plan.kept["2.weight"]) == 24
 
 
@@ -134,6 +132,6 @@ def test_a_budget_out_of_reach() -> None:
 
 def test_without_images() -> None:
     with pytest.raises(UsageError, match="the rule 'measured' got no images"):
-        plan_pruning(network(), images()[:1], rule="measured")
+        plan_module(network(), images()[:1], rule="measured")
     with pytest.raises(UnknownNameError, match="measured"):
-        plan_pruning(network(), images()[:1], rule="measure")
+        plan_module(network(), images()[:1], rule="measure")

@@ -9,10 +9,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from eightfold.compress.prune import prune
+from eightfold.compress.prune import prune_module
 from eightfold.compress.surgery.artifacts import load_pruned, save_pruned
 from eightfold.compress.surgery.blocks import Bypass, find_blocks, rank_blocks, remove_blocks
-from eightfold.compress.surgery.surgery import applied, apply_plan
+from eightfold.compress.surgery.surgery import applied, apply_plan_to_module
 from eightfold.errors import PlanMismatchError, UnknownNameError, UsageError
 
 
@@ -139,7 +139,7 @@ def test_blocks_and_channels_go_in_one_plan(
     resnet: nn.Module, images: Tensor, compensation: str, tmp_path: Path
 ) -> None:
     model = copy.deepcopy(resnet)
-    done = prune(model, images[:1], remove_blocks=2, compensation=compensation, images=images)
+    done = prune_module(model, images[:1], remove_blocks=2, compensation=compensation, images=images)
     assert len(done.plan.removed_blocks) == 2
     assert done.plan.groups
     for block in done.plan.removed_blocks:
@@ -171,14 +171,14 @@ def test_least_squares_makes_up_for_a_block() -> None:
     errors = []
     for compensation in ("none", "mean", "lsq"):
         model = copy.deepcopy(original)
-        prune(model, images[:1], rule="layer", remove_blocks=1, compensation=compensation, images=images)
+        prune_module(model, images[:1], rule="layer", remove_blocks=1, compensation=compensation, images=images)
         errors.append(float((model(images) - original(images)).norm().detach()))
     assert errors[2] < errors[1] < errors[0]
 
 
 def test_removal_by_name_and_the_rule_layer(resnet: nn.Module, images: Tensor) -> None:
     model = copy.deepcopy(resnet)
-    done = prune(model, images[:1], rule="layer", remove_blocks=["layer4.1"])
+    done = prune_module(model, images[:1], rule="layer", remove_blocks=["layer4.1"])
     assert [block.path for block in done.plan.removed_blocks] == ["layer4.1"]
     assert not done.plan.groups
 
@@ -186,7 +186,7 @@ def test_removal_by_name_and_the_rule_layer(resnet: nn.Module, images: Tensor) -
 def test_applied_puts_blocks_back(resnet: nn.Module, images: Tensor) -> None:
     model = copy.deepcopy(resnet)
     expected = model(images)
-    plan = prune(copy.deepcopy(resnet), images[:1], remove_blocks=1, images=images).plan
+    plan = prune_module(copy.deepcopy(resnet), images[:1], remove_blocks=1, images=images).plan
     with applied(model, plan):
         assert any(isinstance(module, Bypass) for module in model.modules())
     torch.testing.assert_close(model(images), expected, rtol=0, atol=0)
@@ -195,11 +195,13 @@ def test_applied_puts_blocks_back(resnet: nn.Module, images: Tensor) -> None:
 def test_blocks_are_not_ranked_on_made_up_inputs(resnet: nn.Module, images: Tensor) -> None:
     """Without images only weights can rank them, or the user."""
     with pytest.raises(UsageError, match=r"2 residual blocks to be removed, and no images to rank them on.*bn_scale"):
-        prune(copy.deepcopy(resnet), images[:1], remove_blocks=2)
-    by_weights = prune(copy.deepcopy(resnet), images[:1], remove_blocks=2, block_score="bn_scale").plan
-    with_images = prune(copy.deepcopy(resnet), images[:1], remove_blocks=2, block_score="bn_scale", images=images).plan
+        prune_module(copy.deepcopy(resnet), images[:1], remove_blocks=2)
+    by_weights = prune_module(copy.deepcopy(resnet), images[:1], remove_blocks=2, block_score="bn_scale").plan
+    with_images = prune_module(
+        copy.deepcopy(resnet), images[:1], remove_blocks=2, block_score="bn_scale", images=images
+    ).plan
     assert by_weights.removed_blocks == with_images.removed_blocks
-    prune(copy.deepcopy(resnet), images[:1], remove_blocks=["layer4.1"], compensation="bn_beta")
+    prune_module(copy.deepcopy(resnet), images[:1], remove_blocks=["layer4.1"], compensation="bn_beta")
 
 
 def test_blocks_without_a_norm_have_no_rank_by_norms(images: Tensor) -> None:
@@ -212,17 +214,17 @@ def test_blocks_without_a_norm_have_no_rank_by_norms(images: Tensor) -> None:
             return x + torch.relu(self.conv(x))
 
     with pytest.raises(UsageError, match="1 of 0 residual blocks with a batch norm"):
-        prune(nn.Sequential(Block(), Block()), images[:1], remove_blocks=1, block_score="bn_scale")
+        prune_module(nn.Sequential(Block(), Block()), images[:1], remove_blocks=1, block_score="bn_scale")
 
 
 def test_wrong_blocks_are_told_plainly(resnet: nn.Module, images: Tensor) -> None:
     with pytest.raises(UsageError, match="at least one batch"):
         find_blocks(resnet, [])
     with pytest.raises(UnknownNameError, match="unknown residual block"):
-        prune(copy.deepcopy(resnet), images[:1], remove_blocks=["layer4.0"])
+        prune_module(copy.deepcopy(resnet), images[:1], remove_blocks=["layer4.0"])
     with pytest.raises(UsageError, match="9 of 5 residual blocks"):
-        prune(copy.deepcopy(resnet), images[:1], remove_blocks=9, images=images)
-    plan = prune(copy.deepcopy(resnet), images[:1], remove_blocks=["layer4.1"]).plan
+        prune_module(copy.deepcopy(resnet), images[:1], remove_blocks=9, images=images)
+    plan = prune_module(copy.deepcopy(resnet), images[:1], remove_blocks=["layer4.1"]).plan
     other: Callable[[], nn.Module] = lambda: nn.Sequential(nn.Conv2d(3, 8, 1))  # noqa: E731
     with pytest.raises(PlanMismatchError, match="no module"):
-        apply_plan(other(), plan)
+        apply_plan_to_module(other(), plan)

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from eightfold.compress.masked_reference import masked_error, outputs, random_plan
 from eightfold.compress.modules.modules import shapes_of
 from eightfold.compress.plan.plan import PrunePlan
-from eightfold.compress.plan_pruning import plan_pruning
+from eightfold.compress.plan_pruning import plan_module
 from eightfold.compress.surgery.artifacts import load_pruned, save_pruned
-from eightfold.compress.surgery.surgery import applied, apply_plan
+from eightfold.compress.surgery.surgery import applied, apply_plan_to_module
 from eightfold.compress.trace.trace import trace
 from eightfold.errors import ModelError, PlanMismatchError, TraceError
 
@@ -39,8 +39,8 @@ def test_optimizer_state_loses_the_same_channels() -> None:
     weight = model[3].weight
     assert isinstance(weight, nn.Parameter)
     before = optimizer.state[weight]["exp_avg"].clone()
-    plan = plan_pruning(model, IMAGE)
-    apply_plan(model, plan, optimizer=optimizer)
+    plan = plan_module(model, IMAGE)
+    apply_plan_to_module(model, plan, optimizer=optimizer)
     assert model[3].weight is weight
     rows, columns = plan.kept["3.weight"], plan.kept["0.weight"]
     assert torch.equal(optimizer.state[weight]["exp_avg"], before[rows][:, columns])
@@ -71,7 +71,7 @@ def test_tied_weights_stay_tied() -> None:
     plan = random_plan(trace(model, x))
     assert plan.groups
     assert masked_error(model, x, plan) < 1e-5
-    apply_plan(model, plan)
+    apply_plan_to_module(model, plan)
     assert model.again.weight is model.encode.weight
     assert model.again.out_features == model.encode.out_features == 16
 
@@ -80,7 +80,7 @@ def test_frozen_parameters_are_pruned_and_stay_frozen() -> None:
     model = small()
     for parameter in model[0].parameters():
         parameter.requires_grad_(False)
-    apply_plan(model, plan_pruning(model, IMAGE))
+    apply_plan_to_module(model, plan_module(model, IMAGE))
     assert not any(parameter.requires_grad for parameter in model[0].parameters())
     assert all(parameter.requires_grad for parameter in model[3].parameters())
 
@@ -90,7 +90,7 @@ def test_a_backbone_alone_keeps_what_the_rest_sees() -> None:
     model = torchvision.models.segmentation.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None).eval()
     image = torch.rand(1, 3, 64, 64)
     shapes = {name: value.shape for name, value in model.backbone(image).items()}
-    apply_plan(model.backbone, plan_pruning(model.backbone, image))
+    apply_plan_to_module(model.backbone, plan_module(model.backbone, image))
     assert {name: value.shape for name, value in model.backbone(image).items()} == shapes
     assert model(image)["out"].shape == (1, 21, 64, 64)
 
@@ -98,8 +98,8 @@ def test_a_backbone_alone_keeps_what_the_rest_sees() -> None:
 def test_data_parallel_is_looked_through(tmp_path: Path) -> None:
     model = small()
     wrapped = nn.DataParallel(model)
-    plan = plan_pruning(wrapped, IMAGE)
-    apply_plan(wrapped, plan)
+    plan = plan_module(wrapped, IMAGE)
+    apply_plan_to_module(wrapped, plan)
     save_pruned(wrapped, plan, tmp_path / "pruned")
     loaded = load_pruned(small, tmp_path / "pruned")
     assert dict(shapes_of(loaded)) == dict(shapes_of(model))
@@ -108,7 +108,7 @@ def test_data_parallel_is_looked_through(tmp_path: Path) -> None:
 def test_applied_puts_everything_back() -> None:
     model = small()
     before, shapes = outputs(model, IMAGE), dict(shapes_of(model))
-    with applied(model, plan_pruning(model, IMAGE)):
+    with applied(model, plan_module(model, IMAGE)):
         assert model[0].out_channels == 16
     assert model[0].out_channels == 32
     assert dict(shapes_of(model)) == shapes
@@ -117,27 +117,27 @@ def test_applied_puts_everything_back() -> None:
 
 def test_an_edited_plan_is_applied() -> None:
     model = small()
-    plan = plan_pruning(model, IMAGE)
+    plan = plan_module(model, IMAGE)
     text = plan.to_json()
     edited = plan.model_copy(update={"groups": plan.groups[:1]})
     assert PrunePlan.from_json(text) == plan
-    apply_plan(model, edited)
+    apply_plan_to_module(model, edited)
     assert model[0].out_channels == 16
     assert model[3].out_channels == 48
 
 
 def test_a_plan_is_not_applied_twice() -> None:
     model = small()
-    plan = plan_pruning(model, IMAGE)
-    apply_plan(model, plan)
+    plan = plan_module(model, IMAGE)
+    apply_plan_to_module(model, plan)
     with pytest.raises(PlanMismatchError, match=r"'0\.weight' has shape \(16, 3, 3, 3\); allowed: \(32, 3, 3, 3\)"):
-        apply_plan(model, plan)
+        apply_plan_to_module(model, plan)
 
 
 def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     model = small()
-    plan = plan_pruning(model, IMAGE)
-    apply_plan(model, plan)
+    plan = plan_module(model, IMAGE)
+    apply_plan_to_module(model, plan)
     save_pruned(model, plan, tmp_path / "pruned")
     (tmp_path / "pruned" / "weights.safetensors").write_bytes(b"\x80\x04pickle")
     with pytest.raises(ModelError, match="allowed: a safetensors file"):
@@ -171,5 +171,5 @@ class HardCoded(nn.Module):
 def test_a_size_written_into_the_code_leaves_its_group_whole_and_the_rest_pruned() -> None:
     model, x = HardCoded(), torch.randn(4, 8)
     with pytest.warns(UserWarning, match=r"code fixes their size: first\.weight"):
-        plan = plan_pruning(model, x)
+        plan = plan_module(model, x)
     assert list(plan.kept) == ["second.weight"]

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from eightfold.compress.masked_reference import masked_error, outputs
 from eightfold.compress.plan.plan import PrunePlan
-from eightfold.compress.plan_pruning import UnreachedWarning, plan_pruning
-from eightfold.compress.surgery.surgery import apply_plan
+from eightfold.compress.plan_pruning import UnreachedWarning, plan_module
+from eightfold.compress.surgery.surgery import apply_plan_to_module
 from eightfold.compress.trace.trace import trace
 
 IMAGE = torch.linspace(-1, 1, 3 * 64).reshape(1, 3, 8, 8)
@@ -36,7 +36,7 @@ class WithHead(nn.Module):
 def test_parameters_that_the_trace_never_met_are_named() -> None:
     model = WithHead()
     with pytest.warns(UnreachedWarning, match=r"never used.*aux\.weight, aux\.bias.*list of calls"):
-        plan = plan_pruning(model, (IMAGE,))
+        plan = plan_module(model, (IMAGE,))
     assert plan.unreached == ("aux.weight", "aux.bias")
     assert PrunePlan.from_json(plan.to_json()) == plan
     assert "not reached by the trace: aux.weight" in plan.describe()
@@ -54,11 +54,11 @@ def test_a_second_call_reaches_them(calls: list[Any]) -> None:
     model = WithHead()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        plan = plan_pruning(model, calls, keep_ratio=0.5)
+        plan = plan_module(model, calls, keep_ratio=0.5)
     assert plan.unreached == ()
     assert "unreached" not in plan.to_json()
     assert masked_error(model, (IMAGE, True), plan) < 1e-5
-    apply_plan(model, plan)
+    apply_plan_to_module(model, plan)
     assert model.stem.out_channels == model.aux.in_channels == 16
     assert [tuple(out.shape) for out in outputs(model, (IMAGE, True))] == [(1, 4, 8, 8), (1, 5, 8, 8)]
 
@@ -91,5 +91,5 @@ def test_a_list_of_images_stays_one_argument() -> None:
             out: Tensor = self.head(self.stem(torch.stack(images)))
             return out
 
-    assert plan_pruning(Listed(), ([IMAGE[0], IMAGE[0]],)).groups
-    assert plan_pruning(Listed(), [IMAGE[0], IMAGE[0]]).groups
+    assert plan_module(Listed(), ([IMAGE[0], IMAGE[0]],)).groups
+    assert plan_module(Listed(), [IMAGE[0], IMAGE[0]]).groups

@@ -17,7 +17,7 @@ import eightfold as ef
 from eightfold.compress.check import checked
 from eightfold.compress.masked_reference import random_plan
 from eightfold.compress.plan.plan import PrunePlan
-from eightfold.compress.surgery.surgery import apply_plan
+from eightfold.compress.surgery.surgery import apply_plan_to_module
 from eightfold.compress.trace.trace import trace
 
 WIDTH, EPSILON = 32, 1e-5
@@ -88,7 +88,7 @@ def test_a_norm_is_over_the_channels_that_are_left(how: str) -> None:
     kept = plan.kept["0.weight"].tolist()
     assert len(kept) == WIDTH // 2
     expected = by_hand(model, kept, IMAGE)
-    apply_plan(model, plan)
+    apply_plan_to_module(model, plan)
     torch.testing.assert_close(model(IMAGE), expected)
 
 
@@ -131,7 +131,7 @@ def test_channels_that_stand_twice_in_a_norm_leave_it_twice() -> None:
     expected = F.linear(
         x * model.norm.weight[both] + model.norm.bias[both], model.read.weight[:, both], model.read.bias
     )
-    apply_plan(model, plan)
+    apply_plan_to_module(model, plan)
     torch.testing.assert_close(model(tokens), expected)
     assert model.norm.normalized_shape == (WIDTH,)
 

@@ -18,7 +18,7 @@ from eightfold.compress.masked_reference import masked_error, random_plan
 from eightfold.compress.onnx.graph_file import open_onnx
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.plan.plan_changes import merge_plans
-from eightfold.compress.surgery.surgery import apply_plan
+from eightfold.compress.surgery.surgery import apply_plan_to_module
 from eightfold.compress.trace.trace import trace
 
 IMAGE = torch.linspace(-1, 1, 2 * 3 * 8 * 8, dtype=torch.float64).reshape(2, 3, 8, 8)
@@ -196,13 +196,13 @@ def test_a_plan_keeps_the_factor_and_a_merged_one_has_both(tmp_path: Path) -> No
     first.save(tmp_path / "plan.json")
     assert PrunePlan.load(tmp_path / "plan.json") == first
     twice, at_once = copy.deepcopy(original), copy.deepcopy(original)
-    apply_plan(twice, first)
+    apply_plan_to_module(twice, first)
     torch.testing.assert_close(
         twice.get_parameter("2.weight"), original.get_parameter("2.weight")[list(first.kept["0.weight"])] * 32 / 24
     )
     second = random_plan(trace(twice, IMAGE), keep_ratio=0.5, seed=1)
-    apply_plan(twice, second)
-    apply_plan(at_once, merge_plans(first, second))
+    apply_plan_to_module(twice, second)
+    apply_plan_to_module(at_once, merge_plans(first, second))
     torch.testing.assert_close(at_once(IMAGE), twice(IMAGE))
 
 

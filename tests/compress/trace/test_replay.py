@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from eightfold.compress.check import checked
 from eightfold.compress.masked_reference import masked_error, random_plan
-from eightfold.compress.plan_pruning import plan_pruning
+from eightfold.compress.plan_pruning import plan_module
 from eightfold.compress.trace.trace import trace
 
 IMAGE = torch.linspace(-1, 1, 2 * 3 * 12 * 12).reshape(2, 3, 12, 12)
@@ -136,5 +136,5 @@ class OneOfTwo(nn.Module):
 def test_only_the_group_at_fault_stays_whole_in_every_module_of_the_class() -> None:
     model = nn.Sequential(OneOfTwo(), OneOfTwo())
     with pytest.warns(UserWarning, match=r"code fixes their size: 0\.fixed\.weight, 1\.fixed\.weight$"):
-        plan = plan_pruning(model, TOKENS)
+        plan = plan_module(model, TOKENS)
     assert {"0.free.weight", "1.free.weight"} <= set(plan.kept)

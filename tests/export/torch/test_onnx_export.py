@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from eightfold.compress.masked_reference import masked_error
-from eightfold.compress.plan_pruning import plan_pruning
+from eightfold.compress.plan_pruning import plan_module
 from eightfold.errors import ModelError, UsageError
 from eightfold.export.torch import onnx_export
 from eightfold.export.torch.onnx_export import Exporter, export_onnx
@@ -235,4 +235,4 @@ def test_a_module_of_torch_export_is_pruned_and_exported(tmp_path: Path) -> None
     np.testing.assert_allclose(
         next(iter(run_onnx(path, {"images": images.numpy()}).values())), plain(images).detach().numpy(), atol=1e-5
     )
-    assert masked_error(model, images, plan_pruning(model, images)) < 1e-5
+    assert masked_error(model, images, plan_module(model, images)) < 1e-5

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eightfold.pipeline.report.verdicts import AccuracyEvidence, Measured, half_width, judge_drop
+from eightfold.pipeline.report.verdicts import AccuracyEvidence, MeasuredMetric, half_width, judge_drop
 from eightfold.runtime.report.report_content import Check
 
 
 def evidence(right_before: list[int], right_after: list[int], *, chance: float = 11.4) -> AccuracyEvidence:
     before, after = (
-        Measured(100 * float(np.mean(right)), tuple(100.0 * each for each in right))
+        MeasuredMetric(100 * float(np.mean(right)), tuple(100.0 * each for each in right))
         for right in (right_before, right_after)
     )
     return AccuracyEvidence(before, after, len(right_before), chance, "top-1")
@@ -39,7 +39,7 @@ def test_a_baseline_at_chance_shows_nothing_and_preprocessing_is_named() -> None
 
 @pytest.mark.parametrize("value", [0.0, 0.4, 4.9])
 def test_a_detector_that_finds_nothing_shows_nothing(value: float) -> None:
-    measured = Measured(value, (value,) * 10)
+    measured = MeasuredMetric(value, (value,) * 10)
     check = judged(AccuracyEvidence(measured, measured, 500, 0.0, "mAP50-95"))
     assert check.passed is None
     assert "preprocess" in check.remedy
@@ -73,7 +73,7 @@ def test_a_clear_loss_needs_few_images() -> None:
 
 
 def test_a_metric_without_parts_shows_nothing() -> None:
-    measured = Measured(60.0, ())
+    measured = MeasuredMetric(60.0, ())
     assert judged(AccuracyEvidence(measured, measured, 1000, 0.0, "mAP50-95")).passed is None
 
 

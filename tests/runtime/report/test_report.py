@@ -22,11 +22,11 @@ from eightfold.runtime.report.report_content import (
     Card,
     Check,
     Engine,
-    LayerWidths,
     NotDone,
     RecoveryCurves,
     ReportContent,
     Snippet,
+    WidthChange,
 )
 
 EVIL = "<script>alert('$x$')</script>&"
@@ -94,7 +94,7 @@ def full_content() -> ReportContent:
             Accuracy(artifact="engine", metric="top-1", value=None, note="needs a GPU"),
             Accuracy(artifact="detector", metric="mAP", value=0.4123, unit="plain", change=0.0),
         ),
-        widths=(LayerWidths(layer="conv1", kind="Conv2d", in_before=3, in_after=3, out_before=64, out_after=24),),
+        widths=(WidthChange(layer="conv1", kind="Conv2d", in_before=3, in_after=3, out_before=64, out_after=24),),
         recovery=RecoveryCurves(
             steps=(1, 2, 3), feature_errors=(0.5, 0.2, 0.1), checked_steps=(0, 3), agreements=(0.7, 0.9)
         ),

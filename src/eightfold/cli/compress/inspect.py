@@ -45,12 +45,12 @@ def inspect(
         print(inspect_bundle(Bundle.open(Path(subject))))
     else:
         loaded = load_network(subject, weights=weights, classes=classes, size=size, inputs=inputs)
-        from eightfold.compress.inspection import inspect_model, parameter_table  # imports torch
+        from eightfold.compress.inspection import inspect_module, parameter_table  # imports torch
 
         if params:
             print("\n".join(parameter_table(loaded.module)))
             return
-        found = inspect_model(loaded.module, loaded.example_inputs(), multiple=multiple)
+        found = inspect_module(loaded.module, loaded.example_inputs(), multiple=multiple)
         print(_pruned(Path(subject), found.macs, found.parameters) + found.describe())
 
 

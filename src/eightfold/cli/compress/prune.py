@@ -145,7 +145,7 @@ def prune(
     """
     require("torch", "prune a network")
     from eightfold.compress.plan.plan import PrunePlan
-    from eightfold.compress.prune import prune as prune_network
+    from eightfold.compress.prune import prune_module
     from eightfold.compress.surgery.artifacts import require_pruned_output, save_pruned
     from eightfold.compress.surgery.blocks import require_images_for_blocks
     from eightfold.zoo.sources.pruned_folder import onnx_file_of
@@ -207,7 +207,7 @@ def prune(
         print(f"wrote {output}")
         _save_report(pruned, output)
         return
-    done = prune_network(loaded.module, (*loaded.example_inputs(), *loaded.trace_arguments), **options)
+    done = prune_module(loaded.module, (*loaded.example_inputs(), *loaded.trace_arguments), **options)
     costs = {"macs_before": done.macs_before, "parameters_before": done.surgery.parameters_before}
     record = loaded.record().model_copy(update=costs)
     native = loaded.write_native

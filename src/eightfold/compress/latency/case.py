@@ -65,9 +65,9 @@ class Case:
         """The budget in milliseconds."""
         return self.request.budget.limit_ms(self.whole_ms)
 
-    def measure(self, solution: Solution) -> Measured:
+    def measure(self, solution: Solution) -> PlanMeasurement:
         """The plan's latency, and the further quantities."""
-        return Measured(self._latency(solution), tuple(side.check(solution.counts) for side in self.sides))
+        return PlanMeasurement(self._latency(solution), tuple(side.check(solution.counts) for side in self.sides))
 
     def _latency(self, solution: Solution) -> float | None:
         if self.network is None or self.damage is None:
@@ -76,14 +76,14 @@ class Case:
         times = self.network.measure(plans, {"plan": self.places(solution)})
         return times["plan"] / times["whole"] * self.whole_ms
 
-    def missed(self, solution: Solution, measured: Measured) -> bool:
+    def missed(self, solution: Solution, measured: PlanMeasurement) -> bool:
         """True if a measurement is over its budget, or over 3% off its prediction."""
         main = self.main.missed(solution.predicted_ms, measured.ms) or self._over_weighted(measured)
         predicted = [side.prices.network_ms(solution.counts) for side in self.sides]
         sides = zip(self.sides, predicted, measured.sides, strict=True)
         return main or any(side.missed(each, value) for side, each, value in sides)
 
-    def _over_weighted(self, measured: Measured) -> bool:
+    def _over_weighted(self, measured: PlanMeasurement) -> bool:
         """True if the weighted mean of the measured shares is over the budget."""
         if not self.main.weight or measured.ms is None:
             return False
@@ -96,7 +96,7 @@ class Case:
         mean = sum(weight * share for weight, share in parts) / sum(weight for weight, _ in parts)
         return mean > (self.request.budget.share or 1.0)
 
-    def refit(self, solution: Solution, measured: Measured) -> None:
+    def refit(self, solution: Solution, measured: PlanMeasurement) -> None:
         """Fit the prices to all that was measured; of chosen precisions, scale them to the plan."""
         if self.mixed is not None and measured.ms is not None:
             factor = measured.ms / solution.predicted_ms
@@ -113,14 +113,14 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Measured:
+class PlanMeasurement:
     """A plan's latency, and the further quantities, in the order of the sides; None where nothing is measured."""
 
     ms: float | None
     sides: tuple[float | None, ...]
 
 
-def report_of_case(case: Case, solution: Solution, outcome: Measured, solves: int) -> LatencyReport:
+def report_of_case(case: Case, solution: Solution, outcome: PlanMeasurement, solves: int) -> LatencyReport:
     """The report of a plan, with the Pareto front and the networks that were measured."""
     measured = outcome.ms
     settings = case.profiled or f"{case.request.target_name}, roofline"

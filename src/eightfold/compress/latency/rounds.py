@@ -14,7 +14,7 @@ from eightfold.compress.criteria.evidence import Evidence, LayerScores, Loss
 from eightfold.compress.criteria.scores import Criterion, layer_scores
 from eightfold.compress.modules.reestimate import reestimate_norms
 from eightfold.compress.plan.plan import PrunePlan
-from eightfold.compress.surgery.surgery import apply_plan
+from eightfold.compress.surgery.surgery import apply_plan_to_module
 from eightfold.compress.trace.groups import ChannelGraph
 from eightfold.compress.trace.trace import trace
 from eightfold.compress.types import Args
@@ -52,7 +52,7 @@ class Rescoring:
     def __call__(self, plan: PrunePlan) -> LayerScores:
         """Scores in the numbering of the whole network; channels that are gone have none."""
         pruned = copy.deepcopy(self.model)
-        apply_plan(pruned, plan)
+        apply_plan_to_module(pruned, plan)
         if self.batches:
             reestimate_norms(pruned, self.batches)
         graph = trace(pruned, self.example_inputs)

@@ -10,7 +10,7 @@ from eightfold.compress.latency.report import SideReport
 from eightfold.compress.plan.latency.budget_text import Budget
 from eightfold.compress.plan.latency.choices import WidthChoice
 from eightfold.compress.plan.latency.prices import Prices
-from eightfold.compress.plan.latency.program import Limit
+from eightfold.compress.plan.latency.program import PriceLimit
 from eightfold.compress.plan.latency.widths import Counts
 
 # Named sets of kept counts -> the quantity, measured on whole networks.
@@ -67,9 +67,9 @@ class Side:
         if self.measure is not None:
             self.prices = self._fitted()
 
-    def limit(self, share: float = AIM) -> Limit:
+    def limit(self, share: float = AIM) -> PriceLimit:
         """The limit for the program, at a share of the budget."""
-        return Limit(self.prices, self.most * share)
+        return PriceLimit(self.prices, self.most * share)
 
     def missed(self, predicted: float, value: float | None) -> bool:
         """True if a measurement is over the budget, or far from its prediction."""
@@ -93,6 +93,6 @@ class Side:
         return self.prices.fitted([(counts, value) for _, counts, value in self.measured])
 
 
-def fastest(side: Side, choices: tuple[WidthChoice, ...]) -> float:
+def least_value(side: Side, choices: tuple[WidthChoice, ...]) -> float:
     """The least that a side can reach."""
     return side.prices.network_ms({choice.group: min(choice.counts) for choice in choices})

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from eightfold.compress.latency.case import Case
-from eightfold.compress.latency.side import AIM, fastest
+from eightfold.compress.latency.side import AIM, least_value
 from eightfold.compress.plan.latency.prices import WeightedPrices, slowest
-from eightfold.compress.plan.latency.program import BlockChoice, Solution, smallest, solve_program
+from eightfold.compress.plan.latency.program import BlockChoice, Solution, smallest_counts, solve_program
 from eightfold.errors import UsageError
 
 
@@ -41,7 +41,7 @@ def _solved(case: Case, share: float, blocks: Sequence[BlockChoice]) -> Solution
 
 def _out_of_reach(case: Case) -> UsageError:
     for side in case.sides:
-        least = fastest(side, case.choices)
+        least = least_value(side, case.choices)
         if not side.weight and least > side.most:
             return UsageError(
                 f"a budget of {side.most:.3f} {side.unit} ({side.budget}) of {side.name} is out of reach",
@@ -49,7 +49,7 @@ def _out_of_reach(case: Case) -> UsageError:
                 f"{case.multiple}",
                 remedy="raise that budget, lower the multiple, or leave it out",
             )
-    counts = smallest(case.choices)
+    counts = smallest_counts(case.choices)
     reached = case.prices.network_ms(counts)
     limits = ", ".join(f"{name} ({ms:.3f} ms)" for name, ms in slowest(case.prices, counts))
     return UsageError(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eightfold.compress.compensate.compensate import CompensationReport, compensate, require_method
-from eightfold.compress.inspection import ModelInspection, frozen_by, inspect_model
+from eightfold.compress.inspection import ModelInspection, frozen_by, inspect_module
 from eightfold.compress.latency.report import LatencyReport
 from eightfold.compress.latency.request import report_of, taken_request
 from eightfold.compress.latency.rule import AUTO
@@ -20,10 +20,10 @@ from eightfold.compress.onnx.graph_file import OnnxGraph, open_onnx
 from eightfold.compress.onnx.inputs import example_inputs, output_shapes
 from eightfold.compress.onnx.residual_blocks import choose_graph_blocks, without_blocks
 from eightfold.compress.plan.plan import PrunePlan
-from eightfold.compress.plan_pruning import collector_paused, plan_pruning
+from eightfold.compress.plan_pruning import collector_paused, plan_module
 from eightfold.compress.prune import Pruned, pruning_costs
 from eightfold.compress.surgery.blocks import Block
-from eightfold.compress.surgery.surgery import apply_plan
+from eightfold.compress.surgery.surgery import apply_plan_to_module
 from eightfold.compress.trace.groups import ChannelGraph
 from eightfold.compress.trace.trace import trace
 from eightfold.errors import ModelError, UnknownNameError, UsageError
@@ -103,7 +103,7 @@ def prune_file(
         means = {block.path: block.mean for block in work.blocks}
         pruned = without_blocks(work.graph, work.plan.removed_blocks, means).module
     channels_only = _without_blocks_removed(work.plan)
-    surgery = apply_plan(pruned, channels_only)
+    surgery = apply_plan_to_module(pruned, channels_only)
     report = CompensationReport("none", (), ())
     if compensated:
         report = compensate(
@@ -128,7 +128,7 @@ def apply_plan_file(path: PathLike, plan: PrunePlan, output: PathLike, *, size: 
     examples = example_inputs(graph.module.inputs, size=size)
     before = output_shapes(graph.module, examples)
     left = without_blocks(graph, plan.removed_blocks) if plan.removed_blocks else graph
-    apply_plan(left.module, _without_blocks_removed(plan))
+    apply_plan_to_module(left.module, _without_blocks_removed(plan))
     _require_same_outputs(before, output_shapes(left.module, examples), Path(path))
     return save_pruned_file(left, left.module, plan, output, {})
 
@@ -136,7 +136,7 @@ def apply_plan_file(path: PathLike, plan: PrunePlan, output: PathLike, *, size: 
 def inspect_file(path: PathLike, *, size: tuple[int, int] | None = None, multiple: int = 8) -> ModelInspection:
     """`ef.inspect_model` for an ONNX file."""
     graph = open_onnx(path, size=size)
-    return inspect_model(graph.module, example_inputs(graph.module.inputs, size=size), multiple=multiple)
+    return inspect_module(graph.module, example_inputs(graph.module.inputs, size=size), multiple=multiple)
 
 
 def _planned(
@@ -170,7 +170,7 @@ def _planned(
     request = taken_request(options)
     if request is not None:
         request = replace(request, write=writer_of(left, size))
-    plan = plan_pruning(left.module, given, images=batches, seed=seed, graph=channels, latency=request, **options)
+    plan = plan_module(left.module, given, images=batches, seed=seed, graph=channels, latency=request, **options)
     plan = plan.model_copy(update={"removed_blocks": removed})
     if not plan.groups and not removed and request is None and plan_wants_less(options):
         reasons = "; ".join(f"{count} channels: {reason}" for reason, count in frozen_by(channels).most_common(3))

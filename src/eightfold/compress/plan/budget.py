@@ -21,7 +21,7 @@ BISECTIONS = 24
 
 
 @dataclass(frozen=True)
-class Budget:
+class CostBudget:
     """An upper bound of a plan's cost; `words` names it in messages."""
 
     cost: Cost
@@ -35,7 +35,7 @@ class Budget:
 
 def budgets_of(
     model: nn.Module, graph: ChannelGraph, *, max_macs: float | None, max_params: float | None
-) -> tuple[Budget, ...]:
+) -> tuple[CostBudget, ...]:
     """Budgets as numbers, or up to 1 as shares of what the model has."""
     budgets = []
     if max_macs is not None:
@@ -45,14 +45,14 @@ def budgets_of(
     return tuple(budgets)
 
 
-def _budget(name: str, most: float, cost: Cost) -> Budget:
+def _budget(name: str, most: float, cost: Cost) -> CostBudget:
     if most <= 0:
         raise UsageError(f"a budget of {most:g} {name}", allowed="above 0; up to 1 it is a share")
     total = most * cost({}) if most <= 1 else most
-    return Budget(cost, total, f"at most {total:.4g} {name}")
+    return CostBudget(cost, total, f"at most {total:.4g} {name}")
 
 
-def within(budgets: Sequence[Budget], graph: ChannelGraph, scores: LayerScores, selection: Selection) -> Kept:
+def within(budgets: Sequence[CostBudget], graph: ChannelGraph, scores: LayerScores, selection: Selection) -> Kept:
     """The largest selection by `selection.rule` that holds all `budgets`, then filled up; plain `select` without any.
 
     The keep ratio is found by bisection. Because counts come in steps, some budget is left over: it goes to the groups
@@ -87,7 +87,11 @@ def _at(graph: ChannelGraph, scores: LayerScores, selection: Selection, keep_rat
 
 
 def _filled(
-    budgets: Sequence[Budget], graph: ChannelGraph, scores: LayerScores, selection: Selection, kept: dict[str, Index]
+    budgets: Sequence[CostBudget],
+    graph: ChannelGraph,
+    scores: LayerScores,
+    selection: Selection,
+    kept: dict[str, Index],
 ) -> Kept:
     """Grow single groups step by step while the budgets allow, most score per cost first."""
     growing = [graph.group(name) for name in kept if not _given(graph, name, selection)]
@@ -110,7 +114,7 @@ class _Step(NamedTuple):
     gained: float  # share of the group's scores
 
 
-def _gains(budgets: Sequence[Budget], kept: Kept, steps: Mapping[str, _Step]) -> dict[str, float]:
+def _gains(budgets: Sequence[CostBudget], kept: Kept, steps: Mapping[str, _Step]) -> dict[str, float]:
     """Score per cost of each step that all budgets allow."""
     wider = {name: step.kept for name, step in steps.items() if len(step.kept) > len(kept[name])}
     growths = [budget.cost.growths(kept, wider) for budget in budgets]

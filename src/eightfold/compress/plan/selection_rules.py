@@ -200,18 +200,18 @@ def _best(row: Vector, count: int) -> Mask:
 
 
 @dataclass(frozen=True)
-class Limit:
+class ScoreLimit:
     """The largest threshold that empties no layer, and the share of all channels that it would remove."""
 
     threshold: float
     removable: float
 
 
-def suggested_limit(scores: LayerScores) -> Limit:
+def suggested_limit(scores: LayerScores) -> ScoreLimit:
     """The largest sensible threshold over all layers (network slimming prints it before it asks for a percentage)."""
     rows = [row for matrix in scores.values() for row in matrix]
     if not rows:
-        return Limit(0.0, 0.0)
+        return ScoreLimit(0.0, 0.0)
     limit = min(float(row.max()) for row in rows)
     pool = np.concatenate(rows)
-    return Limit(limit, float((pool < limit).mean()))
+    return ScoreLimit(limit, float((pool < limit).mean()))

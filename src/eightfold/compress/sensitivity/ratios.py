@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from eightfold.compress.plan.budget import Budget, budgets_of
+from eightfold.compress.plan.budget import CostBudget, budgets_of
 from eightfold.compress.plan.select import round_count
 from eightfold.compress.sensitivity.curves import SensitivityCurves
 from eightfold.compress.trace.groups import ChannelGraph
@@ -63,7 +63,7 @@ def ratios_for_budget(
 
 
 def _holds(
-    ratios: Mapping[str, float], curves: SensitivityCurves, graph: ChannelGraph, budgets: tuple[Budget, ...]
+    ratios: Mapping[str, float], curves: SensitivityCurves, graph: ChannelGraph, budgets: tuple[CostBudget, ...]
 ) -> bool:
     kept = {}
     for name, ratio in ratios.items():

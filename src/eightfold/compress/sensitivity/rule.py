@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from eightfold.compress.plan.budget import Budget
+from eightfold.compress.plan.budget import CostBudget
 from eightfold.compress.plan.costs import macs_cost
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.plan.select import Selection, matches, select
@@ -24,7 +24,7 @@ def measured_plan(
     batches: Sequence[tuple[Any, ...]],
     scores: LayerScores,
     selection: Selection,
-    budgets: Sequence[Budget],
+    budgets: Sequence[CostBudget],
     plan_of: Callable[[Kept], PrunePlan],
 ) -> PrunePlan:
     """The plan with the least sum of measured output errors that costs no more than `budgets` allow.
@@ -44,7 +44,7 @@ def measured_plan(
     uniform, free = _free(graph, scores, selection)
     if not budgets:
         cost = macs_cost(graph)
-        budgets = [Budget(cost, cost(uniform), f"MACs of keep ratio {selection.keep_ratio:g}")]
+        budgets = [CostBudget(cost, cost(uniform), f"MACs of keep ratio {selection.keep_ratio:g}")]
     curves = pruning_errors(model, graph, batches, free, multiple=selection.multiple)
     kept = _kept(free, curves, uniform, selection.multiple, budgets)
     plan = plan_of(kept)
@@ -82,7 +82,7 @@ def _free(graph: ChannelGraph, scores: LayerScores, selection: Selection) -> tup
 
 
 def _kept(
-    free: Sequence[Group], curves: dict[str, Curve], uniform: Kept, multiple: int, budgets: Sequence[Budget]
+    free: Sequence[Group], curves: dict[str, Curve], uniform: Kept, multiple: int, budgets: Sequence[CostBudget]
 ) -> Kept:
     """Within every budget, the tightest one after the other."""
     movable = [group for group in free if group.id in curves]

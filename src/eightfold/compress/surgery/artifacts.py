@@ -12,7 +12,7 @@ from eightfold.compress.modules.modules import shapes_of, unwrapped
 from eightfold.compress.plan.plan import PrunePlan, raise_first_difference
 from eightfold.compress.surgery.source_record import SOURCE, SourceRecord
 from eightfold.compress.surgery.standalone import LOADER, LOADER_CODE, SIZES, sizes_json
-from eightfold.compress.surgery.surgery import apply_plan
+from eightfold.compress.surgery.surgery import apply_plan_to_module
 from eightfold.errors import ModelError
 from eightfold.extras import require
 from eightfold.files import PathLike, atomic_directory, require_folder_for, require_replaceable, write_text
@@ -72,7 +72,7 @@ def load_pruned(factory: Callable[[], nn.Module], directory: PathLike) -> nn.Mod
     plan = PrunePlan.load(directory / PLAN)
     weights = _read(directory / WEIGHTS)
     model = factory()
-    apply_plan(model, plan)
+    apply_plan_to_module(model, plan)
     seen = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     raise_first_difference(expected, seen, what="the pruned model", remedy="save it again with save_pruned")

@@ -54,7 +54,9 @@ class PruneReport:
         return "\n".join([*rows, changed, sizes])
 
 
-def apply_plan(model: nn.Module, plan: PrunePlan, *, optimizer: torch.optim.Optimizer | None = None) -> PruneReport:
+def apply_plan_to_module(
+    model: nn.Module, plan: PrunePlan, *, optimizer: torch.optim.Optimizer | None = None
+) -> PruneReport:
     """Remove the plan's residual blocks and channels from `model`, in place.
 
     Parameters keep their identity (tied weights stay tied, an optimizer keeps its references), and with `optimizer`

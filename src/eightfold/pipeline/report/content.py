@@ -15,11 +15,11 @@ from eightfold.runtime.report.report_content import (
     Accuracy,
     ArtifactSteps,
     Engine,
-    LayerWidths,
     NotDone,
     RecoveryCurves,
     ReportContent,
     Snippet,
+    WidthChange,
 )
 from eightfold.runtime.report.report_format import metric_label
 from eightfold.versions import runtime_versions
@@ -85,8 +85,8 @@ def _accuracy_row(wanted: ArtifactSpec, metric: Metric, baseline: Metric) -> Acc
     )
 
 
-def _widths(job: Job) -> tuple[LayerWidths, ...]:
-    return tuple(LayerWidths.model_validate(width) for width in job.read(at.WIDTHS))
+def _widths(job: Job) -> tuple[WidthChange, ...]:
+    return tuple(WidthChange.model_validate(width) for width in job.read(at.WIDTHS))
 
 
 def recovery_of(job: Job) -> RecoveryCurves:

@@ -11,11 +11,11 @@ from eightfold.pipeline.job.artifacts import Artifacts, ArtifactSpec
 from eightfold.pipeline.job.job import Job
 from eightfold.pipeline.job.measured import metrics_of
 from eightfold.pipeline.report.remedies import gain_speed, keep_accuracy, keep_int8_accuracy
-from eightfold.pipeline.report.verdicts import AccuracyEvidence, Measured, judge_drop
+from eightfold.pipeline.report.verdicts import AccuracyEvidence, MeasuredMetric, judge_drop
 from eightfold.runtime.bench.candidates import candidate_name
 from eightfold.runtime.bench.latency import LatencyTable
 from eightfold.runtime.bench.timing import Interval
-from eightfold.runtime.predict.select_artifact import fastest, ms_per_image
+from eightfold.runtime.predict.select_artifact import fastest_network, ms_per_image
 from eightfold.runtime.report.report_content import Card, Check
 from eightfold.runtime.report.report_format import metric_label
 
@@ -43,7 +43,7 @@ def _fastest(job: Job, table: LatencyTable, curves: Iterable[str]) -> tuple[str,
     """Of the curves on each back end that measured them: the fastest curve, and its back end."""
     backends = list(dict.fromkeys(row.backend for row in table.rows))
     pairs = [(curve, backend) for curve in dict.fromkeys(curves) for backend in backends]
-    found = fastest([(backend, _ids_of(job, curve)) for curve, backend in pairs], table)
+    found = fastest_network([(backend, _ids_of(job, curve)) for curve, backend in pairs], table)
     return pairs[0 if found is None else found[0]]
 
 
@@ -134,7 +134,7 @@ def checks_of(job: Job, table: LatencyTable) -> tuple[Check, ...]:
 
 def _evidence(job: Job, found: JsonDict, artifact: str) -> AccuracyEvidence:
     before, after = (
-        Measured(metric_of(job, each), tuple(100 * part for part in found["parts"][each]))
+        MeasuredMetric(metric_of(job, each), tuple(100 * part for part in found["parts"][each]))
         for each in (headline(job, "baseline").id, artifact)
     )
     return AccuracyEvidence(before, after, len(job.test_images), 100 * found["chance"], leading_label(job))

@@ -20,7 +20,7 @@ CLEAR_POINTS = 5.0
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredMetric:
     """The leading metric of one artifact on the test images.
 
     Attributes:
@@ -42,8 +42,8 @@ class AccuracyEvidence:
         metric: its name in sentences.
     """
 
-    before: Measured
-    after: Measured
+    before: MeasuredMetric
+    after: MeasuredMetric
     images: int
     chance_percent: float
     metric: str

@@ -168,14 +168,14 @@ def _network(job: Job, model: nn.Module) -> Network:
 
 def prune_baseline(job: Job, _: Path) -> str:
     from eightfold.compress.plan.select import LayerRange
-    from eightfold.compress.plan_pruning import plan_pruning
-    from eightfold.compress.surgery.surgery import apply_plan
+    from eightfold.compress.plan_pruning import plan_module
+    from eightfold.compress.surgery.surgery import apply_plan_to_module
 
     section = job.recipe.compress
     model = job.baseline_model()
     inputs, targets, loss = _score_inputs(job)
     request = _latency_request(job)
-    plan = plan_pruning(
+    plan = plan_module(
         model,
         (*job.model_inputs(), *job.networks.trace_arguments),
         latency=request,
@@ -190,7 +190,7 @@ def prune_baseline(job: Job, _: Path) -> str:
         **{name: getattr(section, name) for name in PLAN_KEYS},
     )
     before = widths_by_layer(model)
-    report = apply_plan(model, plan)
+    report = apply_plan_to_module(model, plan)
     plan.save(job.path(at.PLAN))
     if request is not None and request.reports:
         request.reports[-1].save(job.path(at.LATENCY_PLAN))
@@ -284,10 +284,10 @@ def _kind(model: nn.Module, name: str) -> str:
 
 def finetune_pruned(job: Job, scratch: Path) -> str:
     from eightfold.compress.plan.plan import PrunePlan
-    from eightfold.compress.surgery.surgery import apply_plan
+    from eightfold.compress.surgery.surgery import apply_plan_to_module
 
     model, plan = job.baseline_model(), PrunePlan.load(job.path(at.PLAN))
-    apply_plan(model, plan)
+    apply_plan_to_module(model, plan)
     _compensate(job, model, plan)
     _recover(job, model, plan, scratch)
     facts = _train(job, model, job.recipe.compress.finetune, scratch, "fine-tuning")

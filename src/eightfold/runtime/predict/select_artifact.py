@@ -126,14 +126,16 @@ def _preferred_variant(choices: list[SelectedArtifact], request: ArtifactRequest
 def _by_table(choices: list[SelectedArtifact], table: LatencyTable | None) -> SelectedArtifact | None:
     if table is None:
         return None
-    found = fastest([(choice.backend, [artifact.id for artifact in choice.artifacts]) for choice in choices], table)
+    found = fastest_network(
+        [(choice.backend, [artifact.id for artifact in choice.artifacts]) for choice in choices], table
+    )
     if found is None:
         return None
     place, time = found
     return _because(choices[place], f"the fastest in the bundle's table for this device, {time:.2f} ms per image")
 
 
-def fastest(networks: Sequence[tuple[str, Sequence[str]]], table: LatencyTable) -> tuple[int, float] | None:
+def fastest_network(networks: Sequence[tuple[str, Sequence[str]]], table: LatencyTable) -> tuple[int, float] | None:
     """The one rule by which a measured network is preferred, here and in the headline of a report.
 
     Args:

@@ -42,7 +42,7 @@ class Check(Frozen):
     over_limit: bool = Field(default=False, description="not shown, but the estimate itself misses the limit")
 
 
-class LayerWidths(Frozen):
+class WidthChange(Frozen):
     """Input and output channels of one layer, before and after pruning."""
 
     layer: str
@@ -125,7 +125,7 @@ class ReportContent(Value):
     checks: tuple[Check, ...] = ()
     latency: LatencyTable | None = None
     accuracy: tuple[Accuracy, ...] = ()
-    widths: tuple[LayerWidths, ...] = ()
+    widths: tuple[WidthChange, ...] = ()
     recovery: RecoveryCurves = RecoveryCurves()
     plan: str = Field(default="", description="what the pruning plan says of itself, as preformatted text")
     artifacts: tuple[ArtifactSteps, ...] = ()

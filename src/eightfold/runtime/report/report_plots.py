@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from eightfold.extras import require
 from eightfold.runtime.bench.latency import LatencyRow, LatencyTable
-from eightfold.runtime.report.report_content import LayerWidths, RecoveryCurves
+from eightfold.runtime.report.report_content import RecoveryCurves, WidthChange
 from eightfold.runtime.report.report_format import is_percentage, metric_label
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def accuracy_plot(table: LatencyTable) -> str:
     return _svg("accuracy", f"{metric_label(name)} against latency at batch {batch}", draw)
 
 
-def widths_plot(widths: Sequence[LayerWidths]) -> str:
+def widths_plot(widths: Sequence[WidthChange]) -> str:
     """Output channels of every layer, in order: one area before, one after; empty without layers."""
     if not widths:
         return ""

@@ -13,7 +13,14 @@ from eightfold.compress.plan.latency.budget_text import LatencyBudget
 from eightfold.compress.plan.latency.choices import WidthChoice, allowed_counts, choices_by_error, choices_by_score
 from eightfold.compress.plan.latency.naive import global_plan, uniform_plan
 from eightfold.compress.plan.latency.prices import PriceFit, Prices, WeightedPrices, slowest
-from eightfold.compress.plan.latency.program import BlockChoice, Limit, Mixed, lower_hull, smallest, solve_program
+from eightfold.compress.plan.latency.program import (
+    BlockChoice,
+    Mixed,
+    PriceLimit,
+    lower_hull,
+    smallest_counts,
+    solve_program,
+)
 from eightfold.compress.plan.latency.widths import GroupWidth, NetworkLayer
 from eightfold.compress.trace.groups import Group, Member, Span
 from eightfold.errors import UsageError
@@ -95,7 +102,7 @@ def test_a_plan_holds_every_limit_and_none_that_does_is_better(seed: int, shares
         if prices.network_ms(kept) <= budgets[0] and other.network_ms(kept) <= budgets[1]:
             value = sum(choice.value_of(kept[choice.group]) for choice in choices)
             best_value = value if best_value is None else max(best_value, value)
-    found = solve_program(choices, prices, budgets[0], further=[Limit(other, budgets[1])])
+    found = solve_program(choices, prices, budgets[0], further=[PriceLimit(other, budgets[1])])
     assert (found is None) == (best_value is None)
     if found is not None and best_value is not None:
         assert found.further == pytest.approx((other.network_ms(found.counts),), rel=1e-5)
@@ -158,7 +165,7 @@ def test_a_block_that_goes_needs_no_precision() -> None:
 
 def test_a_budget_below_the_smallest_widths_has_no_plan() -> None:
     choices, prices = network(0, 3)
-    assert solve_program(choices, prices, 0.99 * prices.network_ms(smallest(choices))) is None
+    assert solve_program(choices, prices, 0.99 * prices.network_ms(smallest_counts(choices))) is None
 
 
 def test_concatenated_inputs_follow_the_sum_of_their_groups() -> None:

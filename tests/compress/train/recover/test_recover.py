@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.compress.plan.plan import PrunePlan
-from eightfold.compress.prune import prune
+from eightfold.compress.prune import prune_module
 from eightfold.compress.train.hooks import Batch, Run
 from eightfold.compress.train.recover.options import RecoverOptions
 from eightfold.compress.train.recover.recover import recover
@@ -52,7 +52,7 @@ def pair(**options: object) -> tuple[nn.Module, nn.Module, PrunePlan]:
         original(images(16))  # statistics of the norms
     original.eval()
     pruned = copy.deepcopy(original)
-    plan = prune(pruned, images(1), keep_ratio=0.5, **options).plan  # type: ignore[arg-type]
+    plan = prune_module(pruned, images(1), keep_ratio=0.5, **options).plan  # type: ignore[arg-type]
     return pruned, original, plan
 
 
@@ -188,7 +188,7 @@ def test_several_inputs_as_batches() -> None:
     original = Two().eval()
     pruned = copy.deepcopy(original)
     batches = [(images(4, seed), images(4, seed + 50)) for seed in range(8)]
-    plan = prune(pruned, batches[0], keep_ratio=0.5).plan
+    plan = prune_module(pruned, batches[0], keep_ratio=0.5).plan
     done = recover(pruned, original, batches, plan=plan, steps=4, options=QUICK)
     assert done.held_out == 2
     assert done.after >= done.started >= done.before
@@ -227,12 +227,12 @@ def answer_of(file: Path, batch: Tensor) -> Tensor:
 
 def test_an_onnx_file(file: Path, tmp_path: Path) -> None:
     from eightfold.compress.onnx.graph_file import onnx_module, write_weights
-    from eightfold.compress.plan_pruning import plan_pruning
-    from eightfold.compress.surgery.surgery import apply_plan
+    from eightfold.compress.plan_pruning import plan_module
+    from eightfold.compress.surgery.surgery import apply_plan_to_module
 
     original, pruned = onnx_module(file), onnx_module(file)
-    plan = plan_pruning(original, images(4), keep_ratio=0.5)
-    apply_plan(pruned, plan)
+    plan = plan_module(original, images(4), keep_ratio=0.5)
+    apply_plan_to_module(pruned, plan)
     options = RecoverOptions(device="cpu", amp="off", batch=4, rate=0.03, least_squares=False)
     batches = [images(4, seed) for seed in range(8)]
     done = recover(pruned, original, batches, plan=plan, steps=30, options=options)
@@ -310,7 +310,7 @@ def test_images_that_the_network_answers_alike() -> None:
     constant = Net().eval()
     nn.init.zeros_(constant.head.weight)
     pruned = copy.deepcopy(constant)
-    plan = prune(pruned, images(1), keep_ratio=0.5).plan
+    plan = prune_module(pruned, images(1), keep_ratio=0.5).plan
     refused("the same output for all images", ImageError, pruned=pruned, original=constant, plan=plan)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from eightfold.compress.masked_reference import random_plan
-from eightfold.compress.surgery.surgery import apply_plan
+from eightfold.compress.surgery.surgery import apply_plan_to_module
 from eightfold.compress.trace.trace import trace
 from eightfold.zoo.sources.darknet.network import DarknetNetwork
 from eightfold.zoo.sources.darknet.write import write_pair
@@ -71,6 +71,6 @@ def assert_as_opencv(network: DarknetNetwork, folder: Path) -> None:
 def test_the_fork_s_layers_answer_as_opencv(name: str, pruned: bool, tmp_path: Path) -> None:
     network = network_of(NETWORKS[name] + LAST)
     if pruned:
-        report = apply_plan(network, random_plan(trace(network, torch.rand(1, 3, 32, 32))))
+        report = apply_plan_to_module(network, random_plan(trace(network, torch.rand(1, 3, 32, 32))))
         assert report.parameters_after < 0.8 * report.parameters_before
     assert_as_opencv(network, tmp_path)

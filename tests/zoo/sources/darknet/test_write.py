@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from eightfold.compress.masked_reference import random_plan
-from eightfold.compress.plan_pruning import plan_pruning
-from eightfold.compress.prune import prune
+from eightfold.compress.plan_pruning import plan_module
+from eightfold.compress.prune import prune_module
 from eightfold.compress.surgery.blocks import Bypass
-from eightfold.compress.surgery.surgery import apply_plan
+from eightfold.compress.surgery.surgery import apply_plan_to_module
 from eightfold.compress.trace.trace import trace
 from eightfold.errors import ModelError, VerificationError
 from eightfold.zoo.sources.darknet.cfg import read_cfg
@@ -50,7 +50,7 @@ def outputs(network: DarknetNetwork) -> list[torch.Tensor]:
 @pytest.mark.parametrize("name", ["resnet50", "yolov2", "yolov3-tiny"])
 def test_pruned_pairs_answer_as_darknet(name: str, tmp_path: Path) -> None:
     network = lively(build_network(thin(read_cfg(PACKAGE / f"{name}.cfg"), divide=4)))
-    report = apply_plan(network, random_plan(trace(network, image_of(network))))
+    report = apply_plan_to_module(network, random_plan(trace(network, image_of(network))))
     assert report.parameters_after < 0.8 * report.parameters_before
     assert_as_darknet(network, *write_pair(network, tmp_path / "pruned"))
 
@@ -70,8 +70,8 @@ def test_an_unpruned_pair_is_the_same_network(tmp_path: Path) -> None:
 @pytest.mark.parametrize("blocks", [["layers.1-4"], ["layers.5-7"], ["layers.1-4", "layers.5-7"]])
 def test_removed_blocks_are_numbered_anew(blocks: list[str], tmp_path: Path) -> None:
     network = network_of(RESIDUAL)
-    plan = plan_pruning(network, image_of(network), remove_blocks=blocks, keep_ratio=1)
-    apply_plan(network, plan)
+    plan = plan_module(network, image_of(network), remove_blocks=blocks, keep_ratio=1)
+    apply_plan_to_module(network, plan)
     cfg, weights = write_pair(network, tmp_path / "shorter")
     names = [section.name for section in read_cfg(cfg).layers]
     assert names.count("shortcut") == 2 - len(blocks)
@@ -85,7 +85,7 @@ def test_removed_blocks_are_numbered_anew(blocks: list[str], tmp_path: Path) -> 
 def test_the_constant_of_a_removed_block_becomes_a_depthwise_convolution(tmp_path: Path) -> None:
     network = network_of(RESIDUAL)
     images = image_of(network, 4)
-    prune(network, images[:1], remove_blocks=["layers.1-4"], keep_ratio=0.5, compensation="mean", images=images)
+    prune_module(network, images[:1], remove_blocks=["layers.1-4"], keep_ratio=0.5, compensation="mean", images=images)
     cfg, weights = write_pair(network, tmp_path / "shifted")
     added = read_cfg(cfg).layers[1]
     assert (added.integer("groups", 1), added.integer("size", 0)) == (8, 1)
@@ -96,7 +96,7 @@ def test_squeeze_excite_keeps_a_whole_reduction() -> None:
     text = f"{NET}[convolutional]\nfilters=32\nsize=3\nstride=2\nactivation=relu\n[se]\nreduction=2\n"
     text += "[convolutional]\nfilters=8\nsize=1\nactivation=relu\n"
     network = network_of(text)
-    prune(network, image_of(network), keep_ratio=0.5, ignore=["*squeeze*"])
+    prune_module(network, image_of(network), keep_ratio=0.5, ignore=["*squeeze*"])
     pruned, _ = described(network)
     assert pruned.layers[1].integer("reduction", 0) == 1
     network = network_of(text)
@@ -119,7 +119,7 @@ def test_nothing_is_written_when_the_pair_answers_otherwise(tmp_path: Path) -> N
 
 def test_an_activation_that_darknet_has_not(tmp_path: Path) -> None:
     network = network_of(RESIDUAL)
-    apply_plan(network, plan_pruning(network, image_of(network), remove_blocks=["layers.5-7"], keep_ratio=1))
+    apply_plan_to_module(network, plan_module(network, image_of(network), remove_blocks=["layers.5-7"], keep_ratio=1))
     bypass = network.get_submodule("layers.5-7")
     assert isinstance(bypass, Bypass)
     bypass.activation = "gelu"

@@ -12,8 +12,8 @@ import torchvision
 from torch import Tensor, nn
 
 from eightfold.compress.masked_reference import masked_error, random_plan
-from eightfold.compress.plan_pruning import plan_pruning
-from eightfold.compress.surgery.surgery import apply_plan
+from eightfold.compress.plan_pruning import plan_module
+from eightfold.compress.surgery.surgery import apply_plan_to_module
 from eightfold.compress.trace.trace import trace
 from eightfold.errors import ModelError, UnknownNameError
 from eightfold.export.torch.onnx_export import export_onnx
@@ -100,7 +100,7 @@ def test_any_channels_can_go(network: MODNet, image: Tensor) -> None:
 def test_plans(scope: str, parameters: int, network: MODNet, image: Tensor) -> None:
     """The first is close to the 4.93 M that pruning the backbone alone by half is reported to leave."""
     model = copy.deepcopy(network)
-    report = apply_plan(model, plan_pruning(model, (image, True), **modnet_options(scope, 0.5)))
+    report = apply_plan_to_module(model, plan_module(model, (image, True), **modnet_options(scope, 0.5)))
     assert report.parameters_after == parameters
     half, quarter, last = model.backbone(image)
     assert (half.shape[1], quarter.shape[1], last.shape[1]) == ((16, 24, 1280) if scope == "backbone" else (8, 16, 640))

@@ -45,7 +45,7 @@ class BlockChoice:
 
 
 @dataclass(frozen=True)
-class Limit:
+class PriceLimit:
     """A further quantity that a plan stays within: latency on another device, memory, or energy.
 
     Attributes:
@@ -103,7 +103,7 @@ def solve_program(
     prices: LayerPrices,
     budget_ms: float,
     *,
-    further: Sequence[Limit] = (),
+    further: Sequence[PriceLimit] = (),
     mixed: Mixed | None = None,
     blocks: Sequence[BlockChoice] = (),
     seconds: float = SECONDS,
@@ -116,7 +116,7 @@ def solve_program(
         seconds: time limit; the best plan found by then counts, and its gap says how far it may be from the best.
     """
     start = time.perf_counter()
-    limits = (Limit(prices, budget_ms, mixed.floats if mixed else None), *further)
+    limits = (PriceLimit(prices, budget_ms, mixed.floats if mixed else None), *further)
     program = _Program(choices, limits, blocks, {} if mixed is None else mixed.damage)
     rooms = [limit.most - constant for limit, constant in zip(limits, program.constants, strict=True)]
     found = program.rows.solve(program.objective, program.costs, rooms, seconds, GAP)
@@ -135,7 +135,7 @@ class _Program:
     def __init__(
         self,
         choices: Sequence[WidthChoice],
-        limits: Sequence[Limit],
+        limits: Sequence[PriceLimit],
         blocks: Sequence[BlockChoice] = (),
         damage: Mapping[str, float] | None = None,
     ) -> None:
@@ -361,6 +361,6 @@ def _above(widths: Sequence[float], ms: Sequence[float], left: int, right: int) 
     return bool(np.all(np.asarray(ms[between]) * (1 + FLAT) >= line))
 
 
-def smallest(choices: Iterable[WidthChoice]) -> dict[str, int]:
+def smallest_counts(choices: Iterable[WidthChoice]) -> dict[str, int]:
     """The least counts of all groups."""
     return {choice.group: min(choice.counts) for choice in choices}

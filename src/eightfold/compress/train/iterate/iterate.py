@@ -23,7 +23,7 @@ from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.plan.plan_changes import merge_plans
 from eightfold.compress.plan.select import matches, top
 from eightfold.compress.surgery.artifacts import PLAN, load_pruned, save_pruned
-from eightfold.compress.surgery.surgery import apply_plan
+from eightfold.compress.surgery.surgery import apply_plan_to_module
 from eightfold.compress.trace.groups import ChannelGraph, Group
 from eightfold.compress.trace.macs import count_parameters
 from eightfold.compress.trace.trace import trace
@@ -207,7 +207,7 @@ class _Run:
     def _take(self, model: nn.Module, plan: PrunePlan, step: WidthStep, steps: int) -> PrunePlan:
         graph = trace(model, self.example_inputs)
         local = checked(model, self.example_inputs, PrunePlan.from_graph(graph, self._kept(model, graph, step)), graph)
-        apply_plan(model, local)
+        apply_plan_to_module(model, local)
         merged = merge_plans(plan, local)
         pruned = self.evaluate(model)
         number = len(self.rows)

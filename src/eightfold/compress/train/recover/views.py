@@ -83,7 +83,7 @@ def views_of(
     return PictureViews.read(open_images(images), preprocess, batch, augment, seed)
 
 
-def split(count: int, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def held_out_split(count: int, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """(places to train on, places held out); with few images both are all of them."""
     if count < FEW:
         return np.arange(count), np.arange(count)
@@ -104,7 +104,7 @@ class PictureViews:
     skipped: int = 0
 
     def __post_init__(self) -> None:
-        self._train, self._held = split(len(self.pictures), self.seed)
+        self._train, self._held = held_out_split(len(self.pictures), self.seed)
         self.held_out = len(self._held) if len(self.pictures) >= FEW else 0
 
     @staticmethod
@@ -189,7 +189,7 @@ class TensorViews:
     seed: int
 
     def __post_init__(self) -> None:
-        self._train, self._held = split(len(self.images), self.seed)
+        self._train, self._held = held_out_split(len(self.images), self.seed)
         self.held_out = len(self._held) if len(self.images) >= FEW else 0
 
     def __call__(self, number: int) -> Batch:
@@ -228,7 +228,7 @@ class FixedBatches:
     seed: int
 
     def __post_init__(self) -> None:
-        self._train, self._held = split(len(self.batches), self.seed)
+        self._train, self._held = held_out_split(len(self.batches), self.seed)
         self.held_out = len(self._held) if len(self.batches) >= FEW else 0
 
     def __call__(self, number: int) -> Batch:
