@@ -10,7 +10,7 @@ import pytest
 
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.export.bundle.write import onnx_artifact, write_bundle
-from eightfold.runtime.bench.bench import bench
+from eightfold.pipeline.bench_models import bench
 from eightfold.runtime.bench.latency import LatencyTable
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.devices.devices import describe_device

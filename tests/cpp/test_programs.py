@@ -20,8 +20,8 @@ from eightfold.calib.images.decode import read_image
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BackendError
 from eightfold.export.bundle.write import zip_bundle
+from eightfold.pipeline.bench_models import bench
 from eightfold.runtime.bench import remote
-from eightfold.runtime.bench.bench import bench
 from eightfold.runtime.bench.latency import LatencyTable
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.postprocess.results import Classification

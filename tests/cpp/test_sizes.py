@@ -15,7 +15,7 @@ from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BackendError, UsageError
 from eightfold.export.bundle.export_bundle import export_bundle
 from eightfold.export.bundle.write import onnx_artifact, write_bundle
-from eightfold.runtime.bench.bench import bench
+from eightfold.pipeline.bench_models import bench
 from eightfold.runtime.bench.latency import LatencyRow, LatencyTable
 from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.bundle.manifest import Task

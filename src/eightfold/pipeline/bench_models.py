@@ -13,11 +13,11 @@ from eightfold.pipeline.dynamic_files import is_dynamic
 from eightfold.runtime.backends import backend_named
 from eightfold.runtime.backends.targets import cpu_backends
 from eightfold.runtime.bench.bench import BenchOptions, compare_latency
-from eightfold.runtime.bench.bench import bench as bench_artifacts
 from eightfold.runtime.bench.candidates import Candidate, at_batches, at_sizes, candidates_of, is_model_file
 from eightfold.runtime.bench.interleave import Schedule
 from eightfold.runtime.bench.latency import LatencyTable
 from eightfold.runtime.bench.modes import Mode
+from eightfold.runtime.bench.remote import Request, bench_on
 from eightfold.runtime.bench.sweep import Threads
 from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.bundle.sizes import Size, size_of
@@ -90,7 +90,9 @@ def bench(
     if not subjects:
         raise UsageError("nothing to measure", allowed="a bundle, a model file or a network")
     if device is not None:
-        return _on_device(subjects, device, batches, sizes, backends, seconds, threads, baseline, end_to_end, mode)
+        wanted = None if sizes is None else [size_of(size) for size in sizes]
+        request = Request(batches, wanted, backends, seconds, threads, baseline, end_to_end, mode)
+        return _on_device(subjects, device, request)
     options = BenchOptions(Schedule(seconds=seconds), end_to_end=end_to_end, save=save, mode=mode).with_threads(threads)
     with scratch_folder() as folder:
         candidates: list[Candidate] = []
@@ -102,32 +104,10 @@ def bench(
         return compare_latency(at_batches(candidates, batches), baseline=baseline, options=options)
 
 
-def _on_device(
-    subjects: Sequence[Subject],
-    device: str,
-    batches: Sequence[int] | None,
-    sizes: Sequence[int | Size] | None,
-    backends: Sequence[str] | None,
-    seconds: float,
-    threads: Threads,
-    baseline: str | None,
-    end_to_end: bool,
-    mode: Mode,
-) -> LatencyTable:
+def _on_device(subjects: Sequence[Subject], device: str, request: Request) -> LatencyTable:
     if len(subjects) > 1:
         raise UsageError(f"{len(subjects)} subjects on {device}", allowed="one bundle or model file on a board")
-    return bench_artifacts(
-        subjects[0],
-        batches=batches,
-        sizes=sizes,
-        backends=backends,
-        seconds=seconds,
-        threads=threads,
-        baseline=baseline,
-        end_to_end=end_to_end,
-        mode=mode,
-        device=device,
-    )
+    return bench_on(device, subjects[0].path if isinstance(subjects[0], Bundle) else subjects[0], request)
 
 
 def is_network(subject: Subject) -> bool:

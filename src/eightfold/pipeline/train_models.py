@@ -218,7 +218,7 @@ def load_trained(network: str, options: TrainedNetworkOptions, classes: int | No
 def latency_ms(model: nn.Module, size: Size, *, seconds: float = 0.3, channels: int = 3) -> float:
     """Median time of one image in onnxruntime on this CPU, FP32, one thread."""
     from eightfold.export.torch.onnx_export import export_onnx
-    from eightfold.runtime.bench.bench import bench
+    from eightfold.pipeline.bench_models import bench
     from eightfold.scratch import scratch_folder
 
     with scratch_folder() as folder:

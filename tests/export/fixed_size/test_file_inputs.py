@@ -16,7 +16,7 @@ from eightfold.export.bundle.export_bundle import export_bundle
 from eightfold.export.fixed_size import file_source
 from eightfold.export.fixed_size.file_inputs import with_constants
 from eightfold.export.verify.verify import run_onnx
-from eightfold.runtime.bench.bench import bench
+from eightfold.pipeline.bench_models import bench
 from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.predict.predictor import Predictor
 from tests.export.networks import graph, saved, small_net

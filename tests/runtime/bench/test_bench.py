@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from eightfold.errors import UsageError
-from eightfold.runtime.bench.bench import BenchInterrupted, BenchOptions, bench, compare_latency
+from eightfold.pipeline.bench_models import bench
+from eightfold.runtime.bench.bench import BenchInterrupted, BenchOptions, compare_latency
 from eightfold.runtime.bench.candidates import Candidate, candidates_of
 from eightfold.runtime.bench.interleave import Schedule
 from eightfold.runtime.bench.latency import LatencyTable

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eightfold.errors import BackendError, UsageError
-from eightfold.runtime.bench.bench import bench
+from eightfold.pipeline.bench_models import bench
 from eightfold.runtime.bench.latency import LatencyTable
 from eightfold.runtime.bench.ssh import Address, Board
 from tests.sshd import free_port, needs_sshd, running_sshd

@@ -13,7 +13,7 @@ from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import UsageError
 from eightfold.export.bundle.write import zip_bundle
 from eightfold.onnx_graph.tensor_specs import TensorSpec
-from eightfold.runtime.bench.bench import bench
+from eightfold.pipeline.bench_models import bench
 from eightfold.runtime.bench.peak_memory import MemoryProbe
 from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.bundle.manifest import Artifact

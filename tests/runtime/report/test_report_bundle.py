@@ -13,7 +13,7 @@ import pytest
 from eightfold.cli import app
 from eightfold.errors import BundleError
 from eightfold.files import sha256_of_bytes
-from eightfold.runtime.bench.bench import bench
+from eightfold.pipeline.bench_models import bench
 from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.bundle.bundle_names import MANIFEST_DIGEST_NAME, MANIFEST_NAME, manifest_digest_line
 from eightfold.runtime.report.report_bundle import content_of_bundle

@@ -11,7 +11,7 @@ from eightfold.errors import BackendError
 from eightfold.files import PathLike
 from eightfold.progress import track
 from eightfold.runtime.backends.base import SessionOptions
-from eightfold.runtime.bench.candidates import Candidate, at_batches, at_sizes, candidates_of, checked_baseline
+from eightfold.runtime.bench.candidates import Candidate, checked_baseline
 from eightfold.runtime.bench.interleave import Schedule
 from eightfold.runtime.bench.latency import LatencyRow, LatencyTable, MissingRow
 from eightfold.runtime.bench.modes import MODES, Mode, require_mode
@@ -20,8 +20,6 @@ from eightfold.runtime.bench.rows import row_of, with_speedup
 from eightfold.runtime.bench.start import StartOptions
 from eightfold.runtime.bench.starts import measure_starts
 from eightfold.runtime.bench.sweep import SWEEP, Swept, Threads, sweep_threads
-from eightfold.runtime.bundle.bundle import Bundle
-from eightfold.runtime.bundle.sizes import Size
 from eightfold.runtime.devices.devices import describe_device
 from eightfold.versions import runtime_versions
 
@@ -67,68 +65,6 @@ class BenchOptions:
         return StartOptions(
             self.schedule, self.session, self.pin, mode=self.mode, end_to_end=self.end_to_end, seed=self.seed
         )
-
-
-def bench(
-    bundle_or_model: Bundle | PathLike,
-    *,
-    batches: Sequence[int] | None = None,
-    sizes: Sequence[int | Size] | None = None,
-    backends: Sequence[str] | None = None,
-    seconds: float = 4.0,
-    threads: Threads = None,
-    baseline: str | None = None,
-    end_to_end: bool = False,
-    mode: Mode = "latency",
-    device: str | None = None,
-) -> LatencyTable:
-    """Measure everything in a bundle that runs on this machine, or one model file.
-
-    Args:
-        bundle_or_model: a bundle (opened or its path), or the path of a fixed-size `.onnx` file or an `.engine`.
-        batches: batch sizes to measure; all that there are by default.
-        sizes: image sizes to measure, one side or (height, width); all that there are by default.
-        backends: "onnxruntime", "openvino", "tensorrt"; by default every one of the processor that is installed, and
-            those that some artifact was made for.
-        seconds: timed seconds per row.
-        threads: threads of a CPU backend; one for each physical core when None; "sweep" tries several numbers and takes
-            the fastest for each row. Each is pinned to a core of its own.
-        baseline: the candidate that the others of its image size are compared with; the first by default.
-        end_to_end: time everything from a decoded 1920x1080 frame to the decoded answer, instead of the model alone.
-        mode: "latency", "throughput", "single-stream" or "offline"; see `MODES`.
-        device: "ssh://[user@]host[:port]" measures there instead and brings the table back.
-
-    Returns:
-        a table; `describe()` prints it, `save(path)` keeps it.
-
-    Raises:
-        UsageError: nothing in it runs here, or it has no such batch, size or baseline.
-        BackendError: a backend is absent or cannot run a model, or the board cannot be reached.
-        BundleError: the bundle is damaged.
-
-    Example:
-        >>> table = bench("model.eightfold", batches=[1, 8])  # doctest: +SKIP
-        >>> print(table.describe())  # doctest: +SKIP
-    """
-    if device is not None:
-        from eightfold.runtime.bench.remote import bench_on
-
-        path = bundle_or_model.path if isinstance(bundle_or_model, Bundle) else bundle_or_model
-        return bench_on(
-            device,
-            path,
-            batches=batches,
-            sizes=sizes,
-            backends=backends,
-            seconds=seconds,
-            threads=threads,
-            baseline=baseline,
-            end_to_end=end_to_end,
-            mode=mode,
-        )
-    candidates = at_sizes(candidates_of(bundle_or_model, backends), sizes)
-    options = BenchOptions(Schedule(seconds=seconds), end_to_end=end_to_end, mode=mode).with_threads(threads)
-    return compare_latency(at_batches(candidates, batches), baseline=baseline, options=options)
 
 
 class BenchInterrupted(KeyboardInterrupt):

@@ -18,7 +18,7 @@ from eightfold.runtime.bench.latency import LatencyTable
 from eightfold.runtime.bench.modes import Mode
 from eightfold.runtime.bench.ssh import Address, Board
 from eightfold.runtime.bench.sweep import SWEEP, Threads
-from eightfold.runtime.bundle.sizes import Size, size_of, size_text
+from eightfold.runtime.bundle.sizes import Size, size_text
 
 # Names of our backends -> arguments that mean the same to eightfold-run.
 NATIVE_BACKENDS = {
@@ -31,47 +31,32 @@ NATIVE_BACKENDS = {
 
 @dataclass(frozen=True)
 class Request:
-    """A measurement to make; the fields are the arguments of `bench_on`."""
+    """A measurement to make; the fields are arguments of `ef.bench`."""
 
-    batches: Sequence[int] | None
-    sizes: Sequence[Size] | None
-    backends: Sequence[str] | None
-    seconds: float
-    threads: Threads
-    baseline: str | None
-    end_to_end: bool
-    mode: Mode
+    batches: Sequence[int] | None = None
+    sizes: Sequence[Size] | None = None
+    backends: Sequence[str] | None = None
+    seconds: float = 4.0
+    threads: Threads = None
+    baseline: str | None = None
+    end_to_end: bool = False
+    mode: Mode = "latency"
 
 
-def bench_on(
-    device: str,
-    bundle_or_model: PathLike,
-    *,
-    batches: Sequence[int] | None = None,
-    sizes: Sequence[int | Size] | None = None,
-    backends: Sequence[str] | None = None,
-    seconds: float = 4.0,
-    threads: Threads = None,
-    baseline: str | None = None,
-    end_to_end: bool = False,
-    mode: Mode = "latency",
-) -> LatencyTable:
+def bench_on(device: str, bundle_or_model: PathLike, request: Request) -> LatencyTable:
     """`ef.bench` on another machine.
 
     Args:
         device: "ssh://[user@]host[:port]". `eightfold`, or else `eightfold-run`, is on the PATH of a login-less shell.
         bundle_or_model: path of a bundle or a fixed-size `.onnx` file on this machine.
-        batches, sizes, backends, seconds, threads, baseline, end_to_end, mode: as in `ef.bench`. `eightfold-run`
-            measures the best network of a bundle beside its baseline, the model alone. What it cannot do raises
-            UsageError.
+        request: what `eightfold-run` cannot do raises UsageError: it measures the best network of a bundle beside its
+            baseline, the model alone.
 
     Raises BackendError with what ssh or the board said. Nothing stays on the board.
     """
     path = Path(bundle_or_model).resolve()
     if not path.exists():
         raise UsageError(f"there is nothing at {str(bundle_or_model)!r}", allowed="a bundle or a fixed-size .onnx file")
-    wanted = None if sizes is None else [size_of(size) for size in sizes]
-    request = Request(batches, wanted, backends, seconds, threads, baseline, end_to_end, mode)
     with Board(Address.parse(device)) as board:
         program = _program(board, device)
         there, result = f"{board.folder}/{path.name}", f"{board.folder}/latency.json"
@@ -79,7 +64,7 @@ def bench_on(
         board.upload(path)
         board.watch(shlex.join([program, *words]))
         text = board.output(f"cat {shlex.quote(result)}")
-    return _of_batches(LatencyTable.from_json(text, source=f"the table from {device}"), batches)
+    return _of_batches(LatencyTable.from_json(text, source=f"the table from {device}"), request.batches)
 
 
 def _program(board: Board, device: str) -> str:
