@@ -7,5 +7,7 @@ from typing import Any, TypeAlias
 
 JsonDict: TypeAlias = dict[str, Any]
 """An object of JSON."""
+Json: TypeAlias = JsonDict | list[Any] | str | float | bool | None
+"""A value of JSON."""
 JsonMapping: TypeAlias = Mapping[str, Any]
 """An object of JSON that is not changed."""

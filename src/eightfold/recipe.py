@@ -110,7 +110,7 @@ def with_limits(recipe: Recipe, **limits: float | None) -> Recipe:
     return recipe.model_copy(update={"limits": section})
 
 
-def recipe_from(data: Any, *, source: str = "recipe") -> Recipe:
+def recipe_from(data: object, *, source: str = "recipe") -> Recipe:
     """A recipe from parsed YAML or JSON; `source` names it in messages. Raises RecipeError."""
     if not isinstance(data, dict):
         seen = "is empty" if data is None else f"holds {type(data).__name__}"

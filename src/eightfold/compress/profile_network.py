@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -15,6 +14,7 @@ from eightfold.compress.onnx.graph_file import open_onnx
 from eightfold.compress.onnx.inputs import example_inputs as inputs_of
 from eightfold.compress.plan.latency.widths import NetworkLayer, widest
 from eightfold.compress.trace.trace import trace
+from eightfold.compress.types import ExampleInputs
 from eightfold.errors import UsageError
 from eightfold.files import PathLike
 from eightfold.runtime.backends.targets import cpu_target
@@ -52,7 +52,7 @@ def profile(
     model: nn.Module | PathLike,
     target: str | None = None,
     *,
-    example_inputs: Any = None,
+    example_inputs: ExampleInputs | None = None,
     batch: int = 1,
     precision: str = "fp32",
     threads: int | None = None,
@@ -99,7 +99,11 @@ def profile(
 
 
 def layers_to_profile(
-    model: nn.Module | PathLike, example_inputs: Any = None, *, batch: int = 1, size: tuple[int, int] | None = None
+    model: nn.Module | PathLike,
+    example_inputs: ExampleInputs | None = None,
+    *,
+    batch: int = 1,
+    size: tuple[int, int] | None = None,
 ) -> tuple[NetworkLayer, ...]:
     """The layers of a module or of an ONNX file; arguments as for `profile`."""
     if not isinstance(model, nn.Module):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from eightfold.compress.train.hooks import Hook
+    from eightfold.compress.types import ExampleInputs
 
 PREFIX = "detection-"  # of the losses that look at a detector's ground truths
 
@@ -22,7 +23,7 @@ def distillation_hooks(
     student: nn.Module,
     teacher: nn.Module,
     weights: Mapping[str, float],
-    example_inputs: Any,
+    example_inputs: ExampleInputs,
     classes: tuple[str, ...],
     *,
     pairs: Mapping[str, str] | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,7 +106,7 @@ def with_heads(model: nn.Module) -> nn.Module:
     return WithHeads()
 
 
-def matting_loss() -> Any:
+def matting_loss() -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     """(output, target) -> scalar; a target is (batch, 5, h, w) of `MatteBatches`."""
     from eightfold.tasks.dense.matting_losses import MattingLoss
 

@@ -194,7 +194,7 @@ def train_and_save(
     output: Path,
     what: str,
     hooks: Callable[[TrainingSubject], Sequence[Hook]] = lambda subject: (),
-) -> Any:
+) -> TrainingSubject:
     """Train with hooks, print the metric before and after, write the folder. Returns the subject."""
     require("torch", "train a network")
     from eightfold.compress.surgery.artifacts import require_pruned_output

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from eightfold.compress.latency.op_watch import SeenOp, watch
 from eightfold.compress.plan.latency.widths import GroupWidth, NetworkLayer, width_of
 from eightfold.compress.trace.groups import ChannelGraph, LayerCall
+from eightfold.compress.types import ExampleInputs
 from eightfold.runtime.bench.profile.layer_shape import LayerKind, LayerShape
 
 ACTIVATIONS: Mapping[str, str] = {
@@ -29,7 +30,7 @@ _PASSED = frozenset({"alias", "clone", "detach", "contiguous", "lift_fresh", "dr
 
 
 def network_layers(
-    model: nn.Module, example_inputs: Any, graph: ChannelGraph, *, batch: int = 1
+    model: nn.Module, example_inputs: ExampleInputs, graph: ChannelGraph, *, batch: int = 1
 ) -> tuple[NetworkLayer, ...]:
     """The layers of `model` in execution order.
 

@@ -16,6 +16,7 @@ from eightfold.compress.trace.fake.fake_run import FakeRun
 from eightfold.compress.trace.fake.tensor_tree import tensors_in
 from eightfold.compress.trace.groups import ChannelGraph, Index
 from eightfold.compress.trace.op_trace import TracedOp
+from eightfold.compress.types import ExampleInputs
 from eightfold.export.verify.module_runs import set_evaluation
 
 
@@ -45,7 +46,7 @@ class SeenOp:
     readers: list[int] = field(default_factory=list)
 
 
-def watch(model: nn.Module, example_inputs: Any, graph: ChannelGraph) -> list[SeenOp]:
+def watch(model: nn.Module, example_inputs: ExampleInputs, graph: ChannelGraph) -> list[SeenOp]:
     """Every operator of a run in evaluation mode, with the channels that `graph`, a trace on the same inputs, found."""
     recorder = _Recorder({id(tensor): name for name, tensor in model.named_parameters()})
     with preserved(model), torch.no_grad(), plain_attention():

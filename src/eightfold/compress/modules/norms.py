@@ -27,7 +27,7 @@ _BATCH_NORMS = {
 _RUNNING_MEAN = 3  # its position among the arguments of all of them
 
 
-def running_means_behind(model: nn.Module, args: Sequence[Any]) -> Mapping[str, str]:
+def running_means_behind(model: nn.Module, args: Args) -> Mapping[str, str]:
     """Weight of a convolution -> running mean of the batch norm that alone takes its output, in every call of it.
 
     Runs `model(*args)` once, in the mode it is in.

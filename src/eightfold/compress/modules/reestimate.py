@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from eightfold.compress.modules.batches import batches_of
+from eightfold.compress.types import ImageBatches
 from eightfold.errors import ImageError
 from eightfold.export.verify.module_runs import evaluating
 
 
-def reestimate_norms(model: nn.Module, images: Any) -> int:
+def reestimate_norms(model: nn.Module, images: ImageBatches) -> int:
     """Replace the running mean and variance of every batch norm by those over images; weights stay.
 
     All other modules are in evaluation mode meanwhile, so that dropout and stochastic depth are off.

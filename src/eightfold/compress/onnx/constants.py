@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -161,7 +161,7 @@ def is_trained(dims: list[int], uses: list[tuple[str, int]], widths: set[int]) -
     return vector and any(op in ("Add", "Mul") for op, _ in uses)
 
 
-def layer_widths(tensors: Mapping[str, Any], uses: Uses) -> set[int]:
+def layer_widths(tensors: Mapping[str, onnx.TensorProto], uses: Uses) -> set[int]:
     """Every size of dimensions of weights of convolutions and products."""
     layers = ("Conv", "ConvTranspose", "Gemm", "MatMul")
     found: set[int] = set()

@@ -26,6 +26,7 @@ from eightfold.compress.surgery.blocks import Block
 from eightfold.compress.surgery.surgery import apply_plan_to_module
 from eightfold.compress.trace.groups import ChannelGraph
 from eightfold.compress.trace.trace import trace
+from eightfold.compress.types import ExampleInputs
 from eightfold.errors import ModelError, UnknownNameError, UsageError
 from eightfold.files import PathLike
 from eightfold.json_types import JsonMapping
@@ -61,7 +62,7 @@ class _Work:
     latency: LatencyReport | None = None
 
 
-def plan_file(path: PathLike, example_inputs: Any = None, **options: Any) -> PrunePlan:
+def plan_file(path: PathLike, example_inputs: ExampleInputs | None = None, **options: Any) -> PrunePlan:
     """Decide which channels of an ONNX file stay; see `ef.plan_pruning` for the options, and `prune_file` for
     `size`, `images`, `preprocess` and `count`."""
     return _planned(Path(path), example_inputs, **options).plan
@@ -69,7 +70,7 @@ def plan_file(path: PathLike, example_inputs: Any = None, **options: Any) -> Pru
 
 def prune_file(
     path: PathLike,
-    example_inputs: Any = None,
+    example_inputs: ExampleInputs | None = None,
     *,
     output: PathLike,
     compensation: str = "none",

@@ -27,6 +27,8 @@ from eightfold.onnx_graph.operators import kind
 if TYPE_CHECKING:
     import onnx
 
+    from eightfold.compress.types import Batches
+
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 # A branch of more nodes is no block of a network, but the network.
 MOST_NODES = 400
@@ -87,7 +89,7 @@ def _branch(index: GraphIndex, add: onnx.NodeProto, skip: int) -> Branch | None:
 
 
 def choose_graph_blocks(
-    graph: OnnxGraph, batches: Sequence[tuple[Any, ...]], wanted: int | Sequence[str], score: str
+    graph: OnnxGraph, batches: Batches, wanted: int | Sequence[str], score: str
 ) -> tuple[Block, ...]:
     """The blocks to remove: the number of least important ones, or those named by their Add node.
 
@@ -109,7 +111,7 @@ def choose_graph_blocks(
     return tuple(by_path[path] for path in wanted)
 
 
-def measured_blocks(graph: OnnxGraph, batches: Sequence[tuple[Any, ...]]) -> tuple[Block, ...]:
+def measured_blocks(graph: OnnxGraph, batches: Batches) -> tuple[Block, ...]:
     """Every block whose x and f(x) have one shape, with statistics over the batches."""
     branches, sums = branches_of(graph.model.graph), dict[str, _Sums]()
     handles = [_watch(graph.module.get_submodule(path), path, branch, sums) for path, branch in branches.items()]

@@ -13,7 +13,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -26,6 +25,7 @@ from eightfold.compress.plan.select import round_count, top
 from eightfold.compress.surgery.surgery import applied
 from eightfold.compress.trace.groups import ChannelGraph, Group
 from eightfold.compress.trace.trace import trace
+from eightfold.compress.types import ExampleInputs, ImageBatches
 from eightfold.errors import ModelError, UnknownNameError, UsageError
 from eightfold.export.verify.module_runs import evaluating
 from eightfold.files import write_text
@@ -151,10 +151,10 @@ def _ratio_at(row: Mapping[float, float], most: float) -> float:
 
 def sensitivity_curves(
     model: nn.Module,
-    example_inputs: Any,
+    example_inputs: ExampleInputs,
     *,
     metric: Metric | None = None,
-    images: Any = None,
+    images: ImageBatches | None = None,
     options: CurveOptions | None = None,
     output: Path | None = None,
     spread: Spread | None = None,
@@ -177,10 +177,10 @@ def sensitivity_curves(
         ModelError: `output` holds something else.
     """
     options = options or CurveOptions()
-    if (metric is None) == (images is None):
-        raise UsageError("a metric and images both given or both missing", allowed="one of them")
-    if metric is None:
+    if metric is None and images is not None:
         metric = _agreement(model, images)
+    elif metric is None or images is not None:
+        raise UsageError("a metric and images both given or both missing", allowed="one of them")
     graph = trace(model, example_inputs)
     groups = _chosen(graph, options)
     scores = layer_scores(Evidence(model, graph), options.score)
@@ -206,7 +206,7 @@ def sensitivity_curves(
     return ordered
 
 
-def _agreement(model: nn.Module, images: Any) -> Metric:
+def _agreement(model: nn.Module, images: ImageBatches) -> Metric:
     batches = [args if isinstance(args, tuple) else (args,) for args in images]
     with evaluating(model), torch.no_grad():
         wanted = [model(*args) for args in batches]

@@ -28,6 +28,7 @@ from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.plan.select import top
 from eightfold.compress.sensitivity.partial_runs import Recording
 from eightfold.compress.trace.groups import ChannelGraph, Group, Index, LayerCall
+from eightfold.compress.types import Batches
 from eightfold.export.verify.module_runs import evaluating
 from eightfold.progress import track
 
@@ -83,7 +84,7 @@ class _Reader:
 def pruning_errors(
     model: nn.Module,
     graph: ChannelGraph,
-    batches: Sequence[tuple[Any, ...]],
+    batches: Batches,
     groups: Sequence[Group],
     *,
     multiple: int = 8,
@@ -136,7 +137,7 @@ def _recorded(
     return passes
 
 
-def _readers(evidence: Evidence, batches: Sequence[tuple[Any, ...]]) -> tuple[dict[str, _Reader], dict[str, Array]]:
+def _readers(evidence: Evidence, batches: Batches) -> tuple[dict[str, _Reader], dict[str, Array]]:
     """Every layer that mixes channels, by weight; and the order in which each group's channels stay."""
     graph = evidence.graph
     sinks = consumers_of(graph, PrunePlan.from_graph(graph, {}), running_means_behind(evidence.model, batches[0]))

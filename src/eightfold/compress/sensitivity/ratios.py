@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import nn
@@ -14,6 +13,7 @@ from eightfold.compress.plan.select import round_count
 from eightfold.compress.sensitivity.curves import SensitivityCurves
 from eightfold.compress.trace.groups import ChannelGraph
 from eightfold.compress.trace.trace import trace
+from eightfold.compress.types import ExampleInputs
 from eightfold.errors import UsageError
 from eightfold.extras import require
 from eightfold.files import atomic_path
@@ -24,7 +24,7 @@ BISECTIONS = 40
 def ratios_for_budget(
     curves: SensitivityCurves,
     model: nn.Module,
-    example_inputs: Any,
+    example_inputs: ExampleInputs,
     *,
     max_macs: float | None = None,
     max_params: float | None = None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from torch import nn
 
@@ -15,13 +14,14 @@ from eightfold.compress.plan.selection_rules import LayerScores
 from eightfold.compress.sensitivity.output_error import Curve, pruning_errors
 from eightfold.compress.sensitivity.widths import kept_for_cost
 from eightfold.compress.trace.groups import ChannelGraph, Group, Kept
+from eightfold.compress.types import Batches
 from eightfold.errors import UsageError
 
 
 def measured_plan(
     model: nn.Module,
     graph: ChannelGraph,
-    batches: Sequence[tuple[Any, ...]],
+    batches: Batches,
     scores: LayerScores,
     selection: Selection,
     budgets: Sequence[CostBudget],
@@ -60,7 +60,7 @@ def measured_plan(
 def error_curves(
     model: nn.Module,
     graph: ChannelGraph,
-    batches: Sequence[tuple[Any, ...]],
+    batches: Batches,
     scores: LayerScores,
     selection: Selection,
 ) -> dict[str, Curve]:
@@ -69,7 +69,7 @@ def error_curves(
     return pruning_errors(model, graph, batches, _free(graph, scores, selection)[1], multiple=selection.multiple)
 
 
-def _require_images(batches: Sequence[tuple[Any, ...]]) -> None:
+def _require_images(batches: Batches) -> None:
     if not batches:
         raise UsageError("the rule 'measured' got no images", allowed="images=... (a tensor, or batches)")
 

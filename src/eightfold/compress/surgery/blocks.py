@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from eightfold.compress.plan.plan import RemovedBlock
 from eightfold.compress.surgery.block_watch import ACTIVATIONS, BlockRun, watched
 from eightfold.compress.surgery.recoverability import unexplained_energy
+from eightfold.compress.types import Batches
 from eightfold.errors import PlanMismatchError, UnknownNameError, UsageError
 from eightfold.export.verify.module_runs import evaluating
 
@@ -56,7 +56,7 @@ class Bypass(nn.Module):
         return ACTIVATIONS[self.activation](x + self.shift)
 
 
-def find_blocks(model: nn.Module, batches: Sequence[Any], *, fit: bool = False) -> tuple[Block, ...]:
+def find_blocks(model: nn.Module, batches: Batches, *, fit: bool = False) -> tuple[Block, ...]:
     """The innermost residual blocks of `model` in execution order, with statistics over `batches`.
 
     Args:
@@ -98,7 +98,7 @@ _SCORES: Mapping[str, Callable[[Block], float]] = {
 }
 
 
-def require_images_for_blocks(wanted: int | Sequence[str], score: str, batches: Sequence[Any]) -> None:
+def require_images_for_blocks(wanted: int | Sequence[str], score: str, batches: Sequence[object]) -> None:
     """Refuse to rank blocks by what they contribute to made-up inputs. Blocks that are named need no rank."""
     if isinstance(wanted, int) and wanted and score == "contribution" and not batches:
         raise UsageError(
@@ -109,7 +109,7 @@ def require_images_for_blocks(wanted: int | Sequence[str], score: str, batches: 
 
 
 def choose_blocks(
-    model: nn.Module, batches: Sequence[Any], wanted: int | Sequence[str], score: str = "contribution"
+    model: nn.Module, batches: Batches, wanted: int | Sequence[str], score: str = "contribution"
 ) -> tuple[Block, ...]:
     """The blocks to remove: a number of the least important, or those named."""
     if not wanted:

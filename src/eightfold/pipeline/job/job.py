@@ -15,6 +15,7 @@ from eightfold.arrays import Array
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.images import open_images
 from eightfold.files import write_text
+from eightfold.json_types import Json
 from eightfold.pipeline.job.artifacts import ArtifactSpec, RunArtifacts
 from eightfold.pipeline.job.network_files import BASELINE as BASELINE
 from eightfold.pipeline.job.network_files import PRUNED as PRUNED
@@ -81,7 +82,7 @@ class Job:
         """Content of a JSON file of the run."""
         return json.loads(self.path(name).read_text())
 
-    def write(self, name: str, data: Any) -> None:
+    def write(self, name: str, data: Json) -> None:
         """Write a JSON file of the run."""
         write_text(self.path(name), json.dumps(data, indent=1, sort_keys=True) + "\n")
 

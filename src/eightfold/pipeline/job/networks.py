@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from eightfold.compress.latency.whole_network import Writer
     from eightfold.compress.onnx.graph_file import OnnxGraph
     from eightfold.compress.plan.plan import PrunePlan
+    from eightfold.compress.types import Args
     from eightfold.export.fixed_size.file_inputs import FileInputs
     from eightfold.recipe import Recipe
     from eightfold.runtime.bundle.sizes import Size
@@ -98,7 +99,7 @@ class RunNetworks(ABC):
         return self.job.example_inputs()
 
     @property
-    def trace_arguments(self) -> tuple[Any, ...]:
+    def trace_arguments(self) -> Args:
         """Further arguments with which a trace reaches every layer, such as heads that only training runs."""
         return ()
 
@@ -135,7 +136,7 @@ class ModuleNetworks(RunNetworks):
         )
 
     @property
-    def trace_arguments(self) -> tuple[Any, ...]:
+    def trace_arguments(self) -> Args:
         return self.loaded().trace_arguments
 
     def original(self) -> nn.Module:

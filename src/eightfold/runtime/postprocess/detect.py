@@ -38,7 +38,7 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def take(self, which: Any) -> Candidates:
+    def take(self, which: NDArray[np.integer[Any] | np.bool_] | slice) -> Candidates:
         """The candidates of these indices."""
         return Candidates(self.boxes[which], self.scores[which], self.classes[which], self.numbers[which])
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from eightfold.compress.train.distill.detection import STRATEGIES, HeadMaps, detection_distillation
 from eightfold.compress.train.distill.features import feature_pairs, map_shapes, recorded
 from eightfold.compress.train.hooks import Batch, Hook, Run
+from eightfold.compress.types import ExampleInputs
 from eightfold.errors import ModelError, UsageError, one_of
 from eightfold.export.verify.module_runs import evaluating, output_tensors
 from eightfold.tasks.detection.anchor_loss import AnchorLoss, Positives
@@ -35,7 +36,12 @@ class DetectionDistill(Hook):
     """
 
     def __init__(
-        self, student: nn.Module, teacher: nn.Module, loss: Any, weights: Mapping[str, float], example_inputs: Any
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        loss: Any,
+        weights: Mapping[str, float],
+        example_inputs: ExampleInputs,
     ) -> None:
         for name in weights:
             one_of("detection distillation", name, LOSSES)

@@ -25,6 +25,7 @@ from eightfold.compress.train.distill.losses import (
     paired_tensors,
 )
 from eightfold.compress.train.distill.masked import MASKED, MaskedGeneration
+from eightfold.compress.types import Args, ExampleInputs
 from eightfold.errors import UnknownNameError, UsageError
 from eightfold.export.verify.module_runs import evaluating
 
@@ -75,7 +76,9 @@ class Distiller(nn.Module):
         ['logits']
     """
 
-    def __init__(self, student: nn.Module, teacher: nn.Module, example_inputs: Any, options: DistillOptions) -> None:
+    def __init__(
+        self, student: nn.Module, teacher: nn.Module, example_inputs: ExampleInputs, options: DistillOptions
+    ) -> None:
         super().__init__()
         args = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
         self._networks = (student, teacher)  # in a tuple, so that they are no submodules
@@ -116,7 +119,7 @@ class Distiller(nn.Module):
             yield
         self._seen = found
 
-    def forward(self, inputs: tuple[Any, ...], outputs: Any) -> dict[str, Tensor]:
+    def forward(self, inputs: Args, outputs: Any) -> dict[str, Tensor]:
         """Weighted losses by name, for the forward pass that `watching` recorded.
 
         Args:

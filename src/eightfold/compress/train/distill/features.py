@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eightfold.compress.types import Args
 from eightfold.errors import ModelError, UnknownNameError
 from eightfold.export.verify.module_runs import evaluating
 
@@ -42,7 +43,7 @@ def recorded(model: nn.Module, names: Collection[str]) -> Iterator[dict[str, Ten
             handle.remove()
 
 
-def map_shapes(model: nn.Module, args: tuple[Any, ...]) -> Shapes:
+def map_shapes(model: nn.Module, args: Args) -> Shapes:
     """Shapes [batch, channels, height, width] of modules that give maps, in the order in which they end."""
     names = [name for name, _ in model.named_modules() if name]
     with evaluating(model), torch.no_grad(), recorded(model, names) as found:

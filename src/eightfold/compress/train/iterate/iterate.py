@@ -30,6 +30,7 @@ from eightfold.compress.trace.trace import trace
 from eightfold.compress.train.devices import wait_for_others
 from eightfold.compress.train.iterate.steps import WidthStep, width_steps
 from eightfold.compress.train.processes import is_main
+from eightfold.compress.types import ExampleInputs
 from eightfold.errors import ModelError, UsageError
 from eightfold.files import PathLike, write_text
 
@@ -279,7 +280,7 @@ class _Run:
 
 def iterate(
     model: nn.Module,
-    example_inputs: Any,
+    example_inputs: ExampleInputs,
     finetune: Finetune,
     evaluate: Metric,
     directory: PathLike,

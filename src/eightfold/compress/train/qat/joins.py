@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from eightfold.compress.train.qat.layers import QuantizedLayer
 from eightfold.compress.train.qat.quantizers import ActivationQuantizer
+from eightfold.compress.types import Args
 from eightfold.errors import ModelError
 from eightfold.export.verify.module_runs import evaluating
 
@@ -120,7 +121,7 @@ class FoundJoin:
 
 
 def find_joins(
-    model: nn.Module, args: tuple[Any, ...], see: Callable[[str, Tensor], None] = lambda name, value: None
+    model: nn.Module, args: Args, see: Callable[[str, Tensor], None] = lambda name, value: None
 ) -> list[FoundJoin]:
     """The joins of one forward pass of a float model, in order.
 

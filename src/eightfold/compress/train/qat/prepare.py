@@ -15,6 +15,7 @@ from eightfold.compress.modules.norms import running_means_behind
 from eightfold.compress.train.qat.joins import FoundJoin, Joins, find_joins
 from eightfold.compress.train.qat.layers import QuantizedLayer, quantized_layers
 from eightfold.compress.train.qat.quantizers import ActivationForm, ActivationQuantizer, require_bits, scheme_named
+from eightfold.compress.types import Args, ExampleInputs
 from eightfold.errors import ModelError, UnknownNameError
 from eightfold.export.targets import target_named
 from eightfold.export.verify.module_runs import evaluating
@@ -70,7 +71,7 @@ class Prepared:
 
 def prepare_qat(
     model: nn.Module,
-    example_inputs: Any,
+    example_inputs: ExampleInputs,
     *,
     ranges: Mapping[str, TensorRange] | None = None,
     options: QatOptions | None = None,
@@ -131,7 +132,7 @@ def _obstacle(name: str, module: nn.Module, signs: Mapping[str, bool], options: 
     return ""
 
 
-def input_signs(model: nn.Module, args: tuple[Any, ...]) -> dict[str, bool]:
+def input_signs(model: nn.Module, args: Args) -> dict[str, bool]:
     """Layers that run as modules, in order -> whether their input has negative values."""
     names = {id(module): name for name, module in model.named_modules()}
     found: dict[str, bool] = {}

@@ -12,6 +12,7 @@ from eightfold.calib.observers import Observer, make_observer
 from eightfold.calib.ranges import Ranges, TensorRange
 from eightfold.compress.train.qat.joins import find_joins
 from eightfold.compress.train.qat.prepare import input_signs
+from eightfold.compress.types import Args, ExampleInputs
 from eightfold.errors import CalibrationError
 from eightfold.export.verify.module_runs import evaluating
 from eightfold.files import PathLike
@@ -19,7 +20,9 @@ from eightfold.onnx_graph.graph import read_graph
 from eightfold.onnx_graph.layers import layers_of
 
 
-def layer_ranges(model: nn.Module, example_inputs: Any, onnx_path: PathLike, ranges: Ranges) -> dict[str, TensorRange]:
+def layer_ranges(
+    model: nn.Module, example_inputs: ExampleInputs, onnx_path: PathLike, ranges: Ranges
+) -> dict[str, TensorRange]:
     """Name of each layer of a float module -> range of its input, from the calibration of its exported graph.
 
     Layers are matched in the order in which they run, by the shapes of their weights.
@@ -49,9 +52,7 @@ def layer_ranges(model: nn.Module, example_inputs: Any, onnx_path: PathLike, ran
     return found
 
 
-def observed_ranges(
-    model: nn.Module, batches: Iterable[tuple[Any, ...]], *, method: str = "mse"
-) -> dict[str, TensorRange]:
+def observed_ranges(model: nn.Module, batches: Iterable[Args], *, method: str = "mse") -> dict[str, TensorRange]:
     """Name of each layer of a float module -> range of its input over batches; likewise of each join of branches
     ("add0", "cat1" ...), for schemes that round those.
 

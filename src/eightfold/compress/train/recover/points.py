@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from eightfold.compress.compensate.consumers import Consumer
 from eightfold.compress.modules.output_kinds import OutputKinds
 from eightfold.compress.train.recover.layer_outputs import LayerOutputs
+from eightfold.compress.types import Batches
 from eightfold.export.verify.module_runs import evaluating, output_tensors
 
 LEAST_VARIANCE = 1e-2  # of a channel, relative to the layer's mean: dead channels must not dominate
@@ -42,7 +43,7 @@ class MatchPoint:
 def points_of(
     original: nn.Module,
     consumers: Mapping[str, Consumer],
-    batches: Sequence[tuple[Any, ...]],
+    batches: Batches,
     kinds: OutputKinds,
     *,
     dependence: float = 0.5,

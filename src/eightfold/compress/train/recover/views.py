@@ -21,6 +21,7 @@ from eightfold.calib.images.images import open_images
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.images.resize import Pixels
 from eightfold.compress.train.hooks import Batch
+from eightfold.compress.types import Batches
 from eightfold.errors import ImageError, UsageError
 
 HELD_SHARE = 0.1
@@ -56,7 +57,7 @@ class Views(Protocol):
 
     def __call__(self, number: int) -> Batch: ...
 
-    def held(self) -> Sequence[tuple[Any, ...]]:
+    def held(self) -> Batches:
         """Batches to check on, the same every time."""
         ...
 
@@ -129,7 +130,7 @@ class PictureViews:
         chosen = rng.choice(self._train, self.batch)
         return Batch((self._stacked([self._view(place, rng, self.augment) for place in chosen]),))
 
-    def held(self) -> Sequence[tuple[Any, ...]]:
+    def held(self) -> Batches:
         """Whole images, and crops of them where there are few."""
         rng = np.random.default_rng((self.seed, 3))
         rows = [self._view(place, rng, NONE) for place in self._held]
@@ -199,7 +200,7 @@ class TensorViews:
             return Batch((self.images[chosen],))
         return Batch((torch.stack([self._view(self.images[place], rng) for place in chosen]),))
 
-    def held(self) -> Sequence[tuple[Any, ...]]:
+    def held(self) -> Batches:
         return [(part,) for part in torch.split(self.images[self._held], self.batch)]
 
     def _view(self, image: Tensor, rng: np.random.Generator) -> Tensor:
@@ -236,5 +237,5 @@ class FixedBatches:
         order = np.random.default_rng((self.seed, 2, rounds)).permutation(self._train)
         return Batch(tuple(self.batches[int(order[place])]))
 
-    def held(self) -> Sequence[tuple[Any, ...]]:
+    def held(self) -> Batches:
         return [self.batches[place] for place in self._held.tolist()]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from eightfold.compress.trace.trace import trace
 from eightfold.compress.train.sparsity.proximal import Stepped, step_sizes
 from eightfold.compress.train.sparsity.scales import LayerSet, Scales, batch_norm_scales, penalized_scales, shifts_of
 from eightfold.compress.train.sparsity.strength import Strength
+from eightfold.compress.types import ExampleInputs
 from eightfold.errors import ModelError, UsageError
 
 TINY = 1e-12
@@ -264,15 +265,19 @@ def _add(parameter: nn.Parameter, change: Tensor) -> None:
         parameter.grad.add_(change)
 
 
-PenaltyMaker = Callable[[nn.Module, Strength, LayerSet, Any], Penalty]
+PenaltyMaker = Callable[[nn.Module, Strength, LayerSet, ExampleInputs | None], Penalty]
 
 
-def _scale_penalty(model: nn.Module, strength: Strength, layers: LayerSet, example_inputs: Any) -> Penalty:
+def _scale_penalty(
+    model: nn.Module, strength: Strength, layers: LayerSet, example_inputs: ExampleInputs | None
+) -> Penalty:
     scales = penalized_scales(model, layers, example_inputs)
     return ScalePenalty(scales, strength, shifts_of(model, scales))
 
 
-def _group_lasso(model: nn.Module, strength: Strength, layers: LayerSet, example_inputs: Any) -> Penalty:
+def _group_lasso(
+    model: nn.Module, strength: Strength, layers: LayerSet, example_inputs: ExampleInputs | None
+) -> Penalty:
     if example_inputs is None:
         raise UsageError("the penalty 'group-lasso' without example inputs", allowed="example_inputs=...")
     graph = trace(model, example_inputs)
@@ -283,7 +288,9 @@ def _group_lasso(model: nn.Module, strength: Strength, layers: LayerSet, example
     return GroupLasso(model, groups, strength)
 
 
-def _coupled_scales(model: nn.Module, strength: Strength, layers: LayerSet, example_inputs: Any) -> Penalty:
+def _coupled_scales(
+    model: nn.Module, strength: Strength, layers: LayerSet, example_inputs: ExampleInputs | None
+) -> Penalty:
     if example_inputs is None:
         raise UsageError("the penalty 'coupled-scales' without example inputs", allowed="example_inputs=...")
     return CoupledScales(model, trace(model, example_inputs).free, strength)

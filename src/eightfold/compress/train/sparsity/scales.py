@@ -5,7 +5,7 @@ The sets are those of the selection rules: scales are penalized where the rule w
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from torch import nn
 
@@ -14,6 +14,7 @@ from eightfold.compress.plan.selection_rules import coupled
 from eightfold.compress.surgery.blocks import find_blocks
 from eightfold.compress.trace.groups import ChannelGraph
 from eightfold.compress.trace.trace import trace
+from eightfold.compress.types import ExampleInputs
 from eightfold.errors import ModelError, UsageError, one_of
 
 LayerSet = Literal["all", "normal", "shortcut", "layer"]
@@ -21,7 +22,7 @@ LAYER_SETS: tuple[LayerSet, ...] = ("all", "normal", "shortcut", "layer")
 Scales = dict[str, nn.Parameter]
 
 
-def penalized_scales(model: nn.Module, layers: LayerSet = "all", example_inputs: Any = None) -> Scales:
+def penalized_scales(model: nn.Module, layers: LayerSet = "all", example_inputs: ExampleInputs | None = None) -> Scales:
     """Name -> batch norm scale, for the layers of a set.
 
     Args:
@@ -36,7 +37,7 @@ def penalized_scales(model: nn.Module, layers: LayerSet = "all", example_inputs:
     one_of("layer set", layers, LAYER_SETS)
     if layers != "all" and example_inputs is None:
         raise UsageError(f"the layer set {layers!r} without example inputs", allowed="example_inputs=...; or 'all'")
-    found = _found(model, layers, example_inputs)
+    found = batch_norm_scales(model) if example_inputs is None else _found(model, layers, example_inputs)
     if not found:
         raise ModelError(
             f"no batch norm scales in the layer set {layers!r}",
@@ -61,7 +62,7 @@ def shifts_of(model: nn.Module, scales: Scales) -> Scales:
     return {name: parameters[name.removesuffix("weight") + "bias"] for name in scales}
 
 
-def _found(model: nn.Module, layers: LayerSet, example_inputs: Any) -> Scales:
+def _found(model: nn.Module, layers: LayerSet, example_inputs: ExampleInputs) -> Scales:
     scales = batch_norm_scales(model)
     if layers == "all":
         return scales

@@ -16,6 +16,7 @@ from eightfold.compress.train.sparsity.penalties import PENALTIES, Penalty
 from eightfold.compress.train.sparsity.proximal import Update
 from eightfold.compress.train.sparsity.scales import LayerSet
 from eightfold.compress.train.sparsity.strength import Kind, Strength
+from eightfold.compress.types import Args, ExampleInputs, Kwargs
 from eightfold.errors import UnknownNameError, UsageError
 
 CONSTANT_SNAPSHOT = 100  # steps between snapshots where the number of steps is not known
@@ -43,7 +44,7 @@ class Sparsifier:
         """Share of channels below 1% of the largest of their layer, now."""
         return dead_share(self.penalty.magnitudes())
 
-    def before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    def before_step(self, optimizer: Optimizer, args: Args, kwargs: Kwargs) -> None:
         """Optimizer pre-hook. A gradient scaler has unscaled by now, or tells a fused optimizer its scale."""
         if not self._owns(optimizer):
             self._others.append(optimizer)
@@ -59,7 +60,7 @@ class Sparsifier:
             scale = getattr(optimizer, "grad_scale", None)
             self.penalty.add_gradients(self._progress(), 1.0 if scale is None else float(scale))
 
-    def after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    def after_step(self, optimizer: Optimizer, args: Args, kwargs: Kwargs) -> None:
         """Optimizer post-hook."""
         if not self._owns(optimizer):
             return
@@ -85,7 +86,9 @@ class Sparsifier:
         return 0.0 if self._total is None else min(1.0, self.steps / self._total)
 
 
-def penalty_of(name: str, model: nn.Module, strength: Strength, layers: LayerSet, example_inputs: Any) -> Penalty:
+def penalty_of(
+    name: str, model: nn.Module, strength: Strength, layers: LayerSet, example_inputs: ExampleInputs | None
+) -> Penalty:
     """A registered penalty by name. Raises UnknownNameError."""
     if name not in PENALTIES:
         raise UnknownNameError.of("penalty", name, PENALTIES)
@@ -102,7 +105,7 @@ def sparsify(
     penalty: str = "scales",
     update: Update | None = None,
     steps: int | None = None,
-    example_inputs: Any = None,
+    example_inputs: ExampleInputs | None = None,
 ) -> Iterator[Sparsifier]:
     """Train sparsely inside: each step of an optimizer of `model` feels the penalty.
 

@@ -6,13 +6,14 @@ import sys
 from typing import Any
 
 import cv2
+import numpy as np
 
 import eightfold as ef
 
 GREEN = (0, 255, 0)
 
 
-def draw(frame: Any, answer: Any) -> None:
+def draw(frame: np.ndarray, answer: Any) -> None:
     if hasattr(answer, "boxes"):
         for box, label in zip(answer.boxes.astype(int), answer.labels, strict=True):
             x1, y1, x2, y2 = box.tolist()
