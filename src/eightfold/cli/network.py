@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from eightfold.cli.options import image_size
 from eightfold.errors import UsageError, why_unread
@@ -18,6 +20,16 @@ if TYPE_CHECKING:
 
 SOURCE_HELP = "Network: .onnx file, timm:NAME, ...; see `eightfold sources`."
 INPUTS_HELP = "Further arguments of the network, as JSON or a .json file."
+# Parameters that several commands share.
+Source = Annotated[str, typer.Argument(help=SOURCE_HELP)]
+SourceWeights = Annotated[Path | None, typer.Option(help="Trained weights (.safetensors or a plain .pt).")]
+SourceClasses = Annotated[int | None, typer.Option(help="Number of outputs. Default: the source's own.")]
+SourceSize = Annotated[str | None, typer.Option(help="Image size: SIDE or HEIGHTxWIDTH. Default: the source's own.")]
+SourceInputs = Annotated[str | None, typer.Option(help=INPUTS_HELP)]
+SourcePreprocess = Annotated[Path | None, typer.Option(help="JSON file of a Preprocess. Default: the source's own.")]
+ImagesPreprocess = Annotated[
+    Path | None, typer.Option(help="JSON file of a Preprocess for the images. Default: the source's own.")
+]
 
 
 def load_network(

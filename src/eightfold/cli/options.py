@@ -1,4 +1,4 @@
-"""Small values that several sub-commands read from the command line."""
+"""Parameters and small values that several sub-commands read from the command line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from eightfold.errors import UsageError, why_unread
 from eightfold.json_types import JsonDict
@@ -18,7 +20,14 @@ if TYPE_CHECKING:
     from eightfold.onnx_graph.tensor_specs import TensorSpec
     from eightfold.runtime.bundle.manifest import Task
 
-
+# Parameters that several commands share.
+BundlePath = Annotated[Path, typer.Argument(help="A bundle: a directory or an .eightfold file.")]
+PublicKey = Annotated[Path | None, typer.Option(help="Public key that must have signed the bundle.")]
+ImagesArgument = Annotated[str, typer.Argument(help="Folder, list file, glob pattern, COCO .json or YOLO .yaml.")]
+PreprocessOfImages = Annotated[Path, typer.Option(help="JSON file of the Preprocess of the images.")]
+FilePreprocess = Annotated[Path | None, typer.Option(help="JSON of the Preprocess of those images.")]
+GpuNumber = Annotated[int, typer.Option(min=0, help="Number of the GPU.")]
+Seed = Annotated[int, typer.Option(help="Random seed.")]
 # Runs of a network on given images: enough to find what 16 bits cannot hold, few enough not to wait for.
 RUNS = 4
 

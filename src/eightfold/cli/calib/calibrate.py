@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
+from eightfold.cli.options import ImagesArgument, PreprocessOfImages
 from eightfold.defaults import CALIBRATION_BATCH, CALIBRATION_IMAGES, CALIBRATION_METHOD, PERCENTILE
 
 
 def calibrate(
     model: Annotated[Path, typer.Argument(help="The FP32 .onnx file, of any batch size.")],
-    images: Annotated[str, typer.Argument(help="Folder, list file, glob pattern, COCO .json or YOLO .yaml.")],
-    preprocess: Annotated[Path, typer.Option(help="JSON file of the Preprocess of the images.")],
+    images: ImagesArgument,
+    preprocess: PreprocessOfImages,
     output: Annotated[Path, typer.Option("--output", "-o", help="Output file of the ranges.")] = Path("ranges.json"),
     method: Annotated[
         str, typer.Option(help="minmax, moving-average, percentile, entropy or mse.")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from eightfold.cli.network import INPUTS_HELP, load_network
+from eightfold.cli.network import SourceInputs, SourceSize, load_network
 
 # Files that `eightfold build` writes, with a record beside them.
 RECORDED = (".engine", ".plan", ".xml")
@@ -18,14 +18,12 @@ def inspect(
         str,
         typer.Argument(help="Bundle, engine with its record, or network; see `eightfold sources`."),
     ],
-    size: Annotated[
-        str | None, typer.Option(help="Image size: SIDE or HEIGHTxWIDTH. Default: the source's own.")
-    ] = None,
+    size: SourceSize = None,
     classes: Annotated[int | None, typer.Option(help="Number of outputs of a network. Default: the source's own.")] = (
         None
     ),
     weights: Annotated[Path | None, typer.Option(help="Weights of a network (.safetensors or a plain .pt).")] = None,
-    inputs: Annotated[str | None, typer.Option(help=INPUTS_HELP)] = None,
+    inputs: SourceInputs = None,
     multiple: Annotated[int, typer.Option(min=1, help="Channel multiple for a network's groups.")] = 8,
     params: Annotated[bool, typer.Option("--params", help="List the parameters of a network with shapes.")] = False,
 ) -> None:

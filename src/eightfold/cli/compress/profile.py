@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eightfold.cli.network import INPUTS_HELP, SOURCE_HELP, load_network
+from eightfold.cli.network import (
+    Source,
+    SourceClasses,
+    SourceInputs,
+    SourceSize,
+    SourceWeights,
+    load_network,
+)
 from eightfold.cli.options import image_size
 from eightfold.errors import BackendError, UsageError
 from eightfold.extras import require
@@ -20,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def profile(
-    model: Annotated[str, typer.Argument(help=SOURCE_HELP)],
+    model: Source,
     target: Annotated[
         str | None, typer.Option(help="cpu-x86, cpu-arm or openvino. Default: onnxruntime on this CPU.")
     ] = None,
@@ -30,12 +37,10 @@ def profile(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File for the points. Default: the user's cache.")
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Trained weights (.safetensors or a plain .pt).")] = None,
-    classes: Annotated[int | None, typer.Option(help="Number of outputs. Default: the source's own.")] = None,
-    size: Annotated[
-        str | None, typer.Option(help="Image size: SIDE or HEIGHTxWIDTH. Default: the source's own.")
-    ] = None,
-    inputs: Annotated[str | None, typer.Option(help=INPUTS_HELP)] = None,
+    weights: SourceWeights = None,
+    classes: SourceClasses = None,
+    size: SourceSize = None,
+    inputs: SourceInputs = None,
     device: Annotated[
         list[str] | None,
         typer.Option(help="Profile there: ssh://[user@]host[:port], or a .yaml file. Repeat."),

@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from eightfold.cli.network import INPUTS_HELP, SOURCE_HELP, load_network, model_images, preprocess_for
-from eightfold.cli.options import image_size
+from eightfold.cli.network import (
+    ImagesPreprocess,
+    Source,
+    SourceClasses,
+    SourceInputs,
+    SourceSize,
+    SourceWeights,
+    load_network,
+    model_images,
+    preprocess_for,
+)
+from eightfold.cli.options import Seed, image_size
 from eightfold.defaults import COMPENSATION_IMAGES, KEEP_RATIO, PRUNING_RULE, PRUNING_SCORE
 from eightfold.errors import UsageError
 from eightfold.extras import require
@@ -60,16 +70,14 @@ def multiple_or_auto(text: str | int) -> int | str:
 
 
 def prune(
-    model: Annotated[str, typer.Argument(help=SOURCE_HELP)],
+    model: Source,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Directory, or an .onnx file where the network is one.")
     ],
-    weights: Annotated[Path | None, typer.Option(help="Trained weights (.safetensors or a plain .pt).")] = None,
-    classes: Annotated[int | None, typer.Option(help="Number of outputs. Default: the source's own.")] = None,
-    size: Annotated[
-        str | None, typer.Option(help="Image size: SIDE or HEIGHTxWIDTH. Default: the source's own.")
-    ] = None,
-    inputs: Annotated[str | None, typer.Option(help=INPUTS_HELP)] = None,
+    weights: SourceWeights = None,
+    classes: SourceClasses = None,
+    size: SourceSize = None,
+    inputs: SourceInputs = None,
     keep: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the channels to keep.")] = KEEP_RATIO,
     rule: Annotated[str, typer.Option(help="Selection rule: uniform, global, slim, regular, ...")] = (PRUNING_RULE),
     merge: Annotated[Merge, typer.Option(help="For slim: vote of layers that share channels.")] = "union",
@@ -128,14 +136,12 @@ def prune(
     ] = "none",
     images: Annotated[Path | None, typer.Option(help="Folder of unlabelled images for lsq, mean, scores.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Maximum number of images.")] = COMPENSATION_IMAGES,
-    preprocess: Annotated[
-        Path | None, typer.Option(help="JSON file of a Preprocess for the images. Default: the source's own.")
-    ] = None,
+    preprocess: ImagesPreprocess = None,
     standalone: Annotated[
         bool, typer.Option("--standalone", help="Also write load.py, which needs torch and safetensors only.")
     ] = False,
     plan: Annotated[Path | None, typer.Option(help="Plan of the same network to apply to an .onnx file.")] = None,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Prune a network to aligned widths, and save it with its plan.
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from eightfold.cli.network import load_network, preprocess_for
+from eightfold.cli.network import ImagesPreprocess, load_network, preprocess_for
+from eightfold.cli.options import Seed
 from eightfold.defaults import RECOVERY_MINUTES
 from eightfold.errors import UsageError
 from eightfold.extras import require
@@ -26,10 +27,8 @@ def recover(
     minutes: Annotated[float, typer.Option(help="Wall-clock time limit.")] = RECOVERY_MINUTES,
     batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 8,
     rate: Annotated[float, typer.Option(help="Peak learning rate, relative to the weights.")] = 0.003,
-    preprocess: Annotated[
-        Path | None, typer.Option(help="JSON file of a Preprocess for the images. Default: the source's own.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    preprocess: ImagesPreprocess = None,
+    seed: Seed = 0,
 ) -> None:
     """Recover the accuracy of a pruned network by images. It learns to mimic the original, without labels.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
-from eightfold.cli.options import file_inputs
+from eightfold.cli.options import FilePreprocess, GpuNumber, file_inputs
 from eightfold.errors import UsageError, one_of
 from eightfold.files import require_output
 
@@ -30,7 +30,7 @@ def build(
     images: Annotated[
         str | None, typer.Option(help="Images to find nodes that must stay in float32, and to verify.")
     ] = None,
-    preprocess: Annotated[Path | None, typer.Option(help="JSON of the Preprocess of those images.")] = None,
+    preprocess: FilePreprocess = None,
     layers: Annotated[bool, typer.Option("--layers", help="Print the engine's layers.")] = False,
     workspace_mib: Annotated[
         int | None,
@@ -45,7 +45,7 @@ def build(
     tactic_source: Annotated[list[str] | None, typer.Option(help="Tactic source, e.g. CUDNN; repeat for more.")] = None,
     dla: Annotated[int | None, typer.Option(min=0, help="Run supported layers on this DLA core.")] = None,
     gpu_fallback: Annotated[bool, typer.Option(help="Let the GPU run layers that the DLA does not support.")] = True,
-    device: Annotated[int, typer.Option(min=0, help="Number of the GPU.")] = 0,
+    device: GpuNumber = 0,
     version_compatible: Annotated[
         bool, typer.Option("--version-compatible", help="Build an engine for later TensorRT versions, too. From 8.6.")
     ] = False,

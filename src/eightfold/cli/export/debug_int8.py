@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from eightfold.cli.options import ImagesArgument, PreprocessOfImages
+
 
 def debug_int8(
     model: Annotated[Path, typer.Argument(help="The FP32 .onnx file.")],
     int8: Annotated[Path, typer.Argument(help="The INT8 .onnx file by `eightfold quantize`.")],
-    images: Annotated[str, typer.Argument(help="Folder, list file, glob pattern, COCO .json or YOLO .yaml.")],
-    preprocess: Annotated[Path, typer.Option(help="JSON file of the Preprocess of the images.")],
+    images: ImagesArgument,
+    preprocess: PreprocessOfImages,
     count: Annotated[int, typer.Option(help="Maximum number of images.")] = 16,
     show: Annotated[int, typer.Option(min=1, help="Layers to list.")] = 20,
 ) -> None:

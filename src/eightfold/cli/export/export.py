@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eightfold.cli.network import INPUTS_HELP, SOURCE_HELP, load_network
+from eightfold.cli.network import Source, SourceInputs, SourcePreprocess, load_network
 from eightfold.cli.options import image_size, named_values, task_named, typed
 from eightfold.errors import ModelError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def export(
-    model: Annotated[str, typer.Argument(help=SOURCE_HELP)],
+    model: Source,
     output: Annotated[Path, typer.Option("--output", "-o", help="Bundle directory, or a file ending in .eightfold.")],
     batch: Annotated[list[int] | None, typer.Option(help="Images per run; repeat for more. Default: 1.")] = None,
     size: Annotated[
@@ -29,7 +29,7 @@ def export(
     classes: Annotated[
         int | None, typer.Option(help="Number of outputs of a named model. Default: the source's own.")
     ] = None,
-    inputs: Annotated[str | None, typer.Option(help=INPUTS_HELP)] = None,
+    inputs: SourceInputs = None,
     target: Annotated[
         list[str] | None, typer.Option(help="Target, e.g. tensorrt:8.2 or cpu-x86; repeat for more.")
     ] = None,
@@ -37,9 +37,7 @@ def export(
         int | None, typer.Option(help="ONNX opset. Default: 17, a file's own, or the newest of the targets.")
     ] = None,
     task: Annotated[str, typer.Option(help="Decoder name, or a JSON file with kind, decode, options.")] = "",
-    preprocess: Annotated[
-        Path | None, typer.Option(help="JSON file of a Preprocess. Default: the source's own.")
-    ] = None,
+    preprocess: SourcePreprocess = None,
     images: Annotated[
         str | None,
         typer.Option(help="Up to 16 images to compare each step on. Default: random values."),

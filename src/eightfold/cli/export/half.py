@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from eightfold.cli.options import file_inputs
+from eightfold.cli.options import FilePreprocess, file_inputs
 from eightfold.errors import one_of
 
 
@@ -18,7 +18,7 @@ def half(
     images: Annotated[
         str | None, typer.Option(help="Images to find nodes that must stay in float32, and to verify.")
     ] = None,
-    preprocess: Annotated[Path | None, typer.Option(help="JSON of the Preprocess of those images.")] = None,
+    preprocess: FilePreprocess = None,
     keep_float: Annotated[list[str] | None, typer.Option(help="Node to keep in float32; repeat for more.")] = None,
 ) -> None:
     """Convert a graph to 16-bit floats. Nodes that need range or precision stay in float32.

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from eightfold.cli.options import FilePreprocess
 from eightfold.defaults import BIAS_CORRECTION, INT8_FORM, INT8_ROUNDING
 from eightfold.errors import UsageError
 
@@ -32,7 +33,7 @@ def quantize(
     images: Annotated[
         str | None, typer.Option(help="Images for comparison, corrections and the search's score.")
     ] = None,
-    preprocess: Annotated[Path | None, typer.Option(help="JSON of the Preprocess of those images.")] = None,
+    preprocess: FilePreprocess = None,
     max_drop: Annotated[
         float | None, typer.Option(help="Largest loss of top-1 in points, on the labelled images.")
     ] = None,

@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
-from eightfold.cli.options import file_inputs
+from eightfold.cli.options import FilePreprocess, GpuNumber, file_inputs
 
 
 def refit(
     engine: Annotated[Path, typer.Argument(help="An engine built with --refit or --strip-weights, with its record.")],
     onnx: Annotated[Path, typer.Argument(help="Its graph; with --refit also one with other weights.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Output engine; may be the input file.")],
-    device: Annotated[int, typer.Option(min=0, help="Number of the GPU.")] = 0,
+    device: GpuNumber = 0,
     images: Annotated[str | None, typer.Option(help="Images that the engine was built with, if any.")] = None,
-    preprocess: Annotated[Path | None, typer.Option(help="JSON of the Preprocess of those images.")] = None,
+    preprocess: FilePreprocess = None,
 ) -> None:
     """Replace the weights of an engine, on the GPU that runs it. TensorRT 10.0 and later.
 

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from eightfold.cli.options import typed
+from eightfold.cli.options import BundlePath, typed
 
 
 def sign(
-    bundle: Annotated[Path, typer.Argument(help="A bundle: a directory or an .eightfold file.")],
+    bundle: BundlePath,
     key: Annotated[Path, typer.Option(help="PEM file of the private Ed25519 key.")],
     new_key: Annotated[
         bool, typer.Option("--new-key", help="Make the key first; the public key goes to KEY.pub.")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from eightfold.cli.options import file_inputs
+from eightfold.cli.options import FilePreprocess, file_inputs
 
 
 def simplify(
@@ -16,7 +16,7 @@ def simplify(
         Path | None, typer.Option("--output", "-o", help="Output file. Default: replace the input.")
     ] = None,
     images: Annotated[str | None, typer.Option(help="Images to compare on. Default: random values.")] = None,
-    preprocess: Annotated[Path | None, typer.Option(help="JSON of the Preprocess of those images.")] = None,
+    preprocess: FilePreprocess = None,
     time_limit: Annotated[float, typer.Option(help="Time limit of each simplifier, in seconds.")] = 300.0,
 ) -> None:
     """Simplify an ONNX graph. Its outputs are verified to stay the same.

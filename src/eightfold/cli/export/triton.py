@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
+from eightfold.cli.options import BundlePath, PublicKey
+
 
 def triton(
-    bundle: Annotated[Path, typer.Argument(help="A bundle: a directory or an .eightfold file.")],
+    bundle: BundlePath,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of Triton's model repository.")],
     artifact: Annotated[str | None, typer.Option(help="Id of an artifact. Default: the only one.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model. Default: the artifact's id.")] = None,
-    key: Annotated[Path | None, typer.Option(help="Public key that must have signed the bundle.")] = None,
+    key: PublicKey = None,
 ) -> None:
     """Write a model folder for NVIDIA Triton.
 

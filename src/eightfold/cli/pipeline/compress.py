@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from eightfold.cli.network import INPUTS_HELP, SOURCE_HELP, json_inputs
-from eightfold.cli.options import image_size, task_named
+from eightfold.cli.network import (
+    Source,
+    SourceClasses,
+    SourceInputs,
+    SourcePreprocess,
+    SourceSize,
+    json_inputs,
+)
+from eightfold.cli.options import Seed, image_size, task_named
 from eightfold.cli.pipeline.run import show_end, show_preview, write_result
 
 if TYPE_CHECKING:
@@ -19,7 +26,7 @@ Precision = Literal["fp32", "int8", "mixed"]
 
 
 def compress(
-    model: Annotated[str, typer.Argument(help=SOURCE_HELP)],
+    model: Source,
     images: Annotated[str, typer.Option(help="Unlabelled images of the network's domain: a folder or a list.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Run directory: bundle/, report.html, recipe.yaml.")],
     target: Annotated[
@@ -41,17 +48,13 @@ def compress(
     batch: Annotated[
         list[int] | None, typer.Option(help="Images per run; repeat. Default: 1 and 8, or the file's own.")
     ] = None,
-    size: Annotated[str | None, typer.Option(help="Image size: SIDE or HEIGHTxWIDTH. Default: the source's own.")] = (
-        None
-    ),
+    size: SourceSize = (None),
     weights: Annotated[Path | None, typer.Option(help="Trained weights of a named network.")] = None,
-    classes: Annotated[int | None, typer.Option(help="Number of outputs. Default: the source's own.")] = None,
-    inputs: Annotated[str | None, typer.Option(help=INPUTS_HELP)] = None,
+    classes: SourceClasses = None,
+    inputs: SourceInputs = None,
     task: Annotated[str, typer.Option(help="Decoder name or task JSON file. Default: the source's own.")] = "",
-    preprocess: Annotated[
-        Path | None, typer.Option(help="JSON file of a Preprocess. Default: the source's own.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    preprocess: SourcePreprocess = None,
+    seed: Seed = 0,
     seconds: Annotated[float, typer.Option(help="Timed seconds for each row of the latency table.")] = 3.0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the steps and the reason for each; run nothing.")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from eightfold.cli.network import INPUTS_HELP, json_inputs
+from eightfold.cli.network import SourceInputs, SourceSize, json_inputs
 from eightfold.cli.options import image_size, task_named
 
 
@@ -25,10 +25,8 @@ def evaluate(
     preprocess: Annotated[Path | None, typer.Option(help="JSON of the Preprocess of a network or file.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of a named network.")] = None,
     classes: Annotated[int | None, typer.Option(help="Number of outputs of a named network.")] = None,
-    size: Annotated[
-        str | None, typer.Option(help="Image size: SIDE or HEIGHTxWIDTH. Default: the source's own.")
-    ] = None,
-    inputs: Annotated[str | None, typer.Option(help=INPUTS_HELP)] = None,
+    size: SourceSize = None,
+    inputs: SourceInputs = None,
     json: Annotated[Path | None, typer.Option(help="Also write the metrics to this file.")] = None,
 ) -> None:
     """Measure a network on labelled images. For two, a paired test shows if they differ.

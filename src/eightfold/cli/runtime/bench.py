@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eightfold.cli.network import INPUTS_HELP, json_inputs
+from eightfold.cli.network import SourceInputs, json_inputs
 from eightfold.cli.options import image_size, terminal_width
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def bench(
     device: Annotated[str | None, typer.Option(help="Measure on a board instead: ssh://[user@]host[:port].")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of a network (.safetensors or .pt).")] = None,
     classes: Annotated[int | None, typer.Option(help="Number of outputs of a network.")] = None,
-    inputs: Annotated[str | None, typer.Option(help=INPUTS_HELP)] = None,
+    inputs: SourceInputs = None,
     output: Annotated[
         list[Path] | None,
         typer.Option("--output", "-o", help="Also write the table: .json, .csv or .md; repeat for more."),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from eightfold.cli.options import image_size
+from eightfold.cli.options import PublicKey, image_size
 from eightfold.errors import ImageError
 
 
@@ -30,7 +30,7 @@ def predict(
     ] = None,
     variant: Annotated[str, typer.Option(help="pruned, baseline, ... or auto.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: the backend's own choice.")] = None,
-    key: Annotated[Path | None, typer.Option(help="Public key that must have signed the bundle.")] = None,
+    key: PublicKey = None,
 ) -> None:
     """Run a bundle on pictures and print one line for each.
 

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from eightfold.cli.options import BundlePath
+
 
 def report(
-    bundle: Annotated[Path, typer.Argument(help="A bundle: a directory or an .eightfold file.")],
+    bundle: BundlePath,
     latency: Annotated[
         Path | None,
         typer.Option(help="Table by `eightfold bench --output`. Default: the bundle's."),

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from eightfold.cli.network import SOURCE_HELP
-from eightfold.cli.options import image_size, task_named
+from eightfold.cli.network import Source, SourcePreprocess, SourceSize
+from eightfold.cli.options import Seed, image_size, task_named
 from eightfold.compress.train.processes import (
     Processes,
     command_again,
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from eightfold.recipe_sections import TrainSection
 
 DEVICES = ("cpu", "cuda", "auto")
-Network = Annotated[str, typer.Argument(help=SOURCE_HELP)]
 Data = Annotated[
     str,
     typer.Option(help="Labelled: train/ and test/, COCO, VOC, YOLO .yaml or Darknet .data."),
@@ -42,11 +41,8 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Images per step.")]
 Rate = Annotated[float, typer.Option(help="Peak learning rate.")]
 Weights = Annotated[Path | None, typer.Option(help="Weights to start from (.safetensors, .pt).")]
 Classes = Annotated[int | None, typer.Option(help="Number of outputs. Default: the classes of the images.")]
-ImageSize = Annotated[str | None, typer.Option(help="Image size: SIDE or HEIGHTxWIDTH. Default: the source's own.")]
 TaskName = Annotated[str, typer.Option(help="Decoder of the outputs, or a JSON file. Default: as the source says.")]
-PreprocessFile = Annotated[Path | None, typer.Option(help="JSON file of a Preprocess. Default: the source's own.")]
 Mosaic = Annotated[float, typer.Option(min=0, max=1, help="To detect: share of images made of four.")]
-Seed = Annotated[int, typer.Option(help="Random seed.")]
 NumberOfProcesses = Annotated[
     int | None, typer.Option("--nproc", min=1, help="Processes that train together. Default: 1, or one for a GPU.")
 ]
@@ -58,16 +54,16 @@ DeviceNames = Annotated[str, typer.Option("--devices", help="cpu, cuda, auto, or
 class TrainingArguments:
     """The options that every command has that trains, in the order of its help."""
 
-    network: Network
+    network: Source
     data: Data
     epochs: Epochs
     batch: BatchSize = 64
     rate: Rate
     weights: Weights = None
     classes: Classes = None
-    size: ImageSize = None
+    size: SourceSize = None
     task: TaskName = ""
-    preprocess: PreprocessFile = None
+    preprocess: SourcePreprocess = None
     mosaic: Mosaic = 0.5
     seed: Seed = 0
     devices: DeviceNames = "cpu"

@@ -7,12 +7,10 @@ from typing import Annotated
 
 import typer
 
+from eightfold.cli.network import Source, SourcePreprocess, SourceSize
+from eightfold.cli.options import Seed
 from eightfold.cli.train.options import (
     Classes,
-    ImageSize,
-    Network,
-    PreprocessFile,
-    Seed,
     TaskName,
     TrainingArguments,
     Weights,
@@ -22,7 +20,7 @@ from eightfold.extras import require
 
 
 def sensitivity(
-    network: Network,
+    network: Source,
     output: Annotated[Path, typer.Option("--output", "-o", help="JSON file of the curves, written after each point.")],
     data: Annotated[str | None, typer.Option(help="Labelled images as for `train`: losses of the task's metric.")] = (
         None
@@ -45,9 +43,9 @@ def sensitivity(
     plot: Annotated[Path | None, typer.Option(help="Also draw the curves: .svg or .png.")] = None,
     weights: Weights = None,
     classes: Classes = None,
-    size: ImageSize = None,
+    size: SourceSize = None,
     task: TaskName = "",
-    preprocess: PreprocessFile = None,
+    preprocess: SourcePreprocess = None,
     seed: Seed = 0,
 ) -> None:
     """Measure the cost of pruning each group, by several ratios.
