@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -23,10 +23,12 @@ from eightfold.cli.options import Seed, image_size
 from eightfold.defaults import COMPENSATION_IMAGES, KEEP_RATIO, PRUNING_RULE, PRUNING_SCORE
 from eightfold.errors import UsageError
 from eightfold.extras import require
+from eightfold.json_types import JsonDict
 
 if TYPE_CHECKING:
     from eightfold.compress.plan.select import LayerRange
     from eightfold.compress.prune import Pruned
+    from eightfold.zoo.sources.base import LoadedModel
 
 Merge = Literal["union", "intersection", "least", "most"]
 Rounding = Literal["nearest", "up", "down"]
@@ -150,34 +152,23 @@ def prune(
     Example: eightfold prune model.onnx --keep 0.5 --compensate lsq --images photos -o pruned.onnx
     """
     require("torch", "prune a network")
-    from eightfold.compress.plan.plan import PrunePlan
-    from eightfold.compress.prune import prune_module
-    from eightfold.compress.surgery.artifacts import require_pruned_output, save_pruned
     from eightfold.compress.surgery.blocks import require_images_for_blocks
     from eightfold.zoo.sources.pruned_folder import onnx_file_of
 
     file = onnx_file_of(model)
-    if file is not None:
-        from eightfold.compress.onnx.artifacts import require_file_output
-        from eightfold.compress.onnx.prune_file import apply_plan_file, prune_file
-
-        require_file_output(output, file)
-    else:
-        require_pruned_output(output)
+    _require_place(output, file)
     if plan is not None:
         if file is None:
             raise UsageError(
                 f"--plan {plan} for {model}", allowed="an .onnx file", remedy="use ef.apply_plan in Python"
             )
-        read = PrunePlan.load(plan / "plan.json" if plan.is_dir() else plan)
-        apply_plan_file(file, read, output, size=None if size is None else image_size(size))
-        print(f"wrote {output}")
+        _apply(plan, file, output, size)
         return
     blocks = _blocks(remove_blocks)
     require_images_for_blocks(blocks, block_score, () if images is None else [images])
     loaded = load_network(model, weights=weights, classes=classes, size=size, inputs=inputs, seed=seed)
     loaded = dataclasses.replace(loaded, preprocess=preprocess_for(loaded, preprocess))
-    options: dict[str, Any] = {
+    options: JsonDict = {
         "compensation": compensate,
         "images": model_images(images, loaded.preprocess, count, seed),
         "rule": rule,
@@ -207,20 +198,50 @@ def prune(
         "layer_norms": layer_norms,
         "seed": seed,
     }
+    done = _pruned_file(file, loaded, output, options) if file else _pruned_module(loaded, output, standalone, options)
+    print(done.describe())
+    print(f"wrote {output}")
+    _save_report(done, output)
+
+
+def _require_place(output: Path, file: Path | None) -> None:
+    """Refuse an output that cannot be written, before the work."""
     if file is not None:
-        pruned = prune_file(file, output=output, size=loaded.size, **options)
-        print(pruned.describe())
-        print(f"wrote {output}")
-        _save_report(pruned, output)
-        return
+        from eightfold.compress.onnx.artifacts import require_file_output
+
+        require_file_output(output, file)
+    else:
+        from eightfold.compress.surgery.artifacts import require_pruned_output
+
+        require_pruned_output(output)
+
+
+def _apply(plan: Path, file: Path, output: Path, size: str | None) -> None:
+    """Apply a plan that was made before."""
+    from eightfold.compress.onnx.prune_file import apply_plan_file
+    from eightfold.compress.plan.plan import PrunePlan
+
+    read = PrunePlan.load(plan / "plan.json" if plan.is_dir() else plan)
+    apply_plan_file(file, read, output, size=None if size is None else image_size(size))
+    print(f"wrote {output}")
+
+
+def _pruned_file(file: Path, loaded: LoadedModel, output: Path, options: JsonDict) -> Pruned:
+    from eightfold.compress.onnx.prune_file import prune_file
+
+    return prune_file(file, output=output, size=loaded.size, **options)
+
+
+def _pruned_module(loaded: LoadedModel, output: Path, standalone: bool, options: JsonDict) -> Pruned:
+    from eightfold.compress.prune import prune_module
+    from eightfold.compress.surgery.artifacts import save_pruned
+
     done = prune_module(loaded.module, (*loaded.example_inputs(), *loaded.trace_arguments), **options)
     costs = {"macs_before": done.macs_before, "parameters_before": done.surgery.parameters_before}
     record = loaded.record().model_copy(update=costs)
     native = loaded.write_native
     save_pruned(loaded.module, done.plan, output, source=record, standalone=standalone, write_native=native)
-    print(done.describe())
-    print(f"wrote {output}")
-    _save_report(done, output)
+    return done
 
 
 def _save_report(done: Pruned, output: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from eightfold.compress.train.iterate.iterate import StepTraining
+    from eightfold.pipeline.train_models import TrainingSubject
 
 
 @training_command(epochs=5, rate=0.01)
@@ -42,10 +44,8 @@ def iterate(
     from eightfold.compress.train.iterate.iterate import IterateOptions
     from eightfold.compress.train.iterate.iterate import iterate as prune_in_steps
     from eightfold.compress.train.iterate.plot import plot_steps
-    from eightfold.compress.train.log import log_beside
     from eightfold.errors import UsageError
     from eightfold.pipeline.train_models import latency_ms
-    from eightfold.recipe_sections import TrainSection
 
     options = IterateOptions(
         steps=steps,
@@ -60,18 +60,7 @@ def iterate(
     subject = arguments.open()
     if subject.plan.groups:
         raise UsageError(f"{arguments.network} is pruned already", allowed="the network before pruning")
-
-    def finetune(model: nn.Module, training: StepTraining) -> None:
-        section = TrainSection(
-            epochs=training.epochs,
-            batch=training.batch,
-            learning_rate=training.rate,
-            mosaic=arguments.mosaic,
-        )
-        what = f"step {training.step}/{training.steps}"
-        log = log_beside(output / f"step-{training.step}", arguments.log)
-        subject.train(model, section, training.checkpoint, what, log=log)
-
+    finetune = _finetuning(subject, arguments, output)
     side = subject.loaded.size
     measures = latency and is_main() and installed("onnxruntime")
     measured = (lambda model: latency_ms(model, side)) if measures else None
@@ -84,3 +73,24 @@ def iterate(
             plot_steps(done.rows, output / "steps.svg", metric=subject.metric)
     print(done.describe())
     print(f"wrote {output / 'best'}")
+
+
+def _finetuning(
+    subject: TrainingSubject, arguments: TrainingArguments, output: Path
+) -> Callable[[nn.Module, StepTraining], None]:
+    """The training after each step, with a log of its own."""
+    from eightfold.compress.train.log import log_beside
+    from eightfold.recipe_sections import TrainSection
+
+    def finetune(model: nn.Module, training: StepTraining) -> None:
+        section = TrainSection(
+            epochs=training.epochs,
+            batch=training.batch,
+            learning_rate=training.rate,
+            mosaic=arguments.mosaic,
+        )
+        what = f"step {training.step}/{training.steps}"
+        log = log_beside(output / f"step-{training.step}", arguments.log)
+        subject.train(model, section, training.checkpoint, what, log=log)
+
+    return finetune

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -79,15 +79,14 @@ def sensitivity(
         )
         subject = arguments.open()
         model, example = subject.module.eval(), subject.images(1)
-        curves = sensitivity_curves(
-            model, example, metric=subject.measure, options=options, output=output, spread=spread
-        )
+        judged: dict[str, Any] = {"metric": subject.measure}
     else:
         loaded = load_network(network, weights=weights, classes=classes, size=size, seed=seed)
         batch = model_images(images, preprocess_for(loaded, preprocess), count, seed)
         model = loaded.module.eval()
         example = torch.as_tensor(batch[:1])
-        curves = sensitivity_curves(model, example, images=[(batch,)], options=options, output=output, spread=spread)
+        judged = {"images": [(batch,)]}
+    curves = sensitivity_curves(model, example, **judged, options=options, output=output, spread=spread)
     print(curves.describe())
     if loss is not None:
         _show(f"ratios at a loss of {loss:g}", curves.ratios_by_loss(loss))
