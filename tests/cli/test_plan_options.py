@@ -9,7 +9,7 @@ import typer
 from eightfold.cli import app
 from eightfold.cli.compress.prune import FLAGS
 from eightfold.compress.plan_pruning import plan_module
-from eightfold.pipeline.steps.train import PLAN_KEYS
+from eightfold.pipeline.steps.prune import PLAN_KEYS
 from eightfold.recipe import Recipe
 from eightfold.recipe_sections import CompressSection
 

@@ -13,7 +13,7 @@ from eightfold.export.compare.compare import compare_artifacts
 from eightfold.pipeline.job.job import Job
 from eightfold.pipeline.report.content import content_of
 from eightfold.pipeline.run import run
-from eightfold.pipeline.steps.train import prune_baseline
+from eightfold.pipeline.steps.prune import prune_baseline
 from eightfold.recipe import recipe_from
 from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.bundle.manifest import Artifact

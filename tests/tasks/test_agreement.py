@@ -15,9 +15,10 @@ from eightfold.errors import ImageError, ModelError, RecipeError
 from eightfold.recipe import recipe_from
 from eightfold.recipe_sections import DataSection, TaskSection
 from eightfold.runtime.bundle.manifest import Task
-from eightfold.tasks.agreement import AGREEMENTS, AgreementTask
+from eightfold.tasks.agreement import AgreementTask
 from eightfold.tasks.answers import save_answers, with_answers
 from eightfold.tasks.base import Network
+from eightfold.tasks.kinds import AGREEMENTS
 from eightfold.tasks.photos import is_unlabelled, open_photos, write_photos
 
 SIDE = 32

@@ -11,7 +11,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,27 +23,18 @@ from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BundleError, ImageError, ModelError, RecipeError
 from eightfold.export.in_graph.detections import decoded_task
 from eightfold.export.int8.score import Score
-from eightfold.extras import require
-from eightfold.json_types import JsonDict
 from eightfold.recipe import Recipe
 from eightfold.recipe_sections import DataSection
 from eightfold.runtime.bundle.manifest import Task
-from eightfold.runtime.postprocess import decoder_class, decoder_of
+from eightfold.runtime.postprocess import decoder_of
 from eightfold.runtime.postprocess.decoder import the_output
-from eightfold.runtime.postprocess.results import Detections
 from eightfold.tasks.answers import AnsweredImages
-from eightfold.tasks.average_precision import average_precision, jackknife
 from eightfold.tasks.base import Evaluation, Network, Training, VisionTask
-from eightfold.tasks.boxed_images import BoxedImages, Objects
 from eightfold.tasks.inputs import ImageBatch, full_batches
 from eightfold.tasks.photos import write_photos
 
 if TYPE_CHECKING:
     from torch import nn
-
-# Detections of the other network down to this score are ranked against the original's.
-LOWEST_SCORE = 0.01
-NOTHING = "the original finds nothing on the held-out images"
 
 
 class AgreementTask(VisionTask):
@@ -144,7 +135,7 @@ class AgreementTask(VisionTask):
 
     def per_image(self, network: Network, images: ImageSet) -> NDArray[np.float64]:
         """The leading metric of each image."""
-        truth, shares = _answered(images).answers, np.zeros(len(images))
+        truth, shares = answered(images).answers, np.zeros(len(images))
         for batch in full_batches(images, network.preprocess, network.batch):
             answers = self.answer(network, batch)
             for row, place in enumerate(batch.places.tolist()):
@@ -176,7 +167,7 @@ class ClassifyAgreement(AgreementTask):
 
     def chance(self, images: ImageSet) -> float:
         """The share of the class that the original names most often."""
-        return float(np.bincount(_answered(images).answers["classes"]).max() / len(images))
+        return float(np.bincount(answered(images).answers["classes"]).max() / len(images))
 
 
 class SegmentAgreement(AgreementTask):
@@ -227,77 +218,7 @@ class TensorAgreement(AgreementTask):
         return max(0.0, min(_cosine(a, b) for a, b in zip(truth.values(), found.values(), strict=True)))
 
 
-class DetectAgreement(AgreementTask):
-    """Average precision against the original's detections."""
-
-    metrics: ClassVar[tuple[str, ...]] = ("agreement-map50", "agreement-map50-95")
-
-    def check(self, recipe: Recipe) -> None:
-        super().check(recipe)
-        require("faster_coco_eval", "measure mean average precision")
-
-    def answer(self, network: Network, batch: ImageBatch) -> Arrays:
-        """Rows (image, most objects, 6) of x1, y1, x2, y2, score, class; unused ones have class -1."""
-        found = _detections(network, batch, {})
-        most = max((len(each) for each in found), default=0)
-        rows = np.full((len(found), max(most, 1), 6), -1.0, np.float32)
-        for place, each in enumerate(found):
-            rows[place, : len(each)] = np.column_stack((each.boxes, each.scores, each.classes))
-        return {"objects": rows}
-
-    def joined(self, found: Mapping[str, list[Array]]) -> dict[str, Array]:
-        parts = found["objects"]
-        most = max(part.shape[1] for part in parts)
-        padded = [np.pad(part, ((0, 0), (0, most - part.shape[1]), (0, 0)), constant_values=-1.0) for part in parts]
-        objects = np.concatenate(padded)
-        if not (objects[..., 5] >= 0).any():
-            raise ImageError(
-                NOTHING,
-                allowed="images like the training data, with the same preprocessing",
-                remedy="give other images, the right preprocess, or a lower task.options.score_threshold",
-            )
-        return {"objects": objects}
-
-    def evaluate(self, network: Network, images: ImageSet) -> dict[str, float]:
-        return _named(average_precision(*self.found(network, images)))
-
-    def measure(self, network: Network, images: ImageSet) -> Evaluation:
-        made = jackknife(*self.found(network, images), "map50")
-        return Evaluation(_named(made.values), made.parts)
-
-    def found(self, network: Network, images: ImageSet) -> tuple[BoxedImages, list[Detections]]:
-        """The original's detections as boxes of the images, and what the network finds there."""
-        objects = [row[row[:, 5] >= 0] for row in _answered(images).answers["objects"]]
-        classes = 1 + int(max(row[:, 5].max(initial=0) for row in objects))
-        truth = tuple(Objects.of([(each[:4].tolist(), int(each[5]), False) for each in row]) for row in objects)
-        boxed = BoxedImages(images.items, None, tuple(map(str, range(classes))), truth)
-        found: list[Detections] = []
-        for batch in full_batches(images, network.preprocess, network.batch):
-            found += _detections(network, batch, {"score_threshold": LOWEST_SCORE})
-        return boxed, [_of_classes(each, classes) for each in found]
-
-
-def _named(values: Mapping[str, float]) -> dict[str, float]:
-    return {"agreement-map50": values["map50"], "agreement-map50-95": values["map50-95"]}
-
-
-def _detections(network: Network, batch: ImageBatch, options: JsonDict) -> list[Detections]:
-    known = set(decoder_class(network.task.decode).model_fields)
-    more = {name: value for name, value in options.items() if name in known}
-    task = network.task.model_copy(update={"options": {**network.task.options, **more}})
-    decode: Any = decoder_of(task)
-    found: list[Detections] = decode(network.predict(batch.rows), batch.placements)
-    return found
-
-
-def _of_classes(found: Detections, classes: int) -> Detections:
-    """Without classes that the original never names, which no truth can be held against."""
-    kept = found.classes < classes
-    labels = tuple(label for label, keep in zip(found.labels, kept.tolist(), strict=True) if keep)
-    return Detections(found.boxes[kept], found.scores[kept], found.classes[kept], labels)
-
-
-def _answered(images: ImageSet) -> AnsweredImages:
+def answered(images: ImageSet) -> AnsweredImages:
     if not isinstance(images, AnsweredImages):
         raise ImageError("the original has not answered to these images yet", allowed="images with its answers")
     return images
@@ -307,12 +228,3 @@ def _cosine(first: Array, second: Array) -> float:
     a, b = first.ravel().astype(np.float64), second.ravel().astype(np.float64)
     length = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / length if length else float(np.array_equal(a, b))
-
-
-AGREEMENTS: dict[str, type[AgreementTask]] = {
-    "classify": ClassifyAgreement,
-    "detect": DetectAgreement,
-    "segment": SegmentAgreement,
-    "matte": MatteAgreement,
-    "tensors": TensorAgreement,
-}

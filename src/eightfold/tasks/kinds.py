@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from eightfold.errors import RecipeError, UnknownNameError, UsageError
 from eightfold.recipe_sections import TaskSection
-from eightfold.tasks.agreement import AGREEMENTS, AgreementTask
+from eightfold.tasks.agreement import (
+    AgreementTask,
+    ClassifyAgreement,
+    MatteAgreement,
+    SegmentAgreement,
+    TensorAgreement,
+)
 from eightfold.tasks.base import VisionTask
 from eightfold.tasks.classify import Classify
 from eightfold.tasks.detect import Detect
+from eightfold.tasks.detection.agreement import DetectAgreement
 from eightfold.tasks.matte import MatteTask
 from eightfold.tasks.segment import SegmentTask
 
@@ -16,6 +23,14 @@ KINDS: dict[str, type[VisionTask]] = {
     "detect": Detect,
     "segment": SegmentTask,
     "matte": MatteTask,
+}
+# Of images without labels.
+AGREEMENTS: dict[str, type[AgreementTask]] = {
+    "classify": ClassifyAgreement,
+    "detect": DetectAgreement,
+    "segment": SegmentAgreement,
+    "matte": MatteAgreement,
+    "tensors": TensorAgreement,
 }
 
 

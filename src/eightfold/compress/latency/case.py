@@ -12,8 +12,8 @@ from eightfold.compress.latency.side import Side
 from eightfold.compress.latency.whole_network import WholeNetwork
 from eightfold.compress.plan.latency.choices import WidthChoice
 from eightfold.compress.plan.latency.naive import global_plan, uniform_plan
-from eightfold.compress.plan.latency.prices import Prices, WeightedPrices
-from eightfold.compress.plan.latency.program import Mixed, Solution, solve_program
+from eightfold.compress.plan.latency.prices import Mixed, Prices, WeightedPrices
+from eightfold.compress.plan.latency.program import Solution, solve_program
 from eightfold.compress.plan.latency.widths import Counts
 
 FRONT = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)

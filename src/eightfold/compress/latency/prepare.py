@@ -20,8 +20,7 @@ from eightfold.compress.latency.side import Side
 from eightfold.compress.latency.whole_network import WholeNetwork, fitting_plans
 from eightfold.compress.plan.latency.budget_text import MIXED, Budget
 from eightfold.compress.plan.latency.choices import WidthChoice, choices_by_error, choices_by_score
-from eightfold.compress.plan.latency.prices import Prices
-from eightfold.compress.plan.latency.program import Mixed
+from eightfold.compress.plan.latency.prices import Mixed, Prices
 from eightfold.compress.plan.latency.widths import Counts, NetworkLayer, widest
 from eightfold.compress.plan.select import Selection, matches, prunable, round_count
 from eightfold.compress.plan.selection_rules import LayerScores

@@ -16,8 +16,8 @@ from eightfold.compress.latency.request import LatencyRequest
 from eightfold.compress.latency.rounds import round_limits
 from eightfold.compress.latency.solving import solved
 from eightfold.compress.plan.latency.budget_text import LatencyBudget
-from eightfold.compress.plan.latency.choices import WidthChoice, rescored_choices
-from eightfold.compress.plan.latency.program import BlockChoice, Solution
+from eightfold.compress.plan.latency.choices import BlockChoice, WidthChoice, rescored_choices
+from eightfold.compress.plan.latency.program import Solution
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.plan.select import prunable, top
 from eightfold.compress.plan.selection_rules import LayerScores

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from eightfold.compress.latency.report import SideReport
 from eightfold.compress.plan.latency.budget_text import Budget
 from eightfold.compress.plan.latency.choices import WidthChoice
-from eightfold.compress.plan.latency.prices import Prices
-from eightfold.compress.plan.latency.program import PriceLimit
+from eightfold.compress.plan.latency.prices import PriceLimit, Prices
 from eightfold.compress.plan.latency.widths import Counts
 
 # Named sets of kept counts -> the quantity, measured on whole networks.

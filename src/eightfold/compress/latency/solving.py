@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from eightfold.compress.latency.case import Case
 from eightfold.compress.latency.side import AIM, least_value
+from eightfold.compress.plan.latency.choices import BlockChoice, smallest_counts
 from eightfold.compress.plan.latency.prices import WeightedPrices, slowest
-from eightfold.compress.plan.latency.program import BlockChoice, Solution, smallest_counts, solve_program
+from eightfold.compress.plan.latency.program import Solution, solve_program
 from eightfold.errors import UsageError
 
 

@@ -9,18 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eightfold.compress.plan.latency.axis import lower_hull
 from eightfold.compress.plan.latency.budget_text import LatencyBudget
-from eightfold.compress.plan.latency.choices import WidthChoice, allowed_counts, choices_by_error, choices_by_score
-from eightfold.compress.plan.latency.naive import global_plan, uniform_plan
-from eightfold.compress.plan.latency.prices import PriceFit, Prices, WeightedPrices, slowest
-from eightfold.compress.plan.latency.program import (
+from eightfold.compress.plan.latency.choices import (
     BlockChoice,
-    Mixed,
-    PriceLimit,
-    lower_hull,
+    WidthChoice,
+    allowed_counts,
+    choices_by_error,
+    choices_by_score,
     smallest_counts,
-    solve_program,
 )
+from eightfold.compress.plan.latency.naive import global_plan, uniform_plan
+from eightfold.compress.plan.latency.prices import Mixed, PriceFit, PriceLimit, Prices, WeightedPrices, slowest
+from eightfold.compress.plan.latency.program import solve_program
 from eightfold.compress.plan.latency.widths import GroupWidth, NetworkLayer
 from eightfold.compress.trace.groups import Group, Member, Span
 from eightfold.errors import UsageError

@@ -117,3 +117,23 @@ def choices_by_error(
             values = tuple(-error_at[group.id][count] for count in counts)
             by_group[group.id] = WidthChoice(group.id, counts, values)
     return tuple(by_group.values())
+
+
+@dataclass(frozen=True)
+class BlockChoice:
+    """A residual block that may go.
+
+    Attributes:
+        path: of its module.
+        layers: names of its layers, which then cost nothing.
+        value: change of importance where it goes; not positive.
+    """
+
+    path: str
+    layers: frozenset[str]
+    value: float
+
+
+def smallest_counts(choices: Iterable[WidthChoice]) -> dict[str, int]:
+    """The least counts of all groups."""
+    return {choice.group: min(choice.counts) for choice in choices}

@@ -7,7 +7,7 @@ per megabyte of weights, and a constant.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -152,3 +152,30 @@ def slowest(prices: LayerPrices, counts: Counts, most: int = 3) -> list[tuple[st
         (layer.name, prices.of_layer(layer, *layer.widths(counts))) for layer in prices.layers
     )
     return sorted(times, key=lambda item: -item[1])[:most]
+
+
+@dataclass(frozen=True)
+class PriceLimit:
+    """A further quantity that a plan stays within: latency on another device, memory, or energy.
+
+    Attributes:
+        prices: of the layers, in the unit of `most`.
+        floats: of layers that stay in float where the program chooses precisions; `prices` by default.
+    """
+
+    prices: LayerPrices
+    most: float
+    floats: LayerPrices | None = None
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """A choice between INT8 and float for some layers.
+
+    Attributes:
+        floats: prices of layers that stay in float.
+        damage: layer -> change of importance where it is INT8; not positive. Other layers have no choice.
+    """
+
+    floats: LayerPrices
+    damage: Mapping[str, float]

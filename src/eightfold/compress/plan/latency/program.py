@@ -12,63 +12,20 @@ is the precision of a layer that may be INT8 or float, whose pairs are there twi
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from eightfold.compress.plan.latency.choices import WidthChoice
-from eightfold.compress.plan.latency.prices import LayerPrices
+from eightfold.compress.plan.latency.axis import Axis, needed_points
+from eightfold.compress.plan.latency.choices import BlockChoice, WidthChoice
+from eightfold.compress.plan.latency.prices import LayerPrices, Mixed, PriceLimit
 from eightfold.compress.plan.latency.rows import Rows
 from eightfold.compress.plan.latency.widths import GroupWidth, NetworkLayer
 
 GRID = 6  # points of a width that many groups make up
 GAP = 0.005
 SECONDS = 45.0  # to solve one program
-FLAT = 0.002  # of a price: grid points that lie so near to a straight line are left out
-Key = tuple[str, int]
-
-
-@dataclass(frozen=True)
-class BlockChoice:
-    """A residual block that may go.
-
-    Attributes:
-        path: of its module.
-        layers: names of its layers, which then cost nothing.
-        value: change of importance where it goes; not positive.
-    """
-
-    path: str
-    layers: frozenset[str]
-    value: float
-
-
-@dataclass(frozen=True)
-class PriceLimit:
-    """A further quantity that a plan stays within: latency on another device, memory, or energy.
-
-    Attributes:
-        prices: of the layers, in the unit of `most`.
-        floats: of layers that stay in float where the program chooses precisions; `prices` by default.
-    """
-
-    prices: LayerPrices
-    most: float
-    floats: LayerPrices | None = None
-
-
-@dataclass(frozen=True)
-class Mixed:
-    """A choice between INT8 and float for some layers.
-
-    Attributes:
-        floats: prices of layers that stay in float.
-        damage: layer -> change of importance where it is INT8; not positive. Other layers have no choice.
-    """
-
-    floats: LayerPrices
-    damage: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -206,7 +163,7 @@ class _Program:
     def _add(
         self,
         layer: NetworkLayer,
-        axes: tuple[_Axis, ...],
+        axes: tuple[Axis, ...],
         points: list[tuple[int, ...]],
         widths: list[tuple[float, float]],
         goes: int | None,
@@ -218,7 +175,7 @@ class _Program:
         choice = len(ms) > 1
         if goes is None and not choice and len(axes) == 1 and self._add_alone(axes[0], ms[0]):
             return
-        needed = range(len(points)) if len(axes) == 1 else _needed(ms.reshape(-1, len(points)), points, *axes)
+        needed = range(len(points)) if len(axes) == 1 else needed_points(ms.reshape(-1, len(points)), points, *axes)
         parts = {(*points[n], form): n for form in range(len(ms)) for n in needed}
         variables = dict(zip(parts, self.rows.variables(len(parts)), strict=True))
         for part, n in parts.items():
@@ -241,7 +198,7 @@ class _Program:
             forms.append([limit.floats or limit.prices for limit in self._limits])
         return forms
 
-    def _add_alone(self, axis: _Axis, ms: np.ndarray) -> bool:
+    def _add_alone(self, axis: Axis, ms: np.ndarray) -> bool:
         """Add the price to a constant, or to the binaries of one group; False where it needs variables."""
         if len(axis.widths) == 1:
             self.constants = [total + float(price[0]) for total, price in zip(self.constants, ms, strict=True)]
@@ -253,7 +210,7 @@ class _Program:
                 costs[variable] = costs.get(variable, 0.0) + float(price)
         return True
 
-    def _bind(self, parts: Mapping[tuple[int, ...], int], place: int, axis: _Axis, goes: int | None) -> None:
+    def _bind(self, parts: Mapping[tuple[int, ...], int], place: int, axis: Axis, goes: int | None) -> None:
         """The sums of pair variables along one axis are what that axis keeps; nothing where the block goes."""
         if axis.keeps is not None:
             for n, keep in enumerate(axis.keeps):
@@ -274,17 +231,17 @@ class _Program:
             else:
                 self.rows.at_least({**row, goes: max(axis.widths)}, axis.fixed)
 
-    def _axis(self, width: GroupWidth) -> _Axis:
+    def _axis(self, width: GroupWidth) -> Axis:
         """A width as a group's counts, or as a grid where many groups make it up."""
         free = {group: share for group, share in width.groups.items() if len(self._counts(group)) > 1}
         fixed = width.fixed + sum(
             share * self._only(group, width) for group, share in width.groups.items() if group not in free
         )
         if not free:
-            return _Axis((fixed,), None)
+            return Axis((fixed,), None)
         if len(free) == 1:
             ((group, share),) = free.items()
-            return _Axis(tuple(fixed + share * count for count in self._counts(group)), self._keeps[group])
+            return Axis(tuple(fixed + share * count for count in self._counts(group)), self._keeps[group])
         low = fixed + sum(share * min(self._counts(group)) for group, share in free.items())
         high = fixed + sum(share * max(self._counts(group)) for group, share in free.items())
         sums = {
@@ -292,7 +249,7 @@ class _Program:
             for group, share in free.items()
             for variable, count in zip(self._keeps[group], self._counts(group), strict=True)
         }
-        return _Axis(tuple(np.linspace(low, high, GRID).tolist()), None, sums, fixed)
+        return Axis(tuple(np.linspace(low, high, GRID).tolist()), None, sums, fixed)
 
     def _counts(self, group: str) -> tuple[int, ...]:
         return self._choices[group].counts if group in self._choices else ()
@@ -300,67 +257,3 @@ class _Program:
     def _only(self, group: str, width: GroupWidth) -> int:
         """The count of a group that has no choice."""
         return self._counts(group)[0] if group in self._choices else width.full[group]
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """Widths that a layer's side may have.
-
-    Attributes:
-        keeps: the binary of each; None where the width is fixed, or a grid.
-        sum_of: of a grid: binary -> what it adds to the width, beside `fixed`.
-    """
-
-    widths: tuple[float, ...]
-    keeps: list[int] | None
-    sum_of: Mapping[int, float] = field(default_factory=dict)
-    fixed: float = 0.0
-
-    def same(self, other: _Axis) -> bool:
-        """True if both follow the same group, so that their widths move together."""
-        return self.keeps is not None and self.keeps == other.keeps
-
-
-def _needed(ms: np.ndarray, points: list[tuple[int, ...]], inputs: _Axis, outputs: _Axis) -> list[int]:
-    """Numbers of the points that a cheapest mean can use: along a grid, those on the lower convex hull of a price."""
-    needed = set()
-    for prices in ms.reshape(len(ms), len(inputs.widths), len(outputs.widths)):
-        kept = np.ones(prices.shape, dtype=bool)
-        if inputs.keeps is None:
-            for o in range(len(outputs.widths)):
-                kept[:, o] = _on_hull(inputs.widths, prices[:, o])
-        if outputs.keeps is None:
-            for i in range(len(inputs.widths)):
-                kept[i] &= _on_hull(outputs.widths, prices[i])
-        needed |= set(np.flatnonzero(kept.ravel()).tolist())
-    return [n for n in range(len(points)) if n in needed]
-
-
-def _on_hull(widths: Sequence[float], ms: np.ndarray) -> np.ndarray:
-    return np.isin(np.arange(len(widths)), lower_hull(widths, ms.tolist()))
-
-
-def lower_hull(widths: Sequence[float], ms: Sequence[float]) -> list[int]:
-    """Numbers of the points on the lower convex hull, give or take `FLAT` of a price.
-
-    >>> lower_hull([0, 1, 2, 3], [0.0, 2.0, 2.0, 3.0])
-    [0, 3]
-    """
-    hull: list[int] = []
-    for n in range(len(widths)):
-        while len(hull) > 1 and _above(widths, ms, hull[-2], n):
-            hull.pop()
-        hull.append(n)
-    return hull
-
-
-def _above(widths: Sequence[float], ms: Sequence[float], left: int, right: int) -> bool:
-    """True if no point between two others lies below the line that joins them."""
-    between = slice(left + 1, right)
-    line = np.interp(widths[between], [widths[left], widths[right]], [ms[left], ms[right]])
-    return bool(np.all(np.asarray(ms[between]) * (1 + FLAT) >= line))
-
-
-def smallest_counts(choices: Iterable[WidthChoice]) -> dict[str, int]:
-    """The least counts of all groups."""
-    return {choice.group: min(choice.counts) for choice in choices}
