@@ -68,6 +68,29 @@ def test_a_classifier_by_class_with_its_confusion(place: Path, capsys: pytest.Ca
     assert "2 for 1: 3" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("folders", "words"),
+    [
+        ({"1": "1", "2": "2"}, ""),  # a part of the classes, by their numbers
+        ({"0": "dahlia", "1": "iris", "2": "rose"}, ""),  # in the order of the names
+        ({"0": "dahlia", "2": "rose"}, r"data has 2 classes and the network 3; allowed: folders named by"),
+        ({"0": "0", "1": "1", "2": "3"}, ""),
+        ({"1": "1", "2": "3"}, r"data has 2 classes and the network 3"),
+    ],
+)
+def test_folders_are_classes_by_number_or_in_full(place: Path, folders: dict[str, str], words: str) -> None:
+    """The network knows every colour: less than 100% is a class taken for another."""
+    for old in ("0", "1", "2"):
+        (place / "data" / old).rename(place / old)
+    for old, new in folders.items():
+        (place / old).rename(place / "data" / new)
+    if words:
+        with pytest.raises(ImageError, match=words):
+            ef.evaluate("right.onnx", data="data")
+    else:
+        assert ef.evaluate("right.onnx", data="data").results["right.onnx"].metrics["top-1"] == 1.0
+
+
 def test_a_file_of_any_batch_and_size_gives_what_the_fixed_one_gives(place: Path) -> None:
     model = onnx.load("wrong.onnx")
     for axis, name in enumerate(("batch", "", "height", "width")):

@@ -79,6 +79,19 @@ def test_images_without_labels_are_refused(tmp_path: Path) -> None:
         labelled_images(tmp_path)
 
 
+def test_a_class_without_test_images_keeps_its_number(tmp_path: Path) -> None:
+    for name in ("train/a", "train/b", "train/c", "test/a", "test/c"):
+        (tmp_path / name).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / name / "0.png"), np.zeros((4, 4), np.uint8))
+    images = labelled_images(tmp_path / "test")
+    assert (images.labels, images.classes) == ((0, 2), ("a", "b", "c"))
+    (tmp_path / "test" / "c").rename(tmp_path / "test" / "d")
+    with pytest.raises(
+        ImageError, match=r"test has the class 'd', which .*train lacks; allowed: a, b, c; name the folders"
+    ):
+        labelled_images(tmp_path / "test")
+
+
 @pytest.mark.parametrize("batch", [8, 64])
 def test_fewer_images_than_a_batch_are_one_batch(images: ImageSet, tmp_path: Path, batch: int) -> None:
     layer = torch.nn.Linear(3 * PREPROCESS.height * PREPROCESS.width, 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from eightfold.compress.criteria.evidence import Loss
 
 DECODE = "classify"
+UNLABELLED = ("images",)  # the folders of a training part without labels, see `tasks/photos.py`
 
 
 class Classify(VisionTask):
@@ -139,11 +140,33 @@ class Classify(VisionTask):
 
 
 def labelled_images(folder: Path) -> ImageSet:
-    """The images of `folder/LABEL/*`. Raises ImageError when they have no labels."""
+    """The images of `folder/LABEL/*`, whose classes are those of the folder `train` where that lies beside it.
+
+    Raises:
+        ImageError: they have no labels, or one that the training images lack.
+    """
     images = open_images(folder)
     if images.labels is None:
         raise ImageError(f"the images in {folder} have no labels", allowed="a folder for each label: folder/LABEL/*")
-    return images
+    train = folder.parent / "train"
+    if folder.name == "train" or not train.is_dir():
+        return images
+    return _in_classes(images, open_images(train).classes, folder, train)
+
+
+def _in_classes(images: ImageSet, known: tuple[str, ...], folder: Path, train: Path) -> ImageSet:
+    """The test part of a data set may lack images of a class: the others keep their numbers."""
+    if known in ((), images.classes, UNLABELLED):
+        return images
+    for name in images.classes:
+        if name not in known:
+            raise ImageError(
+                f"{folder} has the class {name!r}, which {train} lacks",
+                allowed=", ".join(known[:12]) + (", ..." if len(known) > 12 else ""),
+                remedy="name the folders of both parts alike",
+            )
+    places = [known.index(name) for name in images.classes]
+    return replace(images, labels=tuple(places[label] for label in images.labels or ()), classes=known)
 
 
 def labels_of(images: ImageSet) -> NDArray[np.int64]:

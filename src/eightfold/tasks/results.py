@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eightfold.arrays import Array
+from eightfold.calib.images.class_order import output_labels
 from eightfold.calib.images.decode import images_in, read_image
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.images import open_images
@@ -148,20 +149,14 @@ def _classify(network: Network, data: Path) -> Results:
     images = open_images(data)
     if images.labels is None:
         raise ImageError(f"the images in {data} have no labels", allowed="a folder for each label: FOLDER/LABEL/*")
-    names = list(images.classes or map(str, range(1 + max(images.labels))))
     known = network.task.labels
-    places = [known.index(name) for name in names] if known and set(names) <= set(known) else list(range(len(names)))
-    labels = np.array([places[label] for label in images.labels])
     order = _rankings(network, images)
-    if order.shape[1] <= labels.max():
-        raise ImageError(
-            f"{data} has {len(names)} classes and the network {order.shape[1]}",
-            allowed="folders named by the network's classes, or as many of them",
-        )
-    answers = {place: name for place, name in zip(places, names, strict=True)}
+    labels = output_labels(images, order.shape[1], known=known, source=data)
+    named = [images.classes[label] if images.classes else str(label) for label in images.labels]
+    answers = dict(sorted(zip(labels.tolist(), named, strict=True)))
     shown = {**dict(enumerate(known or map(str, range(order.shape[1])))), **answers}
     right, top5 = order[:, 0] == labels, (order[:, :5] == labels[:, None]).any(axis=1)
-    confusion: dict[str, dict[str, int]] = {name: {} for name in names}
+    confusion: dict[str, dict[str, int]] = {name: {} for name in answers.values()}
     for label, answer in zip(labels.tolist(), order[:, 0].tolist(), strict=True):
         row = confusion[answers[label]]
         row[shown[answer]] = row.get(shown[answer], 0) + 1

@@ -11,6 +11,8 @@ import onnx
 import pytest
 
 from eightfold.calib.calibrate import calibrate
+from eightfold.calib.images.decode import read_image
+from eightfold.calib.images.image_set import ImageWarning
 from eightfold.calib.images.images import open_images
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.ranges import Ranges
@@ -132,6 +134,27 @@ def test_top1_needs_labels(residual_net: ModelMaker, images: Any) -> None:
         top1_score(images, PREPROCESS)
     labelled = open_images(list(images), labels=[0] * 12)
     assert 0 <= top1_score(labelled, PREPROCESS).of(residual_net()) <= 100
+
+
+def test_top1_counts_the_images_that_can_be_read(residual_net: ModelMaker, tmp_path: Path) -> None:
+    """Labels stay with their images where one is skipped, by onnxruntime on each of them."""
+    import cv2
+    import onnxruntime as ort
+
+    rng = np.random.default_rng(0)
+    files = [tmp_path / f"{number:02}.png" for number in range(41)]
+    for file in files:
+        cv2.imwrite(str(file), rng.integers(0, 256, (12, 12, 3), dtype=np.uint8))
+    path, rows = residual_net(), [PREPROCESS(read_image(file))[None] for file in files]
+    session = ort.InferenceSession(path)
+    best = [int(session.run(None, {session.get_inputs()[0].name: row})[0].argmax()) for row in rows]
+    labels = [answer if number % 2 else 0 for number, answer in enumerate(best)]
+    files[0].write_bytes(files[0].read_bytes()[:60])
+    score = top1_score(open_images(files, labels=labels), PREPROCESS)
+    with pytest.warns(ImageWarning, match=r"skipped: .*00\.png is truncated"):
+        assert score.of(path) == pytest.approx(100 * np.mean(np.array(best[1:]) == labels[1:]))
+    with pytest.raises(ImageError, match=r"labels from 0 to 99999; allowed: 0 to "):
+        top1_score(open_images(files[1:], labels=[0] * 39 + [99999]), PREPROCESS).of(path)
 
 
 def test_wrong_options() -> None:

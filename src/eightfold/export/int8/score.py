@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from eightfold.arrays import Array
+from eightfold.calib.images.class_order import output_labels
 from eightfold.calib.images.data_reader import batched, open_data, peeked
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
@@ -53,7 +55,7 @@ def top1_score(images: ImageSet, preprocess: Preprocess) -> Score:
     """
     if images.labels is None:
         raise ImageError("these images have no labels", allowed="a folder per class, or a list file with labels")
-    labels = np.asarray(images.labels)
+    names = [images.name(index) for index in range(len(images))]
 
     def top1(path: Path) -> float:
         graph = ModelGraph(load_onnx(path), str(path))
@@ -61,8 +63,13 @@ def top1_score(images: ImageSet, preprocess: Preprocess) -> Score:
         first, stream = peeked(rows, "measuring top-1")
         output = graph.model.graph.output[0].name
         runner = open_runner(graph, (output,), first, batch=16)
-        found = [part[output] for named in batched(stream, runner.rows) for part in runner([row for _, row in named])]
-        answers = np.concatenate(found).reshape(len(labels), -1).argmax(axis=1)
-        return float((answers == labels).mean() * 100)
+        used: list[str] = []  # what cannot be read is skipped
+        found: list[Array] = []
+        for named in batched(stream, runner.rows):
+            used += [name for name, _ in named]
+            found += [part[output] for part in runner([row for _, row in named])]
+        scores = np.concatenate(found).reshape(len(used), -1)
+        label_of = dict(zip(names, output_labels(images, scores.shape[1], source="the images"), strict=True))
+        return float(np.mean([label_of[name] for name in used] == scores.argmax(axis=1)) * 100)
 
     return Score("top-1", "%", top1, data=images.digest() + preprocess.digest())
