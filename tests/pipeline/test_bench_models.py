@@ -59,6 +59,21 @@ def test_networks_and_files_are_rows_of_one_table(own_code: Path) -> None:
     assert LatencyTable.load(own_code / "t.json") == table
 
 
+def test_files_of_one_name_and_batches_that_one_lacks(tmp_path: Path) -> None:
+    """`before/model.onnx` beside `after/model.onnx` is what people compare."""
+    paths = [tmp_path / "before" / "model.onnx", tmp_path / "after" / "model.onnx"]
+    for batch, path in enumerate(paths, 1):
+        path.parent.mkdir()
+        ef.export_onnx(nn.Conv2d(3, 4, 3), path, batch=batch, image_size=16)
+    table = ef.bench(*paths, batches=[1, 2], backends=["onnxruntime"], threads=1, seconds=0.01)
+    names = ["before/model.onnx onnxruntime", "after/model.onnx onnxruntime"]
+    assert [(row.name, row.batch) for row in table.rows] == [(names[0], 1), (names[1], 2)]
+    assert [(row.name, row.batch, row.reason) for row in table.missing] == [
+        (names[0], 2, "has batch 1 only"),
+        (names[1], 1, "has batch 2 only"),
+    ]
+
+
 def test_a_batch_that_does_not_fit_is_a_row(own_code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two batches the second is killed; the first is measured, and was saved before."""
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from eightfold.errors import ModelError, UsageError
 from eightfold.files import PathLike
 from eightfold.json_types import JsonMapping
+from eightfold.pipeline.bench_names import distinct_names
 from eightfold.pipeline.dynamic_files import is_dynamic
 from eightfold.runtime.backends import backend_named
 from eightfold.runtime.backends.targets import cpu_backends
 from eightfold.runtime.bench.bench import BenchOptions, compare_latency
 from eightfold.runtime.bench.candidates import Candidate, at_batches, at_sizes, candidates_of, is_model_file
 from eightfold.runtime.bench.interleave import Schedule
-from eightfold.runtime.bench.latency import LatencyTable
+from eightfold.runtime.bench.latency import LatencyTable, MissingRow
 from eightfold.runtime.bench.modes import Mode
 from eightfold.runtime.bench.remote import Request, bench_on
 from eightfold.runtime.bench.sweep import Threads
@@ -95,13 +96,15 @@ def bench(
         return _on_device(subjects, device, request)
     options = BenchOptions(Schedule(seconds=seconds), end_to_end=end_to_end, save=save, mode=mode).with_threads(threads)
     with scratch_folder() as folder:
-        candidates: list[Candidate] = []
+        groups: list[list[Candidate]] = []
         for place, subject in enumerate(subjects):
             inside = folder / str(place)
             inside.mkdir()
             found = _candidates(subject, backends, batches, sizes, networks or NetworkOptions(), inside)
-            candidates += _named(found, subject, place, alone=len(subjects) == 1)
-        return compare_latency(at_batches(candidates, batches), baseline=baseline, options=options)
+            groups.append(found)
+        groups = _told_apart(groups, subjects)
+        chosen = at_batches([each for group in groups for each in group], batches)
+        return compare_latency(chosen, baseline=baseline, options=options, absent=_absent(groups, batches))
 
 
 def _on_device(subjects: Sequence[Subject], device: str, request: Request) -> LatencyTable:
@@ -183,9 +186,41 @@ def _exported(loaded: LoadedModel, batches: Sequence[int], backends: Sequence[st
     return made
 
 
-def _named(candidates: list[Candidate], subject: Subject, place: int, *, alone: bool) -> list[Candidate]:
-    """Names that tell subjects apart: those of bundles get the bundle's name in front."""
-    if alone or not candidates or candidates[0].bundle is None:
+def _told_apart(groups: list[list[Candidate]], subjects: Sequence[Subject]) -> list[list[Candidate]]:
+    """The candidates with the ends of their subjects' paths in front, where two subjects have a name in common."""
+    if len(groups) == 1:
+        return groups
+    named = [_named(group, subject, place) for place, (group, subject) in enumerate(zip(groups, subjects, strict=True))]
+    names = [{each.name for each in group} for group in named]
+    if sum(map(len, names)) == len(set().union(*names)):
+        return named
+    paths = [str(each.path if isinstance(each, Bundle) else each) for each in subjects]
+    return [
+        [
+            dataclasses.replace(each, name=f"{name} {each.backend if each.bundle is None else each.name}")
+            for each in group
+        ]
+        for name, group in zip(distinct_names(paths), groups, strict=True)
+    ]
+
+
+def _absent(groups: Sequence[Sequence[Candidate]], batches: Sequence[int] | None) -> list[MissingRow]:
+    """A row for each batch that others have and a candidate does not."""
+    rows: list[MissingRow] = []
+    for group in groups if batches is not None else ():
+        have = {name: [each.batch for each in group if each.name == name] for name in {each.name: 0 for each in group}}
+        rows += [
+            MissingRow(name=name, batch=batch, reason=f"has batch {', '.join(map(str, sorted(own)))} only")
+            for name, own in have.items()
+            for batch in batches or ()
+            if batch not in own
+        ]
+    return rows
+
+
+def _named(candidates: list[Candidate], subject: Subject, place: int) -> list[Candidate]:
+    """Names that tell most subjects apart: those of bundles get the bundle's name in front."""
+    if not candidates or candidates[0].bundle is None:
         return candidates
     name = subject.manifest.name if isinstance(subject, Bundle) else Path(subject).stem or str(place)
     return [dataclasses.replace(each, name=f"{name} {each.name}") for each in candidates]

@@ -37,6 +37,14 @@ def test_a_baseline_at_chance_shows_nothing_and_preprocessing_is_named() -> None
     assert "preprocess (mean, std, scale, color, size)" in check.remedy
 
 
+def test_test_images_of_one_class_are_said_to_be() -> None:
+    """No network can be above a chance of 100%, and no preprocessing is at fault."""
+    check = judged(evidence([1] * 200, [1] * 200, chance=100.0))
+    assert check.passed is None
+    assert check.remedy.startswith("100% of the test images have the same answer")
+    assert "add images of the other classes" in check.remedy
+
+
 @pytest.mark.parametrize("value", [0.0, 0.4, 4.9])
 def test_a_detector_that_finds_nothing_shows_nothing(value: float) -> None:
     measured = MeasuredMetric(value, (value,) * 10)

@@ -108,6 +108,11 @@ def judge_drop(name: str, evidence: AccuracyEvidence, max_drop: float, remedy: s
 
 
 def _of_weak_baseline(evidence: AccuracyEvidence) -> str:
+    if evidence.clear_percent > 100:
+        return (
+            f"{evidence.chance_percent:.0f}% of the test images have the same answer, so that a network which always "
+            "gives it would do as well; add images of the other classes"
+        )
     return (
         f"the likely cause is preprocessing: compare preprocess (mean, std, scale, color, size) with what the network "
         f"was trained with, then its weights and the order of its classes; {evidence.clear_percent:.1f}% "

@@ -76,7 +76,11 @@ class BenchInterrupted(KeyboardInterrupt):
 
 
 def compare_latency(
-    candidates: Sequence[Candidate], *, baseline: str | None = None, options: BenchOptions | None = None
+    candidates: Sequence[Candidate],
+    *,
+    baseline: str | None = None,
+    options: BenchOptions | None = None,
+    absent: Sequence[MissingRow] = (),
 ) -> LatencyTable:
     """Measure model files against each other; those of one batch size take turns in one run.
 
@@ -85,6 +89,7 @@ def compare_latency(
         baseline: the name that speed-ups refer to, of networks with images of its size; the first candidate's by
             default.
         options: how long and with which threads.
+        absent: what was asked for and is none of the candidates, for the table to say.
 
     Raises:
         BenchInterrupted: on Ctrl-C; it has the table so far.
@@ -99,6 +104,7 @@ def compare_latency(
         baseline=baseline,
         seconds_per_row=options.schedule.seconds,
         rows=(),
+        missing=tuple(absent),
     )
     memory = _Memory(options)
     for batch in track(batches, "measuring batch sizes"):
