@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from kept_rows import TimedRows
 from torch import Tensor, nn
 
 import eightfold as ef
@@ -103,7 +102,7 @@ class SmallYolo(nn.Module):
         return [self.head(self.body(x))]
 
 
-class Bench:
+class Bench(TimedRows):
     """Rows of one number of classes, kept one by one."""
 
     def __init__(self, classes: int, arguments: argparse.Namespace) -> None:
@@ -113,8 +112,7 @@ class Bench:
         self.train, self.test = self._scenes(0, arguments.images), self._scenes(10**6, arguments.test_images)
         section = TaskSection(kind="detect", decode="yolo-anchors", options={"anchors": ANCHORS})
         self.task = Detect(section)
-        self.file = self.work / "rows.json"
-        self.rows: dict[str, Any] = json.loads(self.file.read_text()) if self.file.is_file() else {}
+        super().__init__(self.work / "rows.json")
 
     def _scenes(self, first: int, count: int) -> BoxedImages:
         drawn = [
@@ -123,17 +121,6 @@ class Bench:
         ]
         objects = tuple(Objects(each.boxes, each.labels, np.zeros(len(each.labels), bool)) for each in drawn)
         return BoxedImages(tuple(each.image for each in drawn), None, SHAPES[: self.classes], objects)
-
-    def row(self, name: str, make: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """The row of that name, made where it is missing."""
-        if name not in self.rows:
-            begun = time.process_time()
-            made = make()
-            self.rows[name] = made | {"cpu_s": round(time.process_time() - begun, 1)}
-            write_text(self.file, json.dumps(self.rows, indent=1) + "\n")
-            print(self.classes, name, self.rows[name], flush=True)
-        found: dict[str, float] = self.rows[name]
-        return found
 
     def map50(self, model: nn.Module) -> float:
         """Percent, on the test scenes."""
@@ -271,9 +258,7 @@ def table(benches: Sequence[Bench], arguments: argparse.Namespace) -> str:
         "|---|---|---|",
     ]
     for bench in benches:
-        for name, row in bench.rows.items():
-            shown = ", ".join(f"{key} {value:.2f}" for key, value in row.items() if key != "cpu_s")
-            lines.append(f"| {bench.classes} | {name} | {shown}, {row['cpu_s']:.0f} s |")
+        lines += bench.lines(f" {bench.classes} |")
     return "\n".join(lines) + "\n"
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from eightfold.files import sha256_of_bytes
+from eightfold.files import sha256_of_bytes, write_text
 
 SOURCE = Path(__file__).parent.parent / "src" / "eightfold"
 
@@ -46,3 +47,29 @@ class KeptRows:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a") as stream:
                 stream.write(json.dumps({"name": name, "code": self.code, "row": row}) + "\n")
+
+
+class TimedRows:
+    """Rows by name in one file of JSON, each with the CPU seconds that it took. They count whatever the code is now."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.rows: dict[str, dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else {}
+
+    def row(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The row of that name, made where it is missing."""
+        if name not in self.rows:
+            begun = time.process_time()
+            self.rows[name] = make() | {"cpu_s": round(time.process_time() - begun, 1)}
+            write_text(self.file, json.dumps(self.rows, indent=1) + "\n")
+            print(self.file.parent.name, name, self.rows[name], flush=True)
+        return self.rows[name]
+
+    def lines(self, before: str = "") -> list[str]:
+        """Lines of a Markdown table: name and figures, behind the cells `before`."""
+        return [
+            f"|{before} {name} | "
+            + ", ".join(f"{key} {value:.2f}" for key, value in row.items() if key != "cpu_s")
+            + f", {row['cpu_s']:.0f} s |"
+            for name, row in self.rows.items()
+        ]

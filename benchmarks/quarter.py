@@ -26,14 +26,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from training import Data, FashionNet
+from training import Data, FashionNet, trained
 
 import eightfold as ef
-from eightfold.compress.train.devices import Devices
 from eightfold.compress.train.distill.hook import Distill
 from eightfold.compress.train.hooks import Hook
-from eightfold.compress.train.loop import fit
 from eightfold.compress.train.options import LoopOptions
 from eightfold.compress.train.recover.options import RecoverOptions
 from eightfold.compress.train.recover.views import Augment
@@ -141,25 +138,9 @@ class Quarter:
         self, name: str, model: nn.Module, steps: int, rate: float, seed: int, hooks: Sequence[Hook] = ()
     ) -> nn.Module:
         """`model` after SGD on labelled images; kept as a file."""
-        file = self.work / f"{name}.pt"
-        if not file.is_file():
-            weights = [each for each in model.parameters() if each.dim() > 1]
-            others = [each for each in model.parameters() if each.dim() <= 1]
-            groups = [{"params": weights, "weight_decay": 5e-4}, {"params": others, "weight_decay": 0.0}]
-            optimizer = torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True)
-            fit(
-                model,
-                self.data.batches(seed),
-                optimizer,
-                LoopOptions(steps=steps, rate=LearningRate("cosine", 0.1), seed=seed, what=f"{self.network} {name}"),
-                loss=cross_entropy,
-                hooks=hooks,
-                checkpoint=self.work / f"{name}.safetensors",
-                devices=Devices("cpu", "off"),
-            )
-            torch.save(model.state_dict(), file)
-        model.load_state_dict(torch.load(file, weights_only=True))
-        return model.eval()
+        rates = LearningRate("cosine", 0.1)
+        options = LoopOptions(steps=steps, rate=rates, seed=seed, what=f"{self.network} {name}")
+        return trained(model, self.data.batches(seed), options, rate, self.work / f"{name}.pt", hooks)
 
     def right(self, model: nn.Module) -> np.ndarray:
         """Whether each test image is right, bool [10000]."""

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from kept_rows import TimedRows
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -132,7 +131,7 @@ class Data:
         return 100 * float((answers == self.test_y).float().mean())
 
 
-class Bench:
+class Bench(TimedRows):
     """Rows that are kept, and trainings that go on where they were killed."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
@@ -140,20 +139,8 @@ class Bench:
         self.width = arguments.width
         self.rate, self.work_rate = 0.1, 0.05
         self.work.mkdir(parents=True, exist_ok=True)
-        self.file = self.work / "rows.json"
-        self.rows: dict[str, Any] = json.loads(self.file.read_text()) if self.file.is_file() else {}
+        super().__init__(self.work / "rows.json")
         self.about = {"width": self.width, "images": arguments.images, "steps": self.steps, "batch": BATCH}
-
-    def row(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The row of that name, made where it is missing."""
-        if name not in self.rows:
-            begun = time.process_time()
-            row = make()
-            self.rows[name] = row | {"cpu_s": round(time.process_time() - begun, 1)}
-            write_text(self.file, json.dumps(self.rows, indent=1) + "\n")
-            print(name, self.rows[name], flush=True)
-        found: dict[str, Any] = self.rows[name]
-        return found
 
     def trained(
         self,
@@ -167,27 +154,10 @@ class Bench:
         loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
     ) -> nn.Module:
         """`model` after `share` of the steps; kept as a file."""
-        file = self.work / f"{name}.pt"
-        if file.is_file():
-            model.load_state_dict(torch.load(file, weights_only=True))
-            return model.eval()
-        weights = [p for p in model.parameters() if p.dim() > 1]
-        others = [p for p in model.parameters() if p.dim() <= 1]
-        groups = [{"params": weights, "weight_decay": 5e-4}, {"params": others, "weight_decay": 0.0}]
-        optimizer = torch.optim.SGD(groups, lr=rate or self.work_rate, momentum=0.9, nesterov=True)
         options = LoopOptions(steps=int(share * self.steps), rate=LearningRate("cosine", 0.1), seed=seed, what=name)
-        fit(
-            model,
-            self.data.batches(seed),
-            optimizer,
-            options,
-            loss=loss,
-            hooks=hooks,
-            checkpoint=self.work / f"{name}.safetensors",
-            devices=Devices("cpu", "off"),
+        return trained(
+            model, self.data.batches(seed), options, rate or self.work_rate, self.work / f"{name}.pt", hooks, loss
         )
-        torch.save(model.state_dict(), file)
-        return model.eval()
 
     def dense(self, seed: int) -> nn.Module:
         """The network that all rows of a seed start from."""
@@ -201,6 +171,29 @@ class Bench:
         update: Update = "subgradient" if kind == "constant" else "proximal"
         hooks = [Sparsity(ScalePenalty(scales, Strength(s, kind), shifts_of(model, scales)), update)] if s else []
         return self.trained(f"longer-{seed}-{penalty_name(s, kind)}", model, seed + 50, hooks=hooks)
+
+
+def trained(
+    model: nn.Module,
+    batches: Callable[[int], Batch],
+    options: LoopOptions,
+    rate: float,
+    file: Path,
+    hooks: Sequence[Hook] = (),
+    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
+) -> nn.Module:
+    """`model` after SGD on labelled images; kept in `file`."""
+    if file.is_file():
+        model.load_state_dict(torch.load(file, weights_only=True))
+        return model.eval()
+    weights = [each for each in model.parameters() if each.dim() > 1]
+    others = [each for each in model.parameters() if each.dim() <= 1]
+    groups = [{"params": weights, "weight_decay": 5e-4}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True)
+    checkpoint, devices = file.with_suffix(".safetensors"), Devices("cpu", "off")
+    fit(model, batches, optimizer, options, loss=loss, hooks=hooks, checkpoint=checkpoint, devices=devices)
+    torch.save(model.state_dict(), file)
+    return model.eval()
 
 
 def penalty_name(s: float, kind: Kind) -> str:
@@ -333,10 +326,7 @@ def table(bench: Bench) -> str:
         "| row | figures |",
         "|---|---|",
     ]
-    for name, row in bench.rows.items():
-        shown = ", ".join(f"{key} {value:.2f}" for key, value in row.items() if key != "cpu_s")
-        lines.append(f"| {name} | {shown}, {row['cpu_s']:.0f} s |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + bench.lines()) + "\n"
 
 
 def main() -> None:
