@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job import run_files as at
 from eightfold.pipeline.job.job import Job
 from eightfold.pipeline.run import run
 from eightfold.recipe import read_recipe, recipe_from

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from eightfold.compress.train.options import CLOCKS
 from eightfold.errors import ModelError
-from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job import run_files as at
 from eightfold.pipeline.job.job import Job
 from eightfold.pipeline.report.content import content_of, recovery_of
 from eightfold.pipeline.run import run

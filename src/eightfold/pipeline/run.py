@@ -10,7 +10,7 @@ from eightfold.errors import UsageError
 from eightfold.export.bundle.commits import commits
 from eightfold.files import PathLike
 from eightfold.json_types import JsonDict
-from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job import run_files as at
 from eightfold.pipeline.job.dry_run import StepPreview, foresee
 from eightfold.pipeline.job.job import Job
 from eightfold.pipeline.job.runner import Listener, PipelineStep, StepResult, run_steps

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job import run_files as at
 from eightfold.pipeline.job.job import Job
 from eightfold.pipeline.report.headlines import best_curve, best_name, leading_label, metric_of, speedup_of
 from eightfold.pipeline.run import RunResult

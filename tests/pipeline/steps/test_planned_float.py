@@ -13,7 +13,7 @@ from torch import nn
 import eightfold as ef
 from eightfold.compress.latency.report import LatencyReport
 from eightfold.export.int8.float_layers import weighted_labels
-from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job import run_files as at
 from eightfold.pipeline.steps.int8 import _layers_planned_float
 
 

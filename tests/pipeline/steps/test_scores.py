@@ -15,7 +15,7 @@ from eightfold.calib.images.image_set import ImageWarning
 from eightfold.compress.criteria.scores import CRITERIA, NEEDS
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.errors import RecipeError
-from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job import run_files as at
 from eightfold.pipeline.job.runner import run_steps
 from eightfold.pipeline.run import _job, _steps
 from eightfold.recipe import recipe_from

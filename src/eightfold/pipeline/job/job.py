@@ -1,4 +1,4 @@
-"""A job: a recipe and the directory it works in, with the names of everything in there and how to read it."""
+"""A job: a recipe and the directory it works in, and how to read what is in there."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.images import open_images
 from eightfold.files import write_text
 from eightfold.json_types import Json
+from eightfold.pipeline.job import run_files as at
 from eightfold.pipeline.job.artifacts import ArtifactSpec, RunArtifacts
-from eightfold.pipeline.job.network_files import BASELINE as BASELINE
-from eightfold.pipeline.job.network_files import PRUNED as PRUNED
 from eightfold.recipe import Recipe
 from eightfold.recipe_sections import TaskSection
 
@@ -30,36 +29,6 @@ if TYPE_CHECKING:
     from eightfold.pipeline.job.networks import RunNetworks
     from eightfold.runtime.bundle.manifest import Task
     from eightfold.tasks.base import VisionTask
-
-# Folders and files of a run directory.
-DATA = "data"
-BASELINE_FACTS = "baseline/facts.json"
-ANSWERS = "answers.npz"  # of the original on the test images, where these have no labels
-PLAN = "plan/plan.json"
-WIDTHS = "plan/widths.json"
-LATENCY_PLAN = "plan/latency.json"
-RECOVERY_LOG = "recover.csv"
-PRUNED_FACTS = "pruned.json"
-RANGES = "ranges.json"
-EQUALIZED = "onnx/equalized.json"
-METRICS = "metrics.json"
-EVIDENCE = "evidence.json"  # the leading metric, image by image
-ENGINES = "engines"
-TIMING_CACHE = "timing.cache"
-DECODED = "decoded"  # a family of graphs
-LATENCY = "latency.json"
-REPORT = "report.html"
-BUNDLE = "bundle"
-
-
-def facts_of(what: str) -> str:
-    """Path of the recorded steps of a family of graphs, by artifact id."""
-    return f"onnx/{what.replace(':', '-')}.json"
-
-
-def search_of(target: str) -> str:
-    """Path of the plot of the trade-off that `quantize.max_drop` made; the table has the same name and .txt."""
-    return f"onnx/search-{target.replace(':', '-')}.svg"
 
 
 @dataclass(frozen=True)
@@ -116,18 +85,18 @@ class Job:
 
     @cached_property
     def train_images(self) -> ImageSet:
-        folder = self.path(DATA) / "train"
+        folder = self.path(at.DATA) / "train"
         if self.unlabelled and not self.by_agreement:
             return ImageSet(open_images(folder / "images").items, None, self.test_images.classes)
         return self.task.labelled_images(folder)
 
     @cached_property
     def test_images(self) -> ImageSet:
-        images = self.task.labelled_images(self.path(DATA) / "test")
-        if self.by_agreement and self.path(ANSWERS).is_file():
+        images = self.task.labelled_images(self.path(at.DATA) / "test")
+        if self.by_agreement and self.path(at.ANSWERS).is_file():
             from eightfold.tasks.answers import with_answers
 
-            return with_answers(images, self.path(ANSWERS))
+            return with_answers(images, self.path(at.ANSWERS))
         return images
 
     @property

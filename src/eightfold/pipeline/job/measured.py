@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job import run_files as at
 from eightfold.pipeline.job.job import Job
 from eightfold.runtime.bundle.manifest import Metric
 from eightfold.runtime.bundle.manifest import Step as ManifestStep

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from eightfold.errors import ModelError, RecipeError
 from eightfold.extras import require
 from eightfold.files import atomic_directory, atomic_path
-from eightfold.pipeline.job import network_files as at
+from eightfold.pipeline.job import run_files as at
 from eightfold.zoo.sources.base import LoadedModel, SourceOptions
 from eightfold.zoo.sources.pruned_folder import onnx_file_of
 from eightfold.zoo.sources.registry import load_source, source_of

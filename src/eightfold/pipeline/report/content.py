@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eightfold.export.bundle.commits import describe_commit
-from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job import run_files as at
 from eightfold.pipeline.job.artifacts import ArtifactSpec
 from eightfold.pipeline.job.job import Job
 from eightfold.pipeline.job.measured import metrics_of, steps_of

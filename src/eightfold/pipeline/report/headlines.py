@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from eightfold.json_types import JsonDict
-from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job import run_files as at
 from eightfold.pipeline.job.artifacts import Artifacts, ArtifactSpec
 from eightfold.pipeline.job.job import Job
 from eightfold.pipeline.job.measured import metrics_of

@@ -10,7 +10,7 @@ from pathlib import Path
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.target import parse_target
 from eightfold.files import atomic_directory
-from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job import run_files as at
 from eightfold.pipeline.job.artifacts import Artifacts, ArtifactSpec
 from eightfold.pipeline.job.job import Job
 from eightfold.pipeline.job.runner import PipelineStep

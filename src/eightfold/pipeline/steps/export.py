@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from eightfold.export.verify.test_inputs import COMPARED_IMAGES
 from eightfold.export.verify.verify import Tolerance
-from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job import run_files as at
 from eightfold.pipeline.job.artifacts import VARIANTS, ArtifactSpec
 from eightfold.pipeline.job.job import Job
 from eightfold.pipeline.job.runner import PipelineStep

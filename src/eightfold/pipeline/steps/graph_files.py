@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job import run_files as at
 from eightfold.pipeline.job.artifacts import ArtifactSpec
 from eightfold.pipeline.job.job import Job
 from eightfold.runtime.bundle.manifest import Step

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from eightfold.compress.plan.latency.budget_text import MIXED
 from eightfold.export.targets import target_named
 from eightfold.files import write_text
-from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job import run_files as at
 from eightfold.pipeline.job.artifacts import Artifacts, ArtifactSpec
 from eightfold.pipeline.job.job import Job
 from eightfold.pipeline.job.runner import PipelineStep

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from eightfold.files import sha256_of_file
 from eightfold.json_types import JsonDict
-from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job import run_files as at
 from eightfold.pipeline.job.artifacts import Artifacts, ArtifactSpec
 from eightfold.pipeline.job.job import Job
 from eightfold.pipeline.job.measured import families, metrics_of, steps_of

@@ -12,7 +12,7 @@ import numpy as np
 from eightfold.compress.plan.latency.budget_text import MIXED
 from eightfold.compress.plan.selection_rules import MEASURED
 from eightfold.json_types import JsonDict
-from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job import run_files as at
 from eightfold.pipeline.job.job import Job
 from eightfold.recipe_sections import CompressSection
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from eightfold.calib.images.image_set import warn_of_overlap
 from eightfold.files import atomic_directory
 from eightfold.json_types import JsonDict
-from eightfold.pipeline.job import job as at
+from eightfold.pipeline.job import run_files as at
 from eightfold.pipeline.job.job import Job
 from eightfold.pipeline.job.runner import PipelineStep
 from eightfold.pipeline.job.step_keys import IMAGES, MODULES, image_key, model_key, versions
