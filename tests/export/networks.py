@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from eightfold.export.verify.verify import random_inputs_of
+from eightfold.export.verify.test_inputs import random_inputs_of
 from eightfold.onnx_graph.onnx_files import load_onnx, tensor_specs
 
 

@@ -12,7 +12,7 @@ from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import UsageError
 from eightfold.export.compare.runnables import Runnable
 from eightfold.export.in_graph.in_graph import normalized, pixels_for
-from eightfold.export.verify.verify import random_inputs_of
+from eightfold.export.verify.test_inputs import random_inputs_of
 from eightfold.onnx_graph.tensor_specs import TensorSpec
 
 # What gives a network its inputs; None leaves them to chance.

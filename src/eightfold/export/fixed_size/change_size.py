@@ -15,7 +15,8 @@ import numpy as np
 from eightfold.arrays import Array, Arrays
 from eightfold.errors import ModelError
 from eightfold.export.simplify.constants import computed_constants, stated_constants
-from eightfold.export.verify.verify import random_inputs_of, runner, with_outputs
+from eightfold.export.verify.test_inputs import random_inputs_of
+from eightfold.export.verify.verify import runner, with_outputs
 from eightfold.onnx_graph.graph_index import GraphIndex, attribute
 from eightfold.onnx_graph.onnx_files import input_specs
 from eightfold.onnx_graph.shape_inference import inferred_shapes

@@ -11,7 +11,7 @@ import numpy as np
 from eightfold.arrays import Array, Arrays
 from eightfold.errors import ModelError, UsageError
 from eightfold.export.fixed_size.fix_shapes import has_channels_last
-from eightfold.export.verify.verify import random_inputs_of
+from eightfold.export.verify.test_inputs import random_inputs_of
 from eightfold.json_types import JsonMapping
 from eightfold.onnx_graph.graph_index import keep
 from eightfold.onnx_graph.onnx_files import DTYPE_OF_ELEM_TYPE, load_onnx

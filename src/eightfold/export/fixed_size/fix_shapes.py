@@ -11,7 +11,8 @@ import numpy as np
 from eightfold.arrays import Arrays
 from eightfold.errors import ModelError, UsageError
 from eightfold.export.fixed_size.change_size import Sizes, require_size_follows
-from eightfold.export.verify.verify import random_inputs_of, runner
+from eightfold.export.verify.test_inputs import random_inputs_of
+from eightfold.export.verify.verify import runner
 from eightfold.files import PathLike
 from eightfold.onnx_graph.canonicalize import canonicalized
 from eightfold.onnx_graph.change_batch import loosen_batch

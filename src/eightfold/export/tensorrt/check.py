@@ -14,8 +14,8 @@ from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.verify.intermediates.probe import Intermediates, Probe, See
 from eightfold.export.verify.precision_check import ComparedNetwork, verify_precision
 from eightfold.export.verify.sessions import BACKEND_OF_BUILDER, absent_backend, session_runner
-from eightfold.export.verify.test_inputs import RANDOM, InputSets, input_sets_of
-from eightfold.export.verify.verify import Tolerance, random_inputs_of
+from eightfold.export.verify.test_inputs import RANDOM, InputSets, input_sets_of, random_inputs_of
+from eightfold.export.verify.verify import Tolerance
 from eightfold.extras import installed
 from eightfold.files import write_bytes
 from eightfold.runtime.bundle.manifest import Step

@@ -12,7 +12,6 @@ import numpy as np
 
 from eightfold.arrays import Array, Arrays
 from eightfold.errors import ModelError, UsageError
-from eightfold.export.verify.verify import random_inputs_of
 from eightfold.onnx_graph.tensor_specs import TensorSpec
 
 # Beyond black and white after the usual normalizations, which give -2.1 to 2.6.
@@ -29,6 +28,20 @@ NOT_FINITE = "the network before the step answers with NaN or infinite values"
 
 # The inputs of some runs, by what they are.
 InputSets = Mapping[str, Sequence[Arrays]]
+
+
+def random_inputs_of(specs: Sequence[TensorSpec], seed: int = 0) -> dict[str, Array]:
+    """One array per input: uniform in [0, 1) for floats, pixels for integers."""
+    rng = np.random.default_rng(seed)
+    return {spec.name: _random(spec, rng) for spec in specs}
+
+
+def _random(spec: TensorSpec, rng: np.random.Generator) -> Array:
+    if spec.dtype in ("float32", "float16"):
+        return rng.random(spec.shape, dtype=np.float32).astype(spec.dtype)
+    if spec.dtype == "bool":
+        return rng.integers(0, 2, spec.shape).astype(np.bool_)
+    return rng.integers(0, 128 if spec.dtype == "int8" else 256, spec.shape).astype(spec.dtype)
 
 
 def adversarial_inputs(specs: Sequence[TensorSpec], seed: int = 0) -> dict[str, Arrays]:

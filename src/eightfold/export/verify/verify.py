@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from eightfold.arrays import Array as Array
-from eightfold.arrays import Arrays as Arrays
+from eightfold.arrays import Array, Arrays
 from eightfold.errors import ModelError, VerificationError, first_line
 from eightfold.export.verify.sqnr import NO_ERROR_DB, sqnr_db
 from eightfold.extras import require
 from eightfold.files import PathLike
 from eightfold.onnx_graph.onnx_files import fits_protobuf, save_onnx
-from eightfold.onnx_graph.tensor_specs import TensorSpec
 from eightfold.runtime.bundle.manifest import Step
 from eightfold.scratch import scratch_folder
 from eightfold.values import Frozen
@@ -227,20 +225,6 @@ def _refusals(path: Runnable) -> Iterator[None]:
             f"onnxruntime refuses {shown} ({first_line(error)})",
             allowed="a valid fixed-size ONNX file",
         ) from error
-
-
-def random_inputs_of(specs: Sequence[TensorSpec], seed: int = 0) -> dict[str, Array]:
-    """One array per input: uniform in [0, 1) for floats, pixels for integers."""
-    rng = np.random.default_rng(seed)
-    return {spec.name: _random(spec, rng) for spec in specs}
-
-
-def _random(spec: TensorSpec, rng: np.random.Generator) -> Array:
-    if spec.dtype in ("float32", "float16"):
-        return rng.random(spec.shape, dtype=np.float32).astype(spec.dtype)
-    if spec.dtype == "bool":
-        return rng.integers(0, 2, spec.shape).astype(np.bool_)
-    return rng.integers(0, 128 if spec.dtype == "int8" else 256, spec.shape).astype(spec.dtype)
 
 
 def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:

@@ -10,8 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from eightfold.arrays import Array as Array
-from eightfold.arrays import Arrays as Arrays
+from eightfold.arrays import Array, Arrays
 from eightfold.errors import BackendError, UsageError
 from eightfold.onnx_graph.tensor_specs import TensorSpec
 from eightfold.runtime.backends.finite import all_finite

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from eightfold.arrays import Array
 from eightfold.calib.images.geometry import Placement
-from eightfold.runtime.backends.base import Array
 
 Floats = NDArray[np.float64]
 Taps = tuple[NDArray[np.intp], NDArray[np.intp], Floats]
