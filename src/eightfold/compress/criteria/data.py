@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
+import torch
+from torch import nn
 
 from eightfold.compress.criteria.evidence import Array, Evidence, LayerScores, per_channel, stacked_rows
 from eightfold.compress.layerwise.layerwise_forward import layer_calls
-from eightfold.compress.modules.modes import gradients_of
 from eightfold.compress.trace.groups import Group
 from eightfold.export.verify.module_runs import evaluating
 
@@ -84,3 +86,19 @@ def _gradient(evidence: Evidence, tensor: str) -> Array:
 def _sum_but(dim: int, values: Array) -> Array:
     total: Array = values.sum(axis=tuple(axis for axis in range(values.ndim) if axis != dim))
     return total
+
+
+@contextmanager
+def gradients_of(model: nn.Module) -> Iterator[None]:
+    """Gradients for every parameter, none at the start; the parameters' own gradients and flags afterwards."""
+    before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    for parameter, _, _ in before:
+        parameter.requires_grad_(True)
+        parameter.grad = None
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for parameter, wanted, gradient in before:
+            parameter.requires_grad_(wanted)
+            parameter.grad = gradient

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from eightfold.arrays import Arrays
+from eightfold.errors import UsageError
 from eightfold.export.tensorrt.check import compared_with_graph
 from eightfold.export.tensorrt.engine_from_onnx import DEFAULT_OPTIONS, EnginePrecision, engine_from_onnx
+from eightfold.export.tensorrt.layers import layers_path
 from eightfold.export.tensorrt.options import BuildOptions
-from eightfold.export.tensorrt.paths import require_places
-from eightfold.files import PathLike
+from eightfold.export.tensorrt.record import sidecar_path
+from eightfold.files import PathLike, require_output
+from eightfold.onnx_graph.onnx_files import external_files
 
 
 def build_engine(
@@ -44,8 +47,17 @@ def build_engine(
         BuildError: parser or builder refused the model; the message holds the first error and the node.
         MissingExtraError: the builder is not installed.
     """
-    require_places(output, onnx_path, options)
+    _require_places(output, Path(onnx_path), options)
     engine = engine_from_onnx(onnx_path, target=target, precision=precision, options=options, inputs=inputs)
     if not options.inner_outputs and not options.strip_weights:
         engine = engine.with_step(compared_with_graph(engine, Path(onnx_path), inputs))
     return engine.save(output)
+
+
+def _require_places(output: PathLike, graph: Path, options: BuildOptions) -> None:
+    """Raises UsageError, before minutes of work, if the engine's files cannot be written or would replace an input."""
+    if not graph.is_file():
+        raise UsageError(f"there is no file {str(graph)!r}", allowed="an ONNX file of fixed sizes")
+    read = [graph, *(graph.parent / name for name in external_files(graph)), options.calibration_cache]
+    for written in (output, sidecar_path(output), layers_path(output), options.timing_cache):
+        require_output(written, reads=read)
