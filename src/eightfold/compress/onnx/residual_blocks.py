@@ -17,8 +17,8 @@ from eightfold.compress.onnx.build import build_module, node_paths
 from eightfold.compress.onnx.graph_file import OnnxGraph
 from eightfold.compress.onnx.inputs import settle
 from eightfold.compress.plan.plan import RemovedBlock
-from eightfold.compress.surgery.blocks import Block, rank_blocks
-from eightfold.errors import PlanMismatchError, UnknownNameError, UsageError
+from eightfold.compress.surgery.blocks import Block, chosen_of, rank_blocks
+from eightfold.errors import PlanMismatchError
 from eightfold.export.verify.module_runs import evaluating
 from eightfold.onnx_graph.graph_index import GraphIndex, keep
 from eightfold.onnx_graph.onnx_files import shell_of
@@ -91,24 +91,10 @@ def _branch(index: GraphIndex, add: onnx.NodeProto, skip: int) -> Branch | None:
 def choose_graph_blocks(
     graph: OnnxGraph, batches: Batches, wanted: int | Sequence[str], score: str
 ) -> tuple[Block, ...]:
-    """The blocks to remove: the number of least important ones, or those named by their Add node.
-
-    Raises:
-        UsageError: more than there are.
-        UnknownNameError: no block of that name.
-    """
+    """The blocks to remove: the number of least important ones, or those named by their Add node; see `chosen_of`."""
     if not wanted:
         return ()
-    ranked = rank_blocks(measured_blocks(graph, batches), score)
-    if isinstance(wanted, int):
-        if wanted > len(ranked):
-            raise UsageError(f"{wanted} of {len(ranked)} residual blocks to remove", allowed=f"0 to {len(ranked)}")
-        return ranked[:wanted]
-    by_path = {block.path: block for block in ranked}
-    for path in wanted:
-        if path not in by_path:
-            raise UnknownNameError.of("residual block", path, by_path)
-    return tuple(by_path[path] for path in wanted)
+    return chosen_of(rank_blocks(measured_blocks(graph, batches), score), wanted)
 
 
 def measured_blocks(graph: OnnxGraph, batches: Batches) -> tuple[Block, ...]:

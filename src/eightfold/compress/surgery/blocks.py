@@ -115,11 +115,21 @@ def choose_blocks(
     if not wanted:
         return ()
     ranked = rank_blocks(find_blocks(model, batches, fit=score == "recoverability"), score)
+    if isinstance(wanted, int) and score == "bn_scale":
+        with_norms = tuple(block for block in ranked if math.isfinite(block.norm_scale))
+        return chosen_of(with_norms, wanted, kind=" with a batch norm")
+    return chosen_of(ranked, wanted)
+
+
+def chosen_of(ranked: tuple[Block, ...], wanted: int | Sequence[str], *, kind: str = "") -> tuple[Block, ...]:
+    """The first of ranked blocks, or those named.
+
+    Raises:
+        UsageError: more than there are; `kind` says which count.
+        UnknownNameError: no block of that name.
+    """
     if isinstance(wanted, int):
-        if score == "bn_scale":
-            ranked = tuple(block for block in ranked if math.isfinite(block.norm_scale))
         if wanted > len(ranked):
-            kind = " with a batch norm" if score == "bn_scale" else ""
             raise UsageError(
                 f"{wanted} of {len(ranked)} residual blocks{kind} to remove", allowed=f"0 to {len(ranked)}"
             )
