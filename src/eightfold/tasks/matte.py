@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +20,13 @@ from eightfold.tasks.base import Evaluation, Network, Training
 from eightfold.tasks.dense.dense_task import DenseTask
 from eightfold.tasks.dense.matted_images import ALPHAS, MattedImages, open_mattes
 from eightfold.tasks.dense.matting_metrics import matting_errors, mean_errors, trimap
-from eightfold.tasks.inputs import full_batches, shuffled, tensors
+from eightfold.tasks.dense.picture_batches import PictureBatches
+from eightfold.tasks.inputs import full_batches
 from eightfold.zoo.generated_mattes import write_mattes
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
 # The argument of forward() with which a network gives (semantic, detail, matte), as MODNet's training needs it.
 HEADS = "heads"
@@ -90,7 +90,7 @@ class MatteTask(DenseTask):
 
 def with_heads(model: nn.Module) -> nn.Module:
     """`model` with the auxiliary heads that only training runs, sharing its parameters; itself where it has none."""
-    from torch import Tensor, nn
+    from torch import nn
 
     if HEADS not in inspect.signature(model.forward).parameters:
         return model
@@ -114,37 +114,19 @@ def matting_loss() -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     return lambda output, target: loss(output, target[:, :3], target[:, 3:4], target[:, 4:])
 
 
-@dataclass(frozen=True)
-class MatteBatches:
-    """Shuffled batches, half of the images mirrored; the same for an epoch's number every time.
+class MatteBatches(PictureBatches[MattedImages]):
+    """Pairs (b, 3, h, w) and (b, 5, h, w): the images, and the images with alpha and trimap behind them."""
 
-    Calling it gives pairs (b, 3, h, w) and (b, 5, h, w): the images, and the images with alpha and trimap behind them.
-    """
-
-    images: MattedImages
-    preprocess: Preprocess
-    batch: int
-    seed: int
-
-    def __len__(self) -> int:
-        return len(self.images) // self.batch
-
-    def __call__(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        import torch
-
-        random = np.random.default_rng((self.seed, epoch))
-        for chosen in shuffled(len(self.images), self.batch, random):
-            rows = tensors(self.images, chosen, self.preprocess)
-            joined = np.concatenate((rows, np.stack([self._alpha_and_trimap(index) for index in chosen])), axis=1)
-            mirrored = random.random(len(chosen)) < 0.5
-            joined[mirrored] = joined[mirrored][..., ::-1]
-            target = torch.from_numpy(joined)
-            yield target[:, :3].contiguous(), target
-
-    def _alpha_and_trimap(self, index: int) -> Array:
+    def truth(self, index: int) -> Array:
         """(2, h, w), placed as the image is."""
         alpha = _alpha_rules(self.preprocess)(self.images.truth(index))[0]
         return np.stack((alpha, trimap(alpha)))
+
+    def pair(self, rows: Array, truth: Array) -> tuple[Tensor, Tensor]:
+        import torch
+
+        target = torch.from_numpy(np.concatenate((rows, truth), axis=1))
+        return target[:, :3].contiguous(), target
 
 
 def _alpha_rules(preprocess: Preprocess) -> Preprocess:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +10,6 @@ from numpy.typing import NDArray
 
 from eightfold.arrays import Array
 from eightfold.calib.images.image_set import ImageSet
-from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BundleError, ImageError, ModelError, RecipeError
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.postprocess import decoder_of
@@ -20,11 +17,11 @@ from eightfold.runtime.postprocess.dense import Segment
 from eightfold.tasks.base import Network, Training
 from eightfold.tasks.dense.dense_task import DenseTask
 from eightfold.tasks.dense.masked_images import CLASSES, MASKS, UNKNOWN, MaskedImages, mask_in_tensor, open_masks
-from eightfold.tasks.inputs import full_batches, shuffled, tensors
+from eightfold.tasks.dense.picture_batches import PictureBatches
+from eightfold.tasks.inputs import full_batches
 from eightfold.zoo.datasets.masked_scenes import write_masked_scenes
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
 
@@ -122,35 +119,17 @@ def segmentation_loss(outputs: Any, target: Tensor) -> Tensor:
     return losses.sum() / known.sum().clamp(min=1)
 
 
-@dataclass(frozen=True)
-class MaskBatches:
-    """Shuffled batches, half of the images mirrored; the same for an epoch's number every time.
+class MaskBatches(PictureBatches[MaskedImages]):
+    """Pairs (b, 3, h, w) and (b, h, w): images and classes, in the geometry of the preprocessing."""
 
-    Calling it gives pairs (b, 3, h, w) and (b, h, w): images and classes, in the geometry of the preprocessing.
-    """
-
-    images: MaskedImages
-    preprocess: Preprocess
-    batch: int
-    seed: int
-
-    def __len__(self) -> int:
-        return len(self.images) // self.batch
-
-    def __call__(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        import torch
-
-        random = np.random.default_rng((self.seed, epoch))
-        for chosen in shuffled(len(self.images), self.batch, random):
-            rows = tensors(self.images, chosen, self.preprocess)
-            masks = np.stack([self._placed(index) for index in chosen.tolist()])
-            mirrored = random.random(len(chosen)) < 0.5
-            rows[mirrored], masks[mirrored] = rows[mirrored][..., ::-1], masks[mirrored][..., ::-1]
-            yield torch.from_numpy(rows), torch.from_numpy(masks.astype(np.int64))
-
-    def _placed(self, index: int) -> NDArray[np.uint8]:
+    def truth(self, index: int) -> Array:
         mask = self.images.mask(index)
         return mask_in_tensor(mask, self.preprocess.place(*mask.shape))
+
+    def pair(self, rows: Array, truth: Array) -> tuple[Tensor, Tensor]:
+        import torch
+
+        return torch.from_numpy(rows), torch.from_numpy(truth.astype(np.int64))
 
 
 def _masked(images: ImageSet) -> MaskedImages:
