@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eightfold.calib.calibrate import calibrate
 from eightfold.calib.histogram import Histogram
 from eightfold.calib.observers import METHODS
 from eightfold.calib.ranges import TensorRange
@@ -132,3 +135,25 @@ def test_the_thresholds_of_the_field() -> None:
     found = range_of(filled(gelu), "entropy")
     assert found.low < -0.1
     assert found.high > 0.5 * gelu.max()
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_a_tensor_without_elements_is_no_defect(tmp_path: Path, method: Any) -> None:
+    """Exporters leave slices of nothing in graphs, which a concatenation takes in."""
+    path, make = tmp_path / "model.onnx", onnx.helper.make_node
+    bounds = [onnx.numpy_helper.from_array(np.array([value]), name) for name, value in (("zero", 0), ("one", 1))]
+    nodes = [
+        make("Relu", ["images"], ["positive"]),
+        make("Slice", ["images", "zero", "zero", "one"], ["nothing"]),
+        make("Exp", ["nothing"], ["powers"]),
+        make("Concat", ["positive", "powers"], ["whole"], axis=1),
+        make("Add", ["whole", "whole"], ["sum"]),
+    ]
+    ends = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3, 4, 4]) for name in ("images", "sum")
+    ]
+    graph = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], bounds)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
+    rows = np.random.default_rng(0).uniform(-1, 1, (8, 3, 4, 4)).astype(np.float32)
+    found = calibrate(path, list(rows), None, method=method)
+    assert found.tensors["sum"].max == pytest.approx(2 * rows.max())

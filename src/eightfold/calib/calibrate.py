@@ -169,8 +169,8 @@ def _see_all(observers: Mapping[str, Seeing], share: Iterable[tuple[str, Tensor]
 def _see(observers: Mapping[str, Seeing], item: tuple[str, Tensor]) -> str | None:
     """Show a tensor to its observer; returns its name if it is not finite."""
     name, values = item
-    if not values.size:
-        return None
+    if not values.size:  # shapes are fixed, so that it is empty for every image: zero says what there is to say
+        values = np.zeros([max(1, side) for side in values.shape], values.dtype)
     observer = observers[name]
     if hasattr(observer, "see_checked"):
         # It looks at the extremes anyway, which tell.
