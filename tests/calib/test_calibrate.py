@@ -218,11 +218,18 @@ def test_ranges_far_worse_than_those_of_mse_are_told(tmp_path: Path, method: Met
     rows = make(np.random.default_rng(0)).astype(np.float32)
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
-        [helper.make_node("Add", ["x", "one"], ["shifted"]), helper.make_node("Sin", ["shifted"], ["y"])],
+        [
+            helper.make_node("Add", ["x", "one"], ["shifted"]),
+            helper.make_node("Sin", ["shifted"], ["sine"]),
+            helper.make_node("Conv", ["sine", "kernel"], ["y"]),
+        ],
         "graph",
         [value("x", 1, rows[:1].shape)],
         [value("y", 1, rows[:1].shape)],
-        [numpy_helper.from_array(np.ones(1, np.float32), "one")],
+        [
+            numpy_helper.from_array(np.ones(1, np.float32), "one"),
+            numpy_helper.from_array(np.ones((1, 1, 1, 1), np.float32), "kernel"),
+        ],
     )
     path = tmp_path / "a.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)

@@ -12,7 +12,7 @@ import pytest
 from eightfold.calib.channels import BINS, ChannelHistograms, channel_ranges, make_channel_observer
 from eightfold.calib.histogram import MIN_EXPONENT, magnitudes
 from eightfold.calib.observers import METHODS
-from eightfold.calib.quantization_error import quantization_error
+from eightfold.calib.quantization_error import Mass
 from eightfold.calib.ranges import Method, TensorRange
 from eightfold.onnx_graph.graph import read_graph
 from tests.calib.test_thresholds import divergence
@@ -76,12 +76,12 @@ def test_percentile_is_numpys_within_a_bin(channel: int) -> None:
 def test_mse_is_as_good_as_trying_every_threshold_on_the_data(channel: int) -> None:
     values, found = values_of(channel), observed("mse")[channel]
     share, reach = np.full(values.size, 1 / values.size), np.abs(values).max()
-    tried = [quantization_error(values, share, -reach * f, reach * f, 255) for f in np.arange(1, 101) / 100]
-    assert quantization_error(values, share, -found.threshold, found.threshold, 255) <= 1.05 * min(tried)
+    tried = [Mass(values, share).error(-reach * f, reach * f, 255) for f in np.arange(1, 101) / 100]
+    assert Mass(values, share).error(-found.threshold, found.threshold, 255) <= 1.05 * min(tried)
     low, high = min(values.min(), 0.0), max(values.max(), 0.0)  # unsigned: both ends are free
     ends = [(low * a, high * b) for a in np.arange(5, 101, 5) / 100 for b in np.arange(5, 101, 5) / 100]
-    best = min(quantization_error(values, share, *pair, 256) for pair in set(ends))
-    assert quantization_error(values, share, min(found.low, 0.0), max(found.high, 0.0), 256) <= 1.05 * best
+    best = min(Mass(values, share).error(*pair, 256) for pair in set(ends))
+    assert Mass(values, share).error(min(found.low, 0.0), max(found.high, 0.0), 256) <= 1.05 * best
 
 
 @pytest.mark.parametrize("channel", range(4))
@@ -92,18 +92,18 @@ def test_entropy_is_the_loop_over_bins(channel: int) -> None:
     mass = counts.astype(float)
     mass[0] = mass[1]
     share, reach = np.full(values.size, 1 / values.size), np.abs(values).max()
-    whole = quantization_error(values, share, -reach, reach, 255)
+    whole = Mass(values, share).error(-reach, reach, 255)
 
     def gains(kept: int) -> bool:
         end = min(kept * width, reach)
-        return quantization_error(values, share, -end, end, 255) <= whole
+        return Mass(values, share).error(-end, end, 255) <= whole
 
     tried = [kept for kept in [*range(128, len(counts), 16), len(counts)] if gains(kept)]
     best = tried[int(np.argmin([divergence(mass, kept, 128) for kept in tried]))]
     # Negative values on an edge fall one bin further out; the threshold tried next to the best may win by that.
     assert found.threshold == pytest.approx(min(best * width, np.abs(values).max()), abs=16 * width)
-    unsigned = quantization_error(values, share, min(found.low, 0.0), max(found.high, 0.0), 256)
-    assert unsigned <= 1.001 * quantization_error(values, share, min(values.min(), 0.0), max(values.max(), 0.0), 256)
+    unsigned = Mass(values, share).error(min(found.low, 0.0), max(found.high, 0.0), 256)
+    assert unsigned <= 1.001 * Mass(values, share).error(min(values.min(), 0.0), max(values.max(), 0.0), 256)
 
 
 def test_a_dead_channel_has_the_range_of_zero() -> None:

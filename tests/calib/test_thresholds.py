@@ -10,7 +10,7 @@ import pytest
 
 from eightfold.calib.entropy import ENTROPY_STRIDE, NO_MASS, START_BIN, entropy_threshold
 from eightfold.calib.histogram import Histogram
-from eightfold.calib.quantization_error import quantization_error
+from eightfold.calib.quantization_error import Mass
 from eightfold.calib.thresholds import range_of
 
 RANDOM = np.random.default_rng(0)
@@ -55,12 +55,12 @@ def test_mse_is_as_good_as_trying_every_threshold_on_the_data(name: str) -> None
     share = np.full(values.size, 1 / values.size)
     found = range_of(filled(values), "mse")
     reach = np.abs(values).max()
-    tried = [quantization_error(values, share, -reach * f, reach * f, 255) for f in np.arange(1, 101) / 100]
-    mine = quantization_error(values, share, -found.threshold, found.threshold, 255)
+    tried = [Mass(values, share).error(-reach * f, reach * f, 255) for f in np.arange(1, 101) / 100]
+    mine = Mass(values, share).error(-found.threshold, found.threshold, 255)
     assert mine <= 1.02 * min(tried)
     low, high = min(found.low, 0.0), max(found.high, 0.0)
-    full = quantization_error(values, share, min(values.min(), 0), max(values.max(), 0), 256)
-    assert quantization_error(values, share, low, high, 256) <= 1.001 * full
+    full = Mass(values, share).error(min(values.min(), 0), max(values.max(), 0), 256)
+    assert Mass(values, share).error(low, high, 256) <= 1.001 * full
 
 
 def divergence(mass: Any, kept: int, levels: int) -> float:

@@ -14,11 +14,12 @@ import numpy as np
 
 from eightfold.arrays import Array
 from eightfold.calib.checkpoint import kept_in
+from eightfold.calib.functions_behind import Readers
 from eightfold.calib.images.data_reader import DataReader, batched, open_data, peeked
 from eightfold.calib.images.image_set import ImageSet, ImageWarning
 from eightfold.calib.images.images import ImageSource
 from eightfold.calib.images.preprocess import Preprocess
-from eightfold.calib.observers import METHODS, Checking, Observer, Seeing, make_observer
+from eightfold.calib.observers import METHODS, Checking, Histogrammed, Observer, Seeing, make_observer
 from eightfold.calib.range_losses import FAR_DB, loss_of, with_sample
 from eightfold.calib.ranges import Method, Ranges
 from eightfold.calib.session import open_runner
@@ -96,9 +97,7 @@ def calibrate(
     options = CalibrationOptions(method, percentile, batch, threads)
     graph = read_graph(onnx_path)
     rows = open_data(images, preprocess, graph.input_shape[1:], graph.input_dtype)
-    observers = {
-        name: with_sample(make_observer(options.method, percentile=options.percentile)) for name in graph.observed
-    }
+    observers = _observers(graph, options)
     if graph.input.name in observers:
         # Pixels are bounded by themselves. A constant background would make entropy cut off what is on it.
         observers[graph.input.name] = make_observer("minmax")
@@ -106,6 +105,19 @@ def calibrate(
         if rows.left != 0 or not rows.tally.used:
             observe(graph, rows, observers, options, after_batch=keep)
     return _ranges(graph, rows, preprocess, observers, options)
+
+
+def _observers(graph: ModelGraph, options: CalibrationOptions) -> dict[str, Observer]:
+    new = partial(make_observer, options.method, percentile=options.percentile)
+    found = {name: with_sample(new()) for name in graph.observed}
+    readers = Readers(graph)
+    for name, observer in found.items():
+        if isinstance(observer, Histogrammed) and observer.method == "mse":
+            observer.function = readers.function(name)
+            if observer.function is None and readers.end_in_output(name):
+                # Decoders look for what is rare: the few large scores, which have no share in a mean error.
+                found[name] = make_observer("minmax")
+    return found
 
 
 def _identity(graph: ModelGraph, rows: DataReader, preprocess: Preprocess | None, options: CalibrationOptions) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from eightfold.calib.functions_behind import Function
 from eightfold.calib.histogram import SLICE, Histogram
 from eightfold.calib.ranges import Method, TensorRange
 from eightfold.calib.thresholds import full_range, range_of
@@ -136,11 +137,16 @@ class MovingAverage:
 
 @dataclass
 class Histogrammed:
-    """A histogram, from which `method` chooses the range."""
+    """A histogram, from which `method` chooses the range.
+
+    Args:
+        function: what is done with each value next, for "mse".
+    """
 
     method: Method
     percentile: float
     histogram: Histogram = field(default_factory=Histogram)
+    function: Function | None = None
 
     def see(self, values: Floats) -> None:
         """Add `values` to the histogram."""
@@ -152,7 +158,7 @@ class Histogrammed:
 
     def range(self) -> TensorRange:
         """The range by the method."""
-        return range_of(self.histogram, self.method, percentile=self.percentile)
+        return range_of(self.histogram, self.method, percentile=self.percentile, function=self.function)
 
     def state(self) -> State:
         histogram = self.histogram

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -18,32 +21,44 @@ NO_ERROR_DB = 200.0  # stands for an infinite ratio
 
 @dataclass(frozen=True, eq=False)
 class Mass:
-    """Occupied bins of a histogram: their centres and their share of all values."""
+    """Occupied bins of a histogram: their centres and their share of all values.
+
+    Args:
+        function: what is done with each value next; errors are those of its results.
+    """
 
     centre: Floats
     share: Floats
+    function: Callable[[Floats], Floats] = lambda values: values
+
+    @cached_property
+    def _known(self) -> Floats:
+        return self.function(self.centre)
 
     def error(self, low: float, high: float, levels: int) -> float:
-        """`quantization_error` of the values."""
-        return quantization_error(self.centre, self.share, low, high, levels)
+        """Mean squared error after rounding to `levels` steps from `low` to `high`; infinite where a result is."""
+        found = self.function(rounded(self.centre, low, high, levels))
+        error = float(self.share @ (self._known - found) ** 2)
+        return error if math.isfinite(error) else math.inf
 
 
-def mass_of(histogram: Histogram) -> Mass:
+def mass_of(histogram: Histogram, function: Callable[[Floats], Floats] | None = None) -> Mass:
     """The occupied bins, merged by powers of two until at most MOST_BINS are left."""
     occupied = np.flatnonzero(histogram.counts) - histogram.bins
     merge = max(0, int(np.ceil(np.log2(max(int(np.ptp(occupied)), 1) / MOST_BINS))))
     bins, where = np.unique(occupied >> merge, return_inverse=True)
     counts = np.bincount(where, histogram.counts[occupied + histogram.bins])
     centre = (bins + 0.5) * (histogram.width * 2**merge)
-    return Mass(centre, (counts / counts.sum()).astype(np.float64))
+    share = (counts / counts.sum()).astype(np.float64)
+    return Mass(centre, share) if function is None else Mass(centre, share, function)
 
 
-def quantization_error(values: Floats, share: Floats, low: float, high: float, levels: int) -> float:
-    """Mean squared error of `values`, weighted by `share`, after rounding to `levels` steps from `low` to `high`."""
+def rounded(values: Floats, low: float, high: float, levels: int) -> Floats:
+    """Values after rounding to `levels` steps from `low` to `high`."""
     step = (high - low) / (levels - 1)
     zero = np.round(-low / step)
-    rounded = (np.clip(np.round(values / step) + zero, 0, levels - 1) - zero) * step
-    return float(share @ (values - rounded) ** 2)
+    result: Floats = (np.clip(np.round(values / step) + zero, 0, levels - 1) - zero) * step
+    return result
 
 
 def range_errors(mass: Mass, found: TensorRange) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eightfold.calib.entropy import entropy_range
+from eightfold.calib.functions_behind import Function
 from eightfold.calib.histogram import Histogram, magnitudes
 from eightfold.calib.quantization_error import Mass, mass_of
 from eightfold.calib.ranges import Method, TensorRange
@@ -18,7 +20,9 @@ Floats = npt.NDArray[np.float64]
 COARSE, FINE = 32, 4  # "mse" tries fractions of the range on a grid of 1/32, then of 1/128 around the best
 
 
-def range_of(histogram: Histogram, method: Method, *, percentile: float = 99.99) -> TensorRange:
+def range_of(
+    histogram: Histogram, method: Method, *, percentile: float = 99.99, function: Function | None = None
+) -> TensorRange:
     """The range that `method` chooses.
 
     - minmax: all that was seen.
@@ -26,7 +30,8 @@ def range_of(histogram: Histogram, method: Method, *, percentile: float = 99.99)
     - entropy: the range whose 8-bit form loses the least information (Kullback-Leibler), as TensorRT's calibrator 2
       (Migacz, "8-bit Inference with TensorRT", GTC 2017), among those that cut off no more than they gain; see
       `calib/entropy.py`.
-    - mse: the range whose 8-bit form has the least mean squared error.
+    - mse: the range whose 8-bit form has the least mean squared error, behind `function` where all readers of the
+      tensor see it through one, such as SiLU (see `calib/functions_behind.py`).
     """
     seen = (histogram.min, histogram.max)
     if seen[0] == seen[1] == 0 or method in ("minmax", "moving-average"):
@@ -35,7 +40,7 @@ def range_of(histogram: Histogram, method: Method, *, percentile: float = 99.99)
         return _percentile(histogram, percentile / 100)
     if method == "entropy":
         return _bounded(histogram, *entropy_range(histogram))
-    return _mse(histogram)
+    return _mse(histogram, function)
 
 
 def full_range(low: float, high: float) -> TensorRange:
@@ -62,8 +67,8 @@ def _percentile(histogram: Histogram, share: float) -> TensorRange:
     return _bounded(histogram, low, histogram.max if histogram.max <= 0 else high, threshold)
 
 
-def _mse(histogram: Histogram) -> TensorRange:
-    mass = mass_of(histogram)
+def _mse(histogram: Histogram, function: Function | None) -> TensorRange:
+    mass = mass_of(histogram, function)
     reach = max(-histogram.min, histogram.max)
     threshold = reach * _best_fraction(mass, lambda f: (-reach * f, reach * f), levels=255)
     low, high = min(histogram.min, 0.0), max(histogram.max, 0.0)
@@ -72,6 +77,8 @@ def _mse(histogram: Histogram) -> TensorRange:
             high = histogram.max * _best_fraction(mass, partial(_with_high, low, histogram.max))
         if low < 0:
             low = histogram.min * _best_fraction(mass, partial(_with_low, histogram.min, high))
+    if function is not None and math.isinf(max(mass.error(low, high, 256), mass.error(-threshold, threshold, 255))):
+        return _mse(histogram, None)  # such as a division by what may be zero
     return _bounded(histogram, low if low < 0 else histogram.min, high if high > 0 else histogram.max, threshold)
 
 
