@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import helper, numpy_helper
 
 from eightfold.errors import ModelError
@@ -69,6 +70,41 @@ def test_weights_behind_links_are_read(hub: Path, link: object) -> None:
     images = np.eye(4, dtype=np.float32)
     answer = run_onnx(simplify(path, hub / "simple.onnx"), {"images": images})
     np.testing.assert_allclose(answer["out"], WEIGHT * 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_networks_behind_links_are_pruned_and_run(tmp_path: Path, link: object) -> None:
+    """onnx's own reader refuses both kinds of links, and a link's target has no weights beside it."""
+    import eightfold as ef
+    from eightfold.compress.onnx.graph_file import open_onnx
+
+    assert callable(link)
+    whole = ef.export_onnx(torch.nn.Conv2d(3, 8, 3), tmp_path / "whole.onnx", batch=1, image_size=8)
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshot"
+    blobs.mkdir()
+    snapshot.mkdir()
+    onnx.save_model(
+        onnx.load(whole), blobs / "m", save_as_external_data=True, location="model.onnx.data", size_threshold=0
+    )
+    (blobs / "model.onnx.data").rename(blobs / "w")
+    for blob, name in (("m", "model.onnx"), ("w", "model.onnx.data")):
+        link(blobs / blob, snapshot / name)
+    images = torch.rand(1, 3, 8, 8)
+    wanted = next(iter(run_onnx(whole, {"images": images.numpy()}).values()))
+    np.testing.assert_allclose(
+        open_onnx(snapshot / "model.onnx").module(images).detach().numpy(), wanted, rtol=1e-5, atol=1e-6
+    )
+    with ef.Predictor(snapshot / "model.onnx") as predictor:
+        np.testing.assert_allclose(next(iter(predictor.run(images.numpy()).values())), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_pointer_in_place_of_weights_is_named(hub: Path) -> None:
+    path = hub / "model.onnx"
+    path.write_bytes(model_beside("w").SerializeToString())
+    (hub / "w").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    for read in (load_onnx, lambda path: run_onnx(path, {})):
+        with pytest.raises(ModelError, match="w is a Git LFS pointer"):
+            read(path)
 
 
 @pytest.mark.parametrize("location", ["../blobs/bb", "sub/../../blobs/bb", "/etc/hostname", "..\\blobs\\bb"])

@@ -189,3 +189,14 @@ def test_a_git_lfs_pointer_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     with pytest.raises(ModelError, match=r"is a Git LFS pointer.*git lfs pull"):
         load_weights(small(), tmp_path / name)
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.999])
+def test_a_file_that_is_cut_off_is_refused(tmp_path: Path, kept: float) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save(nn.Conv2d(3, 64, 3).state_dict(), path)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
+    with pytest.raises(
+        ModelError, match=r"weights\.pt is not a plain state dict: it holds more than tensors, or is damaged"
+    ):
+        load_weights(nn.Conv2d(3, 64, 3), path)

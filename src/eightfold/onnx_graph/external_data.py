@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from eightfold.errors import ModelError
+from eightfold.files import refuse_lfs_pointer
 
 if TYPE_CHECKING:
     import onnx
@@ -23,13 +24,18 @@ def load_external_data(model: onnx.ModelProto, folder: Path) -> None:
         ModelError: a location leads out of the folder, or a file is shorter than the tensor needs.
         OSError: a file cannot be read.
     """
+    for tensor in _tensors(model):
+        load_external_tensor(tensor, folder)
+
+
+def load_external_tensor(tensor: onnx.TensorProto, folder: Path) -> None:
+    """The same for one tensor, which may lie in the graph already."""
     from onnx import TensorProto
 
-    for tensor in _tensors(model):
-        if tensor.data_location == TensorProto.EXTERNAL:
-            tensor.raw_data = _read(tensor, folder)
-            tensor.data_location = TensorProto.DEFAULT
-            del tensor.external_data[:]
+    if tensor.data_location == TensorProto.EXTERNAL:
+        tensor.raw_data = _read(tensor, folder)
+        tensor.data_location = TensorProto.DEFAULT
+        del tensor.external_data[:]
 
 
 def _read(tensor: onnx.TensorProto, folder: Path) -> bytes:
@@ -49,6 +55,7 @@ def _read(tensor: onnx.TensorProto, folder: Path) -> bytes:
         stream.seek(max(offset, 0))
         data: bytes = stream.read(length)
     if len(data) < length:
+        refuse_lfs_pointer(folder / location)
         raise ModelError(
             f"{location} ends within tensor {tensor.name!r:.80}", allowed="whole files", remedy="copy it again"
         )

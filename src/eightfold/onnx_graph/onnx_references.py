@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eightfold.errors import ModelError
+from eightfold.files import refuse_lfs_pointer
 
 # onnx.proto: message -> number of a field -> the message in it, for every way that leads to a tensor's external data.
 WAYS: dict[str, dict[int, str]] = {
@@ -78,6 +79,7 @@ def external_references(path: Path) -> list[ExternalReference]:
 def require_weights(path: Path) -> None:
     """Large networks lie in two files, of which one is easily left behind: raises ModelError with the name of that."""
     try:
+        refuse_lfs_pointer(path)
         names = {reference.location for reference in external_references(path)}
     except (NotOnnxError, OSError):
         return

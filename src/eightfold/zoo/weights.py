@@ -160,7 +160,7 @@ def _read(path: Path) -> object:
         with warnings.catch_warnings():  # of TorchScript archives, which the line below refuses
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError):
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError):  # OSError: of an archive that is cut off
         raise ModelError(
             f"{path} is not a plain state dict: it holds more than tensors, or is damaged",
             allowed="tensors only; eightfold never unpickles code",

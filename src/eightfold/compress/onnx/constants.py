@@ -12,6 +12,7 @@ from torch import Tensor
 
 from eightfold.compress.onnx.operators.base import DTYPES
 from eightfold.errors import ModelError
+from eightfold.onnx_graph.external_data import load_external_tensor
 from eightfold.onnx_graph.names import inner_graphs
 from eightfold.onnx_graph.onnx_references import require_weights
 from eightfold.onnx_graph.operators import kind
@@ -93,18 +94,16 @@ def as_proto(tensor: Tensor, name: str) -> onnx.TensorProto:
 
 def _loaded(tensor: onnx.TensorProto, folder: Path) -> onnx.TensorProto:
     from onnx import TensorProto
-    from onnx.checker import ValidationError
-    from onnx.external_data_helper import load_external_data_for_tensor
 
     if tensor.data_location != TensorProto.EXTERNAL:
         return tensor
     copied = TensorProto()
     copied.CopyFrom(tensor)
     try:
-        load_external_data_for_tensor(copied, str(folder))
-    except (OSError, ValueError, RuntimeError, ValidationError) as error:
+        load_external_tensor(copied, folder)
+    except OSError as error:
         raise ModelError(
-            f"the weight {tensor.name!r} cannot be read from the file that the graph names ({error!s:.200})",
+            f"the weight {tensor.name!r} cannot be read from the file that the graph names ({error.strerror})",
             allowed="an ONNX model with its weights",
             remedy="copy them beside it",
         ) from None

@@ -15,7 +15,7 @@ from eightfold.errors import ModelError, VerificationError, first_line
 from eightfold.export.verify.sqnr import NO_ERROR_DB, sqnr_db
 from eightfold.extras import require
 from eightfold.files import PathLike
-from eightfold.onnx_graph.onnx_files import fits_protobuf, save_onnx
+from eightfold.onnx_graph.onnx_files import fits_protobuf, load_onnx, save_onnx
 from eightfold.runtime.bundle.manifest import Step
 from eightfold.scratch import scratch_folder
 from eightfold.values import Frozen
@@ -221,6 +221,8 @@ def _refusals(path: Runnable) -> Iterator[None]:
     # onnxruntime's exceptions derive from RuntimeError or Exception, depending on their kind.
     except Exception as error:
         shown = path if isinstance(path, str | Path) else "the graph"
+        if isinstance(path, str | Path):
+            load_onnx(path)  # says what is wrong with the files, if they are at fault
         raise ModelError(
             f"onnxruntime refuses {shown} ({first_line(error)})",
             allowed="a valid fixed-size ONNX file",

@@ -131,7 +131,7 @@ def _open(
     if traces is not None:
         chosen.enable_profiling = True
         chosen.profile_file_prefix = str(traces / "trace")
-    chosen.log_severity_level = 3  # its warnings speak of graph internals a user cannot act on
+    chosen.log_severity_level = 4  # its errors are raised as well, and warnings speak of the insides of graphs
     if options.threads is not None:
         chosen.intra_op_num_threads = options.threads
     if _is_pinned(options) and options.threads != 1:

@@ -34,7 +34,7 @@ def bundle_of_onnx(path: PathLike, *, task: Task | None = None, preprocess: Prep
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"no ONNX file {path}", allowed="an .onnx file that exists", remedy="check the path")
-    path = path.resolve()
+    path = path.absolute()  # not behind links: weights lie beside the link
     reading = [name for name in usable_backends() if "onnx" in BACKENDS[name].formats]
     if not reading:
         raise BackendError(
@@ -81,7 +81,17 @@ def bundle_of_onnx(path: PathLike, *, task: Task | None = None, preprocess: Prep
             for name, file in zip(_inside(path, files), files, strict=True)
         },
     )
-    return Bundle(path, manifest, DirectoryStore(path.parent))
+    return Bundle(path, manifest, _OwnFiles(path.parent))
+
+
+class _OwnFiles(DirectoryStore):
+    """Files that the user named. Those of a model hub's cache are links; nobody else chose where they lead."""
+
+    def size(self, name: str) -> int:
+        try:
+            return (self.path / name).stat().st_size
+        except OSError as error:
+            raise self._unreadable(name, error) from None
 
 
 def _inside(path: Path, files: Iterable[Path]) -> list[str]:
