@@ -15,7 +15,7 @@ from eightfold.export.int8 import output_errors
 from eightfold.export.int8.calibration_inputs import calibration_inputs
 from eightfold.export.int8.decoded_errors import DecodedErrors, decoded_errors, size_of_images
 from eightfold.export.int8.output_errors import OutputError
-from eightfold.export.verify.checks import first_beyond
+from eightfold.export.verify.intermediates.diverging import first_beyond
 from eightfold.export.verify.precision_check import ComparedNetwork, answers_of_both
 from eightfold.export.verify.verify import Difference, Tolerance, difference
 from eightfold.files import PathLike

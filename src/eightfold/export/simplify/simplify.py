@@ -22,9 +22,9 @@ from eightfold.export.simplify.constants import computed_constants, freeze_const
 from eightfold.export.simplify.passes.run import apply_passes
 from eightfold.export.simplify.simplifiers import Simplifier
 from eightfold.export.verify.intermediates.onnx_probe import OnnxProbe
-from eightfold.export.verify.reference import Reference, Run
+from eightfold.export.verify.reference import Reference
 from eightfold.export.verify.test_inputs import InputSets, input_sets_of
-from eightfold.export.verify.verify import Tolerance, runner
+from eightfold.export.verify.verify import Run, Tolerance, runner
 from eightfold.files import PathLike
 from eightfold.onnx_graph.external_weights import References, load_without_weights, write_without_weights
 from eightfold.onnx_graph.onnx_clean import clean

@@ -15,7 +15,8 @@ from eightfold.export.tensorrt.parse import TypedGraph, typed_graph
 from eightfold.export.tensorrt.record import EngineRecord
 from eightfold.export.verify.intermediates.onnx_probe import MOVES, intermediates_of, tensor_bytes
 from eightfold.export.verify.intermediates.probe import Intermediates, See, chunks
-from eightfold.export.verify.sessions import BACKEND_OF_BUILDER, Run, session_runner
+from eightfold.export.verify.sessions import BACKEND_OF_BUILDER, session_runner
+from eightfold.export.verify.verify import Run
 from eightfold.onnx_graph.onnx_files import load_onnx
 from eightfold.scratch import scratch_folder_of
 

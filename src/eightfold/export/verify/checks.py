@@ -6,18 +6,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from eightfold.arrays import Array, Arrays
-from eightfold.errors import ModelError
-from eightfold.export.verify.intermediates.diverging import first_diverging
+from eightfold.export.verify.intermediates.diverging import require_alike
 from eightfold.export.verify.intermediates.onnx_probe import OnnxProbe
-from eightfold.export.verify.intermediates.probe import Probe
 from eightfold.export.verify.intermediates.torch_probe import TorchProbe
 from eightfold.export.verify.test_inputs import in_turn
 from eightfold.export.verify.verify import (
-    Difference,
     Tolerance,
     compare_arrays,
     compare_in_order,
-    require_within,
     run_module_arrays,
     run_onnx,
     step_from,
@@ -55,27 +51,3 @@ def verify_module(
     probes = TorchProbe(model), OnnxProbe(onnx_path)
     require_alike(found, tolerance, step="export", probes=probes, inputs=inputs)
     return step_from(found, name="export", tool=tool)
-
-
-def require_alike(
-    found: tuple[Difference, ...],
-    tolerance: Tolerance,
-    *,
-    step: str,
-    probes: tuple[Probe | None, Probe | None],
-    inputs: Arrays,
-) -> None:
-    """Raise VerificationError where an output is beyond the tolerance, naming the first tensor of the network before
-    the step from which on the two differ, or the output where one of them shows no others."""
-    if any(item.beyond(tolerance) for item in found):
-        require_within(found, tolerance, step=step, first=first_beyond(*probes, inputs, tolerance))
-
-
-def first_beyond(before: Probe | None, after: Probe | None, inputs: Arrays, tolerance: Tolerance) -> str:
-    """The first tensor of `before` from which on the two differ by more; "" where one of them shows no tensors."""
-    if before is None or after is None:
-        return ""
-    try:
-        return first_diverging(before, after, (inputs, inputs), tolerance)
-    except ModelError:  # some graphs run as a whole only; that the step failed is the news
-        return ""

@@ -15,8 +15,7 @@ import numpy as np
 
 from eightfold.arrays import Array, Arrays
 from eightfold.errors import ModelError, VerificationError
-from eightfold.export.verify.checks import require_alike
-from eightfold.export.verify.intermediates.diverging import first_not_finite
+from eightfold.export.verify.intermediates.diverging import first_not_finite, require_alike
 from eightfold.export.verify.intermediates.onnx_probe import OnnxProbe
 from eightfold.export.verify.intermediates.probe import Probe
 from eightfold.export.verify.test_inputs import InputSets, answers_to

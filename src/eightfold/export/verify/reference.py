@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from eightfold.arrays import Array, Arrays
 from eightfold.errors import ModelError
-from eightfold.export.verify.checks import require_alike
+from eightfold.export.verify.intermediates.diverging import require_alike
 from eightfold.export.verify.intermediates.onnx_probe import OnnxProbe
 from eightfold.export.verify.intermediates.probe import Probe
 from eightfold.export.verify.test_inputs import RANDOM, InputSets, answers_to
 from eightfold.export.verify.verify import (
     Difference,
+    Run,
     Tolerance,
     compare_arrays,
     difference,
@@ -25,7 +26,6 @@ from eightfold.export.verify.verify import (
 from eightfold.files import PathLike
 from eightfold.runtime.bundle.manifest import Step
 
-Run = Callable[[Arrays], Arrays]
 # What rounding its input to float32 may change of an input.
 NUDGE = 1e-7
 # Two orders of summation, both right, may lie this many times as far from the exact answer as each other.

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from eightfold.arrays import Arrays
 from eightfold.errors import BackendError
+from eightfold.export.verify.verify import Run
 from eightfold.onnx_graph.tensor_specs import TensorSpec
 from eightfold.runtime.backends import BACKENDS
 from eightfold.runtime.backends.base import SessionOptions
 
 BACKEND_OF_BUILDER = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
-Run = Callable[[Arrays], Arrays]
 
 
 def absent_backend(name: str) -> str | None:

@@ -30,6 +30,8 @@ NUMPY_TYPES = {f"tensor({name})": name for name in ("uint8", "int8", "int32", "i
     "tensor(double)": "float64",
 }
 Runnable: TypeAlias = "PathLike | bytes | onnx.ModelProto"
+# Outputs by name for inputs by name.
+Run = Callable[[Arrays], Arrays]
 
 
 class Tolerance(Frozen):

@@ -8,10 +8,16 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from eightfold.arrays import Array, Arrays
+from eightfold.errors import ModelError
 from eightfold.export.verify.intermediates.alignment import AlignedPair, aligned_tensors
 from eightfold.export.verify.intermediates.fingerprint import scan
 from eightfold.export.verify.intermediates.probe import CHUNK_BYTES, Intermediate, Intermediates, Probe, chunks
-from eightfold.export.verify.verify import Difference, Tolerance, difference
+from eightfold.export.verify.verify import (
+    Difference,
+    Tolerance,
+    difference,
+    require_within,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,3 +139,27 @@ def _measured(
 
     second.watch(inputs[1], see, set(mine))
     return found
+
+
+def require_alike(
+    found: tuple[Difference, ...],
+    tolerance: Tolerance,
+    *,
+    step: str,
+    probes: tuple[Probe | None, Probe | None],
+    inputs: Arrays,
+) -> None:
+    """Raise VerificationError where an output is beyond the tolerance, naming the first tensor of the network before
+    the step from which on the two differ, or the output where one of them shows no others."""
+    if any(item.beyond(tolerance) for item in found):
+        require_within(found, tolerance, step=step, first=first_beyond(*probes, inputs, tolerance))
+
+
+def first_beyond(before: Probe | None, after: Probe | None, inputs: Arrays, tolerance: Tolerance) -> str:
+    """The first tensor of `before` from which on the two differ by more; "" where one of them shows no tensors."""
+    if before is None or after is None:
+        return ""
+    try:
+        return first_diverging(before, after, (inputs, inputs), tolerance)
+    except ModelError:  # some graphs run as a whole only; that the step failed is the news
+        return ""
