@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from eightfold.errors import EightfoldError, ImageError, ModelError
-from eightfold.pipeline.preflight import require_network
 from eightfold.pipeline.run import preview_run, run
 from eightfold.recipe import recipe_from
+from eightfold.zoo.sources.function import FunctionSource
 from tests.pipeline.images import write_classes
 
 
@@ -79,6 +79,6 @@ def test_names_that_code_makes_are_left_to_it(tmp_path: Path, monkeypatch: pytes
     """Only running the module would tell."""
     (tmp_path / "making.py").write_text("globals()['Net'] = None\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    require_network("making:Net")
+    FunctionSource().check("making:Net")
     with pytest.raises(ModelError, match="cannot find making_not:Net"):
-        require_network("making_not:Net")
+        FunctionSource().check("making_not:Net")

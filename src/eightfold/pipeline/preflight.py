@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 from eightfold.errors import ModelError, RecipeError, UnknownNameError
@@ -12,12 +11,7 @@ from eightfold.runtime.backends import backend_named
 from eightfold.tasks.classify import Classify
 from eightfold.tasks.kinds import KINDS
 from eightfold.threads import most_threads
-from eightfold.zoo.sources.base import rest_of
-from eightfold.zoo.sources.function import FORM, FunctionSource
-from eightfold.zoo.sources.pruned_folder import onnx_file_of
 from eightfold.zoo.sources.registry import source_of
-from eightfold.zoo.sources.timm import TimmSource
-from eightfold.zoo.user_code import names_in
 
 
 def check_before(recipe: Recipe, directory: Path) -> None:
@@ -34,7 +28,7 @@ def check_before(recipe: Recipe, directory: Path) -> None:
     """
     if not (directory / "steps" / "prune.json").is_file():
         _check_names(recipe)
-        require_network(recipe.model.source)
+        source_of(recipe.model.source).check(recipe.model.source)
     if recipe.bench.threads > most_threads():
         raise RecipeError(
             f"bench.threads is {recipe.bench.threads}",
@@ -62,41 +56,6 @@ def _check_weights(recipe: Recipe) -> None:
             f"model.weights beside {recipe.model.source}, which has its own",
             allowed="one of them",
             remedy="leave it out",
-        )
-
-
-def require_network(text: str) -> None:
-    """Raises errors of building the network that show without building it or running its code."""
-    source = source_of(text)
-    if isinstance(source, FunctionSource):
-        require_function(text)
-    elif (file := onnx_file_of(text)) is not None and file.is_file():
-        from eightfold.compress.onnx.graph_file import require_prunable
-
-        require_prunable(file)
-    elif isinstance(source, TimmSource):
-        timm, name = require("timm", "build a timm model"), rest_of(text)
-        if not timm.is_model(name):
-            raise UnknownNameError.of("timm model", name, timm.list_models())
-
-
-def require_function(text: str) -> None:
-    """Raises ModelError where the module or the function of `package.module:function` is absent."""
-    module, _, function = text.partition(":")
-    known = names_in(module)
-    if known is None:
-        dotted = module.removesuffix(".py").replace("/", ".")
-        raise ModelError(
-            f"cannot find {text} (no module {module!r} here)",
-            allowed=f"{FORM} of a module that can be imported from here",
-            remedy="check its name" if dotted == module else f"write {dotted}:{function}",
-        )
-    if known and function not in known:
-        close = difflib.get_close_matches(function, sorted(known), n=1)
-        raise ModelError(
-            f"cannot find {text} (module {module!r} has no {function!r})",
-            allowed="a function or class of that module",
-            remedy=f"did you mean {close[0]!r}?" if close else "check its name",
         )
 
 

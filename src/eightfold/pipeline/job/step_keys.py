@@ -61,14 +61,11 @@ def _source_content(text: str, outside: Path) -> JsonDict:
         outside: the run directory, whose files are results.
     """
     from eightfold.compress.surgery.source_record import SOURCE, SourceRecord
-    from eightfold.zoo.sources.function import FunctionSource
     from eightfold.zoo.sources.registry import source_of
-    from eightfold.zoo.user_code import code_of
 
     source, content = source_of(text), _source_files(text)
     libraries = versions([name for name, extra in EXTRA_OF.items() if extra == source.extra])["versions"]
-    if isinstance(source, FunctionSource):
-        code = code_of(text.partition(":")[0])
+    if (code := source.code(text)) is not None:
         content["code"] = code.digests(outside=outside)
         libraries |= code.versions()
     if (record := Path(text) / SOURCE).is_file():

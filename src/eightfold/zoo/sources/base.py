@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from eightfold.compress.onnx.graph_file import OnnxGraph
+    from eightfold.zoo.user_code import UserCode
 
 RAW_OUTPUTS = Task(kind="tensors", decode="tensors")
 CLASSIFY = Task(kind="classify", decode="classify")
@@ -188,6 +189,13 @@ class ModelSource(ABC):
     def task(self, text: str, size: Size) -> Task:
         """The meaning of the outputs for images of (height, width), without building the network where possible."""
         return RAW_OUTPUTS
+
+    def check(self, text: str) -> None:  # noqa: B027  # most have nothing to look up
+        """Raises what `load` would, as far as that shows without building the network or running its code."""
+
+    def code(self, text: str) -> UserCode | None:
+        """The user's own code behind the network, where there is any."""
+        return None
 
     @abstractmethod
     def load(self, text: str, options: SourceOptions) -> LoadedModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import EightfoldError, ModelError
 from eightfold.extras import require
 from eightfold.zoo.sources.base import LoadedModel, ModelSource, SourceOptions, no_exit
-from eightfold.zoo.user_code import import_current
+from eightfold.zoo.user_code import UserCode, code_of, import_current, names_in
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,6 +34,27 @@ class FunctionSource(ModelSource):
 
     def brings_weights(self, text: str) -> bool:
         return True
+
+    def code(self, text: str) -> UserCode | None:
+        return code_of(text.partition(":")[0])
+
+    def check(self, text: str) -> None:
+        module, _, function = text.partition(":")
+        known = names_in(module)
+        if known is None:
+            dotted = module.removesuffix(".py").replace("/", ".")
+            raise ModelError(
+                f"cannot find {text} (no module {module!r} here)",
+                allowed=f"{FORM} of a module that can be imported from here",
+                remedy="check its name" if dotted == module else f"write {dotted}:{function}",
+            )
+        if known and function not in known:
+            close = difflib.get_close_matches(function, sorted(known), n=1)
+            raise ModelError(
+                f"cannot find {text} (module {module!r} has no {function!r})",
+                allowed="a function or class of that module",
+                remedy=f"did you mean {close[0]!r}?" if close else "check its name",
+            )
 
     def load(self, text: str, options: SourceOptions) -> LoadedModel:
         module_name, _, function = text.partition(":")

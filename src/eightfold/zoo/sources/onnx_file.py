@@ -45,6 +45,12 @@ class OnnxFileSource(ModelSource):
             return task_of_graph(model, size)
         return task_of_graph(_at_size(Path(text), size), size)
 
+    def check(self, text: str) -> None:
+        if Path(text).is_file():
+            from eightfold.compress.onnx.graph_file import require_prunable
+
+            require_prunable(Path(text))
+
     def load(self, text: str, options: SourceOptions) -> LoadedModel:
         from eightfold.export.bundle.export_bundle import as_file_takes
         from eightfold.export.fixed_size.file_inputs import FileInputs

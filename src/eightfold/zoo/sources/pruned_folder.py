@@ -49,6 +49,12 @@ class PrunedFolderSource(ModelSource):
         record = SourceRecord.load(Path(text) / SOURCE)
         return record.task or self._source_of(record.source).task(record.source, size)
 
+    def check(self, text: str) -> None:
+        if (Path(text) / MODEL).is_file():
+            from eightfold.compress.onnx.graph_file import require_prunable
+
+            require_prunable(Path(text) / MODEL)
+
     def load(self, text: str, options: SourceOptions) -> LoadedModel:
         from eightfold.compress.surgery.artifacts import load_pruned
 

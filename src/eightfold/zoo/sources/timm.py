@@ -33,11 +33,15 @@ class TimmSource(ModelSource):
     def task(self, text: str, size: Size) -> Task:
         return CLASSIFY
 
+    def check(self, text: str) -> None:
+        timm, name = require("timm", "build a timm model"), rest_of(text)
+        if not timm.is_model(name):
+            raise UnknownNameError.of("timm model", name, timm.list_models())
+
     def load(self, text: str, options: SourceOptions) -> LoadedModel:
         timm, name = require("timm", "build a timm model"), rest_of(text)
         torch = require("torch", "build a model")
-        if not timm.is_model(name):
-            raise UnknownNameError.of("timm model", name, timm.list_models())
+        self.check(text)
         torch.manual_seed(options.seed)
         classes = {} if options.num_classes is None else {"num_classes": options.num_classes}
         model = timm.create_model(name, pretrained=False, **classes)
