@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from coverage import HERE, TOLERANCE, build, enliven, misaligned
+from coverage import HERE, TOLERANCE, misaligned
 from coverage import NORMS_SECTION as SECTION
+from coverage_networks import build, enliven
 from kept_rows import SOURCE, KeptRows
 from torch import Tensor, nn
 from torch._ops import OpOverload

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from coverage import build
+from coverage_networks import build
 from kept_rows import KeptRows
 from peer_nodes import peer_nodes
 from torch import nn

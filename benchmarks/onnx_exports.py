@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from coverage import build, enliven
+from coverage_networks import build, enliven
 from torch import nn
 
 HERE = Path(__file__).parent
