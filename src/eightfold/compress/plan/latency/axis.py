@@ -11,7 +11,7 @@ FLAT = 0.002  # of a price: grid points that lie so near to a straight line are 
 
 
 @dataclass(frozen=True)
-class Axis:
+class WidthAxis:
     """Widths that a layer's side may have.
 
     Attributes:
@@ -24,12 +24,12 @@ class Axis:
     sum_of: Mapping[int, float] = field(default_factory=dict)
     fixed: float = 0.0
 
-    def same(self, other: Axis) -> bool:
+    def same(self, other: WidthAxis) -> bool:
         """True if both follow the same group, so that their widths move together."""
         return self.keeps is not None and self.keeps == other.keeps
 
 
-def needed_points(ms: np.ndarray, points: list[tuple[int, ...]], inputs: Axis, outputs: Axis) -> list[int]:
+def needed_points(ms: np.ndarray, points: list[tuple[int, ...]], inputs: WidthAxis, outputs: WidthAxis) -> list[int]:
     """Numbers of the points that a cheapest mean can use: along a grid, those on the lower convex hull of a price."""
     needed = set()
     for prices in ms.reshape(len(ms), len(inputs.widths), len(outputs.widths)):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eightfold.compress.plan.latency.axis import Axis, needed_points
+from eightfold.compress.plan.latency.axis import WidthAxis, needed_points
 from eightfold.compress.plan.latency.choices import BlockChoice, WidthChoice
 from eightfold.compress.plan.latency.prices import LayerPrices, Mixed, PriceLimit
 from eightfold.compress.plan.latency.rows import Rows
@@ -163,7 +163,7 @@ class _Program:
     def _add(
         self,
         layer: NetworkLayer,
-        axes: tuple[Axis, ...],
+        axes: tuple[WidthAxis, ...],
         points: list[tuple[int, ...]],
         widths: list[tuple[float, float]],
         goes: int | None,
@@ -198,7 +198,7 @@ class _Program:
             forms.append([limit.floats or limit.prices for limit in self._limits])
         return forms
 
-    def _add_alone(self, axis: Axis, ms: np.ndarray) -> bool:
+    def _add_alone(self, axis: WidthAxis, ms: np.ndarray) -> bool:
         """Add the price to a constant, or to the binaries of one group; False where it needs variables."""
         if len(axis.widths) == 1:
             self.constants = [total + float(price[0]) for total, price in zip(self.constants, ms, strict=True)]
@@ -210,7 +210,7 @@ class _Program:
                 costs[variable] = costs.get(variable, 0.0) + float(price)
         return True
 
-    def _bind(self, parts: Mapping[tuple[int, ...], int], place: int, axis: Axis, goes: int | None) -> None:
+    def _bind(self, parts: Mapping[tuple[int, ...], int], place: int, axis: WidthAxis, goes: int | None) -> None:
         """The sums of pair variables along one axis are what that axis keeps; nothing where the block goes."""
         if axis.keeps is not None:
             for n, keep in enumerate(axis.keeps):
@@ -231,17 +231,17 @@ class _Program:
             else:
                 self.rows.at_least({**row, goes: max(axis.widths)}, axis.fixed)
 
-    def _axis(self, width: GroupWidth) -> Axis:
+    def _axis(self, width: GroupWidth) -> WidthAxis:
         """A width as a group's counts, or as a grid where many groups make it up."""
         free = {group: share for group, share in width.groups.items() if len(self._counts(group)) > 1}
         fixed = width.fixed + sum(
             share * self._only(group, width) for group, share in width.groups.items() if group not in free
         )
         if not free:
-            return Axis((fixed,), None)
+            return WidthAxis((fixed,), None)
         if len(free) == 1:
             ((group, share),) = free.items()
-            return Axis(tuple(fixed + share * count for count in self._counts(group)), self._keeps[group])
+            return WidthAxis(tuple(fixed + share * count for count in self._counts(group)), self._keeps[group])
         low = fixed + sum(share * min(self._counts(group)) for group, share in free.items())
         high = fixed + sum(share * max(self._counts(group)) for group, share in free.items())
         sums = {
@@ -249,7 +249,7 @@ class _Program:
             for group, share in free.items()
             for variable, count in zip(self._keeps[group], self._counts(group), strict=True)
         }
-        return Axis(tuple(np.linspace(low, high, GRID).tolist()), None, sums, fixed)
+        return WidthAxis(tuple(np.linspace(low, high, GRID).tolist()), None, sums, fixed)
 
     def _counts(self, group: str) -> tuple[int, ...]:
         return self._choices[group].counts if group in self._choices else ()
