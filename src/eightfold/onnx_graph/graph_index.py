@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableSequence, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 from eightfold.arrays import Array
 from eightfold.onnx_graph.names import FreeNames, all_names, captured_names
@@ -84,8 +84,12 @@ def keep(items: MutableSequence[T], wanted: Callable[[T], bool]) -> None:
             del items[place]
 
 
+@overload
+def attribute(node: onnx.NodeProto, name: str, default: None) -> Any: ...
+@overload
+def attribute(node: onnx.NodeProto, name: str, default: T) -> T: ...
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    """The value of a node's attribute, bytes decoded."""
+    """The value of a node's attribute, of the type of its default, bytes decoded."""
     from onnx import helper
 
     for each in node.attribute:
