@@ -27,7 +27,7 @@ from torch import Tensor, nn
 import eightfold as ef
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.compress.train.hooks import Hook
-from eightfold.compress.train.iterate.iterate import IterateOptions, StepTraining
+from eightfold.compress.train.iterate.options import IterateOptions, StepTraining
 from eightfold.compress.train.sparsity.history import dead_share
 from eightfold.compress.train.sparsity.hook import Sparsity
 from eightfold.compress.train.sparsity.penalties import ScalePenalty

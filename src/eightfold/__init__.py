@@ -27,7 +27,7 @@ _HOME: dict[str, str] = {
     "EvaluateOptions": "eightfold.pipeline.evaluate_models",
     "FileInputs": "eightfold.export.fixed_size.file_inputs",
     "ImageError": "eightfold.errors",
-    "IterateOptions": "eightfold.compress.train.iterate.iterate",
+    "IterateOptions": "eightfold.compress.train.iterate.options",
     "LatencyTable": "eightfold.runtime.bench.latency",
     "LayerRange": "eightfold.compress.plan.select",
     "LearningRate": "eightfold.compress.train.schedule",

@@ -15,7 +15,7 @@ from eightfold.extras import installed, require
 if TYPE_CHECKING:
     from torch import nn
 
-    from eightfold.compress.train.iterate.iterate import StepTraining
+    from eightfold.compress.train.iterate.options import StepTraining
     from eightfold.pipeline.train_models import TrainingSubject
 
 
@@ -41,8 +41,8 @@ def iterate(
     """
     require("torch", "train a network")
     from eightfold.compress.surgery.artifacts import save_pruned
-    from eightfold.compress.train.iterate.iterate import IterateOptions
     from eightfold.compress.train.iterate.iterate import iterate as prune_in_steps
+    from eightfold.compress.train.iterate.options import IterateOptions
     from eightfold.compress.train.iterate.plot import plot_steps
     from eightfold.errors import UsageError
     from eightfold.pipeline.train_models import latency_ms

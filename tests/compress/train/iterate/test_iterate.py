@@ -13,7 +13,8 @@ from torch import Tensor, nn
 import eightfold as ef
 from eightfold.compress.surgery.artifacts import PLAN
 from eightfold.compress.trace.groups import Group
-from eightfold.compress.train.iterate.iterate import Iterated, IterateOptions, StepTraining, iterate
+from eightfold.compress.train.iterate.iterate import Iterated, iterate
+from eightfold.compress.train.iterate.options import IterateOptions, StepTraining
 from eightfold.compress.train.iterate.plot import plot_steps
 from eightfold.compress.train.iterate.steps import width_steps
 from eightfold.errors import ImageError, ModelError, UsageError

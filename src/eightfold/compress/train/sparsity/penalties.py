@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -19,6 +18,7 @@ from eightfold.compress.trace.groups import Group
 from eightfold.compress.trace.trace import trace
 from eightfold.compress.train.sparsity.proximal import Stepped, step_sizes
 from eightfold.compress.train.sparsity.scales import LayerSet, Scales, batch_norm_scales, penalized_scales, shifts_of
+from eightfold.compress.train.sparsity.slices import add_to, mean_step, slices_of, squares_and_counts
 from eightfold.compress.train.sparsity.strength import Strength
 from eightfold.compress.types import ExampleInputs
 from eightfold.errors import ModelError, UsageError
@@ -81,7 +81,7 @@ class ScalePenalty(Penalty):
     @torch.no_grad()
     def add_gradients(self, progress: float, factor: float = 1.0) -> None:
         for scale, own in zip(self._scales.values(), self._strengths(progress), strict=True):
-            _add(scale, factor * own * scale.sign())
+            add_to(scale, factor * own * scale.sign())
 
     def before_step(self, progress: float) -> None:
         """Dead channels are those at zero, so that a resumed run knows them."""
@@ -114,32 +114,6 @@ class ScalePenalty(Penalty):
         return {name: scale.detach().abs() for name, scale in self._scales.items()}
 
 
-@dataclass(frozen=True)
-class _Slice:
-    """The part of a parameter that belongs to a group: places along a dimension, and the channel of each.
-
-    The model may move to another device after a penalty was made, so that indices follow the parameter.
-    """
-
-    parameter: nn.Parameter
-    dim: int
-    places: Tensor
-    owners: Tensor
-
-    @property
-    def positions(self) -> Tensor:
-        """Places along the dimension, on the parameter's device."""
-        return self.places.to(self.parameter.device)
-
-    @property
-    def channels(self) -> Tensor:
-        """The channel of each position, on the parameter's device."""
-        return self.owners.to(self.parameter.device)
-
-    def rows(self) -> Tensor:
-        return self.parameter.detach().index_select(self.dim, self.positions)
-
-
 class GroupLasso(Penalty):
     """s * sum over coupled channels of sqrt(n) * norm of its n weights (Yuan and Lin 2006): those that make the
     channel, those that read it, and its norm scales. The factor sqrt(n) gives each weight a pull of about s."""
@@ -147,14 +121,14 @@ class GroupLasso(Penalty):
     def __init__(self, model: nn.Module, groups: Iterable[Group], strength: Strength) -> None:
         tensors = dict(model.named_parameters())
         self._strength = strength
-        self._groups = {group.id: (group.width, _slices(group, tensors)) for group in groups}
+        self._groups = {group.id: (group.width, slices_of(group, tensors)) for group in groups}
 
     def parameters(self) -> Iterable[nn.Parameter]:
         return {id(part.parameter): part.parameter for _, parts in self._groups.values() for part in parts}.values()
 
     @torch.no_grad()
     def add_gradients(self, progress: float, factor: float = 1.0) -> None:
-        moments = {name: _moments(width, parts) for name, (width, parts) in self._groups.items()}
+        moments = {name: squares_and_counts(width, parts) for name, (width, parts) in self._groups.items()}
         sizes = [(squares / counts).sqrt() for squares, counts in moments.values()]
         strengths = torch.split(self._strength.of(torch.cat(sizes), progress), [len(size) for size in sizes])
         for (_, parts), size, own in zip(self._groups.values(), sizes, strengths, strict=True):
@@ -164,14 +138,14 @@ class GroupLasso(Penalty):
                 shape = [1] * rows.dim()
                 shape[part.dim] = -1
                 change = torch.zeros_like(part.parameter)
-                _add(
+                add_to(
                     part.parameter,
                     change.index_add_(part.dim, part.positions, rows * pull[part.channels].reshape(shape)),
                 )
 
     def magnitudes(self) -> dict[str, Tensor]:
         """Root mean square weight of each coupled channel."""
-        moments = {name: _moments(width, parts) for name, (width, parts) in self._groups.items()}
+        moments = {name: squares_and_counts(width, parts) for name, (width, parts) in self._groups.items()}
         return {name: (squares / counts).sqrt() for name, (squares, counts) in moments.items()}
 
 
@@ -215,7 +189,7 @@ class CoupledScales(GroupLasso):
         pool = self._strength.of(torch.cat([*sizes.values()]), progress)
         strengths = torch.split(pool, [len(size) for size in sizes.values()])
         for (name, size), own in zip(sizes.items(), strengths, strict=True):
-            step = _mean_step(steps, self._groups[name][1])
+            step = mean_step(steps, self._groups[name][1])
             left = (1 - step * own / size.clamp(min=TINY)).clamp(min=0)
             left[size.argmax()] = left[size.argmax()].clamp(min=0.5)
             self._scale(name, left)
@@ -226,43 +200,6 @@ class CoupledScales(GroupLasso):
             own = factors[part.channels]
             for each in (part.parameter, self._shifts[id(part.parameter)]) if shifts else (part.parameter,):
                 each[part.positions] *= own.to(each.dtype)
-
-
-def _mean_step(steps: Mapping[int, float | Tensor], parts: Iterable[_Slice]) -> float:
-    """One step size for coupled parameters, which adaptive optimizers give each its own."""
-    found = [steps[id(part.parameter)] for part in parts if id(part.parameter) in steps]
-    return float(sum(float(each.mean()) if isinstance(each, Tensor) else each for each in found)) / max(len(found), 1)
-
-
-def _slices(group: Group, tensors: dict[str, nn.Parameter]) -> list[_Slice]:
-    members = [m for m in group.members if m.tensor in tensors and not m.tensor.endswith("bias")]
-    return [
-        _Slice(
-            tensors[m.tensor],
-            m.dim,
-            torch.from_numpy(m.indices()),
-            torch.from_numpy(m.channels()),
-        )
-        for m in members
-    ]
-
-
-def _moments(width: int, parts: Iterable[_Slice]) -> tuple[Tensor, Tensor]:
-    """Sum of squares, and number, of the weights of each channel."""
-    device = next((part.positions.device for part in parts), torch.device("cpu"))
-    squares, counts = torch.zeros(width, device=device), torch.zeros(width, device=device)
-    for part in parts:
-        rows = part.rows().movedim(part.dim, 0).flatten(1) if part.parameter.dim() > 1 else part.rows()[:, None]
-        squares.index_add_(0, part.channels, rows.square().sum(1))
-        counts.index_add_(0, part.channels, torch.full_like(rows[:, 0], rows.shape[1]))
-    return squares, counts.clamp(min=1)
-
-
-def _add(parameter: nn.Parameter, change: Tensor) -> None:
-    if parameter.grad is None:
-        parameter.grad = change
-    else:
-        parameter.grad.add_(change)
 
 
 PenaltyMaker = Callable[[nn.Module, Strength, LayerSet, ExampleInputs | None], Penalty]
