@@ -16,11 +16,11 @@ from eightfold.cli.network import (
     SourceSize,
     json_inputs,
 )
-from eightfold.cli.options import Seed, image_size, task_named
+from eightfold.cli.options import Seed, image_size, task_named, typed
 from eightfold.cli.pipeline.run import show_end, show_preview, write_result
 
 if TYPE_CHECKING:
-    from eightfold.pipeline.compress_model import CompressOptions
+    from eightfold.pipeline.run import RunResult
 
 Precision = Literal["fp32", "int8", "mixed"]
 
@@ -80,7 +80,7 @@ def compress(
         preview_compress,
         recovery_minutes,
     )
-    from eightfold.pipeline.verdict_line import bad_checks, verdict_line
+    from eightfold.pipeline.verdict_line import bad_checks
 
     if labels is not None and data is not None:
         raise UsageError("--labels and --data", allowed="one of them", remedy="--data for boxes, --labels for classes")
@@ -112,18 +112,17 @@ def compress(
         return
     known = {"recover": 60 * recovery_minutes(options)}
     result = compress_model(model, images, output, options=options, listener=Estimates(steps, known).show)
-    print(f"\n{verdict_line(result)}")
-    show_end(result)
-    print(_next(output, options))
-    write_result(json, {"verdict": verdict_line(result), **result.to_dict()})
+    _show_result(result, output, json)
     if bad_checks(result) and not force:
         typer.echo("eightfold: the result is bad, see its first line; it is kept; to exit with 0: --force", err=True)
         raise typer.Exit(1)
 
 
-def _next(output: Path, options: CompressOptions) -> str:
-    """The command to type to change the result."""
-    from eightfold.cli.options import typed
+def _show_result(result: RunResult, output: Path, json: Path | None) -> None:
+    """Print the verdict, the table and the command to type to change the result; write it as JSON."""
+    from eightfold.pipeline.verdict_line import verdict_line
 
-    recipe = typed("eightfold", "run", output / "recipe.yaml")
-    return f"again   {recipe}   # after changing what you like in it"
+    print(f"\n{verdict_line(result)}")
+    show_end(result)
+    print(f"again   {typed('eightfold', 'run', output / 'recipe.yaml')}   # after changing what you like in it")
+    write_result(json, {"verdict": verdict_line(result), **result.to_dict()})
