@@ -132,6 +132,42 @@ def test_a_corrupt_graph_in_a_run_is_made_again(tiny_run: Path, tiny_recipe: dic
     assert sha256_of_file(graph) == before
 
 
+NETWORKS = """
+import sys
+from torch import nn
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 8, 3))
+    def forward(self, images):
+        return self.layers(images)
+class Leaves(Net):
+    def forward(self, images):
+        sys.exit()
+def half():
+    return Net().half()
+def lazy():
+    return nn.Sequential(nn.LazyConv2d(16, 3), nn.Conv2d(16, 8, 3))
+made = Net()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Leaves", "the network's code called exit() while it ran"),
+        ("half", "Net has float16 parameters (layers.0.weight); allowed: float32 parameters; call model.float() first"),
+        ("lazy", "0.weight has no shape yet: a lazy module gets it from its first input"),
+        ("made", "odd_networks:made is a Net; allowed: a function or class that gives a new torch.nn.Module"),
+    ],
+)
+def test_odd_networks(terminal: Terminal, tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / "odd_networks.py").write_text(NETWORKS)
+    terminal.monkeypatch.syspath_prepend(tmp_path)
+    assert words in terminal.fails("prune", f"odd_networks:{name}", "--size", 32, "-o", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_debug_shows_the_traceback(terminal: Terminal, tmp_path: Path) -> None:
     from eightfold.errors import BundleError
 

@@ -157,8 +157,15 @@ def main() -> int:
         with exit_on_signals():
             done = app(sys.argv[1:] or ["--help"], prog_name="eightfold", standalone_mode=False)
         code = done if isinstance(done, int) else 0
-    except SystemExit as stop:  # a signal, or the reader of a pipe has gone
-        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except SystemExit as stop:  # a signal, or the reader of a pipe has gone; neither is a success
+        code = stop.code if isinstance(stop.code, int) else 0
+        if code == 0:
+            said = f" ({stop.code})" if isinstance(stop.code, str) else ""
+            print(
+                f"eightfold: the network's code called exit(){said} while it ran; allowed: code that returns",
+                file=sys.stderr,
+            )
+            return 1
     except TyperUsageError as error:
         print(f"eightfold: {_wrong_words(error)}", file=sys.stderr)
         return 2

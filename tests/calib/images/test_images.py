@@ -136,6 +136,13 @@ def test_list_files_globs_and_arrays(tmp_path: Path) -> None:
     assert len(open_images(np.zeros((5, 4, 4, 3), np.uint8), labels=[0, 1, 0, 1, 0])) == 5
 
 
+@pytest.mark.parametrize("label", ["cat", "-1", "1.5"])
+def test_a_label_that_is_no_number_is_named(tmp_path: Path, label: str) -> None:
+    (tmp_path / "list.txt").write_text(f"a.png\t0\nb.png\t{label}\n")
+    with pytest.raises(ImageError, match=rf"list.txt gives b.png the label '{label}'; allowed: the number of a class"):
+        open_images(tmp_path / "list.txt")
+
+
 def test_coco_and_yolo(tmp_path: Path) -> None:
     paths = pictures(tmp_path / "val2017", 2)
     annotation = tmp_path / "annotations" / "instances_val2017.json"

@@ -30,6 +30,13 @@ def read_list(path: Path) -> tuple[tuple[Path, ...], tuple[int, ...] | None]:
             f"{path} is neither an image nor a text file", allowed="an image, a list file, a COCO .json, a YOLO .yaml"
         ) from None
     names, marks = zip(*(_name_and_label(line) for line in lines), strict=True) if lines else ((), ())
+    for name, mark in zip(names, marks, strict=True):
+        if mark and not mark.isdecimal():
+            raise ImageError(
+                f"{path} gives {name} the label {mark!r}",
+                allowed="the number of a class, from 0 on, behind the tab",
+                remedy="number the classes in the order of the network's outputs",
+            )
     items = tuple(path.parent / name for name in names)
     return items, tuple(map(int, marks)) if all(marks) and marks else None
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch._ops import OpOverload
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -42,7 +43,7 @@ from eightfold.compress.trace.rules.means import factors_of as growth_of
 from eightfold.compress.trace.rules.means import follow_factors
 from eightfold.compress.types import Args, ExampleInputs, Kwargs
 from eightfold.errors import TraceError
-from eightfold.export.verify.module_runs import set_evaluation
+from eightfold.export.verify.module_runs import require_single_precision, set_evaluation
 
 
 def trace(model: nn.Module, example_inputs: ExampleInputs, *, layer_norms: bool = False) -> ChannelGraph:
@@ -64,11 +65,22 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, *, layer_norms: bool 
         TraceError: the model does not run on the inputs.
     """
     model = unwrapped(model)
+    _require_shapes(model)
     graph, stuck = _follow(model, example_inputs, frozenset(), layer_norms)
     if not stuck:
         return graph
     other, _ = _follow(model, example_inputs, stuck, layer_norms)
     return max(graph, other, key=_free_outputs)
+
+
+def _require_shapes(model: nn.Module) -> None:
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            raise TraceError(
+                f"{name} has no shape yet: a lazy module gets it from its first input",
+                allowed="parameters with shapes",
+                remedy="run the model once before: model(torch.zeros(1, 3, height, width))",
+            )
 
 
 def _free_outputs(graph: ChannelGraph) -> int:
@@ -130,6 +142,8 @@ def _run(
             with _Watch(record, used, path, None if training else record.trail):
                 result = call_model(model, inputs)
         except (RuntimeError, ValueError, TypeError, AssertionError, IndexError, KeyError, AttributeError) as error:
+            if any(isinstance(leaf, torch.Tensor) and leaf.dtype == torch.float32 for leaf in tree_leaves(inputs)):
+                require_single_precision(model)
             raise TraceError(
                 f"the model does not run on the example inputs ({type(error).__name__}: {error})",
                 remedy="pass example_inputs with which model(*example_inputs) works in evaluation mode",

@@ -84,6 +84,12 @@ def call_function(module_name: str, function: str, num_classes: int, seed: int =
         ) from None
     except Exception as error:  # what the user's own code raises, of whatever class
         raise _failed(source, error) from error
+    if isinstance(build, torch.nn.Module) or not callable(build):
+        raise ModelError(
+            f"{source} is a {type(build).__name__}",
+            allowed="a function or class that gives a new torch.nn.Module in each call",
+            remedy=f"write in {module_name}: def build(): return ...",
+        )
     with no_exit(source):
         model = _call(build, source, num_classes)
     if not isinstance(model, torch.nn.Module):
