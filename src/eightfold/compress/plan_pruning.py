@@ -11,7 +11,7 @@ from typing import Any, Literal
 from torch import nn
 
 from eightfold.compress.check import checked
-from eightfold.compress.criteria.evidence import Evidence, Loss
+from eightfold.compress.criteria.evidence import Evidence
 from eightfold.compress.criteria.scores import Criterion, layer_scores
 from eightfold.compress.latency.prepare import Subject
 from eightfold.compress.latency.request import LatencyRequest, device_multiple, latency_request
@@ -28,7 +28,7 @@ from eightfold.compress.sensitivity.rule import error_curves, measured_plan
 from eightfold.compress.surgery.blocks import bypassed, choose_blocks, require_images_for_blocks
 from eightfold.compress.trace.groups import ChannelGraph, Kept
 from eightfold.compress.trace.trace import trace
-from eightfold.compress.types import ExampleInputs, ImageBatches
+from eightfold.compress.types import ExampleInputs, ImageBatches, Loss
 from eightfold.defaults import KEEP_RATIO, MULTIPLE, PRUNING_RULE, PRUNING_SCORE
 from eightfold.errors import UsageError
 from eightfold.files import PathLike, sha256_of_bytes

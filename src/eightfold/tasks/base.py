@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from eightfold.compress.criteria.evidence import Loss
     from eightfold.compress.train.hooks import Hook
     from eightfold.compress.train.log import Log
+    from eightfold.compress.types import Loss
 
 
 PARTS = 10  # of a set of images, to see how much a metric varies

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from eightfold.compress.criteria.evidence import Loss
+    from eightfold.compress.types import Loss
 
 DECODE = "classify"
 UNLABELLED = ("images",)  # the folders of a training part without labels, see `tasks/photos.py`

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import eightfold as ef
-from eightfold.compress.criteria.evidence import Evidence, LayerScores
+from eightfold.compress.criteria.evidence import Evidence
 from eightfold.compress.criteria.scores import layer_scores
 from eightfold.compress.latency import case, prepare
 from eightfold.compress.latency.plot import save_report
@@ -26,6 +26,7 @@ from eightfold.compress.plan.latency.budget_text import LatencyBudget
 from eightfold.compress.plan.latency.prices import Prices
 from eightfold.compress.plan.latency.widths import widest
 from eightfold.compress.plan.plan import PrunePlan
+from eightfold.compress.plan.selection_rules import LayerScores
 from eightfold.errors import TraceError, UnknownNameError, UsageError
 from eightfold.runtime.bench.profile.grid import Point
 from eightfold.runtime.bench.profile.profile_layers import LayerProfile, profile_layers

@@ -7,7 +7,6 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +17,7 @@ from eightfold.compress.layerwise.layerwise_forward import PausedCall, layer_cal
 from eightfold.compress.least_squares.patches import Geometry, weight_matrix
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.trace.groups import Member
-
-Args = Sequence[Any]
+from eightfold.compress.types import Args
 
 
 @dataclass(frozen=True)

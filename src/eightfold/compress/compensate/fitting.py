@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from eightfold.compress.compensate.consumers import Consumer
 from eightfold.compress.layerwise.layerwise_forward import PausedCall, layer_calls
-from eightfold.compress.layerwise.lockstep import INPUTS_AT_MOST, Args, in_step, inputs_of, live_bytes, rows_wanted
+from eightfold.compress.layerwise.lockstep import INPUTS_AT_MOST, in_step, inputs_of, live_bytes, rows_wanted
 from eightfold.compress.least_squares.dual_ridge import DualRidge
 from eightfold.compress.least_squares.moments import HalvedMoments
 from eightfold.compress.least_squares.patches import (
@@ -25,6 +25,7 @@ from eightfold.compress.least_squares.patches import (
     weight_from_matrix,
     weight_matrix,
 )
+from eightfold.compress.types import Args
 from eightfold.errors import ModelError
 
 

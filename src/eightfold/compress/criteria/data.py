@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from eightfold.compress.criteria.evidence import Array, Evidence, LayerScores, per_channel, stacked_rows
+from eightfold.compress.criteria.evidence import Array, Evidence, per_channel, stacked_rows
 from eightfold.compress.layerwise.layerwise_forward import layer_calls
+from eightfold.compress.plan.selection_rules import LayerScores
 from eightfold.compress.trace.groups import Group
 from eightfold.export.verify.module_runs import evaluating
 

@@ -14,13 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from eightfold.compress.trace.groups import ChannelGraph, Group, Member
-from eightfold.compress.types import Args
+from eightfold.compress.types import Args, Loss
 from eightfold.errors import UsageError
 
 Array = npt.NDArray[np.float64]
-LayerScores = Mapping[str, Array]
 """Group id -> float64 [layers, width]; larger is more important."""
-Loss = Callable[[Any, Any], Tensor]
 VALUES_AT_ONCE = 1 << 17  # 1 MiB of float64: fits the cache
 
 

@@ -9,13 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eightfold.compress.criteria.evidence import Array, Evidence, LayerScores, stacked_rows
+from eightfold.compress.criteria.evidence import Array, Evidence, stacked_rows
 from eightfold.compress.criteria.weights import l2
 from eightfold.compress.layerwise.layerwise_forward import PausedCall, layer_calls
-from eightfold.compress.layerwise.lockstep import INPUTS_AT_MOST, Args, in_step, inputs_of, live_bytes, rows_wanted
+from eightfold.compress.layerwise.lockstep import INPUTS_AT_MOST, in_step, inputs_of, live_bytes, rows_wanted
 from eightfold.compress.least_squares.moments import Moments
 from eightfold.compress.least_squares.patches import Positions, input_rows, weight_matrix
+from eightfold.compress.plan.selection_rules import LayerScores
 from eightfold.compress.trace.groups import Index, LayerCall
+from eightfold.compress.types import Args
 from eightfold.export.verify.module_runs import evaluating
 
 RIDGE = 1e-3

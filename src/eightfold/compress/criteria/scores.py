@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 
 from eightfold.compress.criteria import data, reconstruction, weights
-from eightfold.compress.criteria.evidence import Array, Evidence, LayerScores
+from eightfold.compress.criteria.evidence import Array, Evidence
+from eightfold.compress.plan.selection_rules import LayerScores
 from eightfold.compress.trace.groups import Group, Scores
 from eightfold.errors import UnknownNameError, UsageError
 

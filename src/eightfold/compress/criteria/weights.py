@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from eightfold.compress.criteria.evidence import Array, Evidence, LayerScores, per_channel, stacked_rows
+from eightfold.compress.criteria.evidence import Array, Evidence, per_channel, stacked_rows
+from eightfold.compress.plan.selection_rules import LayerScores
 from eightfold.compress.trace.groups import Group, Member
 
 

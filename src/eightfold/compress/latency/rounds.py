@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from eightfold.compress.criteria.evidence import Evidence, LayerScores, Loss
+from eightfold.compress.criteria.evidence import Evidence
 from eightfold.compress.criteria.scores import Criterion, layer_scores
 from eightfold.compress.modules.reestimate import reestimate_norms
 from eightfold.compress.plan.plan import PrunePlan
+from eightfold.compress.plan.selection_rules import LayerScores
 from eightfold.compress.surgery.surgery import apply_plan_to_module
 from eightfold.compress.trace.groups import ChannelGraph
 from eightfold.compress.trace.trace import trace
-from eightfold.compress.types import Args
+from eightfold.compress.types import Args, Loss
 
 
 def round_limits(whole_ms: float, limit_ms: float, rounds: int) -> list[float]:

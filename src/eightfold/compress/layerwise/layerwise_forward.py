@@ -44,7 +44,7 @@ Observer = Callable[[PausedCall, Tensor], None]
 
 def layer_calls(
     model: nn.Module,
-    args: Sequence[Any],
+    args: Args,
     *,
     observe: Observer | None = None,
     measure: bool = False,

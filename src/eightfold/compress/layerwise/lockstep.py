@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from math import prod
 from operator import attrgetter
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from torch import nn
 
 from eightfold.compress.layerwise.layerwise_forward import PausedCall, layer_calls
 from eightfold.compress.layerwise.malloc_options import return_freed_memory, share_one_heap
+from eightfold.compress.types import Args
 
-Args = Sequence[Any]
 # A batch that joins must be able to stay for this many layers: forward passes that come and go cost time.
 JOIN_FOR_LAYERS = 16
 # Second moments of more inputs (a linear layer behind a large flattened map) would take gigabytes.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from eightfold.compress.onnx.inputs import example_inputs, is_image
 from eightfold.compress.onnx.module import OnnxModule
+from eightfold.compress.types import Batches
 from eightfold.errors import UsageError
 from eightfold.files import PathLike
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from eightfold.calib.images.preprocess import Preprocess
 
 BATCH = 8
-Batches = Sequence[tuple[Any, ...]]
 Images = PathLike | Tensor | Iterable[Any]
 
 

@@ -14,7 +14,7 @@ from eightfold.compress.latency.report import LatencyReport
 from eightfold.compress.latency.request import report_of, taken_request
 from eightfold.compress.latency.rule import AUTO
 from eightfold.compress.onnx.artifacts import require_file_output, save_pruned_file
-from eightfold.compress.onnx.file_images import Batches, Images, batches_for
+from eightfold.compress.onnx.file_images import Images, batches_for
 from eightfold.compress.onnx.fixed_writer import writer_of
 from eightfold.compress.onnx.graph_file import OnnxGraph, open_onnx
 from eightfold.compress.onnx.inputs import example_inputs, output_shapes
@@ -26,7 +26,7 @@ from eightfold.compress.surgery.blocks import Block
 from eightfold.compress.surgery.surgery import apply_plan_to_module
 from eightfold.compress.trace.groups import ChannelGraph
 from eightfold.compress.trace.trace import trace
-from eightfold.compress.types import ExampleInputs
+from eightfold.compress.types import Batches, ExampleInputs
 from eightfold.errors import ModelError, UnknownNameError, UsageError
 from eightfold.files import PathLike
 from eightfold.json_types import JsonMapping

@@ -25,7 +25,7 @@ from eightfold.compress.plan.select import round_count, top
 from eightfold.compress.surgery.surgery import applied
 from eightfold.compress.trace.groups import ChannelGraph, Group
 from eightfold.compress.trace.trace import trace
-from eightfold.compress.types import ExampleInputs, ImageBatches
+from eightfold.compress.types import ExampleInputs, ImageBatches, Metric
 from eightfold.errors import ModelError, UnknownNameError, UsageError
 from eightfold.export.verify.module_runs import evaluating
 from eightfold.files import write_text
@@ -33,7 +33,6 @@ from eightfold.progress import track
 
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 Losses = dict[str, dict[float, float]]
-Metric = Callable[[nn.Module], float]
 
 
 @dataclass(frozen=True)

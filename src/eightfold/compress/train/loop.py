@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +23,11 @@ from eightfold.compress.train.devices import Devices
 from eightfold.compress.train.hooks import Batch, Hook, Run
 from eightfold.compress.train.log import CHECK, Log
 from eightfold.compress.train.options import CLOCKS, DivergedError, LoopOptions, Trained
+from eightfold.compress.types import Loss
 from eightfold.errors import UsageError
 from eightfold.export.verify.module_runs import evaluating
 from eightfold.progress import track
 
-Loss = Callable[[Any, Any], Tensor]
 Check = Callable[[nn.Module], float]
 SEED_STRIDE = 10_007
 

@@ -16,9 +16,9 @@ from eightfold.compress.train.hooks import Hook
 from eightfold.compress.train.log import Log
 from eightfold.compress.train.options import LoopOptions
 from eightfold.compress.train.schedule import LearningRate
+from eightfold.compress.types import Loss
 
 Batch = tuple[torch.Tensor, torch.Tensor]
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 ONE_CYCLE = LearningRate("onecycle", warm_up=0.2)
 
 

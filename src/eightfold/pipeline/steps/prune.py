@@ -19,8 +19,8 @@ from eightfold.recipe_sections import CompressSection
 if TYPE_CHECKING:
     from torch import nn
 
-    from eightfold.compress.criteria.evidence import Loss
     from eightfold.compress.latency.request import LatencyRequest
+    from eightfold.compress.types import Loss
 
 # Keys of `compress` that are arguments of `plan_pruning` under the same name.
 PLAN_KEYS = (

@@ -24,7 +24,7 @@ from eightfold.tasks.networks import onnx_network
 if TYPE_CHECKING:
     import torch
 
-    from eightfold.compress.criteria.evidence import Loss
+    from eightfold.compress.types import Loss
 
 USUAL_SIDE = 128
 

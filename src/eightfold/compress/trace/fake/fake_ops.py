@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from eightfold.compress.trace.fake.uncomputed import Memory, mark, memory_of
-from eightfold.compress.types import Kwargs
+from eightfold.compress.types import Args, Kwargs
 
-Args = Sequence[Any]
 Result = Tensor | tuple[Tensor, ...] | None
 FakeOp = Callable[[Args, Kwargs], Result]
 """The operator's result, or None to have it run."""

@@ -31,7 +31,7 @@ from eightfold.compress.train.devices import wait_for_others
 from eightfold.compress.train.iterate.options import IterateOptions, StepTraining
 from eightfold.compress.train.iterate.steps import WidthStep, width_steps
 from eightfold.compress.train.processes import is_main
-from eightfold.compress.types import ExampleInputs
+from eightfold.compress.types import ExampleInputs, Metric
 from eightfold.errors import ModelError, UsageError
 from eightfold.files import PathLike, write_text
 
@@ -83,7 +83,6 @@ class Iterated:
 
 
 Finetune = Callable[[nn.Module, StepTraining], object]
-Metric = Callable[[nn.Module], float]
 
 
 @dataclass
