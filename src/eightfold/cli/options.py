@@ -109,7 +109,7 @@ def file_inputs(onnx: Path, images: str | None, preprocess: Path | None) -> dict
         raise UsageError("one of --images and --preprocess", allowed="both or none: how an image becomes the input")
     if images is None or preprocess is None:
         return None
-    return inputs_from_images(tensor_specs(load_onnx(onnx))[0], images, preprocess, RUNS)
+    return inputs_from_images(tensor_specs(load_onnx(onnx, external=False))[0], images, preprocess, RUNS)
 
 
 def task_named(text: str) -> Task:

@@ -245,8 +245,9 @@ def _candidates(
             notes.append(f"{child.tool}: {failure}")
             continue
         start, done = target, f"{done} + {child.tool}" if done else child.tool
-        notes.append(f"{child.tool}: {_node_count(target)} nodes")
-        yield _candidate(done, target)
+        candidate = _candidate(done, target)
+        notes.append(f"{child.tool}: {candidate.nodes} nodes")
+        yield candidate
 
 
 def _candidate(tools: str, file: Path) -> _Candidate:
