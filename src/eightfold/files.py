@@ -20,6 +20,7 @@ AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 # https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 LFS_HEAD = b"version https://git-lfs.github.com/spec/"
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # The names that `atomic_path` and `atomic_directory` give until all is written.
 TEMPORARY = re.compile(r"\..*-[a-z0-9_]{8}\.tmp.*", re.DOTALL)
 
@@ -79,7 +80,8 @@ def require_output(path: PathLike | None, *, reads: Iterable[PathLike | None] = 
         reads: what the work reads. What is no path of a file there, such as a network's name, is passed over.
 
     Raises:
-        UsageError: `path` is one of `reads`, no file, or in no folder that can be written.
+        UsageError: `path` is one of `reads` or an image in a folder of them, no file, or in no folder that can be
+            written.
     """
     if path is None:
         return
@@ -87,6 +89,14 @@ def require_output(path: PathLike | None, *, reads: Iterable[PathLike | None] = 
     _check_file(path)
     if path.exists() and any(each is not None and _same(path, Path(each)) for each in reads):
         raise UsageError(f"{path} is an input and would be overwritten", allowed="another output name")
+    if (
+        path.is_file()
+        and path.suffix.lower() in IMAGE_SUFFIXES
+        and any(each and _lies_in(path, Path(each)) for each in reads)
+    ):
+        raise UsageError(
+            f"{path} lies in a folder that is read, and would be overwritten", allowed="another output name"
+        )
     require_folder_for(path)
 
 
@@ -104,6 +114,10 @@ def _same(one: Path, other: Path) -> bool:
         return one.samefile(other)
     except (OSError, ValueError):  # a name that is no file's
         return False
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    return folder.is_dir() and path.resolve().is_relative_to(folder.resolve())
 
 
 def _check_file(path: Path) -> None:

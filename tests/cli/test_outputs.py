@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from eightfold.cli import app
+from eightfold.errors import UsageError
+from eightfold.files import require_output
 
 READ = ["model.onnx", "ranges.json", "preprocess.json", "model.eightfold", "plan.json", "later.json", "photo.png"]
 COMMANDS = {
@@ -112,3 +114,13 @@ def test_a_folder_without_permission_is_refused_before_the_work(
 ) -> None:
     (folder / "locked").mkdir(mode=0o500)
     assert "no permission in" in refused("half model.onnx -o locked/half.onnx", monkeypatch, capsys)
+
+
+def test_a_picture_of_a_folder_that_is_read_survives(tmp_path: Path) -> None:
+    picture, table = tmp_path / "a.png", tmp_path / "a.json"
+    for each in (picture, table):
+        each.write_bytes(b"kept")
+    with pytest.raises(UsageError, match=r"a\.png lies in a folder that is read, and would be overwritten"):
+        require_output(picture, reads=[None, "net.onnx", tmp_path])
+    require_output(table, reads=[tmp_path])  # of the same command before
+    require_output(tmp_path / "new.png", reads=[tmp_path])

@@ -23,6 +23,7 @@ from eightfold.extras import EXTRA_OF, installed
 
 # Exit code -> what is said where somebody ended the work.
 STOPPED = {130: "interrupted"} | dict.fromkeys(TERMINATED, "terminated")
+COMPLETION = "_EIGHTFOLD_COMPLETE"  # set by the shell that asks for completions, which end by exit()
 NO_SPACE = os.strerror(errno.ENOSPC)
 # What typer raises where the words of a command are wrong. It has no public name in all the versions that we take.
 TyperUsageError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -159,7 +160,7 @@ def main() -> int:
         code = done if isinstance(done, int) else 0
     except SystemExit as stop:  # a signal, or the reader of a pipe has gone; neither is a success
         code = stop.code if isinstance(stop.code, int) else 0
-        if code == 0:
+        if code == 0 and COMPLETION not in os.environ:
             said = f" ({stop.code})" if isinstance(stop.code, str) else ""
             print(
                 f"eightfold: the network's code called exit(){said} while it ran; allowed: code that returns",

@@ -149,6 +149,19 @@ def test_the_pictures_themselves_are_never_overwritten(bundle_path: Path, folder
     assert (folder / "b-annotated.png").exists()
 
 
+def test_a_picture_of_another_folder_overwrites_no_source(bundle_path: Path, folder: Path, tmp_path: Path) -> None:
+    """other/b.png comes first and would be drawn over images/b.png before that is read."""
+    (tmp_path / "other").mkdir()
+    cv2.imwrite(str(tmp_path / "other" / "b.png"), flat(BLUE_BGR))
+    before = (folder / "b.png").read_bytes()
+    with Predictor(bundle_path) as predictor:
+        found = [
+            str(each.result)[:4] for each in predict_sources(predictor, [tmp_path / "other", folder], annotated=folder)
+        ]
+    assert found[0] == "blue"
+    assert (folder / "b.png").read_bytes() == before
+
+
 def test_pictures_of_one_name_are_all_written(bundle_path: Path, folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()

@@ -13,10 +13,10 @@ import numpy as np
 from eightfold.calib.images.resize import Pixels
 from eightfold.errors import ImageError
 from eightfold.extras import require
-from eightfold.files import PathLike
+from eightfold.files import IMAGE_SUFFIXES, PathLike
 
 ARRAY_SUFFIX = ".npy"
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+SUFFIXES = IMAGE_SUFFIXES
 ARRAYS = "an array (height, width) or (height, width, channels) of uint8 or uint16"
 
 

@@ -69,7 +69,7 @@ def predict_sources(
     live = any(map(is_live, sources))
     largest = 1 if live else max(predictor.choice.batches)
     with contextlib.ExitStack() as stack:
-        sinks = _sinks(stack, json_lines, annotated, live)
+        sinks = _sinks(stack, sources, json_lines, annotated, live)
         pictures = frames_of(sources, unreadable=unreadable, preprocess=predictor.preprocess)
         for frames in _chunks(itertools.islice(pictures, limit), largest):
             for frame, result in zip(frames, predictor.predict_batch([each.pixels for each in frames]), strict=True):
@@ -83,14 +83,18 @@ Sink = Callable[[Prediction], None]
 
 
 def _sinks(
-    stack: contextlib.ExitStack, json_lines: PathLike | None, annotated: PathLike | None, live: bool
+    stack: contextlib.ExitStack,
+    sources: Sequence[PathLike],
+    json_lines: PathLike | None,
+    annotated: PathLike | None,
+    live: bool,
 ) -> list[Sink]:
     sinks: list[Sink] = []
     if json_lines is not None:
         path = Path(json_lines) if live else stack.enter_context(atomic_path(json_lines))
         sinks.append(_JsonLines(stack.enter_context(path.open("w", buffering=1))))
     if annotated is not None:
-        sinks.append(stack.enter_context(contextlib.closing(_Annotated(Path(annotated)))))
+        sinks.append(stack.enter_context(contextlib.closing(_Annotated(Path(annotated), sources))))
     return sinks
 
 
@@ -109,7 +113,7 @@ class _Annotated:
     until then is kept.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sources: Sequence[PathLike] = ()) -> None:
         self._cv2: Any = require("cv2", "write images")
         self._folder = folder
         self._written: set[Path] = set()
@@ -118,6 +122,8 @@ class _Annotated:
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"cannot write pictures to {folder}: it is a file", allowed="a folder, new or existing")
         folder.mkdir(parents=True, exist_ok=True)
+        read = (Path(each) if Path(each).is_dir() else Path(each).parent for each in sources)
+        self._among_sources = folder.resolve() in {each.resolve() for each in read}
 
     def __call__(self, prediction: Prediction) -> None:
         frame = prediction.frame
@@ -134,10 +140,10 @@ class _Annotated:
         self._open.close()
 
     def _free_path(self, source: Path) -> Path:
-        """The source's own name, with a number where another source had it; never the source itself."""
+        """The source's own name, with a number where another source had it; never that of a source's file."""
         suffix = source.suffix if source.suffix.lower() in (".jpg", ".jpeg", ".png") else ".png"
         path = self._folder / (source.stem + suffix)
-        if path.resolve() == source.resolve():
+        if self._among_sources:
             path = path.with_name(f"{source.stem}-annotated{suffix}")
         return self._unused(path)
 
