@@ -29,13 +29,13 @@ from typing import Any
 
 import torch
 from coverage_networks import build, enliven
+from masked_reference import masked_error, outputs, random_plan
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 import eightfold as ef
 from eightfold.compress import plan_pruning as prune
 from eightfold.compress.check import checked
-from eightfold.compress.masked_reference import masked_error, outputs, random_plan
 from eightfold.compress.modules.modules import call_model, preserved
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.surgery.surgery import PruneReport, Width

@@ -25,13 +25,13 @@ from coverage import HERE, TOLERANCE, misaligned
 from coverage import NORMS_SECTION as SECTION
 from coverage_networks import build, enliven
 from kept_rows import SOURCE, KeptRows
+from masked_reference import outputs, random_plan, zeroed
 from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import eightfold as ef
 from eightfold.compress.check import checked
-from eightfold.compress.masked_reference import outputs, random_plan, zeroed
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.surgery.surgery import applied
 from eightfold.compress.trace.groups import ChannelGraph

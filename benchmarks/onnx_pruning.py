@@ -32,12 +32,12 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
+from masked_reference import zeroed
 from onnx_exports import EXPORTERS, FOLDER, FORMS, NETWORKS, build_network, export, file_of, in_a_process
 from onnx_shipped import SHIPPED, TARGET, photograph, quantized_and_built, shipped_file
 
 import eightfold as ef
 from eightfold.compress.inspection import frozen_by
-from eightfold.compress.masked_reference import zeroed
 from eightfold.compress.onnx.graph_file import open_onnx
 from eightfold.compress.onnx.inputs import example_inputs
 from eightfold.compress.plan.plan import PrunePlan

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from benchmarks.masked_reference import masked_error, random_plan
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 from torchvision.ops import DeformConv2d
 
 from eightfold.compress.check import checked
-from eightfold.compress.masked_reference import masked_error, random_plan
 from eightfold.compress.surgery.surgery import apply_plan_to_module
 from eightfold.compress.trace.trace import trace
 

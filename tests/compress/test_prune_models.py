@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from benchmarks.masked_reference import masked_error, outputs, random_plan
 from torch import nn
 
-from eightfold.compress.masked_reference import masked_error, outputs, random_plan
 from eightfold.compress.modules.modules import shapes_of
 from eightfold.compress.plan_pruning import plan_module
 from eightfold.compress.surgery.artifacts import load_pruned, save_pruned

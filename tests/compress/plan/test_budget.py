@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from benchmarks.masked_reference import random_plan
 from torch import nn
 
 from eightfold.compress.criteria.evidence import Evidence
 from eightfold.compress.criteria.scores import layer_scores
-from eightfold.compress.masked_reference import random_plan
 from eightfold.compress.plan.budget import CostBudget, _filled, budgets_of
 from eightfold.compress.plan.costs import macs_cost, parameters_cost
 from eightfold.compress.plan.select import Selection, select

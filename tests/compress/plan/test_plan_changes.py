@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 import torchvision
+from benchmarks.masked_reference import outputs
 from torch import nn
 
 from eightfold.compress.inspection import inspect_module
-from eightfold.compress.masked_reference import outputs
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.plan.plan_changes import diff_plans, merge_plans
 from eightfold.compress.plan_pruning import plan_module

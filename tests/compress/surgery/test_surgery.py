@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from benchmarks.masked_reference import masked_error, outputs, random_plan
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eightfold.compress.masked_reference import masked_error, outputs, random_plan
 from eightfold.compress.modules.modules import shapes_of
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.plan_pruning import plan_module

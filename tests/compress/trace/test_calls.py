@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from benchmarks.masked_reference import masked_error, outputs
 from torch import Tensor, nn
 
-from eightfold.compress.masked_reference import masked_error, outputs
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.plan_pruning import UnreachedWarning, plan_module
 from eightfold.compress.surgery.surgery import apply_plan_to_module

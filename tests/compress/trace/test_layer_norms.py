@@ -10,12 +10,12 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from benchmarks.masked_reference import random_plan
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import eightfold as ef
 from eightfold.compress.check import checked
-from eightfold.compress.masked_reference import random_plan
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.surgery.surgery import apply_plan_to_module
 from eightfold.compress.trace.trace import trace

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmarks.masked_reference import masked_error, random_plan
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import eightfold as ef
 from eightfold.compress.check import checked
-from eightfold.compress.masked_reference import masked_error, random_plan
 from eightfold.compress.onnx.graph_file import open_onnx
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.plan.plan_changes import merge_plans

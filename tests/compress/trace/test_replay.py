@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
+from benchmarks.masked_reference import masked_error, random_plan
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eightfold.compress.check import checked
-from eightfold.compress.masked_reference import masked_error, random_plan
 from eightfold.compress.plan_pruning import plan_module
 from eightfold.compress.trace.trace import trace
 

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from benchmarks.masked_reference import masked_error
 from torch import nn
 
-from eightfold.compress.masked_reference import masked_error
 from eightfold.compress.plan_pruning import plan_module
 from eightfold.errors import ModelError, UsageError
 from eightfold.export.torch import onnx_export

@@ -9,10 +9,10 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from benchmarks.masked_reference import masked_error
 from safetensors.torch import save_file
 from torch import nn
 
-from eightfold.compress.masked_reference import masked_error
 from eightfold.errors import ModelError, UnknownNameError, UsageError
 from eightfold.export.verify.module_runs import output_tensors
 from eightfold.zoo.sources.base import LoadedModel, SourceOptions, SourceWarning

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks.masked_reference import masked_error, random_plan
 from torch import nn
 
-from eightfold.compress.masked_reference import masked_error, random_plan
 from eightfold.compress.trace.trace import trace
 from eightfold.zoo.sources.darknet.activations import FORMULAS, MODULES
 from eightfold.zoo.sources.darknet.cfg import read_cfg

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks.masked_reference import random_plan
 
-from eightfold.compress.masked_reference import random_plan
 from eightfold.compress.surgery.surgery import apply_plan_to_module
 from eightfold.compress.trace.trace import trace
 from eightfold.zoo.sources.darknet.network import DarknetNetwork

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmarks.masked_reference import random_plan
 from torch import nn
 
-from eightfold.compress.masked_reference import random_plan
 from eightfold.compress.plan_pruning import plan_module
 from eightfold.compress.prune import prune_module
 from eightfold.compress.surgery.blocks import Bypass

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from benchmarks.masked_reference import masked_error, random_plan
 from torch import Tensor, nn
 
-from eightfold.compress.masked_reference import masked_error, random_plan
 from eightfold.compress.plan_pruning import plan_module
 from eightfold.compress.surgery.surgery import apply_plan_to_module
 from eightfold.compress.trace.trace import trace
