@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUNTIME_CPP := src/eightfold/runtime/cpp
 # What is imported by the others, and what has a target of its own.
 NOT_BENCHMARKS := gpu_report digit_networks onnx_cases onnx_exports onnx_shipped kept_rows peer_nodes large_graph coverage \
-	coverage_networks masked_reference node_counts int8_sizes fashion_networks coverage_norms
+	coverage_networks masked_reference step_checks node_counts int8_sizes fashion_networks coverage_norms
 BENCHMARKS := $(filter-out $(NOT_BENCHMARKS:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
 .PHONY: demo demo-mobilenetv2 test test-coverage test-install test-pages test-gpu gpu-report gpu-wheels check check-cpp check-arm64 check-tensorrt cpp-deps \

@@ -32,6 +32,7 @@ from kept_rows import KeptRows
 from numpy.typing import NDArray
 from peer_nodes import peer_nodes
 from shipped_models import photographs
+from step_checks import verify_module, verify_onnx
 
 from eightfold.calib.calibrate import calibrate
 from eightfold.calib.images.preprocess import Preprocess
@@ -43,7 +44,6 @@ from eightfold.export.simplify.simplify import simplify_onnx
 from eightfold.export.tensorrt.build import build_engine
 from eightfold.export.tensorrt.engine_from_onnx import EnginePrecision
 from eightfold.export.torch.onnx_export import export_onnx
-from eightfold.export.verify.checks import verify_module, verify_onnx
 from eightfold.export.verify.module_runs import output_tensors
 from eightfold.export.verify.verify import (
     Tolerance,

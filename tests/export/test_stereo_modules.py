@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks.step_checks import verify_module
 from torch import nn
 
 from eightfold.calib.images.preprocess import Preprocess
@@ -15,7 +16,6 @@ from eightfold.export.bundle.export_bundle import export_bundle
 from eightfold.export.compare.compare import compare_artifacts
 from eightfold.export.fixed_size import batches
 from eightfold.export.torch.onnx_export import Exporter, export_onnx
-from eightfold.export.verify.checks import verify_module
 from eightfold.export.verify.module_runs import input_names
 from eightfold.export.verify.verify import Tolerance, run_module_arrays, run_onnx
 from eightfold.onnx_graph.onnx_files import input_specs, load_onnx

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from benchmarks.step_checks import verify_onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from eightfold.errors import ModelError, UsageError, VerificationError
@@ -15,7 +16,6 @@ from eightfold.export.fp16.fp16_emulation import emulated_fp16, verify_fp16
 from eightfold.export.fp16.fp16_graph import HalfType, fits, fp16_graph, rounded, scales_fit
 from eightfold.export.fp16.fp16_range import nodes_not_finite, nodes_out_of_range
 from eightfold.export.torch.onnx_export import export_onnx
-from eightfold.export.verify.checks import verify_onnx
 from eightfold.export.verify.test_inputs import runs_of
 from eightfold.export.verify.verify import Tolerance, run_onnx
 from eightfold.onnx_graph.onnx_files import input_specs

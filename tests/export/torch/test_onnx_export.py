@@ -9,13 +9,13 @@ import onnx
 import pytest
 import torch
 from benchmarks.masked_reference import masked_error
+from benchmarks.step_checks import verify_module
 from torch import nn
 
 from eightfold.compress.plan_pruning import plan_module
 from eightfold.errors import ModelError, UsageError
 from eightfold.export.torch import onnx_export
 from eightfold.export.torch.onnx_export import Exporter, export_onnx
-from eightfold.export.verify.checks import verify_module
 from eightfold.export.verify.verify import Tolerance, run_onnx
 from eightfold.files import sha256_of_file
 from eightfold.onnx_graph.onnx_files import opset_of, tensor_specs

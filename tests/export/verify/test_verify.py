@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.step_checks import verify_module, verify_onnx
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -12,7 +13,6 @@ from onnx import helper
 
 from eightfold.errors import ModelError, VerificationError
 from eightfold.export.torch.onnx_export import export_onnx
-from eightfold.export.verify.checks import verify_module, verify_onnx
 from eightfold.export.verify.verify import Tolerance, compare_arrays, difference
 from tests.export.networks import graph, images, random_inputs, saved, small_net
 

@@ -11,12 +11,12 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
+from benchmarks.step_checks import verify_module
 from torchvision.ops import deform_conv2d
 
 from eightfold.export.tensorrt.build import build_engine
 from eightfold.export.torch import onnx_export
 from eightfold.export.torch.onnx_export import Exporter, export_onnx
-from eightfold.export.verify.checks import verify_module
 from eightfold.export.verify.verify import Tolerance
 from eightfold.files import sha256_of_file
 from tests.export.networks import images

@@ -1,5 +1,4 @@
-"""Every step of the way is checked against the one before it: same inputs through both, differences measured, and a
-failure that names the first tensor that differs. `Reference` does the same on several inputs."""
+"""One step of an export against the one before it: the same inputs through both, and the first tensor that differs."""
 
 from __future__ import annotations
 
