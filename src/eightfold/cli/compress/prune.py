@@ -32,36 +32,6 @@ if TYPE_CHECKING:
 
 Merge = Literal["union", "intersection", "least", "most"]
 Rounding = Literal["nearest", "up", "down"]
-# Parameter of `plan_pruning` -> the option that sets it; the others are arguments of every command.
-FLAGS = {
-    "rule": "--rule",
-    "score": "--score",
-    "keep_ratio": "--keep",
-    "multiple": "--multiple",
-    "ignore": "--ignore",
-    "keep": "--prune",
-    "max_macs": "--max-macs",
-    "max_params": "--max-params",
-    "latency": "--latency",
-    "target": "--target",
-    "precision": "--precision",
-    "batch": "--batch",
-    "threads": "--threads",
-    "profile": "--profile",
-    "rounds": "--rounds",
-    "target_weights": "--target-weights",
-    "memory": "--memory",
-    "energy": "--energy",
-    "rounding": "--rounding",
-    "layer_keep": "--layer-keep",
-    "merge": "--merge",
-    "ranges": "--range",
-    "remove_blocks": "--remove-blocks",
-    "block_score": "--block-score",
-    "layer_norms": "--layer-norms",
-    "images": "--images",
-    "seed": "--seed",
-}
 
 
 def multiple_or_auto(text: str | int) -> int | str:
