@@ -102,6 +102,7 @@ def _transformers(kind: str) -> tuple[nn.Module, torch.Tensor]:
     side = TRANSFORMERS[kind].get("image_size", 128)
     stated = {"image_size": side} if kind in ("vit", "deit", "swin", "mobilevit", "focalnet", "pvt_v2") else {}
     config = CONFIG_MAPPING[kind](**TRANSFORMERS[kind], **stated)
+    config.architectures = []  # None, which it is here, is not looked for where a kind has several classes
     maps = kind == "segformer"
     factory = AutoModelForSemanticSegmentation if maps else AutoModelForImageClassification
     return factory.from_config(config), torch.rand(1, 3, side, side)

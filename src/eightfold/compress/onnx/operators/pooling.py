@@ -36,8 +36,8 @@ def global_lp(node: Node, x: Tensor) -> Tensor:
 def max_pool(node: Node, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
     kernel, stride, dilation, pads = _window(node, x)
     lowest = float("-inf") if x.is_floating_point() else torch.iinfo(x.dtype).min
+    kernel, whole = _ceiled(node, x, kernel, stride, dilation, pads)
     plain = all(first == last and 2 * first <= size for (first, last), size in zip(pads, kernel, strict=True))
-    whole = _ceiled(node, x, kernel, stride, dilation, pads)
     if plain and whole == pads and node.outputs == 1 and x.is_floating_point():
         return _MAX_POOL[len(kernel)](x, kernel, stride, [first for first, _ in pads], dilation)
     wide = x if x.is_floating_point() else x.to(torch.float64)
@@ -68,7 +68,7 @@ def _places(node: Node, places: Tensor, shape: Sequence[int], padded: Sequence[i
 def average_pool(node: Node, x: Tensor) -> Tensor:
     kernel, stride, dilation, pads = _window(node, x)
     counted = node.flag("count_include_pad")
-    whole = _ceiled(node, x, kernel, stride, dilation, pads)
+    kernel, whole = _ceiled(node, x, kernel, stride, dilation, pads)
     plain = whole == pads and all(
         first == last and 2 * first <= k for (first, last), k in zip(pads, kernel, strict=True)
     )
@@ -101,7 +101,7 @@ def _windows_sum(x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilati
 @operator("LpPool")
 def lp_pool(node: Node, x: Tensor) -> Tensor:
     kernel, stride, dilation, pads = _window(node, x)
-    whole = _ceiled(node, x, kernel, stride, dilation, pads)
+    kernel, whole = _ceiled(node, x, kernel, stride, dilation, pads)
     p = node.real("p", 2)
     powers = F.pad(x.abs().pow(p), _flat(whole))
     return _windows_sum(powers, kernel, stride, dilation).pow(1 / p)
@@ -117,18 +117,23 @@ def _window(node: Node, x: Tensor) -> tuple[list[int], list[int], list[int], lis
 def _ceiled(
     node: Node, x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int],
     pads: Sequence[tuple[int, int]],
-) -> list[tuple[int, int]]:  # fmt: skip
-    """The padding, with what a last window beyond the edge needs. Windows that start in the padding are left out."""
+) -> tuple[list[int], list[tuple[int, int]]]:  # fmt: skip
+    """The kernel and the padding, with what a last window beyond the edge needs. Windows that start in the padding are
+    left out, and so are taps that lie beyond the padded map in every window: a kernel may be far larger than the map
+    (transformers' EfficientNet pools maps of 4x4 by windows of 1280x1280)."""
     if not node.flag("ceil_mode"):
-        return list(pads)
-    found = []
+        return list(kernel), list(pads)
+    sizes, found = [], []
     for axis, (first, last) in enumerate(pads):
-        size, reach = x.shape[2 + axis], dilation[axis] * (kernel[axis] - 1) + 1
-        count = -(-(size + first + last - reach) // stride[axis]) + 1
+        size, gap = x.shape[2 + axis], dilation[axis]
+        count = -(-(size + first + last - gap * (kernel[axis] - 1) - 1) // stride[axis]) + 1
         if (count - 1) * stride[axis] >= size + first:
             count -= 1
-        found.append((first, max(last, (count - 1) * stride[axis] + reach - size - first)))
-    return found
+        beyond = (size + first + last - 1) // gap + 1
+        sizes.append(min(kernel[axis], beyond) if count > 0 else kernel[axis])
+        reach = (count - 1) * stride[axis] + gap * (sizes[-1] - 1) + 1
+        found.append((first, max(last, reach - size - first)))
+    return sizes, found
 
 
 @operator("MaxUnpool")
