@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +97,7 @@ class SegmentTask(DenseTask):
         return float(known.max() / known.sum() / np.count_nonzero(known))
 
 
-def segmentation_loss(outputs: Any, target: Tensor) -> Tensor:
+def segmentation_loss(outputs: object, target: Tensor) -> Tensor:
     """Mean cross-entropy of the pixels that are known; scores of a coarser grid are interpolated to the target's.
 
     Args:

@@ -235,7 +235,7 @@ class LiveBytes:
         self._own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
         self._tensors: list[weakref.ref[Tensor]] = []
 
-    def made(self, output: Any) -> None:
+    def made(self, output: object) -> None:
         """Watch the tensors of an output."""
         parts = output if isinstance(output, tuple | list) else [output]
         self._tensors += [weakref.ref(part) for part in parts if isinstance(part, Tensor)]

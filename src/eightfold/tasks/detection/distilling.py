@@ -76,7 +76,7 @@ class DetectionDistill(Hook):
             yield
         self._seen = found
 
-    def terms(self, run: Run, batch: Batch, outputs: Any) -> Mapping[str, Tensor]:
+    def terms(self, run: Run, batch: Batch, outputs: object) -> Mapping[str, Tensor]:
         targets, size = batch.target
         own = maps_of(outputs)
         with (
@@ -110,6 +110,6 @@ class DetectionDistill(Hook):
         return found
 
 
-def maps_of(outputs: Any) -> list[Tensor]:
+def maps_of(outputs: object) -> list[Tensor]:
     """The raw maps among a detector's outputs."""
     return [tensor for _, tensor in output_tensors(outputs) if tensor.dim() == 4]

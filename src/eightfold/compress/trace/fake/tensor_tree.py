@@ -6,12 +6,11 @@ Every operator of a trace is asked several times; torch's general tree functions
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from torch import Tensor
 
 
-def tensors_in(values: Iterable[Any]) -> list[Tensor]:
+def tensors_in(values: Iterable[object]) -> list[Tensor]:
     """The tensors among `values`, and those inside of lists, tuples and dictionaries, in order."""
     found: list[Tensor] = []
     for value in values:

@@ -119,7 +119,7 @@ class Distiller(nn.Module):
             yield
         self._seen = found
 
-    def forward(self, inputs: Args, outputs: Any) -> dict[str, Tensor]:
+    def forward(self, inputs: Args, outputs: object) -> dict[str, Tensor]:
         """Weighted losses by name, for the forward pass that `watching` recorded.
 
         Args:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, distributed
@@ -34,7 +33,7 @@ class Distill(Hook):
         with self.distiller.watching():
             yield
 
-    def terms(self, run: Run, batch: Batch, outputs: Any) -> Mapping[str, Tensor]:
+    def terms(self, run: Run, batch: Batch, outputs: object) -> Mapping[str, Tensor]:
         found: dict[str, Tensor] = self.distiller(batch.inputs, outputs)
         return found
 

@@ -6,7 +6,6 @@ All are means over the batch, in float32, and give the teacher no gradient.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -90,7 +89,7 @@ def loss_named(name: str) -> PairLoss:
 
 
 def distillation_loss(
-    student: Any, teacher: Any, *, method: str = "logits", temperature: float = TEMPERATURE
+    student: object, teacher: object, *, method: str = "logits", temperature: float = TEMPERATURE
 ) -> Tensor:
     """The distillation loss between two networks' outputs or features, for any training loop.
 
@@ -116,7 +115,7 @@ def distillation_loss(
     return torch.stack([loss(own, theirs, temperature) for own, theirs in pairs]).mean()
 
 
-def paired_tensors(student: Any, teacher: Any, *, any_width: bool = False) -> list[tuple[Tensor, Tensor]]:
+def paired_tensors(student: object, teacher: object, *, any_width: bool = False) -> list[tuple[Tensor, Tensor]]:
     """Tensors of both outputs in order. Raises ModelError where their number or shapes differ."""
     own = [tensor for _, tensor in output_tensors(student) if tensor.is_floating_point()]
     theirs = [tensor for _, tensor in output_tensors(teacher) if tensor.is_floating_point()]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +43,7 @@ class Mimic(Hook):
         with LayerOutputs(run.model, names) as self._seen:
             yield
 
-    def terms(self, run: Run, batch: Batch, outputs: Any) -> Mapping[str, Tensor]:
+    def terms(self, run: Run, batch: Batch, outputs: object) -> Mapping[str, Tensor]:
         found = {"features": mismatch(self.points, self._wanted, self._seen)} if self.points else {}
         strength = self.output_weight * min(1.0, max(0.0, (run.progress - self.phase_in) / 0.1))
         if strength or not found:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from eightfold.calib.images.images import ImageSource
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.compress.compensate.compensate import compensate
 from eightfold.compress.compensate.consumers import consumers_of
@@ -32,6 +33,7 @@ from eightfold.compress.train.recover.options import RecoverOptions, Recovery
 from eightfold.compress.train.recover.points import MatchPoint, points_of
 from eightfold.compress.train.recover.rates import relative_groups
 from eightfold.compress.train.recover.views import Views, views_of
+from eightfold.compress.types import ImageBatches
 from eightfold.defaults import RECOVERY_MINUTES
 from eightfold.errors import ImageError, ModelError, UsageError
 from eightfold.export.verify.module_runs import evaluating, output_tensors
@@ -44,7 +46,7 @@ AVERAGE = 0.99
 def recover(
     pruned: nn.Module | PathLike,
     original: nn.Module,
-    images: Any,
+    images: ImageBatches | ImageSource,
     *,
     plan: PrunePlan | None = None,
     output: PathLike | None = None,

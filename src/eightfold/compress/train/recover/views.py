@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from eightfold.calib.images.image_set import ImageSet
-from eightfold.calib.images.images import open_images
+from eightfold.calib.images.images import ImageSource, open_images
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.images.resize import Pixels
 from eightfold.compress.train.hooks import Batch
-from eightfold.compress.types import Batches
+from eightfold.compress.types import Batches, ImageBatches
 from eightfold.errors import ImageError, UsageError
 
 HELD_SHARE = 0.1
@@ -63,7 +63,13 @@ class Views(Protocol):
 
 
 def views_of(
-    images: Any, preprocess: Preprocess | None, *, batch: int, augment: Augment, seed: int, size: tuple[int, int] | None
+    images: ImageBatches | ImageSource,
+    preprocess: Preprocess | None,
+    *,
+    batch: int,
+    augment: Augment,
+    seed: int,
+    size: tuple[int, int] | None,
 ) -> Views:
     """Batches of `images`: a tensor [n, channels, height, width], batches of model inputs, or what `open_images` takes.
 

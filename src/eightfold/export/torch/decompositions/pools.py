@@ -19,7 +19,7 @@ Sizes = int | Sequence[int | None]
 Along = Callable[["torch.Tensor", int, int], "torch.Tensor"]
 
 
-def adaptive_pool(pool: Along, axes: int) -> Callable[..., Any]:
+def adaptive_pool(pool: Along, axes: int) -> Callable[..., torch.Tensor]:
     """The rule of adaptive_avg_pool1d, adaptive_max_pool2d, ...: `pool` goes along one axis after the other."""
 
     def rule(x: torch.Tensor, output_size: Sizes, return_indices: bool = False) -> Any:
