@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from eightfold.errors import ModelError, UsageError, VerificationError
 from eightfold.export.fp16.fp16 import checked_fp16, half_onnx
 from eightfold.export.fp16.fp16_emulation import emulated_fp16, verify_fp16
-from eightfold.export.fp16.fp16_graph import HalfType, fits, fp16_graph, rounded, scales_fit
+from eightfold.export.fp16.fp16_graph import HalfType, fits, fp16_graph, rounded_to_half, scales_fit
 from eightfold.export.fp16.fp16_range import nodes_not_finite, nodes_out_of_range
 from eightfold.export.torch.onnx_export import export_onnx
 from eightfold.export.verify.test_inputs import runs_of
@@ -209,7 +209,9 @@ def test_what_a_type_can_hold(values: list[float], kind: HalfType, expected: boo
 def test_bfloat16_rounds_as_torch_does() -> None:
     array = np.random.default_rng(0).standard_normal(1000).astype(np.float32) * np.float32(1e5)
     array[:3] = [np.inf, -0.0, 1 + 2**-8]  # the last one is a tie
-    np.testing.assert_array_equal(rounded(array, "bfloat16"), torch.from_numpy(array).bfloat16().float().numpy())
+    np.testing.assert_array_equal(
+        rounded_to_half(array, "bfloat16"), torch.from_numpy(array).bfloat16().float().numpy()
+    )
 
 
 def test_a_bfloat16_graph_answers_on_openvino_as_the_emulation_says(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def fp16_graph(
     return clean(typed)
 
 
-def rounded(array: NDArray[np.float32], kind: HalfType) -> NDArray[np.float32]:
+def rounded_to_half(array: NDArray[np.float32], kind: HalfType) -> NDArray[np.float32]:
     """Each value as the nearest that `kind` holds, ties to even; beyond its range infinite."""
     if kind == "float16":
         with np.errstate(over="ignore"):
@@ -96,14 +96,14 @@ def rounded(array: NDArray[np.float32], kind: HalfType) -> NDArray[np.float32]:
 def fits(array: NDArray[np.float32], kind: HalfType) -> bool:
     """False where rounding changes the whole by more than rounding of values in the type's range can: some overflow,
     or those that count are subnormal or vanish."""
-    error = np.linalg.norm((rounded(array, kind) - array).ravel())
+    error = np.linalg.norm((rounded_to_half(array, kind) - array).ravel())
     return bool(error <= ROUNDING[kind] * np.linalg.norm(array.ravel()))
 
 
 def scales_fit(scales: NDArray[np.float32], kind: HalfType) -> bool:
     """False where rounding some scale, each of which is for a channel of its own, moves the largest value that its
     codes stand for by more than half a code; builders refuse scales that vanish."""
-    return bool((np.abs(rounded(scales, kind) - scales) <= np.abs(scales) / (2 * LARGEST_CODE)).all())
+    return bool((np.abs(rounded_to_half(scales, kind) - scales) <= np.abs(scales) / (2 * LARGEST_CODE)).all())
 
 
 @dataclasses.dataclass
