@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from torch import nn
 import eightfold as ef
 from eightfold.calib.observers import MinMax, MovingAverage, extremes, make_observer
 from eightfold.calib.session import open_runner
+from eightfold.errors import CalibrationError
 from eightfold.onnx_graph.graph import read_graph
 
 
@@ -43,6 +45,19 @@ def test_calibration_does_not_depend_on_the_buffers(path: Path) -> None:
     for name, each in found[1].tensors.items():
         assert found[7].tensors[name].threshold == pytest.approx(each.threshold, rel=1e-5)
         assert found[40].tensors[name].max == pytest.approx(each.max, rel=1e-5)
+
+
+def test_operators_that_onnxruntime_lacks_are_one_line(path: Path, tmp_path: Path) -> None:
+    """Plugins of TensorRT, and what a newer standard brought."""
+    model = onnx.load(path)
+    model.opset_import.append(onnx.helper.make_opsetid("plugins", 1))
+    model.graph.node[-1].domain, model.graph.node[-1].op_type = "plugins", "Special"
+    onnx.save(model, tmp_path / "special.onnx")
+    images = np.zeros((2, 3, 12, 12), np.float32)
+    with pytest.raises(
+        CalibrationError, match=r"onnxruntime cannot run the graph \(.*Special.*; allowed: operators and"
+    ):
+        ef.calibrate(tmp_path / "special.onnx", images, None)
 
 
 @pytest.mark.parametrize("size", [1, 1000, 200_001])

@@ -10,15 +10,24 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from eightfold.calib.calibrate import calibrate
+from eightfold.errors import ModelError
 from eightfold.export.fixed_size.fix_shapes import frozen
 from eightfold.export.fp16.fp16 import half_onnx
+from eightfold.export.int8.quantize import quantize
 from eightfold.export.simplify.simplify import simplify
 from eightfold.export.verify.verify import run_onnx
 from eightfold.onnx_graph.canonicalize import canonicalized
 from eightfold.onnx_graph.onnx_files import load_onnx
-from tests.export.networks import graph, images, saved
+from tests.export.networks import graph, images
 
 FEEDS = {"images": images(1)}
+
+
+def saved(model: onnx.ModelProto, path: Path) -> Path:
+    """As it is: some of these break rules of the standard that onnxruntime passes over."""
+    onnx.save(model, path)
+    return path
 
 
 def _conv_twice(weight: str, other: str) -> onnx.ModelProto:
@@ -69,6 +78,25 @@ def _with_function() -> onnx.ModelProto:
     return model
 
 
+def _out_of_order() -> onnx.ModelProto:
+    """onnxruntime takes nodes in any order."""
+    model = _conv_twice("w", "w")
+    model.graph.initializer.append(_weight("w"))
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in reversed(model.graph.node)]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
+
+
+def _without_output_shape(*, typed: bool) -> onnx.ModelProto:
+    model = _conv_twice("w", "w")
+    model.graph.initializer.append(_weight("w"))
+    model.graph.output[0].ClearField("type")
+    if typed:
+        model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
+    return model
+
+
 MAKERS = pytest.mark.parametrize(
     "make",
     [
@@ -76,8 +104,11 @@ MAKERS = pytest.mark.parametrize(
         lambda: _with_sparse_weights(coordinates=False),
         lambda: _with_sparse_weights(coordinates=True),
         _with_function,
+        _out_of_order,
+        lambda: _without_output_shape(typed=True),
+        lambda: _without_output_shape(typed=False),
     ],
-    ids=["listed", "sparse", "sparse by coordinates", "function"],
+    ids=["listed", "sparse", "sparse by coordinates", "function", "order", "no shape", "no type"],
 )
 
 
@@ -100,6 +131,22 @@ def test_every_step_takes_it(tmp_path: Path, make: Callable[[], onnx.ModelProto]
         made = step(file, tmp_path / "made.onnx")
         onnx.checker.check_model(onnx.load(made), full_check=True)
         np.testing.assert_allclose(run_onnx(made, FEEDS)["out"], known, atol=tolerance * np.abs(known).max())
+
+
+@MAKERS
+def test_it_is_quantized(tmp_path: Path, make: Callable[[], onnx.ModelProto]) -> None:
+    file = saved(make(), tmp_path / "net.onnx")
+    ranges = calibrate(file, images(40), None, method="minmax")
+    quantize(file, ranges, tmp_path / "int8.onnx", weight_bits=8, form="qdq")
+    known, found = (run_onnx(path, FEEDS)["out"] for path in (file, tmp_path / "int8.onnx"))
+    assert np.abs(known - found).max() < 0.1 * np.abs(known).max()
+
+
+def test_nodes_in_a_circle_are_refused(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Add", ["x", "b"], ["a"]), helper.make_node("Relu", ["a"], ["b"])]
+    file = saved(graph(nodes, {"x": [1, 3, 8, 8]}, {"b": [1, 3, 8, 8]}), tmp_path / "net.onnx")
+    with pytest.raises(ModelError, match="onnxruntime refuses"):
+        simplify(file)
 
 
 def test_an_axis_of_length_minus_one_has_any_length() -> None:

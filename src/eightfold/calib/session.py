@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eightfold.arrays import Array
+from eightfold.errors import CalibrationError, first_line
 from eightfold.extras import require
 from eightfold.onnx_graph.change_batch import loosen_batch
 from eightfold.onnx_graph.graph import SHAPE_INPUT, ModelGraph
@@ -135,7 +136,16 @@ def open_ort_session(model: onnx.ModelProto, *, threads: int, quiet: bool = Fals
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    try:
+        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except run_errors() as error:
+        if quiet:
+            raise
+        raise CalibrationError(
+            f"onnxruntime cannot run the graph ({first_line(error)})",
+            allowed=f"operators and an opset that onnxruntime {ort.__version__} knows",
+            remedy="cut the graph before such an operator, or install a newer onnxruntime",
+        ) from error
 
 
 def _set_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:

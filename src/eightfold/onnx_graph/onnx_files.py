@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from eightfold.errors import ModelError, first_line
 from eightfold.extras import require
 from eightfold.files import PathLike, atomic_path, refuse_lfs_pointer, sha256_of_file
-from eightfold.onnx_graph.canonicalize import canonicalized
+from eightfold.onnx_graph.canonicalize import canonicalized, sort_nodes
 from eightfold.onnx_graph.external_data import load_external_data
 from eightfold.onnx_graph.onnx_references import NotOnnxError, external_references, require_weights
 from eightfold.onnx_graph.shape_inference import weight_bytes
@@ -55,6 +55,7 @@ def load_onnx(path: PathLike, *, external: bool = True, normal: bool = True) -> 
         model = onnx.load(str(path), load_external_data=False)
         if normal or model.functions or model.graph.sparse_initializer:
             model = canonicalized(model)
+        sort_nodes(model.graph)
         if external:
             load_external_data(model, Path(path).parent)
     # RuntimeError and TypeError: what the native part of onnx raises on the names of external weights.

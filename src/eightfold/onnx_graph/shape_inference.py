@@ -29,6 +29,25 @@ def inferred_shapes(
     Raises:
         ModelError: the graph contradicts itself.
     """
+    return list(_inferred(model, stated).value_info)
+
+
+def state_outputs(model: onnx.ModelProto) -> None:
+    """State types and shapes of outputs that have none, where they can be inferred, in place."""
+    if all(
+        value.type.tensor_type.elem_type and value.type.tensor_type.HasField("shape") for value in model.graph.output
+    ):
+        return
+    try:
+        found = {value.name: value for value in _inferred(model, ()).output}
+    except ModelError:  # said where the shapes are needed
+        return
+    for value in model.graph.output:
+        if value.type.WhichOneof("value") in ("tensor_type", None) and found[value.name].type.tensor_type.elem_type:
+            value.type.CopyFrom(found[value.name].type)
+
+
+def _inferred(model: onnx.ModelProto, stated: Sequence[onnx.ValueInfoProto]) -> onnx.GraphProto:
     onnx = require("onnx", "read models")
     shadow = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
     shadow.graph.name = model.graph.name
@@ -48,7 +67,8 @@ def inferred_shapes(
             allowed="a valid ONNX graph whose operators are known",
             remedy="export it again",
         ) from None
-    return list(inferred.graph.value_info)
+    graph: onnx.GraphProto = inferred.graph
+    return graph
 
 
 def state_shapes(model: onnx.ModelProto) -> None:

@@ -14,6 +14,7 @@ from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.plan_pruning import UnreachedWarning, plan_module
 from eightfold.compress.surgery.surgery import apply_plan_to_module
 from eightfold.compress.trace.trace import trace
+from eightfold.errors import ModelError
 
 IMAGE = torch.linspace(-1, 1, 3 * 64).reshape(1, 3, 8, 8)
 
@@ -40,6 +41,17 @@ def test_parameters_that_the_trace_never_met_are_named() -> None:
     assert plan.unreached == ("aux.weight", "aux.bias")
     assert PrunePlan.from_json(plan.to_json()) == plan
     assert "not reached by the trace: aux.weight" in plan.describe()
+
+
+def test_programs_of_torch_export_are_planned_as_modules() -> None:
+    """Their modules refuse train(), which reaches heads that only training runs."""
+    program = torch.export.export(WithHead().eval(), (IMAGE,))
+    with pytest.warns(UnreachedWarning, match=r"never used.*aux\.weight"):
+        plan = plan_module(program.module(), (IMAGE,))
+    assert plan.groups
+    for wrong in (program, None):
+        with pytest.raises(ModelError, match=f"the model is a {type(wrong).__name__}; allowed: a torch.nn.Module"):
+            plan_module(wrong, (IMAGE,))  # type: ignore[arg-type]  # what users do
 
 
 @pytest.mark.parametrize(

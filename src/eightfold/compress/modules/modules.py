@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from eightfold.compress.types import Args, ExampleInputs, Kwargs
 from eightfold.errors import TraceError
+from eightfold.export.verify.module_runs import require_module
 
 
 def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -43,7 +44,9 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
     Raises:
         TraceError: a TorchScript module: its code no longer runs as Python.
+        ModelError: no module.
     """
+    require_module(model)
     while True:
         if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             model = model.module

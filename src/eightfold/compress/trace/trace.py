@@ -133,12 +133,12 @@ def _run(
     model: nn.Module, inputs: ExampleInputs, record: Record, used: set[int], path: list[str], *, training: bool
 ) -> None:
     with preserved(model), torch.no_grad(), plain_attention():
-        if training:
-            model.train()
-        else:
-            set_evaluation(model)
         inputs = _doubled(inputs) if training else inputs
         try:
+            if training:
+                model.train()  # which modules of torch.export refuse
+            else:
+                set_evaluation(model)
             with _Watch(record, used, path, None if training else record.trail):
                 result = call_model(model, inputs)
         except (RuntimeError, ValueError, TypeError, AssertionError, IndexError, KeyError, AttributeError) as error:

@@ -19,6 +19,7 @@ from eightfold.export.verify.module_runs import (
     input_names,
     named_outputs,
     output_tensors,
+    require_module,
     require_single_precision,
 )
 from eightfold.extras import installed, require
@@ -82,6 +83,7 @@ def export_onnx(
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     if min(batch, height, width, channels) < 1:
         raise UsageError(f"batch {batch}, {channels} channels, {height}x{width}", allowed="whole numbers of at least 1")
+    require_module(model)
     reference = next(model.parameters(), torch.empty(0))
     # Random, because some networks take another path on constant images (e.g. when nothing is detected).
     random = torch.Generator().manual_seed(0)

@@ -35,6 +35,18 @@ def set_evaluation(model: torch.nn.Module) -> None:
             module.training = False
 
 
+def require_module(model: object) -> None:
+    """Raise ModelError for what is no module, such as the program that `torch.export.export` gives."""
+    import torch
+
+    if not isinstance(model, torch.nn.Module):
+        raise ModelError(
+            f"the model is a {type(model).__name__}",
+            allowed="a torch.nn.Module",
+            remedy="give program.module()" if hasattr(model, "graph_module") else "",
+        )
+
+
 def require_single_precision(model: torch.nn.Module) -> None:
     """Raise ModelError where the parameters are of another floating type than images are: float32."""
     import torch
