@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +210,13 @@ def test_engines_of_several_targets_in_one_run_that_recovers(compress_inputs: Pa
     written = read_recipe(tmp_path / "out" / "recipe.yaml")
     assert written.engines is not None
     assert written.engines.targets == ("rtx:sm86", "rtx:sm89")
+
+
+@pytest.mark.parametrize(("stem", "name"), [("my net (1)", "my-net-1"), ("größe", "gr-e"), ("图", "network")])
+def test_files_of_any_name_are_taken(compress_inputs: Path, tmp_path: Path, stem: str, name: str) -> None:
+    shutil.copy(compress_inputs / "net.onnx", tmp_path / f"{stem}.onnx")
+    recipe = recipe_for(str(tmp_path / f"{stem}.onnx"), str(compress_inputs / "photos"), "out", CompressOptions())
+    assert recipe.name == name
 
 
 def test_estimates_shrink_to_nothing() -> None:

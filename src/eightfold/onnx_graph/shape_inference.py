@@ -11,6 +11,7 @@ from eightfold.extras import require
 
 if TYPE_CHECKING:
     import onnx
+    from onnx import GraphProto
 
 # Larger constants are no sizes or axes.
 LARGEST_SIZES_BYTES = 1024
@@ -47,7 +48,7 @@ def state_outputs(model: onnx.ModelProto) -> None:
             value.type.CopyFrom(found[value.name].type)
 
 
-def _inferred(model: onnx.ModelProto, stated: Sequence[onnx.ValueInfoProto]) -> onnx.GraphProto:
+def _inferred(model: onnx.ModelProto, stated: Sequence[onnx.ValueInfoProto]) -> GraphProto:
     onnx = require("onnx", "read models")
     shadow = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
     shadow.graph.name = model.graph.name
@@ -67,8 +68,8 @@ def _inferred(model: onnx.ModelProto, stated: Sequence[onnx.ValueInfoProto]) -> 
             allowed="a valid ONNX graph whose operators are known",
             remedy="export it again",
         ) from None
-    graph: onnx.GraphProto = inferred.graph
-    return graph
+    made: GraphProto = inferred.graph
+    return made
 
 
 def state_shapes(model: onnx.ModelProto) -> None:

@@ -5,6 +5,7 @@ The arguments become a recipe, which `eightfold run` carries out; the recipe is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,7 +151,7 @@ def recipe_for(model: str, images: str, output: PathLike, options: CompressOptio
     drop = MAX_DISAGREEMENT if options.labelled is None else MAX_DROP
     data: JsonDict = {"source": images, "train_images": TRAIN_IMAGES, "test_images": TEST_IMAGES}
     recipe: JsonDict = {
-        "name": loaded.name,
+        "name": _bundle_name(loaded.name),
         "output": str(output),
         "seed": options.seed,
         "model": _model_section(model, options),
@@ -219,6 +220,11 @@ def _model_section(model: str, options: CompressOptions) -> JsonDict:
     if options.num_classes is not None:
         section["classes"] = options.num_classes
     return section
+
+
+def _bundle_name(name: str) -> str:
+    """Of the letters that the names of bundles may have; files are called anything."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-") or "network"
 
 
 def _preprocess(loaded: LoadedModel, options: CompressOptions) -> Preprocess:
