@@ -46,7 +46,7 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
     "poolformer": {},
     "levit": {"image_size": 128},
     "bit": {"depths": [1, 1, 2, 1], "hidden_sizes": [64, 128, 256, 512], "embedding_size": 32, "num_groups": 8},
-    "cvt": {"depth": [1, 1, 2]},
+    "cvt": {"depth": [1, 2, 3]},
     "focalnet": {"embed_dim": 48, "depths": [1, 1, 2, 1]},
     "pvt_v2": {},
 }
