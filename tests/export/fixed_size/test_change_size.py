@@ -79,3 +79,40 @@ def test_a_size_inside_of_the_graph_is_refused(tmp_path: Path, name: str, export
     with pytest.raises(ModelError, match=words):
         freeze_onnx(path, tmp_path / "other.onnx", image_size=(24, 40))
     assert not (tmp_path / "other.onnx").exists()
+
+
+class Mixed(nn.Module):
+    """Images of one batch see each other."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(0)
+
+
+@pytest.mark.parametrize("name", [*FOLLOWS, "linear"])
+@pytest.mark.parametrize(("was", "batch"), [(1, 3), (2, 3), (4, 1)])
+def test_another_batch_answers_like_the_module(tmp_path: Path, name: str, was: int, batch: int) -> None:
+    torch.manual_seed(0)
+    model = (FOLLOWS[name] if name in FOLLOWS else FIXED[name][0])().eval()
+    path = export_onnx(model, tmp_path / "m.onnx", batch=was, image_size=32, exporter="torchscript")
+    images = torch.rand(batch, 3, 32, 32)
+    (found,) = run_onnx(freeze_onnx(path, tmp_path / "other.onnx", batch=batch), {"images": images.numpy()}).values()
+    np.testing.assert_allclose(found, model(images).detach().numpy(), atol=1e-5)
+
+
+def test_a_batch_in_computed_shapes_is_refused(tmp_path: Path) -> None:
+    path = export_onnx(
+        Shuffled(3, 8, 3, 1, 1).eval(), tmp_path / "m.onnx", batch=1, image_size=32, exporter="torchscript"
+    )
+    with pytest.raises(
+        ModelError, match=r"the batch is fixed at 1 inside of the graph: at 3, .*Reshape.*allowed: batch 1; exp"
+    ):
+        freeze_onnx(path, tmp_path / "other.onnx", batch=3)
+
+
+def test_a_batch_that_is_mixed_is_refused(tmp_path: Path) -> None:
+    path = export_onnx(Mixed().eval(), tmp_path / "m.onnx", batch=2, image_size=32)
+    with pytest.raises(
+        ModelError, match=r"the batch is fixed at 2 inside of the graph: at 3, .* is another; allowed: batch 2"
+    ):
+        freeze_onnx(path, tmp_path / "other.onnx", batch=3)
+    assert not (tmp_path / "other.onnx").exists()

@@ -11,6 +11,7 @@ import numpy as np
 from eightfold.arrays import Arrays
 from eightfold.errors import ModelError, UsageError
 from eightfold.export.fixed_size.change_size import Sizes, require_size_follows
+from eightfold.export.fixed_size.other_batch import fixed_batch, require_rows_alike
 from eightfold.export.verify.test_inputs import random_inputs_of
 from eightfold.export.verify.verify import runner
 from eightfold.files import PathLike
@@ -31,7 +32,7 @@ def freeze_onnx(
     path: PathLike,
     output: PathLike,
     *,
-    batch: int = 1,
+    batch: int | None = None,
     image_size: int | tuple[int, int] | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> Path:
@@ -40,7 +41,8 @@ def freeze_onnx(
     Args:
         path: an ONNX file from any exporter.
         output: where the fixed-size file goes.
-        batch: for the first axis of each input, where it is dynamic.
+        batch: for the first axis of each input; where None, 1 for those that are dynamic. A file that is fixed at
+            another one gets this one, unless its answers change.
         image_size: side or (height, width) of images, whose layout is told by the axis that holds 1, 3 or 4 channels
             (the second where that is dynamic as well). A file that is fixed at another size gets this one, unless a
             constant inside of the graph holds the old size.
@@ -48,9 +50,25 @@ def freeze_onnx(
 
     Raises:
         ModelError: an axis is dynamic and nothing says how long it is, the network does not run at that size, or its
-            graph holds another size.
+            graph holds another size or batch.
     """
-    return save_onnx(frozen(load_onnx(path), batch=batch, image_size=image_size, shapes=shapes), output)
+    made = frozen(load_onnx(path), batch=1 if batch is None else batch, image_size=image_size, shapes=shapes)
+    return save_onnx(made if batch is None or shapes else _at_batch(made, batch), output)
+
+
+def _at_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
+    """The graph, whose shapes are all fixed, at another batch."""
+    first = next((value for value in model.graph.input if len(_dims(value)) == 4), None)
+    old = 0 if first is None else _fixed_batch(first)
+    if old in (0, batch):
+        return model
+    fixed = {value.name: _known_dims(value) for value in model.graph.input if _fixed_batch(value) == old}
+    try:
+        made = frozen(model, shapes={name: (batch, *dims[1:]) for name, dims in fixed.items()})
+    except ModelError as error:
+        raise fixed_batch(old, batch, error.seen) from None
+    require_rows_alike(model, made, fixed)
+    return made
 
 
 def frozen(
