@@ -56,12 +56,25 @@ def graph_of(nodes: list[onnx.NodeProto], inputs: list[tuple[str, int, list[int]
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)])
 
 
+def half_graph() -> onnx.ModelProto:
+    """Its input and output are float32."""
+    nodes = [
+        make("Cast", ["images"], ["in"], to=10),
+        make("Conv", ["in", "h"], ["out"], "conv"),
+        make("Cast", ["out"], ["y"], to=1),
+    ]
+    model = graph_of(nodes, [IMAGE])
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((16, 3, 3, 3), np.float16), "h"))
+    return model
+
+
 IMAGE = ("images", 1, [1, 3, SIDE, SIDE])
 make = helper.make_node
 ODD: dict[str, Callable[[], onnx.ModelProto]] = {
     "two": lambda: graph_of([make("Sum", ["images", "second"], ["y"])], [IMAGE, ("second", 1, [1, 3, SIDE, SIDE])]),
     "vector": lambda: graph_of([make("Relu", ["x"], ["y"])], [("x", 1, [1, 8])]),
     "strange": lambda: graph_of([make("Fancy", ["images"], ["y"], "odd", domain="vendor")], [IMAGE]),
+    "half": half_graph,
     "quantized": lambda: graph_of([make("QuantizeLinear", ["images", "scale"], ["y"], "q")], [IMAGE]),
 }
 FILES = ("net.onnx", "photos")
@@ -80,6 +93,7 @@ FILES = ("net.onnx", "photos")
         ("vector.onnx", "photos", {}, r"input 'x' of vector\.onnx is float32 with 2 axes"),
         ("strange.onnx", "photos", {}, r"the operator vendor\.Fancy of node 'odd' cannot run in torch.*cut the graph"),
         ("quantized.onnx", "photos", {}, r"already quantized \(1 nodes.*prune the float graph"),
+        ("half.onnx", "photos", {}, r"half\.onnx computes 'conv' \(Conv\) in float16; allowed: a float32 graph"),
         ("net.onnx", "photos", {"labelled": "nowhere"}, "nowhere"),
         ("net.onnx", "photos", {"labelled": "empty"}, "empty"),
         (

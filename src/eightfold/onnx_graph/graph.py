@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -175,23 +176,33 @@ def read_graph(path: PathLike) -> ModelGraph:
 
 def _require_float32(graph: ModelGraph) -> None:
     """Raise CalibrationError where the input or what layers compute with has another float type."""
-    from onnx import TensorProto
-
     if graph.input_dtype not in DTYPE_OF_ELEM_TYPE.values():
         raise CalibrationError(
             f"{graph.name}: input {graph.input.name!r} is {graph.input_dtype}",
             allowed=", ".join(DTYPE_OF_ELEM_TYPE.values()),
             remedy="export the network again with a float32 input",
         )
-    others = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
     made = graph.types
-    for node in graph.model.graph.node:
+    _require_layers(graph.model, graph.name, lambda name: _elem_type(graph, name, made))
+
+
+def require_float32_weights(model: onnx.ModelProto, name: str) -> None:
+    """Raise CalibrationError where layers have weights of another float type. Other tensors are not looked at."""
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    _require_layers(model, name, lambda read: types.get(read, 0))
+
+
+def _require_layers(model: onnx.ModelProto, name: str, type_of: Callable[[str], int]) -> None:
+    from onnx import TensorProto
+
+    others = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+    for node in model.graph.node:
         if kind(node) in PRODUCERS and kind(node) != "Add":
-            found = [name for name in node.input if name and _elem_type(graph, name, made) in others]
+            found = [read for read in node.input if read and type_of(read) in others]
             if found:
                 raise CalibrationError(
-                    f"{graph.name} computes {node.name or node.output[0]!r} ({node.op_type}) in "
-                    f"{type_name(_elem_type(graph, found[0], made))}",
+                    f"{name} computes {node.name or node.output[0]!r} ({node.op_type}) in "
+                    f"{type_name(type_of(found[0]))}",
                     allowed="a float32 graph",
                     remedy="pass the float32 graph that it was made from, or export the network again in float32",
                 )

@@ -6,11 +6,14 @@ from pathlib import Path
 
 from eightfold.errors import ModelError, RecipeError, UnknownNameError
 from eightfold.extras import require
+from eightfold.onnx_graph.graph import require_float32_weights
+from eightfold.onnx_graph.onnx_files import load_onnx
 from eightfold.recipe import Recipe
 from eightfold.runtime.backends import backend_named
 from eightfold.tasks.classify import Classify
 from eightfold.tasks.kinds import KINDS
 from eightfold.threads import most_threads
+from eightfold.zoo.sources.pruned_folder import onnx_file_of
 from eightfold.zoo.sources.registry import source_of
 
 
@@ -24,11 +27,13 @@ def check_before(recipe: Recipe, directory: Path) -> None:
         UnknownNameError: no such rule, score or network.
         RecipeError: more threads than this machine has use for; no weights, or two sources of them.
         ModelError: no such file of weights, module or function.
+        CalibrationError: an ONNX file of 16-bit weights.
         BackendError: a back end of `bench.backends` is not installed.
     """
     if not (directory / "steps" / "prune.json").is_file():
         _check_names(recipe)
         source_of(recipe.model.source).check(recipe.model.source)
+        _require_float32(recipe.model.source)
     if recipe.bench.threads > most_threads():
         raise RecipeError(
             f"bench.threads is {recipe.bench.threads}",
@@ -40,6 +45,13 @@ def check_before(recipe: Recipe, directory: Path) -> None:
     _check_weights(recipe)
     if recipe.model.weights is not None and not Path(recipe.model.weights).is_file():
         raise ModelError(f"no weights file {recipe.model.weights}", allowed="a .safetensors or .pt file")
+
+
+def _require_float32(source: str) -> None:
+    """A file of 16 bits cannot be calibrated, which comes after pruning and recovery."""
+    file = onnx_file_of(source)
+    if file is not None and file.is_file():
+        require_float32_weights(load_onnx(file, external=False), str(file))
 
 
 def _check_weights(recipe: Recipe) -> None:
