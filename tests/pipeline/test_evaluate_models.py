@@ -134,6 +134,36 @@ def test_a_bootstrap_of_a_clear_and_of_no_difference() -> None:
     assert none.p_value > 0.2
 
 
+def test_a_part_of_a_detectors_classes_is_found_by_number_or_refused(place: Path) -> None:
+    """A graph that always finds an object of class 7, perfectly. It names no classes."""
+    pytest.importorskip("faster_coco_eval", reason="the extra [coco] is not installed")
+    rows = np.array([[[0, 0, 4, 4, 0.9, 7]]], np.float32)
+    nodes = [
+        helper.make_node("ReduceMean", ["images"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
+        helper.make_node("Add", ["rows", "nothing"], ["out"]),
+    ]
+    write_graph(place / "yolo.onnx", nodes, [1, 1, 6], rows=rows, zero=np.zeros((), np.float32))
+    coco = {
+        "images": [{"id": 1, "file_name": "data/0/0.png"}],
+        "categories": [{"id": 1, "name": "7"}, {"id": 2, "name": "3"}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4], "area": 16, "iscrowd": 0, "id": 1}],
+    }
+    (place / "coco.json").write_text(json.dumps(coco))
+    results = ef.evaluate("yolo.onnx", data="coco.json").results["yolo.onnx"]
+    assert results.metrics == {"mAP50-95": pytest.approx(1.0), "mAP50": pytest.approx(1.0)}
+    assert list(results.by_class) == ["7"]
+    coco["categories"][0]["name"] = "cat"
+    (place / "coco.json").write_text(json.dumps(coco))
+    with pytest.raises(
+        ImageError, match=r"coco\.json has 2 classes and the network 8 or more; .*--task FILE\.json with labels"
+    ):
+        ef.evaluate("yolo.onnx", data="coco.json")
+    (place / "coco.json").write_text(json.dumps(coco | {"annotations": []}))
+    with pytest.raises(ImageError, match=r"coco\.json have no boxes"):
+        ef.evaluate("yolo.onnx", data="coco.json")
+
+
 def test_detections_by_class_and_of_chosen_classes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A graph that always finds a cat where one is and a dog where none is."""
     pytest.importorskip("faster_coco_eval", reason="the extra [coco] is not installed")

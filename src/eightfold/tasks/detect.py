@@ -144,7 +144,7 @@ class Detect(VisionTask):
             raise ModelError(
                 f"{seen}: {error.seen}", allowed=error.allowed, remedy="name another decoder as task.decode"
             ) from None
-        known = 1 + int(max(found.classes, default=-1))
+        known = _classes_in(found)
         if known > classes:
             raise ModelError(
                 f"{seen}: the network knows {known} classes and the images {classes}",
@@ -216,11 +216,26 @@ def _decoder(task: Task) -> Detector:
     return decoder
 
 
+def classes_known(network: Network, images: Array) -> int:
+    """The least number of classes that a detector tells apart: those of all its candidates in a batch of model-ready
+    images."""
+    return max(map(_classes_in, _all_detections(network, images, EVERYTHING)))
+
+
+def _classes_in(found: Detections) -> int:
+    return 1 + int(max(found.classes, default=-1))
+
+
 def _detections(network: Network, image: Array, options: JsonDict) -> Detections:
     """The decoder's detections in one model-ready image with other options, if it has these."""
+    (found,) = _all_detections(network, image, options)
+    return found
+
+
+def _all_detections(network: Network, images: Array, options: JsonDict) -> list[Detections]:
     known = set(decoder_class(network.task.decode).model_fields)
     more = {name: value for name, value in options.items() if name in known}
     decode = _decoder(network.task.model_copy(update={"options": {**network.task.options, **more}}))
     size = network.preprocess.height, network.preprocess.width
-    (found,) = decode(network.predict(image), [network.preprocess.place(*size)])
+    found: list[Detections] = decode(network.predict(images), [network.preprocess.place(*size)] * len(images))
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from eightfold.tasks.average_precision import average_precision, average_precisi
 from eightfold.tasks.base import Network
 from eightfold.tasks.boxed_images import BoxedImages
 from eightfold.tasks.boxes import from_coco, open_part
+from eightfold.tasks.detect import classes_known
 from eightfold.tasks.inputs import full_batches
 from eightfold.tasks.paired import Paired, bootstrap, mcnemar
 from eightfold.text_table import text_table
@@ -180,6 +181,10 @@ def _rankings(network: Network, images: ImageSet) -> NDArray[np.int64]:
 def _detect(network: Network, data: Path) -> Results:
     labels = network.task.labels
     images = from_coco(data, labels) if data.suffix == ".json" else open_part(data, "test", None, labels)
+    if not any(len(each.classes) for each in images.objects):
+        raise ImageError(f"the images of {data} have no boxes", allowed="images with annotated objects")
+    if not labels:
+        images = _in_network_order(network, images, data)
     decode: Any = decoder_of(network.task)
     found: list[Detections] = []
     for batch in full_batches(images, network.preprocess, network.batch):
@@ -187,6 +192,25 @@ def _detect(network: Network, data: Path) -> Results:
     values = average_precision(images, found)
     metrics = {"mAP50-95": values["map50-95"], "mAP50": values["map50"]}
     return DetectResults(len(images), metrics, average_precision_by_class(images, found), images, tuple(found))
+
+
+def _in_network_order(network: Network, images: BoxedImages, data: Path) -> BoxedImages:
+    """The images with their classes as a network without names counts them: in the order of the data set, or, where it
+    has fewer of them, by their numbers."""
+    known = classes_known(network, next(full_batches(images, network.preprocess, network.batch)).rows)
+    names = images.classes
+    if known <= len(names):
+        return images
+    if not all(name.isdecimal() for name in names) or len({*map(int, names)}) < len(names):
+        raise ImageError(
+            f"{data} has {len(names)} classes and the network {known} or more",
+            allowed="as many, in the network's order, or classes that have its numbers for names",
+            remedy="name the network's classes in their order: --task FILE.json with labels",
+        )
+    places = np.array([*map(int, names)], np.int64)
+    classes = tuple(map(str, range(max(known, 1 + int(places.max())))))
+    objects = tuple(replace(each, classes=places[each.classes]) for each in images.objects)
+    return replace(images, classes=classes, objects=objects)
 
 
 def _pairs(data: Path, folder: str) -> tuple[ImageSet, list[Array]]:
