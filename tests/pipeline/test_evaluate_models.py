@@ -231,6 +231,16 @@ def test_a_lone_file_predicts(place: Path) -> None:
         ef.Predictor("absent.onnx")
 
 
+def test_a_file_of_any_size_predicts_on_the_command_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = onnx.load("right.onnx")
+    for axis in (0, 2, 3):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = f"any{axis}"
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "any0"
+    onnx.save(model, "any.onnx")
+    predict(Path("any.onnx"), ["data/1/0.png"], size="16x24")
+    assert capsys.readouterr().out.startswith("data/1/0.png: 1 ")  # green
+
+
 def test_what_cannot_be_measured_is_one_line(place: Path) -> None:
     write_graph(place / "raw.onnx", [helper.make_node("Flatten", ["images"], ["f"])], [1, 3 * SIDE * SIDE])
     with pytest.raises(UsageError, match=r"right\.onnx twice"):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from eightfold.cli.options import PublicKey, image_size
 from eightfold.errors import ImageError
 
+if TYPE_CHECKING:
+    from eightfold.runtime.bundle.sizes import Size
+
 
 def predict(
-    bundle: Annotated[Path, typer.Argument(help="A bundle (directory or .eightfold file) or a fixed-size .onnx file.")],
+    bundle: Annotated[Path, typer.Argument(help="A bundle (directory or .eightfold file) or an .onnx file.")],
     sources: Annotated[
         list[str], typer.Argument(help="Image files, folders, video files, camera numbers or stream addresses.")
     ],
@@ -44,17 +49,20 @@ def predict(
 
     require_output(json, reads=[bundle, key, *sources])
     wanted = None if size is None else image_size(size)
-    with Predictor(
-        bundle,
-        backend,
-        precision,
-        batch,
-        size=wanted,
-        variant=variant,
-        threads=threads,
-        key=key,
-        classes=tuple(only or ()),
-    ) as predictor:
+    with (
+        _fixed(bundle, wanted) as (path, wanted),
+        Predictor(
+            path,
+            backend,
+            precision,
+            batch,
+            size=wanted,
+            variant=variant,
+            threads=threads,
+            key=key,
+            classes=tuple(only or ()),
+        ) as predictor,
+    ):
         typer.echo(predictor.describe(), err=True)
         skipped: list[ImageError] = []
         answered = 0
@@ -64,6 +72,19 @@ def predict(
             answered += 1
             print(prediction, flush=True)
     _tell(skipped, answered)
+
+
+@contextlib.contextmanager
+def _fixed(path: Path, size: Size | None) -> Iterator[tuple[Path, Size | None]]:
+    """The bundle and the size to ask it for; an ONNX file with dynamic axes is fixed first, at that size."""
+    from eightfold.pipeline.dynamic_files import fixed_file, is_dynamic
+    from eightfold.scratch import scratch_folder
+
+    if not is_dynamic(path):
+        yield path, size
+        return
+    with scratch_folder() as folder:
+        yield fixed_file(path, folder, size), None
 
 
 def _tell(skipped: list[ImageError], answered: int) -> None:
