@@ -15,6 +15,7 @@ from eightfold.pipeline import bench_models
 from eightfold.runtime.bench import bench as bench_module
 from eightfold.runtime.bench.latency import LatencyTable
 from eightfold.runtime.bench.peak_memory import MIB, MemoryProbe, estimated_bytes, probe_memory, refusal
+from eightfold.zoo.sources.registry import load_source
 
 NET = """
 from torch import nn
@@ -127,6 +128,21 @@ def test_a_file_of_any_batch_and_size_is_fixed_first(tmp_path: Path) -> None:
     assert [(row.name, row.batch, row.input_shapes["images"]) for row in table.rows] == [
         ("any onnxruntime", batch, (batch, 3, 16, 16)) for batch in (1, 2)
     ]
+
+
+def test_options_of_a_named_network_leave_others_alone(own_code: Path) -> None:
+    """The original, which needs its weights, beside a network that has its own."""
+    torch.manual_seed(0)
+    torch.save(load_source("bench_nets:net").module.state_dict(), own_code / "w.pt")
+    path = ef.export_onnx(nn.Conv2d(3, 4, 3), own_code / "any.onnx", batch=1, image_size=224)
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "any"
+    onnx.save(model, path)
+    given = bench_models.NetworkOptions(weights=own_code / "w.pt")
+    table = ef.bench(path, "bench_nets:net", networks=given, backends=["onnxruntime"], threads=1, seconds=0.01)
+    assert [row.name for row in table.rows] == ["any onnxruntime", "net onnxruntime"]
+    with pytest.raises(UsageError, match="weights or a number of classes beside"):
+        ef.bench(path, networks=given)
 
 
 def test_further_inputs_of_a_network_are_passed_on(own_code: Path) -> None:

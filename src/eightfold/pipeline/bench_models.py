@@ -24,7 +24,7 @@ from eightfold.runtime.bundle.bundle import Bundle
 from eightfold.runtime.bundle.sizes import Size, size_of
 from eightfold.scratch import scratch_folder
 from eightfold.zoo.sources.base import LoadedModel, SourceOptions
-from eightfold.zoo.sources.registry import SOURCES, load_source
+from eightfold.zoo.sources.registry import SOURCES, load_source, options_for
 from eightfold.zoo.torch_backend import CUDA_NAME, NAME, SUFFIX, write_torch_model
 
 Subject = Bundle | PathLike
@@ -100,7 +100,9 @@ def bench(
         for place, subject in enumerate(subjects):
             inside = folder / str(place)
             inside.mkdir()
-            found = _candidates(subject, backends, batches, sizes, networks or NetworkOptions(), inside)
+            found = _candidates(
+                subject, backends, batches, sizes, networks or NetworkOptions(), inside, several=len(subjects) > 1
+            )
             groups.append(found)
         groups = _told_apart(groups, subjects)
         chosen = at_batches([each for group in groups for each in group], batches)
@@ -132,6 +134,8 @@ def _candidates(
     sizes: Sequence[int | Size] | None,
     networks: NetworkOptions,
     folder: Path,
+    *,
+    several: bool,
 ) -> list[Candidate]:
     if isinstance(subject, Bundle) or not is_network(subject):
         others = None if backends is None else [name for name in backends if name not in TORCH]
@@ -140,7 +144,7 @@ def _candidates(
         return at_sizes(candidates_of(subject, others), sizes)
     size = None if not sizes else size_of(sizes[0])
     asked = SourceOptions(networks.num_classes, size, networks.weights, networks.inputs)
-    loaded = load_source(str(subject), asked)
+    loaded = load_source(str(subject), options_for(str(subject), asked) if several else asked)
     names = list(backends or cpu_backends() or ("onnxruntime",))
     wanted = list(batches or (1,))
     made = _exported(loaded, wanted, [name for name in names if name not in TORCH], folder)

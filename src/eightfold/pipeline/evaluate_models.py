@@ -23,7 +23,7 @@ from eightfold.tasks.paired import Paired
 from eightfold.tasks.results import Results, results_of
 from eightfold.text_table import text_table
 from eightfold.zoo.sources.base import SourceOptions
-from eightfold.zoo.sources.registry import load_source
+from eightfold.zoo.sources.registry import load_source, options_for
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ def evaluate(
         raise UsageError(f"{first} twice", allowed="two different subjects")
     with scratch_folder() as folder:
         networks = {
-            str(subject): _network(str(subject), options, folder / str(place)) for place, subject in enumerate(subjects)
+            str(subject): _network(str(subject), options, folder / str(place), several=len(subjects) > 1)
+            for place, subject in enumerate(subjects)
         }
         kinds = {network.task.kind for network in networks.values()}
         if len(kinds) > 1:
@@ -118,7 +119,7 @@ def _shown(value: float) -> str:
     return f"{value:.1%}" if 0 <= value <= 1 else f"{value:.4g}"
 
 
-def _network(text: str, options: EvaluateOptions, folder: Path) -> Network:
+def _network(text: str, options: EvaluateOptions, folder: Path, *, several: bool) -> Network:
     path, _, artifact = text.rpartition(":") if _bundle_path(text.rpartition(":")[0]) else (text, "", "")
     if _bundle_path(path):
         return _of_bundle(Bundle.open(path), artifact)
@@ -127,7 +128,8 @@ def _network(text: str, options: EvaluateOptions, folder: Path) -> Network:
     if path.endswith(".onnx"):
         file = fixed_file(Path(path), folder, size)
         return _of_bundle(bundle_of_onnx(file, task=options.task, preprocess=given), "")
-    loaded = load_source(text, SourceOptions(options.num_classes, size, options.weights, options.inputs))
+    asked = SourceOptions(options.num_classes, size, options.weights, options.inputs)
+    loaded = load_source(text, options_for(text, asked) if several else asked)
     rules = loaded.preprocess if given is None else given.at_size(*loaded.size)
     return module_network(loaded.module, rules, options.task or loaded.task, batch=8)
 

@@ -74,6 +74,13 @@ def source_of(text: str) -> ModelSource:
     raise UnknownNameError(f"unknown model {text!r}", allowed=forms(), remedy=_suggestion(text))
 
 
+def options_for(text: str, options: SourceOptions) -> SourceOptions:
+    """The options for one of several networks: without weights and classes where it has its own."""
+    if source_of(text).takes_weights(text):
+        return options
+    return dataclasses.replace(options, weights=None, num_classes=None)
+
+
 def load_source(text: str, options: SourceOptions | None = None) -> LoadedModel:
     """Load the network that `text` names: a name, `prefix:NAME`, `package.module:function`, a file or a folder.
 
