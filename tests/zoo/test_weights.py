@@ -200,3 +200,14 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path: Path, kept: float) -> None:
         ModelError, match=r"weights\.pt is not a plain state dict: it holds more than tensors, or is damaged"
     ):
         load_weights(nn.Conv2d(3, 64, 3), path)
+
+
+def test_weights_of_a_training_that_diverged_are_refused(tmp_path: Path) -> None:
+    source, target, path = small(), small(), tmp_path / "w.pt"
+    state = source.state_dict()
+    state["1.running_mean"][3] = float("nan")
+    before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
+    torch.save({"model": state}, path)
+    with pytest.raises(ModelError, match=r"'1\.running_mean' holds NaN; allowed: trained weights"):
+        load_weights(target, path)
+    assert all(torch.equal(before[name], tensor) for name, tensor in target.state_dict().items())

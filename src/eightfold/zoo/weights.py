@@ -47,7 +47,8 @@ def load_weights(model: torch.nn.Module, path: PathLike, *, unused: Sequence[str
         unused: prefixes of tensors that the file may hold and the model has no use for.
 
     Raises:
-        ModelError: no state dict of the file fits; names the first tensor that differs and both shapes.
+        ModelError: no state dict of the file fits; names the first tensor that differs and both shapes. Or a tensor
+            holds NaN.
     """
     need = model.state_dict()
     states = {
@@ -63,7 +64,16 @@ def load_weights(model: torch.nn.Module, path: PathLike, *, unused: Sequence[str
     if choice or note:
         warnings.warn(WeightsWarning(f"{path}: {'; '.join(filter(None, (choice, note)))}"), stacklevel=2)
     state = states[chosen[0]]
+    broken = next((names[own] for own in need if own in names and _has_nan(state[names[own]])), None)
+    if broken is not None:
+        raise ModelError(
+            f"{path}: {broken!r} holds NaN", allowed="trained weights", remedy="save them before training diverges"
+        )
     model.load_state_dict({own: state[names[own]] if own in names else tensor for own, tensor in need.items()})
+
+
+def _has_nan(tensor: torch.Tensor) -> bool:
+    return tensor.is_floating_point() and bool(tensor.isnan().any())
 
 
 def _refusal(path: PathLike, states: Mapping[str, State], need: State) -> ModelError:

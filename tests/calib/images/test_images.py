@@ -223,3 +223,9 @@ def test_a_byte_order_mark_before_a_list_of_images_is_skipped(tmp_path: Path) ->
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((4, 4, 3), np.uint8))
     (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa.png\n")
     assert open_images(tmp_path / "list.txt").items == (tmp_path / "a.png",)
+
+
+def test_a_list_with_labels_for_some_images_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("a.png\t0\nb.png\nc.png\t1\n")
+    with pytest.raises(ImageError, match=r"gives 2 of 3 images a label, and b.png none; allowed: a label behind a tab"):
+        open_images(tmp_path / "list.txt")

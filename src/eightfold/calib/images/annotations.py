@@ -15,7 +15,7 @@ from eightfold.json_types import JsonDict, JsonMapping
 
 
 def read_list(path: Path) -> tuple[tuple[Path, ...], tuple[int, ...] | None]:
-    """The images that a list file names, and their labels where every line has one.
+    """The images that a list file names, and their labels, which every line has or none.
 
     One image per line, relative to the file; a class index may follow after a tab. '#' starts a comment.
     """
@@ -37,8 +37,13 @@ def read_list(path: Path) -> tuple[tuple[Path, ...], tuple[int, ...] | None]:
                 allowed="the number of a class, from 0 on, behind the tab",
                 remedy="number the classes in the order of the network's outputs",
             )
+    if any(marks) and not all(marks):
+        raise ImageError(
+            f"{path} gives {sum(map(bool, marks))} of {len(marks)} images a label, and {names[marks.index('')]} none",
+            allowed="a label behind a tab for every image, or for none",
+        )
     items = tuple(path.parent / name for name in names)
-    return items, tuple(map(int, marks)) if all(marks) and marks else None
+    return items, tuple(map(int, marks)) if any(marks) else None
 
 
 def _name_and_label(line: str) -> tuple[str, str]:
