@@ -58,6 +58,46 @@ def test_the_shape_of_an_expand_follows_a_width(tmp_path: Path) -> None:
     assert constant(tmp_path / "pruned.onnx", "shape").tolist() == [1, 16, 16, 16]
 
 
+def group_norms(path: Path, scales: tuple[str, str], shifts: tuple[str, str], shift: Array) -> Path:
+    """Two group norms of 16 groups as exporters write them, whose scales and shifts have these names."""
+    nodes = []
+    weights = {"split": np.array([0, 16, -1]), "back": np.array([1, 32, 16, 16]), "last": random(8, 32, 1, 1, seed=2)}
+    x = "x"
+    for number, channels in enumerate((3, 32)):
+        weights |= {scales[number]: np.ones(16, np.float32), shifts[number]: shift}
+        weights |= {
+            f"w{number}": random(32, channels, 1, 1, seed=number),
+            f"gain{number}": random(32, 1, 1, seed=number),
+        }
+        nodes += [
+            make("Conv", [x, f"w{number}"], [f"c{number}"]),
+            make("Reshape", [f"c{number}", "split"], [f"s{number}"]),
+            make("InstanceNormalization", [f"s{number}", scales[number], shifts[number]], [f"n{number}"]),
+            make("Reshape", [f"n{number}", "back"], [f"b{number}"]),
+            make("Mul", [f"b{number}", f"gain{number}"], [x := f"g{number}"]),
+        ]
+    return save_graph(path, [*nodes, make("Conv", [x, "last"], ["y"])], weights)
+
+
+def test_norms_share_no_channels_through_vectors_of_one_value(tmp_path: Path) -> None:
+    """Simplifiers merge scales of one and shifts of zero; the plan is that of the file as it was before."""
+    zero = np.zeros(16, np.float32)
+    apart = group_norms(tmp_path / "apart.onnx", ("scale", "scale2"), ("shift", "shift2"), zero)
+    merged = group_norms(tmp_path / "merged.onnx", ("scale", "scale"), ("shift", "shift"), zero)
+    plan = obeys_the_rule(apart, tmp_path, IMAGE)
+    expected = run(tmp_path / "pruned.onnx", IMAGE)[0]
+    again = ef.prune(merged, output=tmp_path / "again.onnx").plan
+    kept = [group.kept for group in plan.groups]
+    assert len(kept) == 2
+    assert [group.kept for group in again.groups] == kept
+    np.testing.assert_array_equal(run(tmp_path / "again.onnx", IMAGE)[0], expected)
+
+
+def test_norms_share_channels_through_trained_vectors(tmp_path: Path) -> None:
+    shared = group_norms(tmp_path / "net.onnx", ("scale", "scale"), ("shift", "shift"), random(16))
+    assert len(ef.plan_pruning(shared).groups) == 1
+
+
 def keras_network(path: Path, *, batch: int | str = "n", size: int = 16) -> Path:
     """Images with channels last, kernels [height, width, inputs, outputs] behind Transpose nodes, a batch norm as
     product and sum, ReLU6 as Clip, and a classifier of MatMul and Add, as converters write networks of Keras."""

@@ -1,7 +1,7 @@
 """A user's ONNX file beside the module that runs it: read once, written back with the module's values.
 
-The graph itself is kept as it is in the file. Weights are held by the module only, so that a large file takes its size
-once while it is worked on.
+The graph is kept as it is in the file, but for vectors that nodes share without need (see `own_vectors`). Weights are
+held by the module only, so that a large file takes its size once while it is worked on.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from eightfold.compress.onnx.build import build_module, require_executable
 from eightfold.compress.onnx.constants import require_external
 from eightfold.compress.onnx.inputs import example_inputs, settle, value_shapes
 from eightfold.compress.onnx.module import OnnxModule
+from eightfold.compress.onnx.own_vectors import give_own_vectors
 from eightfold.compress.onnx.write_back import write_back
 from eightfold.errors import ModelError
 from eightfold.files import PathLike
@@ -65,6 +66,7 @@ def open_onnx(path: PathLike, *, size: tuple[int, int] | None = None) -> OnnxGra
     model = load_onnx(path, external=False, normal=False)
     require_external(path)
     _require_float(model.graph, path)
+    give_own_vectors(model.graph, path.parent)
     module = build_module(model, path.parent)
     shell = shell_of(model)
     held = {*module._parameters, *module._buffers}
