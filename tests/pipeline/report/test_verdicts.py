@@ -60,6 +60,11 @@ def test_equal_answers_on_few_images_show_nothing(images: int) -> None:
     assert "too few test images" in check.remedy
 
 
+def test_no_change_has_no_minus() -> None:
+    assert "; change +0.0 points, " in judged(pairs(900, 0, 0, 100)).seen
+    assert "; change +0.0 points, " in judged(pairs(99_999, 1, 0, 0)).seen  # -0.001
+
+
 def test_how_many_images_would_do_is_enough() -> None:
     few = judged(pairs(97, 1, 1, 1))
     assert few.passed is None

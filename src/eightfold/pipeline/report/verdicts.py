@@ -89,7 +89,8 @@ def judge_drop(name: str, evidence: AccuracyEvidence, max_drop: float, remedy: s
         seen += f"; the baseline is not clearly above chance, {chance:.1f}%"
         return Check(name=name, passed=None, seen=seen, wanted=wanted, remedy=_of_weak_baseline(evidence))
     if math.isfinite(width):
-        seen += f"; change {-drop:+.1f} points, 95% interval {-drop - width:+.1f} to {width - drop:+.1f}"
+        change, low, high = (f"{_tenths(value):+.1f}" for value in (-drop, -drop - width, width - drop))
+        seen += f"; change {change} points, 95% interval {low} to {high}"
     if drop - width > max_drop:
         return Check(name=name, passed=False, seen=seen, wanted=wanted, remedy=remedy)
     unsure = before - half_width(evidence.before.parts, evidence.images) < evidence.clear_percent
@@ -105,6 +106,10 @@ def judge_drop(name: str, evidence: AccuracyEvidence, max_drop: float, remedy: s
     # What is shown is rounded to tenths; the limit itself still holds.
     passed = drop <= max_drop + 1e-9
     return Check(name=name, passed=passed, seen=seen, wanted=wanted, remedy="" if passed else remedy)
+
+
+def _tenths(value: float) -> float:
+    return round(value, 1) + 0.0  # no minus before a zero
 
 
 def _of_weak_baseline(evidence: AccuracyEvidence) -> str:
