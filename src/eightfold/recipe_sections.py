@@ -272,8 +272,11 @@ class QuantizeSection(Frozen):
     max_drop: float | None = Field(
         default=None,
         ge=0,
-        description="largest loss of the metric in points on the calibration images; until it holds, layers "
-        "return to float",
+        description="largest loss of the metric in points on the calibration images, without labels of the agreement "
+        "with the float graph; until it holds, layers return to float",
+    )
+    most_float: float = Field(
+        default=1.0, ge=0, le=1, description="largest share of the layers that return to float for `max_drop`"
     )
 
 

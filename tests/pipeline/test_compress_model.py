@@ -81,6 +81,12 @@ def test_agreement_is_measured_against_the_original(compressed: Path) -> None:
     assert metrics["baseline-fp32-b1"][0]["value"] == 1.0
 
 
+def test_the_layers_in_float_are_chosen_on_calibration_images(compressed: Path) -> None:
+    table = (compressed / "onnx" / "search-cpu-x86.txt").read_text()
+    assert table.startswith("agreement-top1 of FP32: 100.00 %; allowed drop 25")
+    assert read_recipe(compressed / "recipe.yaml").quantize.most_float == 0.25
+
+
 def test_the_recipe_does_the_same(compressed: Path) -> None:
     """Every step of a run on it is up to date."""
     steps = ef.preview_run(compressed / "recipe.yaml", output=compressed)

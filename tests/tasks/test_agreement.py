@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from eightfold.arrays import Array
@@ -94,6 +95,29 @@ def test_average_precision_against_the_originals_detections(tmp_path: Path) -> N
     assert found["agreement-map50-95"] == pytest.approx(0.5, abs=0.01)
 
 
+def test_the_score_of_a_graph_is_its_agreement_with_the_reference(tmp_path: Path) -> None:
+    """Logits -x and +x of the mean brightness x part wherever the image is not black."""
+    text = """
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float[2,3,32,32] x) => (float[2,2] y) <float[1,2] w = {{-1, {slope}}}, float[2] b = {{0.1, 0}}> {{
+            m = ReduceMean <axes = [1, 2, 3], keepdims = 0> (x)
+            shape = Constant <value = int64[2] {{2, 1}}> ()
+            r = Reshape (m, shape)
+            p = MatMul (r, w)
+            y = Add (p, b)
+        }}
+    """
+    paths = []
+    for slope in (1, -1.5):
+        paths.append(tmp_path / f"{slope}.onnx")
+        onnx.save(onnx.parser.parse_model(text.format(slope=slope)), str(paths[-1]))
+    score = AGREEMENTS["classify"](TaskSection(kind="classify")).score(IMAGES, PREPROCESS, paths[0])
+    assert (score.name, score.unit) == ("agreement-top1", "%")
+    assert score.of(paths[0]) == 100
+    black = sum(20 * place / 255 <= 0.05 for place in range(COUNT))  # where 0.1 - x beats x
+    assert score.of(paths[1]) == pytest.approx(100 * black / COUNT)
+
+
 def test_an_original_that_finds_nothing_is_one_line() -> None:
     task = AGREEMENTS["detect"](TaskSection(kind="detect", decode="end-to-end"))
     with pytest.raises(ImageError, match=r"finds nothing on the held-out images; allowed: .*score_threshold"):
@@ -112,7 +136,6 @@ def test_outputs_that_the_decoder_does_not_read_are_one_line() -> None:
     ("change", "words"),
     [
         ({"train": {"epochs": 1}}, r"train\.epochs is 1 for images without labels"),
-        ({"quantize": {"max_drop": 1}}, r"quantize\.max_drop is 1 for images without labels"),
     ],
 )
 def test_a_recipe_that_asks_for_labels_is_refused(change: dict[str, Any], words: str) -> None:

@@ -31,6 +31,7 @@ from eightfold.runtime.postprocess.decoder import the_output
 from eightfold.tasks.answers import AnsweredImages
 from eightfold.tasks.base import Evaluation, Network, Training, VisionTask
 from eightfold.tasks.inputs import ImageBatch, full_batches
+from eightfold.tasks.networks import onnx_network
 from eightfold.tasks.photos import write_photos
 
 if TYPE_CHECKING:
@@ -58,12 +59,6 @@ class AgreementTask(VisionTask):
                 f"compress.score is {recipe.compress.score}, which needs a loss, for images without labels",
                 allowed="scores of weights, or lsq and activation_mean, which look at images alone",
                 remedy="choose one of these",
-            )
-        if recipe.quantize.max_drop is not None:
-            raise RecipeError(
-                f"quantize.max_drop is {recipe.quantize.max_drop:g} for images without labels",
-                allowed="labelled images",
-                remedy="leave it out: the agreement of INT8 is measured and judged all the same",
             )
         try:
             decoder_of(self.outputs_mean(()))
@@ -149,8 +144,15 @@ class AgreementTask(VisionTask):
         """Agreement of the answers to one image, in [0, 1]."""
         raise NotImplementedError
 
-    def score(self, images: ImageSet, preprocess: Preprocess) -> Score:
-        raise RecipeError("quantize.max_drop for images without labels", allowed="labelled images")
+    def score(self, images: ImageSet, preprocess: Preprocess, reference: Path) -> Score:
+        task, metric = self.outputs_mean(()), self.metrics[0]
+        answers = self.answers(onnx_network(reference, preprocess, task), images)
+        truth = AnsweredImages(images.items, None, images.classes, answers)
+
+        def of(path: Path) -> float:
+            return 100 * self.evaluate(onnx_network(path, preprocess, task), truth)[metric]
+
+        return Score(metric, "%", of, data=truth.digest() + preprocess.digest() + task.model_dump_json())
 
 
 class ClassifyAgreement(AgreementTask):

@@ -192,6 +192,6 @@ class VisionTask(ABC):
         return 0.0
 
     @abstractmethod
-    def score(self, images: ImageSet, preprocess: Preprocess) -> Score:
+    def score(self, images: ImageSet, preprocess: Preprocess, reference: Path) -> Score:
         """The leading metric of an ONNX file in percent, for a search that may not lose much of it. Its outputs are not
-        decoded yet."""
+        decoded yet. Where images have no labels, the answers of the float graph `reference` stand for them."""

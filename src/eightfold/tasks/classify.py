@@ -135,7 +135,7 @@ class Classify(VisionTask):
         """The share of the largest class."""
         return float(np.bincount(labels_of(images)).max() / len(images))
 
-    def score(self, images: ImageSet, preprocess: Preprocess) -> Score:
+    def score(self, images: ImageSet, preprocess: Preprocess, reference: Path) -> Score:
         return top1_score(images, preprocess)
 
 

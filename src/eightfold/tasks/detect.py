@@ -196,7 +196,7 @@ class Detect(VisionTask):
             found += decode(network.predict(batch.rows), batch.placements)
         return images, found
 
-    def score(self, images: ImageSet, preprocess: Preprocess) -> Score:
+    def score(self, images: ImageSet, preprocess: Preprocess, reference: Path) -> Score:
         task = self.outputs_mean(images.classes)
 
         def of(path: Path) -> float:

@@ -81,13 +81,13 @@ def test_an_interrupted_search_measures_nothing_twice(spoilt: tuple[Path, Ranges
         return float(sum(node.op_type == "DequantizeLinear" for node in onnx.load(str(file)).graph.node))
 
     score = Score("nodes", "", of, perfect=1000.0)
-    options = SearchOptions(max_drop=1.0, limit=2, measure=False)
+    options = SearchOptions(max_drop=1.0, most_float=0.5, measure=False)
     with pytest.raises(KeyboardInterrupt):
         quantize_within(path, ranges, tmp_path / "int8.onnx", score, options, state=state)
     assert not (tmp_path / "int8.onnx").exists()
     _, report = quantize_within(path, ranges, tmp_path / "int8.onnx", score, options, state=state)
     layers = len(report.damage)
-    assert measured[0] == 1 + 1 + layers + 2  # the interrupted one, all INT8, one per layer, two steps
+    assert measured[0] == 1 + 1 + layers + layers // 2  # the interrupted one, all INT8, one per layer, the steps
     assert not report.met
     assert "WARNING" in report.describe()
     before = measured[0]
@@ -98,7 +98,7 @@ def test_an_interrupted_search_measures_nothing_twice(spoilt: tuple[Path, Ranges
 def test_the_trade_is_drawn(spoilt: tuple[Path, Ranges], images: Any, tmp_path: Path) -> None:
     path, ranges = spoilt
     score = sqnr_score(path, images, PREPROCESS)
-    options = SearchOptions(max_drop=30.0, limit=1, measure=False)
+    options = SearchOptions(max_drop=30.0, most_float=0.0, measure=False)
     _, report = quantize_within(path, ranges, tmp_path / "int8.onnx", score, options)
     assert "layers given back to float" in report.plot(tmp_path / "trade.svg").read_text()
 
@@ -116,7 +116,7 @@ def test_speed_is_measured_once_and_shown(
 
     monkeypatch.setattr("eightfold.export.int8.mixed_precision.measure_int8", measured)
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    options = SearchOptions(max_drop=30.0, limit=1)
+    options = SearchOptions(max_drop=30.0, most_float=0.0)
     state = tmp_path / "state.json"
     score = sqnr_score(path, images, PREPROCESS)
     _, report = quantize_within(path, ranges, tmp_path / "int8.onnx", score, options, state=state)

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 import eightfold as ef
 from eightfold.errors import VerificationError
-from eightfold.export.int8.output_errors import output_errors
+from eightfold.export.int8.output_errors import channel_groups, mean_db, output_errors
 from eightfold.export.int8.quantize import LossyInt8Warning
 from eightfold.export.int8.quantize_step import verify_quantized
 from tests.export.int8.graphs import ROWS, answers, detector, random, saved, sqnr_db, weights
@@ -124,6 +124,20 @@ def test_lost_scores_behind_boxes_are_told_with_the_layer_that_costs_them(tmp_pa
     )
     assert not better.costly
     assert sqnr_db(expected[:, 4:], answers(kept, ROWS[:16])["y"][:, 0, 4:]) > 20
+
+
+def test_scores_of_rare_classes_stay_one_group_behind_boxes() -> None:
+    """Levels: boxes in hundreds of pixels, scores of classes from common to never seen."""
+    level = np.array([200.0, 150, 90, 70, 3e-2, 1e-3, 2e-5, 4e-2, 1e-6, 5e-4, 3e-3, 2e-6])
+    noise = np.where(np.arange(12) < 4, 1e-2, 1e-4)
+    boxes, scores = channel_groups(level**2, noise**2)
+    assert (boxes.first, boxes.last, scores.first, scores.last) == (0, 3, 4, 11)
+    assert scores.sqnr_db == pytest.approx(10 * np.log10((level[4:] ** 2).sum() / (noise[4:] ** 2).sum()))
+
+
+def test_the_mean_of_ratios_is_that_of_their_noise() -> None:
+    assert mean_db([20.0]) == pytest.approx(20)
+    assert mean_db([10.0, 200.0]) == pytest.approx(10 + 10 * np.log10(2))
 
 
 def test_another_network_is_refused_with_a_remedy(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -21,7 +21,8 @@ from eightfold.export.int8.int8_speed import MEASURED_S, measure_int8, measures_
 from eightfold.export.int8.mixed_precision_report import SearchReport, SearchStep
 from eightfold.export.int8.qdq import apply_qdq
 from eightfold.export.int8.qdq_plan import FloatRules, plan_qdq
-from eightfold.export.int8.score import Score, sqnr_score, top1_score
+from eightfold.export.int8.score import Score, quick_sqnr_score, sqnr_score, top1_score
+from eightfold.export.int8.units import units_of
 from eightfold.export.int8.weight_bits import checked_bits, with_weight_bits
 from eightfold.export.targets import Target, target_named
 from eightfold.files import PathLike, sha256_of_bytes, write_bytes, write_text
@@ -33,7 +34,6 @@ from eightfold.runtime.devices.devices import describe_device
 from eightfold.scratch import scratch_folder
 from eightfold.versions import identity_of
 
-RANKING_IMAGES = 16
 Ranking = Literal["quantize-one", "dequantize-one"]
 
 
@@ -43,22 +43,25 @@ class SearchOptions:
 
     Args:
         max_drop: how much lower than the float graph the score may be, in its own unit.
-        ranking: "dequantize-one" measures what giving one layer back gains, "quantize-one" what one layer alone costs.
+        ranking: "dequantize-one" measures what giving one layer back gains, "quantize-one" what one layer alone costs;
+            a layer includes the functions of its values alone, such as its SiLU.
         step: layers to give back at a time.
-        limit: layers to give back at most; None for all.
+        most_float: largest share of the layers to give back; one may go back in any case.
         measure: time each step against FP32, on targets that run here.
     """
 
     max_drop: float
     ranking: Ranking = "dequantize-one"
     step: int = 1
-    limit: int | None = None
+    most_float: float = 1.0
     measure: bool = True
 
     def __post_init__(self) -> None:
         one_of("ranking", self.ranking, get_args(Ranking))
         if self.max_drop < 0 or self.step < 1:
             raise UsageError(f"max_drop {self.max_drop}, step {self.step}", allowed="max_drop >= 0 and step >= 1")
+        if not 0 <= self.most_float <= 1:
+            raise UsageError(f"a share of {self.most_float:g} as most_float", allowed="0 to 1")
 
 
 def quantize_within(
@@ -133,13 +136,15 @@ def search_files(
     measure: bool = True,
     beside: PathLike | None = None,
     score: Score | None = None,
+    most_float: float = 1.0,
 ) -> SearchReport:
-    """`quantize_within` for files: layers are ranked by signal to noise on RANKING_IMAGES images, scores are kept in
-    `beside` (`output` by default) with the suffix .search.json until the search is done, and the trade is drawn there
-    with .svg.
+    """`quantize_within` for files: layers are ranked by the noise that each alone makes on a few images, scores are
+    kept in `beside` (`output` by default) with the suffix .search.json until the search is done, and the trade is drawn
+    there with .svg.
 
     Args:
         score: what `max_drop` bounds; top-1 when None.
+        most_float: see SearchOptions.
 
     Raises:
         UsageError: no images or no Preprocess.
@@ -148,12 +153,13 @@ def search_files(
     if images is None or preprocess is None:
         raise UsageError("a search without images", allowed="images and the Preprocess for them")
     source = Path(onnx_path)
-    rank_by = sqnr_score(source, images.sample(RANKING_IMAGES), preprocess)
-    if bound.max_drop is not None:
-        score, options = score or top1_score(images, preprocess), SearchOptions(bound.max_drop, measure=measure)
+    rank_by = quick_sqnr_score(source, images, preprocess)
+    goal = bound.min_sqnr_db
+    if goal is None:
+        score, drop = score or top1_score(images, preprocess), bound.max_drop or 0.0
     else:
-        goal = bound.min_sqnr_db or 0.0
-        score, options = sqnr_score(source, images, preprocess, ceiling_db=goal), SearchOptions(0.0, measure=measure)
+        score, drop = sqnr_score(source, images, preprocess, ceiling_db=goal), 0.0
+    options = SearchOptions(drop, ranking="quantize-one", most_float=most_float, measure=measure)
     plot = Path(beside or output).with_suffix(".svg")
     state = plot.with_suffix(".search.json")
     _, report = quantize_within(
@@ -167,7 +173,7 @@ def search_files(
         weight_bits=weight_bits,
         state=state,
     )
-    report = report.model_copy(update={"is_goal": bound.max_drop is None})
+    report = report.model_copy(update={"is_goal": goal is not None})
     state.unlink(missing_ok=True)
     if len(report.steps) > 1:
         report.plot(plot)
@@ -193,8 +199,11 @@ class _Forms:
     target: Target
     folder: Path
 
-    def candidates(self) -> list[str]:
-        return plan_qdq(self.graph, self.ranges, self.target).quantized
+    @cached_property
+    def units(self) -> dict[str, tuple[str, ...]]:
+        """The first node of each unit of layers -> all of its nodes."""
+        found = units_of(self.graph, plan_qdq(self.graph, self.ranges, self.target).quantized)
+        return {unit[0]: unit for unit in found}
 
     def write(self, rules: FloatRules) -> Path:
         path = self.folder / "int8.onnx"
@@ -265,9 +274,9 @@ class _Search:
         return self.memory.get(f"{score.name} float", lambda: score.of(self.forms.source))
 
     def _growing(self, order: list[str]) -> Iterator[tuple[str, ...]]:
-        limit = len(order) if self.options.limit is None else min(self.options.limit, len(order))
+        limit = max(1, int(self.options.most_float * len(order)))
         for count in range(self.options.step, limit + self.options.step, self.options.step):
-            yield tuple(order[: min(count, limit)])
+            yield tuple(node for name in order[: min(count, limit)] for node in self.forms.units[name])
 
     def _step(self, kept: tuple[str, ...]) -> SearchStep:
         rules = FloatRules(keep=frozenset(kept))
@@ -287,14 +296,14 @@ class _Search:
         )
 
     def _damage(self) -> dict[str, float]:
-        """Layer -> what it costs, worst first; equal ones in the graph's order."""
-        names = self.forms.candidates()
-        found = {name: self._damage_of(name) for name in track(names, "ranking layers")}
+        """First node of each unit -> what the unit costs, worst first; equal ones in the graph's order."""
+        found = {name: self._damage_of(name) for name in track(list(self.forms.units), "ranking layers")}
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 
     def _damage_of(self, name: str) -> float:
         alone = self.options.ranking == "quantize-one"
-        rules = FloatRules(only=frozenset({name})) if alone else FloatRules(keep=frozenset({name}))
+        unit = frozenset(self.forms.units[name])
+        rules = FloatRules(only=unit) if alone else FloatRules(keep=unit)
         key = f"{self.rank_by.name} rank {self.options.ranking} {name}"
         score = self.memory.get(key, lambda: self.rank_by.of(self.forms.write(rules)))
         return self._float_score(self.rank_by) - score if alone else score

@@ -65,6 +65,11 @@ class OutputError(Frozen):
         found = [each.sqnr_db for each in self.groups]
         return min([self.sqnr_db, *found]) if self.sqnr_db is not None else None
 
+    @property
+    def parts_db(self) -> list[float]:
+        """The ratios of the groups, of the output where it has none; empty for labels and masks."""
+        return [each.sqnr_db for each in self.groups] or ([] if self.sqnr_db is None else [self.sqnr_db])
+
     def describe(self) -> str:
         if self.agreement is not None:
             return f"{self.output}: {self.agreement:.1%} of its values agree"
@@ -97,6 +102,11 @@ def output_errors(
     return tuple(found)
 
 
+def mean_db(ratios: Sequence[float]) -> float:
+    """One ratio of several: that of the mean share of noise, which the worst rules."""
+    return float(-10 * np.log10(np.mean(np.power(10.0, -np.asarray(ratios) / 10))))
+
+
 def _float_error(name: str, pairs: Sequence[tuple[Array, Array]], size: float) -> OutputError:
     kept = [np.isfinite(before) & np.isfinite(after) for before, after in pairs]
     before, after = (
@@ -113,20 +123,24 @@ def _float_error(name: str, pairs: Sequence[tuple[Array, Array]], size: float) -
         output=name,
         sqnr_db=sqnr_db(float(whole @ whole), float(error @ error)),
         cosine=cosine if several else None,
-        groups=_groups(before, after),
+        groups=_groups_of(before, after),
         near_zero=rms <= SMALL_ERROR * size,
     )
 
 
-def _groups(before: Sequence[Floats], after: Sequence[Floats]) -> tuple[GroupError, ...]:
-    """Neighbouring channels whose values are of one size; nothing where all are."""
+def _groups_of(before: Sequence[Floats], after: Sequence[Floats]) -> tuple[GroupError, ...]:
     axis = channel_axis(before[0].shape)
     if axis is None:
         return ()
     signal, error = (
-        np.sum([_by_channel(each, axis) for each in arrays], axis=0)
+        np.sum([channel_energy(each, axis) for each in arrays], axis=0)
         for arrays in (before, [a - b for a, b in zip(after, before, strict=True)])
     )
+    return channel_groups(signal, error)
+
+
+def channel_groups(signal: Floats, error: Floats) -> tuple[GroupError, ...]:
+    """Neighbouring channels whose values are of one size, from each channel's energies; nothing where all are."""
     level = np.sqrt(signal)
     starts = [0]
     low = high = level[0]
@@ -135,13 +149,24 @@ def _groups(before: Sequence[Floats], after: Sequence[Floats]) -> tuple[GroupErr
         if high > SAME_SIZE * low:
             starts.append(channel)
             low = high = level[channel]
-    if len(starts) == 1 or len(starts) > len(level) // 2:
+    if len(starts) > len(level) // 2:  # scores of common and rare classes
+        starts = _halves(level)
+    if len(starts) == 1:
         return ()
     ends = [*starts[1:], len(level)]
     return tuple(
         GroupError(first=a, last=b - 1, sqnr_db=sqnr_db(float(signal[a:b].sum()), float(error[a:b].sum())))
         for a, b in zip(starts, ends, strict=True)
     )
+
+
+def _halves(level: Floats) -> list[int]:
+    """Starts of two groups of which all of one is larger than all of the other, as boxes in pixels are than scores; of
+    one where there is no such place."""
+    log = np.log(np.maximum(level, 1e-12))
+    gaps = [max(log[:at].min() - log[at:].max(), log[at:].min() - log[:at].max()) for at in range(1, len(log))]
+    best = int(np.argmax(gaps))
+    return [0, best + 1] if gaps[best] > np.log(SAME_SIZE) else [0]
 
 
 def channel_axis(shape: tuple[int, ...]) -> int | None:
@@ -153,6 +178,7 @@ def channel_axis(shape: tuple[int, ...]) -> int | None:
     return axis if 4 < shape[axis] <= MOST_CHANNELS else None
 
 
-def _by_channel(values: Floats, axis: int) -> Floats:
+def channel_energy(values: Floats, axis: int) -> Floats:
+    """The sum of squares of each channel."""
     energy: Floats = np.square(np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)).sum(axis=1)
     return energy

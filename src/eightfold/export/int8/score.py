@@ -15,10 +15,14 @@ from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.session import open_runner
 from eightfold.errors import ImageError
+from eightfold.export.int8.calibration_inputs import calibration_inputs
 from eightfold.export.int8.layer_errors import output_sqnr_db
+from eightfold.export.int8.output_errors import mean_db, output_errors
+from eightfold.export.verify.verify import runner
 from eightfold.onnx_graph.graph import ModelGraph
 from eightfold.onnx_graph.onnx_files import load_onnx
 
+CEILING_DB = 60.0  # stands for a float graph's
 Evaluate = Callable[[Path], float]
 
 
@@ -41,10 +45,22 @@ class Score:
     data: str = ""
 
 
-def sqnr_score(fp32_path: Path, images: ImageSet, preprocess: Preprocess, *, ceiling_db: float = 60.0) -> Score:
+def sqnr_score(fp32_path: Path, images: ImageSet, preprocess: Preprocess, *, ceiling_db: float = CEILING_DB) -> Score:
     """Signal to noise of the outputs against the float graph, in dB. Needs no labels."""
     data = images.digest() + preprocess.digest()
     return Score("SQNR", "dB", lambda path: output_sqnr_db(fp32_path, path, images, preprocess), ceiling_db, data)
+
+
+def quick_sqnr_score(fp32_path: Path, images: ImageSet, preprocess: Preprocess) -> Score:
+    """`sqnr_score` on up to 16 images as onnxruntime runs the optimized graph; the float answers are kept."""
+    runs = next(iter(calibration_inputs(fp32_path, images, preprocess).values()))
+    known = list(map(runner(fp32_path), runs))
+
+    def ratio(path: Path) -> float:
+        found = output_errors(known, list(map(runner(path), runs)), {})
+        return mean_db([part for each in found for part in each.parts_db])
+
+    return Score("quick SQNR", "dB", ratio, CEILING_DB, images.digest() + preprocess.digest())
 
 
 def top1_score(images: ImageSet, preprocess: Preprocess) -> Score:

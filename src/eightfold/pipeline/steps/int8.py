@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from eightfold.calib.images.image_set import ImageSet
     from eightfold.calib.ranges import Ranges
     from eightfold.export.int8.quant_report import QuantReport
+    from eightfold.export.int8.score import Score
     from eightfold.recipe_sections import QuantizeSection
 
 
@@ -193,8 +194,8 @@ def _layers_planned_float(job: Job) -> list[str]:
 
 
 def _layers_kept_float(job: Job, ranges: Ranges, target: str) -> tuple[str, ...]:
-    """The layers that `max_drop` gives back to float, by the calibration images' labels; the trade is kept beside the
-    graphs as a table and a plot."""
+    """The layers that `max_drop` gives back to float, by the calibration images' labels, or by the float graph's
+    answers where these have none; the trade is kept beside the graphs as a table and a plot."""
     from eightfold.export.int8.mixed_precision import SearchBound, search_files
 
     section = job.recipe.quantize
@@ -213,7 +214,16 @@ def _layers_kept_float(job: Job, ranges: Ranges, target: str) -> tuple[str, ...]
             weight_bits=section.weight_bits,
             measure=section.form == "fastest",
             beside=trade,
-            score=job.task.score(_calibration_images(job), job.fed),
+            score=_score(job),
+            most_float=section.most_float,
         )
     write_text(trade.with_suffix(".txt"), report.describe() + "\n")
     return report.steps[-1].kept_float
+
+
+def _score(job: Job) -> Score:
+    """The metric that `max_drop` bounds, on the calibration images."""
+    from eightfold.tasks.kinds import agreement_of
+
+    task = agreement_of(job.task.section) if job.unlabelled else job.task
+    return task.score(_calibration_images(job), job.fed, job.path(job.artifacts.calibration.path))

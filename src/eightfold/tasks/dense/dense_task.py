@@ -100,7 +100,7 @@ class DenseTask(VisionTask):
         """None: the truth follows the preprocessing, which scores by gradient do not hand on."""
         return None
 
-    def score(self, images: ImageSet, preprocess: Preprocess) -> Score:
+    def score(self, images: ImageSet, preprocess: Preprocess, reference: Path) -> Score:
         task = self.outputs_mean(images.classes)
 
         def of(path: Path) -> float:
