@@ -32,7 +32,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time_layers, "SCHEDULE", brief)
     monkeypatch.setattr(profile_layers, "STEP_WIDTHS", (64, 72, 80))
     monkeypatch.setattr(profile_layers, "STEP_REPEATS", 1)
-    monkeypatch.setattr(whole_network.WholeNetwork, "schedule", brief)
+    monkeypatch.setattr(whole_network, "SCHEDULE", brief)
     monkeypatch.setattr(case, "FRONT", (0.9,))
 
 

@@ -58,7 +58,6 @@ class WholeNetwork:
     settings: ProfileSettings
     batch: int = 1
     write: Writer | None = None
-    schedule: Schedule = SCHEDULE
 
     def measure(self, counts: Named, keep_float: Mapping[str, Collection[int]] | None = None) -> dict[str, float]:
         """Milliseconds per call of each named set of kept counts, the lowest tenth of an alternating run.
@@ -112,7 +111,7 @@ class WholeNetwork:
 
     def _timed(self, files: Mapping[str, Path]) -> dict[str, float]:
         calls = {name: slot.run for name, slot in self._slots(files).items()}
-        samples = alternate(calls, self.schedule, clock=clock_for(self.settings.threads))
+        samples = alternate(calls, SCHEDULE, clock=clock_for(self.settings.threads))
         return {
             name: float(np.nanquantile(each.uninterrupted_s, QUANTILE)) * MS_PER_S for name, each in samples.items()
         }
