@@ -80,6 +80,8 @@ def plan_module(
         latency, target=target, precision=precision, batch=batch, threads=threads, profile=profile, rounds=rounds,
         target_weights=target_weights, memory=memory, energy=energy,
     )  # fmt: skip
+    if request is not None:
+        _require_one_budget(request, rule, max_macs, max_params)
     conditions = request or LatencyRequest(LatencyBudget(), target, precision, batch, threads, profile)
     multiple = device_multiple(multiple, [each.store for each in conditions.conditions])
     calls = example_inputs if is_several_calls(example_inputs) else [example_inputs]
@@ -143,11 +145,20 @@ def plan_module(
     return plan
 
 
+def _require_one_budget(request: LatencyRequest, rule: str, max_macs: float | None, max_params: float | None) -> None:
+    """Raise UsageError, before anything is measured, for options that a latency budget excludes."""
+    if max_macs is not None or max_params is not None:
+        raise UsageError("a latency budget beside one of MACs or parameters", allowed="one of them")
+    if rule == MEASURED and request.rounds > 1:
+        raise UsageError(
+            f"{request.rounds} rounds with the rule measured, whose errors hold for the whole network",
+            allowed="rounds with scores, or one round",
+        )
+
+
 def _words(budgets: Sequence[CostBudget], request: LatencyRequest | None) -> str:
     if request is None:
         return ", ".join(budget.words for budget in budgets)
-    if budgets:
-        raise UsageError("a latency budget beside one of MACs or parameters", allowed="one of them")
     where = " and ".join(f"{each.target_name} {each.precision}" for each in request.conditions)
     further = [f"{text} of {name}" for name, text in (("memory", request.memory), ("energy", request.energy)) if text]
     return ", ".join([f"at most {request.budget} of latency on {where} at batch {request.batch}", *further])

@@ -295,7 +295,13 @@ def test_the_block_that_adds_least_goes_before_channels_do(device: list[str]) ->
         ({"latency": "0.5x", "profile": "nowhere.jsonl"}, "there is no profile 'nowhere.jsonl'"),
     ],
 )
-def test_bad_options_are_refused(options: dict[str, object], message: str) -> None:
+def test_bad_options_are_refused(options: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a layer is timed, which takes minutes."""
+
+    def timed(*_: object, **__: object) -> None:
+        pytest.fail("layers were timed")
+
+    monkeypatch.setattr(prepare, "profile_layers", timed)
     with pytest.raises(UsageError, match=message):
         ef.plan_pruning(network(), INPUT, **options)
 

@@ -43,14 +43,8 @@ def latency_plan(
         rescored: scores after a plan, for the rounds of `request`.
 
     Raises:
-        UsageError: rounds beside measured errors; or the budget is out of reach: names the fastest that can be reached,
-            and what limits it.
+        UsageError: the budget is out of reach: names the fastest that can be reached, and what limits it.
     """
-    if subject.curves and request.rounds > 1:
-        raise UsageError(
-            f"{request.rounds} rounds with the rule measured, whose errors hold for the whole network",
-            allowed="rounds with scores, or one round",
-        )
     case = prepared(subject, request)
     planner = _Planner(case, subject, plan_of)
     for limit in round_limits(case.whole_ms, case.limit_ms, request.rounds):
