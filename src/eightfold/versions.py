@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import importlib.metadata
 import platform
 from collections.abc import Iterable
@@ -58,8 +58,13 @@ def identity_of(names: Iterable[str]) -> str:
 
 def distributions_of(name: str) -> dict[str, str]:
     """Installed distribution -> version, of those that provide an import name. More than one is often a mistake."""
-    found = {}
-    for distribution in DISTRIBUTIONS.get(name, (OTHERS.get(name, name),)):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[distribution] = importlib.metadata.version(distribution)
-    return found
+    found = {each: _version(each) for each in DISTRIBUTIONS.get(name, (OTHERS.get(name, name),))}
+    return {distribution: version for distribution, version in found.items() if version is not None}
+
+
+@functools.cache  # each look-up searches all of `sys.path`, and every step of a run asks for twenty
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

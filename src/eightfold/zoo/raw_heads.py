@@ -6,6 +6,7 @@ for. Weights of the whole detector fit: parameters keep their names.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -58,6 +59,7 @@ def has_background(name: str) -> bool:
     return name.startswith("ssd") or "rcnn" in name
 
 
+@functools.cache  # every step of a run asks, and a pass in shapes alone takes a second
 def raw_head_task(name: str, size: tuple[int, int]) -> Task:
     """The task that reads the raw head of a named detector for images of this (height, width): the anchors of its
     levels, and torchvision's thresholds.
