@@ -14,7 +14,8 @@ from eightfold.cli.calib.calibrate import calibrate as calibrate_command
 from eightfold.cli.compress.prune import prune as prune_command
 from eightfold.cli.export.quantize import quantize as quantize_command
 from eightfold.compress.plan_pruning import plan_module
-from eightfold.recipe_sections import CalibrateSection, CompressSection, QuantizeSection
+from eightfold.recipe_deployment import CalibrateSection, QuantizeSection
+from eightfold.recipe_sections import CompressSection
 
 
 def defaults_of(source: Callable[..., Any] | type[BaseModel]) -> dict[str, Any]:

@@ -11,19 +11,15 @@ from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import RecipeError, why_unread
 from eightfold.extras import require
 from eightfold.files import PathLike
-from eightfold.recipe_sections import (
+from eightfold.recipe_deployment import (
     BenchSection,
     CalibrateSection,
-    CompressSection,
-    DataSection,
     EnginesSection,
     ExportSection,
     LimitsSection,
-    ModelSection,
     QuantizeSection,
-    TaskSection,
-    TrainSection,
 )
+from eightfold.recipe_sections import CompressSection, DataSection, ModelSection, TaskSection, TrainSection
 from eightfold.values import Frozen, first_fault
 
 

@@ -53,7 +53,7 @@ USES = {
         import eightfold as ef
         from torch import nn
         from eightfold.export.opset.opsets import newest_opset
-        from eightfold.recipe_sections import QuantizeSection
+        from eightfold.recipe_deployment import QuantizeSection
 
         assert newest_opset("abacus") == 16
         ef.export_onnx(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).eval(), "net.onnx", batch=1, image_size=8)
@@ -66,7 +66,7 @@ USES = {
     "a-calibration-method": """
         import eightfold as ef, numpy as np
         from torch import nn
-        from eightfold.recipe_sections import CalibrateSection
+        from eightfold.recipe_deployment import CalibrateSection
 
         ef.export_onnx(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).eval(), "net.onnx", batch=1, image_size=8)
         rows = [np.random.default_rng(seed).normal(size=(3, 8, 8)).astype(np.float32) for seed in range(8)]

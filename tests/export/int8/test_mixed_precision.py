@@ -18,8 +18,9 @@ from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.ranges import Ranges
 from eightfold.errors import ImageError, UnknownNameError, UsageError
 from eightfold.export.int8.int8_speed import Int8Speed
-from eightfold.export.int8.mixed_precision import SearchBound, SearchOptions, quantize_within
+from eightfold.export.int8.mixed_precision import SearchOptions, quantize_within
 from eightfold.export.int8.score import Score, sqnr_score, top1_score
+from eightfold.export.int8.search_files import SearchBound
 
 ModelMaker = Callable[..., Path]
 PREPROCESS = Preprocess(height=12, width=12)

@@ -12,8 +12,9 @@ from onnx import TensorProto, helper
 from eightfold.errors import VerificationError
 from eightfold.export.bundle.write import engine_artifact
 from eightfold.export.tensorrt.build import build_engine
+from eightfold.export.tensorrt.built_engine import BuiltEngine
 from eightfold.export.tensorrt.check import compared_with_graph
-from eightfold.export.tensorrt.engine_from_onnx import BuiltEngine, EnginePrecision
+from eightfold.export.tensorrt.engine_from_onnx import EnginePrecision
 from eightfold.export.tensorrt.layers import EngineLayers
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path

@@ -54,9 +54,9 @@ def quantize(
     from eightfold.calib.trt_cache import read_ranges
     from eightfold.cli.options import task_named
     from eightfold.errors import one_of
-    from eightfold.export.int8.mixed_precision import SearchBound, search_files
     from eightfold.export.int8.quantize import CORRECTIONS, FORM_CHOICES, ROUNDINGS
     from eightfold.export.int8.quantize import quantize as write
+    from eightfold.export.int8.search_files import SearchBound, search_files
     from eightfold.files import require_output
 
     require_output(output, reads=[model, ranges, preprocess, images])

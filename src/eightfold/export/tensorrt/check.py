@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eightfold.arrays import Arrays
 from eightfold.errors import BackendError, BuildError, ModelError
-from eightfold.export.tensorrt.engine_from_onnx import BuiltEngine
+from eightfold.export.tensorrt.built_engine import BuiltEngine
 from eightfold.export.tensorrt.engine_probe import EngineProbe, EngineSource
 from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
 from eightfold.export.verify.intermediates.probe import Intermediates, Probe, See

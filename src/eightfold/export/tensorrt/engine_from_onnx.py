@@ -13,25 +13,25 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from eightfold.arrays import Arrays
 from eightfold.errors import BuildError, MissingExtraError, UnknownNameError, UsageError, one_of
 from eightfold.export.tensorrt.accepted import require_takable
+from eightfold.export.tensorrt.built_engine import BuiltEngine
 from eightfold.export.tensorrt.configure import configure, layers_for_gpu, network_flags
 from eightfold.export.tensorrt.device import BuildGpu, building_gpu
 from eightfold.export.tensorrt.generation import Generation, Module, generation_of, require_version
 from eightfold.export.tensorrt.intermediate_outputs import mark_outputs
-from eightfold.export.tensorrt.layers import EngineLayers, layers_of_engine, layers_of_network, layers_path
+from eightfold.export.tensorrt.layers import EngineLayers, layers_of_engine, layers_of_network
 from eightfold.export.tensorrt.limits import require_available, require_dla, require_int8, require_sense, with_dla
 from eightfold.export.tensorrt.messages import collecting_logger, first_error
 from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.parse import TypedGraph, parse, sha256_of_graph, typed_graph
-from eightfold.export.tensorrt.record import EngineRecord, sidecar_path
+from eightfold.export.tensorrt.record import EngineRecord
 from eightfold.export.tensorrt.stopping import stoppable
 from eightfold.export.tensorrt.target import ON_THE_BOARD, EngineTarget, parse_target
 from eightfold.export.tensorrt.timing_cache import save_timing_cache, timing_cache_path, use_timing_cache
 from eightfold.extras import installed, require
-from eightfold.files import PathLike, sha256_of_bytes, sha256_of_file, write_bytes
+from eightfold.files import PathLike, sha256_of_bytes, sha256_of_file
 from eightfold.onnx_graph.onnx_files import load_onnx, tensor_specs
 from eightfold.onnx_graph.tensor_specs import TensorSpec
 from eightfold.runtime.backends.engine_fit import holds_host_code
-from eightfold.runtime.bundle.manifest import Step
 from eightfold.runtime.devices.device_gpu import read_gpus
 from eightfold.runtime.devices.device_jetson import read_jetson
 from eightfold.runtime.devices.device_probe import DeviceProbe
@@ -43,33 +43,6 @@ if TYPE_CHECKING:
 EnginePrecision = Literal["fp32", "fp16", "int8"]
 MODULE_OF: dict[str, Module] = {"rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
 DEFAULT_OPTIONS = BuildOptions()
-
-
-@dataclasses.dataclass(frozen=True)
-class BuiltEngine:
-    """A serialized engine, its record, and its layers as far as this machine can tell them.
-
-    Attributes:
-        operators: operator types of the ONNX graph.
-    """
-
-    content: bytes
-    record: EngineRecord
-    layers: EngineLayers
-    operators: frozenset[str]
-
-    def with_step(self, step: Step | None) -> BuiltEngine:
-        """The same engine with one more step in its record, unless it is None."""
-        if step is None:
-            return self
-        return dataclasses.replace(self, record=self.record.model_copy(update={"steps": (*self.record.steps, step)}))
-
-    def save(self, output: PathLike) -> Path:
-        """Write the engine to `output`, its record to `<output>.json` and its layers to `<output>.layers.json`."""
-        write_bytes(output, self.content)
-        self.record.save(sidecar_path(output))
-        self.layers.save(layers_path(output))
-        return Path(output)
 
 
 def engine_from_onnx(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from eightfold.calib.ranges import Ranges
     from eightfold.export.int8.quant_report import QuantReport
     from eightfold.export.int8.score import Score
-    from eightfold.recipe_sections import QuantizeSection
+    from eightfold.recipe_deployment import QuantizeSection
 
 
 def int8_steps(job: Job) -> list[PipelineStep]:
@@ -196,7 +196,7 @@ def _layers_planned_float(job: Job) -> list[str]:
 def _layers_kept_float(job: Job, ranges: Ranges, target: str) -> tuple[str, ...]:
     """The layers that `max_drop` gives back to float, by the calibration images' labels, or by the float graph's
     answers where these have none; the trade is kept beside the graphs as a table and a plot."""
-    from eightfold.export.int8.mixed_precision import SearchBound, search_files
+    from eightfold.export.int8.search_files import SearchBound, search_files
 
     section = job.recipe.quantize
     if section.max_drop is None:
