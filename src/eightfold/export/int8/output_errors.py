@@ -164,6 +164,8 @@ def _halves(level: Floats) -> list[int]:
     """Starts of two groups of which all of one is larger than all of the other, as boxes in pixels are than scores; of
     one where there is no such place."""
     log = np.log(np.maximum(level, 1e-12))
+    if len(log) < 2:
+        return [0]
     gaps = [max(log[:at].min() - log[at:].max(), log[at:].min() - log[:at].max()) for at in range(1, len(log))]
     best = int(np.argmax(gaps))
     return [0, best + 1] if gaps[best] > np.log(SAME_SIZE) else [0]
