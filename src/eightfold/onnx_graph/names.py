@@ -84,6 +84,33 @@ def inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         yield from each.graphs
 
 
+def fault_of_names(graph: onnx.GraphProto) -> tuple[str, str]:
+    """The first name of the outermost graph that means no tensor or several, and the remedy; "" where all is well.
+
+    A weight may be an input as well: it is the input's value where none is given.
+    """
+    made: dict[str, str] = {}
+    for kind, name in _definitions(graph):
+        if name in made and (kind, made[name]) != ("initializer", "input"):
+            return f"{kind} {name!r} is there twice", "export it again"
+        made[name] = kind
+    listed: set[str] = set()
+    for value in graph.output:
+        if value.name not in made:
+            return f"nothing makes its output {value.name!r}", "export it again"
+        if value.name in listed:
+            return f"output {value.name!r} is listed twice", "put an Identity node with a name of its own behind one"
+        listed.add(value.name)
+    return "", ""
+
+
+def _definitions(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
+    """(kind, name) of each tensor of the outermost graph."""
+    yield from (("input", value.name) for value in graph.input)
+    yield from (("initializer", tensor.name) for tensor in graph.initializer)
+    yield from (("tensor", name) for node in graph.node for name in node.output if name)
+
+
 def rename_reads(nodes: Iterable[onnx.NodeProto], new_names: dict[str, str]) -> None:
     """Let nodes read other tensors, old name -> new one, in place. Inner graphs are left alone."""
     for node in nodes:

@@ -10,6 +10,7 @@ from eightfold.extras import require
 from eightfold.files import PathLike, atomic_path, refuse_lfs_pointer, sha256_of_file
 from eightfold.onnx_graph.canonicalize import canonicalized, sort_nodes
 from eightfold.onnx_graph.external_data import load_external_data
+from eightfold.onnx_graph.names import fault_of_names
 from eightfold.onnx_graph.onnx_references import NotOnnxError, external_references, require_weights
 from eightfold.onnx_graph.shape_inference import weight_bytes
 from eightfold.onnx_graph.tensor_specs import TensorSpec, spec_of
@@ -71,6 +72,9 @@ def load_onnx(path: PathLike, *, external: bool = True, normal: bool = True) -> 
     # protobuf hands text that is not UTF-8 out as bytes.
     if not all(isinstance(value.name, str) for value in (*model.graph.input, *model.graph.output)):
         raise ModelError(f"{path} has a tensor whose name is not UTF-8", allowed="a whole ONNX file")
+    fault, remedy = fault_of_names(model.graph)
+    if fault:
+        raise ModelError(f"{path}: {fault}", allowed="one tensor of each name", remedy=remedy)
     return model
 
 

@@ -159,5 +159,5 @@ def _require_rows(artifact: Artifact) -> None:
             raise ModelError(
                 f"output {spec.name!r} has the shape {spec.shape} at batch {artifact.batch}",
                 allowed="outputs whose first axis is the batch",
-                remedy="cut the graph before the operator that mixes images",
+                remedy="cut the graph before the operator that mixes images, and leave out outputs that are constants",
             )
