@@ -139,6 +139,12 @@ def recipe_page() -> str:
         "repository's folder `recipes/` are commented examples; [Detectors](detectors.md) explains theirs. An unknown",
         "key or value is refused with its name.",
         "",
+        "A relative path in a recipe starts from the current directory, not from the recipe's folder: the recipes of",
+        "the repository are run from its root. The `recipe.yaml` that `eightfold compress` writes holds paths from the",
+        "root of the file system, so that it runs from any directory. `model.code` is the folder of your own modules.",
+        "The spelling of a path does not count: a run continues where the content of the files is the same. Reports",
+        "and bundles quote the names of files without their folders.",
+        "",
     ]
     top = {name: field for name, field in Recipe.model_fields.items() if not _section_of(field)}
     lines += ["## At the top", "", *_keys(top), ""]

@@ -63,6 +63,15 @@ def _files_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
             yield entry
 
 
+def absolute(path: PathLike) -> Path:
+    """The path from the root, under the name that it has: a link to a file or folder stays one.
+
+    `..` behind a link leads to the folder above its target, as the system has it.
+    """
+    path = Path(path)
+    return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
+
+
 def refuse_lfs_pointer(path: PathLike) -> None:
     """Raise ModelError for the few lines of text that Git LFS keeps in the place of a large file."""
     with Path(path).open("rb") as stream:

@@ -16,9 +16,9 @@ from eightfold.defaults import (
     INT8_TARGET,
 )
 from eightfold.errors import EightfoldError, RecipeError
+from eightfold.export.target_names import parse_target
 from eightfold.export.tensorrt.limits import require_takable_by
 from eightfold.export.tensorrt.options import BuildOptions
-from eightfold.export.tensorrt.target import parse_target
 from eightfold.values import Frozen
 
 

@@ -28,6 +28,10 @@ class ModelSection(Frozen):
         default=None,
         description="a .safetensors or weights-only .pt file to start from; not for sources that bring their own",
     )
+    code: str | None = Field(
+        default=None,
+        description="the folder that `package.module:function` is imported from; by default the current directory",
+    )
     classes: int | None = Field(
         default=None, ge=1, description="outputs of the network, where no labels tell; by default the source's own"
     )

@@ -15,8 +15,8 @@ from eightfold.errors import UnknownNameError, UsageError
 from eightfold.export import targets
 from eightfold.export.int8.quantize import quantize
 from eightfold.export.opset.opsets import newest_opset
+from eightfold.export.target_names import parse_target
 from eightfold.export.targets import TARGETS, target_named
-from eightfold.export.tensorrt.target import parse_target
 
 
 @pytest.mark.parametrize("name", sorted(TARGETS))

@@ -4,11 +4,11 @@ for each version from which on the rules differ; a version between two entries h
 from __future__ import annotations
 
 import importlib.metadata
-import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from eightfold.errors import UnknownNameError, UsageError
+from eightfold.export.target_names import FAMILIES, parse_target
 
 # onnxruntime runs these on integers when their inputs and outputs are quantized (its QDQ selectors).
 _ORT_OPS = frozenset(
@@ -172,10 +172,6 @@ def register_target(target: Target) -> None:
     TARGETS[target.name] = target
 
 
-# Major versions of TensorRT that boards have; what a later one reads nobody knows yet.
-OLDEST, NEWEST = 8, 11
-
-
 def target_named(name: str | Target) -> Target:
     """The entry for a target string: "cpu-x86", "tensorrt", "tensorrt:8.2", "rtx:sm86", ...; a Target is its own.
 
@@ -183,7 +179,7 @@ def target_named(name: str | Target) -> Target:
 
     Raises:
         UnknownNameError: there is none.
-        UsageError: the target reads no Q/DQ graphs.
+        UsageError: the target reads no Q/DQ graphs, or has no engines.
     """
     found = name if isinstance(name, Target) else _entry(name)
     if found.refusal:
@@ -194,40 +190,22 @@ def target_named(name: str | Target) -> Target:
 
 
 def _entry(name: str) -> Target:
-    family, _, version = name.partition(":")
-    if family == "rtx":
+    if name.partition(":")[0] not in FAMILIES:
+        if name not in TARGETS:
+            raise _unknown(name)
+        return TARGETS[name]
+    engine = parse_target(name)
+    if engine.family == "rtx":
         return TARGETS["tensorrt:11"]
-    if family == "tensorrt":
-        return _tensorrt(name, version or installed_tensorrt() or "10")
-    if family == "tensorrt-dla":
-        is_8 = version != "" and tensorrt_major(name, version) == 8
-        return TARGETS["tensorrt-dla:8" if is_8 else "tensorrt-dla"]
-    if name not in TARGETS:
-        raise _unknown(name)
-    return TARGETS[name]
+    if engine.dla:
+        return TARGETS["tensorrt-dla:8" if engine.version[:1] == (8,) else "tensorrt-dla"]
+    return _tensorrt(engine.version or parse_target(f"tensorrt:{installed_tensorrt() or 10}").version)
 
 
-def _tensorrt(name: str, version: str) -> Target:
+def _tensorrt(version: tuple[int, ...]) -> Target:
     """The newest entry that is not newer than the version."""
-    major = tensorrt_major(name, version)
     known = [int(key.partition(":")[2]) for key in TARGETS if key.startswith("tensorrt:")]
-    return TARGETS[f"tensorrt:{max(entry for entry in known if entry <= major)}"]
-
-
-def tensorrt_major(name: str, version: str) -> int:
-    """The major version of the TensorRT that the target `name` means by `version`.
-
-    Raises:
-        UnknownNameError: there is no such TensorRT.
-    """
-    found = re.fullmatch(r"(\d{1,3})(\..*)?", version)
-    if found is None or not OLDEST <= int(found[1]) <= NEWEST:
-        raise UnknownNameError(
-            f"unknown target {name!r}",
-            allowed=f"TensorRT {OLDEST} to {NEWEST}, as in tensorrt:8.2, tensorrt:10.3, tensorrt:{NEWEST}",
-            remedy="name the version that the board has",
-        )
-    return int(found[1])
+    return TARGETS[f"tensorrt:{max(entry for entry in known if entry <= version[0])}"]
 
 
 def _unknown(name: str) -> UnknownNameError:

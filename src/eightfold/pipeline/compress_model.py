@@ -22,6 +22,7 @@ from eightfold.extras import require
 from eightfold.files import PathLike, write_text
 from eightfold.json_types import JsonDict
 from eightfold.pipeline.job.dry_run import StepPreview
+from eightfold.pipeline.job.recipe_paths import from_root
 from eightfold.pipeline.job.runner import Listener
 from eightfold.pipeline.run import RunResult, preview_run, run
 from eightfold.recipe import Recipe, recipe_from
@@ -268,11 +269,11 @@ def _batches(loaded: LoadedModel) -> tuple[int, ...]:
 
 
 def recipe_text(recipe: Recipe) -> str:
-    """The recipe as YAML: what differs from the defaults."""
+    """The recipe as YAML: what differs from the defaults, with paths from the root."""
     yaml = require("yaml", "write a recipe")
-    content = recipe.model_dump(mode="json", exclude_defaults=True)
+    content = from_root(recipe).model_dump(mode="json", exclude_defaults=True)
     content["preprocess"] = {
         name: value for name, value in content["preprocess"].items() if name not in ("kind", "schema")
     }
     text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    return "# Written by `eightfold compress`: `eightfold run` on it does the same.\n" + text
+    return "# Written by `eightfold compress`: `eightfold run` on it does the same, from any directory.\n" + text

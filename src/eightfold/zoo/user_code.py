@@ -45,6 +45,12 @@ class UserCode:
     data: dict[str, Path] = field(default_factory=dict)
     libraries: set[str] = field(default_factory=set)
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder that the module is imported from; None where it is not the user's."""
+        name, path = next(iter(self.modules.items()), ("", None))  # those that it imports come behind it
+        return path and path.parents[name.count(".") + (path.stem == "__init__")]
+
     def digests(self, *, outside: Path | None = None) -> dict[str, str]:
         """Path as an import or the code itself names it -> SHA-256; no files below the folder `outside`."""
         modules = {_as_path(name, path): path for name, path in self.modules.items()}
@@ -107,6 +113,12 @@ def import_current(name: str) -> ModuleType:
     imported = importlib.import_module(name)
     _IMPORTED[name] = digests
     return imported
+
+
+def find_modules(folder: str) -> None:
+    """Let Python find the user's modules in a folder, behind those of the current one. "" changes nothing."""
+    if folder and folder not in sys.path:
+        sys.path.append(folder)
 
 
 def _as_path(module: str, path: Path) -> str:

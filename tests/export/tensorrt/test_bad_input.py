@@ -13,11 +13,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from eightfold.errors import BuildError, ModelError, UsageError
+from eightfold.export.target_names import parse_target
 from eightfold.export.tensorrt.accepted import require_takable
 from eightfold.export.tensorrt.build import build_engine
 from eightfold.export.tensorrt.engine_from_onnx import EnginePrecision
 from eightfold.export.tensorrt.options import BuildOptions
-from eightfold.export.tensorrt.target import parse_target
 from eightfold.onnx_graph.onnx_files import load_onnx
 from tests.export.networks import graph, saved
 

@@ -31,6 +31,7 @@ def save_pruned_file(
         plan.save(temporary / PLAN)
         record = SourceRecord(
             source=str(graph.path),
+            directory=str(Path.cwd()),
             size=image_size_of(module.inputs, graph.size),
             macs_before=costs.get("macs_before"),
         )

@@ -24,6 +24,11 @@ class SourceRecord(Value):
     error: ClassVar[type[EightfoldError]] = ModelError
 
     source: str = Field(description="as it was given to the command: resnet18, timm:NAME, package.module:function, ...")
+    directory: str = Field(
+        default="",
+        description="where the command ran: paths and modules of `source` that are not in the current directory are "
+        "looked for there",
+    )
     arguments: dict[str, Any] = Field(
         default_factory=dict, description="num_classes and further inputs that build the architecture again"
     )

@@ -4,11 +4,11 @@ between two entries has the rules of the older one."""
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable
 
 from eightfold.errors import UnknownNameError
-from eightfold.export.targets import TARGETS, installed_tensorrt, tensorrt_major
+from eightfold.export.target_names import FAMILIES, parse_target
+from eightfold.export.targets import TARGETS, installed_tensorrt
 
 # Has every operator of the networks we know; newer ones add none, and older runtimes read it.
 DEFAULT_OPSET = 17
@@ -127,16 +127,14 @@ def family_and_version(target: str) -> tuple[str, tuple[int, int]]:
     ('tensorrt', (8, 5))
 
     Raises:
-        UnknownNameError: there is no such TensorRT.
+        UnknownNameError: there is no such TensorRT or GPU.
+        UsageError: TensorRT-RTX for the GPU of a Jetson.
     """
-    family, _, version = target.partition(":")
-    family = family.removesuffix("-dla")  # the same parser
-    if family == "tensorrt" and version:
-        tensorrt_major(target, version)
-    return family, _number(version or installed_tensorrt() or "10") if family == "tensorrt" else (0, 0)
-
-
-def _number(version: str) -> tuple[int, int]:
-    """(major, minor) of "8.2.1", "11" or "10.3"; (0, 0) for what is no version."""
-    found = re.match(r"(\d+)(?:\.(\d+))?", version)
-    return (int(found[1]), int(found[2] or 0)) if found else (0, 0)
+    family = target.partition(":")[0]
+    if family not in FAMILIES:
+        return family, (0, 0)
+    engine = parse_target(target)
+    if engine.family == "rtx":
+        return "rtx", (0, 0)
+    version = engine.version or parse_target(f"tensorrt:{installed_tensorrt() or 10}").version
+    return "tensorrt", (version[0], version[1] if len(version) > 1 else 0)  # DLA has the same parser

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eightfold.errors import BuildError
-from eightfold.export.tensorrt.target import EngineTarget
+from eightfold.export.target_names import EngineTarget
 from eightfold.files import PathLike
 from eightfold.onnx_graph.graph_index import GraphIndex
 from eightfold.onnx_graph.onnx_files import tensor_specs

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from eightfold.arrays import Arrays
 from eightfold.errors import BuildError, MissingExtraError, UnknownNameError, UsageError, one_of
+from eightfold.export.target_names import ON_THE_BOARD, EngineTarget, parse_target
 from eightfold.export.tensorrt.accepted import require_takable
 from eightfold.export.tensorrt.built_engine import BuiltEngine
 from eightfold.export.tensorrt.configure import configure, layers_for_gpu, network_flags
@@ -25,7 +26,6 @@ from eightfold.export.tensorrt.options import BuildOptions
 from eightfold.export.tensorrt.parse import TypedGraph, parse, sha256_of_graph, typed_graph
 from eightfold.export.tensorrt.record import EngineRecord
 from eightfold.export.tensorrt.stopping import stoppable
-from eightfold.export.tensorrt.target import ON_THE_BOARD, EngineTarget, parse_target
 from eightfold.export.tensorrt.timing_cache import save_timing_cache, timing_cache_path, use_timing_cache
 from eightfold.extras import installed, require
 from eightfold.files import PathLike, sha256_of_bytes, sha256_of_file

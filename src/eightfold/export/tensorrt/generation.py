@@ -10,7 +10,7 @@ import dataclasses
 from typing import Literal
 
 from eightfold.errors import BuildError
-from eightfold.export.tensorrt.target import EngineTarget
+from eightfold.export.target_names import EngineTarget
 
 Module = Literal["tensorrt", "tensorrt_rtx"]
 LOWEST_VERSION = (8, 2)

@@ -6,10 +6,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from eightfold.errors import BuildError, UsageError
+from eightfold.export.target_names import EngineTarget
 from eightfold.export.tensorrt.configure import builder_flags
 from eightfold.export.tensorrt.generation import Generation
 from eightfold.export.tensorrt.options import BuildOptions
-from eightfold.export.tensorrt.target import EngineTarget
 from eightfold.runtime.backends.cuda_memory import cuda_driver_absent
 
 if TYPE_CHECKING:

@@ -61,6 +61,13 @@ class Job:
         return RunArtifacts.of(self.recipe)
 
     @cached_property
+    def quoted(self) -> Recipe:
+        """The recipe as reports and bundles quote it: files by their names."""
+        from eightfold.pipeline.job.recipe_paths import without_folders
+
+        return without_folders(self.recipe)
+
+    @cached_property
     def task(self) -> VisionTask:
         from eightfold.tasks.kinds import agreement_of, task_of
         from eightfold.zoo.sources.registry import source_of

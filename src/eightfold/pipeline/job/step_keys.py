@@ -17,6 +17,7 @@ from eightfold.versions import installed_version
 
 if TYPE_CHECKING:
     from eightfold.pipeline.job.job import Job
+    from eightfold.zoo.sources.base import ModelSource
 
 # Packages whose version may change what a kind of step computes.
 IMAGES = ("eightfold", "numpy", "cv2")
@@ -34,11 +35,9 @@ def model_key(job: Job) -> JsonDict:
     """The network at the start: its source with the code behind it, its weights, the seed."""
     section = job.recipe.model
     weights = {} if section.weights is None else {"weights": digest_of(section.weights)}
-    return {
-        "model": {**section.model_dump(exclude={"weights"}), **weights},
-        **_source_content(section.source, job.directory),
-        "seed": job.recipe.seed,
-    }
+    form, content = _source_content(section.source, job.directory)
+    named = section.model_dump(exclude={"source", "weights", "code"})
+    return {"model": {**named, "source": form, **weights}, **content, "seed": job.recipe.seed}
 
 
 def image_key(job: Job) -> JsonDict:
@@ -54,31 +53,43 @@ def device_key() -> JsonDict:
     return {"device": [str(part) for part in device_identity(describe_device())]}
 
 
-def _source_content(text: str, outside: Path) -> JsonDict:
-    """The files and the user's modules that a model source consists of, and the versions of the libraries behind it.
+def _source_content(text: str, outside: Path) -> tuple[str, JsonDict]:
+    """A model source without its paths, and the content behind it: files, the user's modules, versions of libraries.
 
     Args:
         outside: the run directory, whose files are results.
     """
-    from eightfold.compress.surgery.source_record import SOURCE, SourceRecord
+    from eightfold.compress.surgery.source_record import MODEL, SOURCE, SourceRecord
+    from eightfold.zoo.sources.pruned_folder import source_in
     from eightfold.zoo.sources.registry import source_of
 
-    source, content = source_of(text), _source_files(text)
+    source = source_of(text)
+    form, content = _source_files(source, text)
     libraries = versions([name for name, extra in EXTRA_OF.items() if extra == source.extra])["versions"]
     if (code := source.code(text)) is not None:
         content["code"] = code.digests(outside=outside)
         libraries |= code.versions()
-    if (record := Path(text) / SOURCE).is_file():
-        content["pruned from"] = _source_content(SourceRecord.load(record).source, outside)
-    return {**content, "libraries": libraries}
+    if (record := Path(text) / SOURCE).is_file() and not (Path(text) / MODEL).is_file():
+        stored = SourceRecord.load(record)
+        origin, behind = _source_content(source_in(stored, source_of(stored.source)), outside)
+        content["pruned from"] = {"source": origin, **behind}
+    return form, {**content, "libraries": libraries}
 
 
-def _source_files(text: str) -> JsonDict:
-    """Digests of the file or folder that a model source names, with an ONNX file's external weights."""
-    files = {part: Path(part) for part in (text, text.partition(":")[2]) if part and Path(part).exists()}
+def _source_files(source: ModelSource, text: str) -> tuple[str, JsonDict]:
+    """A model source with the kind of each file in place of its path, and the digests of the files: the same file is
+    the same under every spelling of its path."""
+    files: dict[str, Path] = {}
+
+    def kind_of(path: str) -> str:
+        kind = Path(path).name if source.reads_names else Path(path).suffix.removeprefix(".") or "folder"
+        files[kind] = Path(path)
+        return kind
+
+    form = source.with_paths(text, kind_of)
     for path in tuple(files.values()):
         files |= _external_weights(path)
-    return {"files": {name: digest_of(path) for name, path in files.items()}} if files else {}
+    return form, {"files": {kind: digest_of(path) for kind, path in files.items()}} if files else {}
 
 
 def _external_weights(path: Path) -> Mapping[str, Path]:

@@ -31,7 +31,7 @@ def content_of(job: Job) -> ReportContent:
     recipe = job.recipe
     return ReportContent(
         title=recipe.name,
-        subtitle=f"{recipe.model.source} at {_sizes(recipe)}, "
+        subtitle=f"{job.quoted.model.source} at {_sizes(recipe)}, "
         f"{len(job.train_images)} training and {len(job.test_images)} test images",
         created=table.measured_at,
         cards=cards_of(job, table),

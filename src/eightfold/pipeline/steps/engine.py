@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from eightfold.export.target_names import parse_target
 from eightfold.export.tensorrt.options import BuildOptions
-from eightfold.export.tensorrt.target import parse_target
 from eightfold.files import atomic_directory
 from eightfold.pipeline.job import run_files as at
 from eightfold.pipeline.job.artifacts import Artifacts, ArtifactSpec

@@ -40,7 +40,7 @@ def measure_steps(job: Job) -> list[PipelineStep]:
     }
     # Another back end that is installed is another candidate.
     times = {"bench": recipe.bench.model_dump(), **versions((*GRAPHS, "openvino")), **device_key()}
-    everything = {"recipe": recipe.model_dump(mode="json"), "versions": runtime_versions()}
+    everything = {"recipe": job.quoted.model_dump(mode="json"), "versions": runtime_versions()}
     measured = (at.METRICS, *_benched(job).files)
     answers = (at.ANSWERS,) if job.by_agreement else ()
     return [
@@ -196,7 +196,7 @@ def _provenance(job: Job) -> JsonDict:
     """Provenance of the bundle. A new commit is no reason to train again: the steps that it found done are named."""
     earlier = {name: stamp for name, stamp in stamps(job.directory).items() if name != "bundle"}
     return {
-        "recipe": job.recipe.model_dump(mode="json"),
+        "recipe": job.quoted.model_dump(mode="json"),
         "commits": dict(job.commits),
         "earlier_commits": {name: stamp for name, stamp in earlier.items() if stamp != job.commits},
         "seed": job.recipe.seed,

@@ -12,6 +12,7 @@ from eightfold.files import atomic_directory
 from eightfold.json_types import JsonDict
 from eightfold.pipeline.job import run_files as at
 from eightfold.pipeline.job.job import Job
+from eightfold.pipeline.job.recipe_paths import is_path
 from eightfold.pipeline.job.runner import PipelineStep
 from eightfold.pipeline.job.step_keys import IMAGES, MODULES, image_key, model_key, versions
 from eightfold.pipeline.steps.prune import looks_at_images, prune_baseline, training_inputs
@@ -72,7 +73,9 @@ def _data_settings(job: Job) -> JsonDict:
     """With a digest of the user's own images: what was added or changed makes the run start over."""
     task, data = job.recipe.task, job.recipe.data
     content = open_photos(data.source).digest() if job.unlabelled else job.task.data_digest(data)
-    settings = {**data.model_dump(), "labels": task.labels, "content": content}
+    # A path is no part of it, the name of a data set is.
+    paths = {"source", "labelled", "train", "test"} if is_path(data.source) else {"labelled"}
+    settings = {**data.model_dump(exclude=paths), "labels": task.labels, "content": content}
     if job.unlabelled:
         settings["fitting"] = [
             job.recipe.preprocess.color,

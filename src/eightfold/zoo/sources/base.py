@@ -130,6 +130,7 @@ class LoadedModel:
         """The record for `source.json` of a pruned folder."""
         return SourceRecord(
             source=self.source,
+            directory=str(Path.cwd()),
             arguments=dict(self.arguments),
             size=self.size,
             task=self.task,
@@ -162,6 +163,7 @@ class ModelSource(ABC):
         gives: one line on what it loads.
         extra: the pip extra that it needs.
         unused_weights: prefixes of tensors that published weights hold and the network here has no use for.
+        reads_names: its library also reads properties of the network in the names of files.
     """
 
     name: ClassVar[str]
@@ -169,6 +171,7 @@ class ModelSource(ABC):
     gives: ClassVar[str]
     extra: ClassVar[str]
     unused_weights: ClassVar[tuple[str, ...]] = ()
+    reads_names: ClassVar[bool] = False
 
     def takes(self, text: str) -> bool:
         """True if `text` is written in this source's form. The network itself need not exist."""
@@ -181,6 +184,17 @@ class ModelSource(ABC):
     def takes_weights(self, text: str) -> bool:
         """True if a file of weights and a number of classes can be given beside it."""
         return True
+
+    def with_paths(self, text: str, change: Callable[[str], str]) -> str:
+        """`text` with each path of a file or folder in it changed. Runs tell by the content behind these paths that a
+        network is another one, and `compress` writes them from the root into its recipe.
+
+        By default `text` itself, or what follows its first colon, where there is such a file or folder.
+        """
+        for path in (text, rest_of(text)):
+            if path and Path(path).exists() and text not in self.names():
+                return text.removesuffix(path) + change(path)
+        return text
 
     def names(self) -> Sequence[str]:
         """The known names in full ("timm:resnet18"), for suggestions; none where they cannot be listed."""

@@ -32,6 +32,9 @@ class FunctionSource(ModelSource):
     def takes(self, text: str) -> bool:
         return ":" in text
 
+    def with_paths(self, text: str, change: Callable[[str], str]) -> str:
+        return text
+
     def brings_weights(self, text: str) -> bool:
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from eightfold.calib.images.preprocess import Preprocess
@@ -28,6 +29,9 @@ class HuggingFaceSource(ModelSource):
     form = "hf:FOLDER"
     gives = "a vision model of transformers, from a local folder: config and safetensors"
     extra = "hf"
+
+    def with_paths(self, text: str, change: Callable[[str], str]) -> str:
+        return f"{self.name}:{change(rest_of(text))}"
 
     def brings_weights(self, text: str) -> bool:
         return True

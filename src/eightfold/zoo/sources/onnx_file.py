@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,9 @@ class OnnxFileSource(ModelSource):
 
     def takes(self, text: str) -> bool:
         return text.endswith(".onnx")
+
+    def with_paths(self, text: str, change: Callable[[str], str]) -> str:
+        return change(text)
 
     def brings_weights(self, text: str) -> bool:
         return True

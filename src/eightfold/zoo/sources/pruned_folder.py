@@ -12,6 +12,7 @@ from eightfold.errors import EightfoldError, ModelError
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.bundle.sizes import Size
 from eightfold.zoo.sources.base import LoadedModel, ModelSource, SourceOptions, SourceWarning, sized
+from eightfold.zoo.user_code import find_modules
 
 
 def onnx_file_of(text: str) -> Path | None:
@@ -20,6 +21,16 @@ def onnx_file_of(text: str) -> Path | None:
         return Path(text)
     folder = Path(text)
     return folder / MODEL if (folder / SOURCE).is_file() and (folder / MODEL).is_file() else None
+
+
+def source_in(record: SourceRecord, source: ModelSource) -> str:
+    """The source of a record, with each path that leads nowhere from here as it was where the folder was written."""
+    return source.with_paths(record.source, lambda path: path if Path(path).exists() else _there(record, path))
+
+
+def _there(record: SourceRecord, path: str) -> str:
+    found = Path(record.directory, path)
+    return str(found) if record.directory and found.exists() else path
 
 
 class PrunedFolderSource(ModelSource):
@@ -39,6 +50,9 @@ class PrunedFolderSource(ModelSource):
     def takes(self, text: str) -> bool:
         return (Path(text) / SOURCE).is_file()
 
+    def with_paths(self, text: str, change: Callable[[str], str]) -> str:
+        return change(text)
+
     def brings_weights(self, text: str) -> bool:
         return True
 
@@ -47,7 +61,10 @@ class PrunedFolderSource(ModelSource):
 
     def task(self, text: str, size: Size) -> Task:
         record = SourceRecord.load(Path(text) / SOURCE)
-        return record.task or self._source_of(record.source).task(record.source, size)
+        return record.task or self._source_of(record.source).task(self._source_in(record), size)
+
+    def _source_in(self, record: SourceRecord) -> str:
+        return source_in(record, self._source_of(record.source))
 
     def check(self, text: str) -> None:
         if (Path(text) / MODEL).is_file():
@@ -66,6 +83,7 @@ class PrunedFolderSource(ModelSource):
             )
         if record.runs_code:
             warnings.warn(f"{folder} imports your code: {record.source}", SourceWarning, stacklevel=4)
+            find_modules(record.directory)
         asked = SourceOptions(
             num_classes=record.arguments.get("num_classes"),
             size=record.size,
@@ -73,7 +91,7 @@ class PrunedFolderSource(ModelSource):
             seed=options.seed,
         )
         try:
-            original = self._load_source(record.source, asked)
+            original = self._load_source(self._source_in(record), asked)
             network = load_pruned(lambda: original.module, folder)
         except EightfoldError as error:
             raise ModelError(

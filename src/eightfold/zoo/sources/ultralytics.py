@@ -11,7 +11,7 @@ import logging
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,9 +51,15 @@ class UltralyticsSource(ModelSource):
     form = "ultralytics:NAME|FILE.yaml|FILE.pt"
     gives = "a YOLO of Ultralytics by its raw head; a .pt is unpickled by their library"
     extra = "ultralytics"
+    reads_names = True
 
     def takes(self, text: str) -> bool:
         return super().takes(text) or is_checkpoint(text)
+
+    def with_paths(self, text: str, change: Callable[[str], str]) -> str:
+        name = rest_of(text) if super().takes(text) else text
+        own = name.endswith((".pt", ".yaml", ".yml"))
+        return text.removesuffix(name) + change(name) if own else text
 
     def brings_weights(self, text: str) -> bool:
         return text.endswith(".pt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,10 @@ class DarknetSource(ModelSource):
     form = "darknet:FILE.cfg[+FILE.weights]"
     gives = "a network of Darknet; detectors by their raw heads"
     extra = "compress"
+
+    def with_paths(self, text: str, change: Callable[[str], str]) -> str:
+        cfg, plus, weights = rest_of(text).partition(".cfg+")
+        return f"{self.name}:" + (f"{change(f'{cfg}.cfg')}+{change(weights)}" if plus else change(cfg))
 
     def brings_weights(self, text: str) -> bool:
         return ".cfg+" in text
