@@ -98,6 +98,12 @@ class TrainSection(Frozen):
     learning_rate: float = Field(default=0.05, gt=0, description="the peak of the cycle")
     weight_decay: float = Field(default=5e-4, ge=0, description="on weights of convolutions and linear layers")
     shift_pixels: int = Field(default=2, ge=0, description="to classify: random shift by up to this many pixels")
+    nominal_batch: int = Field(
+        default=64,
+        ge=1,
+        description="to detect: images per optimizer step, up to which gradients of smaller batches are accumulated; "
+        "lower it where the run has few steps",
+    )
     mosaic: float = Field(default=0.5, ge=0, le=1, description="to detect: share of images made of four")
     multi_scale: bool = Field(default=False, description="to detect: sides of 67% to 150%, new for every step")
     sparsity: float = Field(default=0.0, ge=0, description="L1 penalty on batch norm scales, per scale; 1e-4 is usual")

@@ -173,7 +173,12 @@ class Detect(VisionTask):
         )
         loss = detection_loss(self.section.decode, _decoder(self.outputs_mean(images.classes)), classes)
         options = DetectionTraining(
-            section.epochs, section.learning_rate, section.weight_decay, hooks=training.hooks, device=training.device
+            section.epochs,
+            section.learning_rate,
+            section.weight_decay,
+            nominal_batch=section.nominal_batch,
+            hooks=training.hooks,
+            device=training.device,
         )
         done = train_detector(
             model, loss, batches, options, checkpoint=training.checkpoint, what=training.what, log=training.log

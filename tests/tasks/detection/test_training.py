@@ -16,6 +16,7 @@ from eightfold.calib.images.preprocess import Preprocess
 from eightfold.compress.train.distill.detection import HeadMaps, detection_distillation
 from eightfold.compress.train.distill.hook import Distill
 from eightfold.compress.train.hooks import Batch, Run
+from eightfold.compress.train.log import Log
 from eightfold.errors import ImageError, ModelError, UnknownNameError, UsageError
 from eightfold.recipe_sections import TaskSection, TrainSection
 from eightfold.runtime.postprocess.yolo import YoloAnchors, YoloDfl
@@ -103,9 +104,18 @@ def test_cut_boxes_are_dropped_and_counted() -> None:
     whole = np.array([[0.0, 0, 10, 10], [-8, 0, 2, 10], [0, 0, 4, 10], [0, 0, 60, 5.5], [-9, 0, 11, 10]])
     cut = np.clip(whole, 0, 100)
     assert enough_left(whole, cut).tolist() == [True, False, False, False, True]
+    plain = Labelled(np.zeros((100, 100, 3), np.uint8), whole, np.arange(5))
     tally = Cut()
-    tally.count(enough_left(whole, cut))
+    assert warp(plain, np.eye(3), (100, 100), tally).classes.tolist() == [0, 4]
     assert (tally.seen, tally.dropped, tally.share) == (5, 3, 0.6)
+
+
+def test_what_lies_outside_the_image_is_not_counted_as_cut() -> None:
+    """As three quarters of a mosaic do."""
+    outside = np.array([[0.0, 0, 10, 10], [-30, 0, -20, 10], [0, 100, 10, 140]])
+    tally = Cut()
+    warp(Labelled(np.zeros((100, 100, 3), np.uint8), outside, np.arange(3)), np.eye(3), (100, 100), tally)
+    assert (tally.seen, tally.dropped) == (1, 0)
 
 
 def test_mirrors_and_colours() -> None:
@@ -246,6 +256,16 @@ def test_a_teacher_that_does_not_fit_a_detector_is_refused() -> None:
         distillation_hooks(free, Head(17), Head(17), {"detection-1": 1.0}, image, ("disc",))
     with pytest.raises(UsageError, match="'detection-1' for classify"):
         distillation_hooks(Classify(TaskSection()), Head(18), Head(18), {"detection-1": 1.0}, image, ("disc",))
+
+
+@pytest.mark.parametrize(("nominal", "steps"), [(64, 1), (8, 2), (4, 4)])
+def test_batches_are_accumulated_up_to_the_nominal_one(tmp_path: Path, nominal: int, steps: int) -> None:
+    """Two epochs of two batches of 4 images."""
+    task = Detect(TaskSection(kind="detect", decode="yolo-dfl", options={"reg_max": 4}))
+    section = TrainSection(epochs=2, batch=4, learning_rate=0.01, mosaic=0, nominal_batch=nominal)
+    log, preprocess = Log(), Preprocess(height=SIDE, width=SIDE)
+    task.train(Head(17), Training(scenes(8), preprocess, section, 0, tmp_path / "state", "training", log=log))
+    assert len(log.rows) == steps
 
 
 def test_objects_that_no_anchor_matches_are_told(tmp_path: Path) -> None:

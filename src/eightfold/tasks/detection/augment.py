@@ -63,16 +63,18 @@ NONE = DetectionAugment(0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 @dataclass
 class Cut:
-    """Boxes seen by affine maps, and those that were dropped because little of them was left."""
+    """Boxes of which affine maps left a part in the image, and those of them that were dropped as too small a part.
+    Those wholly outside, as most of a mosaic's are, leave nothing that a network could be wrong about."""
 
     seen: int = 0
     dropped: int = 0
     share: float = field(init=False, default=0.0)
 
-    def count(self, kept: NDArray[np.bool_]) -> None:
-        """Add one image's boxes."""
-        self.seen += len(kept)
-        self.dropped += int((~kept).sum())
+    def count(self, kept: NDArray[np.bool_], sides: NDArray[np.float64]) -> None:
+        """Add one image's boxes; sides [n, 2] after cutting."""
+        inside = (sides > 0).all(1)
+        self.seen += int(inside.sum())
+        self.dropped += int((inside & ~kept).sum())
         self.share = self.dropped / max(self.seen, 1)
 
 
@@ -121,7 +123,7 @@ def warp(labelled: Labelled, matrix: NDArray[np.float64], size: tuple[int, int],
     clipped = np.clip(moved, 0, np.array([size[1], size[0]] * 2, np.float64))
     kept = enough_left(moved, clipped)
     if cut is not None:
-        cut.count(kept)
+        cut.count(kept, clipped[:, 2:] - clipped[:, :2])
     return Labelled(image, clipped[kept], labelled.classes[kept])
 
 
