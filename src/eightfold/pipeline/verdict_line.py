@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from eightfold.pipeline.job import run_files as at
 from eightfold.pipeline.job.job import Job
-from eightfold.pipeline.report.headlines import best_curve, best_name, leading_label, metric_of, speedup_of
+from eightfold.pipeline.report.headlines import best_curve, best_name, leading_label, metric_of, share_of_backend, speedup_of
 from eightfold.pipeline.run import RunResult
 from eightfold.runtime.bench.latency import LatencyTable
 from eightfold.runtime.report.report_content import Check
@@ -26,6 +26,8 @@ def verdict_line(result: RunResult) -> str:
     name = best_name(job, table, best)
     speed = speedup_of(table, name, batch)
     shown = f"{name} is {speed.value:.2f}x as fast at batch {batch}" if speed else best
+    if speed and (same := share_of_backend(job, table, name, batch)):
+        shown += f" ({same})"
     shown += f", {leading_label(job)} {metric_of(job, f'{best}-b{batch}'):.1f}%"
     if unpruned := _unpruned(job):
         shown = f"{unpruned}; {shown}"

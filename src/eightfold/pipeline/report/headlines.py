@@ -66,6 +66,16 @@ def speedup_of(table: LatencyTable, curve: str, batch: int) -> Interval | None:
     return next((row.speedup for row in table.rows if (row.name, row.batch) == (curve, batch)), None)
 
 
+def share_of_backend(job: Job, table: LatencyTable, name: str, batch: int) -> str:
+    """Words for how fast a row is beside the original on the same back end, where another one measured the baseline;
+    nothing where that is the same or was not measured. What a back end gains alone is no merit of the artifact."""
+    row = next(each for each in table.rows if (each.name, each.batch) == (name, batch))
+    original = speedup_of(table, candidate_name(headline(job, "baseline").curve, row.backend), batch)
+    if row.speedup is None or original is None or original.value == 1:
+        return ""
+    return f"{row.speedup.value / original.value:.2f}x beside the original on {row.backend}"
+
+
 def metric_of(job: Job, artifact: str) -> float:
     """The leading metric of an artifact in percent."""
     return 100 * metrics_of(job)[artifact][0].value
@@ -108,7 +118,14 @@ def cards_of(job: Job, table: LatencyTable) -> tuple[Card, ...]:
 def _speed_cards(job: Job, table: LatencyTable, name: str) -> list[Card]:
     found = [(batch, speedup_of(table, name, batch)) for batch in job.recipe.export.batches if batch in (1, 8)]
     return [
-        Card(label=f"Speed, batch {batch}", value=ratio.value, low=ratio.low, high=ratio.high, unit="times", note=name)
+        Card(
+            label=f"Speed, batch {batch}",
+            value=ratio.value,
+            low=ratio.low,
+            high=ratio.high,
+            unit="times",
+            note="; ".join(filter(None, (name, share_of_backend(job, table, name, batch)))),
+        )
         for batch, ratio in found
         if ratio is not None
     ]
