@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from eightfold.pipeline.job import run_files as at
 from eightfold.pipeline.job.job import Job
-from eightfold.pipeline.report.headlines import best_curve, best_name, leading_label, metric_of, share_of_backend, speedup_of
+from eightfold.pipeline.report.headlines import (
+    best_curve,
+    best_name,
+    leading_label,
+    metric_of,
+    share_of_backend,
+    speedup_of,
+)
 from eightfold.pipeline.run import RunResult
 from eightfold.runtime.bench.latency import LatencyTable
 from eightfold.runtime.report.report_content import Check

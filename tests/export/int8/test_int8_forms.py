@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,11 @@ import pytest
 from eightfold.calib.calibrate import calibrate
 from eightfold.errors import UnknownNameError, UsageError
 from eightfold.export.int8 import int8_speed
-from eightfold.export.int8.int8_speed import Int8Speed, SlowInt8Warning, keep_the_faster, measures_target
+from eightfold.export.int8.int8_speed import Int8Speed, SlowInt8Warning, keep_the_faster, measure_int8, measures_target
 from eightfold.export.int8.layer_errors import compare_layers
 from eightfold.export.int8.quantize import quantize
 from eightfold.export.targets import TARGETS
+from eightfold.runtime.bench.timing import Interval
 
 ModelMaker = Callable[..., Path]
 UNPADDED = dataclasses.replace(TARGETS["cpu-x86"], least_channels=1)
@@ -139,6 +141,30 @@ def test_forms_that_do_not_exist(residual_net: ModelMaker, rows: Any, tmp_path: 
 def speed_of(form: Any, speedup: float) -> Int8Speed:
     times = {"fp32_ms": 2.0, "qdq_ms": 2.0 / speedup, "qoperator_ms": 2.0 / speedup}
     return Int8Speed(**times, form=form, speedup=speedup, low=speedup * 0.95, high=speedup * 1.05)
+
+
+@pytest.mark.parametrize(("low", "form"), [(1.9, "qdq"), (2.15, "qdq"), (2.25, "qoperator")])
+def test_qoperator_must_gain_a_tenth_beyond_doubt(
+    residual_net: ModelMaker, rows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, low: float, form: str
+) -> None:
+    """OpenVINO does not read it. The pairs are twice as fast as FP32."""
+    path = residual_net()
+    output, _ = quantize(path, calibrate(path, rows, None), tmp_path / "int8.onnx", form="qdq")
+    speeds = {"fp32": (1.0, 1.0), "qdq": (1.99, 2.0), "qoperator": (low, low + 0.1)}
+
+    def measured(*_: Any, **__: Any) -> Any:
+        found = [
+            SimpleNamespace(
+                name=name,
+                timing=SimpleNamespace(p50_ms=2 / speed, mean_ms=2 / speed),
+                speedup=Interval(value=speed, low=least, high=speed + 0.1),
+            )
+            for name, (least, speed) in speeds.items()
+        ]
+        return SimpleNamespace(rows=found)
+
+    monkeypatch.setattr("eightfold.export.int8.int8_speed.compare_latency", measured)
+    assert measure_int8(path, output).form == form
 
 
 @pytest.mark.parametrize("form", ["qdq", "qoperator"])
