@@ -8,7 +8,10 @@ import fcntl
 import os
 import random
 import signal
+import socket
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ settings.register_profile("anew", deadline=None, suppress_health_check=[HealthCh
 settings.register_profile("eightfold", settings.get_profile("anew"), derandomize=True, database=None)
 settings.load_profile("eightfold")
 
+WARM = Path(__file__).parent / "warm"
 TINY: dict[str, Any] = {
     "name": "tiny",
     "output": "unused",
@@ -62,6 +66,44 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fcntl.flock(stream, fcntl.LOCK_EX)
         run(recipe_from(TINY), output=shared / "run")  # does nothing when another process has made it
     return shared / "run"
+
+
+@pytest.fixture(scope="session")
+def warm_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A command in place of `sys.executable` for processes of their own that need torch: they start as forks of one
+    that has imported it, made once for all test processes. Hashes of strings are the same in all of them."""
+    if sys.platform != "linux":
+        yield sys.executable
+        return
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "warm"
+    shared.mkdir(exist_ok=True)
+    command, server = shared / "python", None
+    with (shared / "lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        if not command.exists():
+            address = f"eightfold-{os.getpid()}-{time.monotonic_ns()}"
+            server = subprocess.Popen(
+                [sys.executable, str(WARM / "server.py"), address],
+                env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{WARM}/client.py" {address} "$0" "$@"\n')
+            command.chmod(0o755)
+    address = command.read_text().rpartition('client.py" ')[2].split()[0]
+    with socket.socket(socket.AF_UNIX) as held:
+        while True:  # until it listens
+            try:
+                held.connect(f"\0{address}")
+                break
+            except ConnectionRefusedError:
+                assert server is None or server.poll() is None, "the server of warm processes ended"
+                time.sleep(0.01)
+        held.sendall(b"h")  # it ends when no test process holds it
+        yield str(command)
+    if server is not None:
+        server.wait()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -119,7 +161,9 @@ def _same_draws() -> None:
 def _seed() -> None:
     """torch starts with another seed in every process."""
     if torch := sys.modules.get("torch"):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
+        if torch.cuda.is_initialized():  # before, torch would keep each call, with its stack, for when it is
+            torch.cuda.manual_seed_all(0)
     random.seed(0)
     np.random.seed(0)
 

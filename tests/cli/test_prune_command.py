@@ -130,7 +130,7 @@ def test_a_pruned_folder_whose_source_is_gone(tmp_path: Path, monkeypatch: pytes
         load_source(str(tmp_path / "p"))
 
 
-def test_a_standalone_folder_loads_without_eightfold(tmp_path: Path) -> None:
+def test_a_standalone_folder_loads_without_eightfold(tmp_path: Path, warm_python: str) -> None:
     """In a process that cannot import eightfold: grouped and depthwise convolutions, norms, a removed block."""
     prune("shufflenet_v2_x1_0", tmp_path / "a", classes=10, size="64", standalone=True)
     prune("resnet18", tmp_path / "b", classes=10, size="64", standalone=True, remove_blocks="layer3.1")
@@ -142,7 +142,7 @@ def test_a_standalone_folder_loads_without_eightfold(tmp_path: Path) -> None:
             f"model = load(torchvision.models.{name}(num_classes=10))\n"
             "torch.save(model(torch.load('../images.pt')).detach(), '../found.pt')\n"
         )
-        subprocess.run([sys.executable, "-c", program], cwd=tmp_path / folder, check=True)
+        subprocess.run([warm_python, "-c", program], cwd=tmp_path / folder, check=True)
         with torch.no_grad():
             expected = load_source(str(tmp_path / folder)).module.eval()(images)
         assert torch.equal(torch.load(tmp_path / "found.pt"), expected)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -49,10 +48,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def command(output: str) -> subprocess.CompletedProcess[str]:
+def command(python: str, output: str) -> subprocess.CompletedProcess[str]:
     words = ["train", "networks_that_die:small", "--data", "data", "--epochs", "8", "--batch", "8", "--size", "16"]
     return subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "eightfold", *words, "--rate", "0.1", "--nproc", "2", "-o", output],
+        [python, "-W", "ignore", "-m", "eightfold", *words, "--rate", "0.1", "--nproc", "2", "-o", output],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -62,14 +61,14 @@ def command(output: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_is_one_line_and_the_command_goes_on(folder: Path) -> None:
-    died = command("two")
+def test_a_process_that_dies_is_one_line_and_the_command_goes_on(folder: Path, warm_python: str) -> None:
+    died = command(warm_python, "two")
     assert died.returncode == 1
     (line,) = (line for line in died.stderr.splitlines() if line.startswith("eightfold: ") and "warning" not in line)
     assert line.startswith("eightfold: process 2 of 2 was ended by SIGKILL; run the same command again to go on")
     assert "Traceback" not in died.stderr
     assert not Path("two").exists()
-    again = command("two")
+    again = command(warm_python, "two")
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("wrote two") == 1
     train("networks_that_die:small", "data", Path("one"), epochs=8, rate=0.1, batch=8, size="16")

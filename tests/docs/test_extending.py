@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -196,7 +195,7 @@ def test_every_section_is_followed() -> None:
 
 
 @pytest.mark.parametrize("anchor", USES)
-def test_the_page_word_for_word(anchor: str, tmp_path: Path) -> None:
+def test_the_page_word_for_word(anchor: str, tmp_path: Path, warm_python: str) -> None:
     """In a process of its own: what is registered stays registered."""
     code = sections()[anchor] + textwrap.dedent(USES[anchor])
     again = sections()[anchor].rstrip().rpartition("\nregister_")[2]
@@ -209,5 +208,5 @@ else:
     raise AssertionError("a name that is taken was not refused")
 """
     (tmp_path / "page.py").write_text(code)
-    done = subprocess.run([sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run([warm_python, "page.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

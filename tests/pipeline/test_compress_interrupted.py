@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -35,9 +34,9 @@ sys.exit(main())
 """
 
 
-def stopped_by(number: signal.Signals, folder: Path) -> tuple[int, str]:
+def stopped_by(python: str, number: signal.Signals, folder: Path) -> tuple[int, str]:
     """Start the command, end it by a signal while it calibrates; exit code and the last line of its errors."""
-    command, pipe = [sys.executable, "-c", STOPPED], subprocess.PIPE
+    command, pipe = [python, "-c", STOPPED], subprocess.PIPE
     with subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdout is not None
         assert any(line == "waiting\n" for line in process.stdout)
@@ -49,13 +48,14 @@ def stopped_by(number: signal.Signals, folder: Path) -> tuple[int, str]:
 def test_a_command_that_is_stopped_goes_on_when_it_is_repeated(
     compressed: Path,
     compress_inputs: Path,
+    warm_python: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """By Ctrl-C; then the repeated command is killed at the same place, and goes on to the end at last."""
-    code, said = stopped_by(signal.SIGINT, compress_inputs)
+    code, said = stopped_by(warm_python, signal.SIGINT, compress_inputs)
     assert (code, said) == (130, "eightfold: interrupted; run the same command again to go on")
-    code, _ = stopped_by(signal.SIGKILL, compress_inputs)
+    code, _ = stopped_by(warm_python, signal.SIGKILL, compress_inputs)
     assert code == -signal.SIGKILL
     monkeypatch.chdir(compress_inputs)
     compress("net.onnx", "photos", Path("stopped"), minutes=0, max_drop=100, force=True, seconds=0.05)

@@ -65,7 +65,7 @@ if devices.is_main:
 """
 
 
-def test_two_processes_equal_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_equal_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_python: str) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path / "1.pt"), "1"])
@@ -79,7 +79,7 @@ def test_two_processes_equal_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ours = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
         environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
         environment |= {name: str(value) for name, value in ours.items()}
-        command = [sys.executable, "-W", "ignore", str(script), str(tmp_path / "2.pt"), "2"]
+        command = [warm_python, "-W", "ignore", str(script), str(tmp_path / "2.pt"), "2"]
         running.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
     for process in running:
         _, said = process.communicate(timeout=300)
@@ -124,13 +124,15 @@ torch.save(model.state_dict(), folder / "model.pt")
 """
 
 
-def test_a_run_that_is_killed_has_the_same_loss_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_killed_has_the_same_loss_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_python: str
+) -> None:
     script = tmp_path / "killed.py"
     script.write_text(KILLED)
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "src"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", str(script), str(tmp_path / "killed"), "7"]
+    command = [warm_python, "-W", "ignore", str(script), str(tmp_path / "killed"), "7"]
     assert subprocess.run(command, env=environment, capture_output=True, check=False).returncode == -9
     assert not (tmp_path / "killed" / "model.pt").exists()
     for name in ("whole", "killed"):
