@@ -31,6 +31,9 @@ Name = TypeVar("Name", bound=str)
 # The folders of `eightfold.scratch`: files there have names, but their paths tell a user nothing.
 SCRATCH_PATH = re.compile(r"(?:/[^\s/'\"]+)*/eightfold-scratch-[^\s/]+/")
 
+# onnxruntime puts its own name, and the place in its code, before the reason.
+CODE_PLACE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |/\S+\.(?:h|cc|cpp|cu):\d+ [^()]*\([^()]*\)(?: const)? ")
+
 
 class EightfoldError(Exception):
     """Base of the family. `str()` of it is the one line that the command line prints.
@@ -170,8 +173,12 @@ class BackendError(EightfoldError):
 
 
 def first_line(error: BaseException) -> str:
-    """First line of a library's message; the error's type if the message is empty."""
-    return _lines(error)[0][:300]
+    """First line of a library's message, without places in its code; the error's type if the message is empty.
+
+    >>> first_line(RuntimeError("[ONNXRuntimeError] : 1 : FAIL : In Add: /src/a.h:9 void Add(int) const sizes differ"))
+    'In Add: sizes differ'
+    """
+    return CODE_PLACE.sub("", _lines(error)[0])[:300]
 
 
 def why_unread(error: OSError | UnicodeDecodeError) -> str:

@@ -158,3 +158,12 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
         ef.bench()
     assert bench_models.is_network("resnet18")
     assert not bench_models.is_network(tmp_path / "x.onnx")
+
+
+def test_a_file_does_not_run_in_torch(own_code: Path) -> None:
+    """Beside a network that does, its row would be missing without a word."""
+    path = ef.export_onnx(load_source("bench_nets:net").module, own_code / "net.onnx", batch=1, image_size=32)
+    words = r"net\.onnx does not run on torch, which takes networks .*; allowed: onnxruntime.* here; leave --backend"
+    for subjects in ([path], ["bench_nets:net", path]):
+        with pytest.raises(UsageError, match=words):
+            ef.bench(*subjects, backends=["torch"], seconds=0.01)

@@ -211,3 +211,74 @@ def test_weights_of_a_training_that_diverged_are_refused(tmp_path: Path) -> None
     with pytest.raises(ModelError, match=r"'1\.running_mean' holds NaN; allowed: trained weights"):
         load_weights(target, path)
     assert all(torch.equal(before[name], tensor) for name, tensor in target.state_dict().items())
+
+
+def beside(prefix: str, **others: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The state dict of a trainer's module that holds the network and more."""
+    return {**{f"{prefix}{name}": tensor for name, tensor in trained().state_dict().items()}, **others}
+
+
+EXTRAS = {
+    "loss": (beside("model.", **{"loss.weight": torch.ones(10)}), r"'model\.'; left out a tensor .*: loss\.weight$"),
+    "metrics": (
+        beside("model.", **{f"metrics.{name}": torch.zeros(1) for name in ("tp", "fp", "tn", "fn")}),
+        r"left out 4 tensors that the network does not have: metrics\.tp, metrics\.fp, metrics\.tn, \.\.\.$",
+    ),
+    "no prefix": (beside("", **{"criterion.center": torch.ones(2)}), r": left out a tensor .*: criterion\.center$"),
+    "deep": (
+        beside("module.net.body.", **{"module.net.loss": torch.ones(1)}),
+        r"'net\.body\.'; .*: module\.net\.loss$",
+    ),
+    "compiled": (beside("model._orig_mod.", **{"loss.weight": torch.ones(1)}), r"'model\.'; .*: loss\.weight$"),
+    "average": (
+        beside("ema_model.", **{f"model.{name}": tensor for name, tensor in small().state_dict().items()}),
+        r"'ema_model\.'; left out 7 tensors",
+    ),
+}
+
+
+@pytest.mark.parametrize(("state", "words"), EXTRAS.values(), ids=EXTRAS)
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_network_among_other_tensors_is_taken_and_the_rest_is_named(
+    tmp_path: Path, state: dict[str, torch.Tensor], words: str, nested: bool
+) -> None:
+    target = small()
+    torch.save({"state_dict": state, "epoch": 1} if nested else state, tmp_path / "w.pt")
+    with pytest.warns(WeightsWarning, match=words):
+        load_weights(target, tmp_path / "w.pt")
+    for name, tensor in trained().state_dict().items():
+        assert torch.equal(target.state_dict()[name], tensor), name
+
+
+def test_a_network_that_is_not_whole_is_none(tmp_path: Path) -> None:
+    state = beside("model.", **{"loss.weight": torch.ones(10)})
+    del state["model.1.bias"]
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=r"the model has"):
+        load_weights(small(), tmp_path / "w.pt")
+
+
+def test_a_teacher_and_a_student_are_not_told_apart(tmp_path: Path) -> None:
+    torch.save({**beside("student."), **beside("teacher."), "loss.weight": torch.ones(1)}, tmp_path / "w.pt")
+    with pytest.raises(
+        ModelError, match=r"holds the network 2 times, as 'student\.' and 'teacher\.'; .*; save the state"
+    ):
+        load_weights(small(), tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_a_deeper_network_is_not_a_shallow_one_and_more(tmp_path: Path, prefix: str) -> None:
+    """All tensors of the shallow one are there, and its answers would be nonsense."""
+    deeper = nn.Sequential(*small().children(), nn.Conv2d(8, 8, 1))
+    state = {f"{prefix}{name}": tensor for name, tensor in deeper.state_dict().items()}
+    torch.save({**state, "loss.weight": torch.ones(1)}, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=r"w\.pt"):
+        load_weights(small(), tmp_path / "w.pt")
+
+
+def test_the_weights_of_a_larger_resnet_are_refused(tmp_path: Path) -> None:
+    """Every tensor of ResNet-18 has its like in ResNet-34."""
+    torchvision = pytest.importorskip("torchvision", reason="the extra [compress] is not installed")
+    torch.save(torchvision.models.resnet34(num_classes=4).state_dict(), tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=r"layer1\.2\.conv1\.weight is \(64, 64, 3, 3\), the model has absent"):
+        load_weights(torchvision.models.resnet18(num_classes=4), tmp_path / "w.pt")

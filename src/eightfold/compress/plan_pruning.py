@@ -19,7 +19,7 @@ from eightfold.compress.latency.rounds import Rescoring
 from eightfold.compress.latency.rule import AUTO, LATENCY, blocks_to_remove, latency_plan
 from eightfold.compress.modules.batches import batches_of, target_batches
 from eightfold.compress.modules.modules import is_several_calls
-from eightfold.compress.plan.budget import CostBudget, budgets_of, within
+from eightfold.compress.plan.budget import CostBudget, budgets_of, tell_slack, within
 from eightfold.compress.plan.latency.budget_text import LatencyBudget
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.plan.select import LayerRange, Rounding, Selection, selection_threshold
@@ -111,6 +111,7 @@ def plan_module(
                 graph = trace(model, example_inputs, layer_norms=layer_norms)
         scores = layer_scores(Evidence(model, graph, batches, target_batches(targets), loss, seed), score)
         budgets = budgets_of(model, graph, max_macs=max_macs, max_params=max_params)
+        tell_slack(budgets)
 
         whole_budget = bool(budgets) or request is not None or rule == MEASURED
 

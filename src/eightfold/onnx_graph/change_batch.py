@@ -5,7 +5,7 @@ that the batch went into. Two files show where the batch is: whatever differs be
 do so linearly (every size that one meets does: rows, rows times windows, rows times heads). What does not fit that
 is refused here and exported anew by the caller; what fits is still compared with single images afterwards.
 
-Where there is one file only, the constant shapes that begin with its batch are freed (`loosen_batch`), and the caller
+Where there is one file only, the shapes that state its batch are freed (`loosen_batch`), and the caller
 compares the numbers.
 """
 
@@ -19,7 +19,9 @@ import numpy as np
 
 from eightfold.arrays import Array
 from eightfold.errors import ModelError
-from eightfold.onnx_graph.graph_index import GraphIndex
+from eightfold.onnx_graph.constant_values import constant_value
+from eightfold.onnx_graph.graph_index import GraphIndex, keep
+from eightfold.onnx_graph.names import reads_of
 from eightfold.onnx_graph.operators import kind
 
 if TYPE_CHECKING:
@@ -70,10 +72,11 @@ def rebatched(low: onnx.ModelProto, high: onnx.ModelProto, batch: int) -> onnx.M
 
 
 def loosen_batch(model: onnx.ModelProto, batch: int, operators: Collection[str] = ("Reshape",)) -> None:
-    """Free the first entry of the constant shapes that begin with `batch`, in place.
+    """Free the first entry of the shapes that begin with `batch`, or of a Reshape with a multiple of it, in place.
 
     Args:
-        model: the graph of one batch; `Reshape` and the like take their constant shape as second input.
+        model: the graph of one batch; `Reshape` and the like take their shape as second input. It may be computed, as
+            long as constants alone decide on it.
         batch: the one that the shapes state; nothing is done below 1, which means a dynamic one.
         operators: the nodes to look at.
     """
@@ -82,11 +85,16 @@ def loosen_batch(model: onnx.ModelProto, batch: int, operators: Collection[str] 
     index = GraphIndex(model.graph)
     for node in model.graph.node:
         stated = kind(node) in operators and len(node.input) > 1
-        shape = index.array(node.input[1]) if stated else None
-        if shape is not None and shape.ndim == 1 and len(shape) and shape[0] == batch:
-            # One length may be left open; else the first is that of what comes in.
+        shape = constant_value(model, index, node.input[1]) if stated else None
+        if shape is None or shape.ndim != 1 or not len(shape):
+            continue
+        # One length may be left open, which is at `batch` what it was; else the first is that of what comes in.
+        whole = kind(node) == "Reshape" and shape.min() > 0 and shape[0] % batch == 0
+        if shape[0] == batch or whole:
             loose = np.concatenate([[0 if -1 in shape else -1], shape[1:]]).astype(np.int64)
             node.input[1] = index.set_weight(f"{node.output[0]}_shape", loose)
+    read = {name for node in model.graph.node for name in reads_of(node)} | index.outputs
+    keep(model.graph.initializer, lambda tensor: tensor.name in read or tensor.name not in index.readers)
 
 
 class _Weights:

@@ -14,7 +14,14 @@ from eightfold.pipeline.dynamic_files import is_dynamic
 from eightfold.runtime.backends import backend_named
 from eightfold.runtime.backends.targets import cpu_backends
 from eightfold.runtime.bench.bench import BenchOptions, compare_latency
-from eightfold.runtime.bench.candidates import Candidate, at_batches, at_sizes, candidates_of, is_model_file
+from eightfold.runtime.bench.candidates import (
+    Candidate,
+    at_batches,
+    at_sizes,
+    backends_for,
+    candidates_of,
+    is_model_file,
+)
 from eightfold.runtime.bench.interleave import Schedule
 from eightfold.runtime.bench.latency import LatencyTable, MissingRow
 from eightfold.runtime.bench.modes import Mode
@@ -104,9 +111,26 @@ def bench(
                 subject, backends, batches, sizes, networks or NetworkOptions(), inside, several=len(subjects) > 1
             )
             groups.append(found)
+        _require_rows(groups, subjects, backends)
         groups = _told_apart(groups, subjects)
         chosen = at_batches([each for group in groups for each in group], batches)
         return compare_latency(chosen, baseline=baseline, options=options, absent=_absent(groups, batches))
+
+
+def _require_rows(
+    groups: Sequence[Sequence[Candidate]], subjects: Sequence[Subject], backends: Sequence[str] | None
+) -> None:
+    """Refuse a file or bundle that none of the requested back ends takes: its row would be missing without a word."""
+    for group, subject in zip(groups, subjects, strict=True):
+        if backends and not group:
+            able = ", ".join(backends_for(subject))
+            torch = set(backends) & set(TORCH)
+            raise UsageError(
+                f"{subject.path if isinstance(subject, Bundle) else subject} does not run on {' or '.join(backends)}"
+                + (", which takes networks that are not exported" if torch else ""),
+                allowed=f"{able} here" if able else "nothing that is installed here",
+                remedy="leave --backend out" if able else "run: eightfold doctor",
+            )
 
 
 def _on_device(subjects: Sequence[Subject], device: str, request: Request) -> LatencyTable:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from eightfold.calib.images.image_set import ImageSet
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.compress.surgery.source_record import SOURCE, SourceRecord
-from eightfold.errors import ImageError, ModelError, UsageError
+from eightfold.errors import ModelError, UsageError
 from eightfold.recipe_sections import TaskSection, TrainSection
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.bundle.sizes import Size
@@ -23,6 +23,7 @@ from eightfold.tasks.dense.masked_images import MASKS
 from eightfold.tasks.dense.matted_images import ALPHAS
 from eightfold.tasks.kinds import task_of
 from eightfold.tasks.networks import module_network
+from eightfold.tasks.parts import require_parts, test_folder
 from eightfold.zoo.sources.base import LoadedModel, SourceOptions
 from eightfold.zoo.sources.registry import load_source, source_of
 
@@ -156,15 +157,16 @@ def open_training(network: str, data: str, options: TrainedNetworkOptions | None
         raise ModelError(
             f"{network} has no training code", allowed="a torch network", remedy="`eightfold recover` takes .onnx files"
         )
+    require_parts(Path(data))
     folder = Path(network).is_dir()
     dense = _dense_kind(Path(data))
     if dense:
         task = task_of(TaskSection(kind=dense, options=options.task.options if options.task is not None else {}))
-        train, test = task.labelled_images(Path(data) / "train"), task.labelled_images(Path(data) / "test")
+        train, test = task.labelled_images(Path(data) / "train"), task.labelled_images(test_folder(Path(data)))
         loaded = load_trained(network, options, None if folder or not train.classes else len(train.classes))
         section = task.section
     elif options.task is None and _classifies(Path(data)):
-        train, test = labelled_images(Path(data) / "train"), labelled_images(Path(data) / "test")
+        train, test = labelled_images(Path(data) / "train"), labelled_images(test_folder(Path(data)))
         loaded = load_trained(network, options, None if folder else len(train.classes))
         section = TaskSection(kind="classify")
     else:
@@ -191,10 +193,6 @@ def _dense_kind(data: Path) -> str:
 
 
 def _classifies(data: Path) -> bool:
-    if not data.exists():
-        raise ImageError(
-            f"no images at {data}", allowed="a folder with train/ and test/, a YOLO .yaml, a Darknet .data"
-        )
     return data.is_dir() and any(data.glob("train/*/*.*")) and not any(data.glob("train/*.json"))
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeGuard
 from eightfold.errors import ModelError
 from eightfold.extras import require
 from eightfold.files import PathLike, refuse_lfs_pointer
+from eightfold.zoo.weights_inside import parts_of
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +42,8 @@ def load_weights(model: torch.nn.Module, path: PathLike, *, unused: Sequence[str
 
     The wrappers of torch.compile and DataParallel anywhere in a name, and a prefix that all names share, are removed
     where all names fit then; a WeightsWarning says so. Of several state dicts that fit, the averaged one (EMA) is
-    taken. Counters that the file lacks keep their values.
+    taken. Counters that the file lacks keep their values. Where the file holds more than the network (losses, metrics),
+    the rest is left out if every tensor of the network is there; a WeightsWarning names it.
 
     Args:
         unused: prefixes of tensors that the file may hold and the model has no use for.
@@ -56,6 +58,9 @@ def load_weights(model: torch.nn.Module, path: PathLike, *, unused: Sequence[str
         for where, state in _states_in(_read(Path(path)), Path(path)).items()
     }
     fitting = {where: fit for where, state in states.items() if (fit := _fit(state, need)) is not None}
+    fitting = fitting or {
+        where: fit for where, state in states.items() if (fit := _fit_inside(state, need, path)) is not None
+    }
     chosen = [where for where in fitting if AVERAGED.intersection(where.split("."))] or list(fitting)
     if len(chosen) != 1:
         raise _refusal(path, {where: states[where] for where in chosen or states}, need)
@@ -100,6 +105,24 @@ def _fit(state: State, need: State) -> tuple[Names, str] | None:
         if all(_same(name, seen, need) for name in {**need, **seen}):
             return {own: name for own, name in names.items() if own in need}, note
     return None
+
+
+def _fit_inside(state: State, need: State, path: PathLike) -> tuple[Names, str] | None:
+    """As `_fit`, for a network among other tensors. Raises ModelError where there are several such networks."""
+    bare = {".".join(part for part in name.split(".") if part not in WRAPPERS): name for name in state}
+    parts = list(parts_of(bare, need, lambda own, full: need[own].shape == state[full].shape, _counts))
+    chosen = [part for part in parts if AVERAGED.intersection(part.prefix.split("."))] or parts
+    if len(chosen) > 1:
+        raise ModelError(
+            f"{path} holds the network {len(chosen)} times, as {' and '.join(repr(part.prefix) for part in chosen)}",
+            allowed="one network, or one and its average (EMA)",
+            remedy="save the state dict of the one to use: torch.save(module.NAME.state_dict(), 'weights.pt')",
+        )
+    if not chosen:
+        return None
+    (part,) = chosen
+    cut = f"took what begins with {part.prefix!r}" if part.prefix else ""
+    return part.names, _both(cut, part.describe() if part.left_out else "")
 
 
 def _same(name: str, state: State, need: State) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +16,7 @@ from torch import nn
 
 from eightfold.compress.criteria.evidence import Evidence
 from eightfold.compress.criteria.scores import layer_scores
-from eightfold.compress.plan.budget import CostBudget, _filled, budgets_of
+from eightfold.compress.plan.budget import CostBudget, SlackBudgetWarning, _filled, budgets_of
 from eightfold.compress.plan.costs import macs_cost, parameters_cost
 from eightfold.compress.plan.select import Selection, select
 from eightfold.compress.plan.selection_rules import LayerScores
@@ -121,3 +123,17 @@ def test_a_budget_out_of_reach_says_what_is_within(mobilenet: nn.Module) -> None
         plan_module(mobilenet, INPUT, max_macs=100)
     with pytest.raises(UsageError, match="budget of -1 parameters"):
         plan_module(mobilenet, INPUT, max_params=-1)
+
+
+def test_a_budget_that_the_whole_network_is_within_is_named() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 8, 1))
+    images = torch.rand(1, 3, 8, 8)
+    macs = 64 * (3 * 32 * 9 + 32 * 8)
+    words = re.escape(f"the network has {macs:.4g} MACs, within the budget of at most 2e+06 MACs: nothing has to go")
+    with pytest.warns(SlackBudgetWarning, match=words):
+        assert plan_module(model, (images,), max_macs=2e6, multiple=8).groups == ()
+    with pytest.warns(SlackBudgetWarning):
+        plan_module(model, (images,), max_macs=1.0, multiple=8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert plan_module(model, (images,), max_macs=2e6, max_params=0.6, multiple=8).groups  # one of two is tight

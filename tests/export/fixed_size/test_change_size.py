@@ -99,14 +99,12 @@ def test_another_batch_answers_like_the_module(tmp_path: Path, name: str, was: i
     np.testing.assert_allclose(found, model(images).detach().numpy(), atol=1e-5)
 
 
-def test_a_batch_in_computed_shapes_is_refused(tmp_path: Path) -> None:
-    path = export_onnx(
-        Shuffled(3, 8, 3, 1, 1).eval(), tmp_path / "m.onnx", batch=1, image_size=32, exporter="torchscript"
-    )
-    with pytest.raises(
-        ModelError, match=r"the batch is fixed at 1 inside of the graph: at 3, .*Reshape.*allowed: batch 1; exp"
-    ):
-        freeze_onnx(path, tmp_path / "other.onnx", batch=3)
+def test_a_batch_in_computed_shapes_follows(tmp_path: Path) -> None:
+    model = Shuffled(3, 8, 3, 1, 1).eval()
+    path = export_onnx(model, tmp_path / "m.onnx", batch=1, image_size=32, exporter="torchscript")
+    images = torch.rand(3, 3, 32, 32)
+    (found,) = run_onnx(freeze_onnx(path, tmp_path / "other.onnx", batch=3), {"images": images.numpy()}).values()
+    np.testing.assert_allclose(found, model(images).detach().numpy(), atol=1e-5)
 
 
 def test_a_batch_that_is_mixed_is_refused(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from eightfold.compress.onnx.fixed_writer import writer_of
 from eightfold.compress.onnx.graph_file import OnnxGraph, open_onnx
 from eightfold.compress.onnx.inputs import example_inputs, output_shapes
 from eightfold.compress.onnx.residual_blocks import choose_graph_blocks, without_blocks
+from eightfold.compress.plan.budget import budgets_of
 from eightfold.compress.plan.plan import PrunePlan
 from eightfold.compress.plan_pruning import collector_paused, plan_module
 from eightfold.compress.prune import Pruned, pruning_costs
@@ -32,6 +33,8 @@ from eightfold.files import PathLike
 from eightfold.json_types import JsonMapping
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from eightfold.calib.images.preprocess import Preprocess
 
 # Batch norms are folded in most files, or have names that do not tell what belongs together.
@@ -173,7 +176,7 @@ def _planned(
         request = replace(request, write=writer_of(left, size))
     plan = plan_module(left.module, given, images=batches, seed=seed, graph=channels, latency=request, **options)
     plan = plan.model_copy(update={"removed_blocks": removed})
-    if not plan.groups and not removed and request is None and plan_wants_less(options):
+    if not plan.groups and not removed and request is None and plan_wants_less(left.module, channels, options):
         reasons = "; ".join(f"{count} channels: {reason}" for reason, count in frozen_by(channels).most_common(3))
         raise ModelError(
             f"no group of channels of {path} can be pruned ({reasons or 'all are narrower than the multiple'})",
@@ -188,11 +191,12 @@ def _without_blocks_removed(plan: PrunePlan) -> PrunePlan:
     return plan.model_copy(update={"removed_blocks": ()})
 
 
-def plan_wants_less(options: JsonMapping) -> bool:
+def plan_wants_less(module: nn.Module, channels: ChannelGraph, options: JsonMapping) -> bool:
     """True if the options ask to prune anything."""
-    return any(options.get(name) for name in ("max_macs", "max_params", "keep")) or (
-        float(options.get("keep_ratio", 0.5)) < 1
-    )
+    budgets = budgets_of(module, channels, max_macs=options.get("max_macs"), max_params=options.get("max_params"))
+    if budgets:
+        return not all(budget.holds({}) for budget in budgets)
+    return bool(options.get("keep")) or float(options.get("keep_ratio", 0.5)) < 1
 
 
 def _as_arguments(graph: OnnxGraph, examples: Any) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,13 +21,22 @@ if TYPE_CHECKING:
 BISECTIONS = 24
 
 
+class SlackBudgetWarning(UserWarning):
+    """The whole network is within its budget."""
+
+
 @dataclass(frozen=True)
 class CostBudget:
-    """An upper bound of a plan's cost; `words` names it in messages."""
+    """An upper bound of a plan's cost; `name` and `words` are of what is counted and of the bound, in messages."""
 
     cost: Cost
     most: float
-    words: str
+    name: str
+
+    @property
+    def words(self) -> str:
+        """The bound in words."""
+        return f"at most {self.most:.4g} {self.name}"
 
     def holds(self, kept: Kept) -> bool:
         """True if the kept channels cost no more than the bound."""
@@ -49,7 +59,21 @@ def _budget(name: str, most: float, cost: Cost) -> CostBudget:
     if most <= 0:
         raise UsageError(f"a budget of {most:g} {name}", allowed="above 0; up to 1 it is a share")
     total = most * cost({}) if most <= 1 else most
-    return CostBudget(cost, total, f"at most {total:.4g} {name}")
+    return CostBudget(cost, total, name)
+
+
+def tell_slack(budgets: Sequence[CostBudget]) -> bool:
+    """Warn where the whole network is within all budgets, so that nothing has to go. Returns whether it is."""
+    slack = bool(budgets) and all(budget.holds({}) for budget in budgets)
+    if slack:
+        has = " and ".join(f"{budget.cost({}):.4g} {budget.name}" for budget in budgets)
+        warnings.warn(
+            f"the network has {has}, within the budget of {' and '.join(budget.words for budget in budgets)}: nothing "
+            "has to go; give less, or a share below 1",
+            SlackBudgetWarning,
+            stacklevel=3,
+        )
+    return slack
 
 
 def within(budgets: Sequence[CostBudget], graph: ChannelGraph, scores: LayerScores, selection: Selection) -> Kept:

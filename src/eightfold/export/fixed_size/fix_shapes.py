@@ -42,7 +42,7 @@ def freeze_onnx(
         path: an ONNX file from any exporter.
         output: where the fixed-size file goes.
         batch: for the first axis of each input; where None, 1 for those that are dynamic. A file that is fixed at
-            another one gets this one, unless its answers change.
+            another one gets this one, unless its answers change; so does one whose inner shapes hold a batch.
         image_size: side or (height, width) of images, whose layout is told by the axis that holds 1, 3 or 4 channels
             (the second where that is dynamic as well). A file that is fixed at another size gets this one, unless a
             constant inside of the graph holds the old size.
@@ -52,12 +52,27 @@ def freeze_onnx(
         ModelError: an axis is dynamic and nothing says how long it is, the network does not run at that size, or its
             graph holds another size or batch.
     """
-    made = frozen(load_onnx(path), batch=1 if batch is None else batch, image_size=image_size, shapes=shapes)
-    return save_onnx(made if batch is None or shapes else _at_batch(made, batch), output)
+    model = load_onnx(path)
+    if batch is None or shapes:
+        return save_onnx(frozen(model, batch=batch or 1, image_size=image_size, shapes=shapes), output)
+    try:
+        made = frozen(model, batch=batch, image_size=image_size)
+    except ModelError:
+        made = _of_one_image(model, batch, image_size)
+    return save_onnx(at_batch(made, batch), output)
 
 
-def _at_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
-    """The graph, whose shapes are all fixed, at another batch."""
+def _of_one_image(model: onnx.ModelProto, batch: int, image_size: int | tuple[int, int] | None) -> onnx.ModelProto:
+    """The graph at one image, where it does not run at `batch`: many exporters leave the batch of their example inside
+    of a graph whose inputs are dynamic. Raises what `frozen` does where it does not run at one image either."""
+    made = frozen(model, image_size=image_size)
+    if batch == 1 or not any(_fixed_batch(value) == 1 for value in made.graph.input):
+        return frozen(model, batch=batch, image_size=image_size)
+    return made
+
+
+def at_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
+    """The graph, whose shapes are all fixed, at another batch. Raises ModelError where its answers are others there."""
     first = next((value for value in model.graph.input if len(_dims(value)) == 4), None)
     old = 0 if first is None else _fixed_batch(first)
     if old in (0, batch):

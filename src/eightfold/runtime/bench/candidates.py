@@ -107,6 +107,15 @@ def candidates_of(source: Bundle | PathLike, backends: Sequence[str] | None) -> 
     return candidates_of_bundle(bundle, default_backends(bundle.manifest.artifacts) if backends is None else backends)
 
 
+def backends_for(source: Bundle | PathLike) -> list[str]:
+    """Back ends that work here and run the file, or anything in the bundle."""
+    names = usable_backends()
+    if not isinstance(source, Bundle) and (format := FORMATS.get(Path(source).suffix)):
+        return [name for name in names if format in BACKENDS[name].formats]
+    bundle = source if isinstance(source, Bundle) else Bundle.open(source)
+    return [name for name in names if candidates_of_bundle(bundle, [name])]
+
+
 def _candidates_of_file(path: Path, format: Format, backends: Sequence[str] | None) -> list[Candidate]:
     if not path.is_file():
         raise UsageError(f"there is no file {str(path)!r}", allowed="a bundle or a model file of fixed size")
