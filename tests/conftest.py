@@ -3,8 +3,11 @@ what holds for all tests: nothing is timed, on a loaded machine least of all, an
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import fcntl
+import functools
+import importlib
 import os
 import random
 import signal
@@ -129,6 +132,25 @@ def _measurements_in_this_process() -> Iterator[None]:
         # Which form of an INT8 graph is faster is asked hundreds of times, and tests of that name their own seconds.
         patch.setattr("eightfold.export.int8.quantize.MEASURED_S", 0.02)
         patch.setattr("eightfold.export.int8.mixed_precision.MEASURED_S", 0.02)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _torchlib_read_once() -> Iterator[None]:
+    """torch's newer exporter parses the source of its 600 translations anew in every export, which takes a second."""
+    from eightfold.export.torch import onnx_export
+
+    plain = onnx_export._EXPORTERS["dynamo"]
+
+    def export(*arguments: Any) -> Any:
+        with contextlib.suppress(ImportError, AttributeError):  # a torch that has none of it
+            apis: Any = importlib.import_module("torch.onnx._internal.exporter._registration").onnxscript_apis
+            if not hasattr(apis.get_torchlib_ops, "cache_info"):
+                apis.get_torchlib_ops = functools.cache(apis.get_torchlib_ops)
+        return plain(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(onnx_export._EXPORTERS, "dynamo", export)
         yield
 
 
