@@ -21,8 +21,8 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 SIDE, CLASSES, TIMM = 64, 2, "test_resnet"
 # What a test cannot wait for. `--force`: networks with random weights need not become faster, nor agree.
 SMALLER = {
-    "compress": ["--seconds", "0.05", "--batch", "1", "--minutes", "0", "--force"],
-    "bench": ["--seconds", "0.05"],
+    "compress": ["--seconds", "0.01", "--batch", "1", "--minutes", "0", "--force"],
+    "bench": ["--seconds", "0.01"],
 }
 # The smallest network of the library.
 REPLACED = {"timm:resnet18": f"timm:{TIMM} --size {SIDE}"}

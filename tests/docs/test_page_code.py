@@ -94,7 +94,7 @@ def run_commands(page: str, monkeypatch: pytest.MonkeyPatch) -> int:
     for words in commands(page):
         if len(words) < 3:
             continue  # a name in the text
-        quick = ["--seconds", "0.05"] if words[1] == "bench" else []
+        quick = ["--seconds", "0.01"] if words[1] == "bench" else []
         monkeypatch.setattr("sys.argv", [*words, *quick])
         assert main() == 0, words
         done += 1

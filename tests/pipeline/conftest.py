@@ -155,6 +155,6 @@ def compressed(compress_inputs: Path) -> Path:
             max_drop=100,
             force=True,
             minutes=0,
-            seconds=0.05,
+            seconds=0.01,
         )
     return output

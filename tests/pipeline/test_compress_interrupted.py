@@ -29,7 +29,7 @@ def wait(*_, **__):
 
 int8.calibrate_pruned = wait
 sys.argv = ["eightfold", "compress", "net.onnx", "--images", "photos", "-o", "stopped", "--minutes", "0",
-            "--max-drop", "100", "--seconds", "0.05", "--force"]
+            "--max-drop", "100", "--seconds", "0.01", "--force"]
 sys.exit(main())
 """
 
@@ -58,7 +58,7 @@ def test_a_command_that_is_stopped_goes_on_when_it_is_repeated(
     code, _ = stopped_by(warm_python, signal.SIGKILL, compress_inputs)
     assert code == -signal.SIGKILL
     monkeypatch.chdir(compress_inputs)
-    compress("net.onnx", "photos", Path("stopped"), minutes=0, max_drop=100, force=True, seconds=0.05)
+    compress("net.onnx", "photos", Path("stopped"), minutes=0, max_drop=100, force=True, seconds=0.01)
     told = capsys.readouterr().out
     assert "prune: up to date" in told
     assert "export pruned: up to date" in told

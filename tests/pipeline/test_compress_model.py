@@ -105,7 +105,7 @@ def test_the_command_again_does_nothing_and_says_the_verdict(
         max_drop=100,
         force=True,
         minutes=0,
-        seconds=0.05,
+        seconds=0.01,
         json=compress_inputs / "result.json",
     )
     told = capsys.readouterr().out
@@ -123,13 +123,13 @@ def test_a_bad_result_is_kept_and_exits_with_1(
     monkeypatch.setattr(LatencyTable, "disturbance", lambda _: "")
     arguments = (str(compress_inputs / "net.onnx"), str(compress_inputs / "photos"), compressed)
     with pytest.raises(typer.Exit) as stop:
-        compress(*arguments, keep=0.5, min_speedup=1e4, max_drop=100, minutes=0, seconds=0.05)
+        compress(*arguments, keep=0.5, min_speedup=1e4, max_drop=100, minutes=0, seconds=0.01)
     told = capsys.readouterr()
     assert stop.value.exit_code == 1
     assert "\nbad: " in told.out
     assert "the result is bad" in told.err
     assert (compressed / "bundle" / "manifest.json").is_file()
-    compress(*arguments, keep=0.5, min_speedup=1e4, max_drop=100, minutes=0, seconds=0.05, force=True)
+    compress(*arguments, keep=0.5, min_speedup=1e4, max_drop=100, minutes=0, seconds=0.01, force=True)
 
 
 def test_a_dry_run_writes_nothing(compress_inputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,7 +168,7 @@ def test_a_function_with_labels(compress_inputs: Path, tmp_path: Path, monkeypat
     )
     monkeypatch.syspath_prepend(tmp_path)
     options = CompressOptions(
-        labelled=str(tmp_path / "labelled"), size=(SIDE, SIDE), batches=(1,), minutes=0, seconds=0.05
+        labelled=str(tmp_path / "labelled"), size=(SIDE, SIDE), batches=(1,), minutes=0, seconds=0.01
     )
     result = compress_model("two_classes:net", compress_inputs / "photos", tmp_path / "out", options=options)
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
@@ -189,7 +189,7 @@ def test_a_small_network_is_said_to_be(
     path, out = tmp_path / "small.onnx", tmp_path / "out"
     ef.export_onnx(small(), path, batch=1, image_size=SIDE)
     photos = str(compress_inputs / "photos")
-    compress(str(path), photos, out, minutes=0, max_drop=100, force=True, seconds=0.05)
+    compress(str(path), photos, out, minutes=0, max_drop=100, force=True, seconds=0.01)
     told = capsys.readouterr().out
     assert "prune: nothing to prune, " in told
     assert ": the network is small already, nothing was pruned (groups of up to 8 channels stay whole" in told
@@ -206,7 +206,7 @@ def test_recovery_is_on_where_anything_is_pruned(compress_inputs: Path) -> None:
 def test_engines_of_several_targets_in_one_run_that_recovers(compress_inputs: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="the extra [rtx] is not installed")
     options = CompressOptions(
-        targets=("cpu-x86", "rtx:sm86", "rtx:sm89"), minutes=0.05, max_drop=100, batches=(1,), seconds=0.05
+        targets=("cpu-x86", "rtx:sm86", "rtx:sm89"), minutes=0.05, max_drop=100, batches=(1,), seconds=0.01
     )
     result = compress_model(compress_inputs / "net.onnx", compress_inputs / "photos", tmp_path / "out", options=options)
     assert "recover" in [step.name for step in result.steps]

@@ -48,7 +48,7 @@ RECIPE: dict[str, Any] = {
     "compress": {"rule": "uniform", "score": "l2", "finetune": {"epochs": 1, "batch": 4}},
     "export": {"batches": [1]},
     "calibrate": {"images": 4},
-    "bench": {"threads": 1, "seconds_per_row": 0.05},
+    "bench": {"threads": 1, "seconds_per_row": 0.01},
     "limits": {"allow_failed": True},
 }
 

@@ -50,7 +50,7 @@ def test_a_bundle_without_a_table(bundle_path: Path) -> None:
 def test_another_machine_s_table(make_bundle: Any) -> None:
     path = make_bundle(batches=(1,), variants={"baseline": 1.0, "pruned": 2.0})
     add(path, {}, {"artifacts": with_metrics(path, [0.98, 0.97])})
-    table = bench(path, backends=["onnxruntime"], seconds=0.05)
+    table = bench(path, backends=["onnxruntime"], seconds=0.01)
     content = content_of_bundle(Bundle.open(path), table)
     assert content.latency == table
     assert content.not_done == ()
@@ -63,7 +63,7 @@ def test_another_machine_s_table(make_bundle: Any) -> None:
 
 def test_the_bundle_s_own_table_and_an_engine_s_messages(make_bundle: Any) -> None:
     path = make_bundle(batches=(1, 4))
-    table = bench(path, batches=[1], backends=["onnxruntime"], seconds=0.05)
+    table = bench(path, batches=[1], backends=["onnxruntime"], seconds=0.01)
     artifacts = with_metrics(path, [], format="engine", target="rtx:sm86", requires={"tensorrt_rtx": "1.7"})
     artifacts[-1]["files"] = [f"{artifacts[-1]['path']}.json"]
     record = json.dumps({"seconds": 1.5, "messages": ["[builder] a warning"]})

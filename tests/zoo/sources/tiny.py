@@ -122,7 +122,7 @@ def ultralytics_checkpoint(folder: Path) -> Path:
 
 def smp(folder: Path) -> TinyNetwork:
     pytest.importorskip("segmentation_models_pytorch", reason="the extra [smp] is not installed")
-    return _with_weights("smp:Unet/tu-test_resnet", folder, size=32, kind="segment")
+    return _with_weights("smp:Linknet/tu-test_resnet", folder, size=32, kind="segment")
 
 
 def hf(folder: Path) -> TinyNetwork:
