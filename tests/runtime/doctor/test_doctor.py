@@ -158,7 +158,7 @@ def test_the_command(tmp_path: Path) -> None:
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('no lib')")
     program = (
         "import sys; sys.argv = ['eightfold', 'doctor', '--json']\n"
-        "from eightfold.runtime import doctor; doctor.sections = lambda: {'backends': ('onnxruntime',)}\n"
+        "from eightfold.runtime.doctor import doctor; doctor.sections = lambda: {'backends': ('onnxruntime',)}\n"
         "doctor._advice = lambda device, found: []\n"
         "from eightfold.cli.app import main; sys.exit(main())"
     )
@@ -166,4 +166,4 @@ def test_the_command(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 1, done.stderr
     diagnosis = doctor.Diagnosis.from_json(done.stdout)
-    assert diagnosis.findings[0].detail == "ImportError: no lib"
+    assert [each.detail for each in diagnosis.findings] == ["ImportError: no lib"]
