@@ -10,8 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from eightfold.errors import UsageError
-from eightfold.files import atomic_directory, atomic_path, remove_temporaries, sha256_of_file, write_text
+from eightfold.errors import ModelError, UsageError
+from eightfold.files import (
+    atomic_directory,
+    atomic_path,
+    remove_temporaries,
+    require_model_file,
+    sha256_of_file,
+    write_text,
+)
 
 
 def test_sha256_of_the_standard_example(tmp_path: Path) -> None:
@@ -167,3 +174,11 @@ def test_a_link_is_removed_and_not_what_it_leads_to(tmp_path: Path) -> None:
     remove_temporaries(tmp_path / "run")
     assert (tmp_path / "photos").is_dir()
     assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_folder_in_place_of_a_model_file_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").mkdir()
+    with pytest.raises(ModelError, match=r"net\.onnx is a folder, and no ONNX file; allowed: x; name the file in it"):
+        require_model_file(tmp_path / "net.onnx", "ONNX file", allowed="x")
+    with pytest.raises(ModelError, match=r"no ONNX file .*absent\.onnx; allowed: x; check the path"):
+        require_model_file(tmp_path / "absent.onnx", "ONNX file", allowed="x")

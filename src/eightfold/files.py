@@ -81,6 +81,14 @@ def refuse_lfs_pointer(path: PathLike) -> None:
             )
 
 
+def require_model_file(path: PathLike, kind: str, *, allowed: str) -> None:
+    """Raises ModelError where there is no such file, or a folder of that name."""
+    if Path(path).is_dir():
+        raise ModelError(f"{path} is a folder, and no {kind}", allowed=allowed, remedy="name the file in it")
+    if not Path(path).is_file():
+        raise ModelError(f"no {kind} {path}", allowed=allowed, remedy="check the path")
+
+
 def require_output(path: PathLike | None, *, reads: Iterable[PathLike | None] = ()) -> None:
     """Refuse, before the work and not behind it, a file's name that cannot be written or would cost what is read.
 

@@ -131,6 +131,31 @@ def test_ctrl_c_says_how_to_go_on_where_that_helps(
     assert capsys.readouterr().err.endswith(said)
 
 
+@pytest.mark.parametrize(
+    ("signal", "code", "said"),
+    [(KeyboardInterrupt(), 130, "interrupted"), (SystemExit(143), 143, "terminated")],
+    ids=["Ctrl-C", "SIGTERM"],
+)
+def test_a_signal_that_became_another_error_is_still_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], signal: BaseException, code: int, said: str
+) -> None:
+    """Before 3.12, Python makes a RuntimeError of what is raised while a class sets the names of its members."""
+
+    class Named:
+        def __set_name__(self, *_: object) -> None:
+            raise signal
+
+    def opened(*_: object, **__: object) -> None:
+        try:
+            type("Outer", (), {"inner": Named()})
+        except BaseException as error:
+            raise RuntimeError("Error calling __set_name__") from error
+
+    monkeypatch.setattr("eightfold.runtime.bundle.bundle.Bundle.open", opened)
+    assert run(monkeypatch, "report", "bundle") == code
+    assert capsys.readouterr().err == f"eightfold: {said}\n"
+
+
 def test_code_in_the_current_folder_is_found(tmp_path: Path) -> None:
     """A model of one's own is named as module:function, and its file lies where one works."""
     (tmp_path / "own_code.py").write_text("found = True\n")

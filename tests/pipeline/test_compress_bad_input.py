@@ -14,8 +14,8 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 import eightfold as ef
-from eightfold.errors import EightfoldError
-from eightfold.pipeline.compress_model import CompressOptions, compress_model, preview_compress
+from eightfold.errors import EightfoldError, UsageError
+from eightfold.pipeline.compress_model import CompressOptions, compress_model, preview_compress, recipe_for
 
 cv2 = pytest.importorskip("cv2", reason="the extra [images] is not installed")
 SIDE = 32
@@ -156,3 +156,10 @@ def test_a_run_directory_of_other_things_is_left_alone(place: Path, tmp_path: Pa
     with pytest.raises(EightfoldError, match=r"holds other things, such as mine\.txt"):
         compress_model(place / "net.onnx", place / "photos", tmp_path / "out")
     assert [each.name for each in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("drop", [-1.0, float("nan"), float("inf")])
+def test_points_that_may_be_lost_are_a_number(compress_inputs: Path, tmp_path: Path, drop: float) -> None:
+    options = CompressOptions(max_drop=drop)
+    with pytest.raises(UsageError, match=r"(-1|nan|inf) points that may be lost; allowed: 0 or more"):
+        recipe_for(str(compress_inputs / "net.onnx"), str(compress_inputs / "photos"), tmp_path / "out", options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -19,10 +20,13 @@ from eightfold.cli.pipeline.compress import compress
 from eightfold.cli.pipeline.estimates import Estimates
 from eightfold.pipeline.compress_model import CompressOptions, compress_model, recipe_for
 from eightfold.pipeline.job.dry_run import StepPreview
+from eightfold.pipeline.job.job import Job
 from eightfold.pipeline.job.runner import StepResult
+from eightfold.pipeline.run import RunResult
 from eightfold.pipeline.verdict_line import verdict_line
 from eightfold.recipe import read_recipe
 from eightfold.runtime.bench.latency import LatencyTable
+from eightfold.runtime.report.report_content import Check
 
 cv2 = pytest.importorskip("cv2", reason="the extra [images] is not installed")
 # Of so small a network INT8 is slower, which is no fault of it.
@@ -130,6 +134,20 @@ def test_a_bad_result_is_kept_and_exits_with_1(
     assert "the result is bad" in told.err
     assert (compressed / "bundle" / "manifest.json").is_file()
     compress(*arguments, keep=0.5, min_speedup=1e4, max_drop=100, minutes=0, seconds=0.01, force=True)
+
+
+@pytest.mark.parametrize(
+    ("over", "words"), [(True, "bad: .*; INT8: probably not, 9%"), (False, "not shown: .*; INT8: 9%")]
+)
+def test_an_estimate_over_the_limit_is_no_proof(
+    compressed: Path, monkeypatch: pytest.MonkeyPatch, over: bool, words: str
+) -> None:
+    """The first line says no more than the list of checks below it, which calls such a promise not shown."""
+    check = Check(name="INT8", passed=None, seen="9%", wanted="10%", over_limit=over)
+    monkeypatch.setattr(RunResult, "checks", (check,))
+    job = Job(read_recipe(compressed / "recipe.yaml"), compressed)
+    line = verdict_line(RunResult(compressed / "bundle", compressed / "report.html", job, ()))
+    assert re.fullmatch(words, line)
 
 
 def test_a_dry_run_writes_nothing(compress_inputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -245,3 +263,17 @@ def test_estimates_count_the_minutes_of_recovery_apart() -> None:
     now[0] = 60.0
     estimates.show(StepResult("compensate", False, 60.0, "x"))
     assert estimates.remaining() == " about 11 min left"  # as long again for the rest of the step, and its limit
+
+
+def test_measuring_layers_says_nothing_of_the_other_steps() -> None:
+    now = [0.0]
+    steps = [StepPreview(name, "would run") for name in ("data", "prune", "compensate", "export pruned")]
+    estimates = Estimates(steps, apart=("prune",), clock=lambda: now[0])
+    now[0] = 10.0
+    estimates.show(StepResult("data", False, 10.0, "x"))
+    assert estimates.remaining() == ""  # nobody knows how long the measurement takes
+    now[0] = 910.0
+    estimates.show(StepResult("prune", False, 900.0, "x"))
+    now[0] = 1030.0
+    estimates.show(StepResult("compensate", False, 120.0, "x"))
+    assert estimates.remaining() == " about 50 s left"  # 13 of 18 shares took 130 s

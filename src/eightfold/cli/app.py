@@ -22,7 +22,8 @@ from eightfold.errors import EightfoldError
 from eightfold.extras import EXTRA_OF, installed
 
 # Exit code -> what is said where somebody ended the work.
-STOPPED = {130: "interrupted"} | dict.fromkeys(TERMINATED, "terminated")
+INTERRUPTED = 130
+STOPPED = {INTERRUPTED: "interrupted"} | dict.fromkeys(TERMINATED, "terminated")
 COMPLETION = "_EIGHTFOLD_COMPLETE"  # set by the shell that asks for completions, which end by exit()
 NO_SPACE = os.strerror(errno.ENOSPC)
 # What typer raises where the words of a command are wrong. It has no public name in all the versions that we take.
@@ -145,6 +146,17 @@ def _way_on(words: list[str]) -> str:
     return "; run the same command again to go on" if RESUMABLE.intersection(words[:2]) else ""
 
 
+def _stopped_by(error: BaseException | None) -> int | None:
+    """The exit code where a library or Python itself made another error of a signal, as for Ctrl-C in a class body."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return INTERRUPTED
+        if isinstance(error, SystemExit) and error.code in STOPPED:
+            return int(error.code or 0)
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def main() -> int:
     """Run the command line. Returns the exit code: 0, 1 for a failure, 2 for wrong usage, 130 when interrupted, 143
     when terminated."""
@@ -171,6 +183,9 @@ def main() -> int:
         print(f"eightfold: {_wrong_words(error)}", file=sys.stderr)
         return 2
     except Exception as error:  # the outermost edge: what gets here ends as one line
+        if (stopped := _stopped_by(error)) is not None:
+            print(f"eightfold: {STOPPED[stopped]}{_way_on(sys.argv[1:])}", file=sys.stderr)
+            return stopped
         if "--debug" in itertools.takewhile(lambda word: word.startswith("-"), sys.argv[1:]):
             raise
         if OURS in os.environ and lost_a_peer(error):

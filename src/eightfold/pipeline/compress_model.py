@@ -5,6 +5,7 @@ The arguments become a recipe, which `eightfold run` carries out; the recipe is 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -136,6 +137,8 @@ def preview_compress(
 def recipe_for(model: str, images: str, output: PathLike, options: CompressOptions) -> Recipe:
     """The recipe that does the same. Raises as `compress_model`."""
     _require_weights(model, options)
+    if options.max_drop is not None and not 0 <= options.max_drop < math.inf:
+        raise UsageError(f"{options.max_drop:g} points that may be lost", allowed="0 or more")
     for source in (images, options.labelled):  # before the network is loaded, which takes longer
         if source is not None:
             open_images(source)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eightfold.errors import ModelError, RecipeError, UnknownNameError
+from eightfold.errors import RecipeError, UnknownNameError
 from eightfold.extras import require
+from eightfold.files import require_model_file
 from eightfold.onnx_graph.graph import require_float32_weights
 from eightfold.onnx_graph.onnx_files import load_onnx
 from eightfold.recipe import Recipe
@@ -43,8 +44,8 @@ def check_before(recipe: Recipe, directory: Path) -> None:
     for name in recipe.bench.backends:
         backend_named(name)
     _check_weights(recipe)
-    if recipe.model.weights is not None and not Path(recipe.model.weights).is_file():
-        raise ModelError(f"no weights file {recipe.model.weights}", allowed="a .safetensors or .pt file")
+    if recipe.model.weights is not None:
+        require_model_file(recipe.model.weights, "weights file", allowed="a .safetensors or .pt file")
 
 
 def _require_float32(source: str) -> None:

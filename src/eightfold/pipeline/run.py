@@ -13,7 +13,7 @@ from eightfold.json_types import JsonDict
 from eightfold.pipeline.job import run_files as at
 from eightfold.pipeline.job.dry_run import StepPreview, foresee
 from eightfold.pipeline.job.job import Job
-from eightfold.pipeline.job.recipe_paths import find_code
+from eightfold.pipeline.job.recipe_paths import find_code, require_found
 from eightfold.pipeline.job.runner import Listener, PipelineStep, StepResult, run_steps
 from eightfold.pipeline.preflight import check_before
 from eightfold.pipeline.report.content import content_of
@@ -119,6 +119,7 @@ def _job(recipe: Recipe | PathLike, output: PathLike | None, **limits: float | N
     project = Path.cwd() if isinstance(recipe, Recipe) else Path(recipe).parent
     if not isinstance(recipe, Recipe):
         recipe = read_recipe(recipe)
+        require_found(recipe, project)
     recipe = with_limits(recipe, **limits)
     find_code(recipe)
     job = Job(recipe, Path(output or recipe.output), commits(project))

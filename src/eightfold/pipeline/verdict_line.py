@@ -41,7 +41,8 @@ def verdict_line(result: RunResult) -> str:
     checks = result.checks
     failed = bad_checks(result)
     if failed:
-        return f"bad: {shown}; " + "; ".join(f"{check.name}: no, {check.seen}" for check in failed)
+        answers = (f"{check.name}: {'probably not' if check.over_limit else 'no'}, {check.seen}" for check in failed)
+        return f"bad: {shown}; " + "; ".join(answers)
     unsure = [check for check in checks if check.passed is None]
     if unsure:
         return f"not shown: {shown}; " + "; ".join(f"{check.name}: {check.seen}" for check in unsure[:2])

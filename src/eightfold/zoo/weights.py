@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from eightfold.errors import ModelError
 from eightfold.extras import require
-from eightfold.files import PathLike, refuse_lfs_pointer
+from eightfold.files import PathLike, refuse_lfs_pointer, require_model_file
 from eightfold.zoo.weights_inside import parts_of
 
 if TYPE_CHECKING:
@@ -174,8 +174,7 @@ def _shape(tensor: torch.Tensor | None) -> str:
 
 def _read(path: Path) -> object:
     torch = require("torch", "read weights")
-    if not path.is_file():
-        raise ModelError(f"no weights file {path}", allowed="a .safetensors or .pt file")
+    require_model_file(path, "weights file", allowed="a .safetensors or .pt file")
     if path.stat().st_size == 0:
         raise ModelError(f"{path} is empty", allowed="a .safetensors or .pt file", remedy="copy it again")
     refuse_lfs_pointer(path)

@@ -124,6 +124,22 @@ def test_a_written_recipe_runs_from_any_directory(place: Path, monkeypatch: pyte
     assert to_do(written, Path(written.output)) == set()
 
 
+@pytest.mark.parametrize(
+    ("model", "data", "named"),
+    [("net.onnx", "photos", "photos"), ("net.onnx", "mnist", "net.onnx"), ("hf:hub", "mnist", "hub")],
+)
+def test_files_beside_a_recipe_are_run_from_there(
+    place: Path, monkeypatch: pytest.MonkeyPatch, model: str, data: str, named: str
+) -> None:
+    (place / "r.yaml").write_text(
+        yaml.safe_dump({**recipe_of(model).model_dump(mode="json", exclude_defaults=True), "data": {"source": data}})
+    )
+    monkeypatch.chdir(place / "sub")
+    words = f"there is no {named} in the current directory; .*; it lies beside the recipe: cd .*"
+    with pytest.raises(RecipeError, match=words):
+        _job("../r.yaml", None)
+
+
 @pytest.fixture
 def own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A package in a folder that Python searches as the command line does: as the current one."""

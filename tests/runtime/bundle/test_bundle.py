@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -228,7 +229,7 @@ def test_no_bundle_there(tmp_path: Path) -> None:
 
 
 def test_an_empty_directory(tmp_path: Path) -> None:
-    with pytest.raises(IntegrityError, match=r"manifest\.json is missing"):
+    with pytest.raises(BundleError, match=r"is a folder without manifest\.json"):
         Bundle.open(tmp_path)
 
 
@@ -359,3 +360,15 @@ def test_weights_that_openvino_would_find_by_their_name(bundle_path: Path) -> No
     (bundle_path / "onnx" / "net.bin").write_bytes(b"weights")
     with pytest.raises(BundleError, match=r"net\.xml takes weights from 'net\.bin'"):
         Bundle.open(bundle_path).verify()
+
+
+def test_a_folder_of_something_else_is_no_bundle(tmp_path: Path, bundle_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").touch()
+    with pytest.raises(
+        BundleError, match=r"photos is a folder without manifest\.json; .*; make one with: eightfold exp"
+    ):
+        Bundle.open(tmp_path / "photos")
+    shutil.copytree(bundle_path, tmp_path / "run" / "bundle")
+    with pytest.raises(BundleError, match=r"run is a folder without manifest\.json; .*; did you mean .*run/bundle\?"):
+        Bundle.open(tmp_path / "run")

@@ -233,3 +233,21 @@ def test_an_onnx_file_has_its_own_weights_and_size(tmp_path: Path) -> None:
 def test_a_folder_of_other_things_is_no_network(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"the folder .* allowed: a folder that eightfold prune wrote"):
         load_source(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "changed"),
+    [
+        ("a/net.onnx", "A/NET.ONNX"),
+        ("hf:a/vit", "hf:A/VIT"),
+        ("darknet:a.cfg", "darknet:A.CFG"),
+        ("darknet:a/b.cfg+c.weights", "darknet:A/B.CFG+C.WEIGHTS"),
+        ("ultralytics:yolov8n.yaml", "ultralytics:YOLOV8N.YAML"),
+        ("ultralytics:best.pt", "ultralytics:BEST.PT"),
+        ("ultralytics:yolov8n", "ultralytics:yolov8n"),
+        ("package.module:net", "package.module:net"),
+        ("modnet", "modnet"),
+    ],
+)
+def test_the_paths_in_a_source(text: str, changed: str) -> None:
+    assert source_of(text).with_paths(text, str.upper) == changed

@@ -98,7 +98,7 @@ class DataReader:
                 content, image = read()
                 rows = self._rows_of(image, name)
             except ImageError as error:
-                self._skip(str(error))
+                self._skip(error.seen)
                 continue
             for row in rows:
                 self.tally.use(content)

@@ -111,7 +111,8 @@ def compress(
         write_result(json, {"steps": [dataclasses.asdict(step) for step in steps]})
         return
     known = {"recover": 60 * recovery_minutes(options)}
-    result = compress_model(model, images, output, options=options, listener=Estimates(steps, known).show)
+    estimates = Estimates(steps, known, apart=() if latency is None else ("prune",))
+    result = compress_model(model, images, output, options=options, listener=estimates.show)
     _show_result(result, output, json)
     if bad_checks(result) and not force:
         typer.echo("eightfold: the result is bad, see its first line; it is kept; to exit with 0: --force", err=True)

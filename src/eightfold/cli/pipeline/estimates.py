@@ -30,6 +30,8 @@ class Estimates:
     Args:
         steps: those of the run; what is up to date counts nothing.
         known: kind of step -> seconds that it takes on any machine, beside its usual share.
+        apart: kinds of steps whose time says nothing of the others', such as measurements until they agree; there is no
+            estimate before their end.
         clock: seconds.
     """
 
@@ -37,11 +39,14 @@ class Estimates:
         self,
         steps: Sequence[StepPreview],
         known: Mapping[str, float] | None = None,
+        *,
+        apart: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._names = [step.name for step in steps]
         stale = [step.name for step in steps if step.state != "up to date"]
-        self._left = {name: weight(name) for name in stale}
+        self._apart = {name for name in stale if name.startswith(tuple(apart))}
+        self._left = {name: weight(name) for name in stale if name not in self._apart}
         self._known = {name: seconds for name in stale if (seconds := _value(known or {}, name, 0.0))}
         self._total, self._clock, self._begin = max(sum(self._left.values()), 1), clock, clock()
         self._waited = 0.0
@@ -54,6 +59,9 @@ class Estimates:
             return
         self._left.pop(event.name, None)
         self._waited += self._known.pop(event.name, 0.0)
+        if event.name in self._apart:
+            self._apart.remove(event.name)
+            self._waited += event.seconds
         said = "up to date" if event.skipped else f"{event.said} ({event.seconds:.1f} s)"
         print(f"{event.name}: {said}", flush=True)
 
@@ -61,7 +69,7 @@ class Estimates:
         """Time that is left in words; nothing at the beginning."""
         left = sum(self._left.values())
         done = self._total - left
-        if done / self._total < FIRST:
+        if self._apart or done / self._total < FIRST:
             return ""
         worked = max(self._clock() - self._begin - self._waited, 0.0)
         seconds = worked * left / done + sum(self._known.values())

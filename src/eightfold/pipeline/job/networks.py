@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from eightfold.errors import ModelError, RecipeError
 from eightfold.extras import require
-from eightfold.files import atomic_directory, atomic_path
+from eightfold.files import atomic_directory, atomic_path, require_model_file
 from eightfold.pipeline.job import run_files as at
 from eightfold.zoo.sources.base import LoadedModel, SourceOptions
 from eightfold.zoo.sources.pruned_folder import onnx_file_of
@@ -240,8 +240,7 @@ def networks_of(job: RunContext) -> RunNetworks:
     source = onnx_file_of(job.recipe.model.source)
     if source is None:
         return ModuleNetworks(job)
-    if not source.is_file():
-        raise ModelError(f"no ONNX file {source}", allowed="an .onnx file that exists", remedy="check the path")
+    require_model_file(source, "ONNX file", allowed="an .onnx file that exists")
     networks = FileNetworks(job, source)
     inputs = networks.inputs
     inputs.require_one()

@@ -52,6 +52,31 @@ def find_code(recipe: Recipe) -> None:
         sys.path.insert(sys.path.index("") if "" in sys.path else len(sys.path), entry)
 
 
+def require_found(recipe: Recipe, folder: Path) -> None:
+    """Refuse a recipe whose files lie beside it rather than where a relative path starts.
+
+    Args:
+        folder: that of the recipe.
+
+    Raises:
+        RecipeError: a path leads nowhere from the current directory, and somewhere from `folder`.
+    """
+    named = [] if recipe.data.source in SHIPPED else [recipe.data.source]
+
+    def seen(path: str) -> str:
+        named.append(path)
+        return path
+
+    _with_paths(recipe.model_copy(update={"output": "."}), seen)
+    for path in named:
+        if not Path(path).is_absolute() and not Path(path).exists() and (folder / path).exists():
+            raise RecipeError(
+                f"there is no {path} in the current directory",
+                allowed="paths that start here, or from the root of the file system",
+                remedy=f"it lies beside the recipe: cd {folder}",
+            )
+
+
 def _with_paths(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
     """The recipe with each path changed; names of networks and data sets stay."""
     model, data = recipe.model, recipe.data

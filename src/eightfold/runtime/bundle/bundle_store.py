@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from eightfold.errors import BundleError, IntegrityError
+from eightfold.runtime.bundle.bundle_names import MANIFEST_DIGEST_NAME, MANIFEST_NAME
 from eightfold.runtime.bundle.manifest import FileEntry
 from eightfold.runtime.bundle.zip_reader import ZipError, ZipMember, ZipReader
 from eightfold.scratch import scratch_folder_of
@@ -177,6 +178,7 @@ class ZipStore(Store):
 def open_store(path: Path) -> Store:
     """The store of a bundle directory or file. Raises BundleError."""
     if path.is_dir():
+        _require_bundle(path)
         return DirectoryStore(path)
     if path.is_file():
         return ZipStore(path)
@@ -184,6 +186,18 @@ def open_store(path: Path) -> Store:
         f"there is no bundle at {os.fspath(path)!r}",
         allowed="a bundle directory or an .eightfold file",
         remedy="make one with: eightfold run RECIPE",
+    )
+
+
+def _require_bundle(folder: Path) -> None:
+    """Refuse a folder of something else. One that lacks its manifest alone is a damaged bundle."""
+    if (folder / MANIFEST_NAME).exists() or (folder / MANIFEST_DIGEST_NAME).exists():
+        return
+    inner = folder / "bundle"  # the directory of a run holds one
+    raise BundleError(
+        f"{folder} is a folder without {MANIFEST_NAME}",
+        allowed="a bundle directory or an .eightfold file",
+        remedy=f"did you mean {inner}?" if (inner / MANIFEST_NAME).is_file() else "make one with: eightfold export",
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.errors import BackendError, ModelError
-from eightfold.files import PathLike, sha256_of_file
+from eightfold.files import PathLike, require_model_file, sha256_of_file
 from eightfold.onnx_graph.onnx_references import external_references
 from eightfold.onnx_graph.tensor_specs import TensorSpec
 from eightfold.runtime.backends import BACKENDS, open_session, usable_backends
@@ -32,8 +32,7 @@ def bundle_of_onnx(path: PathLike, *, task: Task | None = None, preprocess: Prep
         ModelError: no such file, axes of unknown length, several inputs, or none that takes images.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ModelError(f"no ONNX file {path}", allowed="an .onnx file that exists", remedy="check the path")
+    require_model_file(path, "ONNX file", allowed="an .onnx file that exists")
     path = path.absolute()  # not behind links: weights lie beside the link
     reading = [name for name in usable_backends() if "onnx" in BACKENDS[name].formats]
     if not reading:

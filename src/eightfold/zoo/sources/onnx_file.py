@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eightfold.calib.images.preprocess import Preprocess
-from eightfold.errors import EightfoldError, ModelError, UsageError
+from eightfold.errors import EightfoldError, UsageError
+from eightfold.files import require_model_file
 from eightfold.runtime.bundle.manifest import Task
 from eightfold.runtime.bundle.sizes import Size, size_text
 from eightfold.zoo.sources.base import RAW_OUTPUTS, LoadedModel, ModelSource, SourceOptions
@@ -61,8 +62,7 @@ class OnnxFileSource(ModelSource):
         from eightfold.onnx_graph.onnx_files import load_onnx
 
         path = Path(text)
-        if not path.is_file():
-            raise ModelError(f"no ONNX file {path}", allowed="an .onnx file that exists", remedy="check the path")
+        require_model_file(path, "ONNX file", allowed="an .onnx file that exists")
         inputs = FileInputs.of(path, options.inputs)
         own = inputs.image_size
         if own is not None and options.size not in (None, own):
