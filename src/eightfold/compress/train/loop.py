@@ -22,6 +22,7 @@ from eightfold.compress.train.checkpoint import Checkpoint, load_model, load_opt
 from eightfold.compress.train.devices import Devices
 from eightfold.compress.train.hooks import Batch, Hook, Run
 from eightfold.compress.train.log import CHECK, Log
+from eightfold.compress.train.memory_layout import MemoryLayout
 from eightfold.compress.train.options import CLOCKS, DivergedError, LoopOptions, Trained
 from eightfold.compress.types import Loss
 from eightfold.errors import UsageError
@@ -72,9 +73,16 @@ def fit(
     devices = devices or Devices()
     wrapped, wrapped_optimizer = devices.prepare(model, optimizer)
     run = Run(devices.bare(wrapped), wrapped_optimizer)
+    layout = MemoryLayout()
+    layout.choose(run.model, devices.place(batch_at(0)), devices, training=options.training_mode)
     average = Average(run.model, options.average) if options.average else None
-    loop = _Loop(wrapped, run, batch_at, options, loss, hooks, check, checkpoint, log or Log(), devices, average)
-    return loop.train()
+    loop = _Loop(
+        wrapped, run, batch_at, options, loss, hooks, check, checkpoint, log or Log(), devices, layout, average
+    )
+    try:
+        return loop.train()
+    finally:
+        layout.release(run.model)
 
 
 @dataclass
@@ -89,6 +97,7 @@ class _Loop:
     path: Path | None
     log: Log
     devices: Devices
+    layout: MemoryLayout
     average: Average | None
     best: Best = field(default_factory=Best)
     recent: list[float] = field(default_factory=list)
@@ -198,11 +207,11 @@ class _Loop:
         self.log.add({"step": run.step, "seconds": run.elapsed_s, "rate": factor, **sums})
 
     def _backward(self, number: int) -> Mapping[str, float]:
-        batch = self.devices.place(self.batch_at(number))
+        batch = self.layout.of_batch(self.devices.place(self.batch_at(number)))
         with ExitStack() as stack, self.devices.autocast():
             for hook in self.hooks:
                 stack.enter_context(hook.around_forward(self.run, batch))
-            outputs = self.wrapped(*batch.inputs)
+            outputs = self.layout.of_outputs(self.wrapped(*batch.inputs))
         with self.devices.autocast():
             terms = {} if self.loss is None else {"loss": self.loss(outputs, batch.target)}
             for hook in self.hooks:
