@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eightfold.compress.plan.latency.budget_text import MIXED
+from eightfold.errors import ImageError
 from eightfold.export.targets import target_named
 from eightfold.files import write_text
 from eightfold.pipeline.job import run_files as at
@@ -222,8 +223,15 @@ def _layers_kept_float(job: Job, ranges: Ranges, target: str) -> tuple[str, ...]
 
 
 def _score(job: Job) -> Score:
-    """The metric that `max_drop` bounds, on the calibration images."""
+    """The metric that `max_drop` bounds, on the calibration images; the likeness of raw outputs where a detector finds
+    nothing there."""
+    from eightfold.recipe_sections import TaskSection
     from eightfold.tasks.kinds import agreement_of
 
-    task = agreement_of(job.task.section) if job.unlabelled else job.task
-    return task.score(_calibration_images(job), job.fed, job.path(job.artifacts.calibration.path))
+    images, reference = _calibration_images(job), job.path(job.artifacts.calibration.path)
+    if not job.unlabelled:
+        return job.task.score(images, job.fed, reference)
+    try:
+        return agreement_of(job.task.section).score(images, job.fed, reference)
+    except ImageError:
+        return agreement_of(TaskSection(kind="tensors")).score(images, job.fed, reference)
