@@ -88,6 +88,8 @@ def test_a_search_gives_layers_back(
     words = ("quantize", network, ranges, "-o", int8, "--min-sqnr", "150", "--form", "qdq")
     assert _call(monkeypatch, *words) == 2
     assert "a search without images" in capsys.readouterr().err
+    assert _call(monkeypatch, *words, "--images", photos) == 2  # before the work
+    assert "one of --images and --preprocess; allowed: both or none" in capsys.readouterr().err
     assert _call(monkeypatch, *words, "--images", photos, "--preprocess", preprocess) == 0
     told = capsys.readouterr().out
     assert told.startswith("SQNR to reach: 150.00 dB\n")  # FP32 has none

@@ -101,12 +101,17 @@ def inputs_from_images(
     return {name: whole_runs(rows, batch)}
 
 
+def require_both(images: str | None, preprocess: Path | None) -> None:
+    """Raises UsageError if one of the two options is missing."""
+    if (images is None) != (preprocess is None):
+        raise UsageError("one of --images and --preprocess", allowed="both or none: how an image becomes the input")
+
+
 def file_inputs(onnx: Path, images: str | None, preprocess: Path | None) -> dict[str, Array] | None:
     """As `inputs_from_images` for an .onnx file. Raises UsageError if one of the two options is missing."""
     from eightfold.onnx_graph.onnx_files import load_onnx, tensor_specs
 
-    if (images is None) != (preprocess is None):
-        raise UsageError("one of --images and --preprocess", allowed="both or none: how an image becomes the input")
+    require_both(images, preprocess)
     if images is None or preprocess is None:
         return None
     return inputs_from_images(tensor_specs(load_onnx(onnx, external=False))[0], images, preprocess, RUNS)

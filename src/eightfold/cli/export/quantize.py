@@ -52,7 +52,7 @@ def quantize(
     from eightfold.calib.images.images import open_images
     from eightfold.calib.images.preprocess import Preprocess
     from eightfold.calib.trt_cache import read_ranges
-    from eightfold.cli.options import task_named
+    from eightfold.cli.options import require_both, task_named
     from eightfold.errors import one_of
     from eightfold.export.int8.quantize import CORRECTIONS, FORM_CHOICES, ROUNDINGS
     from eightfold.export.int8.quantize import quantize as write
@@ -60,6 +60,7 @@ def quantize(
     from eightfold.files import require_output
 
     require_output(output, reads=[model, ranges, preprocess, images])
+    require_both(images, preprocess)
     found = read_ranges(ranges, model)
     chosen_form, chosen_rounding = one_of("form", form, FORM_CHOICES), one_of("rounding", rounding, ROUNDINGS)
     correction = one_of("bias correction", bias_correction, CORRECTIONS)
