@@ -46,6 +46,8 @@ def bundle_of_onnx(path: PathLike, *, task: Task | None = None, preprocess: Prep
     height, width = image.shape[2:] if layout == "nchw" else image.shape[1:3]
     size = (height, width)
     found = task or guess_task([spec.shape for spec in session.outputs], size, _names(session))
+    if found.kind == "tensors":
+        _require_rows(path, session.outputs, image.shape[0])
     rules = preprocess or Preprocess.model_validate(
         {
             "height": height,
@@ -110,6 +112,17 @@ def _image_input(path: Path, inputs: Sequence[TensorSpec]) -> tuple[TensorSpec, 
         allowed="one input of images, float32 or uint8 (batch, channels, height, width)",
         remedy="make a bundle of it, with constants for other inputs: eightfold export",
     )
+
+
+def _require_rows(path: Path, outputs: Sequence[TensorSpec], batch: int) -> None:
+    """Refuse outputs that no image has a row of, such as a constant: each image would be answered with a part of it."""
+    for spec in outputs:
+        if spec.shape[:1] != (batch,):
+            raise ModelError(
+                f"output {spec.name!r} of {path} has the shape {spec.shape} for {batch} images",
+                allowed="outputs with a row for each image",
+                remedy="leave it out of the graph, or export with the decoder that reads it: eightfold export --task",
+            )
 
 
 def _names(session: Any) -> str:
