@@ -26,7 +26,7 @@ from typing import Any
 # Not onnxruntime, which starts threads.
 PRELOADED = (
     "numpy", "scipy.optimize", "onnx", "torch", "torch._dynamo", "torch.distributed", "torchvision",
-    "accelerate", "safetensors.torch", "cv2", "yaml", "pydantic", "typer", "rich.console", "rich.progress",
+    "accelerate", "safetensors.torch", "cv2", "yaml", "pydantic", "typer", "rich.console", "rich.progress", "pytest",
 )  # fmt: skip
 FIRST_S = 60.0  # without a test process for so long the server ends
 

@@ -35,8 +35,8 @@ WRITERS: dict[str, Callable[[Path, str], Path]] = {
 }
 
 
-def _killed(what: str, folder: Path, place: str) -> None:
-    done = subprocess.run([sys.executable, __file__, what, folder, place], capture_output=True, text=True)
+def _killed(python: str, what: str, folder: Path, place: str) -> None:
+    done = subprocess.run([python, __file__, what, folder, place], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
@@ -53,10 +53,10 @@ def _killed(what: str, folder: Path, place: str) -> None:
         ("packed", "shutil:copyfileobj"),
     ],
 )
-def test_a_kill_leaves_a_whole_bundle(tmp_path: Path, what: str, place: str) -> None:
+def test_a_kill_leaves_a_whole_bundle(tmp_path: Path, warm_python: str, what: str, place: str) -> None:
     _write(tmp_path / "source", "new")
     kept = WRITERS["zip" if what == "packed" else what](tmp_path, "old")
-    _killed(what, tmp_path, place)
+    _killed(warm_python, what, tmp_path, place)
     bundle = Bundle.open(kept)
     bundle.verify()
     # the old one is removed after the new one has its place
@@ -64,10 +64,10 @@ def test_a_kill_leaves_a_whole_bundle(tmp_path: Path, what: str, place: str) -> 
 
 
 @pytest.mark.parametrize("place", ["pathlib:Path.replace", "eightfold.files:_sync"])
-def test_a_kill_leaves_the_old_signature(tmp_path: Path, place: str) -> None:
+def test_a_kill_leaves_the_old_signature(tmp_path: Path, warm_python: str, place: str) -> None:
     bundle, public = WRITERS["directory"](tmp_path, "old"), new_key(tmp_path / "key")
     sign_bundle(bundle, tmp_path / "key")
-    _killed("signature", tmp_path, place)
+    _killed(warm_python, "signature", tmp_path, place)
     Bundle.open(bundle, key=public)
 
 
