@@ -90,7 +90,6 @@ def warm_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 [sys.executable, str(WARM / "server.py"), address],
                 env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,
             )
             command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{WARM}/client.py" {address} "$0" "$@"\n')
             command.chmod(0o755)

@@ -33,6 +33,7 @@ FIRST_S = 60.0  # without a test process for so long the server ends
 
 def serve(address: str) -> dict[str, Any]:
     """Answer requests. Returns in forks alone, with what they are to run."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends when the test processes have
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(f"\0{address}")
     listening.listen(64)
