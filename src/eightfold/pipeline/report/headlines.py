@@ -207,7 +207,7 @@ def _alignment_check(job: Job) -> Check:
     changed: list[str] = []
     kept: list[str] = []
     for width in job.read(at.WIDTHS):
-        for before, after, excepted in _ends(job, width):
+        for before, after, excepted in _ends(job, width, multiple):
             if after % multiple and not excepted:
                 (changed if after != before else kept).append(width["layer"])
     seen = f"not {', '.join(changed)}" if changed else "all, image input and classes excepted"
@@ -217,13 +217,15 @@ def _alignment_check(job: Job) -> Check:
     return Check(name=f"Layer widths are multiples of {multiple}", passed=not changed, seen=seen, remedy=remedy)
 
 
-def _ends(job: Job, width: JsonDict) -> list[tuple[int, int, bool]]:
+def _ends(job: Job, width: JsonDict, multiple: int) -> list[tuple[int, int, bool]]:
     """(before, after, whether it may be any number) of a layer's inputs and outputs.
 
-    The image has the channels it has, and the classes are given.
+    The image has the channels it has, also where it is concatenated with maps, and the classes are given.
     """
-    images, classes = {job.recipe.preprocess.channels}, {len(job.classes)}
+    channels, classes = job.recipe.preprocess.channels, {len(job.classes)}
+    inputs = width["in_before"], width["in_after"]
+    image = inputs[1] == channels or {each % multiple for each in inputs} == {channels % multiple}
     return [
-        (width["in_before"], width["in_after"], width["in_after"] in images),
+        (*inputs, image),
         (width["out_before"], width["out_after"], width["out_after"] in classes),
     ]
