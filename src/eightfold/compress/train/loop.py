@@ -74,7 +74,8 @@ def fit(
     wrapped, wrapped_optimizer = devices.prepare(model, optimizer)
     run = Run(devices.bare(wrapped), wrapped_optimizer)
     layout = MemoryLayout()
-    layout.choose(run.model, devices.place(batch_at(0)), devices, training=options.training_mode)
+    if options.steps != 0:
+        layout.choose(run.model, devices.place(batch_at(0)), devices, training=options.training_mode)
     average = Average(run.model, options.average) if options.average else None
     loop = _Loop(
         wrapped, run, batch_at, options, loss, hooks, check, checkpoint, log or Log(), devices, layout, average

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from eightfold.calib.images.images import ImageSource
 from eightfold.calib.images.preprocess import Preprocess
 from eightfold.calib.session import open_runner
 from eightfold.errors import CalibrationError
-from eightfold.export.int8.output_errors import Floats, channel_axis, channel_energy, channel_groups, mean_db
 from eightfold.export.verify.sqnr import sqnr_db
 from eightfold.files import PathLike
 from eightfold.onnx_graph.graph import ModelGraph, read_graph
@@ -58,31 +57,18 @@ class LayerErrors(Frozen):
 
 @dataclass
 class _Energy:
-    """Of one tensor over all images, and of each of its channels where `by_channel`."""
-
-    by_channel: bool = False
-    signal: Floats = field(default_factory=lambda: np.zeros(1))
-    error: Floats = field(default_factory=lambda: np.zeros(1))
+    signal: float = 0.0
+    error: float = 0.0
     largest: float = 0.0
 
     def add(self, expected: Array, found: Array) -> None:
-        known = expected.astype(np.float64)
-        difference = found.astype(np.float64) - known
-        axis = channel_axis(known.shape) if self.by_channel else None
-        self.signal = self.signal + _energy(known, axis)
-        self.error = self.error + _energy(difference, axis)
+        difference = found.astype(np.float64) - expected
+        self.signal += float(np.square(expected, dtype=np.float64).sum())
+        self.error += float(np.square(difference).sum())
         self.largest = max(self.largest, float(np.abs(difference).max(initial=0.0)))
 
     def sqnr_db(self) -> float:
-        return sqnr_db(float(self.signal.sum()), float(self.error.sum()))
-
-    def parts_db(self) -> list[float]:
-        """Of each group of channels of one size: boxes in pixels would hide the scores beside them."""
-        return [each.sqnr_db for each in channel_groups(self.signal, self.error)] or [self.sqnr_db()]
-
-
-def _energy(values: Floats, axis: int | None) -> Floats:
-    return np.array([np.square(values).sum()]) if axis is None else channel_energy(values, axis)
+        return sqnr_db(self.signal, self.error)
 
 
 def compare_layers(
@@ -124,13 +110,12 @@ def output_sqnr_db(
     *,
     batch: int = 8,
 ) -> float:
-    """Signal to noise of the graph's outputs in dB: `mean_db` of the groups of channels of one size in each. Arguments
-    as for `compare_layers`."""
+    """Signal to noise of the graph's outputs in dB, the mean over outputs. Arguments as for `compare_layers`."""
     before, after = read_graph(fp32_path), ModelGraph(load_onnx(int8_path), str(int8_path))
     names = {value.name: value.name for value in before.model.graph.output}
     rows = open_data(images, preprocess, before.input_shape[1:], before.input_dtype)
-    energies = _measure(before, after, names, rows, batch, by_channel=True)
-    return mean_db([part for energy in energies.values() for part in energy.parts_db()])
+    energies = _measure(before, after, names, rows, batch)
+    return float(np.mean([energy.sqnr_db() for energy in energies.values()]))
 
 
 def _common(before: ModelGraph, after: ModelGraph) -> dict[str, str]:
@@ -140,13 +125,11 @@ def _common(before: ModelGraph, after: ModelGraph) -> dict[str, str]:
     return {name: other for name, other in pairs.items() if other in there}
 
 
-def _measure(
-    before: ModelGraph, after: ModelGraph, names: dict[str, str], rows: Any, batch: int, *, by_channel: bool = False
-) -> dict[str, _Energy]:
+def _measure(before: ModelGraph, after: ModelGraph, names: dict[str, str], rows: Any, batch: int) -> dict[str, _Energy]:
     first, stream = peeked(rows, "comparing layers")
     expected_of = open_runner(before, tuple(names), first, batch=batch)
     found_of = open_runner(after, tuple(names.values()), first, batch=expected_of.rows, optimize=False)
-    energies = {name: _Energy(by_channel) for name in names}
+    energies = {name: _Energy() for name in names}
     for named in batched(stream, min(expected_of.rows, found_of.rows)):
         inputs = [row for _, row in named]
         expected = {name: value for part in expected_of(inputs) for name, value in part.items()}
